@@ -1,0 +1,309 @@
+"""The configuration: typed, validated, and with one owner per setting.
+
+``params.yaml`` at the root of the project holds every value; the classes here
+say what is allowed and have no defaults of their own. A file given with
+``--config`` and ``--set key=value`` override single values, in that order.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from contract.errors import UserError
+
+PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Precision = Literal["float32", "bfloat16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Section):
+    """Which photos.
+
+    input: folder of photos. name: name of the data set; null: the folder's name.
+    """
+
+    input: str
+    name: str | None
+
+
+class Sample(_Section):
+    """The painted sample set: how many portraits, from which seed."""
+
+    count: Positive
+    seed: int
+
+
+class Ingest(_Section):
+    """How inputs are read and planned into shards.
+
+    limit: only the first so many sources. shard_size: samples per shard.
+    min_side: shorter side in pixels below which a picture is refused.
+    max_pixels: declared size above which a file is refused before it is decoded.
+    val_fraction, test_fraction: used where the data set has no split of its own.
+    """
+
+    limit: Positive | None
+    seed: int
+    shard_size: Positive
+    min_side: Positive
+    max_pixels: Positive
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+
+class Align(_Section):
+    """From pictures to aligned faces.
+
+    mode: ``detect`` finds and warps the face, ``none`` takes the central square.
+    size: side of the stored face. detect_side: the detector sees pictures with the
+    longer side at most this long. threshold: detector score. min_visible: share of
+    the face's box that must lie inside the picture. faces: which of several faces.
+    """
+
+    mode: Literal["detect", "none"]
+    size: Annotated[int, Field(ge=32, le=1024)]
+    jpeg_quality: Annotated[int, Field(ge=95, le=100)]
+    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+    threshold: Fraction
+    detect_side: Annotated[int, Field(ge=64)]
+    min_visible: Fraction
+    faces: Literal["largest", "centre"]
+
+
+class Parse(_Section):
+    """From aligned faces to masks.
+
+    size: side in pixels at which the parser sees the face (448 to 512 for quality).
+    grid: cells per side of the stored part counts.
+    """
+
+    parser: Literal["bisenet"]
+    size: Annotated[int, Field(ge=64, multiple_of=32)]
+    batch_size: Positive
+    precision: Precision
+    grid: Positive
+
+
+class Weights(_Section):
+    """Where the detector's and the parser's weights come from; null paths are searched for.
+
+    timeout: seconds to wait for a host before the next place is tried.
+    """
+
+    detector: str | None
+    parser: str | None
+    cache: str | None
+    timeout: Annotated[float, Field(gt=0)]
+
+
+class Cluster(_Section):
+    """The Dask cluster: an address to join, or so many local processes (0: one per core).
+
+    in_flight: tasks per worker that are submitted at a time.
+    """
+
+    scheduler: str | None
+    workers: Annotated[int, Field(ge=0)]
+    in_flight: Positive
+
+
+class Network(_Section):
+    """The network.
+
+    width: channels of the first trunk stage (64 in the paper). stem: ``large`` is the
+    paper's 7x7 stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution
+    for inputs below 128 pixels. input_size: side in pixels that the network sees.
+    tiles: tiles per side of the rotation task.
+    """
+
+    name: Literal["spl"]
+    width: Annotated[int, Field(ge=8, multiple_of=8)]
+    stem: Literal["large", "small"]
+    input_size: Annotated[int, Field(ge=32)]
+    tiles: Annotated[int, Field(ge=2, le=4)]
+
+
+class Optimizer(_Section):
+    """Adam with warm-up.
+
+    warmup: share of all steps. schedule: ``cosine`` to zero, ``constant``, or the paper's
+    steps: ``pretrain_paper``, ``finetune_paper``.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Weight
+    warmup: Fraction
+    schedule: Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
+
+
+class Tasks(_Section):
+    """Weight of each loss of stage 1; a task of weight 0 is not computed."""
+
+    segmentation: Weight
+    classification: Weight
+    rotation: Weight
+    angle: Weight
+    agreement: Weight
+
+
+class Pretrain(_Section):
+    """Stage 1.
+
+    patch_fraction: least and greatest side of the random patch, as a share of the
+    face's (the paper: 224 / 512 = 0.4375 for both). top_parts: how many of the largest
+    classes count as present (v). tile_fraction: side of the crop within a tile.
+    tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
+    be turned if the sum of its mask ids is at least this share of its pixel count.
+    discriminator_interval: the discriminator steps every so many batches.
+    average_decay: decay of the weights' moving average.
+    """
+
+    seed: int
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Optimizer
+    tasks: Tasks
+    patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    top_parts: Positive
+    label_smoothing: Fraction
+    tile_fraction: Annotated[float, Field(gt=0, le=1)]
+    tile_jitter: Annotated[int, Field(ge=0, le=64)]
+    min_foreground: Weight
+    discriminator_interval: Positive
+    average_decay: Fraction
+    precision: Precision
+    loader_workers: Annotated[int, Field(ge=0)]
+    shuffle_shards: Positive
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Pretrain":
+        if self.patch_fraction[0] > self.patch_fraction[1]:
+            raise ValueError("patch_fraction must be [least, greatest]")
+        return self
+
+
+class Augment(_Section):
+    """Random changes of a training face in stage 2.
+
+    flip, gray: probabilities. rotate: greatest angle in degrees. zoom: greatest change of
+    scale. shift: greatest move as a share of the side. color: greatest change of
+    brightness, contrast and saturation.
+    """
+
+    flip: Fraction
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    zoom: Annotated[float, Field(ge=0, lt=1)]
+    shift: Fraction
+    color: Annotated[float, Field(ge=0, lt=1)]
+    gray: Fraction
+
+
+class Finetune(_Section):
+    """Stage 2: one run per share of the labels and per initialisation, all with the same steps."""
+
+    seed: int
+    labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    initial: Annotated[list[Literal["scratch", "pretrained"]], Field(min_length=1)]
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Optimizer
+    augment: Augment
+    average_decay: Fraction
+    precision: Precision
+    loader_workers: Annotated[int, Field(ge=0)]
+    shuffle_shards: Positive
+
+
+class Evaluate(_Section):
+    """Evaluation: faces per batch."""
+
+    batch_size: Positive
+
+
+class Config(_Section):
+    """The whole configuration, one attribute per section of ``params.yaml``."""
+
+    data: Data
+    sample: Sample
+    ingest: Ingest
+    align: Align
+    parse: Parse
+    weights: Weights
+    cluster: Cluster
+    network: Network
+    pretrain: Pretrain
+    finetune: Finetune
+    evaluate: Evaluate
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set in ``shards/``."""
+        return self.data.name or Path(self.data.input).resolve().name
+
+
+def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
+    """Read ``params.yaml``, then `files` over it, then ``key=value`` `settings` over both.
+
+    Raises:
+        UserError: a file is missing or no YAML mapping, or a key is unknown or ill-typed;
+            the message names the file or the key.
+    """
+    values = _read(PARAMS)
+    for file in files:
+        _merge(values, _read(file), "", str(file))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as key=value, such as parse.size=512")
+        nested: Any = _parse_value(setting, text)
+        for name in reversed(key.strip().split(".")):
+            nested = {name: nested}
+        _merge(values, nested, "", f"--set {setting}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise UserError("invalid configuration: " + "; ".join(lines)) from error
+
+
+def _parse_value(setting: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {setting}: {text!r} is no YAML value") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); --config names a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: a mapping of sections was expected, as in {PARAMS.name}")
+    return values
+
+
+def _merge(into: dict[str, Any], changes: Mapping[str, Any], path: str, where: str) -> None:
+    for key, value in changes.items():
+        if key not in into:
+            known = ", ".join(sorted(into))
+            raise UserError(f"{where}: unknown key {path}{key}; known here: {known}")
+        if isinstance(into[key], dict):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {path}{key} is a section, not a value")
+            _merge(into[key], value, f"{path}{key}.", where)
+        else:
+            into[key] = value

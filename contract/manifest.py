@@ -1,0 +1,120 @@
+"""The three manifests: every input, every sample, and everything that was refused.
+
+``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
+``quarantine.parquet`` a row (source, reason, detail) per input that did not
+become one; sources = samples + quarantined. Attributes are nullable int8
+columns (0, 1, null) named as in the data set.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.errors import UserError
+from contract.files import replacing
+from contract.shards import MEMBERS
+
+SOURCE_FIELDS: Final = pa.schema(
+    [
+        ("source", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("split", pa.string()),
+        ("identity", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+SAMPLE_FIELDS: Final = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("split", pa.string()),
+        ("status", pa.string()),
+        ("source", pa.string()),
+        ("identity", pa.string()),
+        ("box_score", pa.float32()),
+        ("confidence", pa.float32()),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size")),
+    ]
+)
+
+QUARANTINE_FIELDS: Final = pa.schema(
+    [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest in memory.
+
+    Attributes:
+        table: one row per source or sample.
+        attributes: names of the attribute columns, in the data set's order.
+        facts: what holds for the whole manifest, such as the data set's name.
+    """
+
+    table: pa.Table
+    attributes: tuple[str, ...]
+    facts: Mapping[str, str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries."""
+        return self.table.to_pylist()
+
+
+def write(
+    path: Path,
+    fields: pa.Schema,
+    rows: Iterable[Mapping[str, Any]],
+    attributes: tuple[str, ...] = (),
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Write a manifest, whole or not at all; equal rows give equal bytes.
+
+    Args:
+        path: where to.
+        fields: one of the three schemas of this module.
+        rows: a mapping per row; missing values become null.
+        attributes: names of the attribute columns to add.
+        facts: string facts about the whole manifest.
+    """
+    metadata = {**(facts or {}), "attributes": "\n".join(attributes)}
+    schema = fields
+    for name in attributes:
+        schema = schema.append(pa.field(name, pa.int8()))
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read(path: Path, columns: list[str] | None = None) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: where from.
+        columns: only these; all if None.
+
+    Raises:
+        UserError: the file is missing or no manifest.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
+    metadata = {
+        key.decode(): value.decode()
+        for key, value in (table.schema.metadata or {}).items()
+        if not key.startswith(b"ARROW:")
+    }
+    names = metadata.pop("attributes", "")
+    return Manifest(table, tuple(names.split("\n")) if names else (), metadata)

@@ -1,0 +1,1 @@
+"""Second stage: one aligned square face per usable input."""

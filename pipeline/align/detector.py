@@ -1,0 +1,90 @@
+"""The face detector: facexlib's RetinaFace, and the choice of one face."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from facexlib.detection import init_detection_model
+from facexlib.detection.retinaface import RetinaFace
+from numpy.typing import NDArray
+
+from contract.config import Align
+from pipeline.images import Refused
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face, in pixels of the picture.
+
+    Attributes:
+        box: left, top, right, bottom.
+        score: detector's confidence, 0 to 1.
+        landmarks: float64 (5, 2), in the order of `FACE_TEMPLATE`.
+    """
+
+    box: NDArray[np.float64]
+    score: float
+    landmarks: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def load_detector(name: str, weights: Path) -> RetinaFace:
+    """The detector with checked weights, one per process, on the GPU if there is one."""
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return init_detection_model(name, device=device, model_rootpath=str(weights.parent))
+
+
+def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) -> list[Face]:
+    """All faces of an RGB picture, uint8 (H, W, 3), best score first.
+
+    A picture whose longer side exceeds ``detect_side`` is shrunk for the detector only.
+    """
+    height, width = image.shape[:2]
+    shrink = min(1.0, config.detect_side / max(height, width))
+    small = image
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    with torch.inference_mode():
+        found = detector.detect_faces(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), conf_threshold=config.threshold)
+    factor = np.array([width / small.shape[1], height / small.shape[0]])
+    return [
+        Face(
+            box=row[:4].astype(np.float64) * np.tile(factor, 2),
+            score=float(row[4]),
+            landmarks=row[5:15].reshape(5, 2).astype(np.float64) * factor,
+        )
+        for row in found
+    ]
+
+
+def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> Face:
+    """The face to keep of a picture, by the configured policy.
+
+    Raises:
+        Refused: ``no-face``, or ``face-outside`` when too little of its box is in the picture.
+    """
+    if not faces:
+        raise Refused("no-face", f"no face scored {config.threshold} or more")
+    height, width = image.shape[:2]
+
+    def area(box: NDArray[np.float64]) -> float:
+        return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
+
+    def inside(face: Face) -> NDArray[np.float64]:
+        return np.clip(face.box, 0, [width, height, width, height])
+
+    def distance(face: Face) -> float:
+        return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
+
+    chosen = min(faces, key=distance) if config.faces == "centre" else max(faces, key=lambda f: area(inside(f)))
+    visible = area(inside(chosen)) / max(area(chosen.box), 1e-9)
+    if visible < config.min_visible:
+        raise Refused("face-outside", f"only {visible:.0%} of the face lies in the picture")
+    return chosen

@@ -1,0 +1,94 @@
+"""The geometry of alignment: similarity transforms from landmarks, and the warp itself."""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FACE_TEMPLATE: Final = (
+    np.array(
+        [
+            [192.98138, 239.94708],
+            [318.90277, 240.1936],
+            [256.63416, 314.01935],
+            [201.26117, 371.41043],
+            [313.08905, 371.15118],
+        ]
+    )
+    / 512
+)
+"""Where facexlib puts the five landmarks, as shares of the side, float64 (5, 2): the eye on the
+image's left, the one on its right, nose tip, mouth corner on the left, mouth corner on the right."""
+
+BORDER: Final = (132, 133, 135)
+"""RGB gray that facexlib fills the outside with."""
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The similarity transform that best maps `source` points to `target` points.
+
+    Closed-form least squares (Umeyama 1991), without reflection.
+
+    Args:
+        source: float (N, 2), x and y.
+        target: float (N, 2).
+
+    Returns:
+        float64 (2, 3): ``target ~ source @ M[:, :2].T + M[:, 2]``.
+
+    Raises:
+        ValueError: the source points coincide.
+    """
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    centred, aimed = source - source_mean, target - target_mean
+    variance = (centred**2).sum() / len(source)
+    if variance < 1e-12:
+        raise ValueError("the landmarks coincide")
+    u, singular, vt = np.linalg.svd(aimed.T @ centred / len(source))
+    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(sign) @ vt
+    scale = (singular * sign).sum() / variance
+    matrix = np.empty((2, 3))
+    matrix[:, :2] = scale * rotation
+    matrix[:, 2] = target_mean - matrix[:, :2] @ source_mean
+    return matrix
+
+
+def central_square(width: int, height: int, size: int) -> NDArray[np.float64]:
+    """The float64 (2, 3) matrix that maps a picture's central square to size x size pixels.
+
+    Pixel centres are at integers, so the matrix holds the half-pixel shift of a resize.
+    """
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    scale = size / side
+    shift = 0.5 * scale - 0.5
+    return np.array([[scale, 0.0, shift - left * scale], [0.0, scale, shift - top * scale]])
+
+
+def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """Warp a picture by a similarity matrix to a square face.
+
+    A face that becomes much smaller is shrunk by area averaging first, so that no detail aliases.
+
+    Args:
+        image: uint8 (H, W, 3).
+        matrix: float64 (2, 3), source to target pixel centres.
+        size: side of the result.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.75:
+        height, width = image.shape[:2]
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        factor = np.array([width / small[0], height / small[1]])
+        matrix = np.column_stack(
+            [matrix[:, :2] * factor, matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5)]
+        )
+    return cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=BORDER
+    ).astype(np.uint8, copy=False)

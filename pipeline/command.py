@@ -1,0 +1,60 @@
+"""The flags that every pipeline command takes, and what they mean."""
+
+import argparse
+import json
+from pathlib import Path
+
+from contract import command
+from contract.config import Config
+from contract.layout import DEFAULT_SHARDS, Layout
+
+
+def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
+    """Read the command line.
+
+    Returns:
+        The configuration, the output's layout, and whether to start from the input
+        folder (--input was given) rather than from the manifest.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    examples = (
+        f"  python -m {module} --input celeba/\n"
+        f"  python -m {module} --input photos/ --align detect --output OUT --limit 100\n"
+        f"  python -m {module} --input celeba/ --set parse.size=512 --scheduler tcp://10.0.0.1:8786"
+    )
+    parser = command.parser(description, examples)
+    parser.add_argument(
+        "--input", metavar="DIR", help="start from this folder of images; without it, from the manifest"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DEFAULT_SHARDS,
+        metavar="DIR",
+        help="where shards go, and their manifests into its manifests/ (default: shards/ and manifests/)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N inputs")
+    parser.add_argument(
+        "--align",
+        choices=("detect", "none"),
+        help="find and warp the face, or take the image's central square as it is",
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one")
+    options = parser.parse_args()
+    config = command.config_from(options, _settings(options))
+    return config, Layout.at(options.output), options.input is not None
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    flags = {
+        "data.input": options.input,
+        "ingest.limit": options.limit,
+        "align.mode": options.align,
+        "cluster.scheduler": options.scheduler,
+    }
+    settings = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    if options.input is not None:
+        settings.append(f"data.name={json.dumps(Path(options.input).resolve().name)}")
+    return settings

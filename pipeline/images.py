@@ -1,0 +1,69 @@
+"""Photos of any kind to upright RGB arrays, or a reason why not."""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
+
+
+class Refused(Exception):
+    """A picture that cannot become a sample.
+
+    Attributes:
+        reason: short code, such as ``truncated``.
+        detail: one sentence for the quarantine.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint8]:
+    """Decode a photo to RGB, uint8 (H, W, 3), upright.
+
+    Grayscale, CMYK, palette and 16-bit pictures are converted, transparency is laid
+    over white, the EXIF orientation is applied, and of an animation the first frame is taken.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: greatest declared width x height.
+        min_side: least width and height in pixels.
+
+    Raises:
+        Refused: ``empty``, ``not-an-image``, ``too-large``, ``too-small`` or ``truncated``.
+    """
+    if not data:
+        raise Refused("empty", "the file has no bytes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            picture = Image.open(io.BytesIO(data))
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise Refused("not-an-image", "no image format was recognised") from error
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
+        if min(width, height) < min_side:
+            raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {min_side}")
+        try:
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture))
+        except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
+            raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
+
+
+def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode.startswith(("I;16", "I")):
+        values = np.asarray(picture).astype(np.float64)
+        gray = np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        layers = picture.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        picture = Image.alpha_composite(white, layers)
+    return np.array(picture.convert("RGB"))

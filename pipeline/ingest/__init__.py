@@ -1,0 +1,1 @@
+"""First stage: list the inputs, refuse what cannot be used, plan the shards."""

@@ -1,0 +1,113 @@
+"""Adapter for CelebA's official layout.
+
+``img_align_celeba/`` with the images, ``list_attr_celeba.txt`` (count, names,
+then one row of -1/1 per image), and, where present, ``list_eval_partition.txt``
+(0 train, 1 val, 2 test) and ``identity_CelebA.txt``.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from contract.errors import UserError
+from pipeline.ingest.listing import Listing, Source
+
+IMAGES: Final = "img_align_celeba"
+ATTRIBUTES: Final = "list_attr_celeba.txt"
+PARTITION: Final = "list_eval_partition.txt"
+IDENTITY: Final = "identity_CelebA.txt"
+PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
+LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
+
+
+def recognised(root: Path) -> bool:
+    """Whether `root` is laid out as CelebA."""
+    return (root / IMAGES).is_dir()
+
+
+def read(root: Path) -> Listing:
+    """List the images and every label row that has none.
+
+    Raises:
+        UserError: a label file has a row of the wrong width, an unknown value, or two
+            rows for one image; the message names file and line.
+    """
+    names, labels = _read_attributes(root / ATTRIBUTES)
+    partition = _read_pairs(root / PARTITION, PARTITIONS)
+    identity = _read_pairs(root / IDENTITY, None)
+    images = {
+        entry.name
+        for entry in os.scandir(root / IMAGES)
+        if not entry.name.startswith(".") and not entry.is_dir()
+    }
+    sources = []
+    for name in sorted(images | labels.keys()):
+        refused = None
+        if name not in images:
+            line = f"{ATTRIBUTES} has a row for it, {IMAGES}/ has no such file"
+            refused = ("label-without-image", line)
+        sources.append(
+            Source(
+                path=f"{IMAGES}/{name}",
+                split=partition.get(name),
+                identity=identity.get(name),
+                attributes=labels.get(name),
+                refused=refused,
+            )
+        )
+    return Listing(sources, names)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line
+
+
+def _read_attributes(file: Path) -> tuple[tuple[str, ...], dict[str, tuple[int | None, ...]]]:
+    if not file.is_file():
+        return (), {}
+    lines = _lines(file)
+    count_number, count = next(lines, (1, ""))
+    if not count.strip().isdigit():
+        raise UserError(f"{file}, line {count_number}: the number of images was expected, not {count[:60]!r}")
+    names_number, header = next(lines, (2, ""))
+    names = tuple(header.split())
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"{file}, line {names_number}: attribute names were expected, each once")
+    labels: dict[str, tuple[int | None, ...]] = {}
+    for number, line in lines:
+        image, *values = line.split()
+        if len(values) != len(names):
+            raise UserError(
+                f"{file}, line {number}: {len(values)} labels for {len(names)} attributes; mend the row"
+            )
+        if image in labels:
+            raise UserError(f"{file}, line {number}: a second row for {image}; delete one")
+        unknown = next((value for value in values if value not in LABELS), None)
+        if unknown is not None:
+            raise UserError(f"{file}, line {number}: {unknown!r} is none of -1, 1, 0, NaN")
+        labels[image] = tuple(LABELS[value] for value in values)
+    return names, labels
+
+
+def _read_pairs(file: Path, allowed: dict[str, str] | None) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    pairs: dict[str, str] = {}
+    for number, line in _lines(file):
+        fields = line.split()
+        if len(fields) != 2:
+            raise UserError(f"{file}, line {number}: 'image value' was expected, not {line[:60]!r}")
+        image, value = fields
+        if image in pairs:
+            raise UserError(f"{file}, line {number}: a second row for {image}; delete one")
+        if allowed is not None and value not in allowed:
+            raise UserError(f"{file}, line {number}: {value!r} is none of {', '.join(allowed)}")
+        pairs[image] = allowed[value] if allowed else value
+    return pairs

@@ -1,0 +1,45 @@
+"""The README.md that is written into every sample set."""
+
+from typing import Final
+
+from .person import COIN_ODDS, DRAWN_ATTRIBUTES
+
+README_TITLE: Final = "# Painted portraits in CelebA's layout"
+"""First line of the file, by which an earlier sample set is recognised."""
+
+MEASURED: Final = """\
+(not measured yet)
+"""
+
+
+def readme(count: int, seed: int, wild: bool) -> str:
+    """Return the text of a set's README.md."""
+    folder = "img_celeba" if wild else "img_align_celeba"
+    kind = (
+        "Pictures of 360 to 560 pixels with one face anywhere, tilted by up to 30 degrees"
+        if wild
+        else "Pictures of 178 x 218 with the eyes where CelebA's alignment puts them"
+    )
+    return f"""\
+{README_TITLE}
+
+{count} head-and-shoulder portraits of people who do not exist, painted by
+`python -m pipeline.sample --output DIR --count {count} --seed {seed}{" --wild" if wild else ""}`. No photograph was used.
+
+- `{folder}/NNNNNN.jpg`: {kind}.
+- `masks/NNNNNN.png`: the exact 19-class parsing mask of each picture, 8-bit indices in the order of
+  `contract.classes.CLASSES` (facexlib's); left and right are the subject's.
+- `list_attr_celeba.txt`, `identity_CelebA.txt`, `list_eval_partition.txt`, and
+  `list_landmarks_{"" if wild else "align_"}celeba.txt`: CelebA's official files. Partitions are by identity, about 70 / 10 / 20 %.
+
+## Attributes
+
+Drawn, hence visible: {", ".join(DRAWN_ATTRIBUTES)}.
+
+Not drawn, decided by lot with CelebA's frequency and independent of the picture: {", ".join(COIN_ODDS)}.
+
+The frequencies and the dependence on sex and age follow CelebA's attribute file.
+
+## How real it looks to real models
+
+{MEASURED}"""

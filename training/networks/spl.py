@@ -1,0 +1,87 @@
+"""The ``spl`` network: a pre-activation ResNet-18 trunk and four cross-attention branches.
+
+From the journal extension of SSPL (SPL-Net). Both inputs of stage 1 share the
+trunk; each branch (whole, upper, middle, lower face) is a chain of four units,
+one after every trunk stage.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor, nn
+
+from contract.config import Network
+from training.networks.blocks import CrossAttentionUnit, PreActivationBlock, activation, convolution
+
+BRANCHES: Final = ("whole", "upper", "middle", "lower")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network computes from a batch of pictures.
+
+    Attributes:
+        trunk: last stage, float (B, C, h, w).
+        branches: by name, float (B, C, h, w); empty if they were not asked for.
+    """
+
+    trunk: Tensor
+    branches: dict[str, Tensor]
+
+
+class SplNetwork(nn.Module):
+    """Trunk and branches.
+
+    Args:
+        width: channels of the first stage; the last has eight times as many.
+        stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
+            stride 2; total stride 16), for small inputs.
+    """
+
+    def __init__(self, width: int, stem: str) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.channels = widths[-1]
+        self.stem = nn.Sequential(convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width))
+        if stem == "large":
+            self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                PreActivationBlock(widths[max(0, i - 1)], widths[i], stride=1 if i == 0 else 2),
+                PreActivationBlock(widths[i], widths[i], stride=1),
+            )
+            for i in range(4)
+        )
+        self.branches = nn.ModuleDict(
+            {
+                name: nn.ModuleList(CrossAttentionUnit(widths[max(0, i - 1)], widths[i]) for i in range(4))
+                for name in BRANCHES
+            }
+        )
+        initialise(self)
+
+    def forward(self, pictures: Tensor, branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) pictures; without branches, the trunk's alone."""
+        trunk = self.stem(pictures)
+        regions: dict[str, Tensor] = {}
+        for i, stage in enumerate(self.stages):
+            trunk = stage(trunk)
+            if branches:
+                for name, units in self.branches.items():
+                    assert isinstance(units, nn.ModuleList)
+                    regions[name] = units[i](regions.get(name, trunk), trunk)
+        return Features(trunk, regions)
+
+
+def initialise(network: nn.Module) -> None:
+    """Kaiming-normal (fan out) convolutions, as published."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build(config: Network) -> SplNetwork:
+    """The network that the configuration names."""
+    return SplNetwork(config.width, config.stem)

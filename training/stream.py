@@ -1,0 +1,235 @@
+"""Streaming: exact epochs over shards, in an order that is a pure function of (seed, epoch).
+
+The manifest knows every sample's shard and offsets, so the order of all
+batches is planned before anything is read. It does not depend on the number
+of loader workers, each epoch holds every sample exactly once, and a stopped
+run goes on at any batch without reading what came before.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from contract import manifest
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.shards import BrokenSample, Extent, decode_face, decode_mask, read_extent
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The samples of some splits, as the manifest lists them.
+
+    Attributes:
+        root: folder of the shards.
+        keys: sample keys.
+        shards: shard path of each sample, below `root`.
+        extents: by member name (``jpg``, ``mask.png``), int64 (N, 2) of offset and size.
+        attribute_names: names of the label columns.
+        attributes: int8 (N, A), 0 or 1, -1 where unknown.
+        identities: identity of each sample, or None.
+    """
+
+    root: Path
+    keys: Sequence[str]
+    shards: Sequence[str]
+    extents: dict[str, NDArray[np.int64]]
+    attribute_names: tuple[str, ...]
+    attributes: NDArray[np.int8]
+    identities: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, indices: NDArray[np.int64]) -> "Faces":
+        """Only the samples at `indices`, in that order."""
+        return Faces(
+            self.root,
+            [self.keys[i] for i in indices],
+            [self.shards[i] for i in indices],
+            {name: extent[indices] for name, extent in self.extents.items()},
+            self.attribute_names,
+            self.attributes[indices],
+            [self.identities[i] for i in indices],
+        )
+
+    def labelled(self) -> "Faces":
+        """Only the samples with at least one known attribute."""
+        return self.take(np.flatnonzero((self.attributes >= 0).any(axis=1)))
+
+
+def read_faces(layout: Layout, splits: Sequence[str]) -> Faces:
+    """The samples of the given splits.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    found = manifest.read(layout.require_samples())
+    table = found.table
+    wanted = np.isin(np.array(table["split"].to_pylist()), splits)
+    table = table.filter(wanted)
+    columns = [np.asarray(table[name].fill_null(-1)).astype(np.int8) for name in found.attributes]
+    return Faces(
+        root=layout.shards,
+        keys=table["key"].to_pylist(),
+        shards=table["shard"].to_pylist(),
+        extents={
+            name: np.stack([np.asarray(table[f"{name}.{what}"]) for what in ("offset", "size")], axis=1)
+            for name in ("jpg", "mask.png")
+        },
+        attribute_names=found.attributes,
+        attributes=np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), np.int8),
+        identities=table["identity"].to_pylist(),
+    )
+
+
+def epoch_order(shards: Sequence[str], seed: int, epoch: int, window: int) -> NDArray[np.int64]:
+    """The order of one epoch: shards are shuffled, then the samples within each `window` of shards.
+
+    A window bounds how many shards are read at the same time.
+
+    Returns:
+        int64 (N,), a permutation of 0..N-1 that depends on the arguments alone.
+    """
+    random = np.random.default_rng([seed, epoch])
+    names, numbers = np.unique(np.asarray(shards), return_inverse=True)
+    shuffled = random.permutation(len(names))
+    place = np.empty(len(names), np.int64)
+    place[shuffled] = np.arange(len(names)) // window
+    return np.lexsort((random.random(len(shards)), place[numbers])).astype(np.int64)
+
+
+class PlannedBatches:
+    """The batches of a run: epochs one after the other, cut into equal batches.
+
+    A batch may hold the end of one epoch and the start of the next, so no sample is
+    dropped or repeated whatever the batch size. With several ranks each takes its own
+    stride of every batch.
+
+    Args:
+        shards: shard of each sample.
+        seed, window: see `epoch_order`.
+        batch_size: samples per batch over all ranks.
+        start, stop: first batch, and the one after the last.
+        rank, world: which part of each batch.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[str],
+        seed: int,
+        window: int,
+        batch_size: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if not shards:
+            raise UserError("there are no samples to train on; look at the splits in shards.parquet")
+        self._shards, self._seed, self._window = shards, seed, window
+        self._batch_size, self._start, self._stop = batch_size, start, stop
+        self._rank, self._world = rank, world
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        count = len(self._shards)
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self._start, self._stop):
+            batch = []
+            for position in range(step * self._batch_size, (step + 1) * self._batch_size):
+                if position // count != epoch:
+                    epoch = position // count
+                    order = epoch_order(self._shards, self._seed, epoch, self._window)
+                batch.append(int(order[position % count]))
+            yield batch[self._rank :: self._world]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch as the loader hands it over.
+
+    Attributes:
+        images: uint8 (B, 3, S, S), RGB.
+        masks: uint8 (B, S, S), classes 0..18; empty (0,) if they were not asked for.
+        indices: int64 (B,), positions in `Faces`.
+    """
+
+    images: Tensor
+    masks: Tensor
+    indices: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.masks, self.indices)))
+
+
+class _Samples(Dataset[tuple[Tensor, Tensor, int]]):
+    def __init__(self, faces: Faces, masks: bool) -> None:
+        self._faces, self._masks = faces, masks
+        self._open: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        try:
+            face = decode_face(self._read(index, "jpg")).transpose(2, 0, 1)
+            mask = decode_mask(self._read(index, "mask.png")) if self._masks else np.empty(0, np.uint8)
+        except BrokenSample as error:
+            faces = self._faces
+            raise UserError(f"{faces.root / faces.shards[index]}, sample {faces.keys[index]}: {error}") from error
+        return torch.from_numpy(np.ascontiguousarray(face)), torch.from_numpy(mask), index
+
+    def _read(self, index: int, member: str) -> bytes:
+        shard = self._faces.shards[index]
+        if shard not in self._open:
+            self._open[shard] = os.open(self._faces.root / shard, os.O_RDONLY)
+        offset, size = self._faces.extents[member][index]
+        return read_extent(self._open[shard], Extent(int(offset), int(size)), shard)
+
+
+def _collate(samples: list[tuple[Tensor, Tensor, int]]) -> Batch:
+    images, masks, indices = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(masks), torch.tensor(indices))
+
+
+def _loader_process(_: int) -> None:
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def load(faces: Faces, batches: PlannedBatches | list[list[int]], masks: bool, workers: int) -> Iterator[Batch]:
+    """Read planned batches, in their order whatever the number of worker processes.
+
+    Raises:
+        UserError: a shard does not hold what the manifest says.
+    """
+    return iter(
+        DataLoader(
+            _Samples(faces, masks),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_loader_process,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=False,
+        )
+    )
+
+
+def in_order(faces: Faces, batch_size: int) -> list[list[int]]:
+    """Every sample once, in the manifest's order, for evaluation."""
+    return [list(range(i, min(i + batch_size, len(faces)))) for i in range(0, len(faces), batch_size)]

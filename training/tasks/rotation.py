@@ -1,0 +1,121 @@
+"""PRT, the patch rotation task: which tile of the face was turned, and by how much.
+
+Spatial self-supervision. The face is cut into m x m tiles; from each a random
+crop is taken, so that tile borders give nothing away; every tile is normalised
+on its own, and one that is not mostly background is turned by k * 90 degrees.
+The tiles are stacked on the channel axis.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from contract.config import Pretrain
+from training.networks.blocks import activation, convolution
+from training.tasks.patches import crop, resize_images
+
+
+@dataclass(frozen=True)
+class TurnedTiles:
+    """A batch of the task.
+
+    Attributes:
+        tiles: float32 (B, m*m*3, S, S), tiles in reading order, three channels each.
+        tile: int64 (B,), which tile was turned, 0..m*m-1.
+        angle: int64 (B,), quarter turns counter-clockwise, 0..3.
+    """
+
+    tiles: Tensor
+    tile: Tensor
+    angle: Tensor
+
+
+def turn_tiles(
+    images: Tensor, masks: Tensor, tiles: int, size: int, config: Pretrain, generator: torch.Generator
+) -> TurnedTiles:
+    """Make a batch of the task.
+
+    Args:
+        images: uint8 (B, 3, H, H).
+        masks: uint8 (B, H, H), classes 0..18.
+        tiles: m, tiles per side.
+        size: side of the resized tiles, S.
+        config: crop share, jitter and foreground threshold.
+        generator: CPU generator of all draws.
+    """
+    batch, device = len(images), images.device
+    count, side = tiles * tiles, images.shape[-1] // tiles
+    edges = torch.arange(tiles, device=device) * images.shape[-1] // tiles
+    top, left = edges.repeat_interleave(tiles), edges.repeat(tiles)
+
+    tile = choose_tile(foreground(masks, tiles, config.min_foreground), generator)
+    angle = torch.randint(0, 4, (batch,), generator=generator).to(device)
+
+    cut = max(1, round(side * config.tile_fraction))
+    corner = torch.randint(0, side - cut + 1, (batch, count, 2), generator=generator).to(device)
+    crops = crop(images, top + corner[..., 0], left + corner[..., 1], cut)
+    patches = resize_images(crops.flatten(0, 1), size)
+    reach = config.tile_jitter
+    jitter = torch.randint(-reach, reach + 1, (batch * count, 3, 1, 1), generator=generator).to(device)
+    patches = normalise((patches + jitter).clamp(0, 255)).view(batch, count, 3, size, size)
+
+    which = torch.arange(batch, device=device)
+    chosen = patches[which, tile]
+    turned = torch.stack([chosen.rot90(k, (2, 3)) for k in range(4)])
+    patches[which, tile] = turned[angle, which]
+    return TurnedTiles(patches.flatten(1, 2), tile, angle)
+
+
+def foreground(masks: Tensor, tiles: int, share: float) -> Tensor:
+    """Which tiles are not mostly background, bool (B, m*m).
+
+    The published measure: the sum of a tile's mask ids is at least `share` of its pixel count.
+    """
+    side = masks.shape[-1] // tiles
+    edges = torch.arange(tiles, device=masks.device) * masks.shape[-1] // tiles
+    corners = edges.repeat_interleave(tiles), edges.repeat(tiles)
+    top, left = (corner.expand(len(masks), -1) for corner in corners)
+    total = crop(masks[:, None], top, left, side).flatten(2).sum(dim=-1, dtype=torch.int64)
+    return total >= share * side * side
+
+
+def choose_tile(eligible: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a tile per sample: the first eligible of m*m draws, else the last draw.
+
+    Args:
+        eligible: bool (B, m*m).
+        generator: CPU generator.
+
+    Returns:
+        int64 (B,).
+    """
+    batch, count = eligible.shape
+    draws = torch.randint(0, count, (batch, count), generator=generator).to(eligible.device)
+    accepted = eligible.gather(1, draws)
+    accepted[:, -1] = True
+    first = accepted.int().argmax(dim=1, keepdim=True)
+    return draws.gather(1, first)[:, 0]
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """Zero mean and unit deviation per patch and channel, float (N, 3, S, S)."""
+    mean = patches.mean(dim=(2, 3), keepdim=True)
+    deviation = patches.std(dim=(2, 3), keepdim=True, correction=0)
+    return (patches - mean) / deviation.clamp(min=1e-3)
+
+
+class RotationHead(nn.Module):
+    """The task's entrance and exit: tiles to three channels, trunk features to two answers."""
+
+    def __init__(self, channels: int, tiles: int) -> None:
+        super().__init__()
+        count = tiles * tiles
+        self.entrance = nn.Sequential(convolution(3 * count, 3, kernel=1), activation(3))
+        self.tile = nn.Linear(channels, count)
+        self.angle = nn.Linear(channels, 4)
+
+    def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
+        """Tile logits (B, m*m) and angle logits (B, 4) of trunk features (B, C, h, w)."""
+        pooled = trunk.mean(dim=(2, 3))
+        return self.tile(pooled), self.angle(pooled)

@@ -1,0 +1,61 @@
+"""PST, the patch segmentation task: predict the parsing mask of a random patch.
+
+Pixel-level semantics. The label is the patch of the stored mask; the head is
+CCNet's recurrent criss-cross attention on the trunk's last stage.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contract.classes import NUM_CLASSES
+from training.networks.blocks import CrissCrossAttention, convolution
+
+
+class SegmentationHead(nn.Module):
+    """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, 19, h, w).
+
+    C channels are reduced to C/4, pass the same attention `recurrences` times, and are
+    joined with the input to C/2.
+    """
+
+    def __init__(self, channels: int, recurrences: int = 2, dropout: float = 0.1) -> None:
+        super().__init__()
+        inner, outer = channels // 4, channels // 2
+        self.recurrences = recurrences
+        self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), nn.PReLU())
+        self.attend = CrissCrossAttention(inner)
+        self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), nn.PReLU())
+        self.classify = nn.Sequential(
+            convolution(channels + inner, outer),
+            nn.BatchNorm2d(outer),
+            nn.PReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(outer, NUM_CLASSES, 1),
+        )
+
+    def forward(self, trunk: Tensor) -> Tensor:
+        """Return class logits at the trunk's resolution."""
+        attended = self.reduce(trunk)
+        for _ in range(self.recurrences):
+            attended = self.attend(attended)
+        return self.classify(torch.cat((trunk, self.refine(attended)), dim=1))
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of upsampled logits.
+
+    Args:
+        logits: float (B, 19, h, w); upsampled bilinearly to the masks.
+        masks: int64 (B, S, S), classes 0..18.
+        label_smoothing: share of the target spread over all classes.
+
+    Returns:
+        Scalar, mean over pixels.
+    """
+    return F.cross_entropy(upsample(logits, masks.shape[-1]), masks, label_smoothing=label_smoothing)
+
+
+def upsample(logits: Tensor, size: int) -> Tensor:
+    """Bilinear upsampling of logits (B, K, h, w) to float32 (B, K, size, size)."""
+    return F.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=False)
