@@ -29,11 +29,11 @@ class _Section(BaseModel):
 class Data(_Section):
     """Which photos.
 
-    input: folder of photos. name: name of the data set; null: the folder's name.
+    input: folder of photos. name: names the data set's folder in ``shards/``.
     """
 
-    input: str
-    name: str | None
+    input: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
 
 
 class Sample(_Section):
@@ -64,13 +64,14 @@ class Ingest(_Section):
 class Align(_Section):
     """From pictures to aligned faces.
 
-    mode: ``detect`` finds and warps the face, ``none`` takes the central square.
+    mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
+    ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
     size: side of the stored face. detect_side: the detector sees pictures with the
     longer side at most this long. threshold: detector score. min_visible: share of
     the face's box that must lie inside the picture. faces: which of several faces.
     """
 
-    mode: Literal["detect", "none"]
+    mode: Literal["auto", "detect", "none"]
     size: Annotated[int, Field(ge=32, le=1024)]
     jpeg_quality: Annotated[int, Field(ge=95, le=100)]
     detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
@@ -147,7 +148,7 @@ class Optimizer(_Section):
 
 
 class Tasks(_Section):
-    """Weight of each loss of stage 1; a task of weight 0 is not computed."""
+    """Weight of each loss of stage 1; a task of weight 0 takes no part."""
 
     segmentation: Weight
     classification: Weight
@@ -159,13 +160,14 @@ class Tasks(_Section):
 class Pretrain(_Section):
     """Stage 1.
 
-    patch_fraction: least and greatest side of the random patch, as a share of the
-    face's (the paper: 224 / 512 = 0.4375 for both). top_parts: how many of the largest
-    classes count as present (v). tile_fraction: side of the crop within a tile.
+    flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
+    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). top_parts:
+    how many of the largest classes count as present (v). tile_fraction: side of the crop within a tile.
     tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
     be turned if the sum of its mask ids is at least this share of its pixel count.
     discriminator_interval: the discriminator steps every so many batches.
-    average_decay: decay of the weights' moving average.
+    average_decay: decay of the weights' moving average. log_every: steps between two lines of
+    metrics. batch_norm_batches: batches that measure the averaged weights' statistics.
     """
 
     seed: int
@@ -173,6 +175,7 @@ class Pretrain(_Section):
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
     tasks: Tasks
+    flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
     top_parts: Positive
     label_smoothing: Fraction
@@ -185,6 +188,8 @@ class Pretrain(_Section):
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
+    log_every: Positive
+    batch_norm_batches: Positive
 
     @model_validator(mode="after")
     def _ordered(self) -> "Pretrain":
@@ -209,13 +214,19 @@ class Augment(_Section):
     gray: Fraction
 
 
+class FinetuneRun(_Section):
+    """One amount of supervision: a share of the labelled train faces, and optimisation steps."""
+
+    labels: Annotated[float, Field(gt=0, le=1)]
+    steps: Positive
+
+
 class Finetune(_Section):
-    """Stage 2: one run per share of the labels and per initialisation, all with the same steps."""
+    """Stage 2: every run once per initialisation, on the same faces for the same steps."""
 
     seed: int
-    labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    runs: Annotated[list[FinetuneRun], Field(min_length=1)]
     initial: Annotated[list[Literal["scratch", "pretrained"]], Field(min_length=1)]
-    steps: Positive
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
     augment: Augment
@@ -223,6 +234,7 @@ class Finetune(_Section):
     precision: Precision
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
+    batch_norm_batches: Positive
 
 
 class Evaluate(_Section):
@@ -245,11 +257,6 @@ class Config(_Section):
     pretrain: Pretrain
     finetune: Finetune
     evaluate: Evaluate
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set in ``shards/``."""
-        return self.data.name or Path(self.data.input).resolve().name
 
 
 def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:

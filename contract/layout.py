@@ -1,5 +1,6 @@
 """Where outputs lie: shards, manifests and the aligned faces between the two stages."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -57,9 +58,14 @@ class Layout:
         if not self.samples.is_file():
             raise UserError(
                 f"{self.samples} is missing: {self.shards}/ has no finished shards. "
-                "Make them with `python -m pipeline.parse --input FOLDER`, or name their folder with --shards."
+                "Make them with `python -m pipeline.parse --input FOLDER`, or name them with --shards."
             )
         return self.samples
+
+
+def dataset_name(folder: Path) -> str:
+    """The name of the data set in `folder`: the folder's, with ``_`` for what a name may not hold."""
+    return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
 
 
 def shard_name(dataset: str, split: str, number: int) -> str:

@@ -43,12 +43,12 @@ def count_parts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
     size = mask.shape[0]
     edges = cell_edges(size, grid)
     if int(np.diff(edges).max()) ** 2 > np.iinfo(np.uint16).max:
-        raise ValueError(f"cells of a {size} pixel mask on a grid of {grid} overflow uint16; use a finer grid")
+        raise ValueError(
+            f"cells of a {size} pixel mask on a grid of {grid} overflow uint16; use a finer grid"
+        )
     cell_of_pixel = np.searchsorted(edges, np.arange(size), side="right") - 1
     cell = cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]
-    counts = np.bincount(
-        (cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES
-    )
+    counts = np.bincount((cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
     return counts.reshape(grid, grid, NUM_CLASSES).astype(np.uint16)
 
 

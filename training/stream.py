@@ -188,7 +188,9 @@ class _Samples(Dataset[tuple[Tensor, Tensor, int]]):
             mask = decode_mask(self._read(index, "mask.png")) if self._masks else np.empty(0, np.uint8)
         except BrokenSample as error:
             faces = self._faces
-            raise UserError(f"{faces.root / faces.shards[index]}, sample {faces.keys[index]}: {error}") from error
+            raise UserError(
+                f"{faces.root / faces.shards[index]}, sample {faces.keys[index]}: {error}"
+            ) from error
         return torch.from_numpy(np.ascontiguousarray(face)), torch.from_numpy(mask), index
 
     def _read(self, index: int, member: str) -> bytes:
@@ -211,7 +213,9 @@ def _loader_process(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def load(faces: Faces, batches: PlannedBatches | list[list[int]], masks: bool, workers: int) -> Iterator[Batch]:
+def load(
+    faces: Faces, batches: PlannedBatches | list[list[int]], masks: bool, workers: int
+) -> Iterator[Batch]:
     """Read planned batches, in their order whatever the number of worker processes.
 
     Raises:

@@ -83,7 +83,9 @@ def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> F
     def distance(face: Face) -> float:
         return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
 
-    chosen = min(faces, key=distance) if config.faces == "centre" else max(faces, key=lambda f: area(inside(f)))
+    chosen = (
+        min(faces, key=distance) if config.faces == "centre" else max(faces, key=lambda f: area(inside(f)))
+    )
     visible = area(inside(chosen)) / max(area(chosen.box), 1e-9)
     if visible < config.min_visible:
         raise Refused("face-outside", f"only {visible:.0%} of the face lies in the picture")

@@ -46,8 +46,9 @@ def align(config: Config, layout: Layout) -> None:
     Raises:
         UserError: there is no plan, or the detector's weights cannot be had.
     """
-    tasks = plan(config, layout)
-    remove_unplanned(layout.aligned / config.dataset, {task.tar for task in tasks})
+    source = manifest.read(layout.source)
+    tasks = plan(source, config, layout)
+    remove_unplanned(layout.aligned / source.facts["dataset"], {task.tar for task in tasks})
     stale = [task for task in tasks if not _finished(task)]
     done = sum(len(task.rows) for task in tasks) - sum(len(task.rows) for task in stale)
     total = sum(len(task.rows) for task in tasks)
@@ -59,20 +60,22 @@ def align(config: Config, layout: Layout) -> None:
         bar.close()
     records = [read_record(task.tar) for task in tasks]
     refused = sum(len(record.quarantined) for record in records if record)
-    print(f"align: {total - refused:,} faces, {refused:,} refused; {len(tasks) - len(stale)} shards were up to date")
+    current = f"{len(tasks) - len(stale)} of {len(tasks)} shards were up to date"
+    print(f"align: {total - refused:,} faces, {refused:,} refused; {current}")
 
 
-def plan(config: Config, layout: Layout) -> list[AlignTask]:
+def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[AlignTask]:
     """The align task of every planned shard, in the order of their names."""
-    source = manifest.read(layout.source)
-    detector = find(config.align.detector, config.weights) if config.align.mode == "detect" else None
+    aligned = source.facts["aligned"] == "true"
+    detects = config.align.mode == "detect" or (config.align.mode == "auto" and not aligned)
+    detector = find(config.align.detector, config.weights) if detects else None
     shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in source.rows():
         if row["reason"] is None:
             shards[row["shard"]].append(row)
     facts = [
         FORMAT_VERSION,
-        config.align.model_dump(mode="json"),
+        config.align.model_dump(mode="json", exclude={"mode"}),
         config.ingest.max_pixels,
         config.ingest.min_side,
         KNOWN[config.align.detector].sha256 if detector else None,

@@ -56,7 +56,7 @@ def read(root: Path) -> Listing:
                 refused=refused,
             )
         )
-    return Listing(sources, names)
+    return Listing(sources, names, aligned=True)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

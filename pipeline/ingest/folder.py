@@ -27,4 +27,4 @@ def read(root: Path) -> Listing:
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 refused = ("link-outside", "a symbolic link that leaves the input folder")
             sources.append(Source(relative, refused=refused))
-    return Listing(sorted(sources, key=lambda source: source.path), ())
+    return Listing(sorted(sources, key=lambda source: source.path), (), aligned=False)

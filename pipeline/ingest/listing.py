@@ -28,10 +28,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """All inputs of a folder, sorted by path, and the names of their attributes."""
+    """All inputs of a folder.
+
+    Attributes:
+        sources: sorted by path.
+        attributes: names of the labels, in the data set's order.
+        aligned: whether the images are aligned faces already.
+    """
 
     sources: list[Source]
     attributes: tuple[str, ...]
+    aligned: bool
 
 
 Adapter = Callable[[Path], Listing]

@@ -51,7 +51,7 @@ def ingest(config: Config, layout: Layout) -> Path:
         manifest.SOURCE_FIELDS,
         rows,
         listing.attributes,
-        {"dataset": config.dataset, "root": root.as_posix()},
+        {"dataset": config.data.name, "root": root.as_posix(), "aligned": str(listing.aligned).lower()},
     )
     usable = [row for row in rows if row["reason"] is None]
     splits = Counter(row["split"] for row in usable)
@@ -134,4 +134,4 @@ def _plan_shards(rows: Iterable[dict[str, Any]], config: Config) -> None:
         order = np.random.default_rng(config.ingest.seed).permutation(len(members))
         for position, index in enumerate(order):
             number = position // config.ingest.shard_size
-            members[index]["shard"] = shard_name(config.dataset, split, number)
+            members[index]["shard"] = shard_name(config.data.name, split, number)

@@ -69,8 +69,9 @@ def parse_faces(
 
 def _main_head(network: nn.Module, pixels: Tensor) -> Tensor:
     """BiSeNet's forward pass without its two auxiliary heads: logits (B, 19, H/8, W/8)."""
-    fine, coarse, _ = network.cp(pixels)
-    logits, _ = network.conv_out(network.ffm(fine, coarse))
+    context, fusion, head = (network.get_submodule(name) for name in ("cp", "ffm", "conv_out"))
+    fine, coarse, _ = context(pixels)
+    logits: Tensor = head(fusion(fine, coarse))[0]
     return logits
 
 

@@ -17,7 +17,15 @@ from contract.errors import UserError
 from contract.layout import SPLITS, Layout
 from contract.parts import count_parts
 from contract.progress import progress
-from contract.shards import ShardWriter, decode_face, decode_facts, encode_facts, encode_mask, encode_parts, read_shard
+from contract.shards import (
+    ShardWriter,
+    decode_face,
+    decode_facts,
+    encode_facts,
+    encode_mask,
+    encode_parts,
+    read_shard,
+)
 from pipeline.cluster import advance, connect, map_bounded
 from pipeline.parse.parser import load_parser, parse_faces
 from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record

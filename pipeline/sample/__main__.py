@@ -19,16 +19,26 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.sample",
-        description="Paint portraits of people who do not exist, with exact masks and attributes, in CelebA's layout.",
+        description="Paint portraits of people who do not exist, with exact masks, in CelebA's layout.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", metavar="DIR", help="folder to write; an earlier sample set in it is replaced")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder to write; an earlier sample set in it is replaced"
+    )
     parser.add_argument("--count", type=int, default=1200, help="number of pictures (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="number of the set, from 0 (default: %(default)s)")
-    parser.add_argument("--wild", action="store_true", help="large pictures, one face anywhere, tilted up to 30 degrees")
-    parser.add_argument("--workers", type=int, help="processes (default: one per processor); the result is the same")
-    parser.add_argument("--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="number of the set, from 0 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--wild", action="store_true", help="large pictures, one face anywhere, tilted up to 30 degrees"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: one per processor); the result is the same"
+    )
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg"
+    )
     return parser
 
 
@@ -51,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seed < 0:
             raise SampleError(f"--seed must not be negative, but is {options.seed}")
         if options.output is not None:
-            write_dataset(options.output, options.count, options.seed, options.wild, options.workers, show_progress)
+            write_dataset(
+                options.output, options.count, options.seed, options.wild, options.workers, show_progress
+            )
         if options.contact_sheet is not None:
             write_contact_sheet(options.contact_sheet, options.seed)
     except SampleError as error:

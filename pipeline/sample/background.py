@@ -23,13 +23,15 @@ def background(rng: np.random.Generator, height: int, width: int) -> Bytes:
 def _colour(rng: np.random.Generator) -> np.ndarray:
     """Return a mostly muted colour, float64 RGB (3,) in 0..255."""
     gray = rng.choice([35.0, 90.0, 150.0, 215.0], p=[0.3, 0.25, 0.2, 0.25])
-    return np.clip(gray + rng.normal(0, 10) + rng.normal(0, 22, 3), 5, 250)
+    return np.clip(gray + rng.normal(0, 10) + rng.normal(0, rng.choice([6.0, 30.0], p=[0.7, 0.3]), 3), 5, 250)
 
 
 def _gradient(rng: np.random.Generator, height: int, width: int, base: np.ndarray) -> Bytes:
-    grid = base + rng.normal(0, 14, (3, 3, 1)) + rng.normal(0, 5, (3, 3, 3))
+    grid = base + rng.normal(0, 14, (3, 3, 1)) + rng.normal(0, 3, (3, 3, 3))
     coarse = np.clip(grid, 0, 255).astype(np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.uint8, copy=False)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR_EXACT).astype(
+        np.uint8, copy=False
+    )
 
 
 def _soft(picture: Bytes, sigma: float) -> Bytes:
@@ -44,8 +46,8 @@ def _bokeh(rng: np.random.Generator, picture: Bytes) -> Bytes:
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         radius = max(2, int(rng.uniform(0.02, 0.09) * width))
         cv2.circle(discs, centre, radius, _colour(rng).tolist(), -1)
-    mixed = cv2.addWeighted(picture, 0.45, discs, 0.55, 0.0)
-    return _soft(mixed.astype(np.uint8, copy=False), float(rng.uniform(1.5, 5.0)))
+    mixed = ((picture.astype(np.uint16) * 9 + discs.astype(np.uint16) * 11) // 20).astype(np.uint8)
+    return _soft(mixed, float(rng.uniform(1.5, 5.0)))
 
 
 def _banner(rng: np.random.Generator, picture: Bytes) -> Bytes:
@@ -57,7 +59,9 @@ def _banner(rng: np.random.Generator, picture: Bytes) -> Bytes:
     for row in range(0, height + 60, int(46 * scale)):
         start = int(rng.integers(-int(60 * scale), int(40 * scale)))
         for column in range(start, width, int(150 * scale)):
-            cv2.putText(picture, letters, (column, row), cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(3 * scale)))
+            cv2.putText(
+                picture, letters, (column, row), cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(3 * scale))
+            )
     return _soft(picture, float(rng.uniform(0.8, 2.5)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from contract.classes import CLASSES
 
-from .dataset import SampleError, iterate_portraits
+from .dataset import SampleError, draw_identities, paint_portrait
 from .geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
 
 ROWS: Final = 6
@@ -35,13 +35,16 @@ def overlay(image: Bytes, mask: Bytes) -> Bytes:
 
 
 def contact_sheet(seed: int) -> Bytes:
-    """Return `ROWS` x `COLUMNS` portraits, each beside its mask, as uint8 RGB."""
+    """Return portraits of the first `ROWS` x `COLUMNS` people of a set, each beside its mask, uint8 RGB."""
     cell_width, cell_height = round(ALIGNED_WIDTH * 0.62), round(ALIGNED_HEIGHT * 0.62)
     gap = 4
     width, height = COLUMNS * (2 * cell_width + 2 * gap) + gap, ROWS * (cell_height + gap) + gap
     sheet = np.full((height, width, 3), 255, np.uint8)
-    for index, portrait in enumerate(iterate_portraits(ROWS * COLUMNS, seed)):
-        row, column = divmod(index, COLUMNS)
+    # A person has 9 pictures at most, so this many pictures show enough people.
+    people, first_pictures = np.unique(draw_identities(9 * ROWS * COLUMNS, seed), return_index=True)
+    for place in range(ROWS * COLUMNS):
+        portrait = paint_portrait(int(first_pictures[place]), int(people[place]), seed)
+        row, column = divmod(place, COLUMNS)
         top, left = gap + row * (cell_height + gap), gap + column * (2 * cell_width + 2 * gap)
         pair = np.hstack([portrait.image, overlay(portrait.image, portrait.mask)])
         small = cv2.resize(pair, (2 * cell_width, cell_height), interpolation=cv2.INTER_AREA)
@@ -78,4 +81,6 @@ def _encoded(sheet: Bytes, suffix: str) -> bytes:
             quality -= 4
             continue
         height, width = smaller.shape[0] * 9 // 10, smaller.shape[1] * 9 // 10
-        smaller = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        smaller = cv2.resize(smaller, (width, height), interpolation=cv2.INTER_AREA).astype(
+            np.uint8, copy=False
+        )

@@ -81,7 +81,7 @@ def partition_of(identity: int, seed: int) -> int:
 
 
 def paint_portrait(index: int, identity: int, seed: int, wild: bool = False) -> Portrait:
-    """Paint picture `index` (from 0) of a set, of the person `identity`; the same arguments give the same pixels."""
+    """Paint picture `index` (from 0) of a set, of the person `identity`, a function of the arguments only."""
     person = draw_person(np.random.default_rng([seed, PERSON_STREAM, identity]))
     rng = np.random.default_rng([seed, PICTURE_STREAM, index])
     return paint_person(person, draw_moment(person, rng), rng, wild)
@@ -107,7 +107,7 @@ def write_dataset(
         output: folder to create; it may hold an earlier sample set, which is replaced.
         count: number of pictures, 1 to 999,999.
         seed: number of the set, at least 0.
-        wild: write large pictures to `img_celeba/` instead of aligned ones to `img_align_celeba/`, as CelebA does.
+        wild: write large pictures to `img_celeba/`, as CelebA does, not aligned ones to `img_align_celeba/`.
         workers: number of processes; None for one per processor.
         progress: called with (pictures done, pictures in all).
 
@@ -189,7 +189,9 @@ def _write_picture(index: int, identity: int, pictures: Path, masks: Path, seed:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     """Return a uint8 RGB picture as JPEG bytes; `quality` is 0..100."""
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )[1]
     return encoded.tobytes()
 
 
@@ -202,10 +204,15 @@ def _write_lists(root: Path, identities: NDArray[np.int64], rows: list[Row], see
 
     signs = [" ".join(" 1" if row.attributes[name] else "-1" for name in CELEBA_ATTRIBUTES) for row in rows]
     header = [str(len(rows)), " ".join(CELEBA_ATTRIBUTES) + " "]
-    write("list_attr_celeba.txt", header + [f"{name} {line}" for name, line in zip(names, signs, strict=True)])
+    write(
+        "list_attr_celeba.txt", header + [f"{name} {line}" for name, line in zip(names, signs, strict=True)]
+    )
     people = [int(identity) for identity in identities]
     write("identity_CelebA.txt", [f"{name} {person}" for name, person in zip(names, people, strict=True)])
-    write("list_eval_partition.txt", [f"{name} {partition_of(person, seed)}" for name, person in zip(names, people, strict=True)])
+    write(
+        "list_eval_partition.txt",
+        [f"{name} {partition_of(person, seed)}" for name, person in zip(names, people, strict=True)],
+    )
     places = [" ".join(f"{value:3d}" for value in row.landmarks) for row in rows]
     header = [str(len(rows)), " ".join(LANDMARK_NAMES) + " "]
     landmarks = "list_landmarks_celeba.txt" if wild else "list_landmarks_align_celeba.txt"

@@ -19,19 +19,17 @@ def eye_outline(scene: Scene, side: int) -> tuple[Points, Points]:
     smile = max(0.0, moment.smile)
     u = np.linspace(-1, 1, 25)
     arch = np.sqrt(np.maximum(0, 1 - u * u))
-    upper = 0.095 * person.eye_size * moment.lids * (1 - 0.18 * smile)
+    upper = 0.105 * person.eye_size * moment.lids * (1 - 0.18 * smile)
     lower = 0.062 * person.eye_size * (1 - 0.30 * smile)
     corner_line = 0.012 - person.eye_tilt * (u + 1) * 0.8
-    x = side * (EYE_X + 0.205 * u)
+    x = side * (EYE_X + 0.212 * u)
     lid = np.stack([x, corner_line - upper * arch * (1 - 0.12 * u)], axis=-1)
     return lid, np.stack([x, corner_line + lower * arch * (1 + 0.2 * u)], axis=-1)
 
 
 def eyes(scene: Scene) -> list[Layer]:
     """Paint both eyes with iris, catchlight, lids and lashes."""
-    return [
-        layer for side, part in ((1, "l_eye"), (-1, "r_eye")) for layer in _eye(scene, side, part)
-    ]
+    return [layer for side, part in ((1, "l_eye"), (-1, "r_eye")) for layer in _eye(scene, side, part)]
 
 
 def _eye(scene: Scene, side: int, part: str) -> list[Layer]:
@@ -50,23 +48,33 @@ def _eyeball(scene: Scene, window: Canvas, side: int, upper: Points) -> Floats:
     x, y = EYE_X * side + scene.moment.gaze[0], scene.moment.gaze[1] - 0.008
     white = np.array([0.86, 0.82, 0.80], np.float32)
     colour = np.broadcast_to(white, (window.height, window.width, 3)).copy()
-    colour *= (np.float32(1.04) - np.float32(0.0) + np.float32(0.05) * noise(scene.rng, window.height, window.width, 4))[:, :, None]
+    colour *= (np.float32(1.04) + np.float32(0.05) * noise(scene.rng, window.height, window.width, 4))[
+        :, :, None
+    ]
     # The ball turns away towards the corners, where it also reddens.
     away = np.minimum(1, np.abs(window.x - EYE_X * side) / 0.21).astype(np.float32) ** 2
     colour *= 1 - away[None, :, None] * np.array([0.22, 0.34, 0.34], np.float32)
-    radius = 0.112
+    radius = 0.106
     iris = unit(window.fill(ellipse(x, y, radius, radius), softness=0.012))
     ring = unit(window.fill(ellipse(x, y, 0.8 * radius, 0.8 * radius), softness=0.02))
-    pupil = unit(window.fill(ellipse(x, y, 0.042, 0.042), softness=0.008))
-    tone = np.array(person.iris, np.float32) * (np.float32(0.95) + np.float32(0.35) * noise(scene.rng, window.height, window.width, 2))[:, :, None]
+    pupil = unit(window.fill(ellipse(x, y, 0.038, 0.038), softness=0.008))
+    tone = (
+        np.array(person.iris, np.float32)
+        * (np.float32(0.95) + np.float32(0.35) * noise(scene.rng, window.height, window.width, 2))[:, :, None]
+    )
     tone *= (np.float32(0.38) + np.float32(0.62) * ring)[:, :, None]
     colour += iris[:, :, None] * (tone - colour)
     colour *= (1 - np.float32(0.93) * pupil)[:, :, None]
-    shadow = unit(window.strokes([(255, 9, upper[None])], softness=0.03))
-    colour *= (1 - np.float32(0.62) * shadow)[:, :, None]
+    shadow = unit(window.strokes([(255, 6, upper[None])], softness=0.025))
+    colour *= (1 - np.float32(0.45) * shadow)[:, :, None]
     lamp = np.array(light.lamp, np.float32)
-    colour *= np.sqrt(lamp * np.float32(0.7) + np.float32(0.22))
-    spark = unit(window.fill(ellipse(x + 0.045 * light.direction[0] - 0.012, y + 0.07 * light.direction[1], 0.019, 0.019), softness=0.008))
+    colour *= np.sqrt(lamp * np.float32(0.8) + np.float32(0.25))
+    spark = unit(
+        window.fill(
+            ellipse(x + 0.045 * light.direction[0] - 0.012, y + 0.07 * light.direction[1], 0.019, 0.019),
+            softness=0.008,
+        )
+    )
     return colour + np.float32(0.9) * spark[:, :, None]
 
 
@@ -103,7 +111,9 @@ def brows(scene: Scene) -> list[Layer]:
     for side, part in ((1, "l_brow"), (-1, "r_brow")):
         y = person.brow_height + side * person.asymmetry - 0.02 * max(0.0, scene.moment.smile)
         arch = 0.05 if person.male else 0.075
-        spine = curve([(0.17, y + 0.03), (0.42, y - 0.35 * arch), (0.66, y - arch), (0.90, y + 0.04)], 24) * np.array([side, 1.0])
+        spine = curve(
+            [(0.17, y + 0.012), (0.40, y - 0.45 * arch), (0.66, y - arch), (0.91, y + 0.035)], 24
+        ) * np.array([side, 1.0])
         taper = np.interp(np.linspace(0, 1, 24), [0, 0.12, 0.55, 1], [0.6, 1.0, 0.85, 0.12])
         half = 0.066 * person.brow_weight * taper
         up, down = spine.copy(), spine.copy()
@@ -115,13 +125,21 @@ def brows(scene: Scene) -> list[Layer]:
         count = int(70 * person.brow_weight)
         along = scene.rng.uniform(0, 22, count)
         index = along.astype(np.int64)
-        root = spine[index] + np.stack([np.zeros(count), half[index] * scene.rng.uniform(-0.9, 1.0, count)], axis=-1)
+        root = spine[index] + np.stack(
+            [np.zeros(count), half[index] * scene.rng.uniform(-0.9, 1.0, count)], axis=-1
+        )
         lean = np.interp(along, [0, 8, 22], [0.25, 0.8, 1.1])
-        tip = root + np.stack([side * 0.085 * lean, -0.085 * (1.15 - lean) * scene.rng.uniform(0.6, 1.2, count)], axis=-1)
+        tip = root + np.stack(
+            [side * 0.085 * lean, -0.085 * (1.15 - lean) * scene.rng.uniform(0.6, 1.2, count)], axis=-1
+        )
         hairs = unit(window.strokes([(255, 1, np.stack([root, tip], axis=1))], softness=0.007))
-        density = 0.62 if person.male else 0.66
-        ink = np.minimum(1, np.float32(density) * unit(extent) + np.float32(0.5) * hairs * unit(extent))
-        tone = np.array(person.hair_colour, np.float32) if person.hair != "gray" else np.array([0.36, 0.34, 0.33], np.float32)
+        density = 0.74
+        ink = np.minimum(1, np.float32(density) * unit(extent) + np.float32(0.3) * hairs * unit(extent))
+        tone = (
+            np.array(person.hair_colour, np.float32)
+            if person.hair != "gray"
+            else np.array([0.36, 0.34, 0.33], np.float32)
+        )
         tone = np.minimum(tone * np.float32(0.62), scene.skin * np.float32(0.55))
         colour = np.broadcast_to(tone, (window.height, window.width, 3))
         layers.append(Layer(window, ink, colour, part, extent))

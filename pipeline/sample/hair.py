@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import Bytes, Canvas, Floats, Points, curve, mirrored, unit
+from .geometry import Canvas, Floats, Points, blurred, curve, mirrored, unit
 from .layers import Layer
 from .light import noise, pillow, surface_of
 from .scene import Scene
@@ -12,11 +12,21 @@ from .scene import Scene
 
 @dataclass(frozen=True)
 class Sheet:
-    """Strands that run from roots to tips between two guide curves, both float64 (n, 2)."""
+    """Hair between two guide curves, both float64 (n, 2), that run from the roots to the tips.
+
+    Attributes:
+        inner: guide next to the face.
+        outer: guide along the silhouette.
+        strands: number of strands to draw.
+        combed: the strands run across, from the inner guide to the outer one, instead of along both.
+        lock: how unevenly the tips end, in head units.
+    """
 
     inner: Points
     outer: Points
     strands: int
+    combed: bool = False
+    lock: float = 0.0
 
 
 def hair_behind(scene: Scene) -> list[Layer]:
@@ -25,10 +35,22 @@ def hair_behind(scene: Scene) -> list[Layer]:
     if person.style not in ("long", "bob"):
         return []
     length = _length(scene)
-    spread = 1.38 + 0.16 * person.wave
-    half = curve([(0.5, -1.5), (1.2, -0.8), (spread, 0.2), (spread - 0.05, 1.0), (spread - 0.15, length - 0.2), (0.8, length), (0.1, length)], 30)
-    inner = np.stack([np.linspace(0.0, 0.15, 30), half[:, 1]], axis=-1)
-    sheets = [Sheet(inner, half, 150), Sheet(mirrored(inner), mirrored(half), 150)]
+    spread = 1.32 + 0.2 * scene.wave
+    half = curve(
+        [
+            (0.5, -1.5),
+            (1.2, -0.8),
+            (spread, 0.2),
+            (spread, 1.0),
+            (spread - 0.1, length - 0.3),
+            (spread - 0.2, length),
+        ],
+        18,
+    )
+    middle = np.stack([np.linspace(0.0, 0.1, 18), half[:, 1]], axis=-1)
+    sheets = [
+        Sheet(middle * turn, half * turn, 60, lock=0.1) for turn in (np.array([1, 1]), np.array([-1, 1]))
+    ]
     return [_paint(scene, sheets, darkness=0.5)]
 
 
@@ -37,18 +59,19 @@ def hair(scene: Scene) -> list[Layer]:
     person = scene.person
     if person.style == "bald":
         return []
-    sheets = {"long": _parted, "bob": _parted, "short": _parted, "swept": _swept, "tied": _swept, "cropped": _swept}[
-        person.style
-    ](scene)
-    if person.bangs:
-        sheets += _fringe(scene)
-    return [_shadow(scene, sheets), _paint(scene, sheets)]
+    sheets = _combed_back(scene) if person.style in ("swept", "tied", "cropped") else _parted(scene)
+    layers = [_shadow(scene, sheets), _paint(scene, sheets)]
+    if person.bangs and scene.moment.hat == "none":
+        fringe = [_fringe(scene)]
+        layers += [_shadow(scene, fringe), _paint(scene, fringe)]
+    return layers
 
 
 def _length(scene: Scene) -> float:
+    """Return how far down the hair reaches (head y)."""
     if scene.person.style == "long":
-        return 2.5 + 0.5 * scene.person.redness
-    return 1.35 + 0.5 * scene.person.redness
+        return 2.2 + 1.2 * scene.person.hair_length
+    return 1.2 + 0.6 * scene.person.hair_length
 
 
 def _hairline(scene: Scene) -> float:
@@ -58,135 +81,206 @@ def _hairline(scene: Scene) -> float:
 def _parted(scene: Scene) -> list[Sheet]:
     """Return two sheets that fall to either side of a parting."""
     person = scene.person
-    line, part = _hairline(scene), 0.9 * person.parting
-    volume = 0.10 * person.wave + 0.06 * (not person.male)
+    line, part, edge = _hairline(scene), 0.9 * person.parting, person.face_width
+    volume = 0.16 * scene.wave + 0.22 * (scene.volume - 0.3)
+    temple = 0.10 * person.receding
     sheets = []
     for side in (1, -1):
-        root = np.array([part, line])
-        crown = np.array([part * 0.8, -1.98 - volume])
-        edge = person.face_width
-        temple = 0.10 * person.receding
+        root = (part, line)
+        crown = (part * 0.8, -1.90 - volume)
         if person.style == "short":
-            end = 0.12 if person.male else 0.45
-            inner = curve([root, (side * (0.80 - temple), line + 0.26 - temple), (side * (edge - 0.09), -0.42), (side * (edge - 0.02), end)], 28)
-            outer = curve([crown, (side * 0.95, -1.68 - volume), (side * (1.28 + volume), -0.85), (side * (edge + 0.10 + volume), end)], 28)
-        else:
-            length = _length(scene)
-            tuck = 0.98 if person.style == "bob" else 1.02
-            inner = curve([root, (side * 0.72, line + 0.24), (side * 1.00, -0.35), (side * 1.02, 0.5), (side * 0.95, 1.2), (side * tuck, length)], 28)
-            wide = 1.45 + volume
-            outer = curve([crown, (side * 0.98, -1.66 - volume), (side * (wide - 0.08), -0.65), (side * wide, 0.4), (side * (wide + 0.03), 1.2), (side * (wide - 0.05), length + 0.05)], 28)
-        sheets.append(Sheet(inner, outer, 300))
+            end = 0.08 + 0.25 * person.hair_length if person.male else 0.45
+            inner = curve(
+                [
+                    root,
+                    (side * (0.80 - temple), line + 0.26 - temple),
+                    (side * (edge - 0.09), -0.42),
+                    (side * (edge - 0.02), end),
+                ],
+                18,
+            )
+            outer = curve(
+                [
+                    crown,
+                    (side * 0.95, -1.64 - volume),
+                    (side * (1.22 + volume), -0.85),
+                    (side * (edge + 0.08 + 0.5 * volume), end),
+                ],
+                18,
+            )
+            sheets.append(Sheet(inner, outer, 150, lock=0.06))
+            continue
+        length = _length(scene)
+        wide = 1.36 + volume
+        tips = wide - 0.05 + 0.25 * (scene.volume - 0.5)
+        drop = np.interp(scene.volume, [0, 1], [0.98, 1.06])
+        # Who wears earrings tucks the hair behind the ears, or nobody would see them.
+        tuck = 0.20 if scene.moment.earrings != "none" else 0.0
+        inner = curve(
+            [
+                root,
+                (side * 0.70, line + 0.24),
+                (side * (0.99 + 0.5 * tuck), -0.35),
+                (side * (drop + tuck), 0.3),
+                (side * (0.98 + tuck), 1.0),
+                (side * (drop - 0.05), length - 0.2),
+            ],
+            24,
+        )
+        outer = curve(
+            [
+                crown,
+                (side * 0.96, -1.60 - volume),
+                (side * (wide - 0.10), -0.65),
+                (side * wide, 0.4),
+                (side * (wide + 0.04), 1.2),
+                (side * tips, length),
+            ],
+            24,
+        )
+        sheets.append(Sheet(inner, outer, 170, lock=0.16))
     return sheets
 
 
-def _swept(scene: Scene) -> list[Sheet]:
-    """Return one sheet combed from the hairline over the head, down to the temples."""
+def _combed_back(scene: Scene) -> list[Sheet]:
+    """Return hair combed from the hairline over the head, with a knot for tied hair."""
     person = scene.person
     line, edge = _hairline(scene), person.face_width
-    high = {"swept": 2.05, "cropped": 1.84, "tied": 1.86}[person.style]
-    wide = {"swept": 0.14, "cropped": 0.06, "tied": 0.07}[person.style]
-    end = 0.16 if person.male else 0.05
+    lift = 0.25 * (scene.volume - 0.4)
+    high = {"swept": 2.00, "cropped": 1.83, "tied": 1.88}[person.style] + lift * (person.style == "swept")
+    wide = {"swept": 0.12, "cropped": 0.05, "tied": 0.06}[person.style] + 0.3 * max(0.0, lift) * (
+        person.style == "swept"
+    )
+    end = 0.08 + 0.2 * person.hair_length if person.male else 0.02
     corner = 0.16 * person.receding
-    right = [(0.0, line - 0.03), (0.45, line), (0.84 - corner, line + 0.22 - corner), (0.93, -0.55), (edge - 0.10, -0.30), (edge - 0.02, end)]
-    above = [(0.05 * person.parting, -high), (0.55, -high + 0.12), (0.98, -1.45), (edge + wide + 0.04, -0.85), (edge + wide + 0.02, -0.35), (edge + wide - 0.01, end)]
-    sheets = []
-    for side in (1, -1):
-        turn = np.array([side, 1.0])
-        inner, outer = curve(right, 40) * turn, curve(above, 40) * turn
-        # The strands run across: from the hairline to the silhouette, leaning outwards.
-        lean = np.linspace(0, 1, 12)[:, None]
-        near = inner[0] + (outer[0] - inner[0]) * lean
-        far = inner[-1] + (outer[-1] - inner[-1]) * lean
-        del near, far
-        sheets.append(Sheet(inner, outer, -260))
-    if person.style == "tied" and person.redness > 0.5:
-        u = np.linspace(0.15, 2 * np.pi - 0.15, 28)
-        knot = np.stack([0.1 * person.parting + 0.48 * np.sin(u), -2.02 - 0.34 * (1 - np.cos(u)) * 0.5], axis=-1)
-        sheets.append(Sheet(knot, knot * 0 + knot.mean(axis=0), 90))
+    hairline = curve(
+        [
+            (0.0, line - 0.03),
+            (0.45, line),
+            (0.84 - corner, line + 0.22 - corner),
+            (0.93, -0.55),
+            (edge - 0.10, -0.30),
+            (edge - 0.02, end),
+        ],
+        40,
+    )
+    silhouette = curve(
+        [
+            (0.0, -high),
+            (0.55, -high + 0.12),
+            (0.98, -1.45),
+            (edge + wide + 0.04, -0.85),
+            (edge + wide + 0.02, -0.35),
+            (edge + wide - 0.02, end),
+        ],
+        40,
+    )
+    sheets = [
+        Sheet(hairline, silhouette, 150, combed=True),
+        Sheet(mirrored(hairline), mirrored(silhouette), 150, combed=True),
+    ]
+    if person.style == "tied" and scene.volume > 0.5:
+        around = np.linspace(0.0, 2 * np.pi, 28)
+        knot = np.stack([0.5 * np.sin(around), -2.05 - 0.30 * np.cos(around)], axis=-1)
+        sheets.insert(0, Sheet(knot * np.array([0.02, 0.02]) + np.array([0.0, -2.02]), knot, 120))
     return sheets
 
 
-def _fringe(scene: Scene) -> list[Sheet]:
-    """Return strands that fall over the forehead."""
-    person = scene.person
-    part = 0.5 * person.parting
-    left = curve([(part - 0.3, -1.75), (-0.85, -1.25), (-1.0, -0.72), (-1.03, -0.36)], 20)
-    right = curve([(part + 0.3, -1.75), (0.85, -1.25), (1.0, -0.72), (1.03, -0.36)], 20)
-    return [Sheet(left, right, 220)]
+def _fringe(scene: Scene) -> Sheet:
+    """Return strands that fall over the forehead, to one side when the parting is to one side."""
+    part = scene.person.parting
+    tilt = 0.35 * part
+    left = curve([(0.8 * part - 0.25, -1.72), (-0.80, -1.30), (-1.0, -0.80), (-1.04, -0.36 - tilt)], 14)
+    right = curve([(0.8 * part + 0.25, -1.72), (0.80, -1.30), (1.0, -0.80), (1.04, -0.36 + tilt)], 14)
+    return Sheet(left, right, 140, lock=0.09)
 
 
 def _strands(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
     """Return the strands, float64 (count, points, 2), and the sheet's outline, float64 (n, 2)."""
-    rng, person = scene.rng, scene.person
-    count = abs(sheet.strands)
-    across = sheet.strands < 0
-    outline = np.concatenate([sheet.inner, sheet.outer[::-1]])
-    if across:
-        place = rng.uniform(0, 1, count)
-        slant = 0.10 + 0.12 * rng.random(count)
-        t = np.linspace(0, 1, 10)
-        along = np.minimum(1.0, place[:, None] + slant[:, None] * t[None])
-        knots = np.linspace(0, 1, len(sheet.inner))
-        def at(guide: Points) -> Points:
-            return np.stack([np.interp(along, knots, guide[:, axis]) for axis in (0, 1)], axis=-1)
-        weight = (t**1.1)[None, :, None]
-        lines = at(sheet.inner) * (1 - weight) + at(sheet.outer) * weight
-    else:
-        place = rng.uniform(0, 1, count)[:, None, None]
-        lines = sheet.inner[None] * (1 - place) + sheet.outer[None] * place
-        steps = np.linspace(0, 1, lines.shape[1])
-        swing = (0.02 + 0.075 * person.wave) * np.minimum(1, 2.5 * steps)
-        lock = np.floor(place[:, 0] * 9)
-        phase = 2.1 * lock + rng.uniform(-0.5, 0.5, (count, 1))
-        ripple = np.sin(phase + steps[None] * (9 if person.wave > 0.3 else 4)) * swing[None]
-        lines[:, :, 0] += ripple
-        lines[:, :, 1] += 0.35 * ripple
-    lines = lines + rng.normal(0, 0.006, lines.shape)
-    return lines, outline
+    return _across(scene, sheet) if sheet.combed else _along(scene, sheet)
+
+
+def _across(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
+    """Return strands from the inner to the outer guide, and the outline; see `_strands`."""
+    rng = scene.rng
+    steps = np.linspace(0, 1, 8)
+    slant = 0.08 + 0.12 * rng.random((sheet.strands, 1))
+    place = np.minimum(1.0, rng.uniform(-0.05, 1, (sheet.strands, 1)) + slant * steps)
+    knots = np.linspace(0, 1, len(sheet.inner))
+    near, far = (
+        np.stack([np.interp(place, knots, guide[:, axis]) for axis in (0, 1)], axis=-1)
+        for guide in (sheet.inner, sheet.outer)
+    )
+    weight = (1.03 * steps**1.1)[:, None]
+    lines = near * (1 - weight) + far * weight
+    return lines + rng.normal(0, 0.005, lines.shape), np.concatenate([sheet.inner, sheet.outer[::-1]])
+
+
+def _along(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
+    """Return strands beside the guides, with uneven tips, and the outline; see `_strands`."""
+    rng = scene.rng
+    steps = np.linspace(0, 1, len(sheet.inner))
+    phase = rng.uniform(0, 6.28)
+    # The whole sheet waves together, its locks a little out of step, so that the silhouette waves as well.
+    swing = (0.015 + 0.085 * scene.wave) * np.minimum(1, 2.0 * steps)
+    turns = 17 if scene.wave > 0.3 else 4
+
+    def bend(place: Points, jitter: Points | float = 0.0) -> Points:
+        points: Points = sheet.inner * (1 - place[:, None, None]) + sheet.outer * place[:, None, None]
+        ripple = np.sin(phase + 4.0 * place[:, None] + jitter + turns * steps) * swing
+        points[:, :, 0] += ripple
+        points[:, :, 1] += 0.3 * ripple
+        return points
+
+    place: Points = np.linspace(0, 1, sheet.strands) + rng.normal(0, 0.01, sheet.strands)
+    lines: Points = bend(rng.permutation(place), 0.35 * rng.standard_normal((sheet.strands, 1)))
+    # Strands that end early or late make the tips uneven.
+    uneven = sheet.lock * rng.standard_normal((sheet.strands, 1))
+    lines[:, :, 1] += uneven * np.clip((steps - 0.6) / 0.4, 0, 1) ** 2
+    inner, outer = bend(np.array([0.0, 1.0]))
+    tips = bend(np.linspace(0, 1, 12))[:, -1]
+    tips[:, 1] += sheet.lock * np.tile([0.5, -0.5, 0.15, -0.3], 3) * np.repeat(rng.uniform(0.3, 1.0, 6), 2)
+    return lines, np.concatenate([inner, tips, outer[::-1]])
 
 
 def _paint(scene: Scene, sheets: list[Sheet], darkness: float = 1.0) -> Layer:
     """Return sheets of hair as one lit layer; `darkness` below 1 dims hair that lies in shadow."""
     drawn = [_strands(scene, sheet) for sheet in sheets]
-    window = scene.canvas.around(np.concatenate([outline for _, outline in drawn]), 0.12)
+    window = scene.canvas.around(np.concatenate([outline for _, outline in drawn]), 0.14)
     body = window.fill(*(outline for _, outline in drawn), softness=0.0)
-    fly = window.strokes([(255, 1, lines) for lines, _ in drawn], softness=0.0)
-    coverage = _merged(body, fly)
+    fly = window.strokes([(128, 1, lines[::3]) for lines, _ in drawn])
+    coverage = np.maximum(blurred(body, 0.022), blurred(np.maximum(body, fly), 0.009))
     texture = _texture(scene, window, [lines for lines, _ in drawn])
-    relief = pillow(body, 0.22, 0.5)
-    surface = surface_of(relief)
+    surface = surface_of(pillow(body, 0.24, 0.55))
     tone = np.array(scene.person.hair_colour, np.float32) * np.float32(darkness)
-    strand = (np.float32(0.58) + np.float32(0.62) * texture)[:, :, None]
-    lit = scene.light.on(surface, np.broadcast_to(tone, (window.height, window.width, 3)), wrap=0.3) * strand
-    band = window.bump(0.4 * scene.light.direction[0], -1.42, 0.9, 0.17) + np.float32(0.5) * window.pair(1.3, 0.2, 0.3, 0.5)
-    sheen = band * texture * texture * np.float32(0.16 * darkness)
-    return Layer(window, unit(coverage), lit + sheen[:, :, None] * (tone + np.float32(0.35)), "hair")
-
-
-def _merged(body: Bytes, fly: Bytes) -> Bytes:
-    """Return the silhouette with stray strands, softened, uint8."""
-    from .geometry import blurred
-
-    return np.maximum(blurred(body, 0.022), blurred(np.maximum(body, fly // 2), 0.008))
+    strand = np.float32(0.45) + np.float32(0.85) * texture
+    lit = scene.light.on(surface, tone * strand[:, :, None], wrap=0.3)
+    band = window.bump(0.4 * scene.light.direction[0], -1.40, 0.9, 0.16)
+    band += np.float32(0.6) * window.pair(1.25, 0.3, 0.25, 0.45)
+    sheen = band * texture * texture * np.float32(0.20 * darkness)
+    return Layer(window, unit(coverage), lit + sheen[:, :, None] * (tone + np.float32(0.30)), "hair")
 
 
 def _texture(scene: Scene, window: Canvas, bundles: list[Points]) -> Floats:
-    """Return the brightness of the strands, float32 (height, width) in 0..1."""
+    """Return the brightness of the strands, float32 (height, width) in 0..1.
+
+    Broad locks first, thin strands over them; each pass takes every bundle, so that none hides another's.
+    """
     groups = []
-    for lines in bundles:
-        order = np.array_split(np.arange(len(lines)), 10)
-        values = scene.rng.integers(20, 235, len(order))
-        groups += [(int(value), 2 if i % 3 else 3, lines[part]) for i, (part, value) in enumerate(zip(order, values, strict=True))]
-    strands = unit(window.strokes(groups, background=90, softness=0.010))
-    return np.clip(strands + np.float32(0.16) * noise(scene.rng, window.height, window.width, 24), 0, 1)
+    for thickness, share, low, high in ((5, 0.4, 75, 165), (2, 0.5, 40, 215), (1, 0.7, 10, 250)):
+        values = scene.rng.permutation(np.linspace(low, high, 12).astype(np.int64))
+        for lines in bundles:
+            chosen = np.array_split(lines[: int(len(lines) * share)], len(values))
+            groups += [(int(value), thickness, part) for value, part in zip(values, chosen, strict=True)]
+    strands = unit(window.strokes(groups, background=100, softness=0.009))
+    return np.clip(strands + np.float32(0.14) * noise(scene.rng, window.height, window.width, 24), 0, 1)
 
 
 def _shadow(scene: Scene, sheets: list[Sheet]) -> Layer:
     """Return the shadow that the hair throws on the face."""
     window = scene.face_window
-    offset = np.array([-0.10 * scene.light.direction[0], 0.05 - 0.12 * scene.light.direction[1]])
+    offset = np.array([-0.10 * scene.light.direction[0], 0.04 - 0.10 * scene.light.direction[1]])
     outlines = [np.concatenate([sheet.inner, sheet.outer[::-1]]) + offset for sheet in sheets]
-    shade = unit(window.fill(*outlines, softness=0.06)) * np.float32(0.55)
+    shade = unit(window.fill(*outlines, softness=0.055)) * np.float32(0.5)
     dark = scene.skin * scene.skin * np.array([0.42, 0.30, 0.28], np.float32)
     return Layer(window, shade, np.broadcast_to(dark, (window.height, window.width, 3)))

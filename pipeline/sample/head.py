@@ -13,8 +13,8 @@ def _skin(
 ) -> Floats:
     """Return lit skin, float32 (height, width, 3); `redness` in 0..1 is blood under it."""
     shape = (window.height, window.width)
-    mottle = noise(scene.rng, *shape, 12) * np.float32(0.018)
-    pores = noise(scene.rng, *shape, 2) * np.float32(0.022 if scene.person.young else 0.034)
+    mottle = noise(scene.rng, *shape, 24) * np.float32(0.02)
+    pores = noise(scene.rng, *shape, 2) * np.float32(0.014 if scene.person.young else 0.024)
     tone = scene.skin * (1 + mottle + pores)[:, :, None]
     blood = np.float32(0.16) * redness
     tone[:, :, 0] += np.float32(0.15) * blood
@@ -23,7 +23,7 @@ def _skin(
     lit = scene.light.on(surface, tone, occlusion, wrap=0.35)
     # Shadows on skin turn red: the light in them has travelled through it.
     lit[:, :, 1:] *= (np.float32(0.93) + np.float32(0.07) * occlusion)[:, :, None]
-    gloss = scene.light.gloss(surface, 4) * (np.float32(shine) * (1 + noise(scene.rng, *shape, 4)))
+    gloss = scene.light.gloss(surface, 4) * (np.float32(shine) * (1 + np.float32(4) * pores))
     return lit + gloss[:, :, None] * occlusion[:, :, None]
 
 
@@ -36,18 +36,30 @@ def ears(scene: Scene) -> list[Layer]:
             np.array([x, 0.0])
             + np.array([side, 1.0])
             * np.array(
-                [(-0.17, -0.05), (-0.02, -0.16), (0.15, -0.10), (0.15, 0.18), (0.03, 0.48), (-0.08, 0.64), (-0.19, 0.6)]
+                [
+                    (-0.17, -0.05),
+                    (-0.02, -0.16),
+                    (0.15, -0.10),
+                    (0.15, 0.18),
+                    (0.03, 0.48),
+                    (-0.08, 0.64),
+                    (-0.19, 0.6),
+                ]
             ),
             30,
         )
         window = scene.canvas.around(outline, 0.05)
         coverage = window.fill(outline, softness=0.014)
-        hollow = window.bump(x + side * 0.0, 0.12, 0.055, 0.15) + window.bump(x - side * 0.06, 0.32, 0.05, 0.09)
+        hollow = window.bump(x + side * 0.0, 0.12, 0.055, 0.15) + window.bump(
+            x - side * 0.06, 0.32, 0.05, 0.09
+        )
         rim = pillow(coverage, 0.09, 0.12) - np.float32(0.05) * hollow
         occlusion = 1 - np.float32(0.5) * np.minimum(hollow, 1)
         redness = np.full_like(occlusion, 0.55)
         layers.append(
-            Layer(window, unit(coverage), _skin(scene, window, surface_of(rim), occlusion, redness, 0.05), part)
+            Layer(
+                window, unit(coverage), _skin(scene, window, surface_of(rim), occlusion, redness, 0.05), part
+            )
         )
     return layers
 
@@ -57,12 +69,20 @@ def neck(scene: Scene) -> list[Layer]:
     shift, male = scene.moment.neck_shift, scene.person.male
     half_width = 0.80 if male else 0.66
     side = curve(
-        [(half_width, 0.9), (half_width - 0.03, 1.6), (half_width + 0.02, 2.05), (half_width + 0.3, 2.4), (2.1, 2.85), (2.9, 3.3), (3.0, 5.2)],
+        [
+            (half_width, 0.9),
+            (half_width - 0.03, 1.6),
+            (half_width + 0.02, 2.05),
+            (half_width + 0.3, 2.4),
+            (2.1, 2.85),
+            (2.9, 3.3),
+            (3.0, 5.2),
+        ],
         30,
     )
     outline = np.concatenate([side, mirrored(side)[::-1]])
     outline[:, 0] += shift * np.clip((outline[:, 1] - 0.9) / 1.3, 0, 1)
-    window = scene.canvas.window(-3.2, 0.85, 3.2, 5.4)
+    window = scene.canvas.window(-1.7, 0.85, 1.7, 3.6)
     coverage = window.fill(outline, softness=0.02)
     depth = np.float32(0.75) * np.sqrt(
         np.maximum(np.float32(0.05), 1 - ((window.x - shift) / (half_width + 0.12)) ** 2)
@@ -70,14 +90,20 @@ def neck(scene: Scene) -> list[Layer]:
     relief = np.repeat(depth[None], window.height, axis=0)
     tendon = window.bump(shift + 0.26, 2.1, 0.07, 0.35) + window.bump(shift - 0.26, 2.1, 0.07, 0.35)
     hollow = window.bump(shift, 2.5, 0.12, 0.1)
-    relief = relief + np.float32(0.04) * tendon - np.float32(0.06) * hollow
+    relief = relief + np.float32(0.018) * tendon - np.float32(0.06) * hollow
     # The lamp throws the jaw's shadow down the neck, the further the higher it stands.
-    jaw = scene.face_outline + np.array([-0.25 * scene.light.direction[0], 0.10 - 0.35 * scene.light.direction[1]])
+    jaw = scene.face_outline + np.array(
+        [-0.25 * scene.light.direction[0], 0.10 - 0.35 * scene.light.direction[1]]
+    )
     shadow = unit(window.fill(jaw, softness=0.09))
     occlusion = 1 - np.float32(0.62) * shadow
     occlusion *= np.interp(window.y, [1.2, 2.2], [0.72, 1.0]).astype(np.float32)[:, None]
     redness = np.full(occlusion.shape, 0.15, np.float32)
-    return [Layer(window, unit(coverage), _skin(scene, window, surface_of(relief), occlusion, redness, 0.08), "neck")]
+    return [
+        Layer(
+            window, unit(coverage), _skin(scene, window, surface_of(relief), occlusion, redness, 0.08), "neck"
+        )
+    ]
 
 
 def face(scene: Scene) -> list[Layer]:
@@ -89,7 +115,7 @@ def face(scene: Scene) -> list[Layer]:
     dark += np.float32(0.10) * window.pair(0.5, -0.13, 0.2, 0.06)
     dark += np.float32(0.30) * window.pair(person.nose_width - 0.01, person.nose_length - 0.05, 0.04, 0.07)
     dark += np.float32(0.30) * window.bump(0.0, person.nose_length + 0.06, 0.16, 0.05)
-    dark += np.float32(0.24) * window.bump(0.0, 1.37, 0.2, 0.045)
+    dark += np.float32(0.15) * window.bump(0.0, 1.37, 0.2, 0.045)
     dark += np.float32(0.14) * window.pair(0.56, 1.1 - 0.05 * smile, 0.05, 0.06)
     dark += np.float32(0.34 if person.bags else 0.09) * window.pair(0.48, 0.18, 0.16, 0.035)
     dark += np.float32(0.55) * unit(_wrinkles(scene, window))
@@ -98,8 +124,10 @@ def face(scene: Scene) -> list[Layer]:
     redness += np.float32(1.6 if person.rosy else 0.5) * window.pair(0.68, 0.56, 0.22, 0.16)
     redness += np.float32(0.35) * window.pair(0.5, 0.02, 0.24, 0.12)
     redness += np.float32(0.2) * window.bump(0.0, person.chin - 0.2, 0.2, 0.1)
-    shine = 0.20 + 0.10 * (scene.person.melanin)
-    return [Layer(window, coverage, _skin(scene, window, scene.face_surface, occlusion, redness, shine), "skin")]
+    shine = 0.10 + 0.12 * scene.person.melanin
+    return [
+        Layer(window, coverage, _skin(scene, window, scene.face_surface, occlusion, redness, shine), "skin")
+    ]
 
 
 def _wrinkles(scene: Scene, window: Canvas) -> np.ndarray:
@@ -125,7 +153,16 @@ def nose(scene: Scene) -> list[Layer]:
     """Mark the nose, whose shading the face already has, and paint the nostrils."""
     width, bottom = scene.person.nose_width, scene.person.nose_length
     half = curve(
-        [(0.0, -0.1), (0.12, -0.06), (0.125, 0.2), (0.20, bottom - 0.26), (width, bottom - 0.12), (width - 0.04, bottom), (0.12, bottom + 0.05), (0.0, bottom + 0.07)],
+        [
+            (0.0, -0.1),
+            (0.12, -0.06),
+            (0.125, 0.2),
+            (0.20, bottom - 0.26),
+            (width, bottom - 0.12),
+            (width - 0.04, bottom),
+            (0.12, bottom + 0.05),
+            (0.0, bottom + 0.07),
+        ],
         30,
     )
     outline = symmetric(half)
@@ -133,7 +170,15 @@ def nose(scene: Scene) -> list[Layer]:
     coverage = unit(window.fill(outline, softness=0.03))
     nostril = ellipse(0.42 * width, bottom - 0.005, 0.36 * width, 0.030, -0.2)
     holes = unit(window.fill(nostril, mirrored(nostril), softness=0.016))
-    wing = curve([(width - 0.05, bottom - 0.19), (width + 0.0, bottom - 0.1), (width - 0.03, bottom - 0.01), (0.62 * width, bottom + 0.0)], 14)
+    wing = curve(
+        [
+            (width - 0.05, bottom - 0.19),
+            (width + 0.0, bottom - 0.1),
+            (width - 0.03, bottom - 0.01),
+            (0.62 * width, bottom + 0.0),
+        ],
+        14,
+    )
     creases = unit(window.strokes([(150, 2, np.stack([wing, mirrored(wing)]))], softness=0.014))
     shade = scene.skin * scene.skin * np.array([0.42, 0.26, 0.24], np.float32)
     blank = np.zeros((window.height, window.width, 3), np.float32)

@@ -10,7 +10,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from .geometry import PIXELS_PER_UNIT, Bytes, Floats, blurred, unit
+from .geometry import PIXELS_PER_UNIT, Bytes, Floats, finely_blurred
 
 NOISE_SIZE = 640
 
@@ -40,11 +40,13 @@ class Light:
     sky: tuple[float, float, float]
     ground: tuple[float, float, float]
 
-    def on(self, surface: Surface, colour: Floats, occlusion: Floats | float = 1.0, wrap: float = 0.25) -> Floats:
+    def on(
+        self, surface: Surface, colour: Floats, occlusion: Floats | float = 1.0, wrap: float = 0.25
+    ) -> Floats:
         """Return `colour` (float32 sRGB, (..., 3)) as it looks on a surface, float32 (height, width, 3).
 
-        Diffuse light only. `occlusion` in 0..1 scales all light; `wrap` lets the lamp reach past the terminator,
-        as light that travels under the skin does.
+        Diffuse light only. `occlusion` in 0..1 scales all light; `wrap` lets the lamp reach past the
+        terminator, as light that travels under the skin does.
         """
         to_lamp = np.array(self.direction, np.float32)
         facing = surface.x * to_lamp[0] + surface.y * to_lamp[1] + surface.z * to_lamp[2]
@@ -78,8 +80,8 @@ def draw_light(rng: np.random.Generator) -> Light:
     vector = np.array([side, height, 1.0])
     vector /= np.sqrt((vector**2).sum())
     warmth = float(rng.normal(0.0, 0.06))
-    strength = float(rng.uniform(0.65, 0.95))
-    ambient = float(rng.uniform(0.25, 0.45))
+    strength = float(rng.uniform(0.78, 1.08))
+    ambient = float(rng.uniform(0.26, 0.48))
     lamp = (strength * (1 + warmth), strength, strength * (1 - warmth))
     tint = float(rng.normal(0.0, 0.05))
     sky = (ambient * (1 - tint), ambient, ambient * (1 + tint))
@@ -112,9 +114,8 @@ def pillow(coverage: Bytes, radius: float, depth: float) -> Floats:
 
     `coverage` is the shape, uint8. The relief is the shape smoothed at two scales, which rounds its edges.
     """
-    wide, narrow = blurred(coverage, radius), blurred(coverage, radius / 3)
-    # A second pass over the finer scale removes the 8-bit steps that would show as facets in the normals.
-    return np.float32(depth) * (unit(wide) + np.float32(0.5) * unit(narrow))
+    wide, narrow = finely_blurred(coverage, radius), finely_blurred(coverage, radius / 3)
+    return wide * np.float32(depth / 65535) + narrow * np.float32(depth / 131070)
 
 
 @cache

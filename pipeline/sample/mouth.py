@@ -8,7 +8,8 @@ from .light import Surface, noise, surface_of
 from .scene import Scene
 
 LIPSTICKS = np.array(
-    [(0.70, 0.12, 0.16), (0.78, 0.25, 0.32), (0.62, 0.18, 0.24), (0.80, 0.36, 0.38), (0.55, 0.10, 0.14)], np.float32
+    [(0.70, 0.12, 0.16), (0.78, 0.25, 0.32), (0.62, 0.18, 0.24), (0.80, 0.36, 0.38), (0.55, 0.10, 0.14)],
+    np.float32,
 )
 
 
@@ -51,7 +52,12 @@ def mouth(scene: Scene) -> list[Layer]:
     if scene.moment.mouth_open > 0:
         opening = np.concatenate([upper_edge, lower_edge[::-1]])
         layers.append(
-            Layer(window, unit(window.fill(opening, softness=0.008)), _inside(scene, window, upper_edge, lower_edge), "mouth")
+            Layer(
+                window,
+                unit(window.fill(opening, softness=0.008)),
+                _inside(scene, window, upper_edge, lower_edge),
+                "mouth",
+            )
         )
     tone = _lip_colour(scene, window)
     layers.append(Layer(window, unit(upper_coverage), _lip(scene, surface, tone * np.float32(0.90)), "u_lip"))
@@ -86,10 +92,16 @@ def _inside(scene: Scene, window: Canvas, upper_edge: Points, lower_edge: Points
     reach = upper_edge + (lower_edge - upper_edge) * share
     teeth = np.concatenate([upper_edge[3:-3] + np.array([0.0, 0.012]), reach[3:-3][::-1]])
     width = scene.person.mouth_width + 0.075
-    ivory = np.array([0.93, 0.90, 0.85], np.float32) * np.sqrt(np.array(scene.light.lamp, np.float32) * np.float32(0.75) + np.float32(0.2))
-    fade = np.float32(1) - np.float32(0.75) * np.minimum(1, (window.x / (width * 0.92)) ** 2).astype(np.float32)
+    ivory = np.array([0.93, 0.90, 0.85], np.float32) * np.sqrt(
+        np.array(scene.light.lamp, np.float32) * np.float32(0.85) + np.float32(0.25)
+    )
+    fade = np.float32(1) - np.float32(0.75) * np.minimum(1, (window.x / (width * 0.92)) ** 2).astype(
+        np.float32
+    )
     gaps = np.array([-0.335, -0.25, -0.155, 0.0, 0.155, 0.25, 0.335])
-    lines = np.stack([np.stack([gaps, np.full(7, 0.9)], axis=-1), np.stack([gaps, np.full(7, 1.6)], axis=-1)], axis=1)
+    lines = np.stack(
+        [np.stack([gaps, np.full(7, 0.9)], axis=-1), np.stack([gaps, np.full(7, 1.6)], axis=-1)], axis=1
+    )
     split = unit(window.strokes([(90, 1, lines)], softness=0.01))
     row = unit(window.fill(teeth, softness=0.012))
     enamel = ivory * ((fade[None] * (1 - split))[:, :, None])
@@ -105,27 +117,45 @@ def facial_hair(scene: Scene) -> list[Layer]:
         return []
     half = scene.face_half_outline
     jaw = half[half[:, 1] > 0.45]
-    cheek = curve([(0.0, 0.86), (0.30, 0.84), (0.55, 0.98), (0.72, 0.98), (0.95, 0.72), (jaw[0, 0], jaw[0, 1])], 24)
+    cheek = curve(
+        [(0.0, 0.86), (0.30, 0.84), (0.55, 0.98), (0.72, 0.98), (0.95, 0.72), (jaw[0, 0], jaw[0, 1])], 24
+    )
     beard = symmetric(np.concatenate([cheek, jaw[1:]]))
-    chin = symmetric(curve([(0.0, 1.34), (0.28, 1.34), (0.46, 1.2), (0.54, 1.32), (0.42, scene.person.chin - 0.12), (0.0, scene.person.chin)], 20))
+    chin = symmetric(
+        curve(
+            [
+                (0.0, 1.34),
+                (0.28, 1.34),
+                (0.46, 1.2),
+                (0.54, 1.32),
+                (0.42, scene.person.chin - 0.12),
+                (0.0, scene.person.chin),
+            ],
+            20,
+        )
+    )
     lip = lip_lines(scene)[0]
     top = lip + np.array([0.0, -0.10]) * np.interp(np.abs(lip[:, :1]), [0, 0.4], [1.25, 0.7])
     grown = scene.person.mustache
-    mustache = np.concatenate([top * np.array([1.12, 1.0]), (lip * np.array([1.10, 1.0]) + np.array([0.0, 0.03]))[::-1]])
+    mustache = np.concatenate(
+        [top * np.array([1.12, 1.0]), (lip * np.array([1.10, 1.0]) + np.array([0.0, 0.03]))[::-1]]
+    )
     regions = {"stubble": [beard], "beard": [beard], "goatee": [chin], "mustache": []}[kind]
     density = {"stubble": 0.30, "beard": 0.80, "goatee": 0.82, "mustache": 0.0}[kind]
-    extent = unit(window.fill(*regions, softness=0.05)) * np.float32(density) if regions else np.zeros((window.height, window.width), np.float32)
+    extent = (
+        unit(window.fill(*regions, softness=0.05)) * np.float32(density)
+        if regions
+        else np.zeros((window.height, window.width), np.float32)
+    )
     if grown:
         extent = np.maximum(extent, np.float32(0.92) * unit(window.fill(mustache, softness=0.018)))
     elif kind == "goatee":
         extent = np.maximum(extent, np.float32(0.35) * unit(window.fill(mustache, softness=0.03)))
     grain = noise(scene.rng, window.height, window.width, 2)
-    coverage = np.clip(extent * (1 + np.float32(0.45) * grain), 0, 1)
+    coverage = np.clip(extent * (1 + np.float32(0.3) * grain), 0, 1)
     tone = np.array(scene.person.hair_colour, np.float32) * np.float32(0.75)
     if kind == "stubble":
         tone = np.minimum(tone, np.array([0.28, 0.26, 0.27], np.float32))
     colour = scene.light.on(scene.face_surface, np.broadcast_to(tone, (window.height, window.width, 3)))
-    colour *= (1 + np.float32(0.35) * grain)[:, :, None]
+    colour *= (1 + np.float32(0.2) * grain)[:, :, None]
     return [Layer(window, coverage, colour)]
-
-

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from typing import Final, Protocol
+from zlib import crc32
 
 import cv2
 import numpy as np
-
-from contract.classes import CLASSES
 
 from .accessories import earrings, glasses, hat, necklace
 from .background import background
 from .clothes import clothes
 from .eyes import brows, eyes
-from .geometry import CELEBA_EYES, Bytes, Camera, Canvas, Floats, Points, Pose
+from .geometry import CELEBA_EYES, Bytes, Camera, Canvas, Points, Pose
 from .hair import hair, hair_behind
 from .head import ears, face, neck, nose
 from .layers import Layer, Painting
@@ -24,6 +23,8 @@ from .scene import Scene
 
 class Part(Protocol):
     """A function that paints one part; it returns no layers when the person does not have the part."""
+
+    __name__: str
 
     def __call__(self, scene: Scene) -> list[Layer]:
         """Return the part's layers, back to front."""
@@ -80,10 +81,13 @@ def paint_person(person: Person, moment: Moment, rng: np.random.Generator, wild:
             degrees, instead of CelebA's aligned 178 x 218.
     """
     reach = 5.2 if wild else 3.25
-    canvas = Canvas.spanning(-3.2 if wild else -2.75, -3.1, 3.2 if wild else 2.75, reach)
+    half_width = 3.5 if wild else 2.75
+    canvas = Canvas.spanning(-half_width, -3.1, half_width, reach)
     scene = Scene(canvas, person, moment, draw_light(rng), rng)
     painting = Painting(canvas)
+    streams = rng.integers(0, 2**32, 2)
     for part in PARTS:
+        scene.rng = np.random.default_rng([*streams, crc32(part.__name__.encode())])
         for layer in part(scene):
             painting.add(layer)
     pose = Pose(moment.yaw, moment.pitch)
@@ -132,13 +136,16 @@ def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) ->
     scale = np.float32(canvas.width / (canvas.x[-1] - canvas.x[0] + canvas.x[1] - canvas.x[0]))
     column = (x - np.float32(canvas.x[0])) * scale
     row = (y - np.float32(canvas.y[0])) * scale
-    packed = np.dstack([painting.colour, painting.coverage]) * np.float32(255)
-    drawing = np.clip(packed + np.float32(0.5), 0, 255).astype(np.uint8)
+    # Like film, compress the highlights instead of clipping them.
+    exposed = painting.colour * (np.float32(1.1) - np.float32(0.2) * painting.colour)
+    drawing = np.empty((canvas.height, canvas.width, 4), np.uint8)
+    drawing[:, :, :3] = np.clip(exposed * np.float32(255) + np.float32(0.5), 0, 255)
+    drawing[:, :, 3] = painting.coverage * np.float32(255) + np.float32(0.5)
     # Where a picture pixel spans several drawing pixels, these are averaged first.
     spread = float(scale) / camera.scale
     if spread > 1.4:
         size = 2 * round(spread / 2) + 1
-        drawing = cv2.GaussianBlur(drawing, (size, size), spread / 3.2)
+        drawing = cv2.GaussianBlur(drawing, (size, size), spread / 3.2).astype(np.uint8, copy=False)
     seen = cv2.remap(drawing, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     through = (255 - seen[:, :, 3:].astype(np.int32)) * behind
     image = np.clip(seen[:, :, :3].astype(np.int32) + (through + 127) // 255, 0, 255).astype(np.uint8)
@@ -161,15 +168,7 @@ def develop(image: Bytes, blurry: bool, rng: np.random.Generator, scale: float) 
     sigma = (rng.uniform(1.3, 2.2) if blurry else rng.uniform(0.25, 0.7)) * scale / 38
     size = 2 * max(1, int(2.5 * sigma)) + 1
     soft = cv2.GaussianBlur(toned, (size, size), sigma)
-    strength = rng.uniform(0.8, 4.0)
-    grain = rng.standard_normal(soft.shape, dtype=np.float32) * np.float32(strength)
+    strength = np.float32(rng.uniform(0.5, 2.8))
+    grain = strength * rng.standard_normal((*image.shape[:2], 3), dtype=np.float32)
     grain = (grain + grain[:, :, 1:2]) * np.float32(0.6)
     return np.clip(np.rint(soft + grain), 0, 255).astype(np.uint8)
-
-
-def classes_in(mask: Bytes) -> set[str]:
-    """Return the names of the parsing classes that a uint8 mask holds."""
-    return {CLASSES[index] for index in np.unique(mask)}
-
-
-__all__ = ["PARTS", "Floats", "Portrait", "classes_in", "paint_person"]

@@ -50,10 +50,10 @@ YOUNG_ODDS: Final = {False: 0.88, True: 0.65}
 DRAWN_ATTRIBUTES: Final = tuple(
     """
     5_o_Clock_Shadow Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair
-    Bushy_Eyebrows Eyeglasses Goatee Gray_Hair Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard Pale_Skin
-    Receding_Hairline Rosy_Cheeks Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick
-    Wearing_Necklace Wearing_Necktie Young
-    """.split()
+    Bushy_Eyebrows Eyeglasses Goatee Gray_Hair Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
+    Pale_Skin Receding_Hairline Rosy_Cheeks Smiling Straight_Hair Wavy_Hair Wearing_Earrings Wearing_Hat
+    Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
+    """.split()  # noqa: SIM905
 )
 """The attributes that can be seen in the picture."""
 
@@ -100,6 +100,8 @@ class Person:
     style: str
     bangs: bool
     parting: float
+    volume: float
+    hair_length: float
     wave: float
     receding: float
     facial_hair: str
@@ -197,12 +199,16 @@ def draw_person(rng: np.random.Generator) -> Person:
         brow_height=_about(rng, -0.27 if male else -0.31, 0.02),
         brow_weight=_between(rng, 1.5, 1.9) if bushy else _about(rng, 1.0 if male else 0.75, 0.1),
         bushy=bushy,
-        bags=bool(rng.random() < {"young woman": 0.09, "older woman": 0.18, "young man": 0.27}.get(group, 0.45)),
+        bags=bool(
+            rng.random() < {"young woman": 0.09, "older woman": 0.18, "young man": 0.27}.get(group, 0.45)
+        ),
         hair="bald" if bald else hair,
         hair_colour=(base[0] * shade * (1 + tint), base[1] * shade, base[2] * shade * (1 - tint)),
         style="bald" if bald else style,
         bangs=bangs,
-        parting=_between(rng, -0.5, 0.5),
+        parting=_between(rng, -0.55, 0.55),
+        volume=_between(rng, 0.0, 1.0),
+        hair_length=_between(rng, 0.0, 1.0),
         wave=_between(rng, 0.6, 1.0) if rng.random() < waved else _between(rng, 0.0, 0.15),
         receding=_between(rng, 0.6, 1.0)
         if not bangs and rng.random() < {"older man": 0.25}.get(group, 0.06)

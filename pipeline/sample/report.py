@@ -1,5 +1,6 @@
 """The README.md that is written into every sample set."""
 
+from textwrap import fill
 from typing import Final
 
 from .person import COIN_ODDS, DRAWN_ATTRIBUTES
@@ -20,26 +21,35 @@ def readme(count: int, seed: int, wild: bool) -> str:
         if wild
         else "Pictures of 178 x 218 with the eyes where CelebA's alignment puts them"
     )
+    command = f"python -m pipeline.sample --output DIR --count {count} --seed {seed}" + " --wild" * wild
+    landmarks = "list_landmarks_celeba.txt" if wild else "list_landmarks_align_celeba.txt"
     return f"""\
 {README_TITLE}
 
-{count} head-and-shoulder portraits of people who do not exist, painted by
-`python -m pipeline.sample --output DIR --count {count} --seed {seed}{" --wild" if wild else ""}`. No photograph was used.
+{count} head-and-shoulder portraits of people who do not exist, painted by `{command}`.
+No photograph was used.
 
 - `{folder}/NNNNNN.jpg`: {kind}.
 - `masks/NNNNNN.png`: the exact 19-class parsing mask of each picture, 8-bit indices in the order of
-  `contract.classes.CLASSES` (facexlib's); left and right are the subject's.
-- `list_attr_celeba.txt`, `identity_CelebA.txt`, `list_eval_partition.txt`, and
-  `list_landmarks_{"" if wild else "align_"}celeba.txt`: CelebA's official files. Partitions are by identity, about 70 / 10 / 20 %.
+  `contract.classes.CLASSES` (facexlib's). Left and right are the subject's. As in hand-made masks, spectacles
+  include their lenses, hoop earrings what they enclose, and a beard is skin.
+- `list_attr_celeba.txt`, `identity_CelebA.txt`, `list_eval_partition.txt`, `{landmarks}`:
+  CelebA's official files. Partitions are by identity, about 70 / 10 / 20 %.
 
 ## Attributes
 
-Drawn, hence visible: {", ".join(DRAWN_ATTRIBUTES)}.
+Drawn, hence visible:
+{_wrapped(DRAWN_ATTRIBUTES)}
 
-Not drawn, decided by lot with CelebA's frequency and independent of the picture: {", ".join(COIN_ODDS)}.
+Not drawn, but decided by lot with CelebA's frequency, independent of the picture:
+{_wrapped(tuple(COIN_ODDS))}
 
 The frequencies and the dependence on sex and age follow CelebA's attribute file.
 
-## How real it looks to real models
+## How real the portraits look to real models
 
 {MEASURED}"""
+
+
+def _wrapped(names: tuple[str, ...]) -> str:
+    return fill(", ".join(names) + ".", 100, break_on_hyphens=False)

@@ -11,7 +11,7 @@ from .person import Moment, Person
 
 SKIN_TONES = np.array(
     [
-        (0.965, 0.860, 0.815),
+        (0.960, 0.835, 0.780),
         (0.905, 0.735, 0.650),
         (0.845, 0.655, 0.545),
         (0.755, 0.560, 0.435),
@@ -22,9 +22,18 @@ SKIN_TONES = np.array(
 """sRGB skin colours from pale to dark, equally spaced in `Person.melanin`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scene:
-    """One picture about to be painted. `rng` drives textures only; `canvas` is the whole drawing."""
+    """One picture about to be painted.
+
+    Attributes:
+        canvas: the whole drawing.
+        person: who is painted.
+        moment: expression, pose and accessories.
+        light: how the scene is lit.
+        rng: drives textures and small details; every part gets its own, so that a part that is added or
+            changed leaves the others as they were.
+    """
 
     canvas: Canvas
     person: Person
@@ -41,6 +50,16 @@ class Scene:
         flush = 0.035 * (self.person.redness - 0.4) * (1 - 0.6 * self.person.melanin) * (not self.person.pale)
         return np.array([tone[0] + 0.3 * flush, tone[1] - flush, tone[2] - flush], np.float32)
 
+    @property
+    def volume(self) -> float:
+        """How far the hair stands off the head, 0..1; a hat presses it down."""
+        return self.person.volume if self.moment.hat == "none" else 0.0
+
+    @property
+    def wave(self) -> float:
+        """How wavy the hair is, 0..1; a hat presses it down."""
+        return self.person.wave if self.moment.hat == "none" else 0.5 * self.person.wave
+
     @cached_property
     def face_half_outline(self) -> Points:
         """Right half of the face's outline from the crown to the chin, float64 (48, 2)."""
@@ -50,13 +69,14 @@ class Scene:
             [
                 (0.0, -1.72),
                 (0.52, -1.60),
-                (0.92, -1.18),
+                (0.90, -1.18),
                 (width, -0.50),
                 (width + 0.01, 0.05),
-                (width - 0.03, 0.50),
-                (width - 0.19 + 0.08 * jaw, 1.02),
-                (0.58 + 0.14 * jaw, 1.42),
-                (0.27 + 0.12 * jaw, chin - 0.08),
+                (width - 0.05, 0.50),
+                (width - 0.27 + 0.10 * jaw, 1.02),
+                (0.50 + 0.14 * jaw, 1.44),
+                (0.28 + 0.09 * jaw, chin - 0.10),
+                (0.12 + 0.04 * jaw, chin - 0.02),
                 (0.0, chin),
             ],
             48,
@@ -83,16 +103,38 @@ class Scene:
         half = self.face_half_outline
         width = np.maximum(np.interp(window.y, half[:, 1], half[:, 0], left=0.0, right=0.0), 0.02)
         q = np.minimum(np.multiply.outer(1 / width**2, window.x**2), 1.0).astype(np.float32)
-        profile = np.interp(window.y, [-1.75, -1.5, -1.1, -0.6, 0.9, 1.3, person.chin], [0, 0.5, 0.82, 1, 0.98, 0.9, 0.45])
+        # Smooth curves, not straight pieces, whose kinks would show as creases.
+        middle = curve(
+            [
+                (-1.75, 0.0),
+                (-1.5, 0.5),
+                (-1.1, 0.8),
+                (-0.6, 0.97),
+                (0.3, 1.0),
+                (1.1, 0.95),
+                (person.chin, 0.55),
+            ],
+            80,
+        )
+        profile = np.interp(window.y, middle[:, 0], middle[:, 1])
         depth = profile[:, None].astype(np.float32) * np.sqrt(np.maximum(0, 1 - q * (0.45 + 0.55 * q)))
         nose_y = person.nose_length
-        ridge = np.interp(
-            window.y,
-            [-0.3, -0.05, 0.25, nose_y - 0.18, nose_y - 0.08, nose_y + 0.02, nose_y + 0.1],
-            [0.0, 0.07, 0.17, 0.26, 0.27, 0.10, 0.0],
+        bridge = curve(
+            [
+                (-0.4, 0.0),
+                (-0.2, 0.02),
+                (0.0, 0.06),
+                (0.25, 0.14),
+                (nose_y - 0.18, 0.23),
+                (nose_y - 0.07, 0.23),
+                (nose_y + 0.03, 0.09),
+                (nose_y + 0.12, 0.0),
+            ],
+            80,
         )
+        ridge = np.interp(window.y, bridge[:, 0], bridge[:, 1], left=0.0, right=0.0)
         nose = person.nose_width
-        across = np.exp(-0.5 * (window.x / (0.34 * nose)) ** 2)
+        across = np.exp(-0.5 * (window.x / (0.40 * nose)) ** 2)
         depth += np.multiply.outer(ridge.astype(np.float32), across.astype(np.float32))
         for amount, hill in (
             (0.09, window.bump(0.0, nose_y - 0.11, 0.12, 0.09)),
@@ -103,7 +145,7 @@ class Scene:
             (0.06 + 0.10 * smile, window.pair(0.66, 0.52 - 0.06 * smile, 0.24, 0.2)),
             (-0.05, window.pair(0.62, 0.95, 0.16, 0.22)),
             (0.08, window.bump(0.0, 1.12, 0.36, 0.16)),
-            (-0.05, window.bump(0.0, 1.40, 0.26, 0.07)),
+            (-0.035, window.bump(0.0, 1.40, 0.26, 0.07)),
             (0.09, window.bump(0.0, person.chin - 0.2, 0.24, 0.14)),
             (-0.05, window.pair(0.98, -0.45, 0.15, 0.3)),
             (-0.025, window.bump(0.0, 0.88, 0.05, 0.09)),

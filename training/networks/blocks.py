@@ -15,7 +15,10 @@ def activation(channels: int) -> nn.Sequential:
 
 
 class PreActivationBlock(nn.Module):
-    """Pre-activation residual block (He et al. 2016) with PReLU: (B, inputs, H, W) to (B, outputs, H/s, W/s)."""
+    """Pre-activation residual block (He et al. 2016) with PReLU.
+
+    Shape: (B, inputs, H, W) to (B, outputs, H / stride, W / stride).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -94,7 +97,7 @@ class CrissCrossAttention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the features after one recurrence."""
         query, key, value = self.query(features), self.key(features), self.value(features)
-        height, width = features.shape[-2:]
+        height = features.shape[-2]
         column = torch.einsum("bchw,bcgw->bhwg", query, key)
         # A position lies in its row and its column; it is counted in the row alone.
         itself = torch.eye(height, dtype=torch.bool, device=features.device)[None, :, None, :]

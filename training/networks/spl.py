@@ -42,7 +42,9 @@ class SplNetwork(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.channels = widths[-1]
-        self.stem = nn.Sequential(convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width))
+        self.stem = nn.Sequential(
+            convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
+        )
         if stem == "large":
             self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         self.stages = nn.ModuleList(

@@ -4,6 +4,8 @@ The three local branches' features are fused and pooled; a small discriminator
 tells that vector ("fake") from the whole branch's pooled vector ("real").
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [channels, channels // 8, channels // 4, channels // 2]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs, bias=False), nn.LeakyReLU(0.05)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1, bias=False))
 

@@ -52,7 +52,9 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(channels, len(BRANCH_CLASSES[name])) for name in BRANCHES})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(channels, len(BRANCH_CLASSES[name])) for name in BRANCHES}
+        )
 
     def forward(self, branches: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return logits by branch."""

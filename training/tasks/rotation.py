@@ -9,6 +9,7 @@ The tiles are stacked on the channel axis.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.config import Pretrain
@@ -119,3 +120,8 @@ class RotationHead(nn.Module):
         """Tile logits (B, m*m) and angle logits (B, 4) of trunk features (B, C, h, w)."""
         pooled = trunk.mean(dim=(2, 3))
         return self.tile(pooled), self.angle(pooled)
+
+
+def rotation_losses(tile: Tensor, angle: Tensor, turned: TurnedTiles) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of tile logits, float (B, m*m), and of angle logits, float (B, 4)."""
+    return F.cross_entropy(tile.float(), turned.tile), F.cross_entropy(angle.float(), turned.angle)

@@ -1,0 +1,35 @@
+# Run from a fresh clone with Python 3.11 or newer and nothing else. `make help` lists the targets.
+
+PYTHON ?= python3
+INPUT ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint types
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv and install the pinned versions
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=DIR for your own folder
+	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro report
+	@cat runs/evaluate/table.txt
+	@echo "report: $(CURDIR)/runs/report.html"
+
+test: $(READY) ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+types: $(READY) ## mypy on the packages
+	$(BIN)/mypy

@@ -1,0 +1,40 @@
+"""``python -m pipeline.use DIR``: point params.yaml, and so ``dvc repro``, at a folder of photos."""
+
+import argparse
+import re
+from pathlib import Path
+
+from contract.command import run
+from contract.config import PARAMS
+from contract.errors import UserError
+from contract.files import write_text
+
+
+def use(folder: Path) -> None:
+    """Write ``data.input`` and ``data.name`` into ``params.yaml``; all else in it stays as it is.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name a folder of photos")
+    text = PARAMS.read_text(encoding="utf-8")
+    name = re.sub(r"[^\w.-]", "_", folder.resolve().name)
+    for key, value in (("input", str(folder)), ("name", name)):
+        quoted = "'" + value.replace("'", "''") + "'" if re.search(r"[^\w./-]", value) else value
+        text = re.sub(
+            rf"(?m)^(data:\n(?:  .*\n)*?  {key}: )('[^']*'|[^\s#]+)", lambda m, v=quoted: m[1] + v, text
+        )
+    write_text(PARAMS, text)
+    print(f"params.yaml: data.input is now {folder}, data.name {name}")
+
+
+def main() -> None:
+    """Read the command line and do it."""
+    parser = argparse.ArgumentParser(description="Point params.yaml at a folder of photos.")
+    parser.add_argument("folder", type=Path, help="folder of photos, or a data set in CelebA's layout")
+    use(parser.parse_args().folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,74 @@
+"""The attribute classifier: the network with one linear head per branch, and its loss."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contract.config import Network
+from contract.errors import UserError
+from training.groups import branch_groups
+from training.networks import build
+
+
+class Classifier(nn.Module):
+    """Attribute logits of faces.
+
+    Args:
+        config: the network.
+        attributes: names, in the order of the logits.
+    """
+
+    def __init__(self, config: Network, attributes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network = build(config)
+        self.groups = branch_groups(attributes)
+        self.heads = nn.ModuleDict(
+            {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
+        )
+        order = [position for group in self.groups.values() for position in group]
+        self.register_buffer("inverse", torch.tensor(order).argsort(), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits, float (B, A), of normalised pictures, float (B, 3, S, S)."""
+        branches = self.network(pictures).branches
+        logits = [head(branches[branch].mean(dim=(2, 3))) for branch, head in self.heads.items()]
+        inverse = self.get_buffer("inverse")
+        return torch.cat(logits, dim=1)[:, inverse]
+
+
+def attribute_loss(logits: Tensor, attributes: Tensor, groups: dict[str, list[int]]) -> Tensor:
+    """Binary cross-entropy with logits, a mean over the known labels of each branch, summed.
+
+    Args:
+        logits: float (B, A).
+        attributes: integer (B, A) of 0 and 1; -1 is unknown and takes no part.
+        groups: positions by branch.
+    """
+    known = (attributes >= 0).float()
+    each = F.binary_cross_entropy_with_logits(
+        logits.float(), attributes.clamp(min=0).float(), reduction="none"
+    )
+    terms = []
+    for group in groups.values():
+        weight = known[:, group]
+        terms.append((each[:, group] * weight).sum() / weight.sum().clamp(min=1))
+    return torch.stack(terms).sum()
+
+
+def load_network(classifier: Classifier, config: Network, state: dict[str, Any]) -> None:
+    """Take stem, trunk and branches from a stage 1 checkpoint; the heads stay as they are.
+
+    Raises:
+        UserError: the checkpoint is of another network.
+    """
+    found = state["config"]["network"]
+    differing = [
+        f"{key}={found.get(key)}" for key, value in config.model_dump().items() if found.get(key) != value
+    ]
+    if differing:
+        raise UserError(
+            f"the pre-trained network has {', '.join(differing)}; pre-train again, or set network.* to that"
+        )
+    classifier.network.load_state_dict(state["network"])

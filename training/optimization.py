@@ -1,0 +1,70 @@
+"""What both stages need around an optimisation step: device, seeds, rate and the finite-loss check."""
+
+import math
+import random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from contract.config import Optimizer
+from contract.errors import UserError
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_seed(seed: int) -> torch.Generator:
+    """Seed every source of randomness; return the CPU generator of all label and augmentation draws."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def rate_factor(config: Optimizer, step: int, steps: int) -> float:
+    """Factor on the learning rate at `step` of `steps`.
+
+    The published schedules are given by epoch (80 in stage 1, 70 in stage 2); here they
+    are stretched over the run.
+    """
+    if config.schedule == "pretrain_paper":
+        epoch = 80 * step // steps
+        return (epoch + 1) / 7 if epoch < 7 else 0.1 if epoch <= 10 else 0.01
+    if config.schedule == "finetune_paper":
+        epoch = 70 * step // steps
+        if epoch < 7:
+            return 1.5 * (epoch + 1) / 7
+        return 1.5 if epoch <= 15 else 0.5 if epoch <= 35 else 0.15 if epoch <= 50 else 0.01
+    warmup = max(1, round(config.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def adam(network: nn.Module, config: Optimizer) -> torch.optim.Adam:
+    """Adam over all parameters, betas 0.9 and 0.999."""
+    return torch.optim.Adam(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:
+    """Set the learning rate of all parameter groups for `step` of `steps`."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * rate_factor(config, step, steps)
+
+
+def check_finite(loss: Tensor, step: int, keys: list[str]) -> None:
+    """Stop a run whose loss is no number.
+
+    Raises:
+        UserError: names the step and the samples of the batch.
+    """
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss.item()} at step {step}; lower the learning rate, or look at these samples: "
+            + ", ".join(keys)
+        )

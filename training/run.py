@@ -1,0 +1,52 @@
+"""``python -m training.run``: both training stages, evaluation and report, over finished shards."""
+
+from pathlib import Path
+
+from contract import command
+from contract.layout import DEFAULT_SHARDS, Layout
+
+STAGES = ("pretrain", "finetune", "evaluate", "report")
+
+EXAMPLES = """\
+  python -m training.run
+  python -m training.run --stage pretrain --config presets/mini.yaml
+  python -m training.run --shards OUT --output OUT/runs --set pretrain.steps=1000"""
+
+
+def main() -> None:
+    """Read the command line and run the stages."""
+    parser = command.parser("Train on shards: SSPL pre-training, fine-tuning, evaluation, report.", EXAMPLES)
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
+    parser.add_argument(
+        "--shards",
+        type=Path,
+        default=DEFAULT_SHARDS,
+        metavar="DIR",
+        help="the pipeline's output (default: shards/)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), metavar="DIR", help="where results go (default: runs/)"
+    )
+    options = parser.parse_args()
+    config = command.config_from(options)
+    layout, output = Layout.at(options.shards), options.output
+
+    from training.evaluate import evaluate
+    from training.finetune import finetune
+    from training.pretrain import pretrain
+    from training.report import report
+
+    stages = {
+        "pretrain": lambda: pretrain(config, layout, output / "pretrain"),
+        "finetune": lambda: finetune(
+            config, layout, output / "pretrain" / "pretrained.pt", output / "finetune"
+        ),
+        "evaluate": lambda: evaluate(config, layout, output / "finetune", output / "evaluate"),
+        "report": lambda: report(config, layout, output, output / "report.html"),
+    }
+    for name in STAGES if options.stage == "all" else (options.stage,):
+        stages[name]()
+
+
+if __name__ == "__main__":
+    command.run(main)
