@@ -1,6 +1,7 @@
 """``python -m pipeline.use DIR``: point params.yaml, and so ``dvc repro``, at a folder of photos."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from contract.command import run
 from contract.config import PARAMS
 from contract.errors import UserError
 from contract.files import write_text
+from contract.layout import dataset_name
 
 
 def use(folder: Path) -> None:
@@ -19,14 +21,17 @@ def use(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a folder of photos")
     text = PARAMS.read_text(encoding="utf-8")
-    name = re.sub(r"[^\w.-]", "_", folder.resolve().name)
-    for key, value in (("input", str(folder)), ("name", name)):
-        quoted = "'" + value.replace("'", "''") + "'" if re.search(r"[^\w./-]", value) else value
-        text = re.sub(
-            rf"(?m)^(data:\n(?:  .*\n)*?  {key}: )('[^']*'|[^\s#]+)", lambda m, v=quoted: m[1] + v, text
-        )
+    name = dataset_name(folder)
+    text = _replace(_replace(text, "input", str(folder)), "name", name)
     write_text(PARAMS, text)
     print(f"params.yaml: data.input is now {folder}, data.name {name}")
+
+
+def _replace(text: str, key: str, value: str) -> str:
+    """Change one line of the data section and nothing else, so that comments stay."""
+    line = re.compile(rf'(?m)^(data:\n(?:  .*\n)*?  {key}: )("(?:[^"\\]|\\.)*"|[^\s#]+)')
+    quoted = json.dumps(value, ensure_ascii=False) if re.search(r"[^\w./-]", value) else value
+    return line.sub(lambda found: found[1] + quoted, text, count=1)
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from pipeline.sample import (
 from pipeline.sample.__main__ import main
 from pipeline.sample.contact_sheet import LARGEST_FILE
 from pipeline.sample.dataset import draw_identities, partition_of
-from pipeline.sample.person import COIN_ODDS, attributes_of
+from pipeline.sample.frequencies import COIN_ODDS
+from pipeline.sample.person import attributes_of
 
 COUNT = 24
 SEED = 5

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from contract import command
 from contract.layout import DEFAULT_SHARDS, Layout
+from contract.memory import keep_freed_memory
 
 STAGES = ("pretrain", "finetune", "evaluate", "report")
 
@@ -29,6 +30,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     config = command.config_from(options)
+    keep_freed_memory()
     layout, output = Layout.at(options.shards), options.output
 
     from training.evaluate import evaluate

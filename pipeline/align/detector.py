@@ -13,6 +13,7 @@ from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from contract.config import Align
+from contract.memory import keep_freed_memory
 from pipeline.images import Refused
 
 
@@ -36,6 +37,7 @@ def load_detector(name: str, weights: Path) -> RetinaFace:
     """The detector with checked weights, one per process, on the GPU if there is one."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(1)
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return init_detection_model(name, device=device, model_rootpath=str(weights.parent))
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from contract.classes import NUM_CLASSES
 from contract.config import Parse
+from contract.memory import keep_freed_memory
 
 MEAN: Final = (0.485, 0.456, 0.406)
 """ImageNet channel means that the weights were trained with, for values 0 to 1."""
@@ -30,6 +31,7 @@ def load_parser(weights: Path) -> nn.Module:
     """BiSeNet with checked weights, one per process, on the GPU if there is one, channels-last."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(1)
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = init_parsing_model("bisenet", device=device, model_rootpath=str(weights.parent))
     return network.to(memory_format=torch.channels_last)

@@ -13,8 +13,9 @@ for rehearsals at scale.
 
 from .contact_sheet import write_contact_sheet
 from .dataset import SampleError, iterate_portraits, paint_portrait, write_dataset
+from .frequencies import DRAWN_ATTRIBUTES
 from .paint import Portrait, paint_person
-from .person import DRAWN_ATTRIBUTES, Moment, Person, draw_moment, draw_person
+from .person import Moment, Person, draw_moment, draw_person
 
 __all__ = [
     "DRAWN_ATTRIBUTES",

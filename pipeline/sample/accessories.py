@@ -63,7 +63,7 @@ def glasses(scene: Scene) -> list[Layer]:
         tint = np.array([0.05, 0.05, 0.06], np.float32) + np.float32(0.16) * slope[:, :, None]
         lens_coverage = unit(glass) * np.float32(0.94)
     else:
-        tint = np.broadcast_to(np.array([0.75, 0.80, 0.85], np.float32), (window.height, window.width, 3))
+        tint = np.array([0.75, 0.80, 0.85], np.float32)
         streak = np.exp(
             -((((window.x[None] % 1.0) - 0.62 + 0.5 * (window.y[:, None] - drop)) / 0.05) ** 2)
         ).astype(np.float32)
@@ -73,9 +73,9 @@ def glasses(scene: Scene) -> list[Layer]:
         [(255, thickness, rims + np.array([0.0, 0.055])), (255, thickness, bridge + np.array([0.0, 0.05]))],
         softness=0.03,
     )
-    dark = np.broadcast_to(scene.skin * scene.skin * np.float32(0.4), (window.height, window.width, 3))
+    dark = scene.skin * scene.skin * np.float32(0.4)
     relief = pillow(frame, 0.03, 0.05)
-    lit = scene.light.on(surface_of(relief), np.broadcast_to(frame_tone, (window.height, window.width, 3)))
+    lit = scene.light.on(surface_of(relief), frame_tone)
     lit += (np.float32(0.35) * scene.light.gloss(surface_of(relief), 4))[:, :, None] * unit(frame)[:, :, None]
     return [
         Layer(window, unit(shadow) * np.float32(0.45), dark),
@@ -164,7 +164,7 @@ def hat(scene: Scene) -> list[Layer]:
 def _hat_shadow(scene: Scene, brow: float) -> Layer:
     window = scene.face_window
     lower = np.interp(window.y, [brow - 0.1, brow + 0.05, brow + 0.35], [0.75, 0.6, 0.0]).astype(np.float32)
-    dark = np.broadcast_to(scene.skin * scene.skin * np.float32(0.35), (window.height, window.width, 3))
+    dark = scene.skin * scene.skin * np.float32(0.35)
     return Layer(window, np.repeat(lower[:, None], window.width, axis=1), dark)
 
 
@@ -241,7 +241,7 @@ def necklace(scene: Scene) -> list[Layer]:
     window = scene.canvas.around(string, 0.12)
     coverage = _beads(window, string, 0.045 if rng.random() < 0.6 else 0.03)
     surface = surface_of(pillow(coverage, 0.04, 0.08))
-    lit = scene.light.on(surface, np.broadcast_to(metal, (window.height, window.width, 3)))
+    lit = scene.light.on(surface, metal)
     lit = lit + scene.light.gloss(surface, 3)[:, :, None] * np.float32(0.5)
     return [Layer(window, unit(coverage), lit, "neck_l")]
 

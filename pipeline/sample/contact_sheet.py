@@ -11,8 +11,8 @@ from contract.classes import CLASSES
 from .dataset import SampleError, draw_identities, paint_portrait
 from .geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
 
-ROWS: Final = 6
-COLUMNS: Final = 8
+ROWS: Final = 8
+COLUMNS: Final = 6
 LARGEST_FILE: Final = 300_000
 """Bytes; the sheet is committed with the documentation."""
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import count as counting
@@ -133,6 +134,8 @@ def write_dataset(
             if progress is not None:
                 progress(len(rows), count)
         _write_lists(root, identities, rows, seed, wild)
+    except BrokenProcessPool as error:
+        raise SampleError("a painting process was killed; try fewer --workers") from error
     except OSError as error:
         raise SampleError(f"cannot write the sample set to {root}: {error.strerror or error}") from error
 

@@ -101,7 +101,7 @@ def _lids(scene: Scene, window: Canvas, side: int, upper: Points, lower: Points)
         lid_shadow = window.strokes([(110, 7, (upper[4:24] + np.array([0.0, -0.05]))[None])], softness=0.03)
         ink = np.maximum(ink, np.float32(0.6) * unit(lid_shadow))
     dark = scene.skin * scene.skin * np.array([0.22, 0.15, 0.14], np.float32)
-    return Layer(window, np.float32(0.95) * ink, np.broadcast_to(dark, (window.height, window.width, 3)))
+    return Layer(window, np.float32(0.95) * ink, dark)
 
 
 def brows(scene: Scene) -> list[Layer]:
@@ -141,6 +141,6 @@ def brows(scene: Scene) -> list[Layer]:
             else np.array([0.36, 0.34, 0.33], np.float32)
         )
         tone = np.minimum(tone * np.float32(0.62), scene.skin * np.float32(0.55))
-        colour = np.broadcast_to(tone, (window.height, window.width, 3))
+        colour = tone
         layers.append(Layer(window, ink, colour, part, extent))
     return layers

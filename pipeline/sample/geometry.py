@@ -25,8 +25,8 @@ ALIGNED_HEIGHT: Final = 218
 CELEBA_EYES: Final = ((69.5, 111.3), (107.5, 111.3))
 """Pixel positions (x, y) to which CelebA's alignment brings the eyes, the image's left one first."""
 
-PIXELS_PER_UNIT: Final = 68.0
-"""Resolution of the drawing, 1.8 times the 38 pixels between the eyes of an aligned CelebA picture."""
+PIXELS_PER_UNIT: Final = 64.0
+"""Resolution of the drawing, 1.7 times the 38 pixels between the eyes of an aligned CelebA picture."""
 
 FRACTION_BITS: Final = 4
 """Sub-pixel bits of the coordinates handed to OpenCV's drawing functions."""

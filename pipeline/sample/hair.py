@@ -80,77 +80,72 @@ def _hairline(scene: Scene) -> float:
 
 def _parted(scene: Scene) -> list[Sheet]:
     """Return two sheets that fall to either side of a parting."""
-    person = scene.person
-    line, part, edge = _hairline(scene), 0.9 * person.parting, person.face_width
+    short = scene.person.style == "short"
     volume = 0.16 * scene.wave + 0.22 * (scene.volume - 0.3)
-    temple = 0.10 * person.receding
     sheets = []
-    for side in (1, -1):
-        root = (part, line)
-        crown = (part * 0.8, -1.90 - volume)
-        if person.style == "short":
-            end = 0.08 + 0.25 * person.hair_length if person.male else 0.45
-            inner = curve(
-                [
-                    root,
-                    (side * (0.80 - temple), line + 0.26 - temple),
-                    (side * (edge - 0.09), -0.42),
-                    (side * (edge - 0.02), end),
-                ],
-                18,
-            )
-            outer = curve(
-                [
-                    crown,
-                    (side * 0.95, -1.64 - volume),
-                    (side * (1.22 + volume), -0.85),
-                    (side * (edge + 0.08 + 0.5 * volume), end),
-                ],
-                18,
-            )
-            sheets.append(Sheet(inner, outer, 150, lock=0.06))
-            continue
-        length = _length(scene)
-        wide = 1.36 + volume
-        tips = wide - 0.05 + 0.25 * (scene.volume - 0.5)
-        drop = np.interp(scene.volume, [0, 1], [0.98, 1.06])
-        # Who wears earrings tucks the hair behind the ears, or nobody would see them.
-        tuck = 0.20 if scene.moment.earrings != "none" else 0.0
-        inner = curve(
-            [
-                root,
-                (side * 0.70, line + 0.24),
-                (side * (0.99 + 0.5 * tuck), -0.35),
-                (side * (drop + tuck), 0.3),
-                (side * (0.98 + tuck), 1.0),
-                (side * (drop - 0.05), length - 0.2),
-            ],
-            24,
-        )
-        outer = curve(
-            [
-                crown,
-                (side * 0.96, -1.60 - volume),
-                (side * (wide - 0.10), -0.65),
-                (side * wide, 0.4),
-                (side * (wide + 0.04), 1.2),
-                (side * tips, length),
-            ],
-            24,
-        )
-        sheets.append(Sheet(inner, outer, 170, lock=0.16))
+    for side in (np.array([1.0, 1.0]), np.array([-1.0, 1.0])):
+        inner, outer = _short_guides(scene, volume) if short else _long_guides(scene, volume)
+        # The guides are those of the image's right half; the parting itself stays where it is.
+        inner[1:] *= side
+        outer[1:] *= side
+        points = 18 if short else 24
+        strands, lock = (150, 0.06) if short else (170, 0.16)
+        sheets.append(Sheet(curve(inner, points), curve(outer, points), strands, lock=lock))
     return sheets
+
+
+def _roots(scene: Scene, volume: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the parting's front end, at the hairline, and its back end, on the crown."""
+    part = 0.9 * scene.person.parting
+    return (part, _hairline(scene)), (part * 0.8, -1.90 - volume)
+
+
+def _short_guides(scene: Scene, volume: float) -> tuple[Points, Points]:
+    """Return control points of the inner and the outer guide of short hair, float64 (4, 2) each."""
+    person, line, edge = scene.person, _hairline(scene), scene.person.face_width
+    front, crown = _roots(scene, volume)
+    temple = 0.10 * person.receding
+    end = 0.08 + 0.25 * person.hair_length if person.male else 0.45
+    inner = [front, (0.80 - temple, line + 0.26 - temple), (edge - 0.09, -0.42), (edge - 0.02, end)]
+    outer = [crown, (0.95, -1.64 - volume), (1.22 + volume, -0.85), (edge + 0.08 + 0.5 * volume, end)]
+    return np.array(inner), np.array(outer)
+
+
+def _long_guides(scene: Scene, volume: float) -> tuple[Points, Points]:
+    """Return control points of the inner and the outer guide of long hair, float64 (6, 2) each."""
+    line, length = _hairline(scene), _length(scene)
+    front, crown = _roots(scene, volume)
+    wide = 1.36 + volume
+    tips = wide - 0.05 + 0.25 * (scene.volume - 0.5)
+    drop = 0.98 + 0.08 * scene.volume
+    # Who wears earrings tucks the hair behind the ears, or nobody would see them.
+    tuck = 0.20 if scene.moment.earrings != "none" else 0.0
+    inner = [
+        front,
+        (0.70, line + 0.24),
+        (0.99 + 0.5 * tuck, -0.35),
+        (drop + tuck, 0.3),
+        (0.98 + tuck, 1.0),
+        (drop - 0.05, length - 0.2),
+    ]
+    outer = [
+        crown,
+        (0.96, -1.60 - volume),
+        (wide - 0.10, -0.65),
+        (wide, 0.4),
+        (wide + 0.04, 1.2),
+        (tips, length),
+    ]
+    return np.array(inner), np.array(outer)
 
 
 def _combed_back(scene: Scene) -> list[Sheet]:
     """Return hair combed from the hairline over the head, with a knot for tied hair."""
     person = scene.person
     line, edge = _hairline(scene), person.face_width
-    lift = 0.25 * (scene.volume - 0.4)
-    high = {"swept": 2.00, "cropped": 1.83, "tied": 1.88}[person.style] + lift * (person.style == "swept")
-    wide = {"swept": 0.12, "cropped": 0.05, "tied": 0.06}[person.style] + 0.3 * max(0.0, lift) * (
-        person.style == "swept"
-    )
+    lift = 0.25 * (scene.volume - 0.4) if person.style == "swept" else 0.0
+    high = {"swept": 2.00, "cropped": 1.83, "tied": 1.88}[person.style] + lift
+    wide = {"swept": 0.12, "cropped": 0.05, "tied": 0.06}[person.style] + 0.3 * max(0.0, lift)
     end = 0.08 + 0.2 * person.hair_length if person.male else 0.02
     corner = 0.16 * person.receding
     hairline = curve(
@@ -182,7 +177,8 @@ def _combed_back(scene: Scene) -> list[Sheet]:
     if person.style == "tied" and scene.volume > 0.5:
         around = np.linspace(0.0, 2 * np.pi, 28)
         knot = np.stack([0.5 * np.sin(around), -2.05 - 0.30 * np.cos(around)], axis=-1)
-        sheets.insert(0, Sheet(knot * np.array([0.02, 0.02]) + np.array([0.0, -2.02]), knot, 120))
+        centre = 0.02 * knot + np.array([0.0, -2.02])
+        sheets.insert(0, Sheet(centre, knot, 120))
     return sheets
 
 
@@ -283,4 +279,4 @@ def _shadow(scene: Scene, sheets: list[Sheet]) -> Layer:
     outlines = [np.concatenate([sheet.inner, sheet.outer[::-1]]) + offset for sheet in sheets]
     shade = unit(window.fill(*outlines, softness=0.055)) * np.float32(0.5)
     dark = scene.skin * scene.skin * np.array([0.42, 0.30, 0.28], np.float32)
-    return Layer(window, shade, np.broadcast_to(dark, (window.height, window.width, 3)))
+    return Layer(window, shade, dark)

@@ -111,23 +111,37 @@ def face(scene: Scene) -> list[Layer]:
     window, person, moment = scene.face_window, scene.person, scene.moment
     coverage = unit(window.fill(scene.face_outline, softness=0.012))
     smile = max(0.0, moment.smile)
-    dark = np.float32(0.34) * window.pair(0.27, -0.06, 0.07, 0.09)
-    dark += np.float32(0.10) * window.pair(0.5, -0.13, 0.2, 0.06)
-    dark += np.float32(0.30) * window.pair(person.nose_width - 0.01, person.nose_length - 0.05, 0.04, 0.07)
-    dark += np.float32(0.30) * window.bump(0.0, person.nose_length + 0.06, 0.16, 0.05)
-    dark += np.float32(0.15) * window.bump(0.0, 1.37, 0.2, 0.045)
-    dark += np.float32(0.14) * window.pair(0.56, 1.1 - 0.05 * smile, 0.05, 0.06)
-    dark += np.float32(0.34 if person.bags else 0.09) * window.pair(0.48, 0.18, 0.16, 0.035)
-    dark += np.float32(0.55) * unit(_wrinkles(scene, window))
-    occlusion = np.maximum(np.float32(0.15), 1 - dark)
-    redness = np.float32(0.5) * window.bump(0.0, 0.6, 0.16, 0.12)
-    redness += np.float32(1.6 if person.rosy else 0.5) * window.pair(0.68, 0.56, 0.22, 0.16)
-    redness += np.float32(0.35) * window.pair(0.5, 0.02, 0.24, 0.12)
-    redness += np.float32(0.2) * window.bump(0.0, person.chin - 0.2, 0.2, 0.1)
+    nose_side, nose_tip = person.nose_width - 0.01, person.nose_length
+    hollows = {
+        "inner eye corners": (0.34, window.pair(0.27, -0.06, 0.07, 0.09)),
+        "lid creases": (0.10, window.pair(0.5, -0.13, 0.2, 0.06)),
+        "nose wings": (0.30, window.pair(nose_side, nose_tip - 0.05, 0.04, 0.07)),
+        "below the nose": (0.30, window.bump(0.0, nose_tip + 0.06, 0.16, 0.05)),
+        "below the lips": (0.15, window.bump(0.0, 1.37, 0.2, 0.045)),
+        "mouth corners": (0.14, window.pair(0.56, 1.1 - 0.05 * smile, 0.05, 0.06)),
+        "below the eyes": (0.34 if person.bags else 0.09, window.pair(0.48, 0.18, 0.16, 0.035)),
+        "wrinkles": (0.55, unit(_wrinkles(scene, window))),
+    }
+    flushes = {
+        "nose": (0.5, window.bump(0.0, 0.6, 0.16, 0.12)),
+        "cheeks": (1.6 if person.rosy else 0.5, window.pair(0.68, 0.56, 0.22, 0.16)),
+        "eyelids": (0.35, window.pair(0.5, 0.02, 0.24, 0.12)),
+        "chin": (0.2, window.bump(0.0, person.chin - 0.2, 0.2, 0.1)),
+    }
+    occlusion = np.maximum(np.float32(0.15), 1 - _sum(hollows))
+    redness = _sum(flushes)
     shine = 0.10 + 0.12 * scene.person.melanin
     return [
         Layer(window, coverage, _skin(scene, window, scene.face_surface, occlusion, redness, shine), "skin")
     ]
+
+
+def _sum(terms: dict[str, tuple[float, Floats]]) -> Floats:
+    """Return the weighted sum of named pictures, float32 (height, width)."""
+    total: Floats = np.zeros_like(next(iter(terms.values()))[1])
+    for weight, picture in terms.values():
+        total += np.float32(weight) * picture
+    return total
 
 
 def _wrinkles(scene: Scene, window: Canvas) -> np.ndarray:
@@ -167,7 +181,6 @@ def nose(scene: Scene) -> list[Layer]:
     )
     outline = symmetric(half)
     window = scene.canvas.around(outline, 0.06)
-    coverage = unit(window.fill(outline, softness=0.03))
     nostril = ellipse(0.42 * width, bottom - 0.005, 0.36 * width, 0.030, -0.2)
     holes = unit(window.fill(nostril, mirrored(nostril), softness=0.016))
     wing = curve(
@@ -181,8 +194,7 @@ def nose(scene: Scene) -> list[Layer]:
     )
     creases = unit(window.strokes([(150, 2, np.stack([wing, mirrored(wing)]))], softness=0.014))
     shade = scene.skin * scene.skin * np.array([0.42, 0.26, 0.24], np.float32)
-    blank = np.zeros((window.height, window.width, 3), np.float32)
     return [
-        Layer(window, np.zeros_like(coverage), blank, "nose", window.fill(outline)),
-        Layer(window, np.minimum(1, np.float32(0.9) * holes + np.float32(0.5) * creases), blank + shade),
+        Layer(window, np.zeros_like(holes), shade, "nose", window.fill(outline)),
+        Layer(window, np.minimum(1, np.float32(0.9) * holes + np.float32(0.5) * creases), shade),
     ]

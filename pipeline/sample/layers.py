@@ -16,7 +16,7 @@ class Layer:
     Attributes:
         window: where the paint lies.
         coverage: float32 (height, width) in 0..1; 1 hides what is below.
-        colour: float32 RGB in 0..1, (height, width, 3), already lit.
+        colour: float32 RGB in 0..1, (height, width, 3) or one colour (3,), already lit.
         part: name from `contract.classes.CLASSES` of the pixels that are covered by at least half, or None
             for paint that changes the colour but not the class (make-up, stubble, shadows).
         extent: uint8 (height, width) coverage that decides the class instead of `coverage`, for paint that

@@ -43,10 +43,10 @@ class Light:
     def on(
         self, surface: Surface, colour: Floats, occlusion: Floats | float = 1.0, wrap: float = 0.25
     ) -> Floats:
-        """Return `colour` (float32 sRGB, (..., 3)) as it looks on a surface, float32 (height, width, 3).
+        """Return `colour`, float32 sRGB (height, width, 3) or (3,), as it looks on a surface.
 
-        Diffuse light only. `occlusion` in 0..1 scales all light; `wrap` lets the lamp reach past the
-        terminator, as light that travels under the skin does.
+        The result is float32 (height, width, 3) and holds diffuse light only. `occlusion` in 0..1 scales all
+        light; `wrap` lets the lamp reach past the terminator, as light that travels under the skin does.
         """
         to_lamp = np.array(self.direction, np.float32)
         facing = surface.x * to_lamp[0] + surface.y * to_lamp[1] + surface.z * to_lamp[2]

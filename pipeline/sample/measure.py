@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,6 +23,7 @@ from .dataset import draw_identities, encode_jpeg, paint_portrait
 from .geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes, Points
 from .paint import Portrait
 
+WEIGHT_FILES = ("detection_mobilenet0.25_Final.pth", "parsing_bisenet.pth")
 THRESHOLD = 0.97
 PARSER_SIZE = 512
 CENTRE = slice((ALIGNED_HEIGHT - ALIGNED_WIDTH) // 2, (ALIGNED_HEIGHT + ALIGNED_WIDTH) // 2)
@@ -151,6 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="number of the set (default: %(default)s)")
     parser.add_argument("--wild", action="store_true", help="measure detection on wild pictures")
     options = parser.parse_args(arguments)
+    for name in WEIGHT_FILES:
+        # Without this check facexlib would download what is missing.
+        if not (Path(options.weights) / name).is_file():
+            parser.error(f"{options.weights} does not hold {name}")
+    if options.count < 1 or options.seed < 0:
+        parser.error("--count must be at least 1 and --seed at least 0")
     cv2.setNumThreads(1)
     print(table(measure(options.weights, options.count, options.seed, options.wild)))
     return 0

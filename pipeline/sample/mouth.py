@@ -65,7 +65,7 @@ def mouth(scene: Scene) -> list[Layer]:
     if scene.moment.mouth_open == 0:
         seam = unit(window.strokes([(235, 2, upper_edge[None])], softness=0.012))
         dark = scene.skin * scene.skin * np.array([0.36, 0.16, 0.16], np.float32)
-        layers.append(Layer(window, seam, np.broadcast_to(dark, (window.height, window.width, 3))))
+        layers.append(Layer(window, seam, dark))
     return layers
 
 
@@ -156,6 +156,6 @@ def facial_hair(scene: Scene) -> list[Layer]:
     tone = np.array(scene.person.hair_colour, np.float32) * np.float32(0.75)
     if kind == "stubble":
         tone = np.minimum(tone, np.array([0.28, 0.26, 0.27], np.float32))
-    colour = scene.light.on(scene.face_surface, np.broadcast_to(tone, (window.height, window.width, 3)))
+    colour = scene.light.on(scene.face_surface, tone)
     colour *= (1 + np.float32(0.2) * grain)[:, :, None]
     return [Layer(window, coverage, colour)]

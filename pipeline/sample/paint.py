@@ -33,8 +33,8 @@ class Part(Protocol):
 PARTS: Final[tuple[Part, ...]] = (
     hair_behind,
     neck,
-    necklace,
     clothes,
+    necklace,
     ears,
     face,
     nose,

@@ -136,6 +136,8 @@ class Scene:
         nose = person.nose_width
         across = np.exp(-0.5 * (window.x / (0.40 * nose)) ** 2)
         depth += np.multiply.outer(ridge.astype(np.float32), across.astype(np.float32))
+        # Nose tip and wings, sockets, eyeballs, brow ridge, cheekbones, cheeks, lips, the hollow below them,
+        # chin, temples, philtrum.
         for amount, hill in (
             (0.09, window.bump(0.0, nose_y - 0.11, 0.12, 0.09)),
             (0.10, window.pair(0.66 * nose, nose_y - 0.07, 0.08, 0.075)),
