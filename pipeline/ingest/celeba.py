@@ -1,6 +1,7 @@
 """Adapter for CelebA's official layout.
 
-``img_align_celeba/`` with the images, ``list_attr_celeba.txt`` (count, names,
+``img_align_celeba/`` with the aligned images, or ``img_celeba/`` with the uncropped ones,
+``list_attr_celeba.txt`` (count, names,
 then one row of -1/1 per image), and, where present, ``list_eval_partition.txt``
 (0 train, 1 val, 2 test) and ``identity_CelebA.txt``.
 """
@@ -13,7 +14,8 @@ from typing import Final
 from contract.errors import UserError
 from pipeline.ingest.listing import Listing, Source
 
-IMAGES: Final = "img_align_celeba"
+ALIGNED: Final = "img_align_celeba"
+UNCROPPED: Final = "img_celeba"
 ATTRIBUTES: Final = "list_attr_celeba.txt"
 PARTITION: Final = "list_eval_partition.txt"
 IDENTITY: Final = "identity_CelebA.txt"
@@ -23,40 +25,41 @@ LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 def recognised(root: Path) -> bool:
     """Whether `root` is laid out as CelebA."""
-    return (root / IMAGES).is_dir()
+    return (root / ALIGNED).is_dir() or (root / UNCROPPED).is_dir()
 
 
 def read(root: Path) -> Listing:
-    """List the images and every label row that has none.
+    """List the images, the aligned ones if both are there, and every label row that has none.
 
     Raises:
         UserError: a label file has a row of the wrong width, an unknown value, or two
             rows for one image; the message names file and line.
     """
+    folder = ALIGNED if (root / ALIGNED).is_dir() else UNCROPPED
     names, labels = _read_attributes(root / ATTRIBUTES)
     partition = _read_pairs(root / PARTITION, PARTITIONS)
     identity = _read_pairs(root / IDENTITY, None)
     images = {
         entry.name
-        for entry in os.scandir(root / IMAGES)
+        for entry in os.scandir(root / folder)
         if not entry.name.startswith(".") and not entry.is_dir()
     }
     sources = []
     for name in sorted(images | labels.keys()):
         refused = None
         if name not in images:
-            line = f"{ATTRIBUTES} has a row for it, {IMAGES}/ has no such file"
+            line = f"{ATTRIBUTES} has a row for it, {folder}/ has no such file"
             refused = ("label-without-image", line)
         sources.append(
             Source(
-                path=f"{IMAGES}/{name}",
+                path=f"{folder}/{name}",
                 split=partition.get(name),
                 identity=identity.get(name),
                 attributes=labels.get(name),
                 refused=refused,
             )
         )
-    return Listing(sources, names, aligned=True)
+    return Listing(sources, names, aligned=folder == ALIGNED)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

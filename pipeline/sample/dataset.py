@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import count as counting
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +110,8 @@ def write_dataset(
         count: number of pictures, 1 to 999,999.
         seed: number of the set, at least 0.
         wild: write large pictures to `img_celeba/`, as CelebA does, not aligned ones to `img_align_celeba/`.
-        workers: number of processes; None for one per processor.
+        workers: number of processes; None for one per processor. They are spawned, so a script that asks for
+            more than one needs the usual `if __name__ == "__main__":`.
         progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -176,7 +178,10 @@ def _run(job: Callable[[int, int], Row], identities: NDArray[np.int64], workers:
     if workers == 1 or len(people) < 8:
         yield from map(job, counting(), people)
         return
-    with ProcessPoolExecutor(min(workers, len(people)), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # A forked child would inherit OpenCV's and other libraries' thread pools without their threads, and hang.
+    fresh = get_context("spawn")
+    size = min(workers, len(people))
+    with ProcessPoolExecutor(size, fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(job, range(len(people)), people, chunksize=8)
 
 

@@ -1,0 +1,173 @@
+"""The network, its averaging, and the classifier on top of it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_ema import ExponentialMovingAverage
+
+from contract.attributes import CELEBA_ATTRIBUTES
+from contract.config import Augment, Optimizer, load
+from contract.errors import UserError
+from training.augment import augment
+from training.average import measure_batch_norm, take_average
+from training.classifier import Classifier, attribute_loss, load_network
+from training.groups import CELEBA_GROUPS, branch_groups
+from training.networks import BRANCHES, SplNetwork
+from training.optimization import check_finite, rate_factor
+from training.preprocess import to_input
+from training.tasks.joint import PretrainModel
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_the_published_network_with_nine_tiles_and_nineteen_classes_has_46_2_million_parameters() -> None:
+    settings = ["network.width=64", "network.stem=large", "network.input_size=224", "network.tiles=3"]
+    assert parameters(PretrainModel(load(settings=settings))) == 46_207_449
+
+
+@pytest.mark.parametrize(("stem", "stride"), [("large", 32), ("small", 16)])
+def test_trunk_and_branches_end_at_the_same_resolution(stem: str, stride: int) -> None:
+    network = SplNetwork(8, stem)
+    features = network(torch.randn(2, 3, 64, 64))
+    expected = (2, 64, 64 // stride, 64 // stride)
+    assert features.trunk.shape == expected
+    assert {name: branch.shape for name, branch in features.branches.items()} == dict.fromkeys(
+        BRANCHES, expected
+    )
+    assert network(torch.randn(2, 3, 64, 64), branches=False).branches == {}
+
+
+def test_celebas_attributes_are_shared_out_among_the_branches_once_each() -> None:
+    assert sorted(p for group in CELEBA_GROUPS.values() for p in group) == list(range(40))
+    groups = branch_groups(CELEBA_ATTRIBUTES)
+    assert groups["middle"] == list(CELEBA_GROUPS["middle"])
+    assert branch_groups(("age", "Eyeglasses")) == {"whole": [0], "upper": [1]}
+
+
+def test_logits_come_in_the_order_of_the_attributes() -> None:
+    names = ("Smiling", "Eyeglasses", "Big_Nose", "Goatee", "Male")
+    model = Classifier(load(settings=["network.width=8"]).network, names).eval()
+    with torch.no_grad():
+        for branch, head in model.heads.items():
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([float(p) for p in model.groups[branch]]))
+        assert model(torch.randn(1, 3, 32, 32)).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]]
+
+
+def test_unknown_labels_take_no_part_in_the_loss() -> None:
+    groups = {"whole": [0, 1]}
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
+    loss = attribute_loss(logits, torch.tensor([[1, -1], [0, -1]]), groups)
+    expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(0.5))) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_a_batch_without_any_known_label_has_no_loss() -> None:
+    assert attribute_loss(torch.randn(3, 2), torch.full((3, 2), -1), {"whole": [0, 1]}).item() == 0.0
+
+
+def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another() -> None:
+    config = load(settings=["network.width=8"])
+    stage1 = PretrainModel(config)
+    state = {"network": stage1.network.state_dict(), "config": config.model_dump(mode="json")}
+    model = Classifier(config.network, CELEBA_ATTRIBUTES)
+    load_network(model, config.network, state)
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, stage1.network.state_dict()[name])
+    wider = load(settings=["network.width=16"]).network
+    with pytest.raises(UserError, match="width=8"):
+        load_network(Classifier(wider, CELEBA_ATTRIBUTES), wider, state)
+
+
+def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    average = ExponentialMovingAverage(network.parameters(), 0.5, use_num_updates=False)
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+    average.update()
+    batches = [torch.randn(32, 4) + 2 for _ in range(4)]
+    take_average(average, network, network, batches)
+    features = [network[0](batch) for batch in batches]
+    mean = torch.stack([f.mean(0) for f in features]).mean(0)
+    variance = torch.stack([f.var(0) for f in features]).mean(0)
+    assert torch.allclose(network[1].running_mean, mean, atol=1e-5)
+    assert torch.allclose(network[1].running_var, variance, atol=1e-5)
+    assert network[1].momentum == 0.1
+
+
+def test_measuring_statistics_keeps_dropout_off_and_the_mode_as_it_was() -> None:
+    network = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(2)).train()
+    measure_batch_norm(network, network, [torch.ones(8, 2)])
+    assert network[1].running_mean.tolist() == [1.0, 1.0]
+    assert all(module.training for module in network.modules())
+
+
+def test_augmentation_that_is_all_zero_changes_nothing() -> None:
+    faces = torch.rand(3, 3, 16, 16) * 255
+    nothing = Augment(flip=0.0, rotate=0.0, zoom=0.0, shift=0.0, color=0.0, gray=0.0)
+    assert torch.allclose(augment(faces, nothing, torch.Generator()), faces, atol=1e-2)
+
+
+def test_augmentation_can_mirror_and_drop_colour() -> None:
+    faces = torch.rand(3, 3, 16, 16) * 255
+    settings = {"rotate": 0.0, "zoom": 0.0, "shift": 0.0, "color": 0.0}
+    mirrored = augment(faces, Augment(flip=1.0, gray=0.0, **settings), torch.Generator())
+    assert torch.allclose(mirrored, faces.flip(-1), atol=1e-2)
+    gray = augment(faces, Augment(flip=0.0, gray=1.0, **settings), torch.Generator())
+    assert torch.allclose(gray, faces.mean(1, keepdim=True).expand_as(faces), atol=1e-2)
+
+
+def test_augmentation_keeps_the_range_and_depends_on_its_generator_alone() -> None:
+    faces = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    strong = Augment(flip=0.5, rotate=30.0, zoom=0.3, shift=0.2, color=0.8, gray=0.3)
+    once, again = (augment(faces, strong, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert once.min() >= 0
+    assert once.max() <= 255
+    assert once.dtype == torch.float32
+
+
+def test_the_networks_input_is_normalised_by_imagenets_statistics() -> None:
+    gray = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    assert to_input(gray, 4)[0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+
+def test_the_published_schedules_and_the_cosine() -> None:
+    def factors(schedule: str, steps: int) -> list[float]:
+        config = Optimizer.model_validate(
+            {"learning_rate": 1.0, "weight_decay": 0.0, "warmup": 0.1, "schedule": schedule}
+        )
+        return [rate_factor(config, step, steps) for step in range(steps)]
+
+    first = factors("pretrain_paper", 80)
+    assert first[:7] == pytest.approx([(e + 1) / 7 for e in range(7)])
+    assert first[7:11] == [0.1] * 4
+    assert set(first[11:]) == {0.01}
+    second = factors("finetune_paper", 70)
+    assert second[6] == pytest.approx(1.5)
+    assert (second[15], second[16], second[35], second[36], second[50], second[51]) == (
+        1.5,
+        0.5,
+        0.5,
+        0.15,
+        0.15,
+        0.01,
+    )
+    cosine = factors("cosine", 100)
+    assert cosine[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert cosine[10] == 1.0
+    assert cosine == cosine[:10] + sorted(cosine[10:], reverse=True)
+    assert cosine[-1] < 0.001
+
+
+def test_a_loss_that_is_no_number_stops_with_the_samples_named() -> None:
+    check_finite(torch.tensor(1.0), 3, ["a"])
+    with pytest.raises(UserError, match=r"step 3.*k1, k2"):
+        check_finite(torch.tensor(float("nan")), 3, ["k1", "k2"])

@@ -1,0 +1,147 @@
+"""Streaming: exact epochs, an order that depends on nothing but seed and epoch, resume anywhere."""
+
+import json
+import shutil
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.errors import UserError
+from contract.layout import Layout
+from training.stream import Faces, PlannedBatches, epoch_order, in_order, load, read_faces
+from training.subsets import labelled_subset
+
+uneven = st.lists(st.integers(1, 9), min_size=1, max_size=7)
+
+
+def shard_of_each(sizes: list[int]) -> list[str]:
+    return [f"train-{number:06d}.tar" for number, size in enumerate(sizes) for _ in range(size)]
+
+
+@given(uneven, st.integers(0, 99), st.integers(0, 99), st.integers(1, 4))
+@settings(deadline=None, max_examples=60)
+def test_an_epoch_holds_every_sample_exactly_once(
+    sizes: list[int], seed: int, epoch: int, window: int
+) -> None:
+    shards = shard_of_each(sizes)
+    assert sorted(epoch_order(shards, seed, epoch, window)) == list(range(len(shards)))
+
+
+@given(uneven, st.integers(0, 99), st.integers(1, 4))
+@settings(deadline=None, max_examples=60)
+def test_a_window_bounds_how_many_shards_are_read_at_a_time(sizes: list[int], seed: int, window: int) -> None:
+    shards = shard_of_each(sizes)
+    order = [shards[i] for i in epoch_order(shards, seed, 0, window)]
+    first = {name: order.index(name) for name in set(order)}
+    last = {name: len(order) - 1 - order[::-1].index(name) for name in set(order)}
+    for position in range(len(order)):
+        assert sum(first[name] <= position <= last[name] for name in first) <= window
+
+
+@given(uneven, st.integers(2, 7), st.integers(1, 3))
+@settings(deadline=None, max_examples=60)
+def test_ranks_share_every_epoch_without_loss_or_repetition(
+    sizes: list[int], batch_size: int, world: int
+) -> None:
+    shards = shard_of_each(sizes)
+    steps = len(shards)  # so many batches are batch_size whole epochs
+    seen: Counter[int] = Counter()
+    for rank in range(world):
+        for batch in PlannedBatches(shards, 0, 2, batch_size, 0, steps, rank, world):
+            seen.update(batch)
+    assert set(seen.values()) == {batch_size}
+    assert len(seen) == len(shards)
+
+
+@given(uneven, st.integers(1, 7), st.integers(0, 12))
+@settings(deadline=None, max_examples=60)
+def test_a_stopped_run_goes_on_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
+    shards = shard_of_each(sizes)
+    whole = list(PlannedBatches(shards, 7, 2, batch_size, 0, 15))
+    assert list(PlannedBatches(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    shards = shard_of_each([20, 20])
+    orders = {tuple(epoch_order(shards, seed, epoch, 2)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
+
+
+def test_no_samples_is_an_error_for_people() -> None:
+    with pytest.raises(UserError, match="no samples"):
+        PlannedBatches([], 0, 1, 4, 0, 1)
+
+
+def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
+    faces = read_faces(shards, ("train", "val", "test", "unlabelled"))
+    planned = PlannedBatches(faces.shards, 1, 2, 5, 0, 6)
+    found = [list(load(faces, planned, True, workers)) for workers in (0, 2)]
+    for alone, shared in zip(*found, strict=True):
+        assert alone.indices.tolist() == shared.indices.tolist()
+        assert np.array_equal(alone.images, shared.images)
+        assert np.array_equal(alone.masks, shared.masks)
+    first = found[0][0]
+    index = int(first.indices[0])
+    with tarfile.open(shards.shards / faces.shards[index]) as tar:
+        content = tar.extractfile(f"{faces.keys[index]}.json")
+        assert content is not None
+        facts = json.load(content)
+    labels = dict(zip(faces.attribute_names, faces.attributes[index].tolist(), strict=True))
+    assert {name: value for name, value in labels.items() if value >= 0} == facts["attributes"]
+    assert first.images.shape[1:] == (3, 256, 256)
+    assert int(first.masks.max()) <= 18
+
+
+def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards: Layout) -> None:
+    faces = read_faces(shards, ("train",))
+    seen = [i for batch in in_order(faces, 4) for i in batch]
+    assert seen == list(range(len(faces)))
+
+
+def test_splits_are_kept_apart(shards: Layout) -> None:
+    train, test = (set(read_faces(shards, (split,)).keys) for split in ("train", "test"))
+    assert train
+    assert test
+    assert not train & test
+
+
+def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Path) -> None:
+    broken = Layout.at(tmp_path / "copy")
+    shutil.copytree(shards.shards, broken.shards)
+    if not broken.manifests.exists():
+        shutil.copytree(shards.manifests, broken.manifests)
+    faces = read_faces(broken, ("train",))
+    victim = broken.shards / faces.shards[0]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    with pytest.raises(UserError, match=victim.name):
+        list(load(faces, in_order(faces, 4), False, 0))
+
+
+def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.parse"):
+        read_faces(Layout.at(tmp_path), ("train",))
+
+
+def faces_named(keys: list[str]) -> Faces:
+    labels = np.zeros((len(keys), 1), np.int8)
+    return Faces(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
+
+
+@given(st.sets(st.text("abcdef0123456789", min_size=4, max_size=4), min_size=1), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_label_subsets_are_nested_and_do_not_depend_on_the_order_of_samples(
+    keys: set[str], seed: int
+) -> None:
+    forward, backward = faces_named(sorted(keys)), faces_named(sorted(keys, reverse=True))
+    smaller: set[str] = set()
+    for share in (0.01, 0.05, 0.2, 1.0):
+        chosen = {forward.keys[i] for i in labelled_subset(forward, share, seed)}
+        assert chosen == {backward.keys[i] for i in labelled_subset(backward, share, seed)}
+        assert len(chosen) == max(1, round(share * len(keys)))
+        assert smaller <= chosen
+        smaller = chosen
