@@ -1,7 +1,8 @@
 """The face parser: facexlib's BiSeNet, run where it is good and fast.
 
 It needs 448 to 512 pixels whatever the stored size: on 200 CelebAMask-HQ faces
-its mean F1 is 0.81 at 448 and 0.53 at 256. Only the main head is run.
+its mean F1 is 0.81 at 448 and 0.53 at 256. Only the main head is run, and left and
+right are given by position (`sides.py`).
 """
 
 import os
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from contract.classes import NUM_CLASSES
 from contract.config import Parse
 from contract.memory import keep_freed_memory
+from pipeline.parse.sides import assign_sides
 
 MEAN: Final = (0.485, 0.456, 0.406)
 """ImageNet channel means that the weights were trained with, for values 0 to 1."""
@@ -64,9 +66,9 @@ def parse_faces(
         # size follows by an ordinary resize with pixel centres at halves.
         logits = F.interpolate(logits.float(), pixels.shape[-2:], mode="bilinear", align_corners=True)
         logits = F.interpolate(logits, faces.shape[1:3], mode="bilinear", align_corners=False)
-        probability, masks = logits.softmax(dim=1).max(dim=1)
-        confidence = _mean_by_class(probability, masks)
-    return masks.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
+        probability, classes = logits.softmax(dim=1).max(dim=1)
+    masks = assign_sides(classes.to(torch.uint8).cpu().numpy())
+    return masks, _mean_by_class(probability.cpu().numpy(), masks)
 
 
 def _main_head(network: nn.Module, pixels: Tensor) -> Tensor:
@@ -77,10 +79,9 @@ def _main_head(network: nn.Module, pixels: Tensor) -> Tensor:
     return logits
 
 
-def _mean_by_class(probability: Tensor, masks: Tensor) -> Tensor:
-    batch = masks.shape[0]
-    slot = (masks + NUM_CLASSES * torch.arange(batch, device=masks.device)[:, None, None]).flatten()
-    total = torch.zeros(batch * NUM_CLASSES, device=masks.device, dtype=torch.float64)
-    total.index_add_(0, slot, probability.flatten().double())
-    count = torch.bincount(slot, minlength=batch * NUM_CLASSES)
-    return (total / count.clamp(min=1)).float().view(batch, NUM_CLASSES)
+def _mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    means = np.zeros((len(masks), NUM_CLASSES), np.float32)
+    for mean, values, mask in zip(means, probability, masks, strict=True):
+        count = np.bincount(mask.ravel(), minlength=NUM_CLASSES)
+        mean[:] = np.bincount(mask.ravel(), values.ravel(), NUM_CLASSES) / np.maximum(count, 1)
+    return means

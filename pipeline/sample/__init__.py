@@ -11,11 +11,11 @@ for rehearsals at scale.
     write_dataset("data/sample", count=1200, seed=1)
 """
 
-from .contact_sheet import write_contact_sheet
-from .dataset import SampleError, iterate_portraits, paint_portrait, write_dataset
-from .frequencies import DRAWN_ATTRIBUTES
-from .paint import Portrait, paint_person
-from .person import Moment, Person, draw_moment, draw_person
+from pipeline.sample.contact_sheet import write_contact_sheet
+from pipeline.sample.dataset import SampleError, iterate_portraits, paint_portrait, write_dataset
+from pipeline.sample.frequencies import DRAWN_ATTRIBUTES
+from pipeline.sample.paint import Portrait, paint_person
+from pipeline.sample.person import Moment, Person, draw_moment, draw_person
 
 __all__ = [
     "DRAWN_ATTRIBUTES",

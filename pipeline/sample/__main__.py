@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .contact_sheet import write_contact_sheet
-from .dataset import SampleError, write_dataset
+from pipeline.sample.contact_sheet import write_contact_sheet
+from pipeline.sample.dataset import SampleError, write_dataset
 
 EXAMPLES = """\
 examples:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .eyes import EYE_X
-from .geometry import Canvas, Floats, Points, curve, ellipse, mirrored, symmetric, unit
-from .layers import Layer
-from .light import noise, pillow, surface_of
-from .scene import Scene
+from pipeline.sample.eyes import EYE_X
+from pipeline.sample.geometry import Canvas, Floats, Points, curve, ellipse, mirrored, symmetric, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import noise, pillow, surface_of
+from pipeline.sample.scene import Scene
 
 METALS = np.array([(0.86, 0.70, 0.36), (0.82, 0.82, 0.84), (0.72, 0.52, 0.40)], np.float32)
 FABRICS = np.array(

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from .geometry import Bytes
+from pipeline.sample.geometry import Bytes
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Bytes:

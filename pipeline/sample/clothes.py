@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .geometry import Floats, Points, curve, mirrored, unit
-from .layers import Layer
-from .light import noise, pillow, surface_of
-from .scene import Scene
+from pipeline.sample.geometry import Floats, Points, curve, mirrored, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import noise, pillow, surface_of
+from pipeline.sample.scene import Scene
 
 COLOURS = np.array(
     [

@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 
 from contract.classes import CLASSES
-
-from .dataset import SampleError, draw_identities, paint_portrait
-from .geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
+from pipeline.sample.dataset import SampleError, draw_identities, paint_portrait
+from pipeline.sample.geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
 
 ROWS: Final = 8
 COLUMNS: Final = 6

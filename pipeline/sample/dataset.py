@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.attributes import CELEBA_ATTRIBUTES
-
-from .paint import Portrait, paint_person
-from .person import draw_moment, draw_person
-from .report import README_TITLE, readme
+from pipeline.sample.paint import Portrait, paint_person
+from pipeline.sample.person import draw_moment, draw_person
+from pipeline.sample.report import README_TITLE, readme
 
 BLOCK: Final = 120
 """Pictures are handed out to people in blocks of this many, so that no picture depends on the set's size."""

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .geometry import Canvas, Floats, Points, curve, ellipse, unit
-from .layers import Layer
-from .light import noise
-from .scene import Scene
+from pipeline.sample.geometry import Canvas, Floats, Points, curve, ellipse, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import noise
+from pipeline.sample.scene import Scene
 
 EYE_X = 0.5
 

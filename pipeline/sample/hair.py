@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import Canvas, Floats, Points, blurred, curve, mirrored, unit
-from .layers import Layer
-from .light import noise, pillow, surface_of
-from .scene import Scene
+from pipeline.sample.geometry import Canvas, Floats, Points, blurred, curve, mirrored, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import noise, pillow, surface_of
+from pipeline.sample.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .geometry import Canvas, Floats, Points, curve, ellipse, mirrored, symmetric, unit
-from .layers import Layer
-from .light import Surface, noise, pillow, surface_of
-from .scene import Scene
+from pipeline.sample.geometry import Canvas, Floats, Points, curve, ellipse, mirrored, symmetric, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import Surface, noise, pillow, surface_of
+from pipeline.sample.scene import Scene
 
 
 def _skin(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contract.classes import CLASSES
-
-from .geometry import Bytes, Canvas, Floats
+from pipeline.sample.geometry import Bytes, Canvas, Floats
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from .geometry import PIXELS_PER_UNIT, Bytes, Floats, finely_blurred
+from pipeline.sample.geometry import PIXELS_PER_UNIT, Bytes, Floats, finely_blurred
 
 NOISE_SIZE = 640
 

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.classes import CLASSES, FLIP_PAIRS, NUM_CLASSES
-
-from .dataset import draw_identities, encode_jpeg, paint_portrait
-from .geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes, Points
-from .paint import Portrait
+from pipeline.sample.dataset import draw_identities, encode_jpeg, paint_portrait
+from pipeline.sample.geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes, Points
+from pipeline.sample.paint import Portrait
 
 WEIGHT_FILES = ("detection_mobilenet0.25_Final.pth", "parsing_bisenet.pth")
 THRESHOLD = 0.97

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .geometry import Canvas, Floats, Points, curve, symmetric, unit
-from .layers import Layer
-from .light import Surface, noise, surface_of
-from .scene import Scene
+from pipeline.sample.geometry import Canvas, Floats, Points, curve, symmetric, unit
+from pipeline.sample.layers import Layer
+from pipeline.sample.light import Surface, noise, surface_of
+from pipeline.sample.scene import Scene
 
 LIPSTICKS = np.array(
     [(0.70, 0.12, 0.16), (0.78, 0.25, 0.32), (0.62, 0.18, 0.24), (0.80, 0.36, 0.38), (0.55, 0.10, 0.14)],

@@ -7,18 +7,18 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from .accessories import earrings, glasses, hat, necklace
-from .background import background
-from .clothes import clothes
-from .eyes import brows, eyes
-from .geometry import CELEBA_EYES, Bytes, Camera, Canvas, Points, Pose
-from .hair import hair, hair_behind
-from .head import ears, face, neck, nose
-from .layers import Layer, Painting
-from .light import draw_light
-from .mouth import facial_hair, lip_lines, mouth
-from .person import Moment, Person, attributes_of
-from .scene import Scene
+from pipeline.sample.accessories import earrings, glasses, hat, necklace
+from pipeline.sample.background import background
+from pipeline.sample.clothes import clothes
+from pipeline.sample.eyes import brows, eyes
+from pipeline.sample.geometry import CELEBA_EYES, Bytes, Camera, Canvas, Points, Pose
+from pipeline.sample.hair import hair, hair_behind
+from pipeline.sample.head import ears, face, neck, nose
+from pipeline.sample.layers import Layer, Painting
+from pipeline.sample.light import draw_light
+from pipeline.sample.mouth import facial_hair, lip_lines, mouth
+from pipeline.sample.person import Moment, Person, attributes_of
+from pipeline.sample.scene import Scene
 
 
 class Part(Protocol):

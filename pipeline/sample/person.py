@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contract.attributes import CELEBA_ATTRIBUTES
-
-from . import frequencies as odds
+from pipeline.sample import frequencies as odds
 
 GLASSES_ON = 0.7
 """Share of their pictures in which people who own spectacles wear them."""

@@ -3,7 +3,7 @@
 from textwrap import fill
 from typing import Final
 
-from .frequencies import COIN_ODDS, DRAWN_ATTRIBUTES
+from pipeline.sample.frequencies import COIN_ODDS, DRAWN_ATTRIBUTES
 
 README_TITLE: Final = "# Painted portraits in CelebA's layout"
 """First line of the file, by which an earlier sample set is recognised."""

@@ -5,9 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from .geometry import Canvas, Floats, Points, curve, symmetric
-from .light import Light, Surface, surface_of
-from .person import Moment, Person
+from pipeline.sample.geometry import Canvas, Floats, Points, curve, symmetric
+from pipeline.sample.light import Light, Surface, surface_of
+from pipeline.sample.person import Moment, Person
 
 SKIN_TONES = np.array(
     [

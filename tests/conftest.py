@@ -1,0 +1,45 @@
+"""What tests share: a small painted data set, and the shards that the real pipeline makes of it."""
+
+from pathlib import Path
+
+import pytest
+
+from contract.config import Config, load
+from contract.layout import Layout
+from pipeline.align.stage import align
+from pipeline.ingest.plan import ingest
+from pipeline.parse.stage import parse
+from pipeline.sample import write_dataset
+
+PORTRAITS = 24
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of painted portraits in CelebA's layout, with exact masks beside it."""
+    folder = tmp_path_factory.mktemp("input") / "portraits"
+    write_dataset(folder, count=PORTRAITS, seed=3, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline_config(portraits: Path) -> Config:
+    """The configuration that the shared shards are made with: two worker processes, small shards."""
+    return load(
+        settings=[
+            f"data.input={portraits}",
+            "data.name=portraits",
+            "ingest.shard_size=8",
+            "cluster.workers=2",
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def shards(pipeline_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Shards of the painted portraits, made by the real parser on a real cluster; do not change them."""
+    layout = Layout.at(tmp_path_factory.mktemp("shards"))
+    ingest(pipeline_config, layout)
+    align(pipeline_config, layout)
+    parse(pipeline_config, layout)
+    return layout
