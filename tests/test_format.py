@@ -1,0 +1,294 @@
+"""The contract: class orders, part counts, shard bytes, manifests and configuration."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from contract import manifest
+from contract.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
+from contract.config import load
+from contract.errors import UserError
+from contract.files import replacing
+from contract.layout import Layout, dataset_name
+from contract.parts import cell_edges, count_parts, merge_cells
+from contract.progress import progress
+from contract.shards import (
+    MEMBERS,
+    BrokenSample,
+    Extent,
+    ShardWriter,
+    decode_face,
+    decode_facts,
+    decode_mask,
+    decode_parts,
+    encode_face,
+    encode_facts,
+    encode_mask,
+    encode_parts,
+    read_extent,
+    read_shard,
+)
+
+
+def random_mask(seed: int, size: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, NUM_CLASSES, (size, size)).astype(np.uint8)
+
+
+def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
+    mask = random_mask(seed, size)
+    face = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    return {
+        "jpg": encode_face(face, 95),
+        "mask.png": encode_mask(mask),
+        "parts.npy": encode_parts(count_parts(mask, 4)),
+        "json": encode_facts({"source": "ä b.jpg", "split": "train"}),
+    }
+
+
+def test_both_class_orders_name_the_same_nineteen_classes() -> None:
+    assert sorted(CLASSES) == sorted(CELEBAMASK_HQ_CLASSES)
+    assert NUM_CLASSES == 19
+    for number, name in enumerate(CELEBAMASK_HQ_CLASSES):
+        assert CLASSES[FROM_CELEBAMASK_HQ[number]] == name
+
+
+def test_the_flip_table_swaps_sides_and_is_its_own_inverse() -> None:
+    assert CLASSES[FLIP_CLASSES[CLASSES.index("l_eye")]] == "r_eye"
+    assert CLASSES[FLIP_CLASSES[CLASSES.index("r_ear")]] == "l_ear"
+    assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
+    assert sum(FLIP_CLASSES[c] != c for c in range(NUM_CLASSES)) == 6
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.data())
+@settings(deadline=None, max_examples=60)
+def test_part_counts_equal_a_slow_obvious_reference(seed: int, size: int, data: st.DataObject) -> None:
+    grid = data.draw(st.integers(1, size))
+    mask = random_mask(seed, size)
+    counts = count_parts(mask, grid)
+    assert counts.dtype == np.uint16
+    assert int(counts.sum()) == size * size
+    edges = [i * size // grid for i in range(grid + 1)]
+    assert cell_edges(size, grid).tolist() == edges
+    for row in range(grid):
+        for column in range(grid):
+            cell = mask[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+            expected = [int((cell == c).sum()) for c in range(NUM_CLASSES)]
+            assert counts[row, column].tolist() == expected
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 3, 4, 6, 12]), st.integers(12, 60))
+@settings(deadline=None, max_examples=40)
+def test_coarser_patches_are_exact_sums_of_stored_cells(seed: int, patches: int, size: int) -> None:
+    mask = random_mask(seed, size)
+    # floor(i * size / 12) at every (12 / patches)-th edge is floor(j * size / patches), for any size.
+    assert np.array_equal(merge_cells(count_parts(mask, 12), patches), count_parts(mask, patches))
+
+
+def test_impossible_grids_and_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        count_parts(random_mask(0, 8), 9)
+    with pytest.raises(ValueError, match="whole cells"):
+        merge_cells(count_parts(random_mask(0, 24), 12), 5)
+    with pytest.raises(ValueError, match="square"):
+        count_parts(np.zeros((3, 4), np.uint8), 1)
+    with pytest.raises(ValueError, match="not a class"):
+        count_parts(np.full((4, 4), 19, np.uint8), 1)
+    with pytest.raises(ValueError, match="overflow"):
+        count_parts(np.zeros((256, 256), np.uint8), 1)
+
+
+@given(st.integers(0, 10**6), st.integers(16, 48))
+@settings(deadline=None, max_examples=30)
+def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
+    mask = random_mask(seed, size)
+    assert np.array_equal(decode_mask(encode_mask(mask)), mask)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_mask(mask)))), mask)
+    parts = count_parts(mask, 4)
+    assert np.array_equal(decode_parts(encode_parts(parts)), parts)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.integers()),
+    )
+)
+@settings(deadline=None, max_examples=60)
+def test_facts_survive_encoding_and_equal_facts_give_equal_bytes(facts: dict[str, object]) -> None:
+    assert decode_facts(encode_facts(facts)) == facts
+    assert encode_facts(dict(reversed(facts.items()))) == encode_facts(facts)
+
+
+def test_faces_keep_their_colours_and_channel_order() -> None:
+    face = np.zeros((32, 32, 3), np.uint8)
+    face[:, :, 0] = 200
+    decoded = decode_face(encode_face(face, 95))
+    assert np.abs(decoded.astype(int) - face).max() < 6
+    assert np.asarray(Image.open(io.BytesIO(encode_face(face, 95))))[16, 16, 0] > 190
+
+
+def test_members_of_another_kind_are_refused() -> None:
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    wide = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(wide, "png")
+    too_high = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 19, np.uint8)).save(too_high, "png")
+    for decode, data in (
+        (decode_face, b""),
+        (decode_face, b"no picture"),
+        (decode_mask, b"\x89PNG"),
+        (decode_mask, wide.getvalue()),
+        (decode_mask, too_high.getvalue()),
+        (decode_parts, b"\x93NUMPY"),
+        (decode_parts, pickled.getvalue()),
+        (decode_parts, encode_parts(np.zeros((2, 2, 19), np.uint16)).replace(b"<u2", b"<i2")),
+        (decode_facts, b"{"),
+        (decode_facts, b"[1]"),
+    ):
+        with pytest.raises(BrokenSample):
+            decode(data)
+
+
+@given(st.lists(st.text("abcXYZ019_-", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
+@settings(deadline=None, max_examples=20)
+def test_extents_point_at_the_exact_bytes(tmp_path_factory: pytest.TempPathFactory, keys: list[str]) -> None:
+    path = tmp_path_factory.mktemp("tar") / "train-000000.tar"
+    with ShardWriter(path) as writer:
+        extents = {key: writer.add(key, members(number)) for number, key in enumerate(keys)}
+    with tarfile.open(path) as tar:
+        entries = {entry.name: entry for entry in tar.getmembers()}
+    assert list(entries) == [f"{key}.{name}" for key in keys for name in MEMBERS]
+    descriptor = os.open(path, os.O_RDONLY)
+    for number, key in enumerate(keys):
+        for name, content in members(number).items():
+            extent = extents[key][name]
+            assert (extent.offset, extent.size) == (entries[f"{key}.{name}"].offset_data, len(content))
+            assert read_extent(descriptor, extent, "here") == content
+    with pytest.raises(BrokenSample, match="here"):
+        read_extent(descriptor, Extent(path.stat().st_size, 5), "here")
+    os.close(descriptor)
+    assert [key for key, _ in read_shard(path)] == keys
+    assert all(found == members(number) for number, (_, found) in enumerate(read_shard(path)))
+
+
+def test_equal_samples_give_equal_bytes_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    for number, now in enumerate((1.0e9, 1.7e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        with ShardWriter(tmp_path / f"{number}.tar") as writer:
+            writer.add("k", members())
+        written.append((tmp_path / f"{number}.tar").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_webdataset_reads_what_was_written(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "train-000000.tar") as writer:
+        for number in range(3):
+            writer.add(f"k{number}", members(number))
+    found = list(webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == ["k0", "k1", "k2"]
+    for number, sample in enumerate(found):
+        assert {name: sample[name] for name in MEMBERS} == members(number)
+
+
+@pytest.mark.parametrize("key", ["a.b", "../up", "a/b", "", "ä", "a b"])
+def test_a_key_cannot_climb_out_or_hold_a_dot(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="no sample key"), ShardWriter(tmp_path / "x.tar") as writer:
+        writer.add(key, members())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "x.tar") as writer:
+        writer.add("k", members())
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    old = tmp_path / "old.txt"
+    old.write_text("old")
+    with pytest.raises(RuntimeError), replacing(old) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.txt", "old")]
+
+
+def test_foreign_members_are_never_decoded(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        entry = tarfile.TarInfo("k.pkl")
+        entry.size = 1
+        tar.addfile(entry, io.BytesIO(b"x"))
+    with pytest.raises(BrokenSample, match=r"k\.pkl"):
+        list(read_shard(tmp_path / "x.tar"))
+
+
+def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [{"source": "a.jpg", "key": "k", "Male": 1}, {"source": "b.jpg", "reason": "empty", "Male": None}]
+    for name in ("one", "two"):
+        manifest.write(tmp_path / name, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    found = manifest.read(tmp_path / "one")
+    assert found.attributes == ("Male",)
+    assert found.facts == {"dataset": "d"}
+    assert [row["Male"] for row in found.rows()] == [1, None]
+    with pytest.raises(UserError, match="pipeline.parse"):
+        manifest.read(tmp_path / "none")
+    (tmp_path / "junk").write_text("junk")
+    with pytest.raises(UserError, match="no readable manifest"):
+        manifest.read(tmp_path / "junk")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("parse.sise=512", "parse.sise"),
+        ("parse.size=big", "parse.size"),
+        ("parse.size=450", "parse.size"),
+        ("parse=3", "parse is a section"),
+        ("parse.size", "key=value"),
+        ("nonsense.x=1", "unknown key nonsense"),
+        ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
+        ("finetune.runs=[{labels: 2.0, steps: 3}]", "finetune.runs.0.labels"),
+        ("parse.size={", "no YAML"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, said: str) -> None:
+    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+        load(settings=[setting])
+
+
+def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("parse: {size: 512, batch_size: 7}\n")
+    config = load([tmp_path / "mine.yaml"], ["parse.batch_size=3"])
+    assert (config.parse.size, config.parse.batch_size) == (512, 3)
+    assert config.parse.grid == load().parse.grid
+    (tmp_path / "typo.yaml").write_text("parse: {sice: 512}\n")
+    with pytest.raises(UserError, match=r"typo\.yaml.*parse\.sice"):
+        load([tmp_path / "typo.yaml"])
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        load([tmp_path / "none.yaml"])
+
+
+@pytest.mark.parametrize("preset", ["mini", "paper"])
+def test_the_presets_are_valid(preset: str) -> None:
+    load([Path(__file__).parent.parent / "presets" / f"{preset}.yaml"])
+
+
+def test_only_the_default_output_keeps_its_manifests_beside_it() -> None:
+    assert Layout.at(Path("shards")).samples == Path("manifests/shards.parquet")
+    assert Layout.at(Path("OUT")).samples == Path("OUT/manifests/shards.parquet")
+    assert dataset_name(Path("/x/my photos.2")) == "my_photos.2"
+
+
+def test_progress_is_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = progress("parse", 10, "faces")
+    bar.update(4)
+    bar.close()
+    assert capsys.readouterr().err.startswith("parse: 4 of 10 faces, ")

