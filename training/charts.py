@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -83,7 +83,7 @@ class _Scale:
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers that enclose [low, high] in at most `count` + 1 steps of 1, 2, 2.5 or 5 times 10^k."""
-    span = max(high - low, 1e-3 * max(1.0, abs(high)))
+    span = max(high - low, 0.04 * max(abs(low), abs(high))) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice * count >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -98,6 +98,7 @@ def line_chart(
     size: tuple[int, int] = (400, 230),
     log: bool = False,
     percent: bool = False,
+    y_steps: int = 4,
     levels: Sequence[float] = (),
 ) -> str:
     """An SVG line chart.
@@ -109,6 +110,7 @@ def line_chart(
         size: width and height of the view box.
         log: logarithmic x axis; all x are positive then.
         percent: y values are shares and shown in percent.
+        y_steps: most steps between the ticks of the y axis.
         levels: heights of dashed reference lines.
 
     Raises:
@@ -119,9 +121,8 @@ def line_chart(
         raise ValueError("a chart needs a point")
     width, height = size
     marked = any(line.marked for line in series)
-    y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points))
-    if levels:
-        y_ticks = nice_ticks(min(y_ticks[0], *levels), max(y_ticks[-1], *levels))
+    heights = [*(y for _, y in points), *levels]
+    y_ticks = nice_ticks(min(heights), max(heights), y_steps)
     inset = 26 if marked else 4
     across = _Scale(min(x for x, _ in points), max(x for x, _ in points), 48 + inset, width - 8 - inset, log)
     up = _Scale(y_ticks[0], y_ticks[-1], height - 24 - inset / 4, 10 + inset / 4)
@@ -206,7 +207,7 @@ def heat_map(shares: NDArray[np.float64]) -> str:
     return _encoded(picture, ".png", [])
 
 
-def _encoded(picture: NDArray[np.uint8], suffix: str, options: list[int]) -> str:
+def _encoded(picture: NDArray[Any], suffix: str, options: list[int]) -> str:
     ok, data = cv2.imencode(suffix, picture, options)
     if not ok:
         raise ValueError(f"OpenCV could not encode a picture of shape {picture.shape}")

@@ -86,7 +86,7 @@ def read_results(config: Config, layout: Layout, output: Path) -> Results:
     refused: Counter[str] = Counter()
     if layout.quarantine.is_file():
         refused.update(manifest.read(layout.quarantine, ["reason"]).table["reason"].to_pylist())
-    labels, splits = label_matrix(samples), np.array(samples.table["split"].to_pylist(), dtype=object)
+    labels, splits = label_matrix(samples), np.array(samples.table["split"].to_pylist(), dtype=np.str_)
     runs, majority = _read_runs(output)
     shown = next((name for name in ("test", "train", *SPLITS) if (splits == name).any()), "test")
     faces = [_face(layout, samples, i) for i in _spread(np.flatnonzero(splits == shown), FACES)]
@@ -124,8 +124,8 @@ def label_matrix(samples: manifest.Manifest) -> NDArray[np.int8]:
     return np.stack(columns, axis=1) if columns else np.empty((samples.table.num_rows, 0), np.int8)
 
 
-def _splits(samples: manifest.Manifest, splits: NDArray[np.object_], labels: NDArray[np.int8]) -> list[Split]:
-    known = (labels >= 0).any(axis=1)
+def _splits(samples: manifest.Manifest, splits: NDArray[np.str_], labels: NDArray[np.int8]) -> list[Split]:
+    known = np.asarray((labels >= 0).any(axis=1))
     shards = np.array(samples.table["shard"].to_pylist(), dtype=object)
     identities = np.array(samples.table["identity"].to_pylist(), dtype=object)
     found = []
@@ -259,7 +259,9 @@ def gain_interval(
         attribute has both answers.
     """
     count = len(labels)
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / max(count, 1)), RESAMPLES)
+    if not count:
+        return None
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     weights, gains = draws.astype(np.float64), []
     for column in range(labels.shape[1]):
         known = np.flatnonzero(labels[:, column] >= 0)

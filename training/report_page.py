@@ -55,7 +55,8 @@ font-variant-numeric:tabular-nums}
 header{padding:2.6rem 0 .6rem;max-width:50rem}
 h1,h2{font-family:"Iowan Old Style","Palatino Linotype",Palatino,Georgia,"Times New Roman",serif;
 font-weight:600;text-wrap:balance}
-h1{font-size:clamp(1.5rem,1.15rem + 1.9vw,2.35rem);line-height:1.22;margin:.3rem 0 .9rem;letter-spacing:-.01em}
+h1{font-size:clamp(1.5rem,1.15rem + 1.9vw,2.35rem);line-height:1.22;margin:.3rem 0 .9rem;
+letter-spacing:-.01em}
 h2{font-size:1.45rem;line-height:1.25;margin:0 0 .8rem}
 h3{font-size:1rem;margin:2rem 0 .3rem}
 p{max-width:44rem;margin:.5rem 0 1rem}
@@ -70,6 +71,8 @@ ul,ol,dl{margin:0;padding:0;list-style:none}
 code,pre{font:.85em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 pre{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.8rem 1rem;overflow-x:auto}
 .scroll{overflow-x:auto}
+.commands{white-space:pre-wrap;overflow-wrap:anywhere}
+td{white-space:nowrap}
 table{border-collapse:collapse;font-size:.93rem;line-height:1.3;margin:.4rem 0 .8rem}
 th,td{padding:.42rem .9rem .42rem 0;text-align:right;font-weight:400;vertical-align:bottom}
 th:first-child{text-align:left}
@@ -81,13 +84,16 @@ table.scores{width:100%;max-width:46rem;font-size:1rem}
 .scores th[scope=row]{white-space:nowrap}
 .scores .best{font-weight:700}
 .wide{font-size:.85rem}
-.wide th[scope=row]{position:sticky;left:0;background:var(--paper);max-width:11rem;overflow-wrap:anywhere}
+.wide th[scope=row]{position:sticky;left:0;background:var(--paper);min-width:7rem;
+max-width:11rem;overflow-wrap:break-word}
+.wide thead tr+tr th{text-align:right}
 .wide th[scope=colgroup]{text-align:center}
 .dot{display:inline-block;width:.65rem;height:.65rem;border-radius:50%;margin-right:.45rem;background:var(--majority)}
 .dot.pretrained{background:var(--pretrained)}
 .dot.scratch{background:var(--scratch);border-radius:1px}
 .dot.prevalence{width:2px;height:.95rem;border-radius:0;background:var(--ink);vertical-align:-.15rem}
-.legend .dot.majority{width:1.2rem;height:0;border-radius:0;background:none;border-top:2px dashed var(--majority);
+.legend .dot.majority{width:1.2rem;height:0;border-radius:0;background:none;
+border-top:2px dashed var(--majority);
 vertical-align:.2rem}
 .legend{display:flex;flex-wrap:wrap;gap:.25rem 1.2rem;font-size:.88rem;margin:.2rem 0 .8rem}
 .classes i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.4rem;
@@ -118,15 +124,18 @@ break-inside:avoid;padding:.2rem 0;line-height:1.15}
 .up{color:var(--good)}
 .down{color:var(--bad)}
 img{display:block;max-width:100%;height:auto;border-radius:4px}
-.faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(10.2rem,1fr));gap:.7rem}
+.faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(10rem,1fr));gap:.7rem}
 .faces img{width:100%}
 .heats{display:grid;grid-template-columns:repeat(auto-fill,minmax(5.6rem,1fr));gap:1rem .8rem}
-.heats figcaption,.mistakes figcaption{font-size:.82rem;line-height:1.3;margin-top:.3rem;overflow-wrap:anywhere}
-.heat{width:100%;image-rendering:pixelated;background:var(--card);outline:1px solid var(--line);border-radius:2px}
+.heats figcaption,.mistakes figcaption{font-size:.82rem;line-height:1.3;margin-top:.3rem;
+overflow-wrap:anywhere}
+.heat{width:100%;image-rendering:pixelated;background:var(--card);outline:1px solid var(--line);
+border-radius:2px}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1.2rem 1.6rem;
 margin-top:.6rem}
-.curves b{float:right}
-.mistakes{display:grid;grid-template-columns:repeat(auto-fill,minmax(6.4rem,1fr));gap:1rem .8rem;margin-top:.6rem}
+.curves figcaption{display:flex;justify-content:space-between;gap:.4rem}
+.mistakes{display:grid;grid-template-columns:repeat(auto-fill,minmax(6.4rem,1fr));gap:1rem .8rem;
+margin-top:.6rem}
 .mistakes img{width:100%}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:1rem}
 .facts dt,.origin dt{color:var(--soft);font-size:.82rem}
@@ -140,6 +149,8 @@ th,td{padding-right:.55rem}
 .scores thead th{font-size:.74rem}
 .bars li{grid-template-columns:7.2rem 1fr 2.9rem;gap:.5rem}
 .curves{grid-template-columns:1fr 1fr;gap:1rem}
+.curves text{font-size:19px}
+.curves figcaption{font-size:.8rem}
 }
 """.strip()
 """The page's style sheet."""
@@ -297,21 +308,24 @@ def signed(value: float) -> str:
 def headline(results: Results) -> str:
     """The result in one sentence, as HTML; it claims a gain only if the test faces can show it."""
     total = sum(split.faces for split in results.splits)
-    seen = f"{results.pretraining.metrics['samples']:,} unlabelled ones" if results.pretraining else ""
+    pretrained_on = _count(results.pretraining.metrics["samples"], "face") if results.pretraining else ""
+    seen = f"{pretrained_on} without labels" if pretrained_on else ""
     if not results.runs:
         done = (
-            f"the network is pre-trained on {_count(results.pretraining.metrics['samples'], 'face')}"
-            if (results.pretraining)
-            else "there was no pre-training"
+            f"the network is pre-trained on {pretrained_on}" if pretrained_on else "there was no pre-training"
         )
-        return f"{_count(total, 'face')} in shards, and {done}; no classifier was trained, because no face has a label"
+        where = "train face" if any(split.labelled for split in results.splits) else "face"
+        return (
+            f"{_count(total, 'face')} in shards, and {done}; "
+            f"no classifier was trained, because no {where} has a label"
+        )
     pair = _pairs(results.runs)[0]
     first = next(iter(pair.values()))
     lead = f"With {_count(first.faces, 'labelled face')}, "
     score = first.means["average_precision"]
-    if score is None:
+    if all(run.means["average_precision"] is None for run in pair.values()):
         return lead + "nothing can be ranked: in the test split each attribute has only one answer"
-    if len(pair) < 2:
+    if len(pair) < 2 and score is not None:
         base = results.majority.means["average_precision"] if results.majority else None
         beside = "" if base is None else f"; always answering alike gives {_unit(base)}"
         start = {"pretrained": f"a network pre-trained on {seen}" if seen else "a pre-trained network"}
@@ -341,8 +355,8 @@ def _lede(results: Results) -> str:
     if results.interval:
         low, high = (signed(edge) for edge in results.interval)
         parts.append(
-            f"Drawing the {_count(results.test_faces, 'test face')} anew, 95{NARROW}% of the gains lie between "
-            f"{low} and {high} points. Each network was trained once, so chance in training comes on top."
+            f"Drawing the {_count(results.test_faces, 'test face')} anew, 95{NARROW}% of the gains lie "
+            f"between {low} and {high} points. Each network was trained once; chance in that comes on top."
         )
     pairs = _pairs(results.runs)
     if len(pairs) > 1 and len(pairs[-1]) == 2:
@@ -365,16 +379,17 @@ def _scores(results: Results) -> str:
         rows = [f'<tr><th scope="rowgroup" colspan="5">{_count(first.faces, "labelled face")}{of}</th></tr>']
         for initial, run in pair.items():
             best = {name for name in titles if len(pair) == 2 and _is_best(run, pair, name)}
-            rows.append(_row(INITIAL_TITLES.get(initial, initial), run.means, best, initial))
+            rows.append(_row(INITIAL_TITLES[initial], run.means, best, initial))
         body.append(f"<tbody>{''.join(rows)}</tbody>")
     heads = "".join(f'<th scope="col">{title}</th>' for title in SCORE_TITLES.values())
-    table = f'<table class="scores"><thead><tr><th scope="col">Start</th>{heads}</tr></thead>{"".join(body)}</table>'
+    top = f'<thead><tr><th scope="col">Start</th>{heads}</tr></thead>'
+    table = f'<table class="scores">{top}{"".join(body)}</table>'
     accuracy = results.majority.means["accuracy"]
     note = "Percent, means over attributes, on the test split. Bold: the better of the pair. "
     if accuracy is not None:
         note += (
-            f"Accuracy alone misleads: always giving the more frequent answer is right in {_unit(accuracy)} of "
-            "all cases and recognises nothing, which balanced accuracy, average precision and ROC AUC show."
+            f"Accuracy alone misleads: always giving the more frequent answer is right in {_unit(accuracy)} "
+            "of all cases and recognises nothing, as balanced accuracy, average precision and ROC AUC show."
         )
     return _section("scores", "Scores", f'{_scroll(table)}<p class="note">{note}</p>')
 
@@ -440,11 +455,13 @@ def _by_attribute(results: Results) -> str:
             for initial in ("pretrained", "scratch")
             if initial in known
         )
-        title = "; ".join(f"{INITIAL_TITLES[i]} {percent(v)}" for i, v in known.items())
+        numbers = {**{INITIAL_TITLES[i]: value for i, value in known.items()}, "prevalence": floor}
+        title = "; ".join(f"{what} {percent(value)}" for what, value in numbers.items())
+        colour = "" if signed(gain) == "0.0" else "up" if gain > 0 else "down"
         items.append(
-            f'<li title="{escape(title)}; prevalence {percent(floor)}"><span class="name">{_words(name)}</span>'
+            f'<li title="{escape(title)}"><span class="name">{_words(name)}</span>'
             f'<span class="track">{bars}<i class="mark" style="left:{100 * floor:.1f}%"></i></span>'
-            f'<span class="gain {"up" if gain > 0 else "down"}">{signed(gain)}</span></li>'
+            f'<span class="gain {colour}">{signed(gain)}</span></li>'
         )
     what = "the gain of pre-training" if len(pair) == 2 else "the distance to prevalence"
     intro = (
@@ -467,7 +484,7 @@ def _all_scores(results: Results) -> str:
     width = len(results.runs)
     groups = "".join(f'<th scope="colgroup" colspan="{width}">{SCORE_TITLES[score]}</th>' for score in shown)
     heads = "".join(
-        f'<th scope="col">{INITIAL_TITLES.get(run.initial, escape(run.initial))}<br>{run.faces:,}</th>'
+        f'<th scope="col">{INITIAL_TITLES[run.initial]}<br>{run.faces:,}</th>'
         for _ in shown
         for run in results.runs
     )
@@ -476,9 +493,8 @@ def _all_scores(results: Results) -> str:
         cells = "".join(
             f"<td>{percent(run.attributes[name][score])}</td>" for score in shown for run in results.runs
         )
-        rows.append(
-            f'<tr><th scope="row">{_words(name)}</th><td>{percent(base["average_precision"])}</td>{cells}</tr>'
-        )
+        prevalence = percent(base["average_precision"])
+        rows.append(f'<tr><th scope="row">{_words(name)}</th><td>{prevalence}</td>{cells}</tr>')
     table = (
         f'<table class="wide"><thead><tr><th scope="col" rowspan="2">Attribute</th>'
         f'<th scope="col" rowspan="2">Preva\u00adlence</th>{groups}</tr><tr>{heads}</tr></thead>'
@@ -539,7 +555,7 @@ def _faces(results: Results) -> str:
     )
     return (
         f'<h3>Faces and masks</h3><p class="note">{_count(len(results.faces), "face")} of the '
-        f"{escape(results.faces_split)} split, as the network gets them; left and right are the person\u2019s.</p>"
+        f"{escape(results.faces_split)} split; left and right are the person\u2019s.</p>"
         f'<div class="faces">{figures}</div><ul class="legend classes">{swatches}</ul>'
     )
 
@@ -561,8 +577,9 @@ def _presence(presence: Presence | None) -> str:
     grid = presence.cells.shape[0]
     missing = f" In none of them: {', '.join(absent)}." if absent else ""
     return (
-        f'<h3>Where the parts are</h3><p class="note">The darker a cell of the {grid} \u00d7 {grid} grid, the more of '
-        f"{_count(presence.samples, 'sample')} have the part there; beside the name, the share that have it at all."
+        '<h3>Where the parts are</h3><p class="note">The stronger the colour of a cell of the '
+        f"{grid} \u00d7 {grid} grid, the more of {_count(presence.samples, 'sample')} have the part there; "
+        "beside the name, the share that have it at all."
         f'{missing}</p><div class="heats">{"".join(maps)}</div>'
     )
 
@@ -605,6 +622,7 @@ def _curve(pretraining: Pretraining, name: str, kind: str) -> str:
         f"{title} {kind} over {steps[-1]:,.0f} steps",
         [(steps[0], f"{steps[0]:,.0f}"), (steps[-1], f"{steps[-1]:,.0f}")],
         size=(300, 150),
+        y_steps=3,
         percent=share,
         levels=[pretraining.chance[name]] if name in pretraining.chance else [],
     )
@@ -617,8 +635,9 @@ def _mistakes(results: Results) -> str:
     if run is None:
         return ""
     intro = (
-        f"<p>The most confident mistakes on the test split of the network {INITIAL_TITLES.get(run.initial, run.initial)} "
-        f"with {_count(run.faces, 'labelled face')}; some are mistakes of the labels. One per face, two per attribute.</p>"
+        f"<p>The most confident mistakes on the test split of the network {INITIAL_TITLES[run.initial]} with "
+        f"{_count(run.faces, 'labelled face')}; some may be mistakes of the labels. At most one per face and "
+        "two per attribute; p is the probability of a yes.</p>"
     )
     groups = []
     for label, title in ((False, "Yes, but the label says no"), (True, "No, but the label says yes")):
@@ -642,10 +661,7 @@ def _reproduce(results: Results) -> str:
     )
     times = [("Pre-training", results.pretraining.metrics["seconds"])] if results.pretraining else []
     times += [
-        (
-            f"Fine-tuning, {_count(run.faces, 'labelled face')}, {INITIAL_TITLES.get(run.initial, run.initial)}",
-            run.seconds,
-        )
+        (f"Fine-tuning, {_count(run.faces, 'labelled face')}, {INITIAL_TITLES[run.initial]}", run.seconds)
         for run in results.runs
     ]
     clock = [(name, _duration(seconds)) for name, seconds in times]
@@ -655,8 +671,8 @@ def _reproduce(results: Results) -> str:
     facts += [("Commit", results.commit)] if results.commit else []
     facts += [("Versions", ", ".join(f"{name} {version}" for name, version in results.versions))]
     body = (
-        f"<p>In the project\u2019s folder, {how}:</p><pre>{escape(chr(10).join(results.commands))}</pre>"
-        f'<dl class="origin">'
+        f"<p>In the project\u2019s folder, {how}:</p>"
+        f'<pre class="commands">{escape(chr(10).join(results.commands))}</pre><dl class="origin">'
         + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
         + "</dl>"
         + (_scroll(_table(("Stage", "Time"), clock)) if clock else "")
@@ -699,7 +715,9 @@ def _row(title: str, means: Mapping[str, float | None], best: set[str], style: s
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

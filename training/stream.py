@@ -7,16 +7,17 @@ run goes on at any batch without reading what came before.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from contract import manifest
 from contract.errors import UserError
@@ -174,64 +175,76 @@ class Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.masks, self.indices)))
 
 
-class _Samples(Dataset[tuple[Tensor, Tensor, int]]):
+class _Reader:
+    """Reads and decodes samples; every shard is opened once and shared by all threads."""
+
     def __init__(self, faces: Faces, masks: bool) -> None:
         self._faces, self._masks = faces, masks
         self._open: dict[str, int] = {}
+        self._opening = Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+    def batch(self, indices: list[int]) -> Batch:
+        images, masks = zip(*(self._sample(index) for index in indices), strict=True)
+        pixels = np.stack(images).transpose(0, 3, 1, 2)
+        return Batch(
+            torch.from_numpy(np.ascontiguousarray(pixels)),
+            torch.from_numpy(np.stack(masks)) if self._masks else torch.empty(0, dtype=torch.uint8),
+            torch.tensor(indices),
+        )
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+    def close(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def _sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         try:
-            face = decode_face(self._read(index, "jpg")).transpose(2, 0, 1)
-            mask = decode_mask(self._read(index, "mask.png")) if self._masks else np.empty(0, np.uint8)
+            face = decode_face(self._member(index, "jpg"))
+            return face, decode_mask(self._member(index, "mask.png")) if self._masks else None
         except BrokenSample as error:
             faces = self._faces
             raise UserError(
                 f"{faces.root / faces.shards[index]}, sample {faces.keys[index]}: {error}"
             ) from error
-        return torch.from_numpy(np.ascontiguousarray(face)), torch.from_numpy(mask), index
 
-    def _read(self, index: int, member: str) -> bytes:
+    def _member(self, index: int, member: str) -> bytes:
         shard = self._faces.shards[index]
-        if shard not in self._open:
-            self._open[shard] = os.open(self._faces.root / shard, os.O_RDONLY)
+        with self._opening:
+            if shard not in self._open:
+                self._open[shard] = os.open(self._faces.root / shard, os.O_RDONLY)
         offset, size = self._faces.extents[member][index]
         return read_extent(self._open[shard], Extent(int(offset), int(size)), shard)
 
 
-def _collate(samples: list[tuple[Tensor, Tensor, int]]) -> Batch:
-    images, masks, indices = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(masks), torch.tensor(indices))
+def load(faces: Faces, batches: Iterable[list[int]], masks: bool, workers: int) -> Iterator[Batch]:
+    """Read planned batches, in their order whatever the number of workers.
 
+    Workers are threads, one batch each, up to two batches ahead per thread: reading and decoding leave
+    Python's lock, and no process has to be forked or fed.
 
-def _loader_process(_: int) -> None:
-    import cv2
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
-def load(
-    faces: Faces, batches: PlannedBatches | list[list[int]], masks: bool, workers: int
-) -> Iterator[Batch]:
-    """Read planned batches, in their order whatever the number of worker processes.
+    Args:
+        faces: where the samples lie.
+        batches: positions in `faces`, such as `PlannedBatches`.
+        masks: whether masks are read too.
+        workers: threads; 0 reads when asked.
 
     Raises:
         UserError: a shard does not hold what the manifest says.
     """
-    return iter(
-        DataLoader(
-            _Samples(faces, masks),
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_collate,
-            worker_init_fn=_loader_process,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=False,
-        )
-    )
+    reader = _Reader(faces, masks)
+    try:
+        if workers == 0:
+            yield from map(reader.batch, batches)
+            return
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
+            for indices in batches:
+                ahead.append(pool.submit(reader.batch, indices))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+    finally:
+        reader.close()
 
 
 def in_order(faces: Faces, batch_size: int) -> list[list[int]]:

@@ -1,0 +1,356 @@
+"""The result page: its numbers, what it does without labels, escaping, and a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract import manifest
+from contract.config import load
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.parts import count_parts
+from contract.shards import ShardWriter, encode_face, encode_facts, encode_mask, encode_parts
+from training import checkpoint
+from training.charts import Series, line_chart, nice_ticks
+from training.evaluate import MAJORITY
+from training.metrics import SCORES
+from training.pretrain import manifest_hash
+from training.report import gain_interval, git_commit, report
+
+CONFIG = load()
+HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"
+SIZES = {"train": 40, "val": 8, "test": 24}
+CHROMIUM = shutil.which("chromium")
+
+
+def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy", refused: int = 0) -> Layout:
+    """Random faces in three shards; label columns alternate with different periods."""
+    layout, random = Layout.at(folder), np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for split, count in SIZES.items():
+        shard = f"toy/{split}-000000.tar"
+        with ShardWriter(layout.shards / shard) as writer:
+            for number in range(count):
+                face = random.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+                mask = random.integers(0, 18, (6, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+                extents = writer.add(
+                    key := f"{split}{number:03d}",
+                    {
+                        "jpg": encode_face(face, 95),
+                        "json": encode_facts({"parser": "bisenet", "parser_size": 448}),
+                        "mask.png": encode_mask(mask),
+                        "parts.npy": encode_parts(count_parts(mask, 12)),
+                    },
+                )
+                row = {"key": key, "shard": shard, "split": split, "status": "ok", "source": f"{key}.jpg"}
+                for name, extent in extents.items():
+                    row |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
+                labels = {name: int(number % (2 + i) == 0) for i, name in enumerate(attributes)}
+                rows.append({**row, **labels})
+    facts = {"dataset": dataset}
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, attributes, facts)
+    bad = [{"source": f"bad{i}", "reason": "no-face", "detail": "x"} for i in range(refused)]
+    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, bad, facts=facts)
+    sources = [{"source": row["source"]} for row in (*rows, *bad)]
+    manifest.write(layout.source, manifest.SOURCE_FIELDS, sources, (), {**facts, "root": "photos"})
+    return layout
+
+
+def write_pretraining(output: Path) -> None:
+    folder = output / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain"
+    folder.mkdir(parents=True)
+    for name in ("loss", "rotation_loss", "rotation_accuracy"):
+        lines = [f"{step}\t{1 / (1 + step)}" for step in range(0, 50, 10)]
+        (folder / f"{name}.tsv").write_text("\n".join([f"step\t{name}", *lines]) + "\nbroken")
+    metrics = {"samples": 40, "steps": 50, "seconds": 125.0, "loss": 0.1}
+    (output / "pretrain" / "metrics.json").write_text(json.dumps(metrics))
+
+
+def write_runs(
+    output: Path, attributes: tuple[str, ...], precision: dict[str, float | None], good: bool = True
+) -> None:
+    """Results by run name such as ``scratch-5%``; `good` runs predict test labels, others are noise."""
+    details: dict[str, Any] = {}
+    runs, predictions = [], []
+    for name, value in {MAJORITY: 0.25, **precision}.items():
+        means = {"accuracy": 0.811, "balanced_accuracy": 0.523, "average_precision": value, "roc_auc": 0.612}
+        details[name] = {attribute: {"threshold": 0.5, **means} for attribute in attributes}
+        initial, _, share = name.partition("-")
+        if name == MAJORITY:
+            continue
+        labels = float(share[:-1]) / 100
+        faces = round(40 * labels)
+        runs.append(
+            dict(name=name, initial=initial, labels=labels, faces=faces, steps=9, seconds=61.0, loss=0.5)
+        )
+        count, random = SIZES["test"], np.random.default_rng(len(name))
+        columns: dict[str, Any] = {"run": [name] * count, "key": [f"test{i:03d}" for i in range(count)]}
+        for i, attribute in enumerate(attributes):
+            truth = np.arange(count) % (2 + i) == 0
+            skill = 0.8 * truth if initial == "pretrained" and good else 0.0 * truth
+            columns[attribute] = (0.2 * random.random(count) + skill).astype(np.float32)
+        predictions.append(pa.table(columns))
+    (output / "finetune").mkdir(parents=True)
+    (output / "evaluate").mkdir()
+    (output / "finetune" / "runs.json").write_text(json.dumps(runs))
+    averages = {
+        name: {score: found[attributes[0]][score] for score in SCORES}
+        for name, found in details.items()
+        if runs
+    }
+    (output / "evaluate" / "metrics.json").write_text(json.dumps(averages))
+    (output / "evaluate" / "attributes.json").write_text(json.dumps(details if runs else {}))
+    empty = pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})
+    table = pa.concat_tables(predictions) if predictions else empty
+    pq.write_table(table, output / "evaluate" / "predictions.parquet")
+
+
+def make(layout: Layout, output: Path) -> str:
+    report(CONFIG, layout, output, output / "report.html")
+    return (output / "report.html").read_text(encoding="utf-8")
+
+
+class _Words(HTMLParser):
+    """Collects visible words, the headline, and what a browser would fetch."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.headline, self.resources, self.tags = "", "", list[str](), list[str]()
+        self._open = ""
+        self.feed(page)
+        self.text = " ".join(self.text.replace("\u202f", " ").split())
+        self.headline = self.headline.replace("\u202f", " ")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = tag
+        self.tags.append(tag)
+        self.resources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        if self._open != "style":
+            self.text += data + " "
+        if self._open == "h1":
+            self.headline += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+
+PRECISION: dict[str, float | None] = {
+    "scratch-5%": 0.314,
+    "pretrained-5%": 0.38,
+    "scratch-100%": 0.525,
+    "pretrained-100%": 0.551,
+}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path, str]:
+    folder = tmp_path_factory.mktemp("full")
+    names = ("Wearing_Hat", HOSTILE, "Glasses")
+    layout = write_shards(folder / "shards", names, dataset="faces <b>&", refused=3)
+    write_pretraining(folder / "runs")
+    write_runs(folder / "runs", names, PRECISION)
+    return layout, folder / "runs", make(layout, folder / "runs")
+
+
+def test_the_page_has_the_numbers(full: tuple[Layout, Path, str]) -> None:
+    layout, _, page = full
+    words = _Words(page)
+    assert words.headline == (
+        "With 2 labelled faces, pre-training on 40 faces without labels lifts mean average precision "
+        "from 31.4 % to 38.0 %"
+    )
+    for expected in (
+        "With 40 labelled faces it is 52.5 % from scratch and 55.1 % pre-trained",
+        "is right in 81.1 % of all cases",
+        "75 inputs came in, of which 72 became samples and 3 were refused",
+        "no-face 3",
+        "train 40 40",
+        "bisenet at 448 pixels",
+        "Samples per second 19.2",  # 50 steps of 48 in 125 seconds
+        "2 min 05 s",
+        "Together 6 min 09 s",
+        manifest_hash(layout),
+        "Wearing Hat",
+    ):
+        assert expected in words.text, expected
+    assert words.text.count("Wearing Hat") >= 2  # bars and table
+    assert page.count('class="best"') == 2  # only average precision differs within the pairs
+    assert page.count('alt="Where ') == 18  # random masks have no hat
+    assert "In none of them: hat" in words.text
+
+
+def test_equal_results_give_equal_pages(full: tuple[Layout, Path, str]) -> None:
+    layout, output, page = full
+    assert make(layout, output) == page
+
+
+def test_names_are_escaped(full: tuple[Layout, Path, str]) -> None:
+    page = full[2]
+    assert "<script" not in page
+    assert "<b>&" not in page
+    assert HOSTILE.replace("_", " ") in unescape(page)
+    assert not {"script", "iframe", "object"} & set(_Words(page).tags)
+
+
+def test_nothing_is_loaded(full: tuple[Layout, Path, str]) -> None:
+    page = full[2]
+    resources = _Words(page).resources
+    assert len(resources) > 30
+    assert all(resource.startswith("data:") for resource in resources)
+    assert not re.search(r"url\(|@import|https?://", page)
+
+
+def test_mistakes_show_wrong_predictions_only(full: tuple[Layout, Path, str], tmp_path: Path) -> None:
+    assert "There is none" in full[2]  # the pre-trained run with most labels is right everywhere
+    layout = write_shards(tmp_path / "shards", ("Hat", "Smile"))
+    write_runs(tmp_path / "runs", ("Hat", "Smile"), {"scratch-5%": 0.4, "pretrained-5%": 0.4}, good=False)
+    page = make(layout, tmp_path / "runs")
+    assert "No, but the label says yes" in page
+    assert "Yes, but the label says no" not in page  # noise stays below the threshold
+    assert page.count("p = ") == 4  # two per attribute
+
+
+def test_without_labels_no_classifier_is_claimed(tmp_path: Path) -> None:
+    layout = write_shards(tmp_path / "shards", ())
+    write_pretraining(tmp_path / "runs")
+    write_runs(tmp_path / "runs", (), {})
+    page = make(layout, tmp_path / "runs")
+    words = _Words(page)
+    assert words.headline == (
+        "72 faces in shards, and the network is pre-trained on 40 faces; "
+        "no classifier was trained, because no face has a label"
+    )
+    assert 'id="pretraining"' in page and 'id="input"' in page
+    assert 'id="scores"' not in page and 'id="mistakes"' not in page
+    assert "Refused because" not in words.text
+
+
+@pytest.mark.parametrize(
+    ("precision", "good", "expected"),
+    [
+        (
+            {"scratch-5%": 0.4, "pretrained-5%": 0.3},
+            True,
+            "lowers mean average precision from 40.0 % to 30.0 %",
+        ),
+        ({"scratch-5%": 0.4, "pretrained-5%": 0.4}, True, "leaves mean average precision at 40.0 %"),
+        ({"scratch-5%": 0.4, "pretrained-5%": 0.41}, False, "too small for 24 test faces to settle"),
+        ({"scratch-5%": 0.4}, True, "from scratch reaches a mean average precision of 40.0 %"),
+        ({"pretrained-5%": 0.4}, True, "pre-trained network reaches a mean average precision of 40.0 %"),
+        ({"scratch-5%": None, "pretrained-5%": None}, True, "each attribute has only one answer"),
+        (
+            {"scratch-5%": None, "pretrained-5%": 0.4},
+            True,
+            "one of the two networks has no average precision",
+        ),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_results(
+    tmp_path: Path, precision: dict[str, float | None], good: bool, expected: str
+) -> None:
+    layout = write_shards(tmp_path / "shards", ("Hat",))
+    write_runs(tmp_path / "runs", ("Hat",), precision, good)
+    assert expected in _Words(make(layout, tmp_path / "runs")).headline
+
+
+def test_stored_configuration_wins_over_the_current_one(tmp_path: Path) -> None:
+    layout = write_shards(tmp_path / "shards", ())
+    write_pretraining(tmp_path / "runs")
+    write_runs(tmp_path / "runs", (), {})
+    used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"]).model_dump(mode="json")
+    checkpoint.save(tmp_path / "runs" / "pretrain" / "pretrained.pt", {"config": used})
+    words = _Words(make(layout, tmp_path / "runs"))
+    assert "Samples per second 38.4" in words.text  # 50 steps of 96 in 125 seconds
+    assert "batch_size: 7" not in words.text  # that section has no part in pre-training
+
+
+def test_attributes_without_a_score_are_named(tmp_path: Path) -> None:
+    layout = write_shards(tmp_path / "shards", ("Big_Hat", "Smile"))
+    write_runs(tmp_path / "runs", ("Big_Hat", "Smile"), {"scratch-5%": 0.4, "pretrained-5%": 0.5})
+    file = tmp_path / "runs" / "evaluate" / "attributes.json"
+    details = json.loads(file.read_text())
+    for run in details.values():
+        run["Big_Hat"] |= dict.fromkeys(("balanced_accuracy", "average_precision", "roc_auc"))
+    file.write_text(json.dumps(details))
+    assert "Without a score, as all test faces have the same answer: Big Hat." in make(
+        layout, tmp_path / "runs"
+    )
+
+
+def test_missing_results_are_named(tmp_path: Path) -> None:
+    layout = write_shards(tmp_path / "shards", ("Hat",))
+    with pytest.raises(UserError, match="--stage finetune"):
+        make(layout, tmp_path / "runs")
+    write_runs(tmp_path / "runs", ("Hat",), {"scratch-5%": 0.4})
+    (tmp_path / "runs" / "evaluate" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="--stage evaluate"):
+        make(layout, tmp_path / "runs")
+
+
+def test_a_gain_interval_knows_signal_from_noise() -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, (200, 5)).astype(np.int8)
+    noise, signal = random.random((200, 5)), labels + random.random((200, 5))
+    gain = gain_interval(labels, noise, signal)
+    none = gain_interval(labels, noise, random.random((200, 5)))
+    assert gain is not None and gain[0] > 0.2
+    assert none is not None and none[0] < 0 < none[1]
+    assert gain_interval(np.ones((4, 2), np.int8), noise[:4, :2], noise[:4, :2]) is None
+    assert gain_interval(np.empty((0, 2), np.int8), noise[:0, :2], noise[:0, :2]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.31, 0.38), (5.0, 5.0), (0.0, 0.0), (-3.0, 12.0), (84.0, 9000.0)]
+)
+def test_ticks_enclose_the_data(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low and ticks[-1] >= high
+    assert 2 <= len(ticks) <= 6
+
+
+def test_a_chart_of_one_point_lies_within_its_box() -> None:
+    chart = line_chart([Series("pretrained", [(42.0, 0.3)], marked=True)], "<one>", [(42.0, "42")], log=True)
+    assert "&lt;one&gt;" in chart
+    assert 'cx="220.0"' in chart  # in the middle of the plot, not at NaN
+    with pytest.raises(ValueError):
+        line_chart([], "none", [])
+
+
+def test_a_folder_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_commit(tmp_path) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit(Path(__file__).parent.parent) is None
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
+def test_a_browser_renders_the_page_without_errors(full: tuple[Layout, Path, str], tmp_path: Path) -> None:
+    page, shot = full[1] / "report.html", tmp_path / "shot.png"
+    assert CHROMIUM is not None
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0"),
+        *("--virtual-time-budget=3000", f"--screenshot={shot}", "--window-size=500,900", page.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "CONSOLE" not in done.stderr
+    picture = cv2.imread(str(shot))
+    assert picture is not None
+    assert picture.shape[:2] == (900, 500)
+    corner = picture[0, 0].astype(int)
+    assert (np.abs(picture.astype(int) - corner).sum(axis=2) > 60).mean() > 0.02  # text is there
+    assert picture[:, -8:].reshape(-1, 3).std(axis=0).max() < 12  # nothing runs out on the right
