@@ -3,7 +3,6 @@
 import hashlib
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ class Stage:
         self.optimizer = adam(self.model, settings.optimizer)
         self.opponent = adam(self.discriminator, settings.optimizer)
         self.average = ExponentialMovingAverage(self.model.parameters(), settings.average_decay)
+        self.seconds, self.waited = 0.0, 0.0
+        self.seen: dict[str, list[float]] = {}
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -45,6 +46,9 @@ class Stage:
             **{name: getattr(self, name).state_dict() for name in names},
             "draws": self.draws.get_state(),
             "torch": torch.get_rng_state(),
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "seen": self.seen,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -53,6 +57,7 @@ class Stage:
             getattr(self, name).load_state_dict(state[name])
         self.draws.set_state(state["draws"])
         torch.set_rng_state(state["torch"])
+        self.seconds, self.waited, self.seen = state["seconds"], state["waited"], state["seen"]
 
 
 def pretrain(config: Config, layout: Layout, output: Path) -> None:
@@ -77,13 +82,13 @@ def pretrain(config: Config, layout: Layout, output: Path) -> None:
     )
     loader = load(faces, batches, True, settings.loader_workers)
     bar = progress("pretrain", settings.steps * settings.batch_size, "samples", start * settings.batch_size)
-    began = saved = time.monotonic()
-    waited, seen = 0.0, defaultdict[str, list[float]](list)
+    before, began = stage.seconds, time.monotonic()
+    saved = began
     live = Live(str(output / "dvclive"), save_dvc_exp=False, dvcyaml=None, report=None, resume=start > 0)
     for step in range(start, settings.steps):
         asked = time.monotonic()
         batch = next(loader).to(stage.device)
-        waited += time.monotonic() - asked
+        stage.waited += time.monotonic() - asked
 
         labels = make_labels(batch, config, stage.draws)
         set_rate(stage.optimizer, settings.optimizer, step, settings.steps)
@@ -106,11 +111,12 @@ def pretrain(config: Config, layout: Layout, output: Path) -> None:
 
         if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
             measured = {f"{name}_loss": term.item() for name, term in terms.items()}
+            live.step = step + 1
             for name, value in {"loss": total.item(), **measured, **accuracies(outputs, labels)}.items():
                 live.log_metric(f"pretrain/{name}", value)
-                seen[name].append(value)
-            live.step = step + 1
-        waiting = waited / (time.monotonic() - began)
+                stage.seen.setdefault(name, []).append(value)
+        stage.seconds = before + time.monotonic() - began
+        waiting = stage.waited / stage.seconds
         bar.update(settings.batch_size, f"loss {total.item():.3f}, {waiting:.0%} waiting for data")
         if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
             saved = time.monotonic()
@@ -121,9 +127,9 @@ def pretrain(config: Config, layout: Layout, output: Path) -> None:
     metrics = {
         "samples": len(faces),
         "steps": settings.steps,
-        "seconds": round(time.monotonic() - began, 1),
-        "waiting": round(waited / (time.monotonic() - began), 4),
-        **{name: round(float(np.mean(values[-5:])), 4) for name, values in seen.items()},
+        "seconds": round(stage.seconds, 1),
+        "waiting": round(stage.waited / stage.seconds, 4),
+        **{name: round(float(np.mean(values[-5:])), 4) for name, values in stage.seen.items()},
     }
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     last.unlink(missing_ok=True)
