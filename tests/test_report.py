@@ -22,11 +22,11 @@ from contract.layout import Layout
 from contract.parts import count_parts
 from contract.shards import ShardWriter, encode_face, encode_facts, encode_mask, encode_parts
 from training import checkpoint
-from training.charts import Series, line_chart, nice_ticks
 from training.evaluate import MAJORITY
 from training.metrics import SCORES
 from training.pretrain import manifest_hash
-from training.report import gain_interval, git_commit, report
+from training.report.charts import Series, line_chart, nice_ticks
+from training.report.collect import gain_interval, git_commit, report
 
 CONFIG = load()
 HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"

@@ -1,4 +1,4 @@
-"""The result page: reads what the stages wrote and hands it to `training.report_page`."""
+"""The result page: reads what the stages wrote and hands it to `training.report.page`."""
 
 import csv
 import json
@@ -34,7 +34,8 @@ from contract.shards import (
 from training import checkpoint
 from training.evaluate import MAJORITY
 from training.pretrain import manifest_hash
-from training.report_page import Face, Mistake, Presence, Pretraining, Results, Run, Split, page
+from training.report.page import page
+from training.report.results import Face, Mistake, Presence, Pretraining, Results, Run, Split
 
 FACES: Final = 12
 """Faces shown with their masks."""
