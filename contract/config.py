@@ -118,6 +118,18 @@ class Cluster(_Section):
     in_flight: Positive
 
 
+class Stream(_Section):
+    """Where remote shards are kept while they are read.
+
+    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
+    folder). cache_gigabytes: how much of it may be filled; make it larger than
+    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
+    """
+
+    cache: str | None
+    cache_gigabytes: Annotated[float, Field(gt=0)]
+
+
 class Network(_Section):
     """The network.
 
@@ -253,6 +265,7 @@ class Config(_Section):
     parse: Parse
     weights: Weights
     cluster: Cluster
+    stream: Stream
     network: Network
     pretrain: Pretrain
     finetune: Finetune

@@ -8,7 +8,6 @@ columns (0, 1, null) named as in the data set.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from contract.errors import UserError
 from contract.files import replacing
 from contract.shards import MEMBERS
+from contract.storage import Address
 
 SOURCE_FIELDS: Final = pa.schema(
     [
@@ -71,7 +71,7 @@ class Manifest:
 
 
 def write(
-    path: Path,
+    path: Address,
     fields: pa.Schema,
     rows: Iterable[Mapping[str, Any]],
     attributes: tuple[str, ...] = (),
@@ -95,7 +95,7 @@ def write(
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read(path: Path, columns: list[str] | None = None) -> Manifest:
+def read(path: Address, columns: list[str] | None = None) -> Manifest:
     """Read a manifest.
 
     Args:
@@ -108,7 +108,8 @@ def read(path: Path, columns: list[str] | None = None) -> Manifest:
     if not path.is_file():
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
     try:
-        table = pq.read_table(path, columns=columns)
+        with path.open("rb") as stream:
+            table = pq.read_table(stream, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {

@@ -30,10 +30,11 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
     )
     parser.add_argument(
         "--output",
-        type=Path,
-        default=DEFAULT_SHARDS,
+        type=str,
+        default=str(DEFAULT_SHARDS),
         metavar="DIR",
-        help="where shards go, and their manifests into its manifests/ (default: shards/ and manifests/)",
+        help="folder or address (s3://bucket/celeba) for shards, with their manifests in its manifests/ "
+        "(default: shards/ and manifests/)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N inputs")
     parser.add_argument(

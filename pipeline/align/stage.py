@@ -16,6 +16,7 @@ from contract.config import Config
 from contract.layout import Layout
 from contract.progress import progress
 from contract.shards import ShardWriter, encode_face, encode_facts
+from contract.storage import Address
 from pipeline.align.detector import choose_face, detect_faces, load_detector
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
 from pipeline.cluster import advance, connect, map_bounded
@@ -31,7 +32,7 @@ FORMAT_VERSION = 1
 class AlignTask:
     """One shard of work: rows of ``source.parquet`` and all that their result depends on."""
 
-    tar: Path
+    tar: Address
     root: Path
     rows: list[dict[str, Any]]
     attributes: tuple[str, ...]

@@ -15,6 +15,7 @@ from contract.config import Config
 from contract.errors import UserError
 from contract.layout import SPLITS, Layout, shard_name
 from contract.progress import progress
+from contract.storage import Address
 from pipeline.ingest.listing import Source, read_listing
 
 HASH_THREADS = 8
@@ -27,7 +28,7 @@ class _Content:
     refused: tuple[str, str] | None
 
 
-def ingest(config: Config, layout: Layout) -> Path:
+def ingest(config: Config, layout: Layout) -> Address:
     """List, hash and plan; write ``source.parquet`` and return its path.
 
     Every source gets a row. A usable one gets a key (the first 16 hex digits of its

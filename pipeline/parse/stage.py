@@ -26,6 +26,7 @@ from contract.shards import (
     encode_parts,
     read_shard,
 )
+from contract.storage import Address
 from pipeline.cluster import advance, connect, map_bounded
 from pipeline.parse.parser import load_parser, parse_faces
 from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
@@ -39,8 +40,8 @@ FORMAT_VERSION = 1
 class ParseTask:
     """One shard of work: an aligned tar and all that the finished one depends on."""
 
-    aligned: Path
-    tar: Path
+    aligned: Address
+    tar: Address
     config: Config
     weights: Path
     faces: int
@@ -141,7 +142,7 @@ def parse_shard(task: ParseTask) -> None:
     write_record(task.tar, ShardRecord(task.fingerprint, samples, []))
 
 
-def _batches(aligned: Path, size: int) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
+def _batches(aligned: Address, size: int) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
     batch: list[tuple[str, dict[str, bytes]]] = []
     for sample in read_shard(aligned):
         batch.append(sample)
