@@ -165,7 +165,7 @@ class Batch:
     """One batch as the loader hands it over.
 
     Attributes:
-        images: uint8 (B, 3, S, S), RGB.
+        images: uint8 (B, 3, S, S), RGB, channels-last in memory as it was decoded.
         masks: uint8 (B, S, S), classes 0..18; empty (0,) if they were not asked for.
         indices: int64 (B,), positions in `Faces`.
     """
@@ -187,9 +187,8 @@ class _Reader:
 
     def batch(self, indices: list[int]) -> Batch:
         images, masks = zip(*(self._sample(index) for index in indices), strict=True)
-        pixels = np.stack(images).transpose(0, 3, 1, 2)
         return Batch(
-            torch.from_numpy(np.ascontiguousarray(pixels)),
+            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             torch.from_numpy(np.stack(masks)) if self._masks else torch.empty(0, dtype=torch.uint8),
             torch.tensor(indices),
         )
