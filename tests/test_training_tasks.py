@@ -25,7 +25,7 @@ from training.tasks.segmentation import SegmentationHead, segmentation_loss, ups
 @pytest.fixture
 def config() -> Config:
     return load(
-        settings=["network.width=8", "network.input_size=32", "pretrain.tile_jitter=0", "pretrain.flip=0.0"]
+        settings=["network.width=8", "network.input_size=32", "pretrain.tile_jitter=2", "pretrain.flip=0.0"]
     )
 
 
@@ -127,8 +127,8 @@ def test_turned_tiles_equal_a_slow_reference(config: Config, tiles: int) -> None
             if place == tile[sample]:
                 values = np.rot90(values, int(angle[sample]), (1, 2))
             got = made.tiles[sample, 3 * place : 3 * place + 3].numpy()
-            rounded_to_whole_levels = 0.6 / deviation
-            assert (np.abs(got - values) < rounded_to_whole_levels).all()
+            two_roundings_to_whole_levels = 1.1 / deviation
+            assert (np.abs(got - values) < two_roundings_to_whole_levels).all()
 
 
 def test_a_tile_of_background_is_turned_only_when_there_is_no_other() -> None:
