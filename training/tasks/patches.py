@@ -31,7 +31,7 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     if images.dtype != torch.uint8 or images.device.type != "cpu":
         images = images.float()
     resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized.contiguous().float()
+    return resized.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:
