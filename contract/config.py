@@ -68,7 +68,8 @@ class Align(_Section):
     ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
     size: side of the stored face. detect_side: the detector sees pictures with the
     longer side at most this long. threshold: detector score. min_visible: share of
-    the face's box that must lie inside the picture. faces: which of several faces.
+    the face's box that must lie inside the picture. faces: which of several faces; ``all``
+    makes a sample of each, the largest first.
     """
 
     mode: Literal["auto", "detect", "none"]
@@ -78,7 +79,7 @@ class Align(_Section):
     threshold: Fraction
     detect_side: Annotated[int, Field(ge=64)]
     min_visible: Fraction
-    faces: Literal["largest", "centre"]
+    faces: Literal["largest", "centre", "all"]
 
 
 class Parse(_Section):
@@ -110,12 +111,23 @@ class Weights(_Section):
 class Cluster(_Section):
     """The Dask cluster: an address to join, or so many local processes (0: one per core).
 
-    in_flight: tasks per worker that are submitted at a time.
+    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
     """
 
     scheduler: str | None
     workers: Annotated[int, Field(ge=0)]
     in_flight: Positive
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None
+
+
+class Quarantine(_Section):
+    """How much may be refused.
+
+    max_fraction: share of all sources; a run stops as soon as more are refused.
+    """
+
+    max_fraction: Fraction
 
 
 class Stream(_Section):
@@ -265,6 +277,7 @@ class Config(_Section):
     parse: Parse
     weights: Weights
     cluster: Cluster
+    quarantine: Quarantine
     stream: Stream
     network: Network
     pretrain: Pretrain

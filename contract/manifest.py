@@ -2,8 +2,9 @@
 
 ``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
 ``quarantine.parquet`` a row (source, reason, detail) per input that did not
-become one; sources = samples + quarantined. Attributes are nullable int8
-columns (0, 1, null) named as in the data set.
+become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
+is worth knowing of an input that was kept, sorted, with spaces between, or null.
+Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ SOURCE_FIELDS: Final = pa.schema(
         ("bytes", pa.int64()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        ("notices", pa.string()),
     ]
 )
 
@@ -38,6 +40,7 @@ SAMPLE_FIELDS: Final = pa.schema(
         ("shard", pa.string()),
         ("split", pa.string()),
         ("status", pa.string()),
+        ("notices", pa.string()),
         ("source", pa.string()),
         ("identity", pa.string()),
         ("box_score", pa.float32()),

@@ -58,3 +58,32 @@ def remove_unplanned(folder: Address, planned: set[Address]) -> None:
         if tar not in planned:
             record_path(tar).unlink(missing_ok=True)
             tar.unlink()
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What the last run of a stage that had shards to make took; for people, nothing depends on it.
+
+    Attributes:
+        seconds: wall clock, start of the cluster included.
+        workers: at its start.
+        made: shards.
+        kept: shards that were up to date.
+        images: rows of the shards that were made.
+    """
+
+    seconds: float
+    workers: int
+    made: int
+    kept: int
+    images: int
+
+
+def write_stage_run(manifests: Address, stage: str, run: StageRun) -> None:
+    """Put the run into ``stages.json`` beside the manifests, a mapping from stage to `StageRun`."""
+    place = manifests / "stages.json"
+    try:
+        runs = dict(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        runs = {}
+    write_text(place, json.dumps(runs | {stage: asdict(run)}, indent=2, sort_keys=True) + "\n")
