@@ -16,12 +16,13 @@ from contract.config import Config
 from contract.layout import Layout
 from contract.progress import progress
 from contract.shards import ShardWriter, encode_face, encode_facts
-from contract.storage import Address
+from contract.storage import Address, address
 from pipeline.align.detector import choose_face, detect_faces, load_detector
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
 from pipeline.cluster import advance, connect, map_bounded
 from pipeline.images import Refused, decode_photo
 from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
+from pipeline.source import read_source
 from pipeline.weights import KNOWN, find
 
 FORMAT_VERSION = 1
@@ -33,7 +34,7 @@ class AlignTask:
     """One shard of work: rows of ``source.parquet`` and all that their result depends on."""
 
     tar: Address
-    root: Path
+    root: Address
     rows: list[dict[str, Any]]
     attributes: tuple[str, ...]
     config: Config
@@ -84,7 +85,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
     return [
         AlignTask(
             tar=layout.aligned / name,
-            root=Path(source.facts["root"]),
+            root=address(source.facts["root"]),
             rows=shuffled(rows, config.ingest.seed),
             attributes=source.attributes,
             config=config,
@@ -133,7 +134,7 @@ def align_source(row: dict[str, Any], task: AlignTask) -> tuple[np.ndarray, dict
     """
     align_config = task.config.align
     try:
-        data = (task.root / row["source"]).read_bytes()
+        data = read_source(task.root, row["source"])
     except OSError as error:
         raise Refused("unreadable", error.strerror or str(error)) from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
