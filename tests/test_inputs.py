@@ -23,7 +23,7 @@ from contract import manifest
 from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
-from contract.shards import decode_face
+from contract.shards import check_key, decode_face
 from pipeline.align.detector import Face, choose_face, detect_faces, load_detector
 from pipeline.align.stage import align
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
@@ -245,6 +245,17 @@ def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp
         sizes[row["shard"]] = sizes.get(row["shard"], 0) + 1
     assert max(sizes.values()) == 7
     assert len(planned(root, tmp_path / "c", "ingest.limit=10")) == 10
+
+
+@given(st.text(max_size=140) | st.text("./\\\0 -_aZ09", max_size=12))
+@settings(deadline=None, max_examples=200)
+def test_a_key_is_refused_or_stays_where_it_is_put(key: str) -> None:
+    try:
+        check_key(key)
+    except ValueError:
+        return
+    assert Path("folder", f"{key}.jpg").parts == ("folder", f"{key}.jpg")
+    assert f"{key}.mask.png".split(".", 1) == [key, "mask.png"]
 
 
 labels = st.lists(

@@ -27,19 +27,20 @@ def recognised(place: Address) -> bool:
     if not place.is_dir():
         return False
     files = list_files(place)
-    fitting = sum(_labels(file.path) is not None for file in files)
+    fitting = sum(labels_of(file.path) is not None for file in files)
     return fitting > 0 and 2 * fitting >= len(files)
 
 
 def read(place: Address) -> Listing:
     """List all files below `place` with the labels that their names spell."""
     sources = [
-        Source(file.path, attributes=_labels(file.path), refused=file.refused) for file in list_files(place)
+        Source(file.path, attributes=labels_of(file.path), refused=file.refused) for file in list_files(place)
     ]
     return Listing(sources, ATTRIBUTES, aligned=False)
 
 
-def _labels(path: str) -> tuple[int, ...] | None:
+def labels_of(path: str) -> tuple[int, ...] | None:
+    """What a file's name says, 0 or 1 per name in `ATTRIBUTES`; None if it does not read so."""
     found = NAME.match(path.rpartition("/")[2])
     if not found or int(found[1]) > AGES[-1][1]:
         return None

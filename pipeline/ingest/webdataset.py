@@ -1,8 +1,10 @@
 """Adapter for WebDataset tars: the images in them become sources ``shard.tar::member``.
 
-The input is one uncompressed ``.tar``, or a folder with tars directly in it. Every member that
-ends in .jpg, .jpeg, .png or .webp after the first dot of its name is a source. Labels are read
-from two other members with the same key, and nothing else is decoded, least of all by pickle:
+The input is one uncompressed ``.tar``, or a folder with tars directly in it. Members with the same
+name up to the first dot are one sample. Its images are the members whose whole rest is jpg, jpeg,
+png or webp; in a sample without such, those that end so (``IMG.2020.jpg``, but not the
+``KEY.mask.png`` beside a ``KEY.jpg``). Labels are read from two other members of the sample, and
+nothing else is decoded, least of all by pickle:
 
 - ``KEY.json``: an object with optional ``attributes`` ({name: label}, as this project's own shards
   have them; notation as in a table), ``identity`` and ``split``;
@@ -38,6 +40,7 @@ class _Sample:
     split: str | None
     identity: str | None = None
     images: list[tuple[str, Refusal | None]] = field(default_factory=list)
+    dotted: list[tuple[str, Refusal | None]] = field(default_factory=list)
     labels: dict[str, Spelled] = field(default_factory=dict)
     number: int | None = None
 
@@ -81,7 +84,7 @@ def read(place: Address) -> Listing:
         for sample in samples
     ]
     for sample, attributes in zip(samples, settle(spelt), strict=True):
-        for path, refused in sample.images:
+        for path, refused in sample.images or sample.dotted:
             sources.append(Source(path, sample.split, sample.identity, attributes, refused))
     return Listing(sorted(sources, key=lambda source: source.path), names, aligned=False)
 
@@ -94,12 +97,14 @@ def _read_tar(tar: str, stream: IO[bytes], samples: dict[str, _Sample]) -> None:
             folder, slash, name = entry.name.rpartition("/")
             stem, _, extension = name.partition(".")
             kind = extension.lower()
-            if kind not in (*IMAGES, "json", "cls"):
+            image = kind.rpartition(".")[2] in IMAGES
+            if not image and kind not in ("json", "cls"):
                 continue
             sample = samples.setdefault(folder + slash + stem, _Sample(own[1] if own else None))
-            if kind in IMAGES:
+            if image:
                 shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-                sample.images.append((f"{tar}{MEMBER}{shown}", _refused(entry)))
+                images = sample.images if kind in IMAGES else sample.dotted
+                images.append((f"{tar}{MEMBER}{shown}", _refused(entry)))
             elif entry.isfile() and (content := archive.extractfile(entry)):
                 where = f"{tar}{MEMBER}{entry.name}"
                 (_read_class if kind == "cls" else _read_facts)(content.read(LARGEST_LABEL), where, sample)
