@@ -20,6 +20,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["float32", "bfloat16"]
+InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
 
 
 class _Section(BaseModel):
@@ -29,7 +30,8 @@ class _Section(BaseModel):
 class Data(_Section):
     """Which photos.
 
-    input: folder of photos. name: names the data set's folder in ``shards/``.
+    input: folder of photos, table of paths or tar, or its fsspec address.
+    name: names the data set's folder in ``shards/``.
     """
 
     input: Annotated[str, Field(min_length=1)]
@@ -46,12 +48,14 @@ class Sample(_Section):
 class Ingest(_Section):
     """How inputs are read and planned into shards.
 
+    format: the layout of the input (``auto`` recognises it).
     limit: only the first so many sources. shard_size: samples per shard.
     min_side: shorter side in pixels below which a picture is refused.
     max_pixels: declared size above which a file is refused before it is decoded.
     val_fraction, test_fraction: used where the data set has no split of its own.
     """
 
+    format: InputFormat
     limit: Positive | None
     seed: int
     shard_size: Positive

@@ -89,11 +89,20 @@ def write(
         attributes: names of the attribute columns to add.
         facts: string facts about the whole manifest.
     """
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=with_attributes(fields, attributes))
+    write_table(path, table, attributes, facts)
+
+
+def with_attributes(fields: pa.Schema, attributes: tuple[str, ...]) -> pa.Schema:
+    """One of the three schemas of this module with a column per attribute."""
+    return pa.schema([*fields, *(pa.field(name, pa.int8()) for name in attributes)])
+
+
+def write_table(
+    path: Address, table: pa.Table, attributes: tuple[str, ...], facts: Mapping[str, str] | None = None
+) -> None:
+    """Write a manifest that is a table already, with the columns that `with_attributes` names."""
     metadata = {**(facts or {}), "attributes": "\n".join(attributes)}
-    schema = fields
-    for name in attributes:
-        schema = schema.append(pa.field(name, pa.int8()))
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 

@@ -2,11 +2,12 @@
 
 import argparse
 import json
-from pathlib import Path
+from typing import get_args
 
 from contract import command
-from contract.config import Config
+from contract.config import Config, InputFormat
 from contract.layout import DEFAULT_SHARDS, Layout, dataset_name
+from contract.storage import address
 
 
 def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
@@ -26,7 +27,13 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
     )
     parser = command.parser(description, examples)
     parser.add_argument(
-        "--input", metavar="DIR", help="start from this folder of images; without it, from the manifest"
+        "--input",
+        metavar="DIR",
+        help="start from this folder of images, table of paths (.csv, .parquet), tar, or fsspec address "
+        "(s3://bucket/celeba) of one; without it, from the manifest",
+    )
+    parser.add_argument(
+        "--format", choices=get_args(InputFormat), help="the input's layout (default: recognise it)"
     )
     parser.add_argument(
         "--output",
@@ -53,11 +60,17 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
 def _settings(options: argparse.Namespace) -> list[str]:
     flags = {
         "data.input": options.input,
+        "ingest.format": options.format,
         "ingest.limit": options.limit,
         "align.mode": options.align,
         "cluster.scheduler": options.scheduler,
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     if options.input is not None:
-        settings.append(f"data.name={json.dumps(dataset_name(Path(options.input)))}")
+        settings.append(f"data.name={json.dumps(_name(options.input))}")
     return settings
+
+
+def _name(text: str) -> str:
+    place = address(text)
+    return dataset_name(place.with_suffix("") if place.is_file() else place)

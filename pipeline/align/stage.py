@@ -16,12 +16,13 @@ from contract import manifest
 from contract.config import Config
 from contract.layout import Layout
 from contract.shards import ShardWriter, encode_face, encode_facts
-from contract.storage import Address
+from contract.storage import Address, address
 from pipeline.align.detector import Face, choose_faces, detect_faces, load_detector
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
 from pipeline.images import Refused, decode_photo
 from pipeline.quarantine import Refusals, worker_died
 from pipeline.record import ShardRecord, fingerprint, read_record, write_record
+from pipeline.source import read_source
 from pipeline.weights import KNOWN, find
 from pipeline.work import Advance, ShardTask, Stage, finish_shards, no_model
 
@@ -100,7 +101,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
             tar=(layout.aligned / name).absolute(),
             fingerprint=fingerprint(facts, rows),
             size=len(rows),
-            root=Path(source.facts["root"]).absolute(),
+            root=address(source.facts["root"]).absolute(),
             rows=shuffled(rows, config.ingest.seed),
             attributes=source.attributes,
             config=config,
@@ -158,7 +159,7 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
     """
     align_config = task.config.align
     try:
-        data = (task.root / row["source"]).read_bytes()
+        data = read_source(task.root, row["source"])
     except OSError as error:
         raise Refused("unreadable", error.strerror or str(error)) from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
