@@ -42,7 +42,7 @@ SAMPLE_FIELDS: Final = pa.schema(
         ("identity", pa.string()),
         ("box_score", pa.float32()),
         ("confidence", pa.float32()),
-        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size")),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size", "crc32")),
     ]
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -31,8 +32,8 @@ from pipeline.parse.parser import load_parser, parse_faces
 from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
 from pipeline.weights import KNOWN, find
 
-FORMAT_VERSION = 1
-"""Raise it when the finished bytes change for the same faces, so that old tars count as stale."""
+FORMAT_VERSION = 2
+"""Raise it when the finished bytes or the record change for the same faces: old tars are stale then."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,13 @@ def parse_shard(task: ParseTask) -> None:
                     "parser_size": parse_config.size,
                     "confidence": [round(float(value), 4) for value in confidence],
                 }
-                extents = writer.add(
-                    key,
-                    {
-                        "jpg": members["jpg"],
-                        "mask.png": encode_mask(mask),
-                        "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
-                        "json": encode_facts(facts),
-                    },
-                )
+                finished = {
+                    "jpg": members["jpg"],
+                    "mask.png": encode_mask(mask),
+                    "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
+                    "json": encode_facts(facts),
+                }
+                extents = writer.add(key, finished)
                 seen = confidence[confidence > 0]
                 samples.append(
                     {
@@ -135,6 +134,7 @@ def parse_shard(task: ParseTask) -> None:
                         "confidence": round(float(seen.mean()), 4),
                         **{f"{name}.offset": extent.offset for name, extent in extents.items()},
                         **{f"{name}.size": extent.size for name, extent in extents.items()},
+                        **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
                     }
                 )
             advance(len(batch))

@@ -1,0 +1,64 @@
+"""Verify a whole set: the manifests here, the tars side by side on the cluster."""
+
+from collections import Counter
+
+from contract.config import Config
+from contract.layout import Layout
+from contract.progress import progress
+from pipeline.cluster import advance, connect, map_bounded
+from pipeline.verify.findings import Findings
+from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_by_shard
+from pipeline.verify.shard import TarReport, VerifyTask, verify_tar
+
+
+def verify(config: Config, layout: Layout) -> Findings:
+    """Everything that is wrong with a finished set.
+
+    Memory holds the manifests, and per worker the rows of one shard and one sample.
+
+    Args:
+        config: which cluster to use.
+        layout: where the set lies.
+
+    Raises:
+        UserError: the cluster cannot be reached. Damage is no error but a finding.
+    """
+    findings = Findings()
+    manifests = read_manifests(layout, findings)
+    if manifests is None:
+        return findings
+    check_manifests(manifests, findings)
+    check_tars(manifests, layout, findings)
+    tasks = [
+        VerifyTask(layout.shards / name, name, rows, manifests.attributes)
+        for name, rows in samples_by_shard(manifests)
+        if (layout.shards / name).is_file()
+    ]
+    reports: dict[str, TarReport] = {}
+    if tasks:
+        bar = progress("verify", sum(task.rows.num_rows for task in tasks), "samples")
+        with connect(config.cluster, len(tasks)) as client:
+            for name, report in map_bounded(client, _verify_shard, tasks, config.cluster.in_flight, bar):
+                reports[name] = report
+        bar.close()
+    for name in sorted(reports):
+        findings.merge(reports[name].findings)
+    _check_sizes(reports, findings)
+    return findings
+
+
+def _verify_shard(task: VerifyTask) -> tuple[str, TarReport]:
+    report = verify_tar(task)
+    advance(task.rows.num_rows)
+    return task.name, report
+
+
+def _check_sizes(reports: dict[str, TarReport], findings: Findings) -> None:
+    """All faces of a set have the size that most have."""
+    sizes: Counter[int] = Counter()
+    for name in sorted(reports):
+        sizes.update(reports[name].sizes)
+    for side, count in sizes.most_common()[1:]:
+        first = next(reports[name].first[side] for name in sorted(reports) if side in reports[name].first)
+        usual = sizes.most_common(1)[0][0]
+        findings.add("faces", f"{first}.jpg: {side} pixels a side, most have {usual}", count)
