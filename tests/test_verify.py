@@ -35,7 +35,7 @@ from contract.shards import (
     read_shard,
 )
 from pipeline.verify.findings import Findings
-from pipeline.verify.manifests import read_manifests, samples_by_shard
+from pipeline.verify.manifests import read_manifests, samples_with_sha256
 from pipeline.verify.shard import VerifyTask, verify_tar
 from pipeline.verify.stage import verify
 
@@ -237,7 +237,7 @@ def verify_first(layout: Layout) -> Findings:
     findings = Findings()
     manifests = read_manifests(layout, findings)
     assert manifests is not None
-    name, rows = next(iter(samples_by_shard(manifests)))
+    name, rows = next(manifest.rows_by_shard(samples_with_sha256(manifests)))
     return verify_tar(VerifyTask(layout.shards / name, name, rows, manifests.attributes)).findings
 
 

@@ -28,9 +28,8 @@ from contract.shards import (
     read_shard,
 )
 from pipeline.cluster import advance, connect, map_bounded
-from pipeline.parse.parser import load_parser, parse_faces
+from pipeline.parse.parser import ParserFile, find_parser, load_parser
 from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
-from pipeline.weights import KNOWN, find
 
 FORMAT_VERSION = 2
 """Raise it when the finished bytes or the record change for the same faces: old tars are stale then."""
@@ -43,7 +42,7 @@ class ParseTask:
     aligned: Path
     tar: Path
     config: Config
-    weights: Path
+    parser: ParserFile
     faces: int
     fingerprint: str
 
@@ -78,19 +77,27 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
     Raises:
         UserError: a shard has not been aligned.
     """
-    weights = find(config.parse.parser, config.weights)
-    facts = [FORMAT_VERSION, config.parse.model_dump(mode="json"), KNOWN[config.parse.parser].sha256]
+    parser = find_parser(config)
+    facts = [
+        FORMAT_VERSION,
+        config.parse.model_dump(mode="json"),
+        parser.sha256,
+        parser.class_map.model_dump(mode="json"),
+    ]
     tasks = []
     for name in sorted({name for name in source.table["shard"].to_pylist() if name}):
         aligned = read_record(layout.aligned / name)
         if aligned is None:
-            raise UserError(f"{layout.aligned / name} is missing; run `python -m pipeline.align` first")
+            raise UserError(
+                f"{layout.aligned / name} is missing; run `python -m pipeline.align` first, "
+                "or name the set that has the aligned faces with --from"
+            )
         tasks.append(
             ParseTask(
                 aligned=layout.aligned / name,
                 tar=layout.shards / name,
                 config=config,
-                weights=weights,
+                parser=parser,
                 faces=len(aligned.samples),
                 fingerprint=fingerprint(facts, aligned.fingerprint),
             )
@@ -105,18 +112,18 @@ def _finished(task: ParseTask) -> bool:
 
 def parse_shard(task: ParseTask) -> None:
     """Make one finished tar and its record."""
-    network = load_parser(task.weights)
+    parse_faces = load_parser(task.parser)
     parse_config = task.config.parse
     samples: list[dict[str, Any]] = []
     with ShardWriter(task.tar) as writer:
         for batch in _batches(task.aligned, parse_config.batch_size):
             faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
-            masks, confidences = parse_faces(network, faces, parse_config)
+            masks, confidences = parse_faces(faces)
             for (key, members), mask, confidence in zip(batch, masks, confidences, strict=True):
                 facts = decode_facts(members["json"]) | {
                     "parser": parse_config.parser,
-                    "parser_sha256": KNOWN[parse_config.parser].sha256,
-                    "parser_size": parse_config.size,
+                    "parser_sha256": task.parser.sha256,
+                    "parser_size": task.parser.size,
                     "confidence": [round(float(value), 4) for value in confidence],
                 }
                 finished = {

@@ -3,7 +3,6 @@
 Everything is computed on Arrow columns, so that millions of rows need no Python objects.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -127,19 +126,9 @@ def check_tars(manifests: Manifests, layout: Layout, findings: Findings) -> None
     findings.add_all("extra-tars", [f"{name}: in no manifest" for name in extra], len(extra))
 
 
-def samples_by_shard(manifests: Manifests) -> Iterator[tuple[str, pa.Table]]:
-    """(shard, its rows of the samples, with ``sha256`` of their sources added), in the order of names.
-
-    Tables are copies of their rows alone, for a slice of an Arrow table is sent to another process whole.
-    """
-    samples = manifests.samples.append_column("sha256", source_rows(manifests)["sha256"])
-    order = pc.sort_indices(samples, sort_keys=[("shard", "ascending"), ("jpg.offset", "ascending")])
-    runs = pc.run_end_encode(samples["shard"].take(order).combine_chunks())
-    start = 0
-    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        if name is not None:
-            yield name, samples.take(order.slice(start, end - start))
-        start = end
+def samples_with_sha256(manifests: Manifests) -> pa.Table:
+    """The samples, and ``sha256`` of the source of each."""
+    return manifests.samples.append_column("sha256", source_rows(manifests)["sha256"])
 
 
 def _differs(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -104,7 +104,7 @@ def _walk(stream: BinaryIO, length: int, task: VerifyTask, findings: Findings) -
 
 
 def _ends(stream: BinaryIO, end: int, length: int) -> bool:
-    """Whether from byte `end` on there is what closes a tar: two or more blocks of zeros, to a whole record."""
+    """Whether from byte `end` on there is what closes a tar: two or more blocks of zeros, a whole record."""
     if length < end + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE:
         return False
     stream.seek(end)

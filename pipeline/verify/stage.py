@@ -4,10 +4,11 @@ from collections import Counter
 
 from contract.config import Config
 from contract.layout import Layout
+from contract.manifest import rows_by_shard
 from contract.progress import progress
 from pipeline.cluster import advance, connect, map_bounded
 from pipeline.verify.findings import Findings
-from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_by_shard
+from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
 from pipeline.verify.shard import TarReport, VerifyTask, verify_tar
 
 
@@ -31,7 +32,7 @@ def verify(config: Config, layout: Layout) -> Findings:
     check_tars(manifests, layout, findings)
     tasks = [
         VerifyTask(layout.shards / name, name, rows, manifests.attributes)
-        for name, rows in samples_by_shard(manifests)
+        for name, rows in rows_by_shard(samples_with_sha256(manifests))
         if (layout.shards / name).is_file()
     ]
     reports: dict[str, TarReport] = {}
