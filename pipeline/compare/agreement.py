@@ -25,6 +25,7 @@ class Agreement:
         other_faces: samples whose JPEG differs between the sets, so that their masks show other crops.
         pixels: int64 (19, 19), pixels by class in the first and in the second set.
         same_parts: patches whose dominant parts are the same classes.
+        shared_parts, either_parts: dominant parts of both sets, and of one or both, over all patches.
     """
 
     top: int
@@ -35,6 +36,8 @@ class Agreement:
     other_faces: int = 0
     pixels: NDArray[np.int64] = field(default_factory=_no_pixels)
     same_parts: int = 0
+    shared_parts: int = 0
+    either_parts: int = 0
 
     def merge(self, other: "Agreement") -> None:
         """Add the counts of other samples."""
@@ -42,6 +45,8 @@ class Agreement:
         self.other_faces += other.other_faces
         self.pixels += other.pixels
         self.same_parts += other.same_parts
+        self.shared_parts += other.shared_parts
+        self.either_parts += other.either_parts
 
     def figures(self) -> dict[str, Any]:
         """The figures as JSON-able values; null where a class has no pixel in either set."""
@@ -67,6 +72,7 @@ class Agreement:
             "top_parts": self.top,
             "patches": self.patches,
             "same_top_parts": self.same_parts / (self.samples * self.patches**2) if self.samples else None,
+            "shared_top_parts": self.shared_parts / self.either_parts if self.either_parts else None,
             "classes": classes,
         }
 
@@ -87,7 +93,8 @@ class Agreement:
             lines += [
                 f"pixels of the same class: {figures['pixel_agreement']:.2%}",
                 f"mean F1 of the parts (without background): {figures['mean_f1_of_parts']:.3f}",
-                f"{where} with the same top {self.top} parts: {figures['same_top_parts']:.2%}",
+                f"{where} with exactly the same top {self.top} parts: {figures['same_top_parts']:.2%}",
+                f"top {self.top} parts of either set that both have: {figures['shared_top_parts']:.2%}",
             ]
         if self.other_faces:
             lines.append(

@@ -103,6 +103,8 @@ def compare_shard(task: CompareTask) -> Agreement:
         pair = masks[0].astype(np.int64) * NUM_CLASSES + masks[1]
         part.pixels += np.bincount(pair.ravel(), minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
         part.same_parts += int((tops[0] == tops[1]).all(axis=-1).sum())
+        part.shared_parts += int((tops[0] & tops[1]).sum())
+        part.either_parts += int((tops[0] | tops[1]).sum())
         part.other_faces += row.get("jpg.crc32") != row.get(f"jpg.crc32{OTHER}")
         part.samples += 1
     advance(part.samples)
