@@ -38,9 +38,9 @@ def read_manifests(layout: Layout, findings: Findings) -> Manifests | None:
     ):
         try:
             found = manifest.read(path)
-            tables[path.name] = manifest.Manifest(
-                _with_columns(found.table, fields, findings), found.attributes, found.facts
-            )
+            wanted = list(fields) + [pa.field(name, pa.int8()) for name in found.attributes]
+            table = _with_columns(found.table, wanted, findings)
+            tables[path.name] = manifest.Manifest(table, found.attributes, found.facts)
         except (UserError, pa.ArrowException, LookupError, ValueError) as error:
             findings.add("manifests", f"{path.name}: {error}")
     if len(tables) < 3:
@@ -49,14 +49,13 @@ def read_manifests(layout: Layout, findings: Findings) -> Manifests | None:
     if source.attributes != samples.attributes or source.facts.get("dataset") is None:
         findings.add("manifests", "the manifests are of different data sets, or do not name theirs")
         return None
-    if missing := [name for name in source.attributes if name not in samples.table.column_names]:
-        findings.add("manifests", f"{layout.samples.name} has no column {missing[0]}")
-        return None
     quarantine = tables[layout.quarantine.name].table
     return Manifests(source.table, samples.table, quarantine, source.attributes, source.facts["dataset"])
 
 
-def _with_columns(table: pa.Table, fields: pa.Schema, findings: Findings) -> pa.Table:
+def _with_columns(table: pa.Table, fields: list[pa.Field], findings: Findings) -> pa.Table:
+    """The table with its columns in the promised types; ArrowException or LookupError if it cannot be."""
+    table.validate(full=True)
     for wanted in fields:
         if wanted.name not in table.column_names and wanted.name in CHECKSUMS:
             findings.skipped["checksums"] = "made by a version that stored none"
@@ -115,8 +114,8 @@ def source_rows(manifests: Manifests) -> pa.Table:
     return manifests.source.take(index)
 
 
-def check_tars(manifests: Manifests, layout: Layout, findings: Findings) -> None:
-    """The folder's tars against those that the manifests name."""
+def check_tars(manifests: Manifests, layout: Layout, findings: Findings) -> set[str]:
+    """The folder's tars against those that the manifests name; returns the names of the folder's."""
     planned = set(pc.unique(manifests.source["shard"].drop_null()).to_pylist())
     named = planned | set(pc.unique(manifests.samples["shard"].drop_null()).to_pylist())
     folder = layout.shards / manifests.dataset
@@ -124,6 +123,7 @@ def check_tars(manifests: Manifests, layout: Layout, findings: Findings) -> None
     missing, extra = sorted(named - present), sorted(present - named)
     findings.add_all("missing-tars", [f"{name}: no such file" for name in missing], len(missing))
     findings.add_all("extra-tars", [f"{name}: in no manifest" for name in extra], len(extra))
+    return present
 
 
 def samples_with_sha256(manifests: Manifests) -> pa.Table:

@@ -7,7 +7,7 @@ from contract.layout import Layout
 from contract.manifest import rows_by_shard
 from contract.progress import progress
 from pipeline.cluster import advance, connect, map_bounded
-from pipeline.verify.findings import Findings
+from pipeline.verify.findings import CHECKS, Findings
 from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
 from pipeline.verify.shard import TarReport, VerifyTask, verify_tar
 
@@ -27,13 +27,14 @@ def verify(config: Config, layout: Layout) -> Findings:
     findings = Findings()
     manifests = read_manifests(layout, findings)
     if manifests is None:
+        findings.skipped = dict.fromkeys(set(CHECKS) - {"manifests"}, "needs the manifests")
         return findings
     check_manifests(manifests, findings)
-    check_tars(manifests, layout, findings)
+    present = check_tars(manifests, layout, findings)
     tasks = [
         VerifyTask(layout.shards / name, name, rows, manifests.attributes)
         for name, rows in rows_by_shard(samples_with_sha256(manifests))
-        if (layout.shards / name).is_file()
+        if name in present
     ]
     reports: dict[str, TarReport] = {}
     if tasks:
