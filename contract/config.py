@@ -89,11 +89,12 @@ class Align(_Section):
 class Parse(_Section):
     """From aligned faces to masks.
 
-    size: side in pixels at which the parser sees the face (448 to 512 for quality).
+    parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
+    pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
     grid: cells per side of the stored part counts.
     """
 
-    parser: Literal["bisenet"]
+    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
     size: Annotated[int, Field(ge=64, multiple_of=32)]
     batch_size: Positive
     precision: Precision
@@ -103,11 +104,13 @@ class Parse(_Section):
 class Weights(_Section):
     """Where the detector's and the parser's weights come from; null paths are searched for.
 
-    timeout: seconds to wait for a host before the next place is tried.
+    class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
+    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
     """
 
     detector: str | None
     parser: str | None
+    class_map: str | None
     cache: str | None
     timeout: Annotated[float, Field(gt=0)]
 

@@ -7,11 +7,12 @@ is worth knowing of an input that was kept, sorted, with spaces between, or null
 Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.errors import UserError
@@ -45,7 +46,7 @@ SAMPLE_FIELDS: Final = pa.schema(
         ("identity", pa.string()),
         ("box_score", pa.float32()),
         ("confidence", pa.float32()),
-        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size")),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size", "crc32")),
     ]
 )
 
@@ -71,6 +72,23 @@ class Manifest:
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
         return self.table.to_pylist()
+
+
+def rows_by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(shard, its rows in the order of the tar), in the order of names; rows without a shard are left out.
+
+    Each table is a copy of its rows, for a slice of an Arrow table is pickled with all of it.
+
+    Args:
+        table: with the columns ``shard`` and ``mask.png.offset``.
+    """
+    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("mask.png.offset", "ascending")])
+    runs = pc.run_end_encode(table["shard"].take(order).combine_chunks())
+    start = 0
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        if name is not None:
+            yield name, table.take(order.slice(start, end - start))
+        start = end
 
 
 def write(

@@ -64,10 +64,18 @@ def decode_face(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BrokenSample: the bytes are no image.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise BrokenSample(f"{len(data)} bytes that are no JPEG image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _decode(data: bytes, mode: int) -> NDArray[Any] | None:
+    """OpenCV's reading of image bytes, or None if it has none, declared sizes beyond its limit included."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
+    except cv2.error:
+        return None
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
@@ -86,7 +94,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BrokenSample: the bytes are no 8-bit single-channel image, or hold another class.
     """
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    mask = _decode(data, cv2.IMREAD_UNCHANGED)
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise BrokenSample(f"{len(data)} bytes that are no 8-bit single-channel PNG mask")
     if mask.max(initial=0) >= NUM_CLASSES:
@@ -108,8 +116,8 @@ def decode_parts(data: bytes) -> NDArray[np.uint16]:
         BrokenSample: the bytes are no such array (pickled arrays included).
     """
     try:
-        parts = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        parts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
         raise BrokenSample(f"{len(data)} bytes that are no NPY array: {error}") from error
     if parts.dtype != np.uint16 or parts.ndim != 3 or parts.shape[2] != NUM_CLASSES:
         raise BrokenSample(f"parts must be uint16 (G, G, {NUM_CLASSES}), not {parts.dtype} {parts.shape}")
@@ -129,7 +137,7 @@ def decode_facts(data: bytes) -> dict[str, Any]:
     """
     try:
         facts = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenSample(f"{len(data)} bytes that are no JSON: {error}") from error
     if not isinstance(facts, dict):
         raise BrokenSample(f"a JSON object was expected, not {type(facts).__name__}")

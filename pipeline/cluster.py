@@ -3,19 +3,19 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 import dask
 import torch
-from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
 from contract.config import Cluster
 from contract.errors import UserError
 
 Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 ALLOWED_FAILURES: Final = 1
 """Deaths of a local worker that a shard is forgiven before it is suspected to be the cause."""
@@ -127,10 +127,14 @@ def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> i
     return sum(_offers(worker["resources"], resources) for worker in workers)
 
 
+def no_model() -> None:
+    """Loads nothing, for a stage that needs no model."""
+
+
 def map_bounded(
     client: Client, function: Callable[[Task], object], tasks: Sequence[Task], config: Cluster
-) -> Iterator[tuple[Task, BaseException | None]]:
-    """Run `function` on each task; yield each with its error or None, in the order of completion.
+) -> Iterator[tuple[Task, Future]]:
+    """Run `function` on each task; yield each with its finished future, in the order of completion.
 
     At most ``in_flight`` tasks per worker are submitted at a time, so memory does not grow
     with their number; workers that join later get theirs.
@@ -154,9 +158,23 @@ def map_bounded(
         task = submitted.pop(future.key)
         if future.status in ("cancelled", "lost"):
             raise UserError("the Dask scheduler went away; the same command goes on where this one ended")
-        try:
-            error = future.exception()
-        except CancelledError as gone:
-            raise UserError("the Dask scheduler went away; run the same command again") from gone
-        yield task, error
+        yield task, future
         submit_more()
+
+
+def read_bounded(
+    config: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
+
+    Raises:
+        UserError: the cluster cannot be reached, or a task's workers died.
+    """
+    if not tasks:
+        return
+    with connect(config, len(tasks), no_model) as client:
+        for task, future in map_bounded(client, function, tasks, config):
+            try:
+                yield task, future.result()
+            except KilledWorker as error:
+                raise UserError(f"workers died while they read; is there enough memory? ({error})") from error

@@ -11,15 +11,12 @@ from contract.storage import address
 
 
 def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
-    """Read the command line.
+    """Read the command line, see `read_options`."""
+    return read_options(arguments(description, module).parse_args())
 
-    Returns:
-        The configuration, the output's layout, and whether to start from the input
-        folder (--input was given) rather than from the manifest.
 
-    Raises:
-        UserError: a value is not allowed.
-    """
+def arguments(description: str, module: str) -> argparse.ArgumentParser:
+    """The flags that all pipeline commands have."""
     examples = (
         f"  python -m {module} --input celeba/\n"
         f"  python -m {module} --input photos/ --align detect --output OUT --limit 100\n"
@@ -52,7 +49,19 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one"
     )
-    options = parser.parse_args()
+    return parser
+
+
+def read_options(options: argparse.Namespace) -> tuple[Config, Layout, bool]:
+    """What the flags mean.
+
+    Returns:
+        The configuration, the output's layout, and whether to start from the input
+        folder (--input was given) rather than from the manifest.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
     config = command.config_from(options, _settings(options))
     return config, Layout.at(options.output), options.input is not None
 

@@ -74,10 +74,6 @@ class Stage(Generic[Task]):
     touch: Callable[[Task, frozenset[str]], Iterator[str]]
 
 
-def no_model() -> None:
-    """Loads nothing, for a stage that needs no model."""
-
-
 def finish_shards(
     stage: Stage[Task],
     tasks: Sequence[Task],
@@ -135,7 +131,8 @@ def _finish(
 ) -> Iterator[Task]:
     """Make the shards and yield each that is finished; the suspected ones last, one at a time."""
     suspected = []
-    for task, error in map_bounded(client, partial(_make, stage, topic), stale, cluster):
+    for task, future in map_bounded(client, partial(_make, stage, topic), stale, cluster):
+        error = future.exception()
         if isinstance(error, KilledWorker):
             suspected.append(task)
             continue
@@ -176,7 +173,8 @@ def _isolate(client: Client, stage: Stage[Task], task: Task, cluster: Cluster, t
     while True:
         note.unlink(missing_ok=True)
         attempt = partial(_touch_and_make, stage, topic, note, left_out)
-        [(_, error)] = map_bounded(client, attempt, [task], cluster)
+        [(_, future)] = map_bounded(client, attempt, [task], cluster)
+        error = future.exception()
         if error is None:
             return
         if not isinstance(error, KilledWorker):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract import parts
 from contract.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
 from contract.config import Config, load
 from contract.parts import count_parts, merge_cells
@@ -53,6 +54,13 @@ def test_the_dominant_parts_are_the_largest_classes_that_have_a_pixel(seed: int,
     largest = sorted(range(NUM_CLASSES), key=lambda c: (-counts[c], c))[:top]
     expected = [1.0 if c in largest and counts[c] > 0 else 0.0 for c in range(NUM_CLASSES)]
     assert dominant_parts(torch.tensor(counts), top).tolist() == expected
+
+
+@given(st.integers(0, 10**6), st.integers(1, NUM_CLASSES), st.integers(1, 70_000))
+@settings(deadline=None, max_examples=50)
+def test_the_target_is_that_of_the_stored_counts(seed: int, top: int, most: int) -> None:
+    counts = np.random.default_rng(seed).integers(0, most, (3, 3, NUM_CLASSES))
+    assert np.array_equal(dominant_parts(torch.tensor(counts), top).bool(), parts.dominant_parts(counts, top))
 
 
 def test_counted_classes_agree_with_stored_part_counts() -> None:

@@ -19,12 +19,13 @@ from contract.shards import ShardWriter, encode_face, encode_facts
 from contract.storage import Address, address
 from pipeline.align.detector import Face, choose_faces, detect_faces, load_detector
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
+from pipeline.cluster import no_model
 from pipeline.images import Refused, decode_photo
 from pipeline.quarantine import Refusals, worker_died
 from pipeline.record import ShardRecord, fingerprint, read_record, write_record
 from pipeline.source import read_source
 from pipeline.weights import KNOWN, find
-from pipeline.work import Advance, ShardTask, Stage, finish_shards, no_model
+from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2
 """Raise it when the aligned bytes or the record change for the same input: old tars are stale then."""

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from contract.shards import (
     read_shard,
 )
 from contract.storage import Address
-from pipeline.parse.parser import load_parser, parse_faces
+from pipeline.cluster import no_model
+from pipeline.parse.parser import ParserFile, find_parser, load_parser
 from pipeline.quarantine import Refusals, table, worker_died
 from pipeline.record import ShardRecord, fingerprint, read_record, write_record
-from pipeline.weights import KNOWN, find
-from pipeline.work import Advance, ShardTask, Stage, finish_shards, no_model
+from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2
 """Raise it when the finished bytes or the record change for the same faces: old tars are stale then."""
@@ -40,7 +40,7 @@ class ParseTask(ShardTask):
 
     aligned: Address
     config: Config
-    weights: Path
+    parser: ParserFile
 
 
 def parse(config: Config, layout: Layout) -> None:
@@ -56,7 +56,7 @@ def parse(config: Config, layout: Layout) -> None:
     refusals.add(row for row in source.rows() if row["reason"])
     for task in tasks:
         refusals.add(_record(task.aligned).quarantined)
-    load = partial(load_parser, tasks[0].weights) if tasks else no_model
+    load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = Stage("parse", "faces", load, parse_shard, touch_faces)
     folder = (layout.shards / source.facts["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config, layout, refusals)
@@ -73,13 +73,21 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
     Raises:
         UserError: a shard has not been aligned.
     """
-    weights = find(config.parse.parser, config.weights).absolute()
-    facts = [FORMAT_VERSION, config.parse.model_dump(mode="json"), KNOWN[config.parse.parser].sha256]
+    parser = find_parser(config)
+    facts = [
+        FORMAT_VERSION,
+        config.parse.model_dump(mode="json"),
+        parser.sha256,
+        parser.class_map.model_dump(mode="json"),
+    ]
     tasks = []
     for name in sorted({name for name in source.table["shard"].to_pylist() if name}):
         aligned = read_record(layout.aligned / name)
         if aligned is None:
-            raise UserError(f"{layout.aligned / name} is missing; run `python -m pipeline.align` first")
+            raise UserError(
+                f"{layout.aligned / name} is missing; run `python -m pipeline.align` first, "
+                "or name the set that has the aligned faces with --from"
+            )
         tasks.append(
             ParseTask(
                 tar=(layout.shards / name).absolute(),
@@ -87,7 +95,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
                 size=len(aligned.samples),
                 aligned=(layout.aligned / name).absolute(),
                 config=config,
-                weights=weights,
+                parser=parser,
             )
         )
     return tasks
@@ -95,29 +103,27 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
 
 def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> None:
     """Make one finished tar and its record; faces of sources in `left_out` are dropped."""
-    network = load_parser(task.weights)
+    parse_faces = load_parser(task.parser)
     parse_config = task.config.parse
     samples: list[dict[str, Any]] = []
     with ShardWriter(task.tar) as writer:
         for batch in _batches(task.aligned, left_out, parse_config.batch_size):
             faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
-            masks, confidences = parse_faces(network, faces, parse_config)
+            masks, confidences = parse_faces(faces)
             for (key, members), mask, confidence in zip(batch, masks, confidences, strict=True):
                 facts = decode_facts(members["json"]) | {
                     "parser": parse_config.parser,
-                    "parser_sha256": KNOWN[parse_config.parser].sha256,
-                    "parser_size": parse_config.size,
+                    "parser_sha256": task.parser.sha256,
+                    "parser_size": task.parser.size,
                     "confidence": [round(float(value), 4) for value in confidence],
                 }
-                extents = writer.add(
-                    key,
-                    {
-                        "jpg": members["jpg"],
-                        "mask.png": encode_mask(mask),
-                        "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
-                        "json": encode_facts(facts),
-                    },
-                )
+                finished = {
+                    "jpg": members["jpg"],
+                    "mask.png": encode_mask(mask),
+                    "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
+                    "json": encode_facts(facts),
+                }
+                extents = writer.add(key, finished)
                 seen = confidence[confidence > 0]
                 samples.append(
                     {
@@ -127,6 +133,7 @@ def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> 
                         "confidence": round(float(seen.mean()), 4),
                         **{f"{name}.offset": extent.offset for name, extent in extents.items()},
                         **{f"{name}.size": extent.size for name, extent in extents.items()},
+                        **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
                     }
                 )
             advance(len(batch))
@@ -136,12 +143,12 @@ def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> 
 
 def touch_faces(task: ParseTask, left_out: frozenset[str]) -> Iterator[str]:
     """Parse each face alone and keep nothing; yields its source before."""
-    network = load_parser(task.weights)
+    parse_faces = load_parser(task.parser)
     for _, members in read_shard(task.aligned):
         source = decode_facts(members["json"])["source"]
         if source not in left_out:
             yield source
-            parse_faces(network, decode_face(members["jpg"])[None], task.config.parse)
+            parse_faces(decode_face(members["jpg"])[None])
 
 
 def _batches(
