@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from facexlib.parsing import init_parsing_model
 from torch import Tensor, nn
 
@@ -43,11 +42,9 @@ def load(weights: Path, precision: Precision) -> Network:
     def scores(pixels: Tensor) -> Tensor:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = _main_head(model, pixels)
-        # The weights were trained with corner-aligned upsampling to the input.
-        return F.interpolate(logits.float(), pixels.shape[-2:], mode="bilinear", align_corners=True)
+            return _main_head(model, pixels)
 
-    return Network(scores, device)
+    return Network(scores, device, corner_aligned=True)
 
 
 def _main_head(model: nn.Module, pixels: Tensor) -> Tensor:

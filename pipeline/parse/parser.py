@@ -112,11 +112,14 @@ def _parse_faces(
                 f"{file.path}: gives an output of shape {tuple(scores.shape)} for {len(faces)} faces; its "
                 f"class map lists {count} classes, so ({len(faces)}, {count}, height, width) is expected"
             )
-        for size in ((file.size, file.size), faces.shape[1:3]):
-            if scores.shape[-2:] != size:
-                scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
-        probabilities = scores.softmax(dim=1) if file.class_map.values == "logits" else scores
-        probability, classes = _in_our_order(probabilities, file.class_map).max(dim=1)
+        scores = _resample(scores.float(), file.size, faces.shape[1], network.corner_aligned)
+        if file.class_map.values == "logits" and file.class_map.classes == CLASSES:
+            highest, classes = scores.max(dim=1)
+            # Softmax at its maximum, without the softmax.
+            probability = scores.sub_(highest[:, None]).exp_().sum(dim=1).reciprocal_()
+        else:
+            probabilities = scores.softmax(dim=1) if file.class_map.values == "logits" else scores
+            probability, classes = _in_our_order(probabilities, file.class_map).max(dim=1)
     masks = classes.to(torch.uint8).cpu().numpy()
     if file.class_map.sides == "position":
         masks = assign_sides(masks)
@@ -132,6 +135,28 @@ def _pixels(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) ->
         pixels = pixels.flip(1)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (form.mean, form.std))
     return (pixels - mean) / std
+
+
+def _resample(scores: Tensor, seen: int, stored: int, corner_aligned: bool) -> Tensor:
+    """Scores (B, C, h, w) at the stored size (B, C, S, S), bilinearly by way of the size that was seen."""
+    rows, columns = (
+        _resampling(side, seen, stored, corner_aligned).to(scores.device) for side in scores.shape[-2:]
+    )
+    return torch.matmul(rows.T, torch.matmul(scores, columns))
+
+
+@lru_cache(maxsize=8)
+def _resampling(side: int, seen: int, stored: int, corner_aligned: bool) -> Tensor:
+    """Both bilinear resizes of one axis, side to seen to stored, as one matrix (side, stored).
+
+    Resizing is linear, so the picture need not be made at the size that was seen.
+    """
+    steps = torch.eye(side)[None]
+    if side != seen:
+        steps = F.interpolate(steps, seen, mode="linear", align_corners=corner_aligned)
+    if seen != stored:
+        steps = F.interpolate(steps, stored, mode="linear", align_corners=False)
+    return steps[0]
 
 
 def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
