@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
@@ -9,7 +10,15 @@ from typing import Any, Final, TypeVar
 
 import dask
 import torch
-from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 
 from contract.config import Cluster
 from contract.errors import UserError
@@ -22,6 +31,9 @@ ALLOWED_FAILURES: Final = 1
 
 JOIN_SECONDS: Final = 10
 """How long a scheduler may take to answer, and to have its first worker."""
+
+SETTLE_SECONDS: Final = 2.0
+"""Age of a worker at which its nanny, on a busy machine, has surely noticed that it runs."""
 
 
 class ReadyWorkers(WorkerPlugin):
@@ -41,6 +53,17 @@ class ReadyWorkers(WorkerPlugin):
         if _offers(worker.state.total_resources, self._resources):
             torch.set_num_threads(1)
             self._load()
+            worker.ready_since = time.monotonic()
+
+
+def settle() -> None:
+    """Wait, at the start of a task, until the worker's nanny has seen it start.
+
+    Dask does not replace a process that dies while its nanny is still starting it, and the
+    retry of a deadly task reaches a new process at once; the run would wait without workers.
+    """
+    age = time.monotonic() - get_worker().ready_since
+    time.sleep(max(0.0, SETTLE_SECONDS - age))
 
 
 @contextmanager
@@ -99,7 +122,13 @@ def _local(config: Cluster, tasks: int) -> Iterator[Client]:
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+                # Dask gives up a nanny whose worker is gone for some seconds, which a restart may take.
+                "distributed.deploy.lost-worker-timeout": "1 hour",
+            }
+        ),
         LocalCluster(
             n_workers=max(1, min(config.workers or cores, tasks)),
             threads_per_worker=1,

@@ -25,7 +25,7 @@ from contract.files import remove_partials, write_text
 from contract.layout import Layout
 from contract.progress import progress
 from contract.storage import Address
-from pipeline.cluster import connect, eligible_workers, map_bounded
+from pipeline.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.quarantine import Refusals
 from pipeline.record import StageRun, read_record, remove_unplanned, write_stage_run
 
@@ -156,6 +156,7 @@ def _described(stage: Stage[Any], task: ShardTask, error: BaseException) -> Exce
 
 def _make(stage: Stage[Task], topic: str, task: Task, left_out: frozenset[str] = frozenset()) -> None:
     """The Dask task: make one shard and say how far it is."""
+    settle()
     done = 0
 
     def advance(count: int) -> None:
@@ -196,6 +197,7 @@ def _touch_and_make(
     stage: Stage[Task], topic: str, note: Address, left_out: frozenset[str], task: Task
 ) -> None:
     """The Dask task of a suspected shard; `note` holds what each attempt touched last, null when all was."""
+    settle()
     earlier = _read_note(note)
     for source in stage.touch(task, left_out):
         write_text(note, json.dumps([*earlier, source]))
