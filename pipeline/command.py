@@ -2,12 +2,15 @@
 
 import argparse
 import json
-from typing import get_args
+from typing import Final, get_args
 
 from contract import command
 from contract.config import Config, InputFormat
 from contract.layout import DEFAULT_SHARDS, Layout, dataset_name
 from contract.storage import address
+
+FILES: Final = (".csv", ".parquet", ".tar")
+"""Inputs that are one file; their data set is named without the ending."""
 
 
 def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
@@ -82,4 +85,4 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 def _name(text: str) -> str:
     place = address(text)
-    return dataset_name(place.with_suffix("") if place.is_file() else place)
+    return dataset_name(place.with_suffix("") if place.suffix.lower() in FILES else place)

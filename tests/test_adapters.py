@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -489,3 +492,13 @@ def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tm
 def test_an_s3_folder_that_is_not_there_is_an_error(bucket: Address) -> None:
     with pytest.raises(UserError, match="s3://photos/none is no folder"):
         read_listing(address("s3://photos/none"))
+
+
+def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: s3://photos/x: cannot be read: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +33,28 @@ def folder_of(place: Address) -> Address:
     return place.parent if place.is_file() else place
 
 
+@contextmanager
+def remote_errors(place: Address) -> Iterator[None]:
+    """Turn what a remote file system raises, in kinds of its own, into one sentence.
+
+    Raises:
+        UserError: the file system does not answer, or refuses.
+    """
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # no fsspec implementation documents its kinds
+        if isinstance(place, Path):
+            raise
+        raise UserError(f"{place}: cannot be read: {error}") from error
+
+
 def list_files(root: Address, under: str = "") -> list[File]:
     """All files below the folder `under` of `root`, sorted; paths are relative to `root`.
 
     Raises:
-        UserError: a remote file system does not answer, or `under` is a link out of `root`.
+        UserError: `under` is a link out of `root`.
     """
     found = _local(root, under) if isinstance(root, Path) else _remote(root, under)
     return sorted(found, key=lambda file: file.path)
@@ -100,11 +118,7 @@ def _shown(path: str) -> str:
 
 def _remote(root: UPath, under: str) -> Iterator[File]:
     start = root.path.rstrip("/") + "/"
-    try:
-        found = root.fs.find(start + under)
-    except Exception as error:  # every fsspec implementation raises errors of its own
-        raise UserError(f"{root}: cannot be listed: {error}") from error
-    for path in found:
+    for path in root.fs.find(start + under):
         relative = path.removeprefix(start)
         if not relative.endswith("/") and not any(part.startswith(".") for part in relative.split("/")):
             yield File(relative)

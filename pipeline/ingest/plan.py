@@ -18,7 +18,7 @@ from contract.layout import SPLITS, Layout, shard_name
 from contract.progress import progress
 from contract.storage import Address, address
 from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.files import folder_of
+from pipeline.ingest.files import folder_of, remote_errors
 from pipeline.ingest.listing import Listing, Source
 from pipeline.source import open_source
 
@@ -46,13 +46,15 @@ def ingest(config: Config, layout: Layout) -> Address:
     content's SHA-256), a split and a shard; any other a reason and a detail.
 
     Raises:
-        UserError: no input, or malformed label files.
+        UserError: no input, malformed label files, or a remote file system that does not answer.
     """
     place = address(config.data.input)
-    listing = read_listing(place, config.ingest.format)
-    listing = replace(listing, sources=listing.sources[: config.ingest.limit])
-    root = folder_of(place)
-    table = plan(listing, hash_sources(root, listing.sources, config), config)
+    with remote_errors(place):
+        listing = read_listing(place, config.ingest.format)
+        listing = replace(listing, sources=listing.sources[: config.ingest.limit])
+        root = folder_of(place)
+        contents = hash_sources(root, listing.sources, config)
+    table = plan(listing, contents, config)
     manifest.write_table(
         layout.source,
         table,
