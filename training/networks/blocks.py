@@ -129,15 +129,17 @@ def recomputed(unit: nn.Module, branch: Tensor, trunk: Tensor, recompute: bool) 
 
 @contextmanager
 def _untracked(unit: nn.Module) -> Iterator[None]:
-    """Batch normalisation without running statistics, which would count a recomputed batch twice."""
+    """Keep running statistics as they are: a recomputed batch has been counted already."""
     layers = [layer for layer in unit.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [(layer.momentum, layer.get_buffer("num_batches_tracked").clone()) for layer in layers]
     for layer in layers:
-        layer.track_running_stats = False
+        layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for layer, (momentum, count) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.get_buffer("num_batches_tracked").copy_(count)
 
 
 class CrissCrossAttention(nn.Module):

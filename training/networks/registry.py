@@ -2,7 +2,8 @@
 
 Every network has ``channels`` (C of its last features), ``takes_rows`` (whether the rotation
 task feeds rows of tiles to the local branches), ``forward(pictures, branches=True)`` giving
-`Features`, and ``train_trunk_alone()`` for runs whose tasks never read the branches.
+`Features`, and ``freeze_unread(read)``, which stops the training of what no task's gradient
+reaches (``read`` names branches, or ``trunk``).
 """
 
 from contract.config import Network

@@ -5,6 +5,7 @@ trunk; each branch (whole, upper, middle, lower face) is a chain of four units,
 one after every trunk stage.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from torch import Tensor, nn
@@ -68,6 +69,7 @@ class SplNetwork(nn.Module):
                     regions[name] = recomputed(units[i], before, trunk, self.recompute and self.training)
         return Features(trunk, regions)
 
-    def train_trunk_alone(self) -> None:
-        """Stop training the branches, which no task reads."""
-        self.branches.requires_grad_(False)
+    def freeze_unread(self, read: Collection[str]) -> None:
+        """Stop training the branches whose gradient no task asks for (``trunk`` is always trained)."""
+        for name, units in self.branches.items():
+            units.requires_grad_(name in read)

@@ -5,6 +5,7 @@ local ones, and each local branch attends to the whole one. METHOD gives no inne
 the attention of 2021; the journal's unit is used, without the step that changes the width.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import torch
@@ -62,10 +63,13 @@ class SsplNetwork(nn.Module):
             }
         return Features(seen["whole"], seen if branches else {})
 
-    def train_trunk_alone(self) -> None:
-        """Stop training the last local units: without the branches' features nothing reads them."""
+    def freeze_unread(self, read: Collection[str]) -> None:
+        """Stop training the last units that no task asks for; all before them serve the other branches."""
         for name in LOCAL_BRANCHES:
-            self._of(self.units, name)[-1].requires_grad_(False)
+            self._of(self.units, name)[-1].requires_grad_(name in read)
+        whole = "whole" in read or "trunk" in read
+        self._of(self.units, "whole")[-1].requires_grad_(whole)
+        self.aggregates[-1].requires_grad_(whole)
 
     def _of(self, parts: nn.ModuleDict, name: str) -> nn.ModuleList:
         found = parts[name]

@@ -3,6 +3,7 @@
 All four branches see the trunk's last features; only their heads differ.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ class TrunkNetwork(nn.Module):
         trunk = self.trunk(pictures)
         return Features(trunk, dict.fromkeys(BRANCHES, trunk) if branches else {})
 
-    def train_trunk_alone(self) -> None:
-        """Nothing to do: the branches have no weights."""
+    def freeze_unread(self, read: Collection[str]) -> None:
+        """Nothing to do: the branches have no weights of their own."""
 
 
 def residual_stem(width: int, stem: str) -> nn.Sequential:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contract.classes import FLIP_CLASSES
 from contract.config import Config, Pretrain
-from training.networks import build
+from training.networks import BRANCHES, LOCAL_BRANCHES, build
 from training.preprocess import to_input
 from training.stream import Batch
 from training.tasks.agreement import Discriminator, Fusion, fooling_loss
@@ -74,8 +74,7 @@ class PretrainModel(nn.Module):
         self.fusion = Fusion(channels) if tasks.agreement else None
         self.reads_patches = reads_patches(config.pretrain)
         self.reads_branches = reads_branches(config.pretrain)
-        if not self.reads_branches:
-            self.network.train_trunk_alone()
+        self.network.freeze_unread(read_features(config.pretrain))
 
     def forward(self, patches: Tensor, tiles: Tensor) -> Outputs:
         """Answers for float (B, 3, S, S) patches and float (B, 3*m*m, S, S) tiles."""
@@ -94,6 +93,13 @@ class PretrainModel(nn.Module):
             turned = self.network(self.rotation.enter(tiles), branches=False)
             tile, angle = self.rotation(turned.trunk)
         return Outputs(segmentation, classification, tile, angle, fused, whole)
+
+
+def read_features(config: Pretrain) -> set[str]:
+    """Names of the features that some task's gradient reaches: ``trunk`` and branches."""
+    tasks = config.tasks
+    read = {"trunk"} if tasks.segmentation or reads_tiles(config) else set()
+    return read | set(BRANCHES if tasks.classification else LOCAL_BRANCHES if tasks.agreement else ())
 
 
 def reads_branches(config: Pretrain) -> bool:

@@ -1,0 +1,174 @@
+"""``python -m benchmarks.step``: samples/s of one optimisation step of stage 1, measure by measure.
+
+Every row adds one measure to the row before and is timed against the plain step: two processes take
+turns, one step each, round after round, so that whatever else the machine does meets both alike. Ratios
+are medians over the rounds. Time is the process's CPU time, all threads and the kernel's share
+included, on one thread unless ``--threads`` says otherwise. Labels are made beforehand: the step is
+forward, backward and Adam.
+"""
+
+import multiprocessing
+import statistics
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+
+import torch
+
+from benchmarks.plain import make_plain
+from contract import command
+from contract.config import Config, load
+from contract.errors import UserError
+from contract.memory import keep_freed_memory
+from training.optimization import adam
+from training.tasks.agreement import Discriminator
+from training.tasks.joint import Labels, PretrainModel, losses
+from training.tasks.rotation import TurnedTiles
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a row does beyond plain PyTorch."""
+
+    title: str
+    memory: bool = False
+    channels_last: bool = False
+    bfloat16: bool = False
+    formulas: bool = False
+    adam: bool = False
+    compiled: bool = False
+
+
+DEFAULT = Measures(
+    "+ fused Adam: the default", memory=True, channels_last=True, bfloat16=True, formulas=True, adam=True
+)
+ROWS = (
+    Measures("plain: float32, eager, contiguous"),
+    Measures("+ freed memory kept", memory=True),
+    Measures("+ channels-last", memory=True, channels_last=True),
+    Measures("+ bfloat16", memory=True, channels_last=True, bfloat16=True),
+    Measures("+ PReLU and units", memory=True, channels_last=True, bfloat16=True, formulas=True),
+    DEFAULT,
+)
+COMPILED = replace(DEFAULT, title="+ torch.compile", compiled=True)
+
+
+def main() -> None:
+    """Read the command line, run the rounds and print one table per input size."""
+    parser = ArgumentParser(description="Samples/s of one optimisation step, measure by measure.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 112], metavar="PIXELS")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--network", default="spl", help="network.name")
+    parser.add_argument("--ends", action="store_true", help="only the first and the last row")
+    parser.add_argument("--compile", action="store_true", help="a row with torch.compile (minutes)")
+    options = parser.parse_args()
+    rows = (ROWS[0], ROWS[-1]) if options.ends else ROWS
+    rows += (COMPILED,) if options.compile else ()
+    for size in options.sizes:
+        config = load(
+            settings=[
+                f"network.name={options.network}",
+                "network.width=64",
+                "network.stem=large",
+                f"network.input_size={size}",
+            ]
+        )
+        print(f"\n{options.network} at {size} pixels, batch {options.batch}, {options.threads} thread(s)")
+        print(f"{'':<36}{'samples per CPU second':>24}{'ratio to plain':>16}{'to the row before':>19}")
+        before = 1.0
+        for row in rows[1:]:
+            plain, times = measure(row, config, options.batch, options.rounds, options.threads)
+            if before == 1.0:
+                print(f"{ROWS[0].title:<36}{options.batch / statistics.median(plain):>24.2f}{1:>16.2f}")
+            ratio = statistics.median(a / b for a, b in zip(plain, times, strict=True))
+            speed = options.batch / statistics.median(times)
+            print(f"{row.title:<36}{speed:>24.2f}{ratio:>16.2f}{ratio / before:>19.2f}", flush=True)
+            before = ratio
+
+
+def measure(
+    row: Measures, config: Config, batch: int, rounds: int, threads: int
+) -> tuple[list[float], list[float]]:
+    """CPU seconds of a plain step and of one with the measures of `row`, by round, in turn.
+
+    Both take one step first that is not counted.
+
+    Raises:
+        UserError: a process ended, most likely because memory ran out.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    for measures in (ROWS[0], row):
+        ours, theirs = context.Pipe()
+        arguments = (theirs, measures, config, batch, threads)
+        context.Process(target=_serve, args=arguments, daemon=True).start()
+        theirs.close()
+        workers.append((ours, list[float]()))
+    try:
+        for pipe, _ in workers:
+            pipe.send(True)
+            pipe.recv()
+        for _ in range(rounds):
+            for pipe, times in workers:
+                pipe.send(True)
+                times.append(pipe.recv())
+        for pipe, _ in workers:
+            pipe.send(False)
+    except (EOFError, BrokenPipeError) as error:
+        raise UserError(f"{row.title}: a process ended (out of memory?); lower --batch") from error
+    return workers[0][1], workers[1][1]
+
+
+def _serve(pipe: Connection, row: Measures, config: Config, batch: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    step = prepare(row, config, batch)
+    while pipe.recv():
+        began = time.process_time()
+        step()
+        pipe.send(time.process_time() - began)
+
+
+def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
+    """One optimisation step of all tasks on a random batch, with the measures of `row`."""
+    if row.memory:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    layout = torch.channels_last if row.channels_last else torch.contiguous_format
+    model, discriminator = PretrainModel(config), Discriminator(config.network.width * 8)
+    if not row.formulas:
+        make_plain(model)
+    model.to(memory_format=layout)
+    optimizer = adam(model, config.pretrain.optimizer)
+    if not row.adam:
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=optimizer.defaults["lr"], weight_decay=optimizer.defaults["weight_decay"]
+        )
+    size, tiles = config.network.input_size, config.network.tiles**2
+    labels = Labels(
+        patches=torch.randn(batch, 3, size, size).contiguous(memory_format=layout),
+        masks=torch.randint(0, 19, (batch, size, size)),
+        parts=torch.randint(0, 2, (batch, 19)).float(),
+        turned=TurnedTiles(
+            torch.randn(batch, 3 * tiles, size, size).contiguous(memory_format=layout),
+            torch.randint(0, tiles, (batch,)),
+            torch.randint(0, 4, (batch,)),
+        ),
+    )
+    forward = torch.compile(model) if row.compiled else model
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
+            terms = losses(forward(labels.patches, labels.turned.tiles), labels, config, discriminator)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    command.run(main)
