@@ -12,7 +12,7 @@ def plain_unit(unit: CrossAttentionUnit, branch: Tensor, trunk: Tensor) -> Tenso
     """`CrossAttentionUnit`, one operation per line of its description; shapes are the same."""
     branch = unit.adapt(branch)
     both = torch.cat((branch, trunk), dim=1)
-    channel = unit.channel(both + both * unit.excite(both))
+    channel = unit.channel(both + both * unit.excite[1:](nn.functional.adaptive_avg_pool2d(both, 1)))
     total = branch + trunk
     mean, greatest = total.mean(1, keepdim=True), total.amax(1, keepdim=True)
     where = unit.spatial(torch.cat((mean, greatest), dim=1))
