@@ -23,6 +23,6 @@ def make_plain(model: nn.Module) -> None:
     """Let `model` compute by PyTorch's own PReLU and by `plain_unit`, with the weights that it has."""
     for module in model.modules():
         if isinstance(module, PReLU):
-            module.__class__ = nn.PReLU
+            module.__class__ = nn.PReLU  # type: ignore[assignment]
         if isinstance(module, CrossAttentionUnit):
             module.forward = MethodType(plain_unit, module)  # type: ignore[method-assign]

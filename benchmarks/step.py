@@ -3,14 +3,14 @@
 Every row adds one measure to the row before and is timed against the plain step: two processes take
 turns, one step each, round after round, so that whatever else the machine does meets both alike. Ratios
 are medians over the rounds. Time is the process's CPU time, all threads and the kernel's share
-included, on one thread unless ``--threads`` says otherwise. Labels are made beforehand: the step is
-forward, backward and Adam.
+included, on one thread, unless ``--wall`` and ``--threads`` say otherwise. Labels are made beforehand:
+the step is forward, backward and Adam.
 """
 
 import multiprocessing
 import statistics
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -62,11 +62,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--wall", action="store_true", help="wall clock, for a machine with nothing else to do"
+    )
     parser.add_argument("--network", default="spl", help="network.name")
     parser.add_argument("--ends", action="store_true", help="only the first and the last row")
     parser.add_argument("--compile", action="store_true", help="a row with torch.compile (minutes)")
     options = parser.parse_args()
-    rows = (ROWS[0], ROWS[-1]) if options.ends else ROWS
+    rows: tuple[Measures, ...] = (ROWS[0], ROWS[-1]) if options.ends else ROWS
+    clock = "samples/s" if options.wall else "samples per CPU second"
     rows += (COMPILED,) if options.compile else ()
     for size in options.sizes:
         config = load(
@@ -78,10 +82,10 @@ def main() -> None:
             ]
         )
         print(f"\n{options.network} at {size} pixels, batch {options.batch}, {options.threads} thread(s)")
-        print(f"{'':<36}{'samples per CPU second':>24}{'ratio to plain':>16}{'to the row before':>19}")
+        print(f"{'':<36}{clock:>24}{'ratio to plain':>16}{'to the row before':>19}")
         before = 1.0
         for row in rows[1:]:
-            plain, times = measure(row, config, options.batch, options.rounds, options.threads)
+            plain, times = measure(row, config, options)
             if before == 1.0:
                 print(f"{ROWS[0].title:<36}{options.batch / statistics.median(plain):>24.2f}{1:>16.2f}")
             ratio = statistics.median(a / b for a, b in zip(plain, times, strict=True))
@@ -90,10 +94,8 @@ def main() -> None:
             before = ratio
 
 
-def measure(
-    row: Measures, config: Config, batch: int, rounds: int, threads: int
-) -> tuple[list[float], list[float]]:
-    """CPU seconds of a plain step and of one with the measures of `row`, by round, in turn.
+def measure(row: Measures, config: Config, options: Namespace) -> tuple[list[float], list[float]]:
+    """Seconds of a plain step and of one with the measures of `row`, by round, in turn.
 
     Both take one step first that is not counted.
 
@@ -104,7 +106,7 @@ def measure(
     workers = []
     for measures in (ROWS[0], row):
         ours, theirs = context.Pipe()
-        arguments = (theirs, measures, config, batch, threads)
+        arguments = (theirs, measures, config, options)
         context.Process(target=_serve, args=arguments, daemon=True).start()
         theirs.close()
         workers.append((ours, list[float]()))
@@ -112,7 +114,7 @@ def measure(
         for pipe, _ in workers:
             pipe.send(True)
             pipe.recv()
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for pipe, times in workers:
                 pipe.send(True)
                 times.append(pipe.recv())
@@ -123,13 +125,14 @@ def measure(
     return workers[0][1], workers[1][1]
 
 
-def _serve(pipe: Connection, row: Measures, config: Config, batch: int, threads: int) -> None:
-    torch.set_num_threads(threads)
-    step = prepare(row, config, batch)
+def _serve(pipe: Connection, row: Measures, config: Config, options: Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    step = prepare(row, config, options.batch)
+    clock = time.perf_counter if options.wall else time.process_time
     while pipe.recv():
-        began = time.process_time()
+        began = clock()
         step()
-        pipe.send(time.process_time() - began)
+        pipe.send(clock() - began)
 
 
 def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
@@ -138,7 +141,8 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
         keep_freed_memory()
     torch.manual_seed(0)
     layout = torch.channels_last if row.channels_last else torch.contiguous_format
-    model, discriminator = PretrainModel(config), Discriminator(config.network.width * 8)
+    model = PretrainModel(config)
+    discriminator = Discriminator(model.network.channels)
     if not row.formulas:
         make_plain(model)
     model.to(memory_format=layout)
