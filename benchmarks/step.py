@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
 from contract import command
@@ -39,6 +41,7 @@ class Measures:
     formulas: bool = False
     adam: bool = False
     compiled: bool = False
+    convolutions: bool = False
 
 
 DEFAULT = Measures(
@@ -53,6 +56,7 @@ ROWS = (
     DEFAULT,
 )
 COMPILED = replace(DEFAULT, title="+ torch.compile", compiled=True)
+LIMIT = replace(DEFAULT, title="limit: its convolutions alone", convolutions=True)
 
 
 def main() -> None:
@@ -71,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: tuple[Measures, ...] = (ROWS[0], ROWS[-1]) if options.ends else ROWS
     clock = "samples/s" if options.wall else "samples per CPU second"
-    rows += (COMPILED,) if options.compile else ()
+    rows += (COMPILED, LIMIT) if options.compile else (LIMIT,)
     for size in options.sizes:
         config = load(
             settings=[
@@ -162,6 +166,8 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
             torch.randint(0, 4, (batch,)),
         ),
     )
+    if row.convolutions:
+        return convolutions_alone(model, labels)
     forward = torch.compile(model) if row.compiled else model
 
     def step() -> None:
@@ -170,6 +176,52 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
+
+    return step
+
+
+def convolutions_alone(model: PretrainModel, labels: Labels) -> Callable[[], None]:
+    """The model's convolutions, forward and backward in bfloat16, with nothing between them.
+
+    No step that computes the same convolutions directly can be faster.
+    """
+    calls: list[tuple[nn.Conv2d, torch.Size, bool]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        calls.append((layer, inputs[0].shape, inputs[0].requires_grad))
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    with torch.autocast("cpu", torch.bfloat16):
+        model(labels.patches, labels.turned.tiles)
+    for hook in hooks:
+        hook.remove()
+
+    def random(shape: torch.Size) -> Tensor:
+        return torch.randn(shape, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+
+    inputs = {shape: random(shape) for _, shape, _ in calls}
+    weights = {layer: layer.weight.detach().bfloat16() for layer, _, _ in calls}
+    gradients: dict[torch.Size, Tensor] = {}
+
+    def step() -> None:
+        for layer, shape, wanted in calls:
+            outputs = F.conv2d(inputs[shape], weights[layer], None, layer.stride, layer.padding)
+            if outputs.shape not in gradients:
+                gradients[outputs.shape] = random(outputs.shape)
+            torch.ops.aten.convolution_backward(
+                gradients[outputs.shape],
+                inputs[shape],
+                weights[layer],
+                None,
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                False,
+                [0, 0],
+                1,
+                [wanted, True, False],
+            )
 
     return step
 
