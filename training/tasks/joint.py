@@ -128,8 +128,8 @@ def reads_masks(config: Pretrain) -> bool:
 def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Labels:
     """Make a batch's inputs and labels on the device that it lies on.
 
-    The draws of the patches are made whether they are used or not, so that switching a task off
-    changes nothing for the others.
+    Patches are made whatever the tasks: the averaged weights' batch-norm statistics are measured on
+    them, and switching a task off changes no draw of the others.
     """
     settings, size = config.pretrain, config.network.input_size
     classes = CLASS_SETS[settings.classes]
@@ -144,10 +144,8 @@ def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Lab
     top, left = corner[..., 0], corner[..., 1]
 
     nothing = torch.empty(0, device=images.device)
-    patches, patch_masks, parts = nothing, nothing.long(), nothing
+    patch_masks, parts = nothing.long(), nothing
     turned = TurnedTiles(nothing, nothing.long(), nothing.long())
-    if reads_patches(settings):
-        patches = to_input(crop(images, top, left, side)[:, 0], size)
     if settings.tasks.segmentation or settings.tasks.classification:
         seen = classes.merge(crop(masks[:, None], top, left, side)[:, 0, 0])
         if settings.tasks.segmentation:
@@ -156,7 +154,7 @@ def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Lab
             parts = dominant_parts(count_classes(seen, len(classes.names)), settings.top_parts)
     if reads_tiles(settings):
         turned = turn_tiles(images, masks, config.network.tiles, size, settings, generator)
-    return Labels(patches, patch_masks, parts, turned)
+    return Labels(to_input(crop(images, top, left, side)[:, 0], size), patch_masks, parts, turned)
 
 
 def flip(
