@@ -219,6 +219,8 @@ class Pretrain(_Section):
             raise ValueError("patch_fraction must be [least, greatest]")
         if not any(self.tasks.model_dump().values()):
             raise ValueError("every task has weight 0; give one of pretrain.tasks a weight")
+        if self.recompute and self.compile:
+            raise ValueError("compiled graphs plan their own memory; set pretrain.recompute=false")
         if self.tasks.angle and len(set(self.tile_turns)) < 2:
             raise ValueError("one quarter turn alone has no angle to tell; set pretrain.tasks.angle=0")
         return self

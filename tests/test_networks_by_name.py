@@ -313,6 +313,11 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     assert settings.tasks.model_dump() == {**dict.fromkeys(TASKS, 1.0), "angle": float(journal)}
 
 
+def test_recomputing_and_compiling_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="pretrain.recompute=false"):
+        load(settings=["pretrain.recompute=true", "pretrain.compile=true"])
+
+
 def test_one_quarter_turn_alone_has_no_angle_to_tell() -> None:
     with pytest.raises(UserError, match="pretrain.tasks.angle=0"):
         load(settings=["pretrain.tile_turns=[2]"])
