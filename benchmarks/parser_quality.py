@@ -14,8 +14,7 @@ from contract.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from contract.errors import UserError
 from contract.progress import progress
 from contract.shards import decode_face
-from pipeline.parse.parser import load_parser, parse_faces
-from pipeline.weights import find
+from pipeline.parse.parser import find_parser, load_parser
 
 
 def main() -> None:
@@ -31,14 +30,15 @@ def main() -> None:
     pictures = sorted((options.folder / "images").glob("*.jpg"))[: options.limit]
     if not pictures:
         raise UserError(f"{options.folder}/images holds no JPEG files")
-    network = load_parser(find(config.parse.parser, config.weights))
+    file = find_parser(config)
+    parse_faces = load_parser(file)
     confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     bar = progress("parser quality", len(pictures), "faces")
     for picture in pictures:
         truth = cv2.imread(str(options.folder / "masks" / f"{picture.stem}.png"), cv2.IMREAD_GRAYSCALE)
         if truth is None:
             raise UserError(f"{picture} has no readable mask beside it")
-        masks, _ = parse_faces(network, decode_face(picture.read_bytes())[None], config.parse)
+        masks, _ = parse_faces(decode_face(picture.read_bytes())[None])
         pair = FROM_CELEBAMASK_HQ[truth].astype(np.int64) * NUM_CLASSES + masks[0]
         confusion += np.bincount(pair.ravel(), minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
         bar.update(1)
@@ -46,7 +46,7 @@ def main() -> None:
     f1 = 2 * confusion.diagonal() / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
     for name, value in zip(CLASSES, f1, strict=True):
         print(f"{name:<12}{value:7.3f}")
-    print(f"\nmean F1 of 18 parts at {config.parse.size}: {f1[1:].mean():.3f} over {len(pictures)} faces")
+    print(f"\nmean F1 of 18 parts at {file.size}: {f1[1:].mean():.3f} over {len(pictures)} faces")
 
 
 if __name__ == "__main__":

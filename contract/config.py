@@ -20,6 +20,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Precision = Literal["float32", "bfloat16"]
+InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
 
 
 class _Section(BaseModel):
@@ -29,7 +30,8 @@ class _Section(BaseModel):
 class Data(_Section):
     """Which photos.
 
-    input: folder of photos. name: names the data set's folder in ``shards/``.
+    input: folder of photos, table of paths or tar, or its fsspec address.
+    name: names the data set's folder in ``shards/``.
     """
 
     input: Annotated[str, Field(min_length=1)]
@@ -46,12 +48,14 @@ class Sample(_Section):
 class Ingest(_Section):
     """How inputs are read and planned into shards.
 
+    format: the layout of the input (``auto`` recognises it).
     limit: only the first so many sources. shard_size: samples per shard.
     min_side: shorter side in pixels below which a picture is refused.
     max_pixels: declared size above which a file is refused before it is decoded.
     val_fraction, test_fraction: used where the data set has no split of its own.
     """
 
+    format: InputFormat
     limit: Positive | None
     seed: int
     shard_size: Positive
@@ -68,7 +72,8 @@ class Align(_Section):
     ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
     size: side of the stored face. detect_side: the detector sees pictures with the
     longer side at most this long. threshold: detector score. min_visible: share of
-    the face's box that must lie inside the picture. faces: which of several faces.
+    the face's box that must lie inside the picture. faces: which of several faces; ``all``
+    makes a sample of each, the largest first.
     """
 
     mode: Literal["auto", "detect", "none"]
@@ -78,17 +83,18 @@ class Align(_Section):
     threshold: Fraction
     detect_side: Annotated[int, Field(ge=64)]
     min_visible: Fraction
-    faces: Literal["largest", "centre"]
+    faces: Literal["largest", "centre", "all"]
 
 
 class Parse(_Section):
     """From aligned faces to masks.
 
-    size: side in pixels at which the parser sees the face (448 to 512 for quality).
+    parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
+    pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
     grid: cells per side of the stored part counts.
     """
 
-    parser: Literal["bisenet"]
+    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
     size: Annotated[int, Field(ge=64, multiple_of=32)]
     batch_size: Positive
     precision: Precision
@@ -98,11 +104,13 @@ class Parse(_Section):
 class Weights(_Section):
     """Where the detector's and the parser's weights come from; null paths are searched for.
 
-    timeout: seconds to wait for a host before the next place is tried.
+    class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
+    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
     """
 
     detector: str | None
     parser: str | None
+    class_map: str | None
     cache: str | None
     timeout: Annotated[float, Field(gt=0)]
 
@@ -110,12 +118,35 @@ class Weights(_Section):
 class Cluster(_Section):
     """The Dask cluster: an address to join, or so many local processes (0: one per core).
 
-    in_flight: tasks per worker that are submitted at a time.
+    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
     """
 
     scheduler: str | None
     workers: Annotated[int, Field(ge=0)]
     in_flight: Positive
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None
+
+
+class Quarantine(_Section):
+    """How much may be refused.
+
+    max_fraction: share of all sources; a run stops as soon as more are refused.
+    """
+
+    max_fraction: Fraction
+
+
+class Stream(_Section):
+    """Where remote shards are kept while they are read.
+
+    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
+    folder). cache_gigabytes: how much of it may be filled; make it larger than
+    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
+    """
+
+    cache: str | None
+    cache_gigabytes: Annotated[float, Field(gt=0)]
 
 
 class Network(_Section):
@@ -281,6 +312,8 @@ class Config(_Section):
     parse: Parse
     weights: Weights
     cluster: Cluster
+    quarantine: Quarantine
+    stream: Stream
     network: Network
     pretrain: Pretrain
     finetune: Finetune

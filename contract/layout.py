@@ -1,4 +1,7 @@
-"""Where outputs lie: shards, manifests and the aligned faces between the two stages."""
+"""Where outputs lie: shards, manifests and the aligned faces between the two stages.
+
+All of them may be local folders or fsspec addresses.
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import UserError
+from contract.storage import Address, address
 
 SPLITS: Final = ("train", "val", "test", "unlabelled")
 
@@ -23,33 +27,38 @@ class Layout:
         aligned: holds ``<dataset>/<split>-NNNNNN.tar`` of faces that wait for the parser.
     """
 
-    shards: Path
-    manifests: Path
-    aligned: Path
+    shards: Address
+    manifests: Address
+    aligned: Address
 
     @classmethod
-    def at(cls, output: Path) -> "Layout":
-        """The layout below `output`; ``shards/`` keeps its manifests in the sibling ``manifests/``."""
+    def at(cls, output: str | Address) -> "Layout":
+        """The layout below `output`; ``shards/`` keeps its manifests in the sibling ``manifests/``.
+
+        Raises:
+            UserError: `output` is an address that cannot be reached.
+        """
+        output = address(output)
         if output == DEFAULT_SHARDS:
             return cls(shards=output, manifests=Path("manifests"), aligned=Path("aligned"))
         return cls(shards=output, manifests=output / "manifests", aligned=output / "aligned")
 
     @property
-    def source(self) -> Path:
+    def source(self) -> Address:
         """One row per input, planned or refused."""
         return self.manifests / "source.parquet"
 
     @property
-    def samples(self) -> Path:
+    def samples(self) -> Address:
         """One row per sample in a shard."""
         return self.manifests / "shards.parquet"
 
     @property
-    def quarantine(self) -> Path:
+    def quarantine(self) -> Address:
         """One row per input that did not become a sample."""
         return self.manifests / "quarantine.parquet"
 
-    def require_samples(self) -> Path:
+    def require_samples(self) -> Address:
         """The path of ``shards.parquet``.
 
         Raises:
@@ -63,7 +72,7 @@ class Layout:
         return self.samples
 
 
-def dataset_name(folder: Path) -> str:
+def dataset_name(folder: Address) -> str:
     """The name of the data set in `folder`: the folder's, with ``_`` for what a name may not hold."""
     return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
 

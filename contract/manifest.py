@@ -2,21 +2,23 @@
 
 ``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
 ``quarantine.parquet`` a row (source, reason, detail) per input that did not
-become one; sources = samples + quarantined. Attributes are nullable int8
-columns (0, 1, null) named as in the data set.
+become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
+is worth knowing of an input that was kept, sorted, with spaces between, or null.
+Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.errors import UserError
 from contract.files import replacing
 from contract.shards import MEMBERS
+from contract.storage import Address
 
 SOURCE_FIELDS: Final = pa.schema(
     [
@@ -29,6 +31,7 @@ SOURCE_FIELDS: Final = pa.schema(
         ("bytes", pa.int64()),
         ("reason", pa.string()),
         ("detail", pa.string()),
+        ("notices", pa.string()),
     ]
 )
 
@@ -38,11 +41,12 @@ SAMPLE_FIELDS: Final = pa.schema(
         ("shard", pa.string()),
         ("split", pa.string()),
         ("status", pa.string()),
+        ("notices", pa.string()),
         ("source", pa.string()),
         ("identity", pa.string()),
         ("box_score", pa.float32()),
         ("confidence", pa.float32()),
-        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size")),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size", "crc32")),
     ]
 )
 
@@ -70,8 +74,25 @@ class Manifest:
         return self.table.to_pylist()
 
 
+def rows_by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(shard, its rows in the order of the tar), in the order of names; rows without a shard are left out.
+
+    Each table is a copy of its rows, for a slice of an Arrow table is pickled with all of it.
+
+    Args:
+        table: with the columns ``shard`` and ``mask.png.offset``.
+    """
+    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("mask.png.offset", "ascending")])
+    runs = pc.run_end_encode(table["shard"].take(order).combine_chunks())
+    start = 0
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        if name is not None:
+            yield name, table.take(order.slice(start, end - start))
+        start = end
+
+
 def write(
-    path: Path,
+    path: Address,
     fields: pa.Schema,
     rows: Iterable[Mapping[str, Any]],
     attributes: tuple[str, ...] = (),
@@ -86,16 +107,25 @@ def write(
         attributes: names of the attribute columns to add.
         facts: string facts about the whole manifest.
     """
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=with_attributes(fields, attributes))
+    write_table(path, table, attributes, facts)
+
+
+def with_attributes(fields: pa.Schema, attributes: tuple[str, ...]) -> pa.Schema:
+    """One of the three schemas of this module with a column per attribute."""
+    return pa.schema([*fields, *(pa.field(name, pa.int8()) for name in attributes)])
+
+
+def write_table(
+    path: Address, table: pa.Table, attributes: tuple[str, ...], facts: Mapping[str, str] | None = None
+) -> None:
+    """Write a manifest that is a table already, with the columns that `with_attributes` names."""
     metadata = {**(facts or {}), "attributes": "\n".join(attributes)}
-    schema = fields
-    for name in attributes:
-        schema = schema.append(pa.field(name, pa.int8()))
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def read(path: Path, columns: list[str] | None = None) -> Manifest:
+def read(path: Address, columns: list[str] | None = None) -> Manifest:
     """Read a manifest.
 
     Args:
@@ -108,7 +138,8 @@ def read(path: Path, columns: list[str] | None = None) -> Manifest:
     if not path.is_file():
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
     try:
-        table = pq.read_table(path, columns=columns)
+        with path.open("rb") as stream:
+            table = pq.read_table(stream, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {

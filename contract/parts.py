@@ -5,6 +5,8 @@ labels of any coarser patch that is made of whole cells are exact sums and need
 no second look at the mask.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,24 @@ def count_parts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
     cell = cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]
     counts = np.bincount((cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
     return counts.reshape(grid, grid, NUM_CLASSES).astype(np.uint16)
+
+
+def dominant_parts(counts: NDArray[np.integer[Any]], top: int) -> NDArray[np.bool_]:
+    """Which classes are among the `top` with the most pixels: the label of a patch.
+
+    Classes without a pixel are never among them; of equal counts the lower class number wins.
+
+    Args:
+        counts: integer (..., 19), pixels per class, such as a patch of `merge_cells`.
+        top: v in the paper.
+
+    Returns:
+        bool (..., 19).
+    """
+    order = np.argsort(-counts.astype(np.int64), axis=-1, kind="stable")
+    chosen = np.zeros(counts.shape, np.bool_)
+    np.put_along_axis(chosen, order[..., :top], True, axis=-1)
+    return chosen & (counts > 0)
 
 
 def merge_cells(parts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:

@@ -13,8 +13,8 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self
 
 import cv2
@@ -23,6 +23,8 @@ import webdataset
 from numpy.typing import NDArray
 
 from contract.classes import NUM_CLASSES
+from contract.files import replacing
+from contract.storage import Address
 
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
@@ -62,10 +64,18 @@ def decode_face(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BrokenSample: the bytes are no image.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise BrokenSample(f"{len(data)} bytes that are no JPEG image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _decode(data: bytes, mode: int) -> NDArray[Any] | None:
+    """OpenCV's reading of image bytes, or None if it has none, declared sizes beyond its limit included."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
+    except cv2.error:
+        return None
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
@@ -84,7 +94,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     Raises:
         BrokenSample: the bytes are no 8-bit single-channel image, or hold another class.
     """
-    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    mask = _decode(data, cv2.IMREAD_UNCHANGED)
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise BrokenSample(f"{len(data)} bytes that are no 8-bit single-channel PNG mask")
     if mask.max(initial=0) >= NUM_CLASSES:
@@ -106,8 +116,8 @@ def decode_parts(data: bytes) -> NDArray[np.uint16]:
         BrokenSample: the bytes are no such array (pickled arrays included).
     """
     try:
-        parts = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        parts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
         raise BrokenSample(f"{len(data)} bytes that are no NPY array: {error}") from error
     if parts.dtype != np.uint16 or parts.ndim != 3 or parts.shape[2] != NUM_CLASSES:
         raise BrokenSample(f"parts must be uint16 (G, G, {NUM_CLASSES}), not {parts.dtype} {parts.shape}")
@@ -127,7 +137,7 @@ def decode_facts(data: bytes) -> dict[str, Any]:
     """
     try:
         facts = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenSample(f"{len(data)} bytes that are no JSON: {error}") from error
     if not isinstance(facts, dict):
         raise BrokenSample(f"a JSON object was expected, not {type(facts).__name__}")
@@ -155,16 +165,18 @@ class ShardWriter:
             extents = writer.add("k1", {"jpg": face_bytes, "json": facts_bytes})
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    def __init__(self, place: Address) -> None:
+        self._place = place
+        self._context = ExitStack()
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self._temporary.open("wb")
-        self._tar = webdataset.TarWriter(
-            self._stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
-        )
+        with ExitStack() as context:
+            stream = context.enter_context(context.enter_context(replacing(self._place)).open("wb"))
+            self._tar = webdataset.TarWriter(
+                stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
+            )
+            context.callback(self._tar.close)
+            self._context = context.pop_all()
         return self
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Extent]:
@@ -178,31 +190,22 @@ class ShardWriter:
             extents[name] = Extent(offset=self._tar.tarstream.offset - blocks, size=size)
         return extents
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        try:
-            self._tar.close()
-            if kind is None:
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
-                self._stream.close()
-                self._temporary.replace(self._path)
-        finally:
-            self._stream.close()
-            self._temporary.unlink(missing_ok=True)
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
 
 
-def read_shard(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield (key, member bytes by name) of each sample of a local shard, in tar order.
+def read_shard(place: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, member bytes by name) of each sample of a shard, in tar order.
 
     Raises:
         BrokenSample: a name is not KEY.MEMBER, or a member type is none of ours.
     """
     key, members = "", dict[str, bytes]()
-    with tarfile.open(path, "r:") as tar:
+    with place.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for entry in tar:
             name, _, member = entry.name.partition(".")
             if not KEY_PATTERN.fullmatch(name) or member not in MEMBERS or not entry.isfile():
-                raise BrokenSample(f"{path}: {entry.name!r} is no member of a sample")
+                raise BrokenSample(f"{place}: {entry.name!r} is no member of a sample")
             if name != key and members:
                 yield key, members
                 members = {}

@@ -1,79 +1,180 @@
-"""Dask: a local cluster of processes or somebody else's, and a bounded map over shards."""
+"""Dask: a local cluster of processes or somebody else's, ready workers, and a bounded map over shards."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
+from typing import Any, Final, TypeVar
 
-from distributed import Client, LocalCluster, as_completed, get_worker
+import dask
+import torch
+from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
 from contract.config import Cluster
 from contract.errors import UserError
-from contract.progress import Progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-PROGRESS_TOPIC: Final = "rows-done"
+ALLOWED_FAILURES: Final = 1
+"""Deaths of a local worker that a shard is forgiven before it is suspected to be the cause."""
+
+JOIN_SECONDS: Final = 10
+"""How long a scheduler may take to answer, and to have its first worker."""
+
+
+class ReadyWorkers(WorkerPlugin):
+    """Makes each worker process ready once: one torch thread, and the model in memory.
+
+    One thread, because models run faster side by side than on shared threads, and because
+    the thread count decides in which order floats are summed.
+    """
+
+    name = "sspl-faces"
+
+    def __init__(self, load: Callable[[], object], resources: Mapping[str, float] | None) -> None:
+        self._load, self._resources = load, resources
+
+    def setup(self, worker: Any) -> None:
+        """Load the model, unless tasks never come here."""
+        if _offers(worker.state.total_resources, self._resources):
+            torch.set_num_threads(1)
+            self._load()
 
 
 @contextmanager
-def connect(config: Cluster, tasks: int) -> Iterator[Client]:
-    """A client of the configured cluster.
+def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator[Client]:
+    """A client of the configured cluster, whose workers have all called `load` once.
 
-    A local cluster has one process per core and one torch thread in each, for the
-    models run faster side by side than on shared threads; never more processes than tasks.
+    A local cluster has one process per core, never more than `tasks`. Its workers end with
+    this process, however that ends.
 
     Raises:
-        UserError: the scheduler's address does not answer.
+        UserError: no scheduler answers, no worker offers the resources, or `load` fails on one.
     """
-    if config.scheduler:
+    with ExitStack() as context:
+        opened = _joined(config) if config.scheduler else _local(config, tasks)
+        client = context.enter_context(opened)
+        count = eligible_workers(client, config.resources)
+        print(f"{count} workers; dashboard: {client.dashboard_link}", flush=True)
         try:
-            client = Client(config.scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise UserError(f"no Dask scheduler answers at {config.scheduler}: {error}") from error
-        with client:
-            print(f"joined {config.scheduler}; dashboard: {client.dashboard_link}")
-            yield client
-        return
+            client.register_plugin(ReadyWorkers(load, config.resources))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the workers of {config.scheduler or 'the local cluster'} cannot load the model "
+                f"({type(error).__name__}: {error}); start them in the project's folder, with its packages"
+            ) from error
+        context.callback(_unregister, client)
+        yield client
+
+
+@contextmanager
+def _joined(config: Cluster) -> Iterator[Client]:
+    try:
+        client = Client(config.scheduler, timeout=JOIN_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {config.scheduler}: {error}") from error
+    with client:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=JOIN_SECONDS)
+        if not eligible_workers(client, config.resources):
+            asked = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
+            offering = f" that offers {asked} (cluster.resources)" if asked else ""
+            flag = f" --resources {asked.replace(' ', ',')}" if asked else ""
+            raise UserError(
+                f"{config.scheduler} has no worker{offering}; "
+                f"start one with `dask worker {config.scheduler}{flag}`"
+            )
+        yield client
+
+
+@contextmanager
+def _local(config: Cluster, tasks: int) -> Iterator[Client]:
+    if config.resources:
+        raise UserError(
+            "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = max(1, min(config.workers or cores, tasks))
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
         LocalCluster(
-            n_workers=workers,
+            n_workers=max(1, min(config.workers or cores, tasks)),
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
-def advance(count: int) -> None:
-    """Say from within a task that `count` more of its rows are done."""
-    get_worker().log_event(PROGRESS_TOPIC, count)
+def _unregister(client: Client) -> None:
+    with suppress(OSError, ValueError):
+        client.unregister_worker_plugin(ReadyWorkers.name)
+
+
+def _offers(offered: Mapping[str, float], asked: Mapping[str, float] | None) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in (asked or {}).items())
+
+
+def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> int:
+    """How many workers offer the resources now."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(_offers(worker["resources"], resources) for worker in workers)
+
+
+def no_model() -> None:
+    """Loads nothing, for a stage that needs no model."""
 
 
 def map_bounded(
-    client: Client, function: Callable[[Task], Result], tasks: Sequence[Task], in_flight: int, bar: Progress
-) -> Iterator[Result]:
-    """Run `function` on each task and yield results as they finish.
+    client: Client, function: Callable[[Task], object], tasks: Sequence[Task], config: Cluster
+) -> Iterator[tuple[Task, Future]]:
+    """Run `function` on each task; yield each with its finished future, in the order of completion.
 
-    At most `in_flight` tasks per worker are submitted at a time, so memory does not grow
-    with their number. Results come in the order of completion; `bar` follows `advance`.
+    At most ``in_flight`` tasks per worker are submitted at a time, so memory does not grow
+    with their number; workers that join later get theirs.
+
+    Raises:
+        UserError: the scheduler went away.
     """
-    client.subscribe_topic(PROGRESS_TOPIC, lambda event: bar.update(event[1]))
     waiting = iter(tasks)
-    slots = max(1, in_flight * len(client.scheduler_info(n_workers=-1)["workers"]))
+    submitted: dict[str, Task] = {}
     running = as_completed()
-    for _, task in zip(range(slots), waiting, strict=False):
-        running.add(client.submit(function, task, pure=False))
+
+    def submit_more() -> None:
+        slots = max(1, config.in_flight * eligible_workers(client, config.resources))
+        for task in islice(waiting, max(0, slots - len(submitted))):
+            future = client.submit(function, task, pure=False, resources=config.resources)
+            submitted[future.key] = task
+            running.add(future)
+
+    submit_more()
     for future in running:
-        yield future.result()
-        following = next(waiting, None)
-        if following is not None:
-            running.add(client.submit(function, following, pure=False))
-    client.unsubscribe_topic(PROGRESS_TOPIC)
+        task = submitted.pop(future.key)
+        if future.status in ("cancelled", "lost"):
+            raise UserError("the Dask scheduler went away; the same command goes on where this one ended")
+        yield task, future
+        submit_more()
+
+
+def read_bounded(
+    config: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
+
+    Raises:
+        UserError: the cluster cannot be reached, or a task's workers died.
+    """
+    if not tasks:
+        return
+    with connect(config, len(tasks), no_model) as client:
+        for task, future in map_bounded(client, function, tasks, config):
+            try:
+                yield task, future.result()
+            except KilledWorker as error:
+                raise UserError(f"workers died while they read; is there enough memory? ({error})") from error

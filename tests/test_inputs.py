@@ -1,11 +1,18 @@
 """What people feed in: label files, folders and pictures of any kind, real files each."""
 
+import hashlib
 import io
 import os
 import struct
+import tracemalloc
 import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,11 +23,17 @@ from contract import manifest
 from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
-from pipeline.align.detector import Face, choose_face
+from contract.shards import check_key, decode_face
+from pipeline.align.detector import Face, choose_face, detect_faces, load_detector
+from pipeline.align.stage import align
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
 from pipeline.images import Refused, decode_photo
-from pipeline.ingest.listing import read_listing
-from pipeline.ingest.plan import ingest
+from pipeline.ingest.adapters import read_listing
+from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.plan import Content, ingest, plan
+from pipeline.parse.stage import parse
+from pipeline.sample import write_dataset
+from pipeline.weights import find
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -98,8 +111,102 @@ def test_a_folder_is_read_recursively_without_hidden_files_or_links_that_leave_i
         "a.jpg": None,
         "deep/er/b c.ünï.png": None,
         "out.jpg": "link-outside",
+        "loop": "link-loop",
         "bad\\xff.jpg": "bad-name",
     }
+
+
+def test_links_are_judged_by_where_they_lead_and_only_plain_files_are_opened(tmp_path: Path) -> None:
+    root, away = tmp_path / "in", tmp_path / "away"
+    (root / "real").mkdir(parents=True)
+    away.mkdir()
+    (root / "real" / "a.jpg").write_bytes(encoded(picture(), "jpeg"))
+    for name, target in {
+        "same.jpg": "real/a.jpg",
+        "round.jpg": "trip.jpg",
+        "trip.jpg": "round.jpg",
+        "gone.jpg": "nothing.jpg",
+        "other": "real",
+        "real/up": "..",
+        "away": "../away",
+    }.items():
+        (root / name).symlink_to(target)
+    os.mkfifo(root / "pipe.jpg")
+    rows = {row["source"]: row["reason"] for row in planned(root, tmp_path / "out")}
+    assert rows == {
+        "real/a.jpg": None,
+        "same.jpg": "duplicate",
+        "round.jpg": "link-loop",
+        "trip.jpg": "link-loop",
+        "gone.jpg": "unreadable",
+        "other": "link-folder",
+        "real/up": "link-loop",
+        "away": "link-outside",
+        "pipe.jpg": "not-a-file",
+    }
+
+
+def test_celeba_follows_links_by_the_same_policy(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(encoded(picture(seed=9), "jpeg"))
+    root = celeba(tmp_path / "in")
+    (root / "img_align_celeba" / "3.jpg").symlink_to(tmp_path / "secret.jpg")
+    rows = {row["source"]: row["reason"] for row in planned(root, tmp_path / "out")}
+    assert rows["img_align_celeba/3.jpg"] == "link-outside"
+    (root / "img_align_celeba").rename(tmp_path / "elsewhere")
+    (root / "img_align_celeba").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="img_align_celeba is a symbolic link that leaves the input folder"):
+        read_listing(root)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root reads everything, so as root the test goes on as nobody for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_files_and_folders_without_permission_are_refused() -> None:
+    with TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o777)
+        root = base / "in"
+        (root / "closed").mkdir(parents=True)
+        (root / "closed" / "a.jpg").write_bytes(encoded(picture(seed=1), "jpeg"))
+        for number, photo in enumerate(("b.jpg", "c.jpg")):
+            (root / photo).write_bytes(encoded(picture(seed=2 + number), "jpeg"))
+        (root / "b.jpg").chmod(0)
+        (root / "closed").chmod(0)
+        with unprivileged():
+            rows = {row["source"]: row["reason"] for row in planned(root, base / "out")}
+        (root / "closed").chmod(0o755)
+    assert rows == {"b.jpg": "unreadable", "closed": "unreadable", "c.jpg": None}
+
+
+def test_images_without_label_and_unknown_labels_are_kept_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg -1 1\n2.jpg 0 1\n3.jpg NaN NaN\n", images)
+    rows = {Path(str(row["source"])).name: row["notices"] for row in planned(root, tmp_path / "out")}
+    assert rows == {"1.jpg": None, "2.jpg": "unknown-label", "3.jpg": "unknown-label", "4.jpg": "no-label"}
+    said = capsys.readouterr().out.split()
+    assert (said[said.index("unknown-label") + 1], said[said.index("no-label") + 1]) == ("2", "1")
+    (root / "list_attr_celeba.txt").unlink()
+    assert {row["notices"] for row in planned(root, tmp_path / "out")} == {None}
+
+
+def test_a_file_that_is_larger_than_any_allowed_picture_is_refused_unread(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    with (root / "film.jpg").open("wb") as stream:
+        stream.truncate(1 << 40)
+    assert [row["reason"] for row in planned(root, tmp_path / "out")] == ["too-large"]
 
 
 def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
@@ -140,6 +247,64 @@ def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp
     assert len(planned(root, tmp_path / "c", "ingest.limit=10")) == 10
 
 
+@given(st.text(max_size=140) | st.text("./\\\0 -_aZ09", max_size=12))
+@settings(deadline=None, max_examples=200)
+def test_a_key_is_refused_or_stays_where_it_is_put(key: str) -> None:
+    try:
+        check_key(key)
+    except ValueError:
+        return
+    assert Path("folder", f"{key}.jpg").parts == ("folder", f"{key}.jpg")
+    assert f"{key}.mask.png".split(".", 1) == [key, "mask.png"]
+
+
+labels = st.lists(
+    st.tuples(st.sampled_from([None, "train", "val", "test"]), st.none() | st.sampled_from("abcdefgh")),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(labels, st.integers(0, 3), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_nobody_is_ever_in_two_splits(
+    described: list[tuple[str | None, str | None]], seed: int, labelled: bool
+) -> None:
+    names, attributes = (("Male",), (1,)) if labelled else ((), None)
+    sources = [
+        Source(f"{number:03}.jpg", split, identity, attributes)
+        for number, (split, identity) in enumerate(described)
+    ]
+    contents = [Content(hashlib.sha256(bytes([number])).hexdigest(), 1) for number in range(len(sources))]
+    own: dict[str, set[str]] = {}
+    for split, identity in described:
+        if split and identity:
+            own.setdefault(identity, set()).add(split)
+    config = load(settings=["data.name=d", f"ingest.seed={seed}", "ingest.shard_size=4"])
+    try:
+        rows = plan(Listing(sources, names, aligned=False), contents, config).to_pylist()
+    except UserError as error:
+        assert any(len(splits) > 1 for splits in own.values())
+        assert "is in two splits" in str(error)
+        return
+    assert all(len(splits) == 1 for splits in own.values())
+    found: dict[str, set[str]] = {}
+    for row, (split, identity) in zip(rows, described, strict=True):
+        assert split in (None, row["split"])
+        if identity:
+            found.setdefault(identity, set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in found.values())
+    assert all(row["shard"].startswith(f"d/{row['split']}-") for row in rows)
+    sizes = Counter(row["shard"] for row in rows)
+    assert max(sizes.values()) <= 4
+
+
+def test_a_label_must_not_be_named_like_a_column_of_the_manifests() -> None:
+    listing = Listing([Source("a.jpg", attributes=(1,))], ("confidence",), aligned=False)
+    with pytest.raises(UserError, match="cannot be named 'confidence'"):
+        plan(listing, [Content("0" * 64, 1)], load())
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -149,8 +314,10 @@ def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp
         encoded(picture().convert("P"), "png"),
         encoded(picture(), "webp"),
         encoded(picture(), "gif", save_all=True, append_images=[picture(seed=5)]),
+        encoded(picture(), "webp", save_all=True, append_images=[picture(seed=5)], lossless=True),
+        cv2.imencode(".png", np.asarray(picture())[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
     ],
-    ids=["png", "gray", "cmyk", "palette", "webp", "animation"],
+    ids=["png", "gray", "cmyk", "palette", "webp", "animated-gif", "animated-webp", "16-bit-rgb"],
 )
 def test_pictures_of_all_kinds_become_rgb(data: bytes) -> None:
     image = decode(data)
@@ -171,11 +338,43 @@ def test_sixteen_bits_become_eight() -> None:
     assert np.abs(image[..., 0].astype(int) - ramp // 257).max() <= 1
 
 
-def test_a_rotated_photo_is_turned_upright() -> None:
+def turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # orientation: the picture must be turned by 90 degrees clockwise
+    return exif
+
+
+def test_a_rotated_photo_is_turned_upright() -> None:
+    exif = turned()
     image = decode(encoded(picture(), "png", exif=exif))
     assert np.array_equal(image, np.rot90(np.asarray(picture()), -1))
+
+
+intact = [
+    encoded(picture(), "jpeg", exif=turned()),
+    encoded(picture(), "jpeg", progressive=True),
+    encoded(picture(), "png"),
+    encoded(picture().convert("P"), "png"),
+    encoded(picture(), "webp"),
+    encoded(picture(), "gif"),
+    encoded(picture(), "tiff", compression="tiff_lzw"),
+    encoded(picture(), "bmp"),
+]
+
+
+@given(st.sampled_from(intact), st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4))))
+@settings(deadline=None, max_examples=200)
+def test_damaged_bytes_give_a_picture_or_a_reason_and_never_anything_else(
+    data: bytes, changes: list[tuple[int, bytes]]
+) -> None:
+    damaged = bytearray(data)
+    for position, change in changes:
+        start = position % len(damaged)
+        damaged[start : start + len(change)] = change
+    try:
+        assert decode(bytes(damaged)).ndim == 3
+    except Refused as refused:
+        assert refused.reason in ("truncated", "not-an-image", "too-large", "too-small")
 
 
 def bomb() -> bytes:
@@ -195,6 +394,7 @@ def bomb() -> bytes:
         (encoded(picture(480, 400), "png")[:3000], "truncated"),
         (bomb(), "too-large"),
         (encoded(picture(31, 60), "png"), "too-small"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not-an-image"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, reason: str) -> None:
@@ -202,6 +402,16 @@ def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, reason: str) 
         decode(data)
     assert refused.value.reason == reason
     assert refused.value.detail
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    data = bomb()
+    tracemalloc.start()
+    with pytest.raises(Refused) as refused:
+        decode_photo(data, max_pixels=100_000_000, min_side=32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (refused.value.reason, len(data) < 100, peak < 1_000_000) == ("too-large", True, True)
 
 
 coordinate = st.floats(-200, 200)
@@ -266,3 +476,69 @@ def test_no_face_and_a_face_outside_are_refused(config: Config) -> None:
         with pytest.raises(Refused) as refused:
             choose_face(faces, image, config.align)
         assert refused.value.reason == reason
+
+
+def good_variants(photo: Image.Image) -> dict[str, bytes]:
+    """One photo in every form that is converted and kept, by file name."""
+    clear = photo.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size).point(lambda value: 255 - value // 8))
+    wide = np.asarray(photo)[..., ::-1].astype(np.uint16) * 257
+    return {
+        "plain.png": encoded(photo, "png"),
+        "gray.png": encoded(photo.convert("L"), "png"),
+        "print.jpg": encoded(photo.convert("CMYK"), "jpeg", quality=95),
+        "palette.png": encoded(photo.convert("P", palette=Image.Palette.ADAPTIVE), "png"),
+        "clear.png": encoded(clear, "png"),
+        "wide.png": cv2.imencode(".png", wide)[1].tobytes(),
+        "web.webp": encoded(photo, "webp", lossless=True),
+        "says-gif-is.png.gif": encoded(photo, "jpeg", quality=95),
+        "turned.jpg": encoded(photo.transpose(Image.Transpose.ROTATE_90), "jpeg", exif=turned(), quality=96),
+        "moves.webp": encoded(photo, "webp", save_all=True, append_images=[picture(*photo.size)], quality=99),
+        "a name. with.dots and spaces.jpg": encoded(photo, "jpeg", quality=97),
+        "имя/名前 🙂.jpg": encoded(photo, "jpeg", quality=98),
+    }
+
+
+def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(
+    tmp_path: Path, config: Config
+) -> None:
+    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
+    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
+    photo = Image.open(path).convert("RGB")
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    _, top, _, bottom = detect_faces(np.asarray(photo), detector, config.align)[0].box
+    good = good_variants(photo)
+    bad = {
+        "empty": b"",
+        "truncated": good["plain.png"][:3000],
+        "not-an-image": b"a sentence, not a picture",
+        "too-large": bomb(),
+        "too-small": encoded(picture(31, 60), "png"),
+        "no-face": encoded(picture(200, 200), "png"),
+        "face-outside": encoded(photo.crop((0, 0, photo.width, int(top + 0.6 * (bottom - top)))), "png"),
+        "duplicate": good["plain.png"],
+    }
+    root = tmp_path / "in"
+    for name, data in [*good.items(), *((f"zz-{reason}.jpg", data) for reason, data in bad.items())]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "align.min_visible=0.8"]
+    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
+    ingest(run, layout)
+    align(run, layout)
+    parse(run, layout)
+    refused = {row["source"]: row["reason"] for row in manifest.read(layout.quarantine).rows()}
+    assert refused == {f"zz-{reason}.jpg": reason for reason in bad}
+    samples = {row["source"]: row for row in manifest.read(layout.samples).rows()}
+    assert samples.keys() == good.keys()
+    assert len({row["key"] for row in samples.values()}) == len(good)
+    faces = {name: sample_face(layout, row) for name, row in samples.items()}
+    for name, face in faces.items():
+        difference = np.abs(face - faces["plain.png"])
+        assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
+
+
+def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
+    with (layout.shards / str(row["shard"])).open("rb") as stream:
+        stream.seek(row["jpg.offset"])
+        return decode_face(stream.read(row["jpg.size"])).astype(int)

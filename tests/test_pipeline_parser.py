@@ -1,19 +1,30 @@
-"""The real parser on painted faces with exact masks, and the sides it is corrected to."""
+"""The real parser on painted faces with exact masks, other parsers, and left and right."""
 
+import json
+import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+import yaml
+from facexlib.parsing import init_parsing_model
+from facexlib.parsing.parsenet import ParseNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from contract.classes import CLASSES, FLIP_CLASSES
+from contract.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
 from contract.config import load
+from contract.errors import UserError
 from contract.shards import decode_face
-from pipeline.parse.parser import load_parser, parse_faces
+from pipeline import weights
+from pipeline.parse.class_map import ClassMap, read_class_map
+from pipeline.parse.parser import FaceParser, find_parser, load_parser
 from pipeline.parse.sides import assign_sides
-from pipeline.weights import find
 
 
 def exact_masks(portraits: Path) -> list[np.ndarray]:
@@ -65,7 +76,7 @@ def test_a_mask_without_a_face_is_left_alone() -> None:
 
 def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarray) -> None:
     config = load()
-    masks, confidence = parse_faces(load_parser(find("bisenet", config.weights)), faces, config.parse)
+    masks, confidence = load_parser(find_parser(config))(faces)
     truth = np.stack(exact_masks(portraits)[: len(faces)])
     for name in ("skin", "hair", "nose", "l_eye", "r_eye"):
         found, real = masks == CLASSES.index(name), truth == CLASSES.index(name)
@@ -78,10 +89,233 @@ def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarr
 
 
 def test_bfloat16_and_batches_do_not_change_the_masks(faces: np.ndarray) -> None:
-    config = load().parse
-    network = load_parser(find("bisenet", load().weights))
-    together, _ = parse_faces(network, faces, config)
-    alone = np.concatenate([parse_faces(network, face[None], config)[0] for face in faces])
+    parse_faces = load_parser(find_parser(load()))
+    together, _ = parse_faces(faces)
+    alone = np.concatenate([parse_faces(face[None])[0] for face in faces])
     assert np.mean(together == alone) > 0.999
-    exact, _ = parse_faces(network, faces, config.model_copy(update={"precision": "float32"}))
+    exact, _ = load_parser(find_parser(load(settings=["parse.precision=float32"])))(faces)
     assert np.mean(together == exact) > 0.99
+
+
+BISENET_MAP = {
+    "size": 448,
+    "channels": "RGB",
+    "layout": "NCHW",
+    "scale": 255.0,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "output": 0,
+    "values": "logits",
+    "sides": "position",
+    "classes": list(CLASSES),
+}
+
+
+def bisenet() -> nn.Module:
+    weights = find_parser(load()).path
+    return init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
+
+
+def file_parser(kind: str, path: Path, class_map: dict[str, object]) -> FaceParser:
+    path.with_suffix(".json").write_text(json.dumps(class_map))
+    return load_parser(find_parser(load(settings=[f"parse.parser={kind}", f"weights.parser={path}"])))
+
+
+@pytest.fixture(scope="module")
+def exact(faces: np.ndarray) -> np.ndarray:
+    return load_parser(find_parser(load(settings=["parse.precision=float32"])))(faces)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real BiSeNet as an ONNX and as a TorchScript file, with all three of its outputs."""
+    folder = tmp_path_factory.mktemp("exported")
+    paths = {"onnx": folder / "bisenet.onnx", "torchscript": folder / "bisenet.pt"}
+    example = torch.zeros(2, 3, 448, 448)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = bisenet()
+        torch.jit.save(torch.jit.trace(network, example), paths["torchscript"])
+        torch.onnx.export(
+            network, (example,), paths["onnx"], dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True
+        )
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_a_file_of_the_real_network_gives_the_native_masks(
+    kind: str, exported: dict[str, Path], faces: np.ndarray, exact: np.ndarray
+) -> None:
+    masks, confidence = file_parser(kind, exported[kind], BISENET_MAP)(faces)
+    assert np.mean(masks == exact) >= 0.999
+    present = np.stack([np.bincount(mask.ravel(), minlength=19) > 0 for mask in masks])
+    assert np.array_equal(confidence > 0, present)
+
+
+class Painter(nn.Module):
+    """A stand-in network that knows the classes of a picture by its red channel, 0 to 1 in thirds."""
+
+    def __init__(self, channels_last: bool = False, red: int = 0) -> None:
+        super().__init__()
+        self.channels_last, self.red = channels_last, red
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        red = pixels[..., self.red] if self.channels_last else pixels[:, self.red]
+        low, high = red < 1 / 3, red > 2 / 3
+        scores = torch.stack([low.float(), (~low & ~high).float(), high.float()], dim=1)
+        return scores.permute(0, 2, 3, 1) if self.channels_last else scores
+
+
+PAINTER_MAP = BISENET_MAP | {
+    "size": None,
+    "mean": [0.0, 0.0, 0.0],
+    "std": [1.0, 1.0, 1.0],
+    "values": "probabilities",
+    "classes": ["hair", "nose", "hair"],
+}
+
+
+@pytest.mark.parametrize(("channels", "layout"), [("RGB", "NCHW"), ("BGR", "NCHW"), ("RGB", "NHWC")])
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(
+    kind: str, channels: str, layout: str, tmp_path: Path
+) -> None:
+    network = Painter(channels_last=layout == "NHWC", red=2 if channels == "BGR" else 0).eval()
+    shape = (1, 448, 448, 3) if layout == "NHWC" else (1, 3, 448, 448)
+    path = tmp_path / "painter.bin"
+    if kind == "onnx":
+        torch.onnx.export(network, (torch.zeros(shape),), path, dynamo=True)
+    else:
+        torch.jit.save(torch.jit.trace(network, torch.zeros(shape)), path)
+    faces = np.zeros((2, 448, 448, 3), np.uint8)
+    faces[:, :, 150:300, 0] = 128
+    faces[:, :, 300:, 0] = 250
+    faces[1] = faces[1][:, ::-1]
+    expected = np.full((448, 448), CLASSES.index("hair"))
+    expected[:, 150:300] = CLASSES.index("nose")
+    masks, confidence = file_parser(kind, path, PAINTER_MAP | {"channels": channels, "layout": layout})(faces)
+    assert np.array_equal(masks, [expected, expected[:, ::-1]])
+    assert confidence[0, CLASSES.index("hair")] == 1
+
+
+def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
+    path = tmp_path / "painter.pt"
+    torch.jit.save(torch.jit.trace(Painter(), torch.zeros(1, 3, 64, 64)), path)
+    faces = np.zeros((1, 448, 448, 3), np.uint8)
+    faces[:, :, 300:, 0] = 128
+    classes = ["background", "r_eye", "l_eye"]
+    by_position, _ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes})(faces)
+    as_given, _ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes, "sides": "network"})(
+        faces
+    )
+    assert as_given[0, 0, -1] == CLASSES.index("r_eye")
+    assert set(np.unique(by_position[0, :, 380:])) == {CLASSES.index("l_eye")}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"classes": ["background", "beard"]}, "beard"),
+        ({"channels": "GBR"}, "channels"),
+        ({"std": [1.0, 0.0, 1.0]}, "std"),
+        ({"mean": [1.0]}, "mean"),
+        ({"size": "448"}, "size"),
+        ({"gamma": 1}, "gamma"),
+    ],
+)
+def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(
+    change: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_text(yaml.safe_dump(BISENET_MAP | change))
+    with pytest.raises(UserError, match=said):
+        read_class_map(path)
+
+
+def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    for key in BISENET_MAP:
+        path.write_text(yaml.safe_dump({name: value for name, value in BISENET_MAP.items() if name != key}))
+        with pytest.raises(UserError, match=key):
+            read_class_map(path)
+    assert set(BISENET_MAP) == set(ClassMap.model_fields)
+
+
+def test_a_class_map_with_fewer_classes_than_the_network_is_refused(
+    exported: dict[str, Path], faces: np.ndarray
+) -> None:
+    short = BISENET_MAP | {"classes": ["background", "skin"]}
+    with pytest.raises(UserError, match="lists 2 classes"):
+        file_parser("torchscript", exported["torchscript"], short)(faces[:1])
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_a_file_that_is_no_network_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "garbage.bin"
+    path.write_bytes(b"no network")
+    with pytest.raises(UserError, match="garbage"):
+        file_parser(kind, path, BISENET_MAP)
+
+
+def test_a_network_without_a_file_or_a_class_map_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"weights\.parser"):
+        find_parser(load(settings=["parse.parser=onnx"]))
+    path = tmp_path / "network.onnx"
+    with pytest.raises(UserError, match="no such file"):
+        find_parser(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
+    path.write_bytes(b"network")
+    with pytest.raises(UserError, match="class map"):
+        find_parser(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
+
+
+def test_onnx_runtime_is_asked_for_only_where_it_is_needed(
+    exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    load_parser.cache_clear()
+    with pytest.raises(UserError, match="pip install onnxruntime"):
+        file_parser("onnx", exported["onnx"], BISENET_MAP)
+
+
+@pytest.fixture
+def parsenet(
+    tmp_path: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> tuple[nn.Module, list[str]]:
+    """ParseNet's real architecture with random weights (its own cannot be had from a package registry),
+    and the settings that use it; the hash of the known weights is replaced by that of these."""
+    torch.manual_seed(0)
+    network = ParseNet(in_size=512, out_size=512, parsing_ch=19).eval()
+    with torch.no_grad():  # centre the logits, so that more than one class wins
+        logits = network(torch.from_numpy(faces[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1)[0]
+        network.out_mask_conv.conv2d.bias -= logits.mean(dim=(0, 2, 3))
+    path = tmp_path / "random.pth"
+    torch.save(network.state_dict(), path)
+    known = replace(weights.KNOWN["parsenet"], sha256=weights.file_sha256(path))
+    monkeypatch.setitem(weights.KNOWN, "parsenet", known)
+    return network, [
+        "parse.parser=parsenet",
+        "parse.size=64",
+        "parse.precision=float32",
+        f"weights.parser={path}",
+        f"weights.cache={tmp_path / 'cache'}",
+    ]
+
+
+def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(
+    parsenet: tuple[nn.Module, list[str]], faces: np.ndarray
+) -> None:
+    network, settings = parsenet
+    small = np.ascontiguousarray(faces[:2, 40:104, 40:104])
+    masks, _ = load_parser(find_parser(load(settings=settings)))(small)
+    pixels = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        classes = network(pixels)[0].argmax(dim=1).numpy().astype(np.uint8)
+    assert len(np.unique(classes)) > 3
+    assert np.mean(masks == assign_sides(FROM_CELEBAMASK_HQ[classes])) > 0.999
+
+
+def test_parsenet_with_other_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"mine")
+    with pytest.raises(UserError, match=weights.KNOWN["parsenet"].sha256):
+        find_parser(load(settings=["parse.parser=parsenet", f"weights.parser={path}"]))

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract import config
 from contract.errors import UserError
 from contract.layout import Layout
 from training.stream import Faces, PlannedBatches, epoch_order, in_order, load, read_faces
 from training.subsets import labelled_subset
+
+STREAM = config.load().stream
 
 uneven = st.lists(st.integers(1, 9), min_size=1, max_size=7)
 
@@ -80,7 +83,7 @@ def test_no_samples_is_an_error_for_people() -> None:
 def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
     faces = read_faces(shards, ("train", "val", "test", "unlabelled"))
     planned = PlannedBatches(faces.shards, 1, 2, 5, 0, 6)
-    found = [list(load(faces, planned, True, workers)) for workers in (0, 2)]
+    found = [list(load(faces, planned, True, workers, STREAM)) for workers in (0, 2)]
     for alone, shared in zip(*found, strict=True):
         assert alone.indices.tolist() == shared.indices.tolist()
         assert np.array_equal(alone.images, shared.images)
@@ -119,7 +122,7 @@ def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Pa
     victim = broken.shards / faces.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
-        list(load(faces, in_order(faces, 4), False, 0))
+        list(load(faces, in_order(faces, 4), False, 0, STREAM))
 
 
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:

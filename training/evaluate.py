@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from contract.config import Config, Network
+from contract.config import Config, Network, Stream
 from contract.errors import UserError
 from contract.files import replacing, write_text
 from contract.layout import Layout
@@ -71,7 +71,7 @@ def _read_runs(finetuned: Path) -> list[dict[str, Any]]:
 
 
 def predict(
-    model: Classifier, faces: Faces, input_size: int, batch_size: int, title: str
+    model: Classifier, faces: Faces, input_size: int, batch_size: int, stream: Stream, title: str
 ) -> NDArray[np.float64]:
     """Probabilities, float64 (N, A), of all faces in the manifest's order."""
     place = device()
@@ -80,7 +80,7 @@ def predict(
     bar = progress(title, len(faces), "faces")
     found = []
     with torch.inference_mode():
-        for batch in load(faces, in_order(faces, batch_size), False, workers=1):
+        for batch in load(faces, in_order(faces, batch_size), False, 1, stream):
             pictures = to_input(batch.images.to(place), input_size)
             found.append(model(pictures).float().sigmoid().double().cpu().numpy())
             bar.update(len(batch.indices))
@@ -96,8 +96,8 @@ def _score(
     model = Classifier(network, tuple(state["attributes"]))
     model.load_state_dict(state["model"])
     size, batch = network.input_size, config.evaluate.batch_size
-    on_val = predict(model, val, size, batch, f"val {folder.name}") if len(val) else None
-    on_test = predict(model, test, size, batch, f"test {folder.name}")
+    on_val = predict(model, val, size, batch, config.stream, f"val {folder.name}") if len(val) else None
+    on_test = predict(model, test, size, batch, config.stream, f"test {folder.name}")
     found: dict[str, dict[str, float | None]] = {}
     for column, name in enumerate(test.attribute_names):
         threshold = 0.5 if on_val is None else best_threshold(val.attributes[:, column], on_val[:, column])

@@ -110,4 +110,4 @@ def _batches(config: Config, faces: Faces, steps: int) -> Iterator[Batch]:
     planned = PlannedBatches(
         faces.shards, settings.seed, settings.shuffle_shards, settings.batch_size, 0, steps
     )
-    return load(faces, planned, False, settings.loader_workers)
+    return load(faces, planned, False, settings.loader_workers, config.stream)

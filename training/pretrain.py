@@ -80,7 +80,7 @@ def pretrain(config: Config, layout: Layout, output: Path) -> None:
     batches = PlannedBatches(
         faces.shards, settings.seed, settings.shuffle_shards, settings.batch_size, start, settings.steps
     )
-    loader = load(faces, batches, True, settings.loader_workers)
+    loader = load(faces, batches, True, settings.loader_workers, config.stream)
     bar = progress("pretrain", settings.steps * settings.batch_size, "samples", start * settings.batch_size)
     before, began = stage.seconds, time.monotonic()
     saved = began
@@ -148,7 +148,7 @@ def _finish(config: Config, faces: Faces, stage: Stage, output: Path) -> None:
     )
     inputs = (
         make_labels(batch.to(stage.device), config, draws).patches
-        for batch in load(faces, batches, True, settings.loader_workers)
+        for batch in load(faces, batches, True, settings.loader_workers, config.stream)
     )
     take_average(stage.average, stage.model.network, stage.model.network, inputs)
     state = {"network": stage.model.network.state_dict(), "config": config.model_dump(mode="json")}

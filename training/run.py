@@ -20,10 +20,9 @@ def main() -> None:
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
         "--shards",
-        type=Path,
-        default=DEFAULT_SHARDS,
+        default=str(DEFAULT_SHARDS),
         metavar="DIR",
-        help="the pipeline's output (default: shards/)",
+        help="the pipeline's output, a folder or an fsspec address (default: shards/)",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), metavar="DIR", help="where results go (default: runs/)"

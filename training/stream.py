@@ -6,13 +6,11 @@ of loader workers, each epoch holds every sample exactly once, and a stopped
 run goes on at any batch without reading what came before.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,9 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contract import manifest
+from contract.config import Stream
 from contract.errors import UserError
 from contract.layout import Layout
 from contract.shards import BrokenSample, Extent, decode_face, decode_mask, read_extent
+from contract.storage import Address
+from training.shard_files import ShardFiles
+
+ANNOUNCED: Final = 64
+"""Batches between the moment when a remote shard is asked for and its first use."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Faces:
     """The samples of some splits, as the manifest lists them.
 
     Attributes:
-        root: folder of the shards.
+        root: folder or fsspec address of the shards.
         keys: sample keys.
         shards: shard path of each sample, below `root`.
         extents: by member name (``jpg``, ``mask.png``), int64 (N, 2) of offset and size.
@@ -39,7 +43,7 @@ class Faces:
         identities: identity of each sample, or None.
     """
 
-    root: Path
+    root: Address
     keys: Sequence[str]
     shards: Sequence[str]
     extents: dict[str, NDArray[np.int64]]
@@ -161,7 +165,7 @@ class Batch:
     """One batch as the loader hands it over.
 
     Attributes:
-        images: uint8 (B, 3, S, S), RGB.
+        images: uint8 (B, 3, S, S), RGB, channels-last in memory as it was decoded.
         masks: uint8 (B, S, S), classes 0..18; empty (0,) if they were not asked for.
         indices: int64 (B,), positions in `Faces`.
     """
@@ -176,75 +180,80 @@ class Batch:
 
 
 class _Reader:
-    """Reads and decodes samples; every shard is opened once and shared by all threads."""
+    """Reads and decodes samples."""
 
-    def __init__(self, faces: Faces, masks: bool) -> None:
-        self._faces, self._masks = faces, masks
-        self._open: dict[str, int] = {}
-        self._opening = Lock()
+    def __init__(self, faces: Faces, masks: bool, files: ShardFiles) -> None:
+        self._faces, self._masks, self._files = faces, masks, files
 
     def batch(self, indices: list[int]) -> Batch:
         images, masks = zip(*(self._sample(index) for index in indices), strict=True)
-        pixels = np.stack(images).transpose(0, 3, 1, 2)
         return Batch(
-            torch.from_numpy(np.ascontiguousarray(pixels)),
+            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
             torch.from_numpy(np.stack(masks)) if self._masks else torch.empty(0, dtype=torch.uint8),
             torch.tensor(indices),
         )
 
-    def close(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-
     def _sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        shard = self._faces.shards[index]
         try:
-            face = decode_face(self._member(index, "jpg"))
-            return face, decode_mask(self._member(index, "mask.png")) if self._masks else None
+            with self._files.opened(shard) as descriptor:
+                face = decode_face(self._member(descriptor, index, "jpg"))
+                return face, decode_mask(self._member(descriptor, index, "mask.png")) if self._masks else None
         except BrokenSample as error:
             faces = self._faces
-            raise UserError(
-                f"{faces.root / faces.shards[index]}, sample {faces.keys[index]}: {error}"
-            ) from error
+            raise UserError(f"{faces.root / shard}, sample {faces.keys[index]}: {error}") from error
 
-    def _member(self, index: int, member: str) -> bytes:
-        shard = self._faces.shards[index]
-        with self._opening:
-            if shard not in self._open:
-                self._open[shard] = os.open(self._faces.root / shard, os.O_RDONLY)
+    def _member(self, descriptor: int, index: int, member: str) -> bytes:
         offset, size = self._faces.extents[member][index]
-        return read_extent(self._open[shard], Extent(int(offset), int(size)), shard)
+        return read_extent(descriptor, Extent(int(offset), int(size)), self._faces.shards[index])
 
 
-def load(faces: Faces, batches: Iterable[list[int]], masks: bool, workers: int) -> Iterator[Batch]:
+def load(
+    faces: Faces, batches: Iterable[list[int]], masks: bool, workers: int, stream: Stream
+) -> Iterator[Batch]:
     """Read planned batches, in their order whatever the number of workers.
 
     Workers are threads, one batch each, up to two batches ahead per thread: reading and decoding leave
-    Python's lock, and no process has to be forked or fed.
+    Python's lock, and no process has to be forked or fed. Remote shards are downloaded further ahead.
 
     Args:
         faces: where the samples lie.
         batches: positions in `faces`, such as `PlannedBatches`.
         masks: whether masks are read too.
         workers: threads; 0 reads when asked.
+        stream: the cache of remote shards.
 
     Raises:
         UserError: a shard does not hold what the manifest says.
     """
-    reader = _Reader(faces, masks)
-    try:
+    with ShardFiles(faces.root, stream.cache, round(stream.cache_gigabytes * 1e9)) as files:
+        reader = _Reader(faces, masks, files)
+        planned = _announced(faces, batches, files)
         if workers == 0:
-            yield from map(reader.batch, batches)
+            yield from map(reader.batch, planned)
             return
         ahead: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
-            for indices in batches:
-                ahead.append(pool.submit(reader.batch, indices))
-                if len(ahead) > 2 * workers:
+            try:
+                for indices in planned:
+                    ahead.append(pool.submit(reader.batch, indices))
+                    if len(ahead) > 2 * workers:
+                        yield ahead.popleft().result()
+                while ahead:
                     yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-    finally:
-        reader.close()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _announced(faces: Faces, batches: Iterable[list[int]], files: ShardFiles) -> Iterator[list[int]]:
+    """The same batches; the shards of each are fetched from `ANNOUNCED` batches before it on."""
+    coming: deque[list[int]] = deque()
+    for indices in batches:
+        files.prefetch(dict.fromkeys(faces.shards[index] for index in indices))
+        coming.append(indices)
+        if len(coming) > ANNOUNCED:
+            yield coming.popleft()
+    yield from coming
 
 
 def in_order(faces: Faces, batch_size: int) -> list[list[int]]:

@@ -66,8 +66,22 @@ def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) 
     ]
 
 
+def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:
+    """The faces to keep of a picture: one, or with the policy ``all`` every visible one, largest first.
+
+    Raises:
+        Refused: ``no-face``, or ``face-outside`` when too little of a face's box is in the picture.
+    """
+    if config.faces != "all":
+        return [choose_face(faces, image, config)]
+    visible = [face for face in faces if _visible(face, image) >= config.min_visible]
+    if not visible:
+        return [choose_face(faces, image, config)]
+    return sorted(visible, key=lambda face: -_area(_inside(face, image)))
+
+
 def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> Face:
-    """The face to keep of a picture, by the configured policy.
+    """The one face to keep of a picture: the most central with ``centre``, else the largest.
 
     Raises:
         Refused: ``no-face``, or ``face-outside`` when too little of its box is in the picture.
@@ -76,19 +90,27 @@ def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> F
         raise Refused("no-face", f"no face scored {config.threshold} or more")
     height, width = image.shape[:2]
 
-    def area(box: NDArray[np.float64]) -> float:
-        return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
-
-    def inside(face: Face) -> NDArray[np.float64]:
-        return np.clip(face.box, 0, [width, height, width, height])
-
     def distance(face: Face) -> float:
         return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
 
-    chosen = (
-        min(faces, key=distance) if config.faces == "centre" else max(faces, key=lambda f: area(inside(f)))
-    )
-    visible = area(inside(chosen)) / max(area(chosen.box), 1e-9)
+    if config.faces == "centre":
+        chosen = min(faces, key=distance)
+    else:
+        chosen = max(faces, key=lambda face: _area(_inside(face, image)))
+    visible = _visible(chosen, image)
     if visible < config.min_visible:
         raise Refused("face-outside", f"only {visible:.0%} of the face lies in the picture")
     return chosen
+
+
+def _area(box: NDArray[np.float64]) -> float:
+    return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
+
+
+def _inside(face: Face, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    height, width = image.shape[:2]
+    return np.clip(face.box, 0, [width, height, width, height])
+
+
+def _visible(face: Face, image: NDArray[np.uint8]) -> float:
+    return _area(_inside(face, image)) / max(_area(face.box), 1e-9)

@@ -1,67 +1,84 @@
-"""Align every planned shard: read its sources, warp the faces, write one tar.
-
-One shard is one Dask task; no task knows of another.
-"""
+"""Align every planned shard: read its sources, warp the faces, write one tar."""
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract import manifest
 from contract.config import Config
 from contract.layout import Layout
-from contract.progress import progress
 from contract.shards import ShardWriter, encode_face, encode_facts
-from pipeline.align.detector import choose_face, detect_faces, load_detector
+from contract.storage import Address, address
+from pipeline.align.detector import Face, choose_faces, detect_faces, load_detector
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
-from pipeline.cluster import advance, connect, map_bounded
+from pipeline.cluster import no_model
 from pipeline.images import Refused, decode_photo
-from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
+from pipeline.quarantine import Refusals, worker_died
+from pipeline.record import ShardRecord, fingerprint, read_record, write_record
+from pipeline.source import read_source
 from pipeline.weights import KNOWN, find
+from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
-FORMAT_VERSION = 1
-"""Raise it when the aligned bytes change for the same input, so that old tars count as stale."""
+FORMAT_VERSION = 2
+"""Raise it when the aligned bytes or the record change for the same input: old tars are stale then."""
+
+SEVERAL_FACES: Final = "several-faces"
+"""Notice of a picture in which the detector found more than one face."""
 
 
 @dataclass(frozen=True)
-class AlignTask:
-    """One shard of work: rows of ``source.parquet`` and all that their result depends on."""
+class AlignTask(ShardTask):
+    """Rows of ``source.parquet`` and all that their result depends on."""
 
-    tar: Path
-    root: Path
+    root: Address
     rows: list[dict[str, Any]]
     attributes: tuple[str, ...]
     config: Config
     detector: Path | None
-    fingerprint: str
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A face that becomes a sample.
+
+    Attributes:
+        image: uint8 RGB (S, S, 3).
+        facts: what its sample says of it.
+    """
+
+    image: NDArray[np.uint8]
+    facts: dict[str, Any]
 
 
 def align(config: Config, layout: Layout) -> None:
     """Align all shards of the plan that are not finished yet.
 
     Raises:
-        UserError: there is no plan, or the detector's weights cannot be had.
+        UserError: there is no plan, the detector's weights cannot be had, or too many
+            sources are refused.
     """
     source = manifest.read(layout.source)
     tasks = plan(source, config, layout)
-    remove_unplanned(layout.aligned / source.facts["dataset"], {task.tar for task in tasks})
-    stale = [task for task in tasks if not _finished(task)]
-    done = sum(len(task.rows) for task in tasks) - sum(len(task.rows) for task in stale)
-    total = sum(len(task.rows) for task in tasks)
-    if stale:
-        bar = progress("align", total, "images", done)
-        with connect(config.cluster, len(stale)) as client:
-            for _ in map_bounded(client, align_shard, stale, config.cluster.in_flight, bar):
-                pass
-        bar.close()
+    refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
+    refusals.add(row for row in source.rows() if row["reason"])
+    detector = tasks[0].detector if tasks else None
+    load = partial(load_detector, config.align.detector, detector) if detector else no_model
+    stage = Stage("align", "images", load, align_shard, touch_sources)
+    folder = (layout.aligned / source.facts["dataset"]).absolute()
+    made = finish_shards(stage, tasks, folder, config, layout, refusals)
     records = [read_record(task.tar) for task in tasks]
+    faces = sum(len(record.samples) for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
-    current = f"{len(tasks) - len(stale)} of {len(tasks)} shards were up to date"
-    print(f"align: {total - refused:,} faces, {refused:,} refused; {current}")
+    current = f"{len(tasks) - made} of {len(tasks)} shards were up to date"
+    print(f"align: {faces:,} faces, {refused:,} refused; {current}")
 
 
 def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[AlignTask]:
@@ -82,13 +99,14 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
     ]
     return [
         AlignTask(
-            tar=layout.aligned / name,
-            root=Path(source.facts["root"]),
+            tar=(layout.aligned / name).absolute(),
+            fingerprint=fingerprint(facts, rows),
+            size=len(rows),
+            root=address(source.facts["root"]).absolute(),
             rows=shuffled(rows, config.ingest.seed),
             attributes=source.attributes,
             config=config,
-            detector=detector,
-            fingerprint=fingerprint(facts, rows),
+            detector=detector.absolute() if detector else None,
         )
         for name, rows in sorted(shards.items())
     ]
@@ -99,53 +117,74 @@ def shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     return [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))]
 
 
-def _finished(task: AlignTask) -> bool:
-    record = read_record(task.tar)
-    return record is not None and record.fingerprint == task.fingerprint
-
-
-def align_shard(task: AlignTask) -> None:
-    """Make one tar of aligned faces and its record."""
+def align_shard(task: AlignTask, left_out: frozenset[str], advance: Advance) -> None:
+    """Make one tar of aligned faces and its record; sources in `left_out` are quarantined unopened."""
     samples: list[dict[str, Any]] = []
     quarantined: list[dict[str, str]] = []
     with ShardWriter(task.tar) as writer:
         for row in task.rows:
             advance(1)
+            if row["source"] in left_out:
+                quarantined.append(worker_died(row["source"]))
+                continue
             try:
-                face, facts = align_source(row, task)
+                faces = align_source(row, task)
             except Refused as refused:
                 quarantined.append(
                     {"source": row["source"], "reason": refused.reason, "detail": refused.detail}
                 )
                 continue
-            members = {"jpg": encode_face(face, task.config.align.jpeg_quality), "json": encode_facts(facts)}
-            writer.add(row["key"], members)
-            samples.append({"key": row["key"]})
+            for number, face in enumerate(faces, 1):
+                key = row["key"] if number == 1 else f"{row['key']}-{number}"
+                jpg = encode_face(face.image, task.config.align.jpeg_quality)
+                writer.add(key, {"jpg": jpg, "json": encode_facts(face.facts)})
+                notices = [SEVERAL_FACES] if (face.facts["faces"] or 1) > 1 else []
+                samples.append({"key": key, "notices": notices})
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined))
 
 
-def align_source(row: dict[str, Any], task: AlignTask) -> tuple[np.ndarray, dict[str, Any]]:
-    """The aligned face of one source, uint8 (S, S, 3), and the facts that its sample carries.
+def touch_sources(task: AlignTask, left_out: frozenset[str]) -> Iterator[str]:
+    """Align each source alone and keep nothing; yields its path before."""
+    for row in task.rows:
+        if row["source"] not in left_out:
+            yield row["source"]
+            with suppress(Refused):
+                align_source(row, task)
+
+
+def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
+    """The aligned faces of one source: one, or all with that policy, largest first.
 
     Raises:
         Refused: the source cannot become a sample.
     """
     align_config = task.config.align
     try:
-        data = (task.root / row["source"]).read_bytes()
+        data = read_source(task.root, row["source"])
     except OSError as error:
         raise Refused("unreadable", error.strerror or str(error)) from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
     image = decode_photo(data, task.config.ingest.max_pixels, task.config.ingest.min_side)
-    score, landmarks = None, None
     if task.detector is None:
         matrix = central_square(image.shape[1], image.shape[0], align_config.size)
-    else:
-        faces = detect_faces(image, load_detector(align_config.detector, task.detector), align_config)
-        face = choose_face(faces, image, align_config)
-        matrix = similarity(face.landmarks, FACE_TEMPLATE * align_config.size)
-        score, landmarks = face.score, face.landmarks.round(3).tolist()
+        return [_aligned(image, matrix, row, task, None, None)]
+    found = detect_faces(image, load_detector(align_config.detector, task.detector), align_config)
+    template = FACE_TEMPLATE * align_config.size
+    return [
+        _aligned(image, similarity(face.landmarks, template), row, task, face, len(found))
+        for face in choose_faces(found, image, align_config)
+    ]
+
+
+def _aligned(
+    image: NDArray[np.uint8],
+    matrix: NDArray[np.float64],
+    row: dict[str, Any],
+    task: AlignTask,
+    face: Face | None,
+    found: int | None,
+) -> AlignedFace:
     labels = {name: row[name] for name in task.attributes if row[name] is not None}
     facts = {
         "source": row["source"],
@@ -153,8 +192,9 @@ def align_source(row: dict[str, Any], task: AlignTask) -> tuple[np.ndarray, dict
         "split": row["split"],
         "identity": row["identity"],
         "attributes": labels or None,
-        "box_score": None if score is None else round(score, 6),
-        "landmarks": landmarks,
+        "faces": found,
+        "box_score": None if face is None else round(face.score, 6),
+        "landmarks": None if face is None else face.landmarks.round(3).tolist(),
         "matrix": matrix.round(6).tolist(),
     }
-    return warp(image, matrix, align_config.size), facts
+    return AlignedFace(warp(image, matrix, task.config.align.size), facts)

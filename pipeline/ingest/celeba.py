@@ -1,17 +1,16 @@
 """Adapter for CelebA's official layout.
 
 ``img_align_celeba/`` with the aligned images, or ``img_celeba/`` with the uncropped ones,
-``list_attr_celeba.txt`` (count, names,
-then one row of -1/1 per image), and, where present, ``list_eval_partition.txt``
-(0 train, 1 val, 2 test) and ``identity_CelebA.txt``.
+``list_attr_celeba.txt`` (count, names, then one row of -1/1 per image; 0 and NaN are unknown),
+and, where present, ``list_eval_partition.txt`` (0 train, 1 val, 2 test) and ``identity_CelebA.txt``.
 """
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from contract.errors import UserError
+from contract.storage import Address
+from pipeline.ingest.files import list_files
+from pipeline.ingest.labels import numbered_lines
 from pipeline.ingest.listing import Listing, Source
 
 ALIGNED: Final = "img_align_celeba"
@@ -23,59 +22,41 @@ PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
 LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
-def recognised(root: Path) -> bool:
-    """Whether `root` is laid out as CelebA."""
-    return (root / ALIGNED).is_dir() or (root / UNCROPPED).is_dir()
+def recognised(place: Address) -> bool:
+    """Whether `place` is laid out as CelebA."""
+    return (place / ALIGNED).is_dir() or (place / UNCROPPED).is_dir()
 
 
-def read(root: Path) -> Listing:
+def read(place: Address) -> Listing:
     """List the images, the aligned ones if both are there, and every label row that has none.
 
     Raises:
         UserError: a label file has a row of the wrong width, an unknown value, or two
             rows for one image; the message names file and line.
     """
-    folder = ALIGNED if (root / ALIGNED).is_dir() else UNCROPPED
-    names, labels = _read_attributes(root / ATTRIBUTES)
-    partition = _read_pairs(root / PARTITION, PARTITIONS)
-    identity = _read_pairs(root / IDENTITY, None)
-    images = {
-        entry.name
-        for entry in os.scandir(root / folder)
-        if not entry.name.startswith(".") and not entry.is_dir()
-    }
-    sources = []
-    for name in sorted(images | labels.keys()):
-        refused = None
-        if name not in images:
-            line = f"{ATTRIBUTES} has a row for it, {folder}/ has no such file"
-            refused = ("label-without-image", line)
-        sources.append(
-            Source(
-                path=f"{folder}/{name}",
-                split=partition.get(name),
-                identity=identity.get(name),
-                attributes=labels.get(name),
-                refused=refused,
-            )
+    folder = ALIGNED if (place / ALIGNED).is_dir() else UNCROPPED
+    names, labels = _read_attributes(place / ATTRIBUTES)
+    partition = _read_pairs(place / PARTITION, PARTITIONS)
+    identity = _read_pairs(place / IDENTITY, None)
+    refusals = {file.path.removeprefix(f"{folder}/"): file.refused for file in list_files(place, folder)}
+    missing = ("label-without-image", f"{ATTRIBUTES} has a row for it, {folder}/ has no such file")
+    sources = [
+        Source(
+            path=f"{folder}/{name}",
+            split=partition.get(name),
+            identity=identity.get(name),
+            attributes=labels.get(name),
+            refused=refusals.get(name, missing),
         )
+        for name in sorted(refusals.keys() | labels.keys())
+    ]
     return Listing(sources, names, aligned=folder == ALIGNED)
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, line
-
-
-def _read_attributes(file: Path) -> tuple[tuple[str, ...], dict[str, tuple[int | None, ...]]]:
+def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[int | None, ...]]]:
     if not file.is_file():
         return (), {}
-    lines = _lines(file)
+    lines = numbered_lines(file)
     count_number, count = next(lines, (1, ""))
     if not count.strip().isdigit():
         raise UserError(f"{file}, line {count_number}: the number of images was expected, not {count[:60]!r}")
@@ -99,11 +80,11 @@ def _read_attributes(file: Path) -> tuple[tuple[str, ...], dict[str, tuple[int |
     return names, labels
 
 
-def _read_pairs(file: Path, allowed: dict[str, str] | None) -> dict[str, str]:
+def _read_pairs(file: Address, allowed: dict[str, str] | None) -> dict[str, str]:
     if not file.is_file():
         return {}
     pairs: dict[str, str] = {}
-    for number, line in _lines(file):
+    for number, line in numbered_lines(file):
         fields = line.split()
         if len(fields) != 2:
             raise UserError(f"{file}, line {number}: 'image value' was expected, not {line[:60]!r}")

@@ -1,18 +1,18 @@
-"""What an adapter says of an input folder, and which adapter reads which layout."""
+"""What an adapter says of an input: its sources, their labels, and what cannot be used."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
-from contract.errors import UserError
+OWN_SPLITS: Final = ("train", "val", "test")
+"""The splits that a data set can name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input as its data set describes it.
 
     Attributes:
-        path: relative to the input folder, with forward slashes.
+        path: relative to the input folder, with forward slashes; ``shard.tar::member`` in a tar.
         split: the data set's own ``train``, ``val`` or ``test``; None if it has none.
         identity: who it is, or None.
         attributes: 0, 1 or None (unknown) per attribute name; None if there is no label.
@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """All inputs of a folder.
+    """All inputs of a data set.
 
     Attributes:
         sources: sorted by path.
@@ -39,23 +39,3 @@ class Listing:
     sources: list[Source]
     attributes: tuple[str, ...]
     aligned: bool
-
-
-Adapter = Callable[[Path], Listing]
-
-
-def read_listing(root: Path) -> Listing:
-    """List a folder with the adapter that fits its layout.
-
-    Raises:
-        UserError: the folder is missing or empty, or its label files are malformed.
-    """
-    from pipeline.ingest import celeba, folder
-
-    if not root.is_dir():
-        raise UserError(f"{root} is no folder; --input names a folder of photos")
-    adapter: Adapter = celeba.read if celeba.recognised(root) else folder.read
-    listing = adapter(root)
-    if not listing.sources:
-        raise UserError(f"{root} holds no files; --input names a folder of photos")
-    return listing

@@ -1,18 +1,40 @@
 """``python -m pipeline.parse``: finished shards; with --input, from a folder of images all the way."""
 
 from contract.command import run
+from contract.errors import UserError
+from contract.layout import Layout
 from pipeline.align.stage import align
-from pipeline.command import parse_arguments
+from pipeline.command import arguments, read_options
 from pipeline.ingest.plan import ingest
+from pipeline.parse.sibling import make_sibling
 from pipeline.parse.stage import parse
 
 
 def main() -> None:
     """Read the command line and run the stage, after ingest and align if an input is given."""
-    config, layout, from_input = parse_arguments(
-        "Parse aligned faces and write shards; with --input, do everything from a folder of images.",
+    parser = arguments(
+        "Parse aligned faces and write shards; with --input, do everything from a folder of images; "
+        "with --from, parse the faces of another set again.",
         "pipeline.parse",
     )
+    parser.epilog = (
+        f"{parser.epilog}\n"
+        "  python -m pipeline.parse --from OUT --output OUT-parsenet --set parse.parser=parsenet"
+    )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="DIR",
+        help="the --output of an earlier run: its aligned faces are parsed again, into --output",
+    )
+    options = parser.parse_args()
+    config, layout, from_input = read_options(options)
+    if options.origin is not None:
+        if from_input:
+            raise UserError(
+                "--input and --from exclude each other: --from takes faces that are aligned already"
+            )
+        layout = make_sibling(Layout.at(options.origin), layout)
     if from_input:
         ingest(config, layout)
         align(config, layout)

@@ -1,82 +1,147 @@
-"""The face parser: facexlib's BiSeNet, run where it is good and fast.
+"""Face parsers behind one signature: faces to masks and confidences.
 
-It needs 448 to 512 pixels whatever the stored size: on 200 CelebAMask-HQ faces
-its mean F1 is 0.81 at 448 and 0.53 at 256. Only the main head is run, and left and
-right are given by position (`sides.py`).
+``parse.parser`` names facexlib's `bisenet` or `parsenet`, whose weights are known, or the
+kind of a file that ``weights.parser`` gives: `onnx` or `torchscript`, with its class map.
 """
 
-import os
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from facexlib.parsing import init_parsing_model
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from contract.classes import NUM_CLASSES
-from contract.config import Parse
+from contract.classes import CLASSES, NUM_CLASSES
+from contract.config import Config, Precision
+from contract.errors import UserError
 from contract.memory import keep_freed_memory
+from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
+from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map
+from pipeline.parse.network import Network
 from pipeline.parse.sides import assign_sides
+from pipeline.weights import KNOWN, file_sha256, find
 
-MEAN: Final = (0.485, 0.456, 0.406)
-"""ImageNet channel means that the weights were trained with, for values 0 to 1."""
-STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet channel deviations that the weights were trained with."""
+FaceParser = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.float32]]]
+"""From faces, uint8 RGB (B, S, S, 3), to
+
+- masks, uint8 (B, S, S), classes 0..18;
+- confidences, float32 (B, 19): the mean probability of a class over the pixels that were
+  given it, 0 where there are none.
+"""
+
+CLASS_MAPS = {"bisenet": bisenet.CLASS_MAP, "parsenet": parsenet.CLASS_MAP}
+
+
+@dataclass(frozen=True)
+class ParserFile:
+    """A parser that is ready to be loaded, on any worker that sees its file.
+
+    Attributes:
+        kind: ``parse.parser``.
+        path: of its weights or its network.
+        sha256: of that file.
+        class_map: format of its input, and its classes.
+        size: side in pixels at which it sees the face.
+        precision: of bisenet and parsenet; a file has its own.
+    """
+
+    kind: str
+    path: Path
+    sha256: str
+    class_map: ClassMap
+    size: int
+    precision: Precision
+
+
+def find_parser(config: Config) -> ParserFile:
+    """The configured parser, its weights fetched and checked if they are known ones.
+
+    Raises:
+        UserError: a file is missing, is not what it should be, or has no class map.
+    """
+    kind = config.parse.parser
+    if kind in KNOWN:
+        path, sha256, class_map = find(kind, config.weights), KNOWN[kind].sha256, CLASS_MAPS[kind]
+    else:
+        if config.weights.parser is None:
+            raise UserError(f"parse.parser={kind} needs a file; name it with weights.parser")
+        path = Path(config.weights.parser).absolute()
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; weights.parser names it")
+        sha256 = file_sha256(path)
+        beside = config.weights.class_map
+        class_map = read_class_map(Path(beside) if beside else class_map_beside(path))
+    size = class_map.size or config.parse.size
+    return ParserFile(kind, path, sha256, class_map, size, config.parse.precision)
 
 
 @lru_cache(maxsize=1)
-def load_parser(weights: Path) -> nn.Module:
-    """BiSeNet with checked weights, one per process, on the GPU if there is one, channels-last."""
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+def load_parser(file: ParserFile) -> FaceParser:
+    """The parser, loaded once per process, on one thread or on the GPU.
+
+    Raises:
+        UserError: the file cannot be run.
+    """
     torch.set_num_threads(1)
     keep_freed_memory()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = init_parsing_model("bisenet", device=device, model_rootpath=str(weights.parent))
-    return network.to(memory_format=torch.channels_last)
+    match file.kind:
+        case "bisenet":
+            network = bisenet.load(file.path, file.precision)
+        case "parsenet":
+            network = parsenet.load(file.path, file.precision)
+        case "onnx":
+            network = onnx_file.load(file.path, file.class_map, file.size)
+        case _:
+            network = torchscript_file.load(file.path, file.class_map)
+    return partial(_parse_faces, network, file)
 
 
-def parse_faces(
-    network: nn.Module, faces: NDArray[np.uint8], config: Parse
+def _parse_faces(
+    network: Network, file: ParserFile, faces: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Masks and confidences of a batch of faces.
-
-    Args:
-        network: from `load_parser`.
-        faces: uint8 RGB (B, S, S, 3).
-        config: network input size and precision.
-
-    Returns:
-        masks: uint8 (B, S, S), classes 0..18.
-        confidence: float32 (B, 19): mean softmax probability of a class over the pixels
-            that were given it, 0 where there are none.
-    """
-    device = next(network.parameters()).device
-    pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(255)
-    pixels = F.interpolate(pixels, (config.size, config.size), mode="bilinear", align_corners=False)
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
-    pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+    """See `FaceParser`."""
     with torch.inference_mode():
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = _main_head(network, pixels)
-        # The weights were trained with corner-aligned upsampling to the input; from there the stored
-        # size follows by an ordinary resize with pixel centres at halves.
-        logits = F.interpolate(logits.float(), pixels.shape[-2:], mode="bilinear", align_corners=True)
-        logits = F.interpolate(logits, faces.shape[1:3], mode="bilinear", align_corners=False)
-        probability, classes = logits.softmax(dim=1).max(dim=1)
-    masks = assign_sides(classes.to(torch.uint8).cpu().numpy())
+        scores = network.scores(_pixels(faces, file, network.device))
+        count = len(file.class_map.classes)
+        if scores.ndim != 4 or scores.shape[:2] != (len(faces), count):
+            raise UserError(
+                f"{file.path}: gives an output of shape {tuple(scores.shape)} for {len(faces)} faces; its "
+                f"class map lists {count} classes, so ({len(faces)}, {count}, height, width) is expected"
+            )
+        for size in ((file.size, file.size), faces.shape[1:3]):
+            if scores.shape[-2:] != size:
+                scores = F.interpolate(scores, size, mode="bilinear", align_corners=False)
+        probabilities = scores.softmax(dim=1) if file.class_map.values == "logits" else scores
+        probability, classes = _in_our_order(probabilities, file.class_map).max(dim=1)
+    masks = classes.to(torch.uint8).cpu().numpy()
+    if file.class_map.sides == "position":
+        masks = assign_sides(masks)
     return masks, _mean_by_class(probability.cpu().numpy(), masks)
 
 
-def _main_head(network: nn.Module, pixels: Tensor) -> Tensor:
-    """BiSeNet's forward pass without its two auxiliary heads: logits (B, 19, H/8, W/8)."""
-    context, fusion, head = (network.get_submodule(name) for name in ("cp", "ffm", "conv_out"))
-    fine, coarse, _ = context(pixels)
-    logits: Tensor = head(fusion(fine, coarse))[0]
-    return logits
+def _pixels(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:
+    """The network's input, float32 (B, 3, size, size), in its channel order."""
+    form = file.class_map
+    pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(form.scale)
+    pixels = F.interpolate(pixels, (file.size, file.size), mode="bilinear", align_corners=False)
+    if form.channels == "BGR":
+        pixels = pixels.flip(1)
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (form.mean, form.std))
+    return (pixels - mean) / std
+
+
+def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
+    """Probabilities of the 19 classes (B, 19, H, W) from those of the file's classes (B, C, H, W)."""
+    if class_map.classes == CLASSES:
+        return probabilities
+    ours = torch.tensor([CLASSES.index(name) for name in class_map.classes], device=probabilities.device)
+    batch, _, height, width = probabilities.shape
+    merged = probabilities.new_zeros((batch, NUM_CLASSES, height, width))
+    return merged.index_add_(1, ours, probabilities)
 
 
 def _mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:

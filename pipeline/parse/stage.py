@@ -1,13 +1,11 @@
-"""Parse every aligned shard and write the finished one; then the manifests.
-
-One shard is one Dask task; no task knows of another.
-"""
+"""Parse every aligned shard and write the finished one; then the manifests."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -16,7 +14,6 @@ from contract.config import Config
 from contract.errors import UserError
 from contract.layout import SPLITS, Layout
 from contract.parts import count_parts
-from contract.progress import progress
 from contract.shards import (
     ShardWriter,
     decode_face,
@@ -26,48 +23,47 @@ from contract.shards import (
     encode_parts,
     read_shard,
 )
-from pipeline.cluster import advance, connect, map_bounded
-from pipeline.parse.parser import load_parser, parse_faces
-from pipeline.record import ShardRecord, fingerprint, read_record, remove_unplanned, write_record
-from pipeline.weights import KNOWN, find
+from contract.storage import Address
+from pipeline.cluster import no_model
+from pipeline.parse.parser import ParserFile, find_parser, load_parser
+from pipeline.quarantine import Refusals, table, worker_died
+from pipeline.record import ShardRecord, fingerprint, read_record, write_record
+from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
-FORMAT_VERSION = 1
-"""Raise it when the finished bytes change for the same faces, so that old tars count as stale."""
+FORMAT_VERSION = 2
+"""Raise it when the finished bytes or the record change for the same faces: old tars are stale then."""
 
 
 @dataclass(frozen=True)
-class ParseTask:
-    """One shard of work: an aligned tar and all that the finished one depends on."""
+class ParseTask(ShardTask):
+    """An aligned tar and all that the finished one depends on; its size counts faces."""
 
-    aligned: Path
-    tar: Path
+    aligned: Address
     config: Config
-    weights: Path
-    faces: int
-    fingerprint: str
+    parser: ParserFile
 
 
 def parse(config: Config, layout: Layout) -> None:
     """Finish all shards that are not finished yet, then write the manifests and check the sums.
 
     Raises:
-        UserError: there are no aligned shards, or the parser's weights cannot be had.
+        UserError: there are no aligned shards, the parser's weights cannot be had, or too
+            many sources are refused.
     """
     source = manifest.read(layout.source)
     tasks = plan(source, config, layout)
-    remove_unplanned(layout.shards / source.facts["dataset"], {task.tar for task in tasks})
-    stale = [task for task in tasks if not _finished(task)]
-    total = sum(task.faces for task in tasks)
-    if stale:
-        bar = progress("parse", total, "faces", total - sum(task.faces for task in stale))
-        with connect(config.cluster, len(stale)) as client:
-            for _ in map_bounded(client, parse_shard, stale, config.cluster.in_flight, bar):
-                pass
-        bar.close()
+    refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
+    refusals.add(row for row in source.rows() if row["reason"])
+    for task in tasks:
+        refusals.add(_record(task.aligned).quarantined)
+    load = partial(load_parser, tasks[0].parser) if tasks else no_model
+    stage = Stage("parse", "faces", load, parse_shard, touch_faces)
+    folder = (layout.shards / source.facts["dataset"]).absolute()
+    made = finish_shards(stage, tasks, folder, config, layout, refusals)
     samples, refused = write_manifests(source, tasks, layout)
     print(
         f"parse: {samples:,} samples in {layout.shards}/{source.facts['dataset']}/, {refused:,} quarantined, "
-        f"{samples + refused:,} sources; {len(tasks) - len(stale)} of {len(tasks)} shards were up to date"
+        f"{source.table.num_rows:,} sources; {len(tasks) - made} of {len(tasks)} shards were up to date"
     )
 
 
@@ -77,74 +73,92 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
     Raises:
         UserError: a shard has not been aligned.
     """
-    weights = find(config.parse.parser, config.weights)
-    facts = [FORMAT_VERSION, config.parse.model_dump(mode="json"), KNOWN[config.parse.parser].sha256]
+    parser = find_parser(config)
+    facts = [
+        FORMAT_VERSION,
+        config.parse.model_dump(mode="json"),
+        parser.sha256,
+        parser.class_map.model_dump(mode="json"),
+    ]
     tasks = []
     for name in sorted({name for name in source.table["shard"].to_pylist() if name}):
         aligned = read_record(layout.aligned / name)
         if aligned is None:
-            raise UserError(f"{layout.aligned / name} is missing; run `python -m pipeline.align` first")
+            raise UserError(
+                f"{layout.aligned / name} is missing; run `python -m pipeline.align` first, "
+                "or name the set that has the aligned faces with --from"
+            )
         tasks.append(
             ParseTask(
-                aligned=layout.aligned / name,
-                tar=layout.shards / name,
-                config=config,
-                weights=weights,
-                faces=len(aligned.samples),
+                tar=(layout.shards / name).absolute(),
                 fingerprint=fingerprint(facts, aligned.fingerprint),
+                size=len(aligned.samples),
+                aligned=(layout.aligned / name).absolute(),
+                config=config,
+                parser=parser,
             )
         )
     return tasks
 
 
-def _finished(task: ParseTask) -> bool:
-    record = read_record(task.tar)
-    return record is not None and record.fingerprint == task.fingerprint
-
-
-def parse_shard(task: ParseTask) -> None:
-    """Make one finished tar and its record."""
-    network = load_parser(task.weights)
+def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> None:
+    """Make one finished tar and its record; faces of sources in `left_out` are dropped."""
+    parse_faces = load_parser(task.parser)
     parse_config = task.config.parse
     samples: list[dict[str, Any]] = []
     with ShardWriter(task.tar) as writer:
-        for batch in _batches(task.aligned, parse_config.batch_size):
+        for batch in _batches(task.aligned, left_out, parse_config.batch_size):
             faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
-            masks, confidences = parse_faces(network, faces, parse_config)
+            masks, confidences = parse_faces(faces)
             for (key, members), mask, confidence in zip(batch, masks, confidences, strict=True):
                 facts = decode_facts(members["json"]) | {
                     "parser": parse_config.parser,
-                    "parser_sha256": KNOWN[parse_config.parser].sha256,
-                    "parser_size": parse_config.size,
+                    "parser_sha256": task.parser.sha256,
+                    "parser_size": task.parser.size,
                     "confidence": [round(float(value), 4) for value in confidence],
                 }
-                extents = writer.add(
-                    key,
-                    {
-                        "jpg": members["jpg"],
-                        "mask.png": encode_mask(mask),
-                        "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
-                        "json": encode_facts(facts),
-                    },
-                )
+                finished = {
+                    "jpg": members["jpg"],
+                    "mask.png": encode_mask(mask),
+                    "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
+                    "json": encode_facts(facts),
+                }
+                extents = writer.add(key, finished)
                 seen = confidence[confidence > 0]
                 samples.append(
                     {
                         "key": key,
+                        "source": facts["source"],
                         "box_score": facts["box_score"],
                         "confidence": round(float(seen.mean()), 4),
                         **{f"{name}.offset": extent.offset for name, extent in extents.items()},
                         **{f"{name}.size": extent.size for name, extent in extents.items()},
+                        **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
                     }
                 )
             advance(len(batch))
-    write_record(task.tar, ShardRecord(task.fingerprint, samples, []))
+    quarantined = [worker_died(source) for source in sorted(left_out)]
+    write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined))
 
 
-def _batches(aligned: Path, size: int) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
+def touch_faces(task: ParseTask, left_out: frozenset[str]) -> Iterator[str]:
+    """Parse each face alone and keep nothing; yields its source before."""
+    parse_faces = load_parser(task.parser)
+    for _, members in read_shard(task.aligned):
+        source = decode_facts(members["json"])["source"]
+        if source not in left_out:
+            yield source
+            parse_faces(decode_face(members["jpg"])[None])
+
+
+def _batches(
+    aligned: Address, left_out: frozenset[str], size: int
+) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
     batch: list[tuple[str, dict[str, bytes]]] = []
-    for sample in read_shard(aligned):
-        batch.append(sample)
+    for key, members in read_shard(aligned):
+        if left_out and decode_facts(members["json"])["source"] in left_out:
+            continue
+        batch.append((key, members))
         if len(batch) == size:
             yield batch
             batch = []
@@ -159,22 +173,25 @@ def write_manifests(source: manifest.Manifest, tasks: list[ParseTask], layout: L
         How many samples and how many quarantined inputs there are.
 
     Raises:
-        RuntimeError: sources are not the sum of samples and quarantined, which is a defect here.
+        RuntimeError: a source is neither in a sample nor quarantined, or both; a defect here.
     """
-    by_key = {row["key"]: row for row in source.rows() if row["key"]}
+    planned = {row["source"]: row for row in source.rows() if row["key"]}
     samples: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = [
         {name: row[name] for name in ("source", "reason", "detail")} for row in source.rows() if row["reason"]
     ]
     for task in tasks:
-        finished, aligned = read_record(task.tar), read_record(task.aligned)
-        if finished is None or aligned is None:
-            raise UserError(f"{task.tar} vanished while the manifests were written; run the command again")
-        refused.extend(aligned.quarantined)
-        samples.extend({**by_key[row["key"]], **row, "status": "ok"} for row in finished.samples)
-    if len(samples) + len(refused) != source.table.num_rows:
+        finished, aligned = _record(task.tar), _record(task.aligned)
+        refused.extend([*aligned.quarantined, *finished.quarantined])
+        notices = {row["key"]: row["notices"] for row in aligned.samples}
+        for row in finished.samples:
+            origin = planned[row["source"]]
+            codes = sorted({*(origin["notices"] or "").split(), *notices[row["key"]]})
+            samples.append({**origin, **row, "status": "ok", "notices": " ".join(codes) or None})
+    kept = {row["source"] for row in samples}
+    if len(kept) + len(refused) != source.table.num_rows:
         raise RuntimeError(
-            f"{source.table.num_rows} sources, but {len(samples)} samples and {len(refused)} quarantined"
+            f"{source.table.num_rows} sources, but {len(kept)} with samples and {len(refused)} quarantined"
         )
     fields, attributes = manifest.SAMPLE_FIELDS, source.attributes
     columns = {*fields.names, *attributes}
@@ -183,13 +200,16 @@ def write_manifests(source: manifest.Manifest, tasks: list[ParseTask], layout: L
     manifest.write(layout.samples, fields, rows, attributes, facts)
     refused.sort(key=lambda row: row["source"])
     manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, facts=facts)
-    print(_summary(samples, refused))
+    splits = Counter(row["split"] for row in samples)
+    reasons = Counter(row["reason"] for row in refused)
+    said = {row["source"]: row["notices"] or "" for row in samples}
+    notices = Counter(code for codes in said.values() for code in codes.split())
+    print(table({split: splits[split] for split in SPLITS if splits[split]}, reasons, notices))
     return len(samples), len(refused)
 
 
-def _summary(samples: list[dict[str, Any]], refused: list[dict[str, Any]]) -> str:
-    splits = Counter(row["split"] for row in samples)
-    reasons = Counter(row["reason"] for row in refused)
-    lines = [f"  {split:<24}{splits[split]:>10,}" for split in SPLITS if splits[split]]
-    lines += [f"  quarantined: {reason:<11}{count:>10,}" for reason, count in sorted(reasons.items())]
-    return "\n".join(lines)
+def _record(tar: Address) -> ShardRecord:
+    record = read_record(tar)
+    if record is None:
+        raise UserError(f"{tar} vanished during the run; run the command again")
+    return record

@@ -64,6 +64,7 @@ def dominant_parts(counts: Tensor, top: int) -> Tensor:
     """Multi-label target: 1 for the `top` classes with the most pixels, 0 for the rest.
 
     Classes without a pixel are never marked; of equal counts the lower class number wins.
+    The rule is that of `contract.parts.dominant_parts`, on tensors of any device.
 
     Args:
         counts: integer (..., K), pixels per class, such as sums of stored part counts.

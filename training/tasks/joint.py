@@ -161,10 +161,14 @@ def flip(
     images: Tensor, masks: Tensor, probability: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mirror some of the samples; left and right classes of their masks change places."""
-    mirrored = (torch.rand(len(images), generator=generator) < probability).to(images.device)
+    drawn = torch.rand(len(images), generator=generator) < probability
+    mirrored = torch.nonzero(drawn)[:, 0].to(images.device)
     classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device)
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    return images, torch.where(mirrored[:, None, None], classes[masks.flip(-1).long()], masks)
+    flipped = classes[masks[mirrored].flip(-1).int()]
+    return (
+        images.index_copy(0, mirrored, images[mirrored].flip(-1)),
+        masks.index_copy(0, mirrored, flipped),
+    )
 
 
 def losses(

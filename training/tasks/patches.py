@@ -24,8 +24,14 @@ def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize of uint8 or float (B, C, H, W) to float32 (B, C, size, size), without aliasing."""
-    return F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    """Bilinear resize of uint8 or float (B, C, H, W) to float32 (B, C, size, size), without aliasing.
+
+    On the CPU uint8 pictures are resized as such: ten times faster, rounded to whole levels after each axis.
+    """
+    if images.dtype != torch.uint8 or images.device.type != "cpu":
+        images = images.float()
+    resized = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def resize_masks(masks: Tensor, size: int) -> Tensor:

@@ -62,16 +62,15 @@ def turn_tiles(
     cut = max(1, round(side * config.tile_fraction))
     corner = torch.randint(0, side - cut + 1, (batch, count, 2), generator=generator).to(device)
     crops = crop(images, top + corner[..., 0], left + corner[..., 1], cut)
-    patches = resize_images(crops.flatten(0, 1), size)
-    reach = config.tile_jitter
-    jitter = torch.randint(-reach, reach + 1, (batch * count, 3, 1, 1), generator=generator).to(device)
-    patches = normalise((patches + jitter).clamp(0, 255)).view(batch, count, 3, size, size)
-
+    # Turning and shifting the small crops, before the resize, gives the same tiles for less work.
     which = torch.arange(batch, device=device)
-    chosen = patches[which, tile]
-    turned = torch.stack([chosen.rot90(k, (2, 3)) for k in range(4)])
-    patches[which, tile] = turned[angle, which]
-    return TurnedTiles(patches.flatten(1, 2), tile, angle)
+    chosen = crops[which, tile]
+    crops[which, tile] = torch.stack([chosen.rot90(k, (2, 3)) for k in range(4)])[angle, which]
+    reach = config.tile_jitter
+    jitter = torch.randint(-reach, reach + 1, (batch, count, 3, 1, 1), generator=generator).to(device)
+    crops = (crops.short() + jitter.short()).clamp_(0, 255).to(torch.uint8)
+    patches = resize_images(crops.flatten(0, 1), size)
+    return TurnedTiles(normalise(patches).view(batch, count * 3, size, size), tile, angle)
 
 
 def foreground(masks: Tensor, tiles: int, share: float) -> Tensor:
@@ -80,11 +79,13 @@ def foreground(masks: Tensor, tiles: int, share: float) -> Tensor:
     The published measure: the sum of a tile's mask ids is at least `share` of its pixel count.
     """
     side = masks.shape[-1] // tiles
-    edges = torch.arange(tiles, device=masks.device) * masks.shape[-1] // tiles
-    corners = edges.repeat_interleave(tiles), edges.repeat(tiles)
-    top, left = (corner.expand(len(masks), -1) for corner in corners)
-    total = crop(masks[:, None], top, left, side).flatten(2).sum(dim=-1, dtype=torch.int64)
-    return total >= share * side * side
+    edges = [tile * masks.shape[-1] // tiles for tile in range(tiles)]
+    totals = [
+        masks[:, top : top + side, left : left + side].sum(dim=(1, 2), dtype=torch.int32)
+        for top in edges
+        for left in edges
+    ]
+    return torch.stack(totals, dim=1) >= share * side * side
 
 
 def choose_tile(eligible: Tensor, generator: torch.Generator) -> Tensor:
@@ -106,10 +107,9 @@ def choose_tile(eligible: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def normalise(patches: Tensor) -> Tensor:
-    """Zero mean and unit deviation per patch and channel, float (N, 3, S, S)."""
-    mean = patches.mean(dim=(2, 3), keepdim=True)
-    deviation = patches.std(dim=(2, 3), keepdim=True, correction=0)
-    return (patches - mean) / deviation.clamp(min=1e-3)
+    """Zero mean and unit deviation per patch and channel, float (N, 3, S, S); flat ones become 0."""
+    channels = patches.contiguous().flatten(0, 1).flatten(1)[None]
+    return F.group_norm(channels, num_groups=channels.shape[1], eps=1e-6).view(patches.shape)
 
 
 class RotationHead(nn.Module):

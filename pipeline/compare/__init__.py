@@ -1,0 +1,1 @@
+"""Compare two sets of the same faces: where do their parsers agree."""

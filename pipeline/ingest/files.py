@@ -1,0 +1,110 @@
+"""The files of an input folder, and which of them may be read: one policy for all adapters.
+
+Hidden files are passed over. Links are followed to files inside the input folder only;
+links to folders never are, since what lies inside is listed anyway.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from upath import UPath
+
+from contract.errors import UserError
+from contract.storage import Address
+
+Refusal = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file below the input folder: its path, and (reason, detail) if it must not be read."""
+
+    path: str
+    refused: Refusal | None = None
+
+
+def folder_of(place: Address) -> Address:
+    """The folder that source paths are relative to: the input itself, or where the input file lies."""
+    return place.parent if place.is_file() else place
+
+
+def list_files(root: Address, under: str = "") -> list[File]:
+    """All files below the folder `under` of `root`, sorted; paths are relative to `root`.
+
+    Raises:
+        UserError: a remote file system does not answer, or `under` is a link out of `root`.
+    """
+    found = _local(root, under) if isinstance(root, Path) else _remote(root, under)
+    return sorted(found, key=lambda file: file.path)
+
+
+def refusal(root: Path, path: str) -> Refusal | None:
+    """Why the local file `path` below `root` must not be read, or None if it may.
+
+    A file that is missing is not refused here: reading it says so.
+    """
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "bad-name", "the name is not UTF-8"
+    place = root / path
+    target, inside = Path(os.path.realpath(place)), Path(os.path.realpath(root))
+    if not target.is_relative_to(inside):
+        return "link-outside", "a symbolic link that leaves the input folder"
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return ("unreadable", "a symbolic link to nothing") if place.is_symlink() else None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "link-loop", "a symbolic link that leads back to itself"
+        return "unreadable", error.strerror or str(error)
+    if stat.S_ISDIR(mode):
+        if Path(os.path.realpath(place.parent)).is_relative_to(target):
+            return "link-loop", "a symbolic link to a folder that holds it"
+        return "link-folder", "a symbolic link to a folder, whose files are listed where they lie"
+    return None if stat.S_ISREG(mode) else ("not-a-file", "a pipe, a socket or a device")
+
+
+def _local(root: Path, under: str) -> Iterator[File]:
+    if under and (refused := refusal(root, under)) and refused[0] == "link-outside":
+        raise UserError(f"{root / under} is {refused[1]}; copy it, or bind-mount it, into {root}")
+    folders = [under]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as scan:
+                entries = list(scan)
+        except OSError as error:
+            yield File(_shown(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False) and path.isascii():
+                yield File(path)
+            else:
+                yield File(_shown(path), refusal(root, path))
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _remote(root: UPath, under: str) -> Iterator[File]:
+    start = root.path.rstrip("/") + "/"
+    try:
+        found = root.fs.find(start + under)
+    except Exception as error:  # every fsspec implementation raises errors of its own
+        raise UserError(f"{root}: cannot be listed: {error}") from error
+    for path in found:
+        relative = path.removeprefix(start)
+        if not relative.endswith("/") and not any(part.startswith(".") for part in relative.split("/")):
+            yield File(relative)

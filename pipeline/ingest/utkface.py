@@ -1,0 +1,49 @@
+"""Adapter for UTKFace: the labels are in the file names, ``age_gender_race_date.jpg``.
+
+``25_0_2_20170116174525125.jpg`` is 25 years old, gender 0 (male; 1 is female), race 2; UTKFace's
+own numbers, in its own words (https://susanqq.github.io/UTKFace/). Folders may be nested as in
+its archives (``part1/``). An age becomes one of nine yes/no attributes, in the groups of FairFace
+(Karkkainen and Joo, 2021); a race one of five. A name that does not read so, and a few in
+UTKFace do not, is kept without a label.
+"""
+
+import re
+from typing import Final
+
+from contract.storage import Address
+from pipeline.ingest.files import list_files
+from pipeline.ingest.listing import Listing, Source
+
+NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.")
+AGES: Final = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 116))
+"""First and last year of each group; UTKFace's ages end at 116."""
+
+RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
+ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
+
+
+def recognised(place: Address) -> bool:
+    """Whether at least half of the files in a folder have UTKFace's names."""
+    if not place.is_dir():
+        return False
+    files = list_files(place)
+    fitting = sum(labels_of(file.path) is not None for file in files)
+    return fitting > 0 and 2 * fitting >= len(files)
+
+
+def read(place: Address) -> Listing:
+    """List all files below `place` with the labels that their names spell."""
+    sources = [
+        Source(file.path, attributes=labels_of(file.path), refused=file.refused) for file in list_files(place)
+    ]
+    return Listing(sources, ATTRIBUTES, aligned=False)
+
+
+def labels_of(path: str) -> tuple[int, ...] | None:
+    """What a file's name says, 0 or 1 per name in `ATTRIBUTES`; None if it does not read so."""
+    found = NAME.match(path.rpartition("/")[2])
+    if not found or int(found[1]) > AGES[-1][1]:
+        return None
+    age, gender, race = (int(number) for number in found.groups())
+    ages = (int(first <= age <= last) for first, last in AGES)
+    return (int(gender == 0), *ages, *(int(race == number) for number in range(len(RACES))))

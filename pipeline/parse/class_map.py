@@ -1,0 +1,92 @@
+"""What a parser's network takes and gives: the input's format, and which of our classes its classes are.
+
+An ONNX or TorchScript file comes with a class map, a YAML or JSON file with these keys, all of them::
+
+    size: 448              # side in pixels of the input; null: any, then parse.size is used
+    channels: RGB          # or BGR
+    layout: NCHW           # or NHWC, of the input and of the output
+    scale: 255.0           # pixels of 0 to 255 are divided by this,
+    mean: [0.485, 0.456, 0.406]   # then this is subtracted per channel (in the order of `channels`)
+    std: [0.229, 0.224, 0.225]    # and they are divided by this
+    output: 0              # which of the network's outputs, counted from 0
+    values: logits         # or probabilities, one per class and pixel
+    sides: position        # brows, eyes, ears are given to the side they lie on; network: as the file says
+    classes: [background, skin, l_brow, ...]   # our class for each of the file's, in its order
+
+Several of the file's classes may be the same class of ours; their probabilities are added.
+An output smaller than the input is enlarged bilinearly, with pixel centres at halves.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from contract.classes import CLASSES
+from contract.errors import UserError
+
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+"""Of the class map that lies beside a network's file, tried in this order."""
+
+
+def _known(name: str) -> str:
+    if name not in CLASSES:
+        raise ValueError(f"{name!r} is no class; known: {', '.join(CLASSES)}")
+    return name
+
+
+Channels = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class ClassMap(BaseModel):
+    """The keys of a class map; the module says what each one means."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    size: Annotated[int, Field(ge=16)] | None
+    channels: Literal["RGB", "BGR"]
+    layout: Literal["NCHW", "NHWC"]
+    scale: Annotated[float, Field(gt=0)]
+    mean: Channels
+    std: tuple[Deviation, Deviation, Deviation]
+    output: Annotated[int, Field(ge=0)]
+    values: Literal["logits", "probabilities"]
+    sides: Literal["position", "network"]
+    classes: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=2)]
+
+
+def read_class_map(path: Path) -> ClassMap:
+    """The class map in a YAML or JSON file.
+
+    Raises:
+        UserError: the file cannot be read, or a key is missing, unknown or ill-typed.
+    """
+    try:
+        values = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a class map") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise UserError(f"{path}: no YAML or JSON: {error}") from error
+    try:
+        return ClassMap.model_validate_json(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise UserError(f"{path}: no class map: {'; '.join(lines)}") from error
+
+
+def class_map_beside(network: Path) -> Path:
+    """Where the class map of a network's file lies: the same name with `.yaml`, `.yml` or `.json`.
+
+    Raises:
+        UserError: there is none.
+    """
+    for suffix in SUFFIXES:
+        if network.with_suffix(suffix).is_file():
+            return network.with_suffix(suffix)
+    raise UserError(
+        f"{network} has no class map: put one at {network.with_suffix(SUFFIXES[0])} or name it with "
+        "weights.class_map (pipeline/parse/class_map.py says what is in it)"
+    )

@@ -1,0 +1,26 @@
+"""The one thing that differs between parsers: a network from pixels to scores per class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network.
+
+    Attributes:
+        scores: float32 (B, 3, S, S) normalised pixels, in the channel order of its class
+            map, to float32 (B, C, h, w): one score per class of the network and pixel.
+        device: where its input must lie.
+    """
+
+    scores: Callable[[Tensor], Tensor]
+    device: torch.device
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

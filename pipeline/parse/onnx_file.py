@@ -1,0 +1,59 @@
+"""A parser from an ONNX file, run by ONNX Runtime in the precision that the file has."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.errors import UserError
+from pipeline.parse.class_map import ClassMap
+from pipeline.parse.network import Network
+
+
+def load(path: Path, class_map: ClassMap, size: int) -> Network:
+    """A session on one thread; a file whose batch size is fixed gets its batches one by one.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or the file is no network with one input of
+            `size` pixels a side and the output that the class map names.
+    """
+    try:
+        runtime: Any = import_module("onnxruntime")
+    except ImportError as error:
+        raise UserError("parse.parser=onnx needs ONNX Runtime; run `pip install onnxruntime`") from error
+    available = runtime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own errors share no base class
+        raise UserError(f"{path}: ONNX Runtime cannot read it: {error}") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or class_map.output >= len(outputs):
+        raise UserError(
+            f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one input is needed, "
+            f"and the class map names output {class_map.output} (counted from 0)"
+        )
+    shape = inputs[0].shape
+    sides = shape[2:4] if class_map.layout == "NCHW" else shape[1:3]
+    if any(isinstance(side, int) and side != size for side in sides):
+        raise UserError(f"{path}: takes {sides} pixels, not {size}; set `size` in its class map")
+    group = shape[0] if isinstance(shape[0], int) else None
+    if group not in (None, 1):
+        raise UserError(f"{path}: takes batches of exactly {group}; export it with a free batch size or 1")
+    names, output = inputs[0].name, outputs[class_map.output].name
+
+    def scores(pixels: Tensor) -> Tensor:
+        values = pixels.numpy() if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).numpy()
+        values = np.ascontiguousarray(values, np.float32)
+        groups = np.array_split(values, len(values)) if group else [values]
+        found = np.concatenate([session.run([output], {names: part})[0] for part in groups])
+        result = torch.from_numpy(found.astype(np.float32, copy=False))
+        return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
+
+    return Network(scores, torch.device("cpu"))

@@ -1,0 +1,36 @@
+"""A parser from a TorchScript file, run in the precision that the file has."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from contract.errors import UserError
+from pipeline.parse.class_map import ClassMap
+from pipeline.parse.network import Network, best_device
+
+
+def load(path: Path, class_map: ClassMap) -> Network:
+    """The scripted network; its code runs in TorchScript's interpreter, not in Python's.
+
+    Raises:
+        UserError: the file is no TorchScript archive, or lacks the output that the class map names.
+    """
+    device = best_device()
+    try:
+        model = torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: no TorchScript file: {str(error).splitlines()[0]}") from error
+
+    def scores(pixels: Tensor) -> Tensor:
+        values = pixels if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
+        outputs = model(values)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+        if class_map.output >= len(outputs):
+            raise UserError(
+                f"{path}: has {len(outputs)} outputs; the class map names output {class_map.output}"
+            )
+        result: Tensor = outputs[class_map.output].float()
+        return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
+
+    return Network(scores, device)

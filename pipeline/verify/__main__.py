@@ -1,0 +1,33 @@
+"""``python -m pipeline.verify --shards DIR``: exit status 0 if the set is whole, 1 with a table if not."""
+
+import sys
+
+from contract import command
+from contract.layout import DEFAULT_SHARDS, Layout
+from pipeline.verify.stage import verify
+
+
+def main() -> None:
+    """Read the command line, verify, print the table and exit with 1 if anything was found."""
+    parser = command.parser(
+        "Read finished shards and their manifests back and check all of it.",
+        "  python -m pipeline.verify --shards OUT\n"
+        "  python -m pipeline.verify --shards OUT --scheduler tcp://10.0.0.1:8786",
+    )
+    parser.add_argument(
+        "--shards",
+        default=str(DEFAULT_SHARDS),
+        metavar="DIR",
+        help="the set to check (default: shards/)",
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
+    options = parser.parse_args()
+    settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
+    findings = verify(command.config_from(options, settings), Layout.at(options.shards))
+    print(findings.table())
+    if findings:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,258 @@
+"""One tar against its rows of the manifest: names, places, bytes, and what they decode to."""
+
+import tarfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import pyarrow as pa
+
+from contract.parts import count_parts
+from contract.shards import (
+    MEMBERS,
+    BrokenSample,
+    Extent,
+    decode_face,
+    decode_facts,
+    decode_mask,
+    decode_parts,
+)
+from contract.storage import Address
+from pipeline.verify.findings import Findings
+
+CONFIDENCE_TOLERANCE: Final = 2e-4
+"""Greatest difference of a stored mean confidence from that of the stored confidences, which
+have four decimals."""
+
+CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """One tar to read back.
+
+    Attributes:
+        tar: where it lies.
+        name: its name in the manifests.
+        rows: its rows of ``shards.parquet``, and ``sha256`` of each row's source.
+        attributes: names of the label columns.
+    """
+
+    tar: Address
+    name: str
+    rows: pa.Table
+    attributes: tuple[str, ...]
+
+
+@dataclass
+class TarReport:
+    """What one tar was found to be.
+
+    Attributes:
+        findings: the damage.
+        sizes: how many faces have each side in pixels.
+        first: the first key of each side.
+    """
+
+    findings: Findings = field(default_factory=Findings)
+    sizes: Counter[int] = field(default_factory=Counter)
+    first: dict[int, str] = field(default_factory=dict)
+
+
+def verify_tar(task: VerifyTask) -> TarReport:
+    """Read a whole tar, one member in memory at a time, and report all that is wrong with it."""
+    report = TarReport()
+    try:
+        with task.tar.open("rb") as stream:
+            length = stream.seek(0, 2)
+            places = _walk(stream, length, task, report.findings)
+            rows = task.rows.to_pylist()
+            _check_members(rows, places, task, report.findings)
+            for row in rows:
+                _check_sample(row, places, stream, length, task, report)
+    except OSError as error:
+        report.findings.add("tars", f"{task.name}: {error.strerror or error}")
+    return report
+
+
+def _walk(stream: BinaryIO, length: int, task: VerifyTask, findings: Findings) -> dict[str, Extent]:
+    """Where the tar's own headers say that each member lies; damage of the archive becomes a finding."""
+    places: dict[str, Extent] = {}
+    end = 0
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for entry in tar:
+                if entry.name in places:
+                    findings.add("members", f"{task.name}: {entry.name!r} is there twice")
+                elif not entry.isfile():
+                    findings.add("members", f"{task.name}: {entry.name!r} is no file")
+                places[entry.name] = Extent(entry.offset_data, entry.size)
+            end = tar.offset
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        findings.add("tars", f"{task.name}: {error} after {len(places):,} members")
+        return places
+    if not _ends(stream, end, length):
+        findings.add(
+            "tars",
+            f"{task.name}: neither a member nor a tar's end at byte {end:,} of {length:,}, "
+            f"after {len(places):,} members",
+        )
+    return places
+
+
+def _ends(stream: BinaryIO, end: int, length: int) -> bool:
+    """Whether from byte `end` on there is what closes a tar: two or more blocks of zeros, a whole record."""
+    if length < end + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE:
+        return False
+    stream.seek(end)
+    while chunk := stream.read(CHUNK):
+        if chunk.count(0) != len(chunk):
+            return False
+    return True
+
+
+def _check_members(
+    rows: list[dict[str, Any]], places: dict[str, Extent], task: VerifyTask, findings: Findings
+) -> None:
+    if findings.counts["tars"]:
+        return  # what a damaged archive lacks follows from that
+    listed = {f"{row['key']}.{name}" for row in rows for name in MEMBERS}
+    for name in sorted(listed - places.keys()):
+        findings.add("members", f"{task.name}: {name} is not in the tar")
+    for name in sorted(places.keys() - listed):
+        findings.add("members", f"{task.name}: {name!r} is not in the manifest")
+
+
+def _check_sample(
+    row: dict[str, Any],
+    places: dict[str, Extent],
+    stream: BinaryIO,
+    length: int,
+    task: VerifyTask,
+    report: TarReport,
+) -> None:
+    """Check one sample; a member that fails a check is left out of all later ones."""
+    findings, where = report.findings, f"{task.name}: {row['key']}"
+    members = {}
+    for name in MEMBERS:
+        place = places.get(f"{row['key']}.{name}")
+        if place is None or place.offset + place.size > length:
+            continue  # reported already, as a lacking member or a cut tar
+        listed = (row[f"{name}.offset"], row[f"{name}.size"])
+        if listed != (place.offset, place.size):
+            findings.add(
+                "extents", f"{where}.{name}: at {place.offset}, {place.size} bytes; listed at {listed}"
+            )
+            continue
+        stream.seek(place.offset)
+        data = stream.read(place.size)
+        checksum = row[f"{name}.crc32"]
+        if checksum is not None and zlib.crc32(data) != checksum:
+            findings.add("checksums", f"{where}.{name}: CRC-32 {zlib.crc32(data)}, written with {checksum}")
+            continue
+        members[name] = data
+    side = _check_face(members.get("jpg"), where, findings)
+    if side:
+        report.sizes[side] += 1
+        report.first.setdefault(side, where)
+    mask = _check_mask(members.get("mask.png"), side, where, findings)
+    parts = _check_parts(members.get("parts.npy"), mask, where, findings)
+    _check_facts(members.get("json"), row, parts, task.attributes, where, findings)
+
+
+def _check_face(data: bytes | None, where: str, findings: Findings) -> int:
+    """The side of the face in pixels, 0 if it is not known."""
+    if data is None:
+        return 0
+    try:
+        height, width, _ = decode_face(data).shape
+    except BrokenSample as error:
+        findings.add("faces", f"{where}.jpg: {error}")
+        return 0
+    if height != width:
+        findings.add("faces", f"{where}.jpg: {width} x {height} pixels are not square")
+        return 0
+    return int(height)
+
+
+def _check_mask(data: bytes | None, side: int, where: str, findings: Findings) -> np.ndarray | None:
+    if data is None:
+        return None
+    try:
+        mask = decode_mask(data)
+    except BrokenSample as error:
+        findings.add("masks", f"{where}.mask.png: {error}")
+        return None
+    height, width = mask.shape
+    if height != width or (side and height != side):
+        face = f"its face has {side} x {side}" if side else "a square was expected"
+        findings.add("masks", f"{where}.mask.png: {width} x {height} pixels; {face}")
+        return None
+    return mask
+
+
+def _check_parts(
+    data: bytes | None, mask: np.ndarray | None, where: str, findings: Findings
+) -> np.ndarray | None:
+    """The part counts if they are those of the mask."""
+    if data is None:
+        return None
+    try:
+        parts = decode_parts(data)
+        wrong = mask is not None and not np.array_equal(parts, count_parts(mask, parts.shape[0]))
+    except ValueError as error:
+        findings.add("parts", f"{where}.parts.npy: {error}")
+        return None
+    if wrong:
+        findings.add("parts", f"{where}.parts.npy: not the counts of the mask")
+    return parts if mask is not None and not wrong else None
+
+
+def _check_facts(
+    data: bytes | None,
+    row: dict[str, Any],
+    parts: np.ndarray | None,
+    attributes: tuple[str, ...],
+    where: str,
+    findings: Findings,
+) -> None:
+    if data is None:
+        return
+    try:
+        facts = decode_facts(data)
+    except BrokenSample as error:
+        findings.add("facts", f"{where}.json: {error}")
+        return
+    labels = {name: row[name] for name in attributes if row[name] is not None}
+    expected = {name: row[name] for name in ("source", "split", "identity")} | {"attributes": labels or None}
+    if row["sha256"] is not None:
+        expected["sha256"] = row["sha256"]
+    wrong = [name for name, value in expected.items() if name not in facts or facts[name] != value]
+    if not row["key"].startswith(str(facts.get("sha256"))[:16]):
+        wrong.append("sha256 (of another key)")
+    if not _close(facts.get("box_score"), row["box_score"], 1e-6):
+        wrong.append("box_score")
+    if not _confident(facts.get("confidence"), row["confidence"], parts):
+        wrong.append("confidence")
+    if wrong:
+        findings.add("facts", f"{where}.json: disagrees on {', '.join(wrong)}")
+
+
+def _close(left: Any, right: Any, tolerance: float) -> bool:
+    if left is None or right is None:
+        return left is right
+    return isinstance(left, int | float) and abs(left - right) <= tolerance
+
+
+def _confident(values: Any, mean: float | None, parts: np.ndarray | None) -> bool:
+    """Whether there is a confidence for the classes that have pixels, and the manifest has their mean."""
+    numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+    if not numbers or mean is None:
+        return False
+    seen = [value for value in values if value > 0]
+    if not seen or not _close(sum(seen) / len(seen), mean, CONFIDENCE_TOLERANCE):
+        return False
+    return parts is None or [value > 0 for value in values] == (parts.sum(axis=(0, 1)) > 0).tolist()

@@ -1,0 +1,491 @@
+"""The inputs people have, each in the layout in which it is distributed, on disk and at an S3 server."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from contract import manifest
+from contract.config import load
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.shards import KEY_PATTERN
+from contract.storage import Address, address
+from pipeline.align.stage import align
+from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
+from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
+from pipeline.ingest.listing import Source
+from pipeline.ingest.plan import ingest
+from pipeline.source import read_source
+
+
+def photo(seed: int = 0) -> bytes:
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize((48, 40), Image.Resampling.BICUBIC).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def fill(root: Path, names: list[str]) -> Path:
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(photo(seed))
+    return root
+
+
+def by_path(root: Address, form: str = "auto") -> dict[str, Source]:
+    return {source.path: source for source in read_listing(root, form).sources}
+
+
+def labels(root: Address) -> dict[str, dict[str, int | None] | None]:
+    listing = read_listing(root)
+    return {
+        source.path: None
+        if source.attributes is None
+        else dict(zip(listing.attributes, source.attributes, strict=True))
+        for source in listing.sources
+    }
+
+
+def planned(place: Address | str, output: Path, *more: str) -> list[dict[str, object]]:
+    ingest(load(settings=[f"data.input={place}", "data.name=d", *more]), Layout.at(output))
+    return manifest.read(Layout.at(output).source).rows()
+
+
+# UTKFace
+
+
+def test_utkface_names_become_attributes(tmp_path: Path) -> None:
+    names = ["part1/26_1_2_20170104023102422.jpg", "part1/2_0_0_20161219140623097.jpg.chip.jpg"]
+    names += ["116_0_4_20170120134744096.jpg", "61_3_20170109150557335.jpg", "140_0_1_20170109150557335.jpg"]
+    found = labels(fill(tmp_path, names))
+    yes = {path: row and {name for name, value in row.items() if value} for path, row in found.items()}
+    assert yes == {
+        names[0]: {"Age_20_29", "Asian"},
+        names[1]: {"Male", "Age_0_2", "White"},
+        names[2]: {"Male", "Age_70_116", "Other_Race"},
+        names[3]: None,
+        names[4]: None,
+    }
+
+
+@given(st.integers(0, 116), st.integers(0, 1), st.integers(0, 4))
+@settings(deadline=None)
+def test_every_utkface_label_is_one_age_one_race_and_a_gender(age: int, gender: int, race: int) -> None:
+    row = utkface.labels_of(f"deep/{age}_{gender}_{race}_20170104023102422.jpg")
+    assert row is not None
+    assert (row[0], sum(row[1:10]), sum(row[10:]), row[10 + race]) == (1 - gender, 1, 1, 1)
+
+
+def test_malformed_utkface_names_are_kept_and_said(tmp_path: Path) -> None:
+    names = [f"{age}_1_2_20170104023102422.jpg" for age in range(3)] + ["61_3_20170109150557335.jpg"]
+    rows = planned(fill(tmp_path / "in", names), tmp_path / "out")
+    assert {row["source"]: row["notices"] for row in rows if row["notices"]} == {names[3]: "no-label"}
+
+
+# LFW
+
+
+SCORES = """lfw_attributes.txt\tversion 1
+#\tperson\timagenum\tMale\tBig Nose
+Aaron Eckhart\t1\t1.5\t-0.2
+Aaron Eckhart\t2\t0\tNaN
+Zo\u00eb Ball\t1\t-1.0\t2
+"""
+
+
+def lfw(root: Path) -> Path:
+    people = ["Aaron_Eckhart/Aaron_Eckhart_0001.jpg", "Aaron_Eckhart/Aaron_Eckhart_0002.jpg"]
+    return fill(root, [f"lfw/{name}" for name in (*people, "No_Label/No_Label_0001.jpg")])
+
+
+def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path: Path) -> None:
+    (lfw(tmp_path) / "lfw_attributes.txt").write_text(SCORES)
+    assert labels(tmp_path) == {
+        "lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg": {"Male": 1, "Big_Nose": 0},
+        "lfw/Aaron_Eckhart/Aaron_Eckhart_0002.jpg": {"Male": None, "Big_Nose": None},
+        "lfw/No_Label/No_Label_0001.jpg": None,
+        "lfw/Zo\u00eb_Ball/Zo\u00eb_Ball_0001.jpg": {"Male": 0, "Big_Nose": 1},
+    }
+    found = by_path(tmp_path)
+    assert found["lfw/No_Label/No_Label_0001.jpg"].identity == "No_Label"
+    refused = found["lfw/Zo\u00eb_Ball/Zo\u00eb_Ball_0001.jpg"].refused
+    assert refused is not None
+    assert refused[0] == "label-without-image"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Aaron Eckhart\t3\t1.5", "line 6: 1 scores for 2 attributes"),
+        ("Aaron Eckhart\t3\t1.5\tbig", "line 6: could not convert"),
+        ("Aaron Eckhart\t2\t1\t1", "line 6: a second row for Aaron_Eckhart/Aaron_Eckhart_0002.jpg"),
+    ],
+)
+def test_a_malformed_score_is_refused_by_file_and_line(tmp_path: Path, line: str, said: str) -> None:
+    (lfw(tmp_path) / "lfw_attributes.txt").write_text(SCORES + line + "\n")
+    with pytest.raises(UserError, match=f"lfw_attributes.txt, {said}"):
+        read_listing(tmp_path)
+
+
+def write_matrices(root: Path, label: np.ndarray, indices: dict[str, list[int]]) -> None:
+    """LFWA's files as MATLAB 7.3 writes them: cells are references, matrices have columns first."""
+    names = [r"Aaron_Eckhart\Aaron_Eckhart_0001.jpg", r"Aaron_Eckhart\Aaron_Eckhart_0002.jpg"]
+    names.append(r"No_Label\No_Label_0001.jpg")
+    with h5py.File(root / "lfw_att_40.mat", "w") as content:
+        for cell, texts in {"name": names, "AttrName": ["Male", "Big Nose"]}.items():
+            references = []
+            for position, text in enumerate(texts):
+                units = np.frombuffer(text.encode("utf-16-le"), np.uint16)[:, None]
+                references.append(content.create_dataset(f"#refs#/{cell}{position}", data=units).ref)
+            content.create_dataset(cell, data=np.array([references], h5py.ref_dtype), dtype=h5py.ref_dtype)
+        content["label"] = label.T
+    with h5py.File(root / "indices_train_test.mat", "w") as content:
+        for split, numbers in indices.items():
+            content[f"indices_img_{split}"] = np.array([numbers], float)
+
+
+def test_lfwa_matrices_give_labels_and_their_own_split(tmp_path: Path) -> None:
+    label = np.array([[1, 0], [0, np.nan], [1, 1]])
+    write_matrices(lfw(tmp_path), label, {"train": [1, 2], "test": [3]})
+    found = read_listing(tmp_path)
+    assert found.attributes == ("Male", "Big_Nose")
+    assert [(source.identity, source.split, source.attributes) for source in found.sources] == [
+        ("Aaron_Eckhart", "train", (1, 0)),
+        ("Aaron_Eckhart", "train", (0, None)),
+        ("No_Label", "test", (1, 1)),
+    ]
+
+
+def test_lfwa_matrices_that_make_no_sense_are_refused_by_name(tmp_path: Path) -> None:
+    write_matrices(lfw(tmp_path), np.ones((3, 2)), {"train": [1, 9], "test": [3]})
+    with pytest.raises(UserError, match=r"indices_train_test\.mat counts to 9"):
+        read_listing(tmp_path)
+    write_matrices(tmp_path, np.full((3, 2), 5.0), {"train": [1], "test": [3]})
+    with pytest.raises(UserError, match=r"lfw_att_40\.mat: a label is none of"):
+        read_listing(tmp_path)
+    (tmp_path / "lfw_att_40.mat").write_text("no matrix")
+    with pytest.raises(UserError, match=r"lfw_att_40\.mat: not LFWA"):
+        read_listing(tmp_path)
+
+
+# Tables
+
+
+def test_a_table_names_paths_splits_identities_and_labels(tmp_path: Path) -> None:
+    fill(tmp_path, ["a b.jpg", "deep/c,d.png", "e.jpg", "unnamed.jpg"])
+    text = 'Male,path,split,identity,Young\n1,a b.jpg,train,x,TRUE\n0,"./deep//c,d.png",,,\n'
+    (tmp_path / "faces.csv").write_text(text + ",e.jpg,val,y,\nfalse,gone.jpg,test,z,0.0\n")
+    for place in (tmp_path, tmp_path / "faces.csv"):
+        found = read_listing(place)
+        assert found.attributes == ("Male", "Young")
+        rows = {s.path: (s.split, s.identity, s.attributes) for s in found.sources}
+        assert rows == {
+            "a b.jpg": ("train", "x", (1, 1)),
+            "deep/c,d.png": (None, None, (0, None)),
+            "e.jpg": ("val", "y", None),
+            "gone.jpg": ("test", "z", (0, 0)),
+        }
+    rows = {row["source"]: row for row in planned(tmp_path / "faces.csv", tmp_path / "out")}
+    assert rows["gone.jpg"]["reason"] == "label-without-image"
+    assert rows["e.jpg"]["notices"] == "no-label"
+    assert rows["deep/c,d.png"]["notices"] == "unknown-label"
+
+
+def test_zero_is_unknown_in_a_table_that_has_minus_one_and_no_in_any_other(tmp_path: Path) -> None:
+    fill(tmp_path, ["a.jpg", "b.jpg"])
+    (tmp_path / "t.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,1,-1\n")
+    assert [s.attributes for s in read_listing(tmp_path).sources] == [(None, 1), (1, 0)]
+    (tmp_path / "t.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,1,false\n")
+    assert [s.attributes for s in read_listing(tmp_path).sources] == [(0, 1), (1, 0)]
+
+
+def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
+    fill(tmp_path, ["a.jpg", "b.jpg"])
+    columns = {"path": ["a.jpg", "b.jpg"], "Male": [True, None], "Young": [0.0, float("nan")]}
+    pq.write_table(pa.table({**columns, "identity": [7, None]}), tmp_path / "t.parquet")
+    found = [(s.identity, s.attributes) for s in read_listing(tmp_path).sources]
+    assert found == [("7", (1, 0)), (None, None)]
+    pq.write_table(pa.table({"path": ["a.jpg"], "Male": [3]}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t\.parquet, row 1: 3 is none of 1, 0, -1"):
+        read_listing(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a.jpg,1,0\n", "line 2: 3 cells for 2 columns"),
+        ('"a\nb.jpg",1\nc.jpg\n', "line 4: 1 cells for 2 columns"),
+        ("a.jpg,1\n\nb.jpg,2\n", "line 4: '2' is none of 1, 0, -1"),
+        ("a.jpg,1\n./a.jpg,1\n", "line 3: a second row for a.jpg, after .*line 2"),
+        (",1\n", "line 2: the path is empty"),
+    ],
+)
+def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, said: str) -> None:
+    (tmp_path / "faces.csv").write_text("path,Male\n" + rows)
+    with pytest.raises(UserError, match=f"faces.csv, {said}"):
+        read_listing(tmp_path / "faces.csv")
+
+
+def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
+    for text, said in (
+        ("file,Male\na.jpg,1\n", "line 1: column names were expected"),
+        ("path,Male,Male\n", "line 1: column names were expected"),
+        ("path,split\na.jpg,dev\n", "line 2: the split 'dev' is none of"),
+        ("", "line 1: column names"),
+    ):
+        (tmp_path / "t.csv").write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_listing(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(b"path\n\xff\xfe.jpg\n")
+    with pytest.raises(UserError, match="not the table that its name promises"):
+        read_listing(tmp_path / "t.csv")
+    (tmp_path / "u.csv").write_text("path\n")
+    with pytest.raises(UserError, match="holds 2 CSV or Parquet files"):
+        read_listing(tmp_path, "table")
+
+
+def test_a_table_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", ["a.jpg"])
+    fill(tmp_path, ["secret.jpg"])
+    (root / "link").symlink_to(tmp_path)
+    (root / "t.csv").write_text(f"path\na.jpg\n../secret.jpg\n{tmp_path}/secret.jpg\nlink/secret.jpg\n")
+    rows = {str(row["source"]): row["reason"] for row in planned(root, tmp_path / "out")}
+    assert rows.pop("a.jpg") is None
+    assert rows.pop("link/secret.jpg") == "link-outside"
+    assert list(rows.values()) == ["path-outside"] * 2
+
+
+# WebDataset
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def facts(**values: object) -> bytes:
+    return json.dumps(values).encode()
+
+
+def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: Path) -> None:
+    first = {
+        "a.jpg": photo(0),
+        "a.json": facts(attributes={"Male": 1, "Young": 0}, identity=7),
+        "a.mask.png": photo(8),
+        "a.pkl": b"never read",
+    }
+    second = {
+        "x/b.PNG": photo(1),
+        "x/b.cls": b"3",
+        "c.webp": photo(2),
+        "c.cls": b"0\n",
+        "d.v1.jpeg": photo(3),
+    }
+    write_tar(tmp_path / "train-000.tar", first)
+    write_tar(tmp_path / "more.tar", second)
+    (tmp_path / "notes.txt").write_text("not a sample")
+    found = labels(tmp_path)
+    assert found["train-000.tar::a.jpg"] == {"Male": 1, "Young": 0, "class_0": None, "class_3": None}
+    assert found["more.tar::x/b.PNG"] == {"Male": None, "Young": None, "class_0": 0, "class_3": 1}
+    assert found["more.tar::d.v1.jpeg"] is None
+    assert found.keys() == {
+        "train-000.tar::a.jpg",
+        "more.tar::x/b.PNG",
+        "more.tar::c.webp",
+        "more.tar::d.v1.jpeg",
+    }
+    one = by_path(tmp_path)["train-000.tar::a.jpg"]
+    assert (one.split, one.identity) == ("train", "7")
+    for name, data in (("more.tar::x/b.PNG", photo(1)), ("train-000.tar::a.jpg", photo(0))):
+        assert read_source(tmp_path, name) == data
+    with pytest.raises(OSError, match="has no member"):
+        read_source(tmp_path, "more.tar::zzz.jpg")
+    assert set(by_path(tmp_path / "more.tar")) == {name for name in found if name.startswith("more")}
+
+
+def test_a_tar_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"a.jpg": photo(0)})
+    assert read_source(tmp_path, "a.tar::a.jpg") == photo(0)
+    write_tar(tar, {"first.jpg": photo(1) * 9, "a.jpg": photo(2)})
+    assert read_source(tmp_path, "a.tar::a.jpg") == photo(2)
+
+
+def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar = write_tar(tmp_path / "in" / "a.tar", {f"{number}.png": photo(number) for number in range(3)})
+    tar.write_bytes(tar.read_bytes()[: 2 * 512 + len(photo(0)) + 700])
+    (tmp_path / "in" / "junk.tar").write_bytes(b"no tar at all" * 99)
+    rows = {row["source"]: row["reason"] for row in planned(tmp_path / "in", tmp_path / "out")}
+    assert rows["a.tar::0.png"] is None
+    assert (rows["a.tar"], rows["junk.tar"]) == ("truncated", "truncated")
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"a.jpg": b"", "a.json": facts(attributes={"Male": "perhaps"})}, "a.tar::a.json, Male: 'perhaps'"),
+        ({"a.jpg": b"", "a.json": b"{"}, "a.tar::a.json: no JSON"),
+        ({"a.jpg": b"", "a.cls": b"\x80\x04K\x01."}, "a.tar::a.cls: a class number was expected"),
+    ],
+)
+def test_a_malformed_label_in_a_tar_is_refused_by_member(
+    tmp_path: Path, members: dict[str, bytes], said: str
+) -> None:
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UserError, match=said):
+        read_listing(tmp_path)
+
+
+def test_finished_shards_can_be_the_input_of_another_run(shards: Layout, tmp_path: Path) -> None:
+    place = shards.shards / "portraits"
+    rows = planned(place, tmp_path / "out")
+    before = manifest.read(shards.samples).rows()
+    assert len(rows) == len(before)
+    assert all(row["reason"] is None for row in rows)
+    known = {f"{Path(row['shard']).name}::{row['key']}.jpg": row for row in before}
+    for row in rows:
+        old = known[row["source"]]
+        assert [row[name] for name in ("split", "identity", "Male", "Smiling")] == [
+            old[name] for name in ("split", "identity", "Male", "Smiling")
+        ]
+
+
+# Which adapter
+
+
+def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
+    def made(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    places: dict[Address, Adapter] = {
+        fill(tmp_path / "c", ["img_align_celeba/1.jpg"]): celeba,
+        lfw(tmp_path / "l"): lfwa,
+        fill(tmp_path / "u", ["1_0_0_20170104023102422.jpg"]): utkface,
+        fill(tmp_path / "f", ["1.jpg", "2.png"]): folder,
+        made("t"): table,
+        made("w"): webdataset,
+    }
+    (tmp_path / "l" / "lfw_attributes.txt").write_text(SCORES)
+    (tmp_path / "t" / "x.csv").write_text("path\na.jpg\n")
+    (tmp_path / "f" / "unrelated.csv").write_text("name,price\n")
+    write_tar(tmp_path / "w" / "x.tar", {"a.jpg": photo()})
+    for place, expected in places.items():
+        found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(place))
+        assert found is expected, place
+    assert set(by_path(tmp_path / "u", "folder")) == {"1_0_0_20170104023102422.jpg"}
+    with pytest.raises(UserError, match="no folder, no .csv"):
+        read_listing(tmp_path / "f" / "1.jpg")
+    with pytest.raises(UserError, match="the format celeba is a folder"):
+        read_listing(tmp_path / "t" / "x.csv", "celeba")
+
+
+name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20)
+
+
+@given(st.lists(name.filter(lambda text: text not in (".", "..")), min_size=1, max_size=5, unique=True))
+@settings(deadline=None, max_examples=40)
+def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_called(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    place = tmp_path_factory.mktemp("in")
+    members = {f"../../{text}.jpg": photo(number) for number, text in enumerate(names)}
+    write_tar(place / "x.tar", members)
+    rows = planned(place, tmp_path_factory.mktemp("out"))
+    assert len(rows) == len(names)
+    for row in rows:
+        assert row["reason"] is not None or KEY_PATTERN.fullmatch(str(row["key"]))
+    assert not (place.parent.parent / f"{names[0]}.jpg").exists()
+
+
+# S3
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Address]:
+    """A bucket of a real S3 API server on the loopback, named by the usual environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in environment.items():
+            patch.setenv(variable, value)
+        place = address("s3://photos")
+        place.fs.mkdir("photos")
+        yield place
+    server.stop()
+
+
+def upload(folder: Path, bucket: Address, under: str) -> str:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            bucket.fs.put_file(str(path), f"photos/{under}/{path.relative_to(folder).as_posix()}")
+    return f"s3://photos/{under}"
+
+
+def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_bytes(
+    bucket: Address, portraits: Path, shards: Layout, tmp_path: Path
+) -> None:
+    place = upload(portraits, bucket, "deep/portraits")
+    own = [f"data.input={place}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
+    config, layout = load(settings=own), Layout.at(tmp_path)
+    ingest(config, layout)
+    found, expected = manifest.read(layout.source), manifest.read(shards.source)
+    assert found.rows() == expected.rows()
+    assert found.facts["root"] == place
+    align(config, layout)
+    tars = sorted((shards.aligned / "portraits").glob("*.tar"))
+    assert tars
+    for tar in tars:
+        assert (layout.aligned / "portraits" / tar.name).read_bytes() == tar.read_bytes()
+
+
+def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tmp_path: Path) -> None:
+    names = ["a b #1?.jpg", "deep/имя 🙂.png", "%41.jpg"]
+    root = fill(tmp_path / "in", [*names, ".hidden.jpg"])
+    rows = planned(upload(root, bucket, "names"), tmp_path / "a")
+    assert {row["source"]: row["sha256"] for row in rows} == {
+        row["source"]: row["sha256"] for row in planned(root, tmp_path / "b")
+    }
+    assert sorted(str(row["source"]) for row in rows) == sorted(names)
+    write_tar(tmp_path / "x.tar", {"a.jpg": photo(0), "b.jpg": photo(1), "b.cls": b"1"})
+    bucket.fs.put_file(str(tmp_path / "x.tar"), "photos/tars/x.tar")
+    for form in ("s3://photos/tars", "s3://photos/tars/x.tar"):
+        rows = planned(form, tmp_path / "c")
+        assert [(row["source"], row["class_1"]) for row in rows] == [
+            ("x.tar::a.jpg", None),
+            ("x.tar::b.jpg", 1),
+        ]
+    assert read_source(bucket / "tars", "x.tar::b.jpg") == photo(1)
+    (tmp_path / "t.csv").write_text("path,Male\na.jpg,1\ngone.jpg,0\n../secret.jpg,0\n")
+    bucket.fs.put_file(str(tmp_path / "t.csv"), "photos/table/t.csv")
+    bucket.fs.pipe_file("photos/table/a.jpg", photo(0))
+    reasons = {row["source"]: row["reason"] for row in planned("s3://photos/table/t.csv", tmp_path / "d")}
+    assert reasons == {"a.jpg": None, "gone.jpg": "label-without-image", "../secret.jpg": "path-outside"}
+
+
+def test_an_s3_folder_that_is_not_there_is_an_error(bucket: Address) -> None:
+    with pytest.raises(UserError, match="s3://photos/none is no folder"):
+        read_listing(address("s3://photos/none"))

@@ -1,0 +1,215 @@
+"""Sibling sets of the same aligned faces, and where two sets agree."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from distributed import LocalCluster
+
+from contract.classes import CLASSES
+from contract.config import Config, load
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.parts import count_parts
+from contract.shards import decode_mask, read_shard
+from pipeline.align.stage import align
+from pipeline.compare.stage import compare
+from pipeline.ingest.plan import ingest
+from pipeline.parse.sibling import make_sibling
+from pipeline.parse.stage import parse
+from pipeline.sample import write_dataset
+from pipeline.verify.stage import verify
+from training.stream import in_order, read_faces
+from training.stream import load as load_batches
+
+FACES = 6
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A Dask scheduler with two worker processes."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def config(address: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return load(
+        settings=[
+            f"data.input={tmp_path_factory.mktemp('input')}/faces",
+            "data.name=faces",
+            "ingest.shard_size=4",
+            "parse.size=320",
+            f"cluster.scheduler={address}",
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def origin(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A finished set whose photos and their folder are gone."""
+    layout = Layout.at(tmp_path_factory.mktemp("origin"))
+    photos = Path(config.data.input)
+    write_dataset(photos, count=FACES, seed=11, workers=1)
+    ingest(config, layout)
+    align(config, layout)
+    parse(config, layout)
+    shutil.rmtree(photos)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def sibling(origin: Layout, address: str, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The same faces, parsed again at 256 pixels by the command."""
+    output = tmp_path_factory.mktemp("sibling")
+    command = [sys.executable, "-m", "pipeline.parse", "--from", str(origin.shards), "--output", str(output)]
+    command += ["--set", "parse.size=256", "--scheduler", address]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return Layout.at(output)
+
+
+def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
+    origin: Layout, sibling: Layout, config: Config
+) -> None:
+    assert not Path(config.data.input).exists()
+    assert not sibling.aligned.exists()
+    findings = verify(config, sibling)
+    assert not findings, findings.table()
+    first, second = (pq.read_table(layout.samples).to_pylist() for layout in (origin, sibling))
+    assert [row["key"] for row in first] == [row["key"] for row in second]
+    assert [row["jpg.crc32"] for row in first] == [row["jpg.crc32"] for row in second]
+    assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
+
+
+def test_training_reads_a_sibling_set(sibling: Layout) -> None:
+    faces = read_faces(sibling, ("train", "val", "test", "unlabelled"))
+    (batch,) = load_batches(faces, in_order(faces, FACES), masks=True, workers=0)
+    assert batch.images.shape == (FACES, 3, 256, 256)
+    assert batch.masks.shape == (FACES, 256, 256)
+
+
+def test_the_origin_is_not_changed_by_its_sibling(origin: Layout, sibling: Layout, config: Config) -> None:
+    assert sibling.shards != origin.shards
+    findings = verify(config, origin)
+    assert not findings, findings.table()
+
+
+def test_a_set_cannot_be_its_own_sibling(origin: Layout) -> None:
+    with pytest.raises(UserError, match="--output"):
+        make_sibling(origin, Layout.at(origin.shards))
+
+
+def test_a_sibling_does_not_replace_another_data_set(origin: Layout, shards: Layout, tmp_path: Path) -> None:
+    output = Layout.at(tmp_path)
+    shutil.copytree(shards.manifests, output.manifests)
+    with pytest.raises(UserError, match="holds the data set portraits"):
+        make_sibling(origin, output)
+
+
+def masks(layout: Layout) -> dict[str, np.ndarray]:
+    return {
+        key: decode_mask(members["mask.png"])
+        for tar in sorted(layout.shards.glob("faces/*.tar"))
+        for key, members in read_shard(tar)
+    }
+
+
+@pytest.mark.parametrize("patches", [1, 3])
+def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
+    patches: int, origin: Layout, sibling: Layout, config: Config
+) -> None:
+    figures = compare(config, origin, sibling, patches).figures()
+    first, second = masks(origin), masks(sibling)
+    a, b = (np.stack([found[key] for key in sorted(first)]) for found in (first, second))
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES, 0, 0)
+    assert figures["other_faces"] == 0
+    assert figures["pixel_agreement"] == pytest.approx(np.mean(a == b))
+    for number, name in enumerate(CLASSES):
+        both, either = np.sum((a == number) & (b == number)), np.sum((a == number) | (b == number))
+        found = figures["classes"][name]
+        assert (found["pixels"], found["pixels_other"]) == (np.sum(a == number), np.sum(b == number))
+        assert found["iou"] == (pytest.approx(both / either) if either else None)
+        assert found["f1"] == (pytest.approx(2 * both / (both + either)) if either else None)
+    sets = [
+        (top(one, config), top(two, config))
+        for left, right in zip(a, b, strict=True)
+        for one, two in zip(patch_counts(left, patches), patch_counts(right, patches), strict=True)
+    ]
+    assert len(sets) == FACES * patches**2
+    assert figures["same_top_parts"] == pytest.approx(np.mean([one == two for one, two in sets]))
+    shared, either = (sum(map(len, found)) for found in zip(*((x & y, x | y) for x, y in sets), strict=True))
+    assert figures["shared_top_parts"] == pytest.approx(shared / either)
+
+
+def patch_counts(mask: np.ndarray, patches: int) -> np.ndarray:
+    """Pixels per class in each patch; the edges are those of the stored grid's cells."""
+    edges = np.arange(patches + 1) * (12 // patches) * 256 // 12
+    squares = [
+        mask[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] for i in range(patches) for j in range(patches)
+    ]
+    return np.stack([np.bincount(square.ravel(), minlength=19) for square in squares])
+
+
+def top(counts: np.ndarray, config: Config) -> set[int]:
+    largest = sorted(range(19), key=lambda number: (-counts[number], number))[: config.pretrain.top_parts]
+    return {number for number in largest if counts[number]}
+
+
+def test_a_set_agrees_with_itself(origin: Layout, config: Config) -> None:
+    figures = compare(config, origin, origin, 1).figures()
+    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
+
+
+def test_keys_that_only_one_set_has_are_counted(
+    origin: Layout, sibling: Layout, config: Config, tmp_path: Path
+) -> None:
+    fewer = Layout.at(tmp_path)
+    shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
+    table = pq.read_table(fewer.samples)
+    pq.write_table(table.slice(2), fewer.samples)
+    agreement = compare(config, origin, fewer, 1)
+    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 2, 0)
+    assert "2 only in the first" in agreement.table()
+    agreement = compare(config, fewer, origin, 1)
+    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 0, 2)
+
+
+def test_sets_without_a_common_key_are_compared_to_nothing(
+    origin: Layout, shards: Layout, config: Config
+) -> None:
+    agreement = compare(config, origin, shards, 1)
+    assert agreement.figures()["pixel_agreement"] is None
+    assert "0 samples in both sets" in agreement.table()
+
+
+def test_a_grid_that_is_not_made_of_whole_cells_is_refused(
+    origin: Layout, sibling: Layout, config: Config
+) -> None:
+    with pytest.raises(UserError, match="whole cells"):
+        compare(config, origin, sibling, 5)
+
+
+def test_the_command_prints_a_table_and_writes_json(
+    origin: Layout, sibling: Layout, address: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "agreement.json"
+    command = [sys.executable, "-m", "pipeline.compare", "--shards", str(origin.shards)]
+    command += ["--other", str(sibling.shards), "--output", str(output), "--scheduler", address]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "6 samples in both sets" in finished.stdout
+    figures = json.loads(output.read_text())
+    assert set(figures["classes"]) == set(CLASSES)
+    assert f"{figures['pixel_agreement']:.2%}" in finished.stdout
+
+
+def test_a_mask_is_counted_in_the_edges_that_this_test_uses() -> None:
+    mask = np.random.default_rng(0).integers(0, 19, (256, 256)).astype(np.uint8)
+    assert np.array_equal(patch_counts(mask, 12).reshape(12, 12, 19), count_parts(mask, 12))

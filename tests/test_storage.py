@@ -1,0 +1,153 @@
+"""Shards at an object store: a real S3 server on the loopback, real shards, the ordinary commands."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+from upath import UPath
+
+from contract import manifest
+from contract.config import Config, Stream
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.storage import Address, address
+from pipeline.align.stage import align
+from pipeline.ingest.plan import ingest
+from pipeline.parse.stage import parse
+from training.shard_files import OPEN_AT_MOST, ShardFiles
+from training.stream import PlannedBatches, read_faces
+from training.stream import load as stream
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Address]:
+    """An empty bucket of a real S3 API server, named to every process by the usual environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        place = UPath("s3://faces", use_listings_cache=False)
+        place.fs.mkdir("faces")
+        yield place
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def remote(bucket: Address, shards: Layout) -> Layout:
+    """The shared shards and manifests, copied to the bucket."""
+    for folder in (shards.shards / "portraits", shards.manifests):
+        assert isinstance(folder, Path)
+        bucket.fs.put(str(folder), f"faces/copied/{folder.name}", recursive=True)
+    return Layout.at(bucket / "copied")
+
+
+def tars(place: Address) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in place.glob("*.tar")}
+
+
+def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
+    bucket: Address, shards: Layout, pipeline_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout.at("s3://faces/made")
+    for _ in range(2):
+        ingest(pipeline_config, layout)
+        align(pipeline_config, layout)
+        parse(pipeline_config, layout)
+    count = len(tars(shards.shards / "portraits"))
+    assert f"{count} of {count} shards were up to date" in capsys.readouterr().out.splitlines()[-1]
+    assert tars(layout.shards / "portraits") == tars(shards.shards / "portraits")
+    for mine, other in ((layout.samples, shards.samples), (layout.quarantine, shards.quarantine)):
+        assert mine.read_bytes() == other.read_bytes()
+
+
+def test_training_streams_the_same_batches_from_an_object_store(
+    remote: Layout, shards: Layout, tmp_path: Path
+) -> None:
+    cached = Stream(cache=str(tmp_path), cache_gigabytes=1.0)
+    batches = []
+    for layout in (remote, shards):
+        faces = read_faces(layout, ("train", "val", "test"))
+        planned = PlannedBatches(faces.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
+        batches.append(list(stream(faces, planned, True, 2, cached)))
+    for mine, other in zip(*batches, strict=True):
+        assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
+    assert len(list(tmp_path.glob("*.tar"))) == len({*read_faces(remote, ("train", "val", "test")).shards})
+
+
+def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: Path) -> None:
+    small = ["network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"]
+    settings = [text for setting in small for text in ("--set", setting)]
+    command = ["-m", "training.run", "--stage", "pretrain", "--shards", "s3://faces/copied"]
+    subprocess.run([sys.executable, *command, "--output", str(tmp_path), *settings], check=True)
+    assert (tmp_path / "pretrain" / "metrics.json").is_file()
+
+
+def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_back(
+    remote: Layout, tmp_path: Path
+) -> None:
+    names = sorted({*read_faces(remote, ("train", "val", "test")).shards})
+    sizes = {name: (remote.shards / name).stat().st_size for name in names}
+    with ShardFiles(remote.shards, str(tmp_path), capacity=max(sizes.values())) as files:
+        for name in names * 2:
+            with files.opened(name) as descriptor:
+                assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
+            assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= max(sizes.values())
+
+
+def test_a_rewritten_shard_is_not_served_from_the_cache(
+    bucket: Address, remote: Layout, tmp_path: Path
+) -> None:
+    place = bucket / "rewritten" / "train-000000.tar"
+    for content in (b"first", b"second"):
+        place.write_bytes(content)
+        with ShardFiles(place.parent, str(tmp_path), 10**9) as files, files.opened(place.name) as descriptor:
+            assert os.pread(descriptor, 100, 0) == content
+
+
+def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
+    name = sorted({*read_faces(remote, ("train", "val", "test")).shards})[0]
+    with ShardFiles(remote.shards, str(tmp_path), 10**9) as files:
+        files.prefetch([name])
+    assert len(list(tmp_path.glob("*.tar"))) == 1
+
+
+def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
+    with (
+        ShardFiles(remote.shards, str(tmp_path), 10**9) as files,
+        pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
+        files.opened("portraits/train-000099.tar"),
+    ):
+        pass
+
+
+def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layout) -> None:
+    assert manifest.read(remote.samples).table == manifest.read(shards.samples).table
+
+
+def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.tar").write_bytes(b"x")
+    with ShardFiles(tmp_path, None, 10**9) as files:
+        for number in range(2000):
+            with files.opened(f"{number}.tar") as descriptor:
+                assert os.pread(descriptor, 1, 0) == b"x"
+        assert sum(shard.descriptor.done() for shard in files._shards.values()) == OPEN_AT_MOST
+
+
+@pytest.mark.parametrize("text", ["nothing://bucket/x", "s4://bucket/x"])
+def test_an_address_of_an_unknown_protocol_is_a_clear_error(text: str) -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        address(text)

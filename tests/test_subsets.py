@@ -1,0 +1,101 @@
+"""Lists of labelled faces that can be cited: nested, the same on every machine, and checked when read."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract import manifest
+from contract.errors import UserError
+from contract.layout import Layout
+from training.stream import Faces, read_faces
+from training.subsets import labelled_subset, main, read_subset, write_subsets
+
+
+def faces(keys: list[str]) -> Faces:
+    count = len(keys)
+    return Faces(Path(), keys, ["s"] * count, {}, ("Male",), np.ones((count, 1), np.int8), [None] * count)
+
+
+keys = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), min_size=1, max_size=60, unique=True)
+share = st.floats(0, 1, exclude_min=True)
+
+
+@given(keys, share, share, st.integers(0, 5), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=150)
+def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_come(
+    names: list[str], one: float, other: float, seed: int, random: object
+) -> None:
+    small, large = (
+        set(np.array(names)[labelled_subset(faces(names), s, seed)]) for s in sorted((one, other))
+    )
+    assert small <= large
+    assert len(large) == max(1, round(max(one, other) * len(names)))
+    shuffled = list(names)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert set(np.array(shuffled)[labelled_subset(faces(shuffled), min(one, other), seed)]) == small
+
+
+def test_the_command_writes_nested_lists_that_say_where_they_come_from(
+    shards: Layout, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "training.subsets", "--shards", str(shards.shards)]
+    command += ["--labels", "10%", "0.5", "--seed", "3", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        word for name in ("seed3-10%.txt", "seed3-50%.txt") for word in ("subsets:", str(tmp_path / name))
+    ]
+    train = [row for row in manifest.read(shards.samples).rows() if row["split"] == "train"]
+    lists = {}
+    for name in ("seed3-10%.txt", "seed3-50%.txt"):
+        head, lists[name] = split((tmp_path / name).read_text())
+        digest = hashlib.sha256(shards.samples.read_bytes()).hexdigest()
+        assert head[:3] == ["# data set: portraits", f"# shards.parquet: sha256 {digest}", "# seed: 3"]
+        assert head[3].startswith(f"# count: {len(lists[name])} of {len(train)} ")
+        assert lists[name] == sorted(lists[name])
+    assert set(lists["seed3-10%.txt"]) < set(lists["seed3-50%.txt"]) < {row["key"] for row in train}
+
+
+def split(text: str) -> tuple[list[str], list[str]]:
+    lines = text.splitlines()
+    return [line for line in lines if line.startswith("#")], [line for line in lines if line[0] != "#"]
+
+
+def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path: Path) -> None:
+    (file,) = write_subsets(shards, [0.4], 1, tmp_path)
+    (again,) = write_subsets(shards, [0.4], 1, tmp_path / "again")
+    assert again.read_bytes() == file.read_bytes()
+    labelled = read_faces(shards, ("train",)).labelled()
+    assert read_subset(file, labelled).tolist() == labelled_subset(labelled, 0.4, 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# seed: 0\nk1\nother\nmore\n", r"line 3: other is no labelled train face .*2 of 3 keys"),
+        ("k1\nk2\n\nk1\n", "line 4: k1 is listed twice"),
+        ("# seed: 0\n", "lists no key"),
+    ],
+)
+def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_subset(tmp_path / "list.txt", faces(["k1", "k2"]))
+    with pytest.raises(UserError, match="no list of keys"):
+        read_subset(tmp_path / "none.txt", faces(["k1"]))
+
+
+@pytest.mark.parametrize("text", ["0", "101%", "many"])
+def test_a_share_that_is_none_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["subsets", "--labels", text, "--output", "x"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert f"{text!r} is no share above 0" in capsys.readouterr().err

@@ -1,0 +1,397 @@
+"""Killed runs, deadly files, full disks and somebody else's cluster: real processes, real kills."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from contract.config import load
+from contract.errors import UserError
+from contract.files import remove_partials, replacing
+from contract.layout import Layout
+from pipeline.align.stage import align
+from pipeline.ingest.plan import ingest
+from pipeline.quarantine import Refusals
+from pipeline.record import read_record
+from pipeline.sample import write_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ("parse.size=64", "ingest.shard_size=8")
+
+
+def command(photos: Path, output: Path, *settings: str) -> list[str]:
+    flags = [part for setting in (*QUICK, *settings) for part in ("--set", setting)]
+    return [
+        *(sys.executable, "-m", "pipeline.parse"),
+        *("--input", str(photos), "--output", str(output)),
+        *flags,
+    ]
+
+
+def run(photos: Path, output: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(photos, output, *settings),
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def finished_bytes(output: Path) -> dict[str, str]:
+    """Digests of all tars, their records and the manifests, by path."""
+    files = [*output.rglob("*.tar"), *output.rglob("*-0*.json"), *output.rglob("*.parquet")]
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
+    }
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Living processes of a session; zombies are dead."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def wait_until_ended(session: int, seconds: float) -> list[int]:
+    """Who still lives of a session when all have ended or the time is over."""
+    end = time.monotonic() + seconds
+    while (left := processes_of_session(session)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("survival") / "photos"
+    write_dataset(folder, count=48, seed=11, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The output of a run that nobody disturbs, and the seconds that it took."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    start = time.monotonic()
+    done = run(photos, output)
+    assert done.returncode == 0, done.stderr
+    return output, time.monotonic() - start
+
+
+def test_five_kills_of_everything_at_random_moments_change_no_byte(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    expected, seconds = undisturbed
+    moments = random.Random(4)
+    for kill in range(5):
+        driver = subprocess.Popen(
+            command(photos, tmp_path),
+            cwd=ROOT,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(seconds * moments.uniform(0.3, 0.9))
+        for process in processes_of_session(driver.pid):
+            with_no_mercy(process)
+        driver.wait()
+        assert wait_until_ended(driver.pid, 20) == [], f"kill {kill}"
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar") if read_record(path)}
+    done = run(photos, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(tmp_path) == finished_bytes(expected)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def with_no_mercy(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    for tar in (tmp_path / "photos").glob("*.tar"):
+        tar.with_suffix(".json").unlink()
+    # Dead slow, so that it is surely killed at work.
+    driver = subprocess.Popen(
+        command(photos, tmp_path, "parse.size=1024", "parse.precision=float32"),
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    partial = wait_for_partial(tmp_path / "photos")
+    assert len(processes_of_session(driver.pid)) >= 2
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert wait_until_ended(driver.pid, 20) == []
+    assert partial.exists()
+    done = run(photos, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
+    assert list(tmp_path.rglob("*.partial")) == []
+
+
+def wait_for_partial(folder: Path) -> Path:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for partial in folder.glob(".*.partial"):
+            return partial
+        time.sleep(0.05)
+    raise AssertionError(f"nobody writes into {folder}")
+
+
+def test_a_killed_worker_is_replaced_and_changes_no_byte(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    driver = subprocess.Popen(
+        command(photos, tmp_path), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_partial(tmp_path / "photos")
+    workers = [pid for pid in processes_of_session(driver.pid) if is_worker(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said
+    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
+
+
+def is_worker(process: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+DEADLY_DECODER = """
+import os, sys
+from hashlib import sha256
+
+if "spawn_main" in " ".join(sys.orig_argv):
+    import {module} as owner
+    def dies(data, *rest, real=owner.{function}):
+        if sha256({content}).hexdigest() == "{digest}":
+            os.kill(os.getpid(), 9)
+        return real(data, *rest)
+    owner.{function} = dies
+"""
+"""A Dask preload: a stand-in for a decoder that crashes the process on one input."""
+
+
+def deadly(folder: Path, module: str, function: str, content: str, digest: str) -> dict[str, str]:
+    preload = folder / "deadly_decoder.py"
+    preload.write_text(
+        DEADLY_DECODER.format(module=module, function=function, content=content, digest=digest)
+    )
+    return {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload)}
+
+
+def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_completes(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
+    environment = deadly(tmp_path, "pipeline.align.stage", "decode_photo", "data", victim["sha256"])
+    first, second = tmp_path / "first", tmp_path / "second"
+    for output in (first, second):
+        done = run(photos, output, **environment)
+        assert done.returncode == 0, done.stderr
+    refused = pq.read_table(first / "manifests" / "quarantine.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
+    keys = pq.read_table(first / "manifests" / "shards.parquet")["key"].to_pylist()
+    assert len(keys) == 47
+    assert victim["key"] not in keys
+    assert finished_bytes(first) == finished_bytes(second)
+    others = {
+        name: digest
+        for name, digest in finished_bytes(undisturbed[0]).items()
+        if name.endswith(".tar") and Path(name).name != Path(victim["shard"]).name
+    }
+    assert others.items() <= finished_bytes(first).items()
+
+
+def test_a_face_that_kills_the_parser_is_quarantined_too(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed[0], output)
+    victim = pq.read_table(output / "manifests" / "shards.parquet").to_pylist()[7]
+    tar = output / victim["shard"]
+    tar.with_suffix(".json").unlink()
+    face = tar.read_bytes()[victim["jpg.offset"] :][: victim["jpg.size"]]
+    digest = hashlib.sha256(face).hexdigest()
+    done = run(photos, output, **deadly(tmp_path, "pipeline.parse.stage", "decode_face", "data", digest))
+    assert done.returncode == 0, done.stderr
+    refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
+    assert pq.read_table(output / "manifests" / "shards.parquet").num_rows == 47
+
+
+def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed[0], output)
+    tar = sorted((output / "photos").glob("*.tar"))[0]
+    tar.with_suffix(".json").unlink()
+    preload = tmp_path / "bug.py"
+    preload.write_text("import pipeline.parse.stage as s\ns.encode_mask = None\n")
+    done = run(photos, output, DASK_DISTRIBUTED__WORKER__PRELOAD=str(preload))
+    assert done.returncode == 1
+    assert f"parse failed at {tar}: TypeError" in done.stderr
+    assert read_record(tar) is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 600 KB; skipped where mounting is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_when_there_is_space(
+    photos: Path, undisturbed: tuple[Path, float], small_disk: Path
+) -> None:
+    expected = finished_bytes(undisturbed[0])
+    full = run(photos, small_disk)
+    assert full.returncode == 1
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "the disk is full; make space" in errors[0]
+    assert "Traceback" not in full.stderr
+    assert finished_bytes(small_disk).items() <= expected.items()
+    assert list(small_disk.rglob("*.partial")) == []
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    done = run(photos, small_disk)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(small_disk) == expected
+
+
+def test_only_dead_processes_files_are_cleared(tmp_path: Path) -> None:
+    dead = tmp_path / ".train-000000.tar.1.partial"
+    dead.write_text("half")
+    with replacing(tmp_path / "alive.tar") as temporary:
+        remove_partials(tmp_path)
+        assert temporary.exists()
+    assert not dead.exists()
+    assert (tmp_path / "alive.tar").exists()
+
+
+@pytest.fixture
+def cluster_of_two(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A real scheduler with two real workers, one with a GPU resource, started from another folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    file = tmp_path / "scheduler.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    dask = [sys.executable, "-m", "dask"]
+    started = []
+
+    def start(name: str, *arguments: str) -> None:
+        log = (tmp_path / f"{name}.log").open("w")
+        started.append(
+            subprocess.Popen([*dask, *arguments], cwd=elsewhere, env=environment, stdout=log, stderr=log)
+        )
+
+    start("scheduler", "scheduler", "--port", "0", "--dashboard-address", ":0", "--scheduler-file", str(file))
+    worker = ("worker", "--scheduler-file", str(file), "--nthreads", "1", "--dashboard-address", ":0")
+    start("plain", *worker, "--name", "plain")
+    start("gpu", *worker, "--name", "gpu", "--resources", "GPU=1")
+    end = time.monotonic() + 60
+    while not file.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    yield json.loads(file.read_text())["address"], tmp_path
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(30)
+
+
+def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
+    photos: Path, undisturbed: tuple[Path, float], cluster_of_two: tuple[str, Path], tmp_path: Path
+) -> None:
+    from distributed import Client
+
+    address, _ = cluster_of_two
+    with Client(address) as client:
+        client.wait_for_workers(2, timeout=60)
+    joined = (f"cluster.scheduler={address}", "cluster.resources={GPU: 1}")
+    done = run(photos, tmp_path / "out", *joined)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(tmp_path / "out") == finished_bytes(undisturbed[0])
+    assert "1 workers; dashboard: http://" in done.stdout
+    with Client(address) as client:
+        loaded = client.run(lambda: "pipeline.parse.parser" in sys.modules)
+        names = {w["id"]: a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
+        plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
+    assert loaded == {names["gpu"]: True, names["plain"]: False}
+    assert not any(plugins.values())
+    missing = run(photos, tmp_path / "other", f"cluster.scheduler={address}", "cluster.resources={TPU: 1}")
+    assert missing.returncode == 1
+    assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
+
+
+def test_resources_without_a_cluster_to_join_are_an_error(photos: Path, tmp_path: Path) -> None:
+    config = load(settings=[f"data.input={photos}", "data.name=photos", "cluster.resources={GPU: 1}"])
+    ingest(config, Layout.at(tmp_path))
+    with pytest.raises(UserError, match="name its --scheduler"):
+        align(config, Layout.at(tmp_path))
+
+
+def test_no_answer_from_a_scheduler_is_one_sentence(photos: Path, tmp_path: Path) -> None:
+    done = run(photos, tmp_path, "cluster.scheduler=tcp://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "error: no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
+
+
+def test_a_run_stops_once_too_much_is_refused_and_says_how_much_of_what(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    shutil.copytree(photos, root)
+    images = sorted((root / "img_align_celeba").iterdir())
+    for image in images[:20]:
+        image.write_bytes(b"no image " + image.name.encode())
+    images[20].write_bytes(b"")
+    done = run(root, tmp_path / "out", "quarantine.max_fraction=0.4")
+    assert done.returncode == 1
+    assert "of 48 sources are refused so far" in done.stderr
+    assert "not-an-image" in done.stderr
+    assert "1 empty" in done.stderr
+    assert "quarantine.max_fraction=0.4" in done.stderr
+    enough = run(root, tmp_path / "out", "quarantine.max_fraction=0.5")
+    assert enough.returncode == 0, enough.stderr
+    assert "quarantined: not-an-image" in enough.stdout
+
+
+@pytest.mark.parametrize(("refused", "stops"), [(5, False), (6, True)])
+def test_the_limit_itself_is_allowed(refused: int, stops: bool) -> None:
+    refusals = Refusals(sources=10, max_fraction=0.5)
+    rows = [{"source": f"{n}.jpg", "reason": "no-face", "detail": "none"} for n in range(refused)]
+    if stops:
+        with pytest.raises(UserError, match="6 of 10 sources are refused so far \\(6 no-face\\)"):
+            refusals.add(rows)
+    else:
+        refusals.add(rows)

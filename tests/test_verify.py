@@ -1,0 +1,413 @@
+"""Verify finds each kind of damage, and nothing in a whole set."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from distributed import LocalCluster
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contract import manifest
+from contract.config import Config, load
+from contract.layout import Layout
+from contract.shards import (
+    MEMBERS,
+    ShardWriter,
+    decode_facts,
+    decode_mask,
+    decode_parts,
+    encode_face,
+    encode_facts,
+    encode_mask,
+    encode_parts,
+    read_shard,
+)
+from pipeline.verify.findings import Findings
+from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
+from pipeline.verify.shard import VerifyTask, verify_tar
+from pipeline.verify.stage import verify
+
+Members = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def cluster_config() -> Iterator[Config]:
+    """Two worker processes that all tests share."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
+
+
+@pytest.fixture
+def copy(shards: Layout, tmp_path: Path) -> Layout:
+    """A copy of the finished set that a test may damage."""
+    layout = Layout.at(tmp_path / "copy")
+    shutil.copytree(shards.shards, layout.shards)
+    return layout
+
+
+def found(config: Config, layout: Layout) -> dict[str, int]:
+    return dict(verify(config, layout).counts)
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Change the rows of a manifest."""
+    before = manifest.read(path)
+    rows = before.rows()
+    change(rows)
+    table = pa.Table.from_pylist(rows, schema=before.table.schema)
+    pq.write_table(table, path)
+
+
+def change_row(path: Path, number: int = 0, **changes: Any) -> None:
+    rewrite(path, lambda rows: rows[number].update(changes))
+
+
+def first_tar(layout: Layout) -> Path:
+    return layout.shards / pq.read_table(layout.samples)["shard"][0].as_py()
+
+
+def change_samples(layout: Layout, change: Callable[[list[tuple[str, Members]]], None]) -> None:
+    """Change members of the first tar and write it again, with offsets, sizes and checksums to match."""
+    tar = first_tar(layout)
+    samples = list(read_shard(tar))
+    change(samples)
+    places: dict[str, dict[str, int]] = {}
+    with ShardWriter(tar) as writer:
+        for key, members in samples:
+            extents = writer.add(key, members)
+            places[key] = {
+                **{f"{name}.offset": extent.offset for name, extent in extents.items()},
+                **{f"{name}.size": extent.size for name, extent in extents.items()},
+                **{f"{name}.crc32": crc32(data) for name, data in members.items()},
+            }
+    rewrite(layout.samples, lambda rows: [row.update(places.get(row["key"], {})) for row in rows] and None)
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_a_whole_set_passes_with_status_0(shards: Layout, cluster_config: Config) -> None:
+    address = cluster_config.cluster.scheduler
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.verify",
+        "--shards",
+        str(shards.shards),
+        "--scheduler",
+        address,
+    ]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)  # type: ignore[arg-type]
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "checksums" in finished.stdout
+    assert "not checked" not in finished.stdout
+
+
+def test_a_damaged_set_ends_with_status_1_and_a_table_that_names_the_place(
+    copy: Layout, cluster_config: Config
+) -> None:
+    row = pq.read_table(copy.samples).to_pylist()[3]
+    flip(copy.shards / row["shard"], row["jpg.offset"] + row["jpg.size"] // 2)
+    address = cluster_config.cluster.scheduler
+    command = [sys.executable, "-m", "pipeline.verify", "--shards", str(copy.shards), "--scheduler", address]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)  # type: ignore[arg-type]
+    assert finished.returncode == 1
+    assert f"{row['shard']}: {row['key']}.jpg" in finished.stdout
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_one_flipped_bit_of_any_member_is_found(member: str, copy: Layout, cluster_config: Config) -> None:
+    row = pq.read_table(copy.samples).to_pylist()[0]
+    flip(copy.shards / row["shard"], row[f"{member}.offset"] + row[f"{member}.size"] // 2)
+    assert found(cluster_config, copy) == {"checksums": 1}
+
+
+def test_a_set_without_checksums_is_checked_by_its_contents(copy: Layout, cluster_config: Config) -> None:
+    table = pq.read_table(copy.samples)
+    names = [name for name in table.column_names if not name.endswith(".crc32")]
+    pq.write_table(table.select(names).replace_schema_metadata(table.schema.metadata), copy.samples)
+    findings = verify(cluster_config, copy)
+    assert not findings
+    assert "not checked" in findings.table()
+    row = table.to_pylist()[0]
+    flip(copy.shards / row["shard"], row["mask.png.offset"] + 60)
+    assert set(found(cluster_config, copy)) <= {"masks", "parts"} != set()
+
+
+def test_two_swapped_masks_are_found(copy: Layout, cluster_config: Config) -> None:
+    def swap(samples: list[tuple[str, Members]]) -> None:
+        (_, one), (_, two) = samples[:2]
+        one["mask.png"], two["mask.png"] = two["mask.png"], one["mask.png"]
+
+    change_samples(copy, swap)
+    assert found(cluster_config, copy) == {"parts": 2}
+
+
+def test_edited_parts_are_found(copy: Layout, cluster_config: Config) -> None:
+    def edit(samples: list[tuple[str, Members]]) -> None:
+        parts = decode_parts(samples[0][1]["parts.npy"]).copy()
+        parts[0, 0, 0] += 1
+        samples[0][1]["parts.npy"] = encode_parts(parts)
+
+    change_samples(copy, edit)
+    assert found(cluster_config, copy) == {"parts": 1}
+
+
+def test_a_mask_of_another_size_than_its_face_is_found(copy: Layout, cluster_config: Config) -> None:
+    def shrink(samples: list[tuple[str, Members]]) -> None:
+        mask = decode_mask(samples[0][1]["mask.png"])
+        samples[0][1]["mask.png"] = encode_mask(np.ascontiguousarray(mask[::2, ::2]))
+
+    change_samples(copy, shrink)
+    assert found(cluster_config, copy) == {"masks": 1}
+
+
+def test_a_mask_value_that_is_no_class_is_found(copy: Layout, cluster_config: Config) -> None:
+    def spoil(samples: list[tuple[str, Members]]) -> None:
+        mask = decode_mask(samples[0][1]["mask.png"]).copy()
+        mask[5, 5] = 19
+        samples[0][1]["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
+
+    change_samples(copy, spoil)
+    assert found(cluster_config, copy) == {"masks": 1}
+
+
+def test_a_face_of_another_size_than_the_others_is_found(copy: Layout, cluster_config: Config) -> None:
+    def replace(samples: list[tuple[str, Members]]) -> None:
+        samples[0][1]["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8), 97)
+        del samples[0][1]["mask.png"]
+
+    change_samples(copy, replace)
+    assert found(cluster_config, copy) == {"faces": 1, "members": 1}
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("source", "another.jpg"),
+        ("sha256", "0" * 64),
+        ("split", "nowhere"),
+        ("attributes", {"Male": 1}),
+        ("confidence", [0.5] * 19),
+        ("confidence", "high"),
+        ("box_score", 0.5),
+    ],
+)
+def test_a_fact_that_disagrees_with_the_manifest_is_found(
+    fact: str, value: object, copy: Layout, cluster_config: Config
+) -> None:
+    def edit(samples: list[tuple[str, Members]]) -> None:
+        samples[0][1]["json"] = encode_facts(decode_facts(samples[0][1]["json"]) | {fact: value})
+
+    change_samples(copy, edit)
+    findings = verify(cluster_config, copy)
+    assert findings.counts == {"facts": 1}
+    assert fact in findings.examples["facts"][0]
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000])
+def test_a_member_that_is_something_else_is_found(member: str, content: bytes, copy: Layout) -> None:
+    def replace(samples: list[tuple[str, Members]]) -> None:
+        samples[0][1][member] = content
+
+    change_samples(copy, replace)
+    check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "parts", "json": "facts"}[member]
+    assert verify_first(copy).counts == {check: 1}
+
+
+def verify_first(layout: Layout) -> Findings:
+    """The findings in the first tar, without a cluster."""
+    findings = Findings()
+    manifests = read_manifests(layout, findings)
+    assert manifests is not None
+    name, rows = next(manifest.rows_by_shard(samples_with_sha256(manifests)))
+    return verify_tar(VerifyTask(layout.shards / name, name, rows, manifests.attributes)).findings
+
+
+@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0.0])
+def test_a_cut_tar_is_found(kept: float, copy: Layout, cluster_config: Config) -> None:
+    tar = first_tar(copy)
+    content = tar.read_bytes()
+    tar.write_bytes(content[: int(len(content) * kept)])
+    assert found(cluster_config, copy) == {"tars": 1}
+
+
+def test_a_tar_that_was_cut_between_two_members_is_found(copy: Layout, cluster_config: Config) -> None:
+    tar = first_tar(copy)
+    with tarfile.open(tar) as archive:
+        header = archive.getmembers()[5].offset
+    tar.write_bytes(tar.read_bytes()[:header])
+    assert found(cluster_config, copy) == {"tars": 1}
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy: Layout, cluster_config: Config) -> None:
+    tar = first_tar(copy)
+    with tarfile.open(tar) as archive:
+        header = archive.getmembers()[6].offset
+    flip(tar, header + 3)
+    assert found(cluster_config, copy) == {"tars": 1}
+
+
+def test_a_missing_and_an_extra_tar_are_found(copy: Layout, cluster_config: Config) -> None:
+    tar = first_tar(copy)
+    tar.rename(tar.with_name("train-000099.tar"))
+    assert found(cluster_config, copy) == {"missing-tars": 1, "extra-tars": 1}
+
+
+def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, cluster_config: Config) -> None:
+    tar = first_tar(copy)
+    with tarfile.open(tar, "a") as archive:
+        entry = tarfile.TarInfo("../../etc/passwd")
+        entry.size = 4
+        archive.addfile(entry, BytesIO(b"root"))
+    assert found(cluster_config, copy) == {"members": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("jpg.offset", 0, {"extents": 1}),
+        ("jpg.size", 10**15, {"extents": 1}),
+        ("mask.png.offset", -5, {"extents": 1}),
+        ("mask.png.crc32", 7, {"checksums": 1}),
+        ("key", "0123456789abcdef", {"members": 8}),
+        ("source", "img_align_celeba/nobody.jpg", {"sources": 2, "facts": 1}),
+        ("split", "unlabelled", {"source-rows": 1, "splits": 1, "identities": 1, "facts": 1}),
+        ("Male", None, {"source-rows": 1, "facts": 1}),
+        ("identity", "nobody", {"source-rows": 1, "facts": 1}),
+        ("confidence", 0.01, {"facts": 1}),
+        ("box_score", 0.5, {"facts": 1}),
+    ],
+)
+def test_an_edited_row_is_found(
+    column: str, value: object, expected: dict[str, int], copy: Layout, cluster_config: Config
+) -> None:
+    change_row(copy.samples, **{column: value})
+    assert found(cluster_config, copy) == expected
+
+
+def test_a_row_twice_is_found(copy: Layout, cluster_config: Config) -> None:
+    rewrite(copy.samples, lambda rows: rows.append(dict(rows[0])))
+    assert found(cluster_config, copy) == {"keys": 1}
+
+
+def test_a_lost_row_is_found(copy: Layout, cluster_config: Config) -> None:
+    rewrite(copy.samples, lambda rows: rows.pop(0) and None)
+    assert found(cluster_config, copy) == {"sources": 1, "members": 4}
+
+
+def test_a_source_that_is_both_a_sample_and_quarantined_is_found(
+    copy: Layout, cluster_config: Config
+) -> None:
+    source = pq.read_table(copy.samples)["source"][0].as_py()
+    rewrite(
+        copy.quarantine, lambda rows: rows.append({"source": source, "reason": "no-face", "detail": "none"})
+    )
+    assert found(cluster_config, copy) == {"sources": 1}
+
+
+def test_an_identity_in_two_splits_is_found(copy: Layout, cluster_config: Config) -> None:
+    rows = pq.read_table(copy.source).to_pylist()
+    first = next(row for row in rows if row["split"] == "train")
+    other = next(row for row in rows if row["split"] == "test")
+
+    def rename(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["source"] == first["source"]:
+                row["identity"] = other["identity"]
+
+    rewrite(copy.source, rename)
+    rewrite(copy.samples, rename)
+    assert found(cluster_config, copy) == {"identities": 1, "facts": 1}
+
+
+@pytest.mark.parametrize("name", ["source.parquet", "shards.parquet", "quarantine.parquet"])
+def test_a_missing_or_unreadable_manifest_is_a_finding(
+    name: str, copy: Layout, cluster_config: Config
+) -> None:
+    (copy.manifests / name).write_bytes(b"no parquet")
+    assert found(cluster_config, copy) == {"manifests": 1}
+    (copy.manifests / name).unlink()
+    assert found(cluster_config, copy) == {"manifests": 1}
+
+
+def test_a_manifest_without_a_column_is_a_finding(copy: Layout, cluster_config: Config) -> None:
+    table = pq.read_table(copy.samples)
+    pq.write_table(table.drop_columns(["jpg.offset"]), copy.samples)
+    findings = verify(cluster_config, copy)
+    assert findings.counts == {"manifests": 1}
+    assert "jpg.offset" in findings.examples["manifests"][0]
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["source.parquet", "shards.parquet", "quarantine.parquet"]))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
+    shards: Layout, copy: Layout, seed: int, name: str
+) -> None:
+    shutil.copytree(shards.manifests, copy.manifests, dirs_exist_ok=True)
+    random = np.random.default_rng(seed)
+    content = bytearray((shards.manifests / name).read_bytes())
+    start = int(random.integers(0, len(content)))
+    content[start : start + 9] = random.bytes(9)
+    (copy.manifests / name).write_bytes(content)
+    findings = Findings()
+    manifests = read_manifests(copy, findings)
+    if manifests is None:
+        assert findings
+        return
+    check_manifests(manifests, findings)
+    check_tars(manifests, copy, findings)
+    for shard, rows in manifest.rows_by_shard(samples_with_sha256(manifests)):
+        verify_tar(VerifyTask(copy.shards / shard, shard, rows, manifests.attributes))
+
+
+def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, cluster_config: Config) -> None:
+    outside = copy.shards.parent / "outside.tar"
+    shutil.copy(first_tar(copy), outside)
+    first = pq.read_table(copy.samples)["shard"][0].as_py()
+
+    def move(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["shard"] = "../outside.tar" if row["shard"] == first else row["shard"]
+
+    rewrite(copy.samples, move)
+    rewrite(copy.source, move)
+    assert set(found(cluster_config, copy)) == {"missing-tars", "extra-tars", "splits"}
+
+
+def test_an_empty_folder_is_a_finding(cluster_config: Config, tmp_path: Path) -> None:
+    findings = verify(cluster_config, Layout.at(tmp_path))
+    assert findings.counts == {"manifests": 3}
+    assert "not checked: needs the manifests" in findings.table()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 2000))
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
+    shards: Layout, copy: Layout, seed: int, length: int
+) -> None:
+    random = np.random.default_rng(seed)
+    content = bytearray(first_tar(shards).read_bytes())
+    start = int(random.integers(0, len(content)))
+    content[start : start + length] = random.bytes(length)
+    first_tar(copy).write_bytes(content)
+    before = {key: members for key, members in read_shard(first_tar(shards))}
+    if not verify_first(copy):
+        assert {key: members for key, members in read_shard(first_tar(copy))} == before
