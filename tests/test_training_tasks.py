@@ -10,6 +10,7 @@ from contract import parts
 from contract.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
 from contract.config import Config, load
 from contract.parts import count_parts, merge_cells
+from training.stream import Batch
 from training.tasks.agreement import Discriminator, Fusion, discriminator_loss, fooling_loss
 from training.tasks.classification import (
     BRANCH_CLASSES,
@@ -234,8 +235,6 @@ def test_a_task_of_weight_zero_takes_no_part_in_the_loss(config: Config) -> None
             "pretrain.tasks={segmentation: 0, classification: 0, rotation: 2.0, angle: 0, agreement: 0}",
         ]
     )
-    from training.stream import Batch
-
     images, masks = random_batch(size=64)
     batch = Batch(images, masks, torch.arange(6))
     labels = make_labels(batch, only, torch.Generator().manual_seed(0))

@@ -1,7 +1,12 @@
-"""The building blocks of the ``spl`` network."""
+"""The building blocks of the networks."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -9,9 +14,73 @@ def convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> 
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
+class _LeakyReLU(torch.autograd.Function):
+    """PReLU with one slope, from kernels that are vectorised on a CPU."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, slope: Tensor) -> Tensor:
+        context.save_for_backward(features, slope)
+        return torch.nn.functional.leaky_relu(features, slope.item())
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        features, slope = context.saved_tensors
+        (gradient,) = gradients
+        by_slope = (gradient * features.clamp(max=0)).sum()
+        by_features = torch.ops.aten.leaky_relu_backward(gradient, features, slope.item(), False)
+        return by_features, by_slope.to(slope.dtype).view_as(slope)
+
+
+class PReLU(nn.PReLU):
+    """``nn.PReLU`` with one slope: the same values and gradients, sooner on a CPU.
+
+    There PyTorch's own backward pass takes eight times as long as this one and more time than
+    all batch normalisations. Elsewhere, and when it is compiled, it is ``nn.PReLU``.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features with negative values scaled by the slope."""
+        if features.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return super().forward(features)
+        return _LeakyReLU.apply(features, self.weight)
+
+
+class _Mean(torch.autograd.Function):
+    """A mean whose gradient is a view, not written out once per averaged element."""
+
+    @staticmethod
+    def forward(context: Any, features: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+        context.shape = features.shape
+        return features.mean(dimensions, keepdim=True)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return (gradient * (gradient.numel() / context.shape.numel())).expand(context.shape), None
+
+
+def mean(features: Tensor, *dimensions: int) -> Tensor:
+    """The mean over `dimensions`, which stay with size 1.
+
+    PyTorch writes the gradient of a mean out in another memory layout than channels-last, and to
+    add it to the features' other gradients then takes twenty times as long as it must.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return features.mean(dimensions, keepdim=True)
+    return _Mean.apply(features, dimensions)
+
+
+class GlobalAverage(nn.Module):
+    """Mean over all positions: (B, C, H, W) to (B, C, 1, 1)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the means."""
+        return mean(features, 2, 3)
+
+
 def activation(channels: int) -> nn.Sequential:
     """Batch normalisation, then PReLU with one slope."""
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU())
+    return nn.Sequential(nn.BatchNorm2d(channels), PReLU())
 
 
 class PreActivationBlock(nn.Module):
@@ -61,9 +130,9 @@ class CrossAttentionUnit(nn.Module):
         )
         both = 2 * channels
         self.excite = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            GlobalAverage(),
             nn.Conv2d(both, max(1, both // reduction), 1, bias=False),
-            nn.PReLU(),
+            PReLU(),
             nn.Conv2d(max(1, both // reduction), both, 1, bias=False),
             nn.Sigmoid(),
         )
@@ -74,10 +143,36 @@ class CrossAttentionUnit(nn.Module):
         """Return the branch's features after this stage."""
         branch = self.adapt(branch)
         both = torch.cat((branch, trunk), dim=1)
-        channel = self.channel(both + both * self.excite(both))
+        channel = self.channel(both * (1 + self.excite(both)))
         total = branch + trunk
-        where = self.spatial(torch.cat((total.mean(1, keepdim=True), total.amax(1, keepdim=True)), dim=1))
-        return channel + total + total * where
+        where = self.spatial(torch.cat((mean(total, 1), total.amax(1, keepdim=True)), dim=1))
+        return torch.addcmul(channel, total, 1 + where)
+
+
+def recomputed(unit: nn.Module, branch: Tensor, trunk: Tensor, recompute: bool) -> Tensor:
+    """The unit's result; with `recompute` its activations are made again in the backward pass."""
+    if not (recompute and torch.is_grad_enabled()):
+        return unit(branch, trunk)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _untracked(unit)
+
+    return checkpoint(unit, branch, trunk, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+@contextmanager
+def _untracked(unit: nn.Module) -> Iterator[None]:
+    """Keep running statistics as they are: a recomputed batch has been counted already."""
+    layers = [layer for layer in unit.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [(layer.momentum, layer.get_buffer("num_batches_tracked").clone()) for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (momentum, count) in zip(layers, before, strict=True):
+            layer.momentum = momentum
+            layer.get_buffer("num_batches_tracked").copy_(count)
 
 
 class CrissCrossAttention(nn.Module):

@@ -1,0 +1,327 @@
+"""Every network by its name: what it is made of, what it computes, and what it leaves alone."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from benchmarks.plain import make_plain
+from contract.attributes import CELEBA_ATTRIBUTES
+from contract.config import PARAMS, Config, load
+from contract.errors import UserError
+from training.classifier import Classifier
+from training.networks import BRANCHES, LOCAL_BRANCHES, build
+from training.networks.blocks import CrossAttentionUnit, PReLU
+from training.stream import Batch
+from training.tasks.agreement import Discriminator
+from training.tasks.joint import Labels, PretrainModel, losses, make_labels
+
+PRESETS = PARAMS.parent / "presets"
+SMALL = ["network.width=8", "network.stem=small", "network.input_size=32", "pretrain.label_smoothing=0.0"]
+NAMES = ["spl", "sspl", "resnet18", "resnet34", "resnet50", "timm:mobilenetv3_small_050"]
+TASKS = ("segmentation", "classification", "rotation", "angle", "agreement")
+
+
+def small(name: str, *settings: str) -> Config:
+    own = ["network.width=null", "network.stem=large", "network.input_size=64"] if ":" in name else []
+    return load(settings=[*SMALL, *own, f"network.name={name}", *settings])
+
+
+def only(*tasks: str) -> str:
+    return f"pretrain.tasks={{{', '.join(f'{name}: {float(name in tasks)}' for name in TASKS)}}}"
+
+
+def batch(seed: int = 0, count: int = 4) -> Batch:
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 72, 72), generator=draws, dtype=torch.uint8)
+    masks = torch.randint(0, 19, (count, 72, 72), generator=draws, dtype=torch.uint8)
+    return Batch(images, masks, torch.arange(count))
+
+
+def losses_of(config: Config, model: PretrainModel, labels: Labels) -> dict[str, Tensor]:
+    judge = Discriminator(model.network.channels).to(labels.patches.dtype)
+    return losses(model(labels.patches, labels.turned.tiles), labels, config, judge)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(name: str) -> None:
+    config = small(name)
+    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
+    totals = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = PretrainModel(config)
+        nn.init.ones_(model.segmentation.attend.weight)  # it starts at 0, which stops its own gradient
+        total = torch.stack(list(losses_of(config, model, labels).values())).sum()
+        total.backward()
+        totals.append(total.item())
+    assert totals[0] == totals[1]
+    gradients = {key: p.grad for key, p in model.named_parameters()}
+    assert [key for key, gradient in gradients.items() if gradient is None] == []
+    # A slope whose few inputs all happen to be positive has a gradient of 0.
+    assert [key for key, g in gradients.items() if g.numel() > 1 and not g.abs().sum() > 0] == []
+    features = model.network(labels.patches)
+    side = features.trunk.shape[-1]
+    assert features.trunk.shape == (4, model.network.channels, side, side)
+    assert list(features.branches) == list(BRANCHES)
+    assert all(branch.shape == features.trunk.shape for branch in features.branches.values())
+
+
+def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -> None:
+    def convolution(inputs: int, outputs: int, kernel: int) -> int:
+        return inputs * outputs * kernel**2
+
+    def norm(channels: int) -> int:
+        return 2 * channels
+
+    def residual(inputs: int, outputs: int) -> int:
+        count = convolution(inputs, outputs, 3) + convolution(outputs, outputs, 3) + 2 * norm(outputs)
+        return count + (convolution(inputs, outputs, 1) + norm(outputs) if inputs != outputs else 0)
+
+    def unit(c: int) -> int:
+        excite = 2 * convolution(2 * c, 2 * c // 16, 1) + 1
+        channel = norm(2 * c) + 1 + convolution(2 * c, c, 3) + norm(c) + 1
+        spatial = norm(2) + 1 + convolution(2, 1, 3) + norm(1)
+        return excite + channel + spatial
+
+    widths = [64, 128, 256, 512]
+    resnet18 = convolution(3, 64, 7) + norm(64)
+    resnet18 += sum(residual(a, b) + residual(b, b) for a, b in zip([64, *widths], widths, strict=False))
+    assert resnet18 == 11_176_512
+    aggregates = sum(convolution(3 * c, c, 1) for c in widths)
+    expected = 4 * resnet18 + 4 * sum(unit(c) for c in widths) + aggregates
+    network = build(load([PRESETS / "paper-2021.yaml"]).network)
+    assert parameters(network) == expected == 71_537_856
+
+
+def test_a_resnet_at_width_64_is_torchvisions() -> None:
+    for name in ("resnet18", "resnet34", "resnet50"):
+        ours = build(small(name, "network.width=null", "network.stem=large").network)
+        theirs = torchvision.models.get_model(name, weights=None)
+        theirs.fc, theirs.avgpool = nn.Identity(), nn.Identity()
+        for mine, reference in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+            mine.copy_(reference)
+        pictures = torch.randn(2, 3, 64, 64)
+        assert torch.allclose(ours(pictures).trunk.flatten(1), theirs(pictures), atol=1e-4)
+
+
+def test_in_2021_a_row_of_tiles_reaches_its_local_branch_first() -> None:
+    config = small("sspl")
+    head = PretrainModel(config).rotation.eval()
+    tiles = torch.randn(2, 27, 32, 32)
+    before = head.enter(tiles)
+    tiles[:, 9:18] += 1
+    after = head.enter(tiles)
+    changed = [name for name in BRANCHES if not torch.equal(before[name], after[name])]
+    assert changed == ["whole", "middle"]
+
+
+def test_in_2021_the_local_branches_attend_to_the_whole_and_the_whole_to_them() -> None:
+    network = build(small("sspl").network).eval()
+    pictures = {name: torch.randn(1, 3, 32, 32, requires_grad=True) for name in BRANCHES}
+    features = network(pictures)
+    for seen in BRANCHES:
+        gradients = torch.autograd.grad(
+            features.branches[seen].sum(), list(pictures.values()), retain_graph=True
+        )
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    assert torch.equal(features.trunk, features.branches["whole"])
+    assert list(LOCAL_BRANCHES) == ["upper", "middle", "lower"]
+
+
+def test_timm_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="has no model 'resnet18000'.*such as|has no model"):
+        build(small("timm:resnet18000").network)
+    with pytest.raises(UserError, match="network.width=null"):
+        load(settings=["network.name=timm:resnet18", "network.width=32"])
+    with pytest.raises(UserError, match="network.name"):
+        load(settings=["network.name=alexnet"])
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="pip install timm"):
+        build(small("timm:resnet18").network)
+
+
+def test_a_timm_model_that_gives_its_maps_channels_last_is_turned_round() -> None:
+    network = build(small("timm:swin_tiny_patch4_window7_224").network)
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, 224, 224)).trunk.shape == (1, 768, 7, 7)
+
+
+def test_rows_of_tiles_need_three_rows() -> None:
+    with pytest.raises(UserError, match="network.tiles=3"):
+        load(settings=["network.name=sspl", "network.tiles=2"])
+
+
+@pytest.mark.parametrize("name", ["spl", "sspl", "resnet18"])
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name: str, task: str) -> None:
+    config = small(name, only(task))
+    torch.manual_seed(0)
+    model = PretrainModel(config)
+    heads = {
+        "segmentation": model.segmentation,
+        "classification": model.classification,
+        "rotation": model.rotation and model.rotation.tile,
+        "angle": model.rotation and model.rotation.angle,
+        "agreement": model.fusion,
+    }
+    assert [head for head, module in heads.items() if module is not None] == [task]
+    if task == "segmentation":
+        nn.init.ones_(model.segmentation.attend.weight)
+    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
+    terms = losses_of(config, model, labels)
+    assert list(terms) == [task]
+    terms[task].backward()
+    trained = {key for key, p in model.named_parameters() if p.requires_grad}
+    assert {key for key, p in model.named_parameters() if p.grad is not None} == trained
+    assert bool(labels.turned.tiles.numel()) == (task in ("rotation", "angle"))
+    assert bool(labels.masks.numel()) == (task == "segmentation")
+    assert bool(labels.parts.numel()) == (task == "classification")
+
+
+@pytest.mark.parametrize(("task", "units"), [("segmentation", 0), ("rotation", 0), ("classification", 16)])
+def test_branches_run_only_for_the_tasks_that_read_them(task: str, units: int) -> None:
+    config = small("spl", only(task))
+    model, ran = PretrainModel(config), []
+    for module in model.modules():
+        if isinstance(module, CrossAttentionUnit):
+            module.register_forward_hook(lambda *_: ran.append(1))
+    labels = make_labels(batch(), config, torch.Generator())
+    model(labels.patches, labels.turned.tiles)
+    assert len(ran) == units
+
+
+def test_switching_a_task_off_leaves_the_labels_of_the_others_as_they_were() -> None:
+    everything = make_labels(batch(), small("spl"), torch.Generator().manual_seed(0))
+    for task, names in {"segmentation": ("patches", "masks"), "classification": ("patches", "parts")}.items():
+        alone = make_labels(batch(), small("spl", only(task)), torch.Generator().manual_seed(0))
+        for name in names:
+            assert torch.equal(getattr(alone, name), getattr(everything, name))
+    turned = make_labels(batch(), small("spl", only("rotation")), torch.Generator().manual_seed(0)).turned
+    assert torch.equal(turned.tiles, everything.turned.tiles)
+    assert torch.equal(turned.tile, everything.turned.tile)
+
+
+def test_all_tasks_at_weight_zero_are_refused() -> None:
+    with pytest.raises(UserError, match="every task has weight 0"):
+        load(settings=[only()])
+
+
+def test_slopes_and_units_compute_what_the_plain_formulas_compute() -> None:
+    config = small("spl", "network.stem=large", "network.input_size=64")
+    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
+    values, gradients = [], []
+    for plain in (False, True):
+        torch.manual_seed(0)
+        model = PretrainModel(config)
+        if plain:
+            make_plain(model)
+            assert not any(isinstance(module, PReLU) for module in model.modules())
+        model.double()
+        draws = torch.Generator().manual_seed(1)
+        for module in model.modules():
+            if isinstance(module, nn.PReLU):
+                module.weight.data.uniform_(-0.5, 1.0, generator=draws)
+        torch.manual_seed(2)  # dropout
+        outputs = model(labels.patches.double(), labels.turned.tiles.double())
+        answers = [outputs.segmentation, outputs.tile, outputs.angle, outputs.fused, outputs.whole]
+        answers += list(outputs.classification.values())
+        torch.stack([answer.square().sum() for answer in answers]).sum().backward()
+        values.append(torch.cat([answer.flatten() for answer in answers]).detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert torch.allclose(values[0], values[1], rtol=1e-10, atol=1e-10)
+    scale = gradients[1].abs().max()
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-11 * scale
+    assert scale > 0
+
+
+def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor() -> None:
+    features = torch.randn(4, 8, 16, 16).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    found = []
+    for layer in (PReLU(), nn.PReLU()):
+        inputs = (features.float() if type(layer) is nn.PReLU else features).detach().requires_grad_()
+        layer(inputs).float().square().sum().backward()
+        found.append((inputs.grad.float(), layer.weight.grad))
+    assert torch.allclose(found[0][0], found[1][0], rtol=0.02, atol=0.02)
+    assert torch.allclose(found[0][1], found[1][1], rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["spl", "sspl"])
+def test_recomputed_activations_change_neither_gradients_nor_running_statistics(name: str) -> None:
+    states = []
+    for recompute in ("false", "true"):
+        config = small(name, f"pretrain.recompute={recompute}")
+        torch.manual_seed(0)
+        model = PretrainModel(config)
+        labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
+        torch.stack(list(losses_of(config, model, labels).values())).sum().backward()
+        gradients = {key: p.grad for key, p in model.named_parameters()}
+        states.append((gradients, dict(model.network.named_buffers())))
+    for kept, again in zip(*states, strict=True):
+        assert kept.keys() == again.keys()
+        assert all(torch.equal(kept[key], again[key]) for key in kept)
+
+
+def test_the_model_compiles_as_one_graph() -> None:
+    config = small("spl", "network.stem=large")
+    torch.manual_seed(0)
+    model = PretrainModel(config)
+    model.segmentation.classify[3].p = 0.0
+    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
+    expected = model(labels.patches, labels.turned.tiles)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    found = compiled(labels.patches, labels.turned.tiles)
+    assert torch.allclose(found.segmentation, expected.segmentation, atol=1e-4)
+    assert torch.allclose(found.fused, expected.fused, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sspl", "resnet18", "timm:mobilenetv3_small_050"])
+def test_the_classifier_stands_on_any_network(name: str) -> None:
+    model = Classifier(small(name).network, CELEBA_ATTRIBUTES)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 40)
+
+
+@pytest.mark.parametrize("preset", ["paper.yaml", "paper-2021.yaml"])
+def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
+    config = load([PRESETS / preset])
+    settings, optimizer = config.pretrain, config.pretrain.optimizer
+    assert round(config.align.size * settings.patch_fraction[0]) == config.network.input_size == 224
+    assert round(config.align.size * settings.patch_fraction[1]) == 224
+    assert round(config.align.size // config.network.tiles * settings.tile_fraction) == 150
+    assert (optimizer.learning_rate, optimizer.weight_decay, settings.batch_size) == (5e-4, 5e-4, 64)
+    assert settings.steps * 64 == pytest.approx(80 * 162_770, abs=64)
+    assert optimizer.schedule == "pretrain_paper"
+    assert (settings.discriminator_interval, settings.min_foreground) == (3, 0.25)
+    assert (config.network.width, config.network.stem, config.network.tiles) == (64, "large", 3)
+    finetune = config.finetune
+    assert (finetune.optimizer.learning_rate, finetune.optimizer.weight_decay) == (1e-4, 5e-5)
+    assert (finetune.batch_size, finetune.optimizer.schedule) == (24, "finetune_paper")
+    assert [run.labels for run in finetune.runs] == [0.002, 0.005, 0.01, 0.02, 1.0]
+    for run in finetune.runs:
+        assert run.steps == pytest.approx(70 * run.labels * 162_770 / 24, abs=1)
+    journal = preset == "paper.yaml"
+    assert config.network.name == ("spl" if journal else "sspl")
+    assert (settings.classes, settings.top_parts) == (("all", 9) if journal else ("merged", 4))
+    assert settings.tile_turns == ([0, 1, 2, 3] if journal else [2])
+    assert settings.tasks.model_dump() == {**dict.fromkeys(TASKS, 1.0), "angle": float(journal)}
+
+
+def test_recomputing_and_compiling_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="pretrain.recompute=false"):
+        load(settings=["pretrain.recompute=true", "pretrain.compile=true"])
+
+
+def test_one_quarter_turn_alone_has_no_angle_to_tell() -> None:
+    with pytest.raises(UserError, match="pretrain.tasks.angle=0"):
+        load(settings=["pretrain.tile_turns=[2]"])
+
+
+def test_no_preset_is_left_out_of_the_tests() -> None:
+    assert {path.name for path in Path(PRESETS).glob("paper*")} == {"paper.yaml", "paper-2021.yaml"}
