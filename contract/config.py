@@ -133,17 +133,29 @@ class Stream(_Section):
 class Network(_Section):
     """The network.
 
-    width: channels of the first trunk stage (64 in the paper). stem: ``large`` is the
-    paper's 7x7 stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution
-    for inputs below 128 pixels. input_size: side in pixels that the network sees.
-    tiles: tiles per side of the rotation task.
+    name: ``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or
+    ``timm:`` and a model's name in timm. width: channels of the first trunk stage; null is
+    64 as in the papers, or what the timm model has. stem: ``large`` is the paper's 7x7
+    stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution for inputs below
+    128 pixels; timm's models keep their own and are ``large``. input_size: side in pixels
+    that the network sees. tiles: tiles per side of the rotation task.
     """
 
-    name: Literal["spl"]
-    width: Annotated[int, Field(ge=8, multiple_of=8)]
+    name: Annotated[str, Field(pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$")]
+    width: Annotated[int, Field(ge=8, multiple_of=8)] | None
     stem: Literal["large", "small"]
     input_size: Annotated[int, Field(ge=32)]
     tiles: Annotated[int, Field(ge=2, le=4)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Network":
+        if self.name.startswith("timm:") and (self.width is not None or self.stem != "large"):
+            raise ValueError(
+                f"{self.name} has its own width and stem; set network.width=null and network.stem=large"
+            )
+        if self.name == "sspl" and self.tiles != 3:
+            raise ValueError("sspl feeds a row of tiles to each of three branches; set network.tiles=3")
+        return self
 
 
 class Optimizer(_Section):
@@ -160,7 +172,10 @@ class Optimizer(_Section):
 
 
 class Tasks(_Section):
-    """Weight of each loss of stage 1; a task of weight 0 takes no part."""
+    """Weight of each loss of stage 1; a task of weight 0 takes no part and costs nothing.
+
+    rotation is which tile was turned, angle is by how much.
+    """
 
     segmentation: Weight
     classification: Weight
@@ -173,13 +188,16 @@ class Pretrain(_Section):
     """Stage 1.
 
     flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
-    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). top_parts:
-    how many of the largest classes count as present (v). tile_fraction: side of the crop within a tile.
-    tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
+    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). classes: ``all``
+    19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
+    tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
+    from. tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
     be turned if the sum of its mask ids is at least this share of its pixel count.
     discriminator_interval: the discriminator steps every so many batches.
     average_decay: decay of the weights' moving average. log_every: steps between two lines of
     metrics. batch_norm_batches: batches that measure the averaged weights' statistics.
+    recompute: the branches' activations are computed again in the backward pass instead of kept,
+    for less memory and more time. compile: ``torch.compile`` the model.
     """
 
     seed: int
@@ -189,14 +207,18 @@ class Pretrain(_Section):
     tasks: Tasks
     flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    classes: Literal["all", "merged"]
     top_parts: Positive
     label_smoothing: Fraction
     tile_fraction: Annotated[float, Field(gt=0, le=1)]
+    tile_turns: Annotated[list[Annotated[int, Field(ge=0, le=3)]], Field(min_length=1)]
     tile_jitter: Annotated[int, Field(ge=0, le=64)]
     min_foreground: Weight
     discriminator_interval: Positive
     average_decay: Fraction
     precision: Precision
+    recompute: bool
+    compile: bool
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
@@ -207,6 +229,10 @@ class Pretrain(_Section):
     def _ordered(self) -> "Pretrain":
         if self.patch_fraction[0] > self.patch_fraction[1]:
             raise ValueError("patch_fraction must be [least, greatest]")
+        if not any(self.tasks.model_dump().values()):
+            raise ValueError("every task has weight 0; give one of pretrain.tasks a weight")
+        if self.tasks.angle and len(set(self.tile_turns)) < 2:
+            raise ValueError("one quarter turn alone has no angle to tell; set pretrain.tasks.angle=0")
         return self
 
 

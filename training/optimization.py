@@ -47,8 +47,9 @@ def rate_factor(config: Optimizer, step: int, steps: int) -> float:
 
 
 def adam(network: nn.Module, config: Optimizer) -> torch.optim.Adam:
-    """Adam over all parameters, betas 0.9 and 0.999."""
-    return torch.optim.Adam(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    """Adam over all parameters, betas 0.9 and 0.999, in one pass over each."""
+    rate, decay = config.learning_rate, config.weight_decay
+    return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:

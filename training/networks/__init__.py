@@ -1,5 +1,7 @@
-"""Networks by name: a shared trunk and one branch per region of the face."""
+"""Networks by name: a trunk, and features for each region of the face."""
 
-from training.networks.spl import BRANCHES, Features, SplNetwork, build
+from training.networks.features import BRANCHES, LOCAL_BRANCHES, Features
+from training.networks.registry import FaceNetwork, build
+from training.networks.spl import SplNetwork
 
-__all__ = ["BRANCHES", "Features", "SplNetwork", "build"]
+__all__ = ["BRANCHES", "LOCAL_BRANCHES", "FaceNetwork", "Features", "SplNetwork", "build"]

@@ -5,28 +5,18 @@ trunk; each branch (whole, upper, middle, lower face) is a chain of four units,
 one after every trunk stage.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor, nn
 
-from contract.config import Network
-from training.networks.blocks import CrossAttentionUnit, PreActivationBlock, activation, convolution
-
-BRANCHES: Final = ("whole", "upper", "middle", "lower")
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the network computes from a batch of pictures.
-
-    Attributes:
-        trunk: last stage, float (B, C, h, w).
-        branches: by name, float (B, C, h, w); empty if they were not asked for.
-    """
-
-    trunk: Tensor
-    branches: dict[str, Tensor]
+from training.networks.blocks import (
+    CrossAttentionUnit,
+    PreActivationBlock,
+    activation,
+    convolution,
+    recomputed,
+)
+from training.networks.features import BRANCHES, Features, initialise
 
 
 class SplNetwork(nn.Module):
@@ -36,12 +26,15 @@ class SplNetwork(nn.Module):
         width: channels of the first stage; the last has eight times as many.
         stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
             stride 2; total stride 16), for small inputs.
+        recompute: units are computed again in the backward pass.
     """
 
-    def __init__(self, width: int, stem: str) -> None:
+    takes_rows: Final = False
+
+    def __init__(self, width: int, stem: str, recompute: bool = False) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.channels = widths[-1]
+        self.channels, self.recompute = widths[-1], recompute
         self.stem = nn.Sequential(
             convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
         )
@@ -71,19 +64,10 @@ class SplNetwork(nn.Module):
             if branches:
                 for name, units in self.branches.items():
                     assert isinstance(units, nn.ModuleList)
-                    regions[name] = units[i](regions.get(name, trunk), trunk)
+                    before = regions.get(name, trunk)
+                    regions[name] = recomputed(units[i], before, trunk, self.recompute and self.training)
         return Features(trunk, regions)
 
-
-def initialise(network: nn.Module) -> None:
-    """Kaiming-normal (fan out) convolutions, as published."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-def build(config: Network) -> SplNetwork:
-    """The network that the configuration names."""
-    return SplNetwork(config.width, config.stem)
+    def train_trunk_alone(self) -> None:
+        """Stop training the branches, which no task reads."""
+        self.branches.requires_grad_(False)

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.networks import LOCAL_BRANCHES
 from training.networks.blocks import activation, convolution
-
-LOCAL_BRANCHES = ("upper", "middle", "lower")
 
 
 class Fusion(nn.Module):

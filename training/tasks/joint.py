@@ -1,4 +1,8 @@
-"""All tasks of stage 1 together: the model with every head, the labels of a batch, the losses."""
+"""All tasks of stage 1 together: the model with every head, the labels of a batch, the losses.
+
+A task of weight 0 has no head, no labels and no loss, and what only it would read is neither
+computed nor trained. Tensors of such a task are empty, of shape (0,).
+"""
 
 from dataclasses import dataclass
 
@@ -6,31 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from contract.classes import FLIP_CLASSES
-from contract.config import Config
-from training.networks import Features, build
+from contract.config import Config, Pretrain
+from training.networks import build
 from training.preprocess import to_input
 from training.stream import Batch
 from training.tasks.agreement import Discriminator, Fusion, fooling_loss
+from training.tasks.classes import CLASS_SETS
 from training.tasks.classification import (
-    BRANCH_CLASSES,
     ClassificationHead,
     classification_loss,
     count_classes,
     dominant_parts,
 )
 from training.tasks.patches import crop, random_corners, resize_masks
-from training.tasks.rotation import RotationHead, TurnedTiles, rotation_losses, turn_tiles
+from training.tasks.rotation import RotationHead, TurnedTiles, rotation_loss, turn_tiles
 from training.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What stage 1 makes of a batch, all without annotations.
+    """What stage 1 makes of a batch, all without annotations. K is 19, or 8 if classes are merged.
 
     Attributes:
         patches: float32 (B, 3, S, S), normalised network input.
         masks: int64 (B, S, S), the patches' parsing masks.
-        parts: float32 (B, 19), 1 for the classes that dominate the patch.
+        parts: float32 (B, K), 1 for the classes that dominate the patch.
         turned: tiles of the rotation task.
     """
 
@@ -53,48 +57,100 @@ class Outputs:
 
 
 class PretrainModel(nn.Module):
-    """The network with the heads of all tasks."""
+    """The network with the heads of all tasks that have a weight."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.network = build(config.network)
-        channels = self.network.channels
-        self.segmentation = SegmentationHead(channels)
-        self.classification = ClassificationHead(channels)
-        self.rotation = RotationHead(channels, config.network.tiles)
-        self.fusion = Fusion(channels)
+        tasks, classes = config.pretrain.tasks, CLASS_SETS[config.pretrain.classes]
+        self.network = build(config.network, config.pretrain.recompute)
+        channels, tiles = self.network.channels, config.network.tiles
+        self.segmentation = SegmentationHead(channels, len(classes.names)) if tasks.segmentation else None
+        self.classification = ClassificationHead(channels, classes.branches) if tasks.classification else None
+        self.rotation = (
+            RotationHead(channels, tiles, bool(tasks.rotation), bool(tasks.angle), self.network.takes_rows)
+            if reads_tiles(config.pretrain)
+            else None
+        )
+        self.fusion = Fusion(channels) if tasks.agreement else None
+        self.reads_patches = reads_patches(config.pretrain)
+        self.reads_branches = reads_branches(config.pretrain)
+        if not self.reads_branches:
+            self.network.train_trunk_alone()
 
     def forward(self, patches: Tensor, tiles: Tensor) -> Outputs:
         """Answers for float (B, 3, S, S) patches and float (B, 3*m*m, S, S) tiles."""
-        seen: Features = self.network(patches)
-        turned: Features = self.network(self.rotation.entrance(tiles), branches=False)
-        tile, angle = self.rotation(turned.trunk)
-        return Outputs(
-            segmentation=self.segmentation(seen.trunk),
-            classification=self.classification(seen.branches),
-            tile=tile,
-            angle=angle,
-            fused=self.fusion(seen.branches),
-            whole=seen.branches["whole"].mean(dim=(2, 3)),
-        )
+        nothing = patches.new_empty(0)
+        segmentation = fused = whole = tile = angle = nothing
+        classification: dict[str, Tensor] = {}
+        if self.reads_patches:
+            seen = self.network(patches, branches=self.reads_branches)
+            if self.segmentation is not None:
+                segmentation = self.segmentation(seen.trunk)
+            if self.classification is not None:
+                classification = self.classification(seen.branches)
+            if self.fusion is not None:
+                fused, whole = self.fusion(seen.branches), seen.branches["whole"].mean(dim=(2, 3))
+        if self.rotation is not None:
+            turned = self.network(self.rotation.enter(tiles), branches=False)
+            tile, angle = self.rotation(turned.trunk)
+        return Outputs(segmentation, classification, tile, angle, fused, whole)
+
+
+def reads_branches(config: Pretrain) -> bool:
+    """Whether any task reads the branches' features."""
+    return bool(config.tasks.classification or config.tasks.agreement)
+
+
+def reads_patches(config: Pretrain) -> bool:
+    """Whether any task looks at patches."""
+    return bool(config.tasks.segmentation) or reads_branches(config)
+
+
+def reads_tiles(config: Pretrain) -> bool:
+    """Whether any task looks at tiles."""
+    return bool(config.tasks.rotation or config.tasks.angle)
+
+
+def reads_masks(config: Pretrain) -> bool:
+    """Whether labels need the masks; without them the loader need not decode any."""
+    tasks = config.tasks
+    return bool(tasks.segmentation or tasks.classification) or (
+        reads_tiles(config) and config.min_foreground > 0
+    )
 
 
 def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Labels:
-    """Make a batch's inputs and labels on the device that it lies on."""
+    """Make a batch's inputs and labels on the device that it lies on.
+
+    The draws of the patches are made whether they are used or not, so that switching a task off
+    changes nothing for the others.
+    """
     settings, size = config.pretrain, config.network.input_size
-    images, masks = flip(batch.images, batch.masks, settings.flip, generator)
+    classes = CLASS_SETS[settings.classes]
+    images, masks = batch.images, batch.masks
+    if not reads_masks(settings):
+        masks = torch.zeros(1, 1, 1, dtype=torch.uint8, device=images.device).expand(len(images), 1, 1)
+    images, masks = flip(images, masks, settings.flip, generator)
     least, greatest = settings.patch_fraction
     share = least + (greatest - least) * torch.rand((), generator=generator).item()
     side = max(1, round(images.shape[-1] * share))
     corner = random_corners(len(images), images.shape[-1] - side, generator, images.device)[:, None]
     top, left = corner[..., 0], corner[..., 1]
-    patch_masks = crop(masks[:, None], top, left, side)[:, 0, 0]
-    return Labels(
-        patches=to_input(crop(images, top, left, side)[:, 0], size),
-        masks=resize_masks(patch_masks, size),
-        parts=dominant_parts(count_classes(patch_masks), settings.top_parts),
-        turned=turn_tiles(images, masks, config.network.tiles, size, settings, generator),
-    )
+
+    nothing = torch.empty(0, device=images.device)
+    patches, patch_masks, parts = nothing, nothing.long(), nothing
+    turned = TurnedTiles(nothing, nothing.long(), nothing.long())
+    if reads_patches(settings):
+        patches = to_input(crop(images, top, left, side)[:, 0], size)
+    if settings.tasks.segmentation or settings.tasks.classification:
+        seen = classes.merge(crop(masks[:, None], top, left, side)[:, 0, 0])
+        if settings.tasks.segmentation:
+            patch_masks = resize_masks(seen, size)
+        if settings.tasks.classification:
+            parts = dominant_parts(count_classes(seen, len(classes.names)), settings.top_parts)
+    if reads_tiles(settings):
+        turned = turn_tiles(images, masks, config.network.tiles, size, settings, generator)
+    return Labels(patches, patch_masks, parts, turned)
 
 
 def flip(
@@ -120,12 +176,12 @@ def losses(
     if weights.segmentation:
         terms["segmentation"] = segmentation_loss(outputs.segmentation, labels.masks, smoothing)
     if weights.classification:
-        terms["classification"] = classification_loss(outputs.classification, labels.parts)
-    tile, angle = rotation_losses(outputs.tile, outputs.angle, labels.turned)
+        groups = CLASS_SETS[config.pretrain.classes].branches
+        terms["classification"] = classification_loss(outputs.classification, labels.parts, groups)
     if weights.rotation:
-        terms["rotation"] = tile
+        terms["rotation"] = rotation_loss(outputs.tile, labels.turned.tile)
     if weights.angle:
-        terms["angle"] = angle
+        terms["angle"] = rotation_loss(outputs.angle, labels.turned.angle)
     if weights.agreement:
         terms["agreement"] = fooling_loss(discriminator, outputs.fused)
     return terms
@@ -133,15 +189,20 @@ def losses(
 
 @torch.no_grad()
 def accuracies(outputs: Outputs, labels: Labels) -> dict[str, float]:
-    """Share of right answers per task on a batch."""
-    predicted = upsample(outputs.segmentation, labels.masks.shape[-1]).argmax(1)
-    parts = [
-        ((logits > 0) == labels.parts[:, list(BRANCH_CLASSES[name])].bool()).float().mean()
-        for name, logits in outputs.classification.items()
-    ]
-    return {
-        "segmentation_accuracy": (predicted == labels.masks).float().mean().item(),
-        "classification_accuracy": torch.stack(parts).mean().item(),
-        "rotation_accuracy": (outputs.tile.argmax(1) == labels.turned.tile).float().mean().item(),
-        "angle_accuracy": (outputs.angle.argmax(1) == labels.turned.angle).float().mean().item(),
-    }
+    """Share of right answers on a batch of every task that gave any."""
+    found = {}
+    if outputs.segmentation.numel():
+        predicted = upsample(outputs.segmentation, labels.masks.shape[-1]).argmax(1)
+        found["segmentation_accuracy"] = (predicted == labels.masks).float().mean().item()
+    if outputs.classification:
+        groups = next(c.branches for c in CLASS_SETS.values() if len(c.names) == labels.parts.shape[-1])
+        parts = [
+            ((logits > 0) == labels.parts[:, list(groups[name])].bool()).float().mean()
+            for name, logits in outputs.classification.items()
+        ]
+        found["classification_accuracy"] = torch.stack(parts).mean().item()
+    if outputs.tile.numel():
+        found["rotation_accuracy"] = (outputs.tile.argmax(1) == labels.turned.tile).float().mean().item()
+    if outputs.angle.numel():
+        found["angle_accuracy"] = (outputs.angle.argmax(1) == labels.turned.angle).float().mean().item()
+    return found

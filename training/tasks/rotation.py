@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.config import Pretrain
+from training.networks import LOCAL_BRANCHES
 from training.networks.blocks import activation, convolution
 from training.tasks.patches import crop, resize_images
 
@@ -39,10 +40,10 @@ def turn_tiles(
 
     Args:
         images: uint8 (B, 3, H, H).
-        masks: uint8 (B, H, H), classes 0..18.
+        masks: uint8 (B, H, H), classes 0..18; not looked at if any tile may be turned.
         tiles: m, tiles per side.
         size: side of the resized tiles, S.
-        config: crop share, jitter and foreground threshold.
+        config: crop share, quarter turns, jitter and foreground threshold.
         generator: CPU generator of all draws.
     """
     batch, device = len(images), images.device
@@ -50,8 +51,13 @@ def turn_tiles(
     edges = torch.arange(tiles, device=device) * images.shape[-1] // tiles
     top, left = edges.repeat_interleave(tiles), edges.repeat(tiles)
 
-    tile = choose_tile(foreground(masks, tiles, config.min_foreground), generator)
-    angle = torch.randint(0, 4, (batch,), generator=generator).to(device)
+    if config.min_foreground > 0:
+        eligible = foreground(masks, tiles, config.min_foreground)
+    else:
+        eligible = torch.ones(batch, count, dtype=torch.bool, device=device)
+    tile = choose_tile(eligible, generator)
+    turns = torch.tensor(config.tile_turns)
+    angle = turns[torch.randint(0, len(turns), (batch,), generator=generator)].to(device)
 
     cut = max(1, round(side * config.tile_fraction))
     corner = torch.randint(0, side - cut + 1, (batch, count, 2), generator=generator).to(device)
@@ -107,21 +113,45 @@ def normalise(patches: Tensor) -> Tensor:
 
 
 class RotationHead(nn.Module):
-    """The task's entrance and exit: tiles to three channels, trunk features to two answers."""
+    """The task's entrance and exit: tiles to three channels, trunk features to its answers.
 
-    def __init__(self, channels: int, tiles: int) -> None:
+    Args:
+        channels: C of the features.
+        tiles: m, tiles per side.
+        tile, angle: which of the two answers are given.
+        rows: whether the local branches have their own entrance for a row of tiles each (2021).
+    """
+
+    def __init__(
+        self, channels: int, tiles: int, tile: bool = True, angle: bool = True, rows: bool = False
+    ) -> None:
         super().__init__()
         count = tiles * tiles
-        self.entrance = nn.Sequential(convolution(3 * count, 3, kernel=1), activation(3))
-        self.tile = nn.Linear(channels, count)
-        self.angle = nn.Linear(channels, 4)
+        self.entrance = self._entrance(count)
+        self.rows = nn.ModuleDict({name: self._entrance(tiles) for name in LOCAL_BRANCHES} if rows else {})
+        self.tile = nn.Linear(channels, count) if tile else None
+        self.angle = nn.Linear(channels, 4) if angle else None
+
+    def enter(self, tiles: Tensor) -> Tensor | dict[str, Tensor]:
+        """The network's input, (B, 3, S, S), of tiles (B, 3*m*m, S, S); by branch if it takes rows."""
+        if not self.rows:
+            return self.entrance(tiles)
+        rows = tiles.chunk(len(LOCAL_BRANCHES), dim=1)
+        local = {name: self.rows[name](row) for name, row in zip(LOCAL_BRANCHES, rows, strict=True)}
+        return {"whole": self.entrance(tiles), **local}
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
-        """Tile logits (B, m*m) and angle logits (B, 4) of trunk features (B, C, h, w)."""
-        pooled = trunk.mean(dim=(2, 3))
-        return self.tile(pooled), self.angle(pooled)
+        """Tile logits (B, m*m) and angle logits (B, 4) of trunk features (B, C, h, w); (0,) if not given."""
+        pooled, nothing = trunk.mean(dim=(2, 3)), trunk.new_empty(0)
+        return (
+            nothing if self.tile is None else self.tile(pooled),
+            nothing if self.angle is None else self.angle(pooled),
+        )
+
+    def _entrance(self, tiles: int) -> nn.Sequential:
+        return nn.Sequential(convolution(3 * tiles, 3, kernel=1), activation(3))
 
 
-def rotation_losses(tile: Tensor, angle: Tensor, turned: TurnedTiles) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of tile logits, float (B, m*m), and of angle logits, float (B, 4)."""
-    return F.cross_entropy(tile.float(), turned.tile), F.cross_entropy(angle.float(), turned.angle)
+def rotation_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of tile logits, float (B, m*m), or angle logits, float (B, 4); truth is int64 (B,)."""
+    return F.cross_entropy(logits.float(), truth)

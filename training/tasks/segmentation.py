@@ -9,29 +9,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.classes import NUM_CLASSES
-from training.networks.blocks import CrissCrossAttention, convolution
+from training.networks.blocks import CrissCrossAttention, PReLU, convolution
 
 
 class SegmentationHead(nn.Module):
-    """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, 19, h, w).
+    """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, h, w).
 
     C channels are reduced to C/4, pass the same attention `recurrences` times, and are
     joined with the input to C/2.
     """
 
-    def __init__(self, channels: int, recurrences: int = 2, dropout: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, classes: int = NUM_CLASSES, recurrences: int = 2, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         inner, outer = channels // 4, channels // 2
         self.recurrences = recurrences
-        self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), nn.PReLU())
+        self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), PReLU())
         self.attend = CrissCrossAttention(inner)
-        self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), nn.PReLU())
+        self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), PReLU())
         self.classify = nn.Sequential(
             convolution(channels + inner, outer),
             nn.BatchNorm2d(outer),
-            nn.PReLU(),
+            PReLU(),
             nn.Dropout2d(dropout),
-            nn.Conv2d(outer, NUM_CLASSES, 1),
+            nn.Conv2d(outer, classes, 1),
         )
 
     def forward(self, trunk: Tensor) -> Tensor:
@@ -46,14 +48,15 @@ def segmentation_loss(logits: Tensor, masks: Tensor, label_smoothing: float) -> 
     """Cross-entropy of upsampled logits.
 
     Args:
-        logits: float (B, 19, h, w); upsampled bilinearly to the masks.
-        masks: int64 (B, S, S), classes 0..18.
+        logits: float (B, K, h, w); upsampled bilinearly to the masks.
+        masks: int64 (B, S, S), classes 0..K-1.
         label_smoothing: share of the target spread over all classes.
 
     Returns:
         Scalar, mean over pixels.
     """
-    return F.cross_entropy(upsample(logits, masks.shape[-1]), masks, label_smoothing=label_smoothing)
+    by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
+    return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=label_smoothing)
 
 
 def upsample(logits: Tensor, size: int) -> Tensor:
