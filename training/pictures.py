@@ -54,7 +54,7 @@ def tasks_picture(batch: Batch, labels: Labels, outputs: Outputs, config: Config
         names = [classes.names[number] for number in numbers]
         truths, answers = labels.parts[:count, list(numbers)] > 0, logits[:count] > 0
         parts = [_parts(names, t.tolist(), a.tolist()) for t, a in zip(truths, answers, strict=True)]
-        columns.append((f"{branch}: T P", parts))
+        columns.append((f"T  P  {branch}", parts))
     return np.hstack([_column(title, cells) for title, cells in columns])
 
 
@@ -124,7 +124,7 @@ def _parts(names: list[str], truths: list[bool], answers: list[bool]) -> Picture
             cv2.rectangle(picture, (left, top), (left + 11, top + 11), colour if filled else FAINT, -1)
         if truth and not answer:
             cv2.rectangle(picture, (15, top), (26, top + 11), WRONG, 1)
-        _write(picture, name[:9], (32, top + 10), INK if truth == answer else WRONG)
+        _write(picture, name[:10], (32, top + 10), INK if truth == answer else WRONG)
     return picture
 
 

@@ -35,7 +35,7 @@ class Stage:
         set_seed(settings.seed)
         model = PretrainModel(config)
         discriminator = Discriminator(model.network.channels)
-        model.to(ranks.device, memory_format=torch.channels_last)
+        model.to(ranks.device).to(memory_format=torch.channels_last)
         self.model: PretrainModel = ranks.synchronise_batch_norm(model)  # type: ignore[assignment]
         self.discriminator = discriminator.to(ranks.device).requires_grad_(False)
         self.forward: nn.Module = ranks.wrap(
