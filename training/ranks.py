@@ -40,13 +40,12 @@ class Ranks:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Share the gradients of `model` in every backward pass; alone, `model` itself.
 
-        Running batch-norm statistics stay each process's own: training does not read them, and
-        those of rank 0 are stored.
+        Running batch-norm statistics are those of rank 0; training does not read them.
         """
         if self.world == 1:
             return model
         numbers = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=numbers, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=numbers)
 
     def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
         """On several GPUs, take batch-norm statistics over the whole batch, as one GPU would.
