@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from contract.config import Optimizer, load
 from contract.errors import UserError
 from contract.layout import Layout
 from training import checkpoint
+from training import pretrain as loop
 from training.exported import read_exported
 from training.optimization import rate_factor
 from training.pretrain import pretrain
+from training.stream import read_faces
 
 TINY = [
     "network.width=8",
@@ -91,7 +94,9 @@ class Killed(Exception):
     pass
 
 
-def killed_after(step: int, shards: Layout, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed_after(
+    step: int, shards: Layout, output: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> None:
     """A run that died without warning once the checkpoint of `step` was written."""
     real = checkpoint.save
 
@@ -102,7 +107,33 @@ def killed_after(step: int, shards: Layout, output: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(checkpoint, "save", save_and_die)
-        pretrain(load(settings=EAGER), shards, output)
+        pretrain(load(settings=[*EAGER, *more]), shards, output)
+
+
+def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(read_faces(shards, ("train", "unlabelled")))
+    learnt: Counter[str] = Counter()
+    check = loop.check_finite
+    monkeypatch.setattr(
+        loop, "check_finite", lambda loss, step, keys: learnt.update(keys) or check(loss, step, keys)
+    )
+    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "pretrain.shuffle_shards=1"]
+    for step in (1, count // 2):
+        killed_after(step, shards, tmp_path, monkeypatch, *more)
+    pretrain(load(settings=[*EAGER, *more]), shards, tmp_path)
+    assert len(learnt) == count
+    assert set(learnt.values()) == {4}  # so many epochs are `count` batches of four
+
+
+def test_clipping_bounds_the_step_and_null_leaves_it_alone(
+    shards: Layout, whole: Path, tmp_path: Path
+) -> None:
+    pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e+9"]), shards, tmp_path / "wide")
+    assert curves(tmp_path / "wide") == curves(whole)
+    pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e-9"]), shards, tmp_path / "tight")
+    assert curves(tmp_path / "tight") != curves(whole)
 
 
 def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
@@ -144,6 +175,15 @@ def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(
     assert "--resume anyway" in said
     pretrain(other, shards, tmp_path, "anyway")
     assert "going on at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(1, shards, tmp_path, monkeypatch)
+    wider = load(settings=[*TINY, "network.width=16"])
+    with pytest.raises(UserError, match=r"do not fit .* \(network.width: 8 -> 16"):
+        pretrain(wider, shards, tmp_path, "anyway")
 
 
 def test_a_run_that_is_told_never_to_resume_starts_anew(

@@ -46,16 +46,17 @@ def save_step(folder: Path, step: int, keep: int, state: dict[str, Any]) -> None
         path.unlink()
 
 
-def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+def latest(folder: Path, say: bool = True) -> tuple[Path, dict[str, Any]] | None:
     """The latest checkpoint of a run that can be read; None if there is none.
 
-    One that cannot be read, such as a file that a full disk cut, is said and passed over.
+    One that cannot be read, such as a file that a full disk cut, is passed over and, if `say`, named.
     """
     for path in _paths(folder):
         try:
             return path, load(path)
         except UserError as error:
-            print(f"pretrain: passed over {error}")
+            if say:
+                print(f"pretrain: passed over {error}")
     return None
 
 

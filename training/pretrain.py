@@ -62,11 +62,8 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
         batches = _planned(config, faces, start, settings.steps, ranks.rank, ranks.world)
         loader = load(faces, batches, reads_masks(settings), settings.loader_workers, config.stream)
         log = Log(output, start, settings.tensorboard, active=ranks.first)
-        bar = (
-            progress("pretrain", settings.steps * settings.batch_size, "samples", start * settings.batch_size)
-            if ranks.first
-            else None
-        )
+        size = settings.batch_size
+        bar = progress("pretrain", settings.steps * size, "samples", start * size, shown=ranks.first)
         saved = time.monotonic()
         stage.start_clock()
         with log:
@@ -117,29 +114,20 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
                     stage.opponent.step()
 
                 done = step + 1
-                taken, waiting = stage.tick(), stage.waited / stage.seconds
+                stage.tick()
                 if logged:
                     values = ranks.mean({k: float(np.mean([m[k] for m in measured])) for k in measured[0]})
                     stage.note(values)
                     log.values(done, "pretrain", values)
-                    log.values(
-                        done,
-                        "speed",
-                        {
-                            "samples_per_second": settings.batch_size / taken,
-                            "waiting": waiting,
-                            "minutes_left": (settings.steps - done) * stage.seconds / done / 60,
-                        },
-                    )
-                if bar:
-                    bar.update(
-                        settings.batch_size, f"loss {total.item():.3f}, {waiting:.0%} waiting for data"
-                    )
+                    log.values(done, "speed", stage.speed(done, settings))
+                waiting = stage.waited / stage.seconds
+                bar.update(size, f"loss {total.item():.3f}, {waiting:.0%} waiting for data")
                 if ranks.first and shown is not None and done < settings.steps:
                     if settings.validate_every and done % settings.validate_every == 0:
                         log.values(done, "val", validate(stage.model, shown, config, ranks.device))
                     if settings.picture_every and done % settings.picture_every == 0:
                         log.picture(done, "tasks", _picture(stage, shown, config, ranks))
+                    stage.start_clock()
 
                 stopped = ranks.greatest(request.number)
                 late = time.monotonic() - saved > 60 * settings.checkpoint_minutes
@@ -147,13 +135,11 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
                     save(saves, done, config, facts, stage)
                     saved = time.monotonic()
                 if stopped:
-                    if bar:
-                        bar.close()
+                    bar.close()
                     if ranks.first:
                         _say_stopped(stopped, done)
                     sys.exit(128 + stopped)
-            if bar:
-                bar.close()
+            bar.close()
             _finish(config, faces, shown, stage, ranks, log, output)
         if ranks.first:
             checkpoint.clear(saves)

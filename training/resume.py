@@ -1,6 +1,7 @@
 """Whether and where a run goes on: the checkpoint that fits, or a refusal that shows what differs."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,23 +58,33 @@ def resume(folder: Path, facts: dict[str, Any], stage: Stage, ranks: Ranks, choi
             ``never`` deletes it and starts anew.
 
     Raises:
-        UserError: the checkpoint is of other shards or settings, and nobody said to go on anyway.
+        UserError: the weights do not fit, or
+            the checkpoint is of other shards or settings, and nobody said to go on anyway;
+            only the first process says so, the others just exit.
     """
     if choice == "never":
         if ranks.first:
             checkpoint.clear(folder)
         return 0
-    found = checkpoint.latest(folder)
+    found = checkpoint.latest(folder, say=ranks.first)
     if found is None:
         return 0
     path, state = found
     differing = checkpoint.differences(state["facts"], facts)
     if differing and choice != "anyway":
+        if not ranks.first:
+            sys.exit(1)
         raise UserError(
             f"{path} is of another run ({'; '.join(differing)}); delete {folder} to start anew, "
             "or add `--resume anyway` to go on with it"
         )
-    stage.restore(state["stage"])
+    try:
+        stage.restore(state["stage"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be continued: its weights do not fit the network that is configured now "
+            f"({'; '.join(differing)}); delete {folder} to start anew"
+        ) from error
     if ranks.first:
         changed = f" in spite of {'; '.join(differing)}" if differing else ""
         print(f"pretrain: going on at step {state['step']:,}{changed}")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch_ema import ExponentialMovingAverage
 
-from contract.config import Config
+from contract.config import Config, Pretrain
 from training.optimization import adam, set_seed
 from training.ranks import Ranks
 from training.tasks.agreement import Discriminator
@@ -26,7 +26,7 @@ class Stage:
     Attributes:
         model: the weights; checkpoints and averages are of these.
         forward: `model` as it trains, compiled and shared by the processes where asked for.
-        seconds, waited: time of all steps so far, and how much of it the data took.
+        seconds, waited: time of all steps so far without validations, and how much of it the data took.
         seen: the last logged values by name.
     """
 
@@ -55,15 +55,22 @@ class Stage:
         return self.forward.no_sync()
 
     def start_clock(self) -> None:
-        """Count time from now."""
+        """Count time from now; what lies between the last tick and now, such as a validation, is left out."""
         self._tick = time.monotonic()
 
-    def tick(self) -> float:
-        """Add the time since the last tick to `seconds`; return it."""
+    def tick(self) -> None:
+        """Add the time since the last tick, or since the clock started, to `seconds`."""
         now = time.monotonic()
-        passed, self._tick = now - self._tick, now
-        self.seconds += passed
-        return passed
+        self.seconds += now - self._tick
+        self._tick = now
+
+    def speed(self, done: int, settings: Pretrain) -> dict[str, float]:
+        """Samples per second, share of time spent waiting for data, and minutes left, after `done` steps."""
+        return {
+            "samples_per_second": settings.batch_size * done / self.seconds,
+            "waiting": self.waited / self.seconds,
+            "minutes_left": (settings.steps - done) * self.seconds / done / 60,
+        }
 
     def note(self, values: Mapping[str, float]) -> None:
         """Keep logged values for the final metrics."""
