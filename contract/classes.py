@@ -77,3 +77,16 @@ FLIP_CLASSES: Final = _lookup(
     }
 )
 """uint8 (256,) look-up table to apply to a mask after mirroring it left to right."""
+
+# fmt: off
+CLASS_COLOURS: Final = np.array(
+    [
+        (24, 26, 30), (235, 180, 140), (118, 72, 190), (184, 148, 232), (22, 108, 214), (120, 190, 250),
+        (0, 168, 168), (206, 92, 20), (246, 164, 96), (255, 214, 10), (62, 176, 74), (132, 8, 44),
+        (222, 44, 84), (250, 140, 166), (164, 190, 110), (255, 240, 150), (72, 108, 150), (146, 84, 44),
+        (216, 78, 208),
+    ],
+    np.uint8,
+)
+# fmt: on
+"""RGB per class, uint8 (19, 3); left and right are a dark and a light tone of one hue."""

@@ -217,12 +217,20 @@ class Pretrain(_Section):
     metrics. batch_norm_batches: batches that measure the averaged weights' statistics.
     recompute: the branches' activations are computed again in the backward pass instead of kept,
     for less memory and more time. compile: ``torch.compile`` the model.
+    batch_size: samples of one optimisation step, over all processes. accumulate: parts in which each
+    process computes its share of a batch, one after the other. clip_norm: greatest norm of all
+    gradients together (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is
+    written, and how many are kept. validate_every, picture_every: steps between two validations and two
+    pictures (null: only at the end). validate_samples: at most so many faces of the val split, evenly
+    spread over it. tensorboard: write TensorBoard's events beside DVCLive's files.
     """
 
     seed: int
     steps: Positive
     batch_size: Annotated[int, Field(ge=2)]
+    accumulate: Positive
     optimizer: Optimizer
+    clip_norm: Annotated[float, Field(gt=0)] | None
     tasks: Tasks
     flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
@@ -241,7 +249,12 @@ class Pretrain(_Section):
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
     checkpoint_minutes: Annotated[float, Field(gt=0)]
+    keep_checkpoints: Positive
     log_every: Positive
+    validate_every: Positive | None
+    validate_samples: Positive
+    picture_every: Positive | None
+    tensorboard: bool
     batch_norm_batches: Positive
 
     @model_validator(mode="after")

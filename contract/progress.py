@@ -21,6 +21,14 @@ class Progress(Protocol):
         """Print the final state."""
 
 
+class _Silent:
+    def update(self, count: int, note: str = "") -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class _Bar:
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self._bar = tqdm(total=total, desc=title, unit=f" {unit}", initial=done, dynamic_ncols=True)
@@ -69,7 +77,7 @@ class _Lines:
         )
 
 
-def progress(title: str, total: int, unit: str, done: int = 0) -> Progress:
+def progress(title: str, total: int, unit: str, done: int = 0, shown: bool = True) -> Progress:
     """Start a progress display on standard error.
 
     Args:
@@ -77,6 +85,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Progress:
         total: units in all.
         unit: plural name of a unit, such as ``images``.
         done: units that an earlier run finished; they do not count into the rate.
+        shown: without, nothing is printed; for all but the first of several processes.
     """
+    if not shown:
+        return _Silent()
     kind = _Bar if sys.stderr.isatty() else _Lines
     return kind(title, total, unit, done)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
 from contract import manifest
 from contract.config import load
@@ -21,12 +22,13 @@ from contract.errors import UserError
 from contract.layout import Layout
 from contract.parts import count_parts
 from contract.shards import ShardWriter, encode_face, encode_facts, encode_mask, encode_parts
-from training import checkpoint
+from contract.version import git_commit
 from training.evaluate import MAJORITY
+from training.exported import export_network
 from training.metrics import SCORES
-from training.pretrain import manifest_hash
 from training.report.charts import Series, line_chart, nice_ticks
-from training.report.collect import gain_interval, git_commit, report
+from training.report.collect import gain_interval, report
+from training.resume import manifest_hash
 
 CONFIG = load()
 HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"
@@ -270,8 +272,8 @@ def test_stored_configuration_wins_over_the_current_one(tmp_path: Path) -> None:
     layout = write_shards(tmp_path / "shards", ())
     write_pretraining(tmp_path / "runs")
     write_runs(tmp_path / "runs", (), {})
-    used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"]).model_dump(mode="json")
-    checkpoint.save(tmp_path / "runs" / "pretrain" / "pretrained.pt", {"config": used})
+    used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"])
+    export_network(tmp_path / "runs" / "pretrain" / "pretrained.safetensors", nn.Linear(1, 1), used)
     words = _Words(make(layout, tmp_path / "runs"))
     assert "Samples per second 38.4" in words.text  # 50 steps of 96 in 125 seconds
     assert "batch_size: 7" not in words.text  # that section has no part in pre-training

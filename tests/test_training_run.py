@@ -25,6 +25,8 @@ TINY = [
     "pretrain.log_every=1",
     "pretrain.batch_norm_batches=2",
     "pretrain.loader_workers=0",
+    "pretrain.validate_every=3",
+    "pretrain.picture_every=3",
     "finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]",
     "finetune.batch_size=4",
     "finetune.batch_norm_batches=2",
@@ -41,56 +43,9 @@ def config() -> Config:
 def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs")
     pretrain.pretrain(config, shards, output / "pretrain")
-    finetune(config, shards, output / "pretrain" / "pretrained.pt", output / "finetune")
+    finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
     evaluate(config, shards, output / "finetune", output / "evaluate")
     return output
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = checkpoint.load(path)["network"]
-    return found
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_pre_training_goes_on_to_the_same_weights_digit_for_digit(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    eager = load(settings=[*TINY, "pretrain.checkpoint_minutes=0.000001"])
-    undisturbed = tmp_path / "undisturbed"
-    pretrain.pretrain(eager, shards, undisturbed)
-    killed = tmp_path / "killed"
-    real = checkpoint.save
-
-    def save_and_die(path: Path, state: dict[str, object]) -> None:
-        real(path, state)
-        raise Killed
-
-    for done in (1, 2, 3):
-        with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr(checkpoint, "save", save_and_die)
-            pretrain.pretrain(eager, shards, killed)
-        assert checkpoint.load(killed / "last.pt")["step"] == done
-    pretrain.pretrain(eager, shards, killed)
-    expected, found = weights(undisturbed / "pretrained.pt"), weights(killed / "pretrained.pt")
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    plain = weights(trained / "pretrain" / "pretrained.pt")
-    assert all(torch.equal(expected[name], plain[name]) for name in expected)
-
-
-def test_a_checkpoint_of_another_configuration_is_not_continued(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint.save(tmp_path / "last.pt", {"step": 5, "stamp": {"shards": "other"}, "stage": {}})
-    pretrain.pretrain(config, shards, tmp_path)
-    assert "starting anew" in capsys.readouterr().out
-    expected = weights(trained / "pretrain" / "pretrained.pt")
-    assert all(
-        torch.equal(value, expected[name]) for name, value in weights(tmp_path / "pretrained.pt").items()
-    )
 
 
 def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpoint(trained: Path) -> None:
@@ -98,21 +53,28 @@ def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpo
     assert metrics["steps"] == 6
     assert metrics["segmentation_loss"] > 0
     assert 0 <= metrics["waiting"] <= 1
-    assert not (trained / "pretrain" / "last.pt").exists()
+    assert not (trained / "pretrain" / "checkpoints").exists()
     curve = trained / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain" / "loss.tsv"
     assert len(curve.read_text().splitlines()) == 7
+    speed = trained / "pretrain" / "dvclive" / "plots" / "metrics" / "speed"
+    assert {file.stem for file in speed.iterdir()} == {"samples_per_second", "waiting", "minutes_left"}
 
 
-def test_pre_training_reads_no_sample_of_val_or_test(
-    config: Config, shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pre_training_learns_from_no_sample_of_val_or_test(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, ...]] = []
-    real = pretrain.read_faces
+    learnt: list[str] = []
+    real = pretrain.check_finite
     monkeypatch.setattr(
-        pretrain, "read_faces", lambda layout, splits: asked.append(splits) or real(layout, splits)
+        pretrain,
+        "check_finite",
+        lambda loss, step, keys: learnt.extend(keys) or real(loss, step, keys),
     )
-    pretrain.pretrain(load(settings=[*TINY, "pretrain.steps=1"]), shards, tmp_path)
-    assert asked == [("train", "unlabelled")]
+    pretrain.pretrain(load(settings=TINY), shards, tmp_path)
+    rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
+    split = {row["key"]: row["split"] for row in rows}
+    assert {split[key] for key in learnt} == {"train"}
+    assert len(learnt) == 6 * 4
 
 
 def test_every_run_is_scored_beside_the_majority_class(trained: Path) -> None:
@@ -147,7 +109,7 @@ def test_from_scratch_and_pretrained_start_differently_but_see_the_same_faces(tr
 def test_fine_tuning_the_same_twice_gives_the_same_weights(
     config: Config, shards: Layout, trained: Path, tmp_path: Path
 ) -> None:
-    finetune(config, shards, trained / "pretrain" / "pretrained.pt", tmp_path)
+    finetune(config, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
     for name in ("scratch-50%", "pretrained-100%"):
         states = [
             checkpoint.load(folder / name / "classifier.pt") for folder in (tmp_path, trained / "finetune")
@@ -162,22 +124,26 @@ def test_a_network_that_was_not_pre_trained_so_is_refused(
 ) -> None:
     wider = load(settings=[*TINY, "network.width=16", "finetune.initial=[pretrained]"])
     with pytest.raises(UserError, match="width=8"):
-        finetune(wider, shards, trained / "pretrain" / "pretrained.pt", tmp_path)
+        finetune(wider, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
 
 
 def test_without_pre_training_the_message_says_what_to_run(
     config: Config, shards: Layout, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="--stage pretrain"):
-        finetune(config, shards, tmp_path / "pretrained.pt", tmp_path)
+        finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path)
     with pytest.raises(UserError, match="--stage finetune"):
         evaluate(config, shards, tmp_path / "nothing", tmp_path)
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tmp_path: Path) -> None:
     wild = load(settings=[*TINY, "pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32"])
-    with pytest.raises(UserError, match=r"the loss is (nan|inf)"):
+    with pytest.raises(UserError, match=r"the loss is (nan|inf)") as stopped:
         pretrain.pretrain(wild, shards, tmp_path)
+    named = str(stopped.value).split("samples: ")[1].split(", ")
+    keys = set(pq.read_table(shards.samples, columns=["key"])["key"].to_pylist())
+    assert len(named) == 4
+    assert set(named) <= keys
 
 
 def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:

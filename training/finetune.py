@@ -16,6 +16,7 @@ from training import checkpoint
 from training.augment import augment
 from training.average import take_average
 from training.classifier import Classifier, attribute_loss, load_network
+from training.exported import read_exported
 from training.optimization import adam, check_finite, device, set_rate, set_seed
 from training.preprocess import to_input
 from training.stream import Batch, Faces, PlannedBatches, load, read_faces
@@ -56,7 +57,7 @@ def _train(
     subset = faces.take(labelled_subset(faces, run.labels, settings.seed))
     model = Classifier(config.network, faces.attribute_names)
     if initial == "pretrained":
-        load_network(model, config.network, checkpoint.load(pretrained))
+        load_network(model, config.network, read_exported(pretrained))
     model.to(place).to(memory_format=torch.channels_last)
     optimizer = adam(model, settings.optimizer)
     average = ExponentialMovingAverage(model.parameters(), settings.average_decay)

@@ -1,172 +1,213 @@
-"""Stage 1: the training loop over the joint tasks, its checkpoints, and its result."""
+"""Stage 1: the training loop over the joint tasks, in plain sight."""
 
-import hashlib
 import json
+import sys
 import time
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import numpy as np
 import torch
-from dvclive import Live
-from torch_ema import ExponentialMovingAverage
+from torch.nn.utils import clip_grad_norm_
 
 from contract.config import Config
+from contract.errors import UserError
 from contract.files import write_text
 from contract.layout import Layout
 from contract.progress import progress
 from training import checkpoint
 from training.average import take_average
-from training.optimization import adam, check_finite, device, set_rate, set_seed
-from training.stream import Faces, PlannedBatches, load, read_faces
-from training.tasks.agreement import Discriminator, discriminator_loss
-from training.tasks.joint import PretrainModel, accuracies, losses, make_labels
+from training.exported import FILE, export_network
+from training.log import Log
+from training.optimization import check_finite, seed_part, set_rate
+from training.pictures import tasks_picture
+from training.ranks import Ranks, joined
+from training.resume import resume, run_facts, save
+from training.stage import Stage
+from training.stopping import noted_signals
+from training.stream import Batch, Faces, PlannedBatches, load, read_faces
+from training.tasks.agreement import discriminator_loss
+from training.tasks.joint import accuracies, losses, make_labels, reads_masks
+from training.validation import answers, validate, validation_faces
 
 
-class Stage:
-    """All that changes while stage 1 trains, so that it can be saved and taken up again."""
+def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto") -> None:
+    """Train stage 1 on the train and unlabelled shards; val only measures, test is not read.
 
-    def __init__(self, config: Config) -> None:
-        settings = config.pretrain
-        self.draws = set_seed(settings.seed)
-        self.device = device()
-        self.model = PretrainModel(config).to(self.device)
-        self.model.to(memory_format=torch.channels_last)
-        self.discriminator = Discriminator(self.model.network.channels).to(self.device)
-        self.optimizer = adam(self.model, settings.optimizer)
-        self.opponent = adam(self.discriminator, settings.optimizer)
-        self.average = ExponentialMovingAverage(self.model.parameters(), settings.average_decay)
-        self.seconds, self.waited = 0.0, 0.0
-        self.seen: dict[str, list[float]] = {}
+    Goes on from the latest checkpoint of the same run, in the middle of an epoch if need be, and
+    saves one when SIGTERM or Ctrl-C stops it. Under ``torchrun`` all processes share each batch.
+    Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json`` and the log.
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
-        names = ("model", "discriminator", "optimizer", "opponent", "average")
-        return {
-            **{name: getattr(self, name).state_dict() for name in names},
-            "draws": self.draws.get_state(),
-            "torch": torch.get_rng_state(),
-            "seconds": self.seconds,
-            "waited": self.waited,
-            "seen": self.seen,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken."""
-        for name in ("model", "discriminator", "optimizer", "opponent", "average"):
-            getattr(self, name).load_state_dict(state[name])
-        self.draws.set_state(state["draws"])
-        torch.set_rng_state(state["torch"])
-        self.seconds, self.waited, self.seen = state["seconds"], state["waited"], state["seen"]
-
-
-def pretrain(config: Config, layout: Layout, output: Path) -> None:
-    """Train stage 1 on the train and unlabelled shards; never on val or test.
-
-    Goes on from ``last.pt`` if one of the same configuration and shards is there. Writes
-    ``pretrained.pt`` (averaged weights and the configuration) and ``metrics.json``.
+    Args:
+        config: the settings.
+        layout: the shards.
+        output: folder of the results.
+        choice: what to do about a checkpoint: auto, anyway or never, see `resume`.
 
     Raises:
-        UserError: there are no samples, or the loss is not finite.
+        UserError: there are no samples, the loss is not finite, the batch cannot be cut into
+            equal parts, or the checkpoint is of another run.
+        SystemExit: a signal stopped the run; its state is saved.
     """
-    settings, last = config.pretrain, output / "last.pt"
-    faces = read_faces(layout, ("train", "unlabelled"))
-    stage = Stage(config)
-    stamp = {
-        "shards": manifest_hash(layout),
-        **{name: getattr(config, name).model_dump(mode="json") for name in ("network", "pretrain")},
-    }
-    start = _resume(last, stamp, stage)
-    batches = PlannedBatches(
-        faces.shards, settings.seed, settings.shuffle_shards, settings.batch_size, start, settings.steps
+    settings = config.pretrain
+    with joined() as ranks, noted_signals(insist=ranks.world == 1) as request:
+        _check_parts(config, ranks)
+        faces = read_faces(layout, ("train", "unlabelled"))
+        shown = validation_faces(config, layout)
+        if shown is None and ranks.first:
+            print("pretrain: fewer than two faces in the val split, so nothing is validated")
+        stage, facts, saves = Stage(config, ranks), run_facts(config, layout, ranks), output / "checkpoints"
+        start = resume(saves, facts, stage, ranks, choice)
+        batches = _planned(config, faces, start, settings.steps, ranks.rank, ranks.world)
+        loader = load(faces, batches, reads_masks(settings), settings.loader_workers, config.stream)
+        log = Log(output, start, settings.tensorboard, active=ranks.first)
+        size = settings.batch_size
+        bar = progress("pretrain", settings.steps * size, "samples", start * size, shown=ranks.first)
+        saved = time.monotonic()
+        stage.start_clock()
+        with log:
+            for step in range(start, settings.steps):
+                asked = time.monotonic()
+                batch = next(loader)
+                stage.waited += time.monotonic() - asked
+
+                logged = (step + 1) % settings.log_every == 0 or step + 1 == settings.steps
+                contested = bool(settings.tasks.agreement) and step % settings.discriminator_interval == 0
+                measured: list[dict[str, float]] = []
+                stage.model.train()
+                stage.optimizer.zero_grad(set_to_none=True)
+                stage.opponent.zero_grad(set_to_none=True)
+                for number in range(settings.accumulate):
+                    part = _part(batch, number, settings.accumulate).to(ranks.device)
+                    draws = seed_part(settings.seed, step, ranks.rank + number * ranks.world)
+                    labels = make_labels(part, config, draws)
+                    with stage.sharing(last=number + 1 == settings.accumulate):
+                        with torch.autocast(
+                            ranks.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
+                        ):
+                            outputs = stage.forward(labels.patches, labels.turned.tiles)
+                            terms = losses(outputs, labels, config, stage.discriminator)
+                        weighted = [getattr(settings.tasks, name) * term for name, term in terms.items()]
+                        total = torch.stack(weighted).sum()
+                        check_finite(total, step, [faces.keys[i] for i in part.indices.tolist()])
+                        (total / settings.accumulate).backward()
+                    if contested:
+                        stage.discriminator.requires_grad_(True)
+                        told = discriminator_loss(
+                            stage.discriminator, outputs.fused.float(), outputs.whole.float()
+                        )
+                        (told / settings.accumulate).backward()
+                        stage.discriminator.requires_grad_(False)
+                    if logged:
+                        each = {f"{name}_loss": term.item() for name, term in terms.items()}
+                        measured.append({"loss": total.item(), **each, **accuracies(outputs, labels)})
+
+                set_rate(stage.optimizer, settings.optimizer, step, settings.steps)
+                if settings.clip_norm is not None:
+                    clip_grad_norm_(stage.model.parameters(), settings.clip_norm)
+                stage.optimizer.step()
+                stage.average.update()
+                if contested:
+                    set_rate(stage.opponent, settings.optimizer, step, settings.steps)
+                    ranks.average_gradients(stage.discriminator)
+                    stage.opponent.step()
+
+                done = step + 1
+                stage.tick()
+                if logged:
+                    values = ranks.mean({k: float(np.mean([m[k] for m in measured])) for k in measured[0]})
+                    stage.note(values)
+                    log.values(done, "pretrain", values)
+                    log.values(done, "speed", stage.speed(done, settings))
+                waiting = stage.waited / stage.seconds
+                bar.update(size, f"loss {total.item():.3f}, {waiting:.0%} waiting for data")
+                if ranks.first and shown is not None and done < settings.steps:
+                    if settings.validate_every and done % settings.validate_every == 0:
+                        log.values(done, "val", validate(stage.model, shown, config, ranks.device))
+                    if settings.picture_every and done % settings.picture_every == 0:
+                        log.picture(done, "tasks", _picture(stage, shown, config, ranks))
+                    stage.start_clock()
+
+                stopped = ranks.greatest(request.number)
+                late = time.monotonic() - saved > 60 * settings.checkpoint_minutes
+                if ranks.first and (stopped or (late and done < settings.steps)):
+                    save(saves, done, config, facts, stage)
+                    saved = time.monotonic()
+                if stopped:
+                    bar.close()
+                    if ranks.first:
+                        _say_stopped(stopped, done)
+                    sys.exit(128 + stopped)
+            bar.close()
+            _finish(config, faces, shown, stage, ranks, log, output)
+        if ranks.first:
+            checkpoint.clear(saves)
+
+
+def _check_parts(config: Config, ranks: Ranks) -> None:
+    settings = config.pretrain
+    parts = ranks.world * settings.accumulate
+    if settings.batch_size % parts or settings.batch_size < 2 * parts:
+        raise UserError(
+            f"pretrain.batch_size={settings.batch_size} cannot be cut into {parts} equal parts of two or "
+            f"more ({ranks.world} processes x pretrain.accumulate={settings.accumulate})"
+        )
+
+
+def _planned(
+    config: Config, faces: Faces, start: int, stop: int, rank: int = 0, world: int = 1
+) -> PlannedBatches:
+    settings = config.pretrain
+    return PlannedBatches(
+        faces.shards, settings.seed, settings.shuffle_shards, settings.batch_size, start, stop, rank, world
     )
-    loader = load(faces, batches, True, settings.loader_workers, config.stream)
-    bar = progress("pretrain", settings.steps * settings.batch_size, "samples", start * settings.batch_size)
-    before, began = stage.seconds, time.monotonic()
-    saved = began
-    live = Live(str(output / "dvclive"), save_dvc_exp=False, dvcyaml=None, report=None, resume=start > 0)
-    for step in range(start, settings.steps):
-        asked = time.monotonic()
-        batch = next(loader).to(stage.device)
-        stage.waited += time.monotonic() - asked
 
-        labels = make_labels(batch, config, stage.draws)
-        set_rate(stage.optimizer, settings.optimizer, step, settings.steps)
-        stage.model.train()
-        with torch.autocast(stage.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            outputs = stage.model(labels.patches, labels.turned.tiles)
-            terms = losses(outputs, labels, config, stage.discriminator)
-        total = torch.stack([getattr(settings.tasks, name) * term for name, term in terms.items()]).sum()
-        check_finite(total, step, [faces.keys[i] for i in batch.indices.tolist()])
-        stage.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        stage.optimizer.step()
-        stage.average.update()
 
-        if settings.tasks.agreement and step % settings.discriminator_interval == 0:
-            set_rate(stage.opponent, settings.optimizer, step, settings.steps)
-            stage.opponent.zero_grad(set_to_none=True)
-            discriminator_loss(stage.discriminator, outputs.fused.float(), outputs.whole.float()).backward()
-            stage.opponent.step()
+def _part(batch: Batch, number: int, count: int) -> Batch:
+    return Batch(batch.images[number::count], batch.masks[number::count], batch.indices[number::count])
 
-        if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-            measured = {f"{name}_loss": term.item() for name, term in terms.items()}
-            live.step = step + 1
-            for name, value in {"loss": total.item(), **measured, **accuracies(outputs, labels)}.items():
-                live.log_metric(f"pretrain/{name}", value)
-                stage.seen.setdefault(name, []).append(value)
-        stage.seconds = before + time.monotonic() - began
-        waiting = stage.waited / stage.seconds
-        bar.update(settings.batch_size, f"loss {total.item():.3f}, {waiting:.0%} waiting for data")
-        if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
-            saved = time.monotonic()
-            checkpoint.save(last, {"step": step + 1, "stamp": stamp, "stage": stage.state()})
-    bar.close()
-    live.end()
-    _finish(config, faces, stage, output)
-    metrics = {
+
+def _picture(stage: Stage, shown: Faces, config: Config, ranks: Ranks) -> Any:
+    batch, labels, outputs = next(answers(stage.model, shown, config, ranks.device))
+    return tasks_picture(batch, labels, outputs, config)
+
+
+def _say_stopped(number: int, done: int) -> None:
+    print(
+        f"stopped by {Signals(number).name} after step {done:,}; the same command goes on from there",
+        file=sys.stderr,
+    )
+
+
+def _finish(
+    config: Config, faces: Faces, shown: Faces | None, stage: Stage, ranks: Ranks, log: Log, output: Path
+) -> None:
+    """Validate and write the averaged network, with batch-norm statistics measured on patches.
+
+    All processes measure the same batches, since layers that are synchronised wait for each other.
+    """
+    settings, network = config.pretrain, stage.model.network
+    planned = _planned(config, faces, 0, settings.batch_norm_batches)
+    loader = load(faces, planned, True, settings.loader_workers, config.stream)
+    inputs = (
+        make_labels(batch.to(ranks.device), config, seed_part(settings.seed, -2, number)).patches
+        for number, batch in enumerate(loader)
+    )
+    take_average(stage.average, network, network, inputs)
+    if not ranks.first:
+        return
+    metrics: dict[str, Any] = {
         "samples": len(faces),
         "steps": settings.steps,
         "seconds": round(stage.seconds, 1),
         "waiting": round(stage.waited / stage.seconds, 4),
-        **{name: round(float(np.mean(values[-5:])), 4) for name, values in stage.seen.items()},
+        **{name: round(float(np.mean(values)), 4) for name, values in stage.seen.items()},
     }
+    if shown is not None:
+        found = validate(stage.model, shown, config, ranks.device)
+        log.values(settings.steps, "val", found)
+        log.picture(settings.steps, "tasks", _picture(stage, shown, config, ranks))
+        metrics["val"] = {"samples": len(shown), **{name: round(v, 4) for name, v in found.items()}}
+    export_network(output / FILE, network, config)
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    last.unlink(missing_ok=True)
-
-
-def _finish(config: Config, faces: Faces, stage: Stage, output: Path) -> None:
-    """Write the averaged network, with batch-norm statistics measured on patches."""
-    settings, draws = config.pretrain, torch.Generator().manual_seed(config.pretrain.seed)
-    batches = PlannedBatches(
-        faces.shards,
-        settings.seed,
-        settings.shuffle_shards,
-        settings.batch_size,
-        0,
-        settings.batch_norm_batches,
-    )
-    inputs = (
-        make_labels(batch.to(stage.device), config, draws).patches
-        for batch in load(faces, batches, True, settings.loader_workers, config.stream)
-    )
-    take_average(stage.average, stage.model.network, stage.model.network, inputs)
-    state = {"network": stage.model.network.state_dict(), "config": config.model_dump(mode="json")}
-    checkpoint.save(output / "pretrained.pt", state)
-
-
-def _resume(path: Path, stamp: dict[str, Any], stage: Stage) -> int:
-    if not path.is_file():
-        return 0
-    state = checkpoint.load(path)
-    if state["stamp"] != stamp:
-        print(f"pretrain: {path} is of another configuration or other shards; starting anew")
-        return 0
-    stage.restore(state["stage"])
-    print(f"pretrain: going on at step {state['step']:,}")
-    return int(state["step"])
-
-
-def manifest_hash(layout: Layout) -> str:
-    """SHA-256 of ``shards.parquet``: names the shards that a checkpoint was trained on."""
-    return hashlib.sha256(layout.require_samples().read_bytes()).hexdigest()

@@ -6,11 +6,13 @@ from contract import command
 from contract.layout import DEFAULT_SHARDS, Layout
 from contract.memory import keep_freed_memory
 
+RESUME = ("auto", "anyway", "never")
 STAGES = ("pretrain", "finetune", "evaluate", "report")
 
 EXAMPLES = """\
   python -m training.run
   python -m training.run --stage pretrain --config presets/mini.yaml
+  torchrun --nproc-per-node 8 -m training.run --stage pretrain --config presets/paper.yaml
   python -m training.run --shards OUT --output OUT/runs --set pretrain.steps=1000"""
 
 
@@ -27,25 +29,34 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), metavar="DIR", help="where results go (default: runs/)"
     )
+    parser.add_argument(
+        "--resume",
+        choices=RESUME,
+        default="auto",
+        help="what pre-training does about a checkpoint: go on if it is of the same run (auto), "
+        "in any case (anyway), or delete it and start anew (never)",
+    )
     options = parser.parse_args()
     config = command.config_from(options)
     keep_freed_memory()
     layout, output = Layout.at(options.shards), options.output
 
     from training.evaluate import evaluate
+    from training.exported import FILE
     from training.finetune import finetune
     from training.pretrain import pretrain
+    from training.ranks import rank_of_environment
     from training.report import report
 
     stages = {
-        "pretrain": lambda: pretrain(config, layout, output / "pretrain"),
-        "finetune": lambda: finetune(
-            config, layout, output / "pretrain" / "pretrained.pt", output / "finetune"
-        ),
+        "pretrain": lambda: pretrain(config, layout, output / "pretrain", options.resume),
+        "finetune": lambda: finetune(config, layout, output / "pretrain" / FILE, output / "finetune"),
         "evaluate": lambda: evaluate(config, layout, output / "finetune", output / "evaluate"),
         "report": lambda: report(config, layout, output, output / "report.html"),
     }
     for name in STAGES if options.stage == "all" else (options.stage,):
+        if name != "pretrain" and rank_of_environment() > 0:
+            return  # only pre-training shares its work
         stages[name]()
 
 

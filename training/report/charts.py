@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.classes import CLASSES, NUM_CLASSES
+from contract.classes import CLASS_COLOURS, CLASSES
 
 CLASS_TITLES: Final = dict(
     zip(
@@ -29,19 +29,6 @@ CLASS_TITLES: Final = dict(
     )
 )
 """Plain English for the class names, in the order of `CLASSES`."""
-
-# fmt: off
-CLASS_COLOURS: Final = np.array(
-    [
-        (24, 26, 30), (235, 180, 140), (118, 72, 190), (184, 148, 232), (22, 108, 214), (120, 190, 250),
-        (0, 168, 168), (206, 92, 20), (246, 164, 96), (255, 214, 10), (62, 176, 74), (132, 8, 44),
-        (222, 44, 84), (250, 140, 166), (164, 190, 110), (255, 240, 150), (72, 108, 150), (146, 84, 44),
-        (216, 78, 208),
-    ],
-    np.uint8,
-)
-# fmt: on
-"""RGB per class, uint8 (19, 3); left and right are a dark and a light tone of one hue."""
 
 HEAT: Final = (31, 122, 153)
 """RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark."""
@@ -212,6 +199,3 @@ def _encoded(picture: NDArray[Any], suffix: str, options: list[int]) -> str:
     if not ok:
         raise ValueError(f"OpenCV could not encode a picture of shape {picture.shape}")
     return data_uri(data.tobytes(), "jpeg" if suffix == ".jpg" else "png")
-
-
-assert CLASS_COLOURS.shape == (NUM_CLASSES, 3)

@@ -5,7 +5,6 @@ import json
 import math
 import platform
 import shlex
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
@@ -31,11 +30,13 @@ from contract.shards import (
     decode_parts,
     read_extent,
 )
+from contract.version import git_commit
 from training import checkpoint
 from training.evaluate import MAJORITY
-from training.pretrain import manifest_hash
+from training.exported import read_exported
 from training.report.page import page
 from training.report.results import Face, Mistake, Presence, Pretraining, Results, Run, Split
+from training.resume import manifest_hash
 
 FACES: Final = 12
 """Faces shown with their masks."""
@@ -353,13 +354,14 @@ def _read_pretraining(folder: Path, values: dict[str, Any]) -> Pretraining | Non
 def _used_config(config: Config, output: Path, runs: Sequence[Run]) -> dict[str, Any]:
     """The configuration, with the sections that were stored beside the weights as they were then."""
     values = config.model_dump(mode="json")
-    stored = [(output / "pretrain" / "pretrained.pt", ("network", "pretrain"))]
+    stored = [(output / "pretrain" / "pretrained.safetensors", ("network", "pretrain"))]
     stored += [
         (output / "finetune" / run.name / "classifier.pt", ("network", "finetune")) for run in runs[:1]
     ]
     for file, sections in stored:
         if file.is_file():
-            kept = checkpoint.load(file)["config"]
+            read = read_exported if file.suffix == ".safetensors" else checkpoint.load
+            kept = read(file)["config"]
             values.update({name: kept[name] for name in sections})
     return values
 
@@ -382,22 +384,3 @@ def _versions() -> list[tuple[str, str]]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def git_commit(root: Path) -> str | None:
-    """The commit of the checkout at `root`; None without git, or if `root` is no checkout of its own."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-
-    try:
-        found = git("rev-parse", "--show-toplevel", "HEAD")
-        lines = found.stdout.split("\n")
-        if found.returncode or len(lines) < 2 or Path(lines[0]).resolve() != root.resolve():
-            return None
-        changed = git("diff", "--quiet", "HEAD", "--", "contract", "pipeline", "training", "params.yaml")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return lines[1] + (" and changes that are not committed" if changed.returncode else "")

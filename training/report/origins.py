@@ -2,9 +2,8 @@
 
 from html import escape
 
-from contract.classes import CLASSES
+from contract.classes import CLASS_COLOURS, CLASSES
 from training.report.charts import (
-    CLASS_COLOURS,
     CLASS_TITLES,
     Series,
     face_picture,

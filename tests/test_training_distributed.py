@@ -1,0 +1,141 @@
+"""Two processes on one batch: the same samples, the same draws and the same weights as one process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.config import load
+from contract.errors import UserError
+from contract.layout import Layout
+from training import checkpoint
+from training.exported import read_exported
+from training.pretrain import pretrain
+
+TINY = [
+    "network.width=8",
+    "network.stem=large",
+    "network.input_size=32",
+    "pretrain.steps=4",
+    "pretrain.batch_size=8",
+    "pretrain.precision=float32",
+    "pretrain.log_every=1",
+    "pretrain.batch_norm_batches=2",
+    "pretrain.loader_workers=0",
+    "pretrain.checkpoint_minutes=0.000001",
+    "pretrain.validate_every=null",
+    "pretrain.picture_every=null",
+]
+
+
+def run_two_processes(shards: Layout, output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "training.run", "--stage", "pretrain"]
+    command += ["--shards", str(shards.shards), "--output", str(output)]
+    for setting in (*TINY, *settings):
+        command += ["--set", setting]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def curve(output: Path, name: str) -> list[float]:
+    file = output / "dvclive" / "plots" / "metrics" / "pretrain" / f"{name}.tsv"
+    return [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]]
+
+
+def test_two_processes_train_as_one_that_accumulates_two_parts(shards: Layout, tmp_path: Path) -> None:
+    done = run_two_processes(shards, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    pretrain(load(settings=[*TINY, "pretrain.accumulate=2"]), shards, tmp_path / "one")
+    two = read_exported(tmp_path / "two" / "pretrain" / "pretrained.safetensors")["network"]
+    one = read_exported(tmp_path / "one" / "pretrained.safetensors")["network"]
+    assert two.keys() == one.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert curve(tmp_path / "two" / "pretrain", "loss") == pytest.approx(
+        curve(tmp_path / "one", "loss"), rel=1e-4
+    )
+    assert curve(tmp_path / "two" / "pretrain", "agreement_loss") == pytest.approx(
+        curve(tmp_path / "one", "agreement_loss"), rel=1e-4
+    )
+    assert json.loads((tmp_path / "two" / "pretrain" / "metrics.json").read_text())["steps"] == 4
+    assert done.stderr.count("fewer than two faces") + done.stdout.count("fewer than two faces") <= 1
+
+
+def test_all_processes_hold_the_same_weights_after_every_step(shards: Layout, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from contract.config import load\n"
+        "from contract.layout import Layout\n"
+        "from training import pretrain, stage\n"
+        "real = stage.Stage.note\n"
+        "def note(self, values):\n"
+        "    real(self, values)\n"
+        "    both = [*self.model.parameters(), *self.discriminator.parameters()]\n"
+        "    flat = torch.cat([p.detach().flatten() for p in both])\n"
+        "    other = [torch.empty_like(flat) for _ in range(2)]\n"
+        "    torch.distributed.all_gather(other, flat)\n"
+        "    assert torch.equal(*other)\n"
+        "    Path(sys.argv[2], f'equal-{torch.distributed.get_rank()}').open('a').write('x')\n"
+        "stage.Stage.note = note\n"
+        "pretrain.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+    )
+    script = tmp_path / "check.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(shards.shards), str(tmp_path), *TINY]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
+    config = load(settings=[*TINY, "pretrain.accumulate=3"])
+    with pytest.raises(UserError, match=r"batch_size=8 cannot be cut into 3 equal parts"):
+        pretrain(config, shards, tmp_path)
+
+
+def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Path) -> None:
+    config = load(settings=[*TINY, "pretrain.accumulate=2"])
+    pretrain(config, shards, tmp_path / "whole")
+    stop = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from contract.config import load\n"
+        "from contract.layout import Layout\n"
+        "from training import pretrain, stage\n"
+        "real = stage.Stage.note\n"
+        "def note(self, values):\n"
+        "    real(self, values)\n"
+        "    if os.environ['RANK'] == '1' and not Path(sys.argv[2], 'sent').exists():\n"
+        "        Path(sys.argv[2], 'sent').touch()\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "stage.Stage.note = note\n"
+        "pretrain.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+    )
+    script = tmp_path / "stop.py"
+    script.write_text(stop)
+    (tmp_path / "stopped").mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(shards.shards), str(tmp_path / "stopped"), *TINY]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("stopped by SIGTERM after step 1") == 1, done.stderr
+    assert checkpoint.latest(tmp_path / "stopped" / "checkpoints") is not None
+    pretrain(config, shards, tmp_path / "stopped")
+    assert curve(tmp_path / "stopped", "loss") == pytest.approx(curve(tmp_path / "whole", "loss"), rel=1e-4)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(root)}

@@ -1,0 +1,234 @@
+"""Stopping, going on, and the checkpoints that make it possible."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.config import Optimizer, load
+from contract.errors import UserError
+from contract.layout import Layout
+from training import checkpoint
+from training import pretrain as loop
+from training.exported import read_exported
+from training.optimization import rate_factor
+from training.pretrain import pretrain
+from training.stream import read_faces
+
+TINY = [
+    "network.width=8",
+    "network.stem=large",
+    "network.input_size=32",
+    "pretrain.steps=8",
+    "pretrain.batch_size=4",
+    "pretrain.log_every=1",
+    "pretrain.batch_norm_batches=2",
+    "pretrain.loader_workers=1",
+    "pretrain.validate_every=3",
+    "pretrain.picture_every=null",
+]
+EAGER = [*TINY, "pretrain.checkpoint_minutes=0.000001"]
+
+
+def curves(output: Path) -> dict[str, str]:
+    folder = output / "dvclive" / "plots" / "metrics"
+    return {
+        str(file.relative_to(folder)): file.read_text()
+        for file in sorted(folder.rglob("*.tsv"))
+        if file.parent.name != "speed"
+    }
+
+
+def command(shards: Layout, output: Path, *more: str) -> list[str]:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return [
+        *(sys.executable, "-m", "training.run", "--stage", "pretrain", *settings, *more),
+        *("--shards", str(shards.shards), "--output", str(output)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    output = tmp_path_factory.mktemp("whole")
+    pretrain(load(settings=TINY), shards, output)
+    return output
+
+
+def stop_soon(run: subprocess.Popen[str], output: Path, number: signal.Signals) -> str:
+    logged = output / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain" / "loss.tsv"
+    wanted = random.randint(2, 5)
+    while run.poll() is None and not (logged.is_file() and len(logged.read_text().splitlines()) >= wanted):
+        time.sleep(0.005)
+    run.send_signal(number)
+    return run.communicate(timeout=120)[1]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
+    shards: Layout, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    run = subprocess.Popen(command(shards, tmp_path), stderr=subprocess.PIPE, text=True)
+    said = stop_soon(run, tmp_path, number)
+    assert run.returncode == status, said
+    assert f"stopped by {number.name} after step" in said
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
+    done = subprocess.run(command(shards, tmp_path), capture_output=True, text=True, check=True)
+    assert "going on at step" in done.stdout
+    assert curves(tmp_path / "pretrain") == curves(whole)
+    expected = read_exported(whole / "pretrained.safetensors")["network"]
+    found = read_exported(tmp_path / "pretrain" / "pretrained.safetensors")["network"]
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not (tmp_path / "pretrain" / "checkpoints").exists()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(
+    step: int, shards: Layout, output: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> None:
+    """A run that died without warning once the checkpoint of `step` was written."""
+    real = checkpoint.save
+
+    def save_and_die(path: Path, state: dict[str, object]) -> None:
+        real(path, state)
+        if state["step"] == step:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(checkpoint, "save", save_and_die)
+        pretrain(load(settings=[*EAGER, *more]), shards, output)
+
+
+def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(read_faces(shards, ("train", "unlabelled")))
+    learnt: Counter[str] = Counter()
+    check = loop.check_finite
+    monkeypatch.setattr(
+        loop, "check_finite", lambda loss, step, keys: learnt.update(keys) or check(loss, step, keys)
+    )
+    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "pretrain.shuffle_shards=1"]
+    for step in (1, count // 2):
+        killed_after(step, shards, tmp_path, monkeypatch, *more)
+    pretrain(load(settings=[*EAGER, *more]), shards, tmp_path)
+    assert len(learnt) == count
+    assert set(learnt.values()) == {4}  # so many epochs are `count` batches of four
+
+
+def test_clipping_bounds_the_step_and_null_leaves_it_alone(
+    shards: Layout, whole: Path, tmp_path: Path
+) -> None:
+    pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e+9"]), shards, tmp_path / "wide")
+    assert curves(tmp_path / "wide") == curves(whole)
+    pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e-9"]), shards, tmp_path / "tight")
+    assert curves(tmp_path / "tight") != curves(whole)
+
+
+def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
+    shards: Layout,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    killed_after(4, shards, tmp_path, monkeypatch)
+    cut = checkpoint.step_path(tmp_path / "checkpoints", 4)
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    pretrain(load(settings=TINY), shards, tmp_path)
+    said = capsys.readouterr().out
+    assert f"passed over {cut}: no readable checkpoint" in said
+    assert "going on at step 3" in said
+    assert curves(tmp_path) == curves(whole)
+
+
+def test_only_the_latest_checkpoints_are_kept(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(5, shards, tmp_path, monkeypatch)
+    found = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert found[-2:] == ["step-000000004.pt", "step-000000005.pt"]
+    assert len(found) == 3  # it died before the oldest was deleted
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_after(1, shards, tmp_path, monkeypatch)
+    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002", "pretrain.log_every=2"])
+    with pytest.raises(UserError) as refused:
+        pretrain(other, shards, tmp_path)
+    said = str(refused.value)
+    assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in said
+    assert "log_every" not in said
+    assert "--resume anyway" in said
+    pretrain(other, shards, tmp_path, "anyway")
+    assert "going on at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(1, shards, tmp_path, monkeypatch)
+    wider = load(settings=[*TINY, "network.width=16"])
+    with pytest.raises(UserError, match=r"do not fit .* \(network.width: 8 -> 16"):
+        pretrain(wider, shards, tmp_path, "anyway")
+
+
+def test_a_run_that_is_told_never_to_resume_starts_anew(
+    shards: Layout, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(2, shards, tmp_path, monkeypatch)
+    pretrain(load(settings=TINY), shards, tmp_path, "never")
+    assert curves(tmp_path) == curves(whole)
+
+
+def test_a_checkpoint_says_what_made_it(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(1, shards, tmp_path, monkeypatch)
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None
+    _, state = found
+    assert state["step"] == 1
+    assert len(state["facts"]["shards"]) == 64
+    assert state["config"]["pretrain"]["batch_size"] == 4
+    assert state["code"]
+    assert {"model", "discriminator", "optimizer", "opponent", "average"} <= state["stage"].keys()
+
+
+def test_the_exported_network_says_what_it_is(whole: Path) -> None:
+    found = read_exported(whole / "pretrained.safetensors")
+    assert found["config"]["network"]["width"] == 8
+    assert found["classes"][17] == "hair"
+    assert found["preprocessing"]["size"] == 32
+    assert all(torch.isfinite(value).all() for value in found["network"].values())
+
+
+def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="train again"):
+        read_exported(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("batch_size", [24, 64, 100, 512])
+def test_the_published_schedule_changes_at_its_epochs_whatever_the_batch_size(batch_size: int) -> None:
+    faces, epochs = 162_770, 80
+    steps = -(-epochs * faces // batch_size)
+    schedule = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup=0.0, schedule="pretrain_paper")
+    for epoch, factor in ((0, 1 / 7), (3, 4 / 7), (6, 1.0), (7, 0.1), (10, 0.1), (11, 0.01), (79, 0.01)):
+        first = -(-epoch * faces // batch_size)
+        last = (epoch + 1) * faces // batch_size - 2
+        assert rate_factor(schedule, first + 1, steps) == pytest.approx(factor)
+        assert rate_factor(schedule, last, steps) == pytest.approx(factor)
