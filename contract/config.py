@@ -209,6 +209,7 @@ class Pretrain(_Section):
     flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
     random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). classes: ``all``
     19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
+    segmentation_upscale: logits per side of a cell of the last stage (1 as published).
     tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
     from. tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
     be turned if the sum of its mask ids is at least this share of its pixel count.
@@ -236,6 +237,7 @@ class Pretrain(_Section):
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
     classes: Literal["all", "merged"]
     top_parts: Positive
+    segmentation_upscale: Positive
     label_smoothing: Fraction
     tile_fraction: Annotated[float, Field(gt=0, le=1)]
     tile_turns: Annotated[list[Annotated[int, Field(ge=0, le=3)]], Field(min_length=1)]

@@ -309,6 +309,7 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     journal = preset == "paper.yaml"
     assert config.network.name == ("spl" if journal else "sspl")
     assert (settings.classes, settings.top_parts) == (("all", 9) if journal else ("merged", 4))
+    assert settings.segmentation_upscale == 1
     assert settings.tile_turns == ([0, 1, 2, 3] if journal else [2])
     assert settings.tasks.model_dump() == {**dict.fromkeys(TASKS, 1.0), "angle": float(journal)}
 

@@ -193,6 +193,14 @@ def test_the_segmentation_head_starts_without_attention_and_keeps_the_size() -> 
     assert torch.equal(head.attend(features), features)
 
 
+def test_an_upscaled_head_draws_finer_than_the_trunk_sees() -> None:
+    torch.manual_seed(0)
+    head, trunk = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)
+    fine = head(trunk)
+    assert fine.shape == (2, 5, 12, 12)
+    assert (fine[:, :, 0, 0] != fine[:, :, 0, 1]).all()
+
+
 def test_criss_cross_attention_mixes_rows_and_columns_only() -> None:
     attend = SegmentationHead(32).attend
     torch.nn.init.ones_(attend.weight)

@@ -64,7 +64,10 @@ class PretrainModel(nn.Module):
         tasks, classes = config.pretrain.tasks, CLASS_SETS[config.pretrain.classes]
         self.network = build(config.network, config.pretrain.recompute)
         channels, tiles = self.network.channels, config.network.tiles
-        self.segmentation = SegmentationHead(channels, len(classes.names)) if tasks.segmentation else None
+        upscale = config.pretrain.segmentation_upscale
+        self.segmentation = (
+            SegmentationHead(channels, len(classes.names), upscale) if tasks.segmentation else None
+        )
         self.classification = ClassificationHead(channels, classes.branches) if tasks.classification else None
         self.rotation = (
             RotationHead(channels, tiles, bool(tasks.rotation), bool(tasks.angle), self.network.takes_rows)

@@ -13,14 +13,27 @@ from training.networks.blocks import CrissCrossAttention, PReLU, convolution
 
 
 class SegmentationHead(nn.Module):
-    """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, h, w).
+    """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, r*h, r*w).
 
     C channels are reduced to C/4, pass the same attention `recurrences` times, and are
     joined with the input to C/2.
+
+    Args:
+        channels: C.
+        classes: K.
+        upscale: r. The published head has 1. A larger one gives r x r logits per cell by
+            sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small
+            input's last stage cannot draw a face.
+        recurrences, dropout: as published.
     """
 
     def __init__(
-        self, channels: int, classes: int = NUM_CLASSES, recurrences: int = 2, dropout: float = 0.1
+        self,
+        channels: int,
+        classes: int = NUM_CLASSES,
+        upscale: int = 1,
+        recurrences: int = 2,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         inner, outer = channels // 4, channels // 2
@@ -33,11 +46,12 @@ class SegmentationHead(nn.Module):
             nn.BatchNorm2d(outer),
             PReLU(),
             nn.Dropout2d(dropout),
-            nn.Conv2d(outer, classes, 1),
+            nn.Conv2d(outer, classes * upscale**2, 1),
+            nn.PixelShuffle(upscale),
         )
 
     def forward(self, trunk: Tensor) -> Tensor:
-        """Return class logits at the trunk's resolution."""
+        """Return class logits at `upscale` times the trunk's resolution."""
         attended = self.reduce(trunk)
         for _ in range(self.recurrences):
             attended = self.attend(attended)
