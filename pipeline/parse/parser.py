@@ -105,7 +105,7 @@ def _parse_faces(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """See `FaceParser`."""
     with torch.inference_mode():
-        scores = network.scores(_pixels(faces, file, network.device))
+        scores = network.scores(normalised(faces, file, network.device))
         count = len(file.class_map.classes)
         if scores.ndim != 4 or scores.shape[:2] != (len(faces), count):
             raise UserError(
@@ -126,8 +126,8 @@ def _parse_faces(
     return masks, _mean_by_class(probability.cpu().numpy(), masks)
 
 
-def _pixels(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:
-    """The network's input, float32 (B, 3, size, size), in its channel order."""
+def normalised(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:
+    """RGB faces, uint8 (B, S, S, 3), as the network's input, float32 (B, 3, size, size)."""
     form = file.class_map
     pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(form.scale)
     pixels = F.interpolate(pixels, (file.size, file.size), mode="bilinear", align_corners=False)

@@ -1,0 +1,212 @@
+"""``python -m benchmarks.parse``: what the offline half gives against a plain loop and the bare network.
+
+Three ways to masks, in turn, on the same faces and all cores:
+
+a. ``plain loop``: facexlib's BiSeNet as people run it, one face at a time, float32, at 512 pixels, with
+   torch's own threads.
+b. ``pipeline.parse``: from files to finished shards (ingest, align, parse), cluster and all. Also without
+   the start-up of the two clusters, which does not grow with the number of faces.
+c. ``bare network``: the network as b runs it, on tensors in memory, in as many processes.
+
+With --facemasks it also says what a's and b's settings reach against true masks.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from functools import partial
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from facexlib.parsing import init_parsing_model
+from numpy.typing import NDArray
+from torch import nn
+
+from contract import command
+from contract.classes import FROM_CELEBAMASK_HQ, NUM_CLASSES
+from contract.config import Config
+from contract.errors import UserError
+from contract.files import write_text
+from contract.layout import Layout
+from contract.shards import decode_face, read_shard
+from pipeline.align.stage import align
+from pipeline.cluster import connect, no_model
+from pipeline.ingest.plan import ingest
+from pipeline.parse import bisenet
+from pipeline.parse.parser import ParserFile, find_parser, load_parser, normalised
+from pipeline.parse.sides import assign_sides
+from pipeline.parse.stage import parse
+from pipeline.sample import write_dataset
+
+PLAIN_SIDE: Final = 512
+PLAIN_FACES: Final = 24
+BARE_FACES: Final = 64
+
+
+def main() -> None:
+    """Read the command line, measure the three ways in turn, and print the ratios."""
+    parser = command.parser(
+        "Faces per second of the offline half.",
+        "  python -m benchmarks.parse --faces ../shared/celeba --facemasks ../shared/facemasks",
+    )
+    parser.add_argument("--faces", metavar="DIR", help="aligned faces (default: painted ones, made now)")
+    parser.add_argument("--count", type=int, default=1500, help="faces that b reads (default: 1500)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of all three (default: 2)")
+    parser.add_argument("--facemasks", type=Path, metavar="DIR", help="CelebAMask-HQ pairs, for the quality")
+    parser.add_argument("--pairs", type=int, default=200, help="pairs for the quality (default: 200)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        source = options.faces
+        if source is None:
+            source = str(Path(folder, "portraits"))
+            write_dataset(Path(source), count=options.count, seed=1)
+        size = max(BARE_FACES, options.count // 16)
+        settings = [f"data.input={source}", "data.name=faces", "align.mode=none"]
+        settings += [f"ingest.limit={options.count}", f"ingest.shard_size={size}"]
+        config = command.config_from(options, settings)
+        figures = _measure(config, options.rounds, Path(folder))
+    if options.facemasks:
+        figures |= _quality(config, options.facemasks, options.pairs)
+    if options.output:
+        write_text(options.output, json.dumps(figures, indent=2) + "\n")
+
+
+def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
+    file = find_parser(config)
+    workers = config.cluster.workers or len(os.sched_getaffinity(0))
+    start_up = _start_up(config, file)
+    rates: dict[str, list[float]] = {"a": [], "b": [], "b_without_start_up": [], "c": []}
+    for turn in range(rounds):
+        layout = Layout.at(folder / f"shards-{turn}")
+        began = time.monotonic()
+        for stage in (ingest, align, parse):
+            stage(config, layout)
+        seconds = time.monotonic() - began
+        faces, count = _stored(layout)
+        rates["b"].append(count / seconds)
+        rates["b_without_start_up"].append(count / (seconds - start_up))
+        rates["c"].append(_bare(file, config.parse.batch_size, faces, workers))
+        rates["a"].append(_plain_rate(file, faces[:PLAIN_FACES]))
+    figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": start_up}
+    a, b, steady, c, _ = figures.values()
+    print(f"\n{workers} processes, {rounds} rounds, medians in faces per second")
+    print(f"  a plain loop, float32 at {PLAIN_SIDE}       {a:7.2f}")
+    print(f"  b pipeline.parse, files to shards   {b:7.2f}")
+    print(f"    without {start_up:4.1f} s of start-up       {steady:7.2f}")
+    print(f"  c bare network at {file.size}               {c:7.2f}")
+    print(f"b / a = {b / a:.2f} (target 4)")
+    print(f"b / c = {b / c:.3f} (target 0.85), without start-up {steady / c:.3f}")
+    return figures
+
+
+def _start_up(config: Config, file: ParserFile) -> float:
+    """Seconds until the clusters of align and of parse are there, with the model, and gone again."""
+    began = time.monotonic()
+    for load_model in (no_model, partial(load_parser, file)):
+        with connect(config.cluster, 64, load_model):
+            pass
+    return time.monotonic() - began
+
+
+def _stored(layout: Layout) -> tuple[NDArray[np.uint8], int]:
+    """Some of the aligned faces, uint8 (N, S, S, 3), and how many samples there are in all."""
+    table = pq.read_table(str(layout.samples), columns=["shard"])
+    first = layout.shards / table["shard"][0].as_py()
+    faces = [decode_face(members["jpg"]) for _, members in read_shard(first)]
+    return np.stack(faces[:BARE_FACES]), table.num_rows
+
+
+def _bare(file: ParserFile, batch: int, faces: NDArray[np.uint8], workers: int) -> float:
+    """Faces per second of the network alone, over all processes."""
+    context = multiprocessing.get_context("spawn")
+    together, rates = context.Barrier(workers), context.Queue()
+    arguments = (file, batch, faces, together, rates)
+    processes = [context.Process(target=_bare_rate, args=arguments) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    total = sum(rates.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def _bare_rate(
+    file: ParserFile, batch: int, faces: NDArray[np.uint8], together: Barrier, rates: "Queue[float]"
+) -> None:
+    load_parser(file)  # sets what b's workers set: one thread, freed memory kept
+    network = bisenet.load(file.path, file.precision)
+    with torch.inference_mode():
+        inputs = [normalised(faces[i : i + batch], file, network.device) for i in range(0, len(faces), batch)]
+        network.scores(inputs[0])
+        together.wait()
+        began = time.monotonic()
+        for pixels in inputs:
+            network.scores(pixels)
+    rates.put(len(faces) / (time.monotonic() - began))
+
+
+def _plain_network(file: ParserFile) -> nn.Module:
+    return init_parsing_model("bisenet", device="cpu", model_rootpath=str(file.path.parent))
+
+
+@torch.no_grad()
+def _plain_mask(model: nn.Module, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    large = cv2.resize(face, (PLAIN_SIDE, PLAIN_SIDE), interpolation=cv2.INTER_LINEAR)
+    pixels = torch.from_numpy(large).permute(2, 0, 1)[None].float() / 255
+    norm = bisenet.CLASS_MAP
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (norm.mean, norm.std))
+    mask = model((pixels - mean) / deviation)[0][0].argmax(0).numpy().astype(np.uint8)
+    return cv2.resize(mask, face.shape[:2], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+
+
+def _plain_rate(file: ParserFile, faces: NDArray[np.uint8]) -> float:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = _plain_network(file)
+    _plain_mask(model, faces[0])
+    began = time.monotonic()
+    for face in faces:
+        _plain_mask(model, face)
+    rate = len(faces) / (time.monotonic() - began)
+    torch.set_num_threads(threads)
+    return rate
+
+
+def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
+    """Mean F1 over the 18 parts of a's masks, of those with sides by position, and of b's."""
+    pictures = sorted((folder / "images").glob("*.jpg"))[:limit]
+    if not pictures:
+        raise UserError(f"{folder}/images holds no JPEG files")
+    file = find_parser(config)
+    parse_faces, model = load_parser(file), _plain_network(file)
+    confusion = np.zeros((3, NUM_CLASSES, NUM_CLASSES), np.int64)
+    for picture in pictures:
+        face = decode_face(picture.read_bytes())
+        truth = cv2.imread(str(folder / "masks" / f"{picture.stem}.png"), cv2.IMREAD_GRAYSCALE)
+        plain = _plain_mask(model, face)
+        found = (plain, assign_sides(plain[None])[0], parse_faces(face[None])[0][0])
+        for counts, mask in zip(confusion, found, strict=True):
+            pair = FROM_CELEBAMASK_HQ[truth].astype(np.int64) * NUM_CLASSES + mask
+            counts += np.bincount(pair.ravel(), minlength=NUM_CLASSES**2).reshape(counts.shape)
+    scores = [
+        float((2 * counts.diagonal() / np.maximum(counts.sum(0) + counts.sum(1), 1))[1:].mean())
+        for counts in confusion
+    ]
+    print(
+        f"mean F1 of 18 parts over {len(pictures)} pairs: a {scores[0]:.3f}, a with sides by position "
+        f"{scores[1]:.3f}, b {scores[2]:.3f} (target: not more than 0.005 under a)"
+    )
+    return dict(zip(("f1_a", "f1_a_with_sides", "f1_b"), scores, strict=True))
+
+
+if __name__ == "__main__":
+    command.run(main)
