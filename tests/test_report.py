@@ -20,13 +20,13 @@ from contract import manifest
 from contract.config import load
 from contract.errors import UserError
 from contract.layout import Layout
+from contract.page.charts import Series, line_chart, nice_ticks
 from contract.parts import count_parts
 from contract.shards import ShardWriter, encode_face, encode_facts, encode_mask, encode_parts
 from contract.version import git_commit
 from training.evaluate import MAJORITY
 from training.exported import export_network
 from training.metrics import SCORES
-from training.report.charts import Series, line_chart, nice_ticks
 from training.report.collect import gain_interval, report
 from training.resume import manifest_hash
 

@@ -3,7 +3,7 @@
 from html import escape
 
 from contract.classes import CLASS_COLOURS, CLASSES
-from training.report.charts import (
+from contract.page.charts import (
     CLASS_TITLES,
     Series,
     face_picture,
@@ -12,18 +12,8 @@ from training.report.charts import (
     mask_picture,
     smoothed,
 )
-from training.report.elements import (
-    INITIAL_TITLES,
-    NARROW,
-    TASKS,
-    count,
-    duration,
-    scroll,
-    section,
-    table,
-    unit,
-    words,
-)
+from contract.page.elements import NARROW, count, duration, scroll, section, table, unit, words
+from training.report.elements import INITIAL_TITLES, TASKS
 from training.report.results import Presence, Pretraining, Results
 
 

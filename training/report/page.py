@@ -4,10 +4,10 @@ comes from data is escaped.
 
 from html import escape
 
+from contract.page.elements import document
 from training.report.origins import input_section, mistakes_section, pretraining_section, reproduce_section
 from training.report.results import Results
 from training.report.scores import by_attribute, by_labels, headline, lede, scores_section
-from training.report.style import STYLE
 
 
 def page(results: Results) -> str:
@@ -21,12 +21,6 @@ def page(results: Results) -> str:
         mistakes_section(results),
         reproduce_section(results),
     ]
-    title = escape(f"Facial attributes from few labels: {results.dataset}")
-    head = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body>"
-    )
-    top = f'<header><p class="over">{title}</p><h1>{headline(results)}</h1>{lede(results)}</header>'
-    return "\n".join([head, top, "<main>", *filter(None, sections), "</main></body></html>\n"])
+    title = f"Facial attributes from few labels: {results.dataset}"
+    top = f'<header><p class="over">{escape(title)}</p><h1>{headline(results)}</h1>{lede(results)}</header>'
+    return document(title, top, sections)

@@ -2,27 +2,12 @@
 
 from html import escape
 
-from training.report.charts import (
+from contract.page.charts import (
     Series,
     line_chart,
 )
-from training.report.elements import (
-    INITIAL_TITLES,
-    NARROW,
-    SCORE_TITLES,
-    count,
-    initials,
-    is_best,
-    legend,
-    pairs,
-    percent,
-    row,
-    scroll,
-    section,
-    signed,
-    unit,
-    words,
-)
+from contract.page.elements import NARROW, count, percent, scroll, section, signed, unit, words
+from training.report.elements import INITIAL_TITLES, SCORE_TITLES, initials, is_best, legend, pairs, row
 from training.report.results import Results
 
 
