@@ -68,6 +68,15 @@ class _Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
 
+def class_legend() -> str:
+    """The classes with the colours that they have in pictures of masks."""
+    swatches = "".join(
+        f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(CLASS_TITLES[name])}</li>'
+        for name, (r, g, b) in zip(CLASSES, CLASS_COLOURS.tolist(), strict=True)
+    )
+    return f'<ul class="legend classes">{swatches}</ul>'
+
+
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers that enclose [low, high] in at most `count` + 1 steps of 1, 2, 2.5 or 5 times 10^k."""
     span = max(high - low, 0.04 * max(abs(low), abs(high))) or 1.0
@@ -158,6 +167,31 @@ def _markers(line: Series, series: Sequence[Series], across: _Scale, up: _Scale)
             f'text-anchor="middle">{100 * y:.1f}</text>'
         )
     return parts
+
+
+def histogram(counts: Sequence[int], label: str, ends: tuple[str, str], *, size: tuple[int, int]) -> str:
+    """An SVG histogram of bars that touch; a bin that is not empty is at least one unit high.
+
+    Args:
+        counts: of equally wide bins.
+        label: what a screen reader says.
+        ends: texts below the first and the last bin.
+        size: width and height of the view box.
+    """
+    width, height = size
+    floor, most, step = height - 18, max(*counts, 1), width / len(counts)
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    for number, count in enumerate(counts):
+        if count:
+            tall = max(1.0, (floor - 2) * count / most)
+            parts.append(
+                f'<rect class="bin" x="{number * step:.1f}" y="{floor - tall:.1f}" '
+                f'width="{0.92 * step:.1f}" height="{tall:.1f}"/>'
+            )
+    parts.append(f'<line x1="0" x2="{width}" y1="{floor}" y2="{floor}"/>')
+    for text, x, anchor in zip(ends, (0, width), ("start", "end"), strict=True):
+        parts.append(f'<text x="{x}" y="{height - 4}" text-anchor="{anchor}">{escape(text)}</text>')
+    return "".join([*parts, "</svg>"])
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:

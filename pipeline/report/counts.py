@@ -55,7 +55,7 @@ class _Tally:
         split = pc.index_in(batch["split"], value_set=pa.array(SPLITS))
         if split.null_count:
             wrong = batch["split"].filter(pc.is_null(split))[0].as_py()
-            raise UserError(f"shards.parquet has a sample in split {wrong!r}; see `python -m pipeline.verify`")
+            raise UserError(f"shards.parquet has split {wrong!r}; `python -m pipeline.verify` says where")
         splits = np.asarray(split)
         self.samples += np.bincount(splits, minlength=len(SPLITS))
         for number in np.unique(splits):
@@ -110,10 +110,13 @@ def count(layout: Layout) -> Counts:
         start += batch.num_rows
     refusals = _refusals(layout)
     sources = manifest.read(layout.source, columns=[]).table.num_rows if layout.source.is_file() else None
-    expected = None if sources is None else sources - sum(refusal.sources for refusal in refusals)
+    known = sources is not None and refusals is not None
+    expected = sources - sum(refusal.sources for refusal in refusals) if known else None
     checks, identities = _checks(layout, expected)
+    sha256 = hashlib.sha256()
     with layout.samples.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            sha256.update(piece)
     return Counts(
         dataset=head.facts.get("dataset", ""),
         samples=start,
@@ -139,16 +142,16 @@ def count(layout: Layout) -> Counts:
             yes_of_known=tally.yes_of_known,
         ),
         runs=_stage_runs(layout.manifests),
-        sha256=sha256,
+        sha256=sha256.hexdigest(),
     )
 
 
-def _refusals(layout: Layout) -> list[Refusal]:
-    """The quarantine by stage and reason. What ingest did not refuse, align did; only a file that ends
+def _refusals(layout: Layout) -> list[Refusal] | None:
+    """The quarantine by stage and reason, None if it is not there. What ingest did not refuse, align did; only a file that ends
     worker processes can have come as far as parse, and counts there.
     """
     if not layout.quarantine.is_file():
-        return []
+        return None
     early: Counter[str] = Counter()
     if layout.source.is_file():
         for batch in manifest.batches(layout.source, ["reason"]):

@@ -102,11 +102,11 @@ class _Sums:
             self.patches += merge_cells(parts, PATCHES) > 0
         covered = parts.sum(axis=(0, 1), dtype=np.int64)
         self.areas.append(covered / max(1, covered.sum()))
-        self.face += cv2.resize(face, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        self.face += _resized(face, SIDE)
         small_mask = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
         self.classes += small_mask == np.arange(NUM_CLASSES)[:, None, None]
         if labels.any():
-            self.labelled[labels] += cv2.resize(face, (SMALL_SIDE, SMALL_SIDE), interpolation=cv2.INTER_AREA)
+            self.labelled[labels] += _resized(face, SMALL_SIDE)
             self.with_label += labels
 
 
@@ -175,6 +175,10 @@ def _faces(
     )
 
 
+def _resized(face: NDArray[np.uint8], side: int) -> NDArray[np.int64]:
+    return cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA).astype(np.int64)
+
+
 def _mean(total: NDArray[np.int64], count: int) -> NDArray[np.uint8]:
     return ((total + count // 2) // count).astype(np.uint8)
 
@@ -217,4 +221,4 @@ def _members(tar: Address, row: Mapping[str, Any]) -> dict[str, bytes]:
 def _broken(layout: Layout, row: Mapping[str, Any], error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or error
     place = layout.shards / row["shard"]
-    return UserError(f"{place}, sample {row['key']}: {reason}; `python -m pipeline.verify` says what is whole")
+    return UserError(f"{place}, sample {row['key']}: {reason}; `python -m pipeline.verify` says more")

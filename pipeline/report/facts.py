@@ -77,7 +77,7 @@ class Counts:
         sources: rows of ``source.parquet``, None if it is not there.
         member_bytes: of all members of all samples.
         splits: those that have samples.
-        refusals: most first within a stage.
+        refusals: most first within a stage; None if ``quarantine.parquet`` is not there.
         notices: samples by notice, most first.
         checks: over the whole set.
         confidence: int64 (100,), samples by the parser's mean confidence, in steps of 0.01.
@@ -92,7 +92,7 @@ class Counts:
     sources: int | None
     member_bytes: int
     splits: Sequence[Split]
-    refusals: Sequence[Refusal]
+    refusals: Sequence[Refusal] | None
     notices: Sequence[tuple[str, int]]
     checks: Sequence[Check]
     confidence: NDArray[np.int64]
@@ -103,9 +103,14 @@ class Counts:
     sha256: str
 
     @property
-    def refused(self) -> int:
-        """Sources in the quarantine."""
-        return sum(refusal.sources for refusal in self.refusals)
+    def refused(self) -> int | None:
+        """Sources in the quarantine, if that is known."""
+        return None if self.refusals is None else sum(refusal.sources for refusal in self.refusals)
+
+    @property
+    def unlabelled(self) -> int:
+        """Samples without any label."""
+        return self.samples - sum(split.labelled for split in self.splits)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from html import escape
 
-from contract.classes import CLASS_COLOURS, CLASSES
+from contract.classes import CLASSES
 from contract.page.charts import (
     CLASS_TITLES,
     Series,
+    class_legend,
     face_picture,
     heat_map,
     line_chart,
@@ -65,14 +66,10 @@ def faces_section(results: Results) -> str:
         f'alt="Face {escape(face.key)} and its mask">'
         for face in results.faces
     )
-    swatches = "".join(
-        f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(CLASS_TITLES[name])}</li>'
-        for name, (r, g, b) in zip(CLASSES, CLASS_COLOURS.tolist(), strict=True)
-    )
     return (
         f'<h3>Faces and masks</h3><p class="note">{count(len(results.faces), "face")} of the '
         f"{escape(results.faces_split)} split; left and right are the person\u2019s.</p>"
-        f'<div class="faces">{figures}</div><ul class="legend classes">{swatches}</ul>'
+        f'<div class="faces">{figures}</div>{class_legend()}'
     )
 
 
