@@ -209,22 +209,20 @@ def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_comple
 ) -> None:
     victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
     environment = deadly(tmp_path, "pipeline.align.stage", "decode_photo", "data", victim["sha256"])
-    first, second = tmp_path / "first", tmp_path / "second"
-    for output in (first, second):
-        done = run(photos, output, **environment)
-        assert done.returncode == 0, done.stderr
-    refused = pq.read_table(first / "manifests" / "quarantine.parquet").to_pylist()
+    output = tmp_path / "out"
+    done = run(photos, output, **environment)
+    assert done.returncode == 0, done.stderr
+    refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
-    keys = pq.read_table(first / "manifests" / "shards.parquet")["key"].to_pylist()
+    keys = pq.read_table(output / "manifests" / "shards.parquet")["key"].to_pylist()
     assert len(keys) == 47
     assert victim["key"] not in keys
-    assert finished_bytes(first) == finished_bytes(second)
     others = {
         name: digest
         for name, digest in finished_bytes(undisturbed[0]).items()
         if name.endswith(".tar") and Path(name).name != Path(victim["shard"]).name
     }
-    assert others.items() <= finished_bytes(first).items()
+    assert others.items() <= finished_bytes(output).items()
 
 
 def test_a_face_that_kills_the_parser_is_quarantined_too(
@@ -345,14 +343,21 @@ def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
     assert finished_bytes(tmp_path / "out") == finished_bytes(undisturbed[0])
     assert "1 workers; dashboard: http://" in done.stdout
     with Client(address) as client:
-        loaded = client.run(lambda: "pipeline.parse.parser" in sys.modules)
+        loaded = client.run(parsers_in_memory)
         names = {w["id"]: a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
         plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
-    assert loaded == {names["gpu"]: True, names["plain"]: False}
+    assert loaded == {names["gpu"]: 1, names["plain"]: 0}
     assert not any(plugins.values())
     missing = run(photos, tmp_path / "other", f"cluster.scheduler={address}", "cluster.resources={TPU: 1}")
     assert missing.returncode == 1
     assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
+
+
+def parsers_in_memory() -> int:
+    """How many parsers the worker that runs this has loaded."""
+    from pipeline.parse.parser import load_parser
+
+    return load_parser.cache_info().currsize
 
 
 def test_resources_without_a_cluster_to_join_are_an_error(photos: Path, tmp_path: Path) -> None:
