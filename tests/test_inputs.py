@@ -23,7 +23,7 @@ from contract import manifest
 from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
-from contract.shards import check_key, decode_face
+from contract.shards import check_key, decode_face, decode_facts
 from pipeline.align.detector import Face, choose_face, detect_faces, load_detector
 from pipeline.align.stage import align
 from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
@@ -536,6 +536,38 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
     for name, face in faces.items():
         difference = np.abs(face - faces["plain.png"])
         assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
+
+
+def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "wild", count=2, seed=6, wild=True, workers=1)
+    large, small = (
+        Image.open(path).convert("RGB") for path in sorted((tmp_path / "wild" / "img_celeba").iterdir())
+    )
+    small.thumbnail((large.width * 2 // 3, large.height * 2 // 3))
+    both = Image.new("RGB", (large.width + small.width, large.height), (120, 130, 140))
+    both.paste(small, (0, 0))
+    both.paste(large, (small.width, 0))
+    root = tmp_path / "in"
+    root.mkdir()
+    both.save(root / "both.png")
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
+    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
+    ingest(run, layout)
+    align(run, layout)
+    parse(run, layout)
+    rows = manifest.read(layout.samples).rows()
+    first = next(row["key"] for row in manifest.read(layout.source).rows())
+    assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
+    assert {row["source"] for row in rows} == {"both.png"}
+    assert [row["notices"] for row in rows] == ["several-faces"] * 2
+    sides = {}
+    for row in rows:
+        with (layout.shards / str(row["shard"])).open("rb") as stream:
+            stream.seek(row["json.offset"])
+            landmarks = np.array(decode_facts(stream.read(row["json.size"]))["landmarks"])
+        sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
+    assert sides[first][1] and not sides[f"{first}-2"][1]
+    assert sides[first][0] > sides[f"{first}-2"][0]
 
 
 def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:

@@ -27,6 +27,7 @@ from pipeline.record import read_record
 from pipeline.sample import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0))
 QUICK = ("parse.size=64", "ingest.shard_size=8")
 
 
@@ -126,6 +127,32 @@ def test_five_kills_of_everything_at_random_moments_change_no_byte(
 def with_no_mercy(process: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
+
+
+def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed: tuple[Path, float]) -> None:
+    stages = json.loads((undisturbed[0] / "manifests" / "stages.json").read_text())
+    assert stages.keys() == {"align", "parse"}
+    tars = len(list((undisturbed[0] / "photos").glob("*.tar")))
+    for stage in stages.values():
+        assert (stage["images"], stage["made"], stage["kept"], stage["workers"]) == (48, tars, 0, CORES)
+        assert 0 < stage["seconds"] < undisturbed[1]
+
+
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    driver = subprocess.Popen(
+        command(photos, tmp_path), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_partial(tmp_path / "photos")
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in said, said
+    assert wait_until_ended(driver.pid, 20) == []
+    done = run(photos, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
 
 
 def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
