@@ -207,7 +207,9 @@ class Pretrain(_Section):
     """Stage 1.
 
     flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
-    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). classes: ``all``
+    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). patch_grid: patches
+    are made of whole cells of a grid with so many a side, and the classification's labels of stored
+    counts instead of masks (null: patches lie at any pixel). classes: ``all``
     19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
     segmentation_upscale: logits per side of a cell of the last stage (1 as published).
     tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
@@ -235,6 +237,7 @@ class Pretrain(_Section):
     tasks: Tasks
     flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    patch_grid: Positive | None
     classes: Literal["all", "merged"]
     top_parts: Positive
     segmentation_upscale: Positive
