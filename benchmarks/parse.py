@@ -38,6 +38,7 @@ from contract.errors import UserError
 from contract.files import write_text
 from contract.layout import Layout
 from contract.shards import decode_face, read_shard
+from contract.weights import find
 from pipeline.align.stage import align
 from pipeline.cluster import connect, no_model
 from pipeline.ingest.plan import ingest
@@ -46,7 +47,6 @@ from pipeline.parse.parser import ParserFile, find_parser, load_network, load_pa
 from pipeline.parse.sides import assign_sides
 from pipeline.parse.stage import parse
 from pipeline.sample import write_dataset
-from pipeline.weights import find
 
 PLAIN_SIDE: Final = 512
 PLAIN_FACES: Final = 24

@@ -20,20 +20,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contract import manifest
+from contract.alignment.detector import Face, choose_face, detect_faces, load_detector
+from contract.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from contract.config import Config, load
 from contract.errors import UserError
+from contract.images import Refused, decode_photo
 from contract.layout import Layout
 from contract.shards import check_key, decode_face, decode_facts
-from pipeline.align.detector import Face, choose_face, detect_faces, load_detector
+from contract.weights import find
 from pipeline.align.stage import align
-from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
-from pipeline.images import Refused, decode_photo
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
 from pipeline.sample import write_dataset
-from pipeline.weights import find
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:

@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import manifest
+from contract.alignment.detector import Face, choose_faces, detect_faces, load_detector
+from contract.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from contract.config import Config
+from contract.images import Refused, decode_photo
 from contract.layout import Layout
 from contract.shards import ShardWriter, encode_face, encode_facts
 from contract.storage import Address, address
-from pipeline.align.detector import Face, choose_faces, detect_faces, load_detector
-from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
+from contract.weights import KNOWN, find
 from pipeline.cluster import no_model
-from pipeline.images import Refused, decode_photo
 from pipeline.quarantine import Refusals, worker_died
 from pipeline.record import ShardRecord, fingerprint, read_record, write_record
 from pipeline.source import read_source
-from pipeline.weights import KNOWN, find
 from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2

@@ -19,11 +19,11 @@ from contract.classes import CLASSES, NUM_CLASSES
 from contract.config import Config, Precision
 from contract.errors import UserError
 from contract.memory import keep_freed_memory
+from contract.weights import KNOWN, file_sha256, find
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map
 from pipeline.parse.network import Network
 from pipeline.parse.sides import assign_sides
-from pipeline.weights import KNOWN, file_sha256, find
 
 FaceParser = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.float32]]]
 """From faces, uint8 RGB (B, S, S, 3), to

@@ -20,11 +20,11 @@ import yaml
 from numpy.typing import NDArray
 
 from contract import command
+from contract.alignment.warp import central_square, warp
 from contract.classes import NUM_CLASSES
 from contract.config import Config
 from contract.errors import UserError
 from contract.files import replacing, write_text
-from pipeline.align.warp import central_square, warp
 from pipeline.parse import bisenet
 from pipeline.parse.parser import FaceParser, ParserFile, find_parser, load_parser, normalised
 from pipeline.sample import iterate_portraits

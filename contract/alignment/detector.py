@@ -13,8 +13,8 @@ from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from contract.config import Align
+from contract.images import Refused
 from contract.memory import keep_freed_memory
-from pipeline.images import Refused
 
 
 @dataclass(frozen=True)
