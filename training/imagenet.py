@@ -1,6 +1,5 @@
 """ImageNet weights that the user has, for networks with a trunk that others train too."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from contract.errors import UserError
+from training.checkpoint import UNREADABLE
 from training.networks.registry import FaceNetwork
 from training.networks.trunk import TrunkNetwork
 
@@ -53,7 +53,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         raise UserError(
             f"finetune.imagenet: {path} cannot be read as a state dict ({error})"[:300]
         ) from error
