@@ -302,10 +302,9 @@ class FinetuneRun(_Section):
 
 
 class Rates(_Section):
-    """Factors on the learning rate of weights that come trained; 0 freezes the part.
+    """Factors on the learning rate where weights come trained; 0 freezes the part.
 
-    A part that starts from random weights always has factor 1 or its own, and is never frozen: from
-    scratch that is every part.
+    From scratch they do not count: all parts learn at ``scratch_rate``.
     """
 
     trunk: Weight
@@ -335,10 +334,10 @@ class Finetune(_Section):
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
     the unlabelled faces; ``imagenet``: the file that `imagenet` names (a state dict of
     torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
-    groups: YAML file of attribute names by branch; null: training/groups.yaml. scratch_rate: learning
-    rate from scratch, where `rates` would not fit. validate_every: steps between two looks at
-    the val split, of which the best is kept (null: the last step is taken). validate_samples: at
-    most so many faces of it.
+    groups: YAML file of attribute names by branch; null: training/groups.yaml. frozen_steps: steps
+    before a trained trunk starts to learn. scratch_rate: learning rate from scratch.
+    validate_every: steps between two looks at the val split, of which the best is kept (null: the
+    last step is taken). validate_samples: at most so many faces of it.
     """
 
     seed: int
@@ -349,6 +348,7 @@ class Finetune(_Section):
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
     rates: Rates
+    frozen_steps: Annotated[int, Field(ge=0)]
     scratch_rate: Annotated[float, Field(gt=0)]
     augment: Augment
     average_decay: Fraction

@@ -61,6 +61,9 @@ def fit(config: Config, model: Classifier, run: Run, val: ValFaces) -> dict[str,
     model.train()
     for step, batch in enumerate(_batches(config, run.labelled, settings.batch_size, steps)):
         set_rate(optimizer, settings.optimizer, step, steps)
+        if run.initial != "scratch" and step in (0, settings.frozen_steps):
+            for parameter in model.parts()["trunk"]:
+                parameter.requires_grad_(step >= settings.frozen_steps and settings.rates.trunk > 0)
         faces = augment(_resized(config, batch, place), settings.augment, generator)
         loss = attribute_loss(
             _logits(config, model, faces), attributes[batch.indices.to(place)], model.groups
