@@ -93,7 +93,7 @@ def _score(
 ) -> tuple[dict[str, dict[str, float | None]], NDArray[np.float64]]:
     state = checkpoint.load(folder / "classifier.pt")
     network = Network.model_validate(state["config"]["network"])
-    model = Classifier(network, tuple(state["attributes"]))
+    model = Classifier(network, state["attributes"], state.get("groups"))
     model.load_state_dict(state["model"])
     size, batch = network.input_size, config.evaluate.batch_size
     on_val = predict(model, val, size, batch, config.stream, f"val {folder.name}") if len(val) else None
