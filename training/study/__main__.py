@@ -57,6 +57,10 @@ def run(options: argparse.Namespace) -> None:
     elif options.action == "cell":
         for cell in cells(config, options.name, options.labels, options.seeds):
             run_cell(config, layout, root, cell)
+    else:
+        from training.study.results import write_results
+
+        write_results(config, root)
 
 
 if __name__ == "__main__":

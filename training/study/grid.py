@@ -31,7 +31,7 @@ TITLES: Final = {
     "segmentation": "PST only",
     "classification": "PCT only",
     "joint": "PRT + PST + PCT",
-    "full": "SSPL: with agreement",
+    "full": "full SSPL",
 }
 """What tables and plots call the initialisations."""
 
