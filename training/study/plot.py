@@ -53,6 +53,8 @@ def _panel(axes: Axes, study: Study, score: str) -> None:
             for count, labels in zip(counts, study.labels, strict=True)
             if (found := study.summary(initial, labels, score))
         ]
+        if not points:
+            continue
         shift = span ** (SPREAD * (number - (len(study.initials) - 1) / 2))
         axes.errorbar(
             [count * shift for count, _ in points],

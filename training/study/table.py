@@ -47,7 +47,7 @@ class Study:
 
     Attributes:
         cells: what `training.study.work.run_cell` wrote, in the order of the grid.
-        initials, labels: what the table has rows for; shares in rising order.
+        initials, labels: initialisations of the grid; shares that have a cell, in rising order.
         missing: how many cells of the grid are not done.
     """
 
@@ -74,8 +74,8 @@ class Study:
         return Summary(statistics.fmean(values), deviation, len(values))
 
     def faces(self, labels: float) -> int:
-        """Labelled faces of a share; 0 without a cell."""
-        return next((int(cell["faces"]) for cell in self.cells if cell["labels"] == labels), 0)
+        """Labelled faces of a share."""
+        return next(int(cell["faces"]) for cell in self.cells if cell["labels"] == labels)
 
 
 def read_study(config: Config, root: Path) -> Study:
@@ -89,7 +89,8 @@ def read_study(config: Config, root: Path) -> Study:
     if not files:
         raise UserError(f"{root / 'cells'} has no finished cell; `make study` runs them")
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return Study(found, initials(config), sorted(config.study.labels), len(grid) - len(files))
+    labels = sorted({cell["labels"] for cell in found})
+    return Study(found, initials(config), labels, len(grid) - len(files))
 
 
 def as_json(study: Study) -> dict[str, Any]:
