@@ -32,6 +32,7 @@ study: export PATH := $(CURDIR)/$(BIN):$(PATH)
 study: export OMP_NUM_THREADS = 1
 study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is done (INPUT=DIR: your folder)
 	@$(if $(INPUT),python -m pipeline.use "$(INPUT)",true)
+	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC that is stopped while it writes it leaves it empty
 	dvc repro parse
 	@# One stage of DVC runs at a time, but several DVCs may run: a group of stages each, none waiting for another.
 	dvc stage list --name-only $(STUDY) | grep ':pretrain@' | xargs -P $(JOBS) -n 1 dvc --wait-for-lock repro --single-item
