@@ -44,7 +44,8 @@ def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("contract", "training"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("Makefile", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
     shutil.copytree(str(shards.shards / "portraits"), folder / "shards" / "portraits")
     shutil.copytree(str(shards.manifests), folder / "manifests")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -68,7 +69,11 @@ def write_yaml(file: Path, values: Any) -> None:
 
 def dvc(project: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def start_study(project: Path) -> subprocess.Popen[str]:
