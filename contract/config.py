@@ -376,6 +376,29 @@ class Evaluate(_Section):
     batch_size: Positive
 
 
+class Study(_Section):
+    """The label-efficiency study: every initialisation x share of labels x seed; scratch always takes part.
+
+    pretrainings: initialisations by the tasks of their stage 1; the weights are those of ``pretrain.tasks``.
+    semi: pre-trainings from which the semi-supervised mode starts too. labels: shares of the
+    labelled train faces. steps: optimisation steps for each share.
+    """
+
+    pretrainings: list[Literal["rotation", "segmentation", "classification", "joint", "full"]]
+    semi: list[str]
+    labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    steps: list[Positive]
+    seeds: Annotated[list[int], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Study":
+        if len(self.labels) != len(self.steps):
+            raise ValueError("study.steps must have one number for each of study.labels")
+        if not set(self.semi) <= set(self.pretrainings):
+            raise ValueError("study.semi must name some of study.pretrainings")
+        return self
+
+
 class Config(_Section):
     """The whole configuration, one attribute per section of ``params.yaml``."""
 
@@ -392,6 +415,7 @@ class Config(_Section):
     pretrain: Pretrain
     finetune: Finetune
     evaluate: Evaluate
+    study: Study
 
 
 def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
