@@ -371,9 +371,16 @@ class Finetune(_Section):
 
 
 class Evaluate(_Section):
-    """Evaluation: faces per batch."""
+    """Evaluation.
+
+    batch_size: faces per batch. groups: attributes; for each, faces with and without it are compared.
+    resamples, seed: of the bootstrap over identities.
+    """
 
     batch_size: Positive
+    groups: list[str]
+    resamples: Positive
+    seed: int
 
 
 class Study(_Section):
