@@ -1,5 +1,6 @@
 """The attribute classifier: the network with one linear head per branch, and its loss."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from contract.config import Network
 from contract.errors import UserError
+from training import checkpoint
 from training.groups import branch_groups
 from training.networks import build
 
@@ -72,3 +74,19 @@ def load_network(classifier: Classifier, config: Network, state: dict[str, Any])
             f"the pre-trained network has {', '.join(differing)}; pre-train again, or set network.* to that"
         )
     classifier.network.load_state_dict(state["network"])
+
+
+def read_classifier(path: Path) -> Classifier:
+    """The classifier that fine-tuning wrote as ``classifier.pt``, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing or is no classifier.
+    """
+    state = checkpoint.load(path)
+    try:
+        network = Network.model_validate(state["config"]["network"])
+        model = Classifier(network, tuple(state["attributes"]))
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: no classifier of this project; fine-tune again ({error})"[:300]) from error
+    return model.eval()

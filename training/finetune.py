@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch_ema import ExponentialMovingAverage
@@ -17,6 +18,7 @@ from training.augment import augment
 from training.average import take_average
 from training.classifier import Classifier, attribute_loss, load_network
 from training.exported import read_exported
+from training.facts import facts_of
 from training.optimization import adam, check_finite, device, set_rate, set_seed
 from training.preprocess import to_input
 from training.stream import Batch, Faces, PlannedBatches, load, read_faces
@@ -45,12 +47,18 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path) -> 
     else:
         for run in config.finetune.runs:
             for initial in config.finetune.initial:
-                done.append(_train(config, faces, run, initial, pretrained, output))
+                done.append(_train(config, faces, run, initial, pretrained, output, facts_of(layout, config)))
     write_text(output / "runs.json", json.dumps(done, indent=2) + "\n")
 
 
 def _train(
-    config: Config, faces: Faces, run: FinetuneRun, initial: str, pretrained: Path, output: Path
+    config: Config,
+    faces: Faces,
+    run: FinetuneRun,
+    initial: str,
+    pretrained: Path,
+    output: Path,
+    facts: dict[str, Any],
 ) -> dict[str, object]:
     settings, place, name = config.finetune, device(), run_name(initial, run)
     generator = set_seed(settings.seed)
@@ -93,6 +101,7 @@ def _train(
             "model": model.state_dict(),
             "attributes": list(faces.attribute_names),
             "config": config.model_dump(mode="json"),
+            "facts": facts,
         },
     )
     return {
