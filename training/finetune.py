@@ -20,6 +20,7 @@ from training import checkpoint
 from training.choice import ValFaces
 from training.classifier import Classifier, load_network
 from training.exported import read_exported
+from training.facts import facts_of
 from training.fit import Run, fit
 from training.groups import CELEBA_FILE, read_groups
 from training.imagenet import load_imagenet
@@ -131,6 +132,7 @@ class _Stage:
                 "attributes": list(self._all.attribute_names),
                 "groups": self._groups,
                 "config": self._config.model_dump(mode="json"),
+                "facts": facts_of(self._layout, self._config),
             },
         )
         entry = {
