@@ -24,8 +24,9 @@ $(READY): requirements.txt
 
 demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=DIR for your own folder
 	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro report
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
+	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
 study: export PATH := $(CURDIR)/$(BIN):$(PATH)

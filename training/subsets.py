@@ -109,9 +109,7 @@ def main() -> None:
     """Read the command line and write the lists."""
     parser = command.parser("Draw nested subsets of the labelled train faces and list their keys.", EXAMPLES)
     parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
-    parser.add_argument(
-        "--labels", type=share, nargs="+", required=True, metavar="SHARE", help="such as 5%%"
-    )
+    parser.add_argument("--labels", type=share, nargs="+", required=True, metavar="SHARE", help="such as 5%%")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which draw (default: 0)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the lists")
     options = parser.parse_args()

@@ -199,3 +199,63 @@ def _encoded(picture: NDArray[Any], suffix: str, options: list[int]) -> str:
     if not ok:
         raise ValueError(f"OpenCV could not encode a picture of shape {picture.shape}")
     return data_uri(data.tobytes(), "jpeg" if suffix == ".jpg" else "png")
+
+
+def picture_uri(picture: NDArray[np.uint8]) -> str:
+    """A picture, uint8 RGB (H, W, 3), as a PNG data URI."""
+    return _encoded(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".png", [])
+
+
+def histogram(values: Sequence[float], label: str, bins: int = 20) -> str:
+    """An SVG histogram of shares, 0 to 1, from 0 to their greatest; heights are shares of the values.
+
+    Args:
+        values: at least one.
+        label: what a screen reader says.
+        bins: how many bars.
+    """
+    width, height, left = 400, 150, 40
+    top = max(nice_ticks(0.0, max(values), 2))
+    counts, _ = np.histogram(values, bins, (0.0, top))
+    shares = counts / len(values)
+    highest = max(nice_ticks(0.0, float(shares.max()), 2))
+    step, room = (width - left) / bins, height - 34
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{room + 10}" y2="{room + 10}"/>')
+    for value in (0.0, highest):
+        y = round(10 + room * (1 - value / highest), 1)
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{100 * value:g}\u202f%</text>')
+    for number, share in enumerate(shares.tolist()):
+        tall = round(room * share / highest, 1)
+        if tall:
+            parts.append(
+                f'<rect class="area" x="{left + number * step + 1:.1f}" y="{10 + room - tall:.1f}" '
+                f'width="{step - 2:.1f}" height="{tall}"/>'
+            )
+    parts.append(f'<text x="{left}" y="{height - 4}">0</text>')
+    parts.append(f'<text x="{width}" y="{height - 4}" text-anchor="end">{100 * top:g}\u202f%</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def matrix(values: NDArray[np.float64], names: Sequence[str]) -> str:
+    """An SVG of a symmetric matrix of -1 to 1, float64 (N, N): its lower triangle, colour by sign."""
+    cell, left = 16, 170
+    side = cell * len(names)
+    parts = [
+        f'<svg class="chart matrix" width="{left + side}" height="{side + 4}" '
+        f'viewBox="0 0 {left + side} {side + 4}" role="img" aria-label="Correlations of attributes">'
+    ]
+    for row, name in enumerate(names):
+        y = cell * row
+        parts.append(f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
+        for column in range(row):
+            value = float(values[row, column])
+            if not math.isnan(value) and abs(value) >= 0.01:
+                style = "more" if value > 0 else "less"
+                title = f"{escape(name)}, {escape(names[column])}: {value:+.2f}"
+                parts.append(
+                    f'<rect class="{style}" x="{left + cell * column}" y="{y}" width="{cell - 1}" '
+                    f'height="{cell - 1}" fill-opacity="{min(1.0, abs(value)):.2f}">'
+                    f"<title>{title}</title></rect>"
+                )
+    return "".join([*parts, "</svg>"])

@@ -1,4 +1,4 @@
-"""The style sheet of the result page: one column, light and dark, phone and desktop."""
+"""The style sheet of the data card and of the result page: one column, light and dark, phone and desktop."""
 
 from typing import Final
 
@@ -71,6 +71,9 @@ vertical-align:-.08rem;outline:1px solid var(--line)}
 .chart polyline.raw{stroke:var(--majority);stroke-width:1;opacity:.55}
 .chart circle{fill:var(--pretrained)}
 .chart rect{fill:var(--scratch)}
+.chart .area,.chart .more{fill:var(--pretrained)}
+.chart .less{fill:var(--scratch)}
+.chart.matrix{width:auto;height:auto;max-width:none}
 .bars{columns:2 24rem;column-gap:2.6rem;font-size:.9rem;margin-bottom:1.2rem}
 .bars li{display:grid;grid-template-columns:8.6rem 1fr 3.2rem;gap:.7rem;align-items:center;
 break-inside:avoid;padding:.2rem 0;line-height:1.15}

@@ -73,10 +73,10 @@ def check_manifests(manifests: Manifests, findings: Findings) -> None:
     _check_sources(manifests, findings)
     _check_source_rows(manifests, findings)
     samples = manifests.samples
-    _report("keys", _repeated(samples["key"]), "in more than one row", findings)
+    _report("keys", repeated(samples["key"]), "in more than one row", findings)
     for name in ("key", "source"):
-        _report("splits", _in_two_splits(samples, name), "in more than one split", findings)
-    _report("identities", _in_two_splits(samples, "identity"), "in more than one split", findings)
+        _report("splits", in_two_splits(samples, name), "in more than one split", findings)
+    _report("identities", in_two_splits(samples, "identity"), "in more than one split", findings)
     folder = pc.list_element(pc.split_pattern(samples["shard"], ".tar"), 0)
     expected = pc.binary_join_element_wise(manifests.dataset, samples["split"], "/")
     named = pc.equal(pc.utf8_slice_codeunits(folder, 0, -7), expected)
@@ -87,7 +87,7 @@ def check_manifests(manifests: Manifests, findings: Findings) -> None:
 def _check_sources(manifests: Manifests, findings: Findings) -> None:
     source, quarantined = manifests.source["source"], pc.unique(manifests.quarantine["source"])
     kept = pc.unique(manifests.samples["source"])
-    _report("sources", _repeated(source), "in more than one row of source.parquet", findings)
+    _report("sources", repeated(source), "in more than one row of source.parquet", findings)
     known = pa.concat_arrays([kept, quarantined])
     _report("sources", _without(source, known), "neither a sample nor quarantined", findings)
     _report("sources", _without(known, source), "not in source.parquet", findings)
@@ -136,12 +136,14 @@ def _differs(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.or_(unequal, pc.xor(pc.is_null(left), pc.is_null(right)))
 
 
-def _repeated(values: pa.ChunkedArray) -> pa.Array:
+def repeated(values: pa.ChunkedArray) -> pa.Array:
+    """The values that occur more than once."""
     counts = pc.value_counts(values)
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
-def _in_two_splits(samples: pa.Table, name: str) -> pa.ChunkedArray:
+def in_two_splits(samples: pa.Table, name: str) -> pa.ChunkedArray:
+    """The values of the column `name` that occur in more than one split; nulls are nobody's."""
     known = samples.select([name, "split"]).filter(pc.is_valid(samples[name]))
     splits = known.group_by(name).aggregate([("split", "count_distinct")])
     return splits[name].filter(pc.greater(splits["split_count_distinct"], 1))

@@ -1,0 +1,1 @@
+"""The data card: one self-contained page about a set of shards."""
