@@ -7,7 +7,7 @@ is the logit without its bias. Nothing is attributed to a branch that does not p
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from contract import command
@@ -157,6 +158,44 @@ def _detached_features(network: nn.Module) -> Iterator[list[Features]]:
         handle.remove()
 
 
+def mean_maps(
+    model: Classifier, size: int, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
+) -> tuple[list[Maps], NDArray[np.float64]]:
+    """The maps of all attributes, and the average face, float RGB 0..255 (F, F, 3).
+
+    Args:
+        model: in evaluation mode.
+        size: side in pixels of what it sees, and of the maps.
+        batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
+    """
+    model.to(device()).eval()
+    with torch.no_grad():
+        cells = model.network(torch.zeros(1, 3, size, size, device=device())).trunk.shape[-1]
+    looks = views(size // int(cells))
+    sums: list[Any] = [0.0] * len(looks)
+    counts: Any = 0
+    average: Any = 0.0
+    faces = 0
+    for images, labels in batches:
+        pictures = to_input(images.to(device()), size)
+        chosen = np.stack([labels == 1, labels == 0])
+        for number, view in enumerate(looks):
+            found = contributions(model, view.of(pictures)).double().cpu().numpy()
+            sums[number] = sums[number] + np.einsum("nba,bahw->nahw", chosen, found)
+        counts = counts + chosen.sum(axis=1)
+        average = average + images.double().sum(dim=0).permute(1, 2, 0).numpy()
+        faces += len(images)
+    total = np.mean([view.back(each, size) for view, each in zip(looks, sums, strict=True)], axis=0)
+    maps = []
+    for position, (present, absent) in enumerate(counts.T.tolist()):
+        means = [
+            each[position] / count if count else None
+            for each, count in zip(total, (present, absent), strict=True)
+        ]
+        maps.append(Maps(means[0], means[1], (present, absent)))
+    return maps, average / faces
+
+
 def explain(config: Config, file: Path, layout: Layout, output: Path, count: int) -> None:
     """Average the maps over at most `count` test faces, evenly spread; write pictures and ``maps.json``.
 
@@ -167,78 +206,31 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
         UserError: the checkpoint is missing, or the shards have no test face with its attributes' labels.
     """
     state = checkpoint.load(file)
-    model = Classifier(Network.model_validate(state["config"]["network"]), tuple(state["attributes"]))
+    network = Network.model_validate(state["config"]["network"])
+    model = Classifier(network, tuple(state["attributes"]))
     model.load_state_dict(state["model"])
-    model.to(device()).eval()
-    names, size = tuple(state["attributes"]), model_size(state)
     faces = read_faces(layout, ("test",)).labelled()
-    if not len(faces) or faces.attribute_names != names:
+    if not len(faces) or list(faces.attribute_names) != list(state["attributes"]):
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of {file}")
-    looks = views(feature_stride(model, size))
     faces = faces.take(np.unique(np.linspace(0, len(faces) - 1, count).round().astype(np.int64)))
-    sums: list[NDArray[np.float64]] = []
-    counts = np.zeros((2, len(names)), np.int64)
-    average: NDArray[np.float64] | None = None
     bar = progress("explain", len(faces), "faces")
-    for batch in load(faces, in_order(faces, config.evaluate.batch_size), False, 1, config.stream):
-        pictures = to_input(batch.images.to(device()), size)
-        labels = faces.attributes[batch.indices.numpy()]
-        chosen = np.stack([labels == 0, labels == 1])
-        seen = [contributions(model, view.of(pictures)).double().cpu().numpy() for view in looks]
-        found = [np.einsum("nba,bahw->nahw", chosen, maps) for maps in seen]
-        sums = [total + each for total, each in zip(sums, found, strict=True)] if sums else found
-        counts += chosen.sum(axis=1)
-        part = batch.images.double().sum(dim=0).permute(1, 2, 0).numpy()
-        average = part if average is None else average + part
-        bar.update(len(batch.indices))
+
+    def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:
+        for batch in load(faces, in_order(faces, config.evaluate.batch_size), False, 1, config.stream):
+            yield batch.images, faces.attributes[batch.indices.numpy()]
+            bar.update(len(batch.indices))
+
+    maps, average = mean_maps(model, network.input_size, batches())
     bar.close()
-    assert average is not None
-    total = np.mean([view.back(each, size) for view, each in zip(looks, sums, strict=True)], axis=0)
-    means = [
-        [total[answer, a] / counts[answer, a] if counts[answer, a] else None for answer in (1, 0)]
-        for a in range(len(names))
-    ]
-    maps = [
-        Maps(present, absent, (int(counts[1, a]), int(counts[0, a])))
-        for a, (present, absent) in enumerate(means)
-    ]
-    _write(output, dict(zip(names, maps, strict=True)), model.groups, average / len(faces))
-
-
-def feature_stride(model: Classifier, size: int) -> int:
-    """Pixels per side of a feature cell, of pictures of `size`."""
-    with torch.no_grad():
-        return size // int(model.network(torch.zeros(1, 3, size, size, device=device())).trunk.shape[-1])
-
-
-def model_size(state: dict[str, Any]) -> int:
-    """The side in pixels of what a checkpoint's network sees."""
-    return int(state["config"]["network"]["input_size"])
-
-
-def _write(
-    output: Path, maps: dict[str, Maps], groups: dict[str, list[int]], average: NDArray[np.float64]
-) -> None:
-    branch_of = {position: branch for branch, positions in groups.items() for position in positions}
+    branch_of = {position: branch for branch, group in model.groups.items() for position in group}
     entries, tiles = [], []
-    for position, (name, found) in enumerate(maps.items()):
+    for position, (name, found) in enumerate(zip(faces.attribute_names, maps, strict=True)):
         pictures = [overlay(average, each) for each in (found.present, found.absent, found.difference)]
-        file = f"{name}.png"
-        with replacing(output / file) as temporary:
-            ok, data = cv2.imencode(".png", cv2.cvtColor(np.hstack(pictures), cv2.COLOR_RGB2BGR))
-            assert ok
-            temporary.write_bytes(data.tobytes())
-        branch = branch_of[position]
-        entries.append(
-            {
-                "name": name,
-                "branch": branch,
-                "file": file,
-                "present": found.counts[0],
-                "absent": found.counts[1],
-            }
-        )
-        tiles.append((f"{name.replace('_', ' ')}\n{branch}", pictures[-1]))
+        with replacing(output / f"{name}.png") as temporary:
+            Image.fromarray(np.hstack(pictures)).save(temporary, format="png")
+        entry = {"name": name, "branch": branch_of[position], "file": f"{name}.png"}
+        entries.append({**entry, "present": found.counts[0], "absent": found.counts[1]})
+        tiles.append((f"{name.replace('_', ' ')}\n{branch_of[position]}", pictures[-1]))
     write_text(output / "maps.json", json.dumps({"attributes": entries}, indent=2) + "\n")
     _sheet(tiles, output / "sheet.png")
     print(f"explain: {len(entries)} attributes in {output}, all on {output / 'sheet.png'}")
