@@ -13,13 +13,17 @@ from contract.errors import UserError
 from contract.layout import Layout
 from training import checkpoint
 from training.classifier import Classifier, attribute_loss
-from training.explain import contributions, explain, mean_maps
+from training.contributions import contributions, mean_maps
+from training.explain import explain
 from training.preprocess import to_input
 from training.stream import in_order, load, read_faces
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
 PLANTED = {"Red_Square": ((14, 14), (220, 20, 20)), "Green_Square": ((46, 44), (20, 200, 20))}
 """Centre (y, x) and colour of a square of 12 pixels, by the attribute that says that it is there."""
+
+CELL = 16
+"""Pixels per side of a feature cell of this network; nothing can be placed more exactly."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,7 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
     model = Classifier(CONFIG.network, tuple(PLANTED))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     model.train()
-    for _ in range(60):
+    for _ in range(30):
         images, labels = plant(portraits64, generator)
         loss = attribute_loss(model(to_input(images, 64)), labels, model.groups)
         optimizer.zero_grad()
@@ -62,7 +66,7 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
         found = maps[column].difference
         assert found is not None
         peak = np.unravel_index(found.argmax(), found.shape)
-        assert np.hypot(peak[0] - y, peak[1] - x) <= 12, (peak, (y, x))
+        assert np.hypot(peak[0] - y, peak[1] - x) < CELL, (peak, (y, x))
         present, absent = maps[column].present, maps[column].absent
         assert present is not None and absent is not None
         assert present.mean() > absent.mean()
