@@ -1,26 +1,16 @@
-"""``python -m training.explain``: where the classifier looks, per attribute, on the average test face.
-
-What a place of a branch's last features contributes to a logit is the product of the features there
-and the logit's gradient by them, summed over channels (HiResCAM, Draelos and Carin 2020, arXiv:2011.08891).
-With mean pooling and a linear head this is the class-activation map, and the sum over all places
-is the logit without its bias. Nothing is attributed to a branch that does not predict the attribute.
-"""
+"""``python -m training.explain``: where the classifier looks, per attribute, on the average test face."""
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import matplotlib
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
 from contract import command
 from contract.config import Config, Network
@@ -30,17 +20,12 @@ from contract.layout import DEFAULT_SHARDS, Layout
 from contract.progress import progress
 from training import checkpoint
 from training.classifier import Classifier
-from training.networks.features import Features
-from training.optimization import device
-from training.preprocess import to_input
+from training.contributions import mean_maps
 from training.stream import in_order, load, read_faces
 
 matplotlib.use("agg")
 
 from matplotlib.figure import Figure
-
-SHIFTS: Final = 3
-"""Positions per axis at which each face is seen."""
 
 TOWARDS: Final = np.array([214, 69, 28], np.float64)
 AWAY: Final = np.array([28, 101, 196], np.float64)
@@ -56,107 +41,6 @@ EXAMPLES = """\
   python -m training.explain --checkpoint classifier.pt --shards OUT --output OUT/runs/explain --faces 500"""
 
 
-@dataclass(frozen=True)
-class Maps:
-    """Mean contributions to the logit of one attribute, float (S, S), positive towards yes.
-
-    Attributes:
-        present, absent: over the faces that have it and that do not; None without any.
-        counts: how many faces those are.
-    """
-
-    present: NDArray[np.float64] | None
-    absent: NDArray[np.float64] | None
-    counts: tuple[int, int]
-
-    @property
-    def difference(self) -> NDArray[np.float64] | None:
-        """What tells the two apart: present minus absent, or the one that there is."""
-        if self.present is None or self.absent is None:
-            return self.absent if self.present is None else self.present
-        return self.present - self.absent
-
-
-def contributions(model: Classifier, pictures: Tensor) -> Tensor:
-    """Contributions of each feature cell to each logit, float (B, A, h, w).
-
-    Args:
-        model: in evaluation mode.
-        pictures: normalised, float (B, 3, S, S).
-    """
-    with _detached_features(model.network) as seen:
-        logits = model(pictures)
-    (features,) = seen
-    maps: list[Tensor | None] = [None] * logits.shape[1]
-    for branch, positions in model.groups.items():
-        cells = features.branches[branch]
-        for position in positions:
-            (slope,) = torch.autograd.grad(logits[:, position].sum(), cells, retain_graph=True)
-            maps[position] = (slope * cells).sum(dim=1).detach()
-    return torch.stack([found for found in maps if found is not None], dim=1)
-
-
-@dataclass(frozen=True)
-class View:
-    """One of the ways in which each face is seen: mirrored or not, then moved by whole pixels.
-
-    A feature cell is many pixels wide; the cells of other views lie elsewhere on the face.
-    """
-
-    down: int
-    right: int
-    mirrored: bool
-
-    def of(self, pictures: Tensor) -> Tensor:
-        """The pictures, float (B, 3, S, S), in this view; borders are repeated."""
-        size, pad = pictures.shape[-1], max(abs(self.down), abs(self.right))
-        seen = F.pad(pictures.flip(-1) if self.mirrored else pictures, (pad, pad, pad, pad), mode="replicate")
-        top, left = pad + self.down, pad + self.right
-        return seen[..., top : top + size, left : left + size].contiguous(memory_format=torch.channels_last)
-
-    def back(self, cells: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-        """Values of the cells of this view, (..., h, h), at the pixels of the face, (..., S, S).
-
-        Odd kernels with symmetric padding, as all networks of the project have them, centre cell i at
-        pixel i * stride. Between centres values are linear, outside of them constant.
-        """
-        count = cells.shape[-1]
-        rows, columns = (
-            _linear((np.arange(size) - move) / (size // count), count) for move in (self.down, self.right)
-        )
-        found = np.einsum("yi,...ij,xj->...yx", rows, cells, columns)
-        return found[..., ::-1] if self.mirrored else found
-
-
-def _linear(places: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Weights of linear interpolation, (N, count), at N places on an axis of `count` values."""
-    inside = np.clip(places, 0, count - 1)[:, None]
-    return np.maximum(0.0, 1.0 - np.abs(inside - np.arange(count)))
-
-
-def views(stride: int) -> list[View]:
-    """`SHIFTS` x `SHIFTS` moves within a cell of `stride` pixels, and their mirror images."""
-    moves = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
-    return [View(down, right, mirrored) for down, right, mirrored in product(moves, moves, (False, True))]
-
-
-@contextmanager
-def _detached_features(network: nn.Module) -> Iterator[list[Features]]:
-    """Catch what `network` hands to the heads, cut off from what made it, so that only heads are traced."""
-    seen: list[Features] = []
-
-    def cut(module: nn.Module, inputs: Any, features: Features) -> Features:
-        branches = {name: cells.detach().requires_grad_() for name, cells in features.branches.items()}
-        seen.append(Features(features.trunk.detach(), branches))
-        return seen[-1]
-
-    handle = network.register_forward_hook(cut)
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
 def explain(config: Config, file: Path, layout: Layout, output: Path, count: int) -> None:
     """Average the maps over at most `count` test faces, evenly spread; write pictures and ``maps.json``.
 
@@ -167,78 +51,31 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
         UserError: the checkpoint is missing, or the shards have no test face with its attributes' labels.
     """
     state = checkpoint.load(file)
-    model = Classifier(Network.model_validate(state["config"]["network"]), tuple(state["attributes"]))
+    network = Network.model_validate(state["config"]["network"])
+    model = Classifier(network, tuple(state["attributes"]))
     model.load_state_dict(state["model"])
-    model.to(device()).eval()
-    names, size = tuple(state["attributes"]), model_size(state)
     faces = read_faces(layout, ("test",)).labelled()
-    if not len(faces) or faces.attribute_names != names:
+    if not len(faces) or list(faces.attribute_names) != list(state["attributes"]):
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of {file}")
-    looks = views(feature_stride(model, size))
     faces = faces.take(np.unique(np.linspace(0, len(faces) - 1, count).round().astype(np.int64)))
-    sums: list[NDArray[np.float64]] = []
-    counts = np.zeros((2, len(names)), np.int64)
-    average: NDArray[np.float64] | None = None
     bar = progress("explain", len(faces), "faces")
-    for batch in load(faces, in_order(faces, config.evaluate.batch_size), False, 1, config.stream):
-        pictures = to_input(batch.images.to(device()), size)
-        labels = faces.attributes[batch.indices.numpy()]
-        chosen = np.stack([labels == 0, labels == 1])
-        seen = [contributions(model, view.of(pictures)).double().cpu().numpy() for view in looks]
-        found = [np.einsum("nba,bahw->nahw", chosen, maps) for maps in seen]
-        sums = [total + each for total, each in zip(sums, found, strict=True)] if sums else found
-        counts += chosen.sum(axis=1)
-        part = batch.images.double().sum(dim=0).permute(1, 2, 0).numpy()
-        average = part if average is None else average + part
-        bar.update(len(batch.indices))
+
+    def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:
+        for batch in load(faces, in_order(faces, config.evaluate.batch_size), False, 1, config.stream):
+            yield batch.images, faces.attributes[batch.indices.numpy()]
+            bar.update(len(batch.indices))
+
+    maps, average = mean_maps(model, network.input_size, batches())
     bar.close()
-    assert average is not None
-    total = np.mean([view.back(each, size) for view, each in zip(looks, sums, strict=True)], axis=0)
-    means = [
-        [total[answer, a] / counts[answer, a] if counts[answer, a] else None for answer in (1, 0)]
-        for a in range(len(names))
-    ]
-    maps = [
-        Maps(present, absent, (int(counts[1, a]), int(counts[0, a])))
-        for a, (present, absent) in enumerate(means)
-    ]
-    _write(output, dict(zip(names, maps, strict=True)), model.groups, average / len(faces))
-
-
-def feature_stride(model: Classifier, size: int) -> int:
-    """Pixels per side of a feature cell, of pictures of `size`."""
-    with torch.no_grad():
-        return size // int(model.network(torch.zeros(1, 3, size, size, device=device())).trunk.shape[-1])
-
-
-def model_size(state: dict[str, Any]) -> int:
-    """The side in pixels of what a checkpoint's network sees."""
-    return int(state["config"]["network"]["input_size"])
-
-
-def _write(
-    output: Path, maps: dict[str, Maps], groups: dict[str, list[int]], average: NDArray[np.float64]
-) -> None:
-    branch_of = {position: branch for branch, positions in groups.items() for position in positions}
+    branch_of = {position: branch for branch, group in model.groups.items() for position in group}
     entries, tiles = [], []
-    for position, (name, found) in enumerate(maps.items()):
+    for position, (name, found) in enumerate(zip(faces.attribute_names, maps, strict=True)):
         pictures = [overlay(average, each) for each in (found.present, found.absent, found.difference)]
-        file = f"{name}.png"
-        with replacing(output / file) as temporary:
-            ok, data = cv2.imencode(".png", cv2.cvtColor(np.hstack(pictures), cv2.COLOR_RGB2BGR))
-            assert ok
-            temporary.write_bytes(data.tobytes())
-        branch = branch_of[position]
-        entries.append(
-            {
-                "name": name,
-                "branch": branch,
-                "file": file,
-                "present": found.counts[0],
-                "absent": found.counts[1],
-            }
-        )
-        tiles.append((f"{name.replace('_', ' ')}\n{branch}", pictures[-1]))
+        with replacing(output / f"{name}.png") as temporary:
+            Image.fromarray(np.hstack(pictures)).save(temporary, format="png")
+        entry = {"name": name, "branch": branch_of[position], "file": f"{name}.png"}
+        entries.append({**entry, "present": found.counts[0], "absent": found.counts[1]})
+        tiles.append((f"{name.replace('_', ' ')}\n{branch_of[position]}", pictures[-1]))
     write_text(output / "maps.json", json.dumps({"attributes": entries}, indent=2) + "\n")
     _sheet(tiles, output / "sheet.png")
     print(f"explain: {len(entries)} attributes in {output}, all on {output / 'sheet.png'}")
