@@ -325,7 +325,7 @@ def test_the_teacher_is_the_average_and_is_not_trained(soft: str) -> None:
     teacher = Teacher(model, average, labels, config.finetune.semi_supervised)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(1.0)
+            parameter.add_(0.01)
     average.update()
     before = copy.deepcopy(teacher._network.state_dict())
     found = teacher.pseudo_labels(torch.randn(8, 3, 32, 32))
