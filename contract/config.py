@@ -320,13 +320,15 @@ class SemiSupervised(_Section):
 
     batch_size: unlabelled faces per step. start: share of the steps before the first of them.
     weight: of their loss. keep: share of them that gets a pseudo-label, per attribute and answer.
-    recent: faces whose answers the thresholds are drawn from. augment: what the learner sees.
+    soft: a pseudo-label is the teacher's probability instead of yes or no. recent: faces whose
+    answers the thresholds are drawn from. augment: what the learner sees.
     """
 
     batch_size: Positive
     start: Annotated[float, Field(ge=0, lt=1)]
     weight: Weight
     keep: Annotated[float, Field(gt=0, le=1)]
+    soft: bool
     recent: Positive
     augment: Augment
 

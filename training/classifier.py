@@ -67,7 +67,7 @@ def attribute_loss(logits: Tensor, attributes: Tensor, groups: dict[str, list[in
 
     Args:
         logits: float (B, A).
-        attributes: integer (B, A) of 0 and 1; -1 is unknown and takes no part.
+        attributes: (B, A) of 0 and 1, or probabilities; -1 is unknown and takes no part.
         groups: positions by branch.
     """
     known = (attributes >= 0).float()

@@ -52,8 +52,12 @@ def with_labels(config: Config, layout: Layout, labels: Sequence[str]) -> Config
 
     Raises:
         UserError: an entry is neither, or a list does not fit the shards.
+
+    Without a labelled face the configuration stays as it is, since nothing is trained.
     """
     faces = read_faces(layout, ("train",)).labelled()
+    if not len(faces):
+        return config
 
     def count(entry: float | str) -> int:
         if isinstance(entry, str):

@@ -74,9 +74,16 @@ class Teacher:
         self._network = copy.deepcopy(model).requires_grad_(False)
         for parameter, shadow in zip(self._network.parameters(), average.shadow_params, strict=True):
             parameter.data = shadow
+        self._soft = config.soft
         self._thresholds = Thresholds(label_shares(attributes), config.keep, config.recent)
 
     def pseudo_labels(self, pictures: Tensor) -> Tensor:
-        """Int8 (B, A) of 1, 0 and -1 for unchanged pictures, float (B, 3, S, S)."""
+        """Targets for unchanged pictures, float (B, 3, S, S).
+
+        Returns:
+            float32 (B, A): 1 or 0, or if ``soft`` the probabilities, and -1 where there is no label.
+        """
         with batch_statistics(self._network):
-            return self._thresholds.pseudo_labels(self._network(pictures))
+            logits = self._network(pictures).float()
+        labels = self._thresholds.pseudo_labels(logits).float()
+        return torch.where(labels < 0, labels, logits.sigmoid()) if self._soft else labels
