@@ -45,7 +45,9 @@ tbody tr+tr>*{border-top:1px solid var(--line)}
 table.scores{width:100%;font-size:1rem}
 .scores tbody+tbody th[scope=rowgroup]{padding-top:1.1rem;font-weight:600}
 .scores th[scope=row]{white-space:nowrap}
-.scores .best{font-weight:700}
+.best{font-weight:700}
+.gaps th[scope=rowgroup]{padding-top:.9rem;font-weight:600}
+:is(.scores,.gaps) tbody *{vertical-align:top}
 .wide{font-size:.85rem}
 .wide th[scope=row]{position:sticky;left:0;background:var(--paper);min-width:7rem;
 max-width:11rem;overflow-wrap:break-word}

@@ -68,7 +68,8 @@ def _study(results: Results) -> str:
     seeds = max(line.seeds for line in results.study)
     note = f'<p class="note">Means over {seeds} seeds; bars are their standard deviation.</p>'
     table = _table([line for line in results.study if line.score == SHOWN[0]])
-    return f'<h3>The study</h3>{legend([*names, "majority"])}<div class="two">{"".join(charts)}</div>{note}{table}'
+    key = legend([*names, "majority"])
+    return f'<h3>The study</h3>{key}<div class="two">{"".join(charts)}</div>{note}{table}'
 
 
 def _table(lines: list[StudyLine]) -> str:

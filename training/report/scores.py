@@ -125,9 +125,9 @@ def scores_section(results: Results) -> str:
     table = f'<table class="scores">{top}{"".join(body)}</table>'
     accuracy = results.majority.means.get("accuracy")
     note = (
-        "Percent, means over attributes, on the test split; below each its 95\u202f% interval over the choice "
-        "of test people. Bold: the best with the same labels. Balanced accuracy and F1 answer at thresholds "
-        "tuned on val, accuracy at one half; of the calibration error less is better. "
+        "Percent, means over attributes, on the test split; below each its 95\u202f% interval over the "
+        "choice of test people. Bold: the best with the same labels. Balanced accuracy and F1 answer at "
+        "thresholds tuned on val, accuracy at one half; of the calibration error less is better. "
     )
     if not any(run.initial == "scratch" for run in results.runs):
         note += "No run started from scratch (finetune.initial), so nothing says what pre-training gives. "
@@ -187,7 +187,8 @@ def by_attribute(results: Results) -> str:
     )
     intro = (
         f'<p class="note">Average precision with {count(first.faces, "labelled face")}, sorted by {what} in '
-        "points (right). Prevalence is the share of faces that have the attribute, and what the majority class scores."
+        "points (right). Prevalence is the share of faces that have the attribute, and what "
+        "the majority class scores."
     )
     if dropped:
         intro += (

@@ -1,4 +1,4 @@
-"""What the result page shows of results that are made apart: the label-efficiency study and activation maps."""
+"""What the result page shows of results made apart: the label-efficiency study and activation maps."""
 
 import json
 import statistics

@@ -115,8 +115,8 @@ def costs_section(results: Results) -> str:
         hours = sum(cost.seconds * cost.cores for cost in results.costs) / 3600
         rows.append(("Together", duration(sum(cost.seconds for cost in results.costs)), "", f"{hours:.2f}"))
     note = (
-        '<p class="note">Time as the stages recorded it. A core-hour is one CPU core kept for an hour, the unit '
-        "of cost; for training, the cores are those of the machine that wrote this page.</p>"
+        '<p class="note">Time as the stages recorded it. A core-hour is one CPU core kept for an hour, the '
+        "unit of cost; for training, the cores are those of the machine that wrote this page.</p>"
     )
     return section(
         "costs", "Time and cost", scroll(table(("Stage", "Time", "Cores", "Core-hours"), rows)) + note

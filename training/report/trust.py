@@ -47,8 +47,8 @@ def calibration(results: Results) -> str:
         return ""
     note = (
         '<p class="note">Across: the probability that the network gives. Up: how often the attribute is '
-        "really there, all attributes together; the thin line is where both agree. The number is the expected "
-        "calibration error, a mean over attributes. The best run with each number of labels.</p>"
+        "really there, all attributes together; the thin line is where both agree. The number is the "
+        "expected calibration error, a mean over attributes. The best run with each number of labels.</p>"
     )
     return section("calibration", "Calibration", f'{note}<div class="curves">{"".join(figures)}</div>')
 
@@ -68,9 +68,9 @@ def group_gaps(results: Results) -> str:
         return ""
     note = (
         '<p class="note">Mean scores in percent of the test faces with an attribute and of those without it, '
-        "over the other attributes that both groups have, at the same thresholds. The difference is in points, "
-        "with its 95\u202f% interval; bold where the interval leaves out zero. Average precision also differs "
-        "because attributes are rarer in one group; balanced accuracy does not.</p>"
+        "over the other attributes that both groups have, at the same thresholds. The difference is in "
+        "points, with its 95\u202f% interval; bold where the interval leaves out zero. Average precision "
+        "also differs because attributes are rarer in one group; balanced accuracy does not.</p>"
     )
     return section("gaps", "Gaps between groups", note + "".join(tables))
 
