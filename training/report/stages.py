@@ -48,7 +48,9 @@ def read_finetuning(output: Path, runs: Sequence[Run]) -> dict[str, dict[str, li
     """The curves of stage 2 by run, for the runs that kept some."""
     found = {}
     for run in runs:
-        folders = sorted({file.parent for file in (output / run.name / "dvclive" / "plots").rglob("*.tsv")})
+        folders = sorted(
+            {file.parent for file in (output / "finetune" / run.name / "dvclive" / "plots").rglob("*.tsv")}
+        )
         curves = {name: points for folder in folders for name, points in read_curves(folder).items()}
         if curves:
             found[run.name] = curves
