@@ -82,8 +82,8 @@ def _gap_rows(run: Run, name: str) -> str:
         value, edges = gap["difference"].get(score), gap["difference"].get(f"{score}_interval")
         cells = "".join(f"<td>{percent(gap[side].get(score))}</td>" for side in ("yes", "no"))
         between = _between(edges) if edges else ""
-        clear = edges and (edges[0] > 0 or edges[1] < 0)
-        cells += f"<td{' class=best' if clear else ''}>{'' if value is None else signed(value)}{between}</td>"
+        kind = ' class="best"' if edges and (edges[0] > 0 or edges[1] < 0) else ""
+        cells += f"<td{kind}>{'' if value is None else signed(value)}{between}</td>"
         rows += f'<tr><th scope="row">{title}</th>{cells}</tr>'
     return rows
 
