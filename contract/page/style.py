@@ -47,7 +47,7 @@ table.scores{width:100%;font-size:1rem}
 .scores th[scope=row]{white-space:nowrap}
 .best{font-weight:700}
 .gaps th[scope=rowgroup]{padding-top:.9rem;font-weight:600}
-:is(.scores,.gaps) tbody *{vertical-align:top}
+:is(.scores,.gaps) tbody :is(td,th){vertical-align:top}
 .wide{font-size:.85rem}
 .wide th[scope=row]{position:sticky;left:0;background:var(--paper);min-width:7rem;
 max-width:11rem;overflow-wrap:break-word}
