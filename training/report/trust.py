@@ -69,8 +69,9 @@ def group_gaps(results: Results) -> str:
     note = (
         '<p class="note">Mean scores in percent of the test faces with an attribute and of those without it, '
         "over the other attributes that both groups have, at the same thresholds. The difference is in "
-        "points, with its 95\u202f% interval; bold where the interval leaves out zero. Average precision "
-        "also differs because attributes are rarer in one group; balanced accuracy does not depend on that.</p>"
+        "points, with its 95\u202f% interval; bold where the interval leaves out zero. Average "
+        "precision also differs because attributes are rarer in one group; balanced "
+        "accuracy does not depend on that.</p>"
     )
     return section("gaps", "Gaps between groups", f'{note}<div class="two">{"".join(tables)}</div>')
 
