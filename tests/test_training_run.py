@@ -3,21 +3,26 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
 from training import checkpoint, pretrain
 from training import evaluate as evaluation
+from training.classifier import Classifier
 from training.evaluate import evaluate
 from training.finetune import finetune
-from training.stream import Faces
+from training.stream import Faces, read_faces
 
 TINY = [
     "network.width=8",
@@ -107,12 +112,12 @@ def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
 def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
     config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = evaluation.read_faces
+    real = read_faces
 
     def cuts(turned: str) -> list[float]:
-        def read(layout: Layout, splits: tuple[str, ...]) -> Faces:
+        def read(layout: Layout, splits: Sequence[str]) -> Faces:
             faces = real(layout, splits)
-            return replace(faces, attributes=1 - faces.attributes) if splits == (turned,) else faces
+            return replace(faces, attributes=1 - faces.attributes) if list(splits) == [turned] else faces
 
         monkeypatch.setattr(evaluation, "read_faces", read)
         evaluate(config, shards, trained / "finetune", tmp_path / turned)
@@ -129,11 +134,12 @@ def test_test_faces_are_read_once_per_run(
 ) -> None:
     seen: list[str] = []
     real = evaluation.predict
-    monkeypatch.setattr(
-        evaluation,
-        "predict",
-        lambda model, faces, *rest: seen.append(faces.keys[0]) or real(model, faces, *rest),
-    )
+
+    def watched(model: Classifier, faces: Faces, *rest: Any) -> NDArray[np.float64]:
+        seen.append(faces.keys[0])
+        return real(model, faces, *rest)
+
+    monkeypatch.setattr(evaluation, "predict", watched)
     evaluate(config, shards, trained / "finetune", tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
