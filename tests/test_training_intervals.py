@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.config import load
-from training.bootstrap import draw, interval, mean_of, resample, resampled_scores
+from training.bootstrap import DIFFERENCE, draw, interval, mean_of, resample, resampled_scores
 from training.gaps import gap
 from training.metrics import SCORES, all_scores, scores
 from training.scoring import SCRATCH, Judge, intervals
@@ -63,7 +63,7 @@ def test_few_people_with_many_pictures_give_a_wider_interval_than_many_people() 
 
     def width(people: list[str | None]) -> float:
         values = resampled_scores(labels, chances, 0.5, draw(people, 300, 0))[:, 0]
-        low, high = interval(values) or (0, 0)
+        low, high = interval(values, float(np.mean(values))) or (0, 0)
         return high - low
 
     assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
@@ -75,7 +75,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         labels = np.ones(300, np.int8)
         chances = (random.random(300) < 0.7).astype(np.float64)
         values = resampled_scores(labels, chances, 0.5, draw([None] * 300, 200, trial))[:, 0]
-        low, high = interval(values) or (0, 0)
+        low, high = interval(values, float(chances.mean())) or (0, 0)
         covered += low <= 0.7 <= high
     assert 88 <= covered <= 100
 
@@ -95,7 +95,15 @@ def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
     values[0, 0], values[:, 2] = np.nan, 0.9
     scored = np.array([True, True, False])[:, None].repeat(len(SCORES), 1)
     assert (mean_of(values, scored) == 0.5).all()
-    assert interval(np.full(3, np.nan)) is None
+    assert interval(np.full(3, np.nan), 0.5) is None
+
+
+def test_an_interval_lies_around_the_estimate_and_within_what_is_possible() -> None:
+    values = np.linspace(0.3, 0.5, 101)
+    assert interval(values, 0.1) == [0.005, 0.195]
+    assert interval(values, 0.99) == [0.895, 1.0]
+    assert interval(values - 0.4, -0.2, DIFFERENCE) == [-0.295, -0.105]
+    assert interval(values, None) is None
 
 
 def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:

@@ -61,7 +61,7 @@ def test_probabilities_that_are_drawn_from_are_calibrated() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in pairs], np.int8)
     chances = np.array([chance / 8 for _, chance in pairs])

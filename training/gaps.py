@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.bootstrap import Draws, interval, mean_of, resample
+from training.bootstrap import DIFFERENCE, Draws, interval, mean_of, resample
 from training.metrics import SCORES, all_scores
 
 
@@ -51,13 +51,16 @@ def gap(
         name: {"faces": int((labels[:, by] == answer).sum()), **_named(means[answer], drawn[answer])}
         for answer, name in enumerate(names)
     }
-    return {**groups, "difference": _named(means[1] - means[0], drawn[1] - drawn[0])}
+    return {**groups, "difference": _named(means[1] - means[0], drawn[1] - drawn[0], DIFFERENCE)}
 
 
-def _named(means: NDArray[np.float64], drawn: NDArray[np.float64]) -> dict[str, Any]:
+def _named(
+    means: NDArray[np.float64], drawn: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for position, name in enumerate(SCORES):
         known = not np.isnan(means[position])
-        found[name] = round(float(means[position]), 4) if known else None
-        found[f"{name}_interval"] = interval(drawn[:, position]) if known else None
+        value = float(means[position]) if known else None
+        found[name] = None if value is None else round(value, 4)
+        found[f"{name}_interval"] = interval(drawn[:, position], value, bounds)
     return found

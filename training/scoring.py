@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.config import Evaluate
 from contract.files import write_text
-from training.bootstrap import draw, interval, mean_of, resample
+from training.bootstrap import DIFFERENCE, draw, interval, mean_of, resample
 from training.gaps import gap
 from training.metrics import SCORES, all_scores, mean_scores, reliability
 from training.stream import Faces
@@ -78,7 +78,7 @@ class Judge:
             attributes[name] = {} if cut is None else {"threshold": cut[column]}
             for position, score in enumerate(SCORES):
                 value = found[column][score]
-                edges = None if value is None else interval(drawn[:, column, position])
+                edges = interval(drawn[:, column, position], value)
                 attributes[name] |= {score: value, f"{score}_interval": edges}
         scored = np.array([[each[score] is not None for score in SCORES] for each in found])
         gaps = {
@@ -113,7 +113,7 @@ def intervals(scored: Mapping[str, Scored], runs: Sequence[Mapping[str, Any]]) -
     for name, each in scored.items():
         other = scored.get(base.get(name) or "")
         found[name] = {
-            "means": {score: interval(each.drawn[:, i]) for i, score in enumerate(SCORES)},
+            "means": {score: interval(each.drawn[:, i], each.means[score]) for i, score in enumerate(SCORES)},
             "gains": _gains(each, other) if other else {},
             "gaps": each.gaps,
             "reliability": each.reliability,
@@ -127,7 +127,8 @@ def _gains(run: Scored, base: Scored) -> dict[str, Any]:
         after, before = run.means[score], base.means[score]
         if after is not None and before is not None:
             drawn = run.drawn[:, position] - base.drawn[:, position]
-            found[score] = {"value": round(after - before, 4), "interval": interval(drawn)}
+            gain = after - before
+            found[score] = {"value": round(gain, 4), "interval": interval(drawn, gain, DIFFERENCE)}
     return found
 
 

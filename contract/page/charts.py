@@ -44,12 +44,16 @@ class Series:
     Attributes:
         style: CSS class that gives the colour.
         points: (x, y) pairs in the order of x.
-        marked: draw a marker and the value at every point.
+        marked: draw a marker at every point.
+        valued: write the value beside every marker.
+        errors: half the height of the error bar at every point, or empty.
     """
 
     style: str
     points: Sequence[tuple[float, float]]
     marked: bool = False
+    valued: bool = True
+    errors: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ def line_chart(
     width, height = size
     marked = any(line.marked for line in series)
     heights = [*(y for _, y in points), *levels]
+    for line in series:
+        bars = list(zip(line.points, line.errors, strict=False))
+        heights += [y + sign * error for (_, y), error in bars for sign in (-1, 1)]
     y_ticks = nice_ticks(min(heights), max(heights), y_steps)
     inset = 26 if marked else 4
     across = _Scale(min(x for x, _ in points), max(x for x, _ in points), 48 + inset, width - 8 - inset, log)
@@ -122,6 +129,9 @@ def line_chart(
     for level in levels:
         parts.append(f'<line class="level" x1="48" x2="{width - 8}" y1="{up(level)}" y2="{up(level)}"/>')
     for line in series:
+        for (x, y), error in zip(line.points, line.errors, strict=False):
+            ends = f'x1="{across(x)}" x2="{across(x)}" y1="{up(y - error)}" y2="{up(y + error)}"'
+            parts.append(f'<line class="error {line.style}" {ends}/>')
         path = " ".join(f"{across(x)},{up(y)}" for x, y in line.points)
         parts.append(f'<polyline class="{line.style}" points="{path}"/>')
     for line in series:
@@ -153,10 +163,11 @@ def _markers(line: Series, series: Sequence[Series], across: _Scale, up: _Scale)
             parts.append(f'<rect class="scratch" x="{left - 4:.1f}" y="{top - 4:.1f}" width="8" height="8"/>')
         else:
             parts.append(f'<circle class="{line.style}" cx="{left}" cy="{top}" r="4.5"/>')
-        parts.append(
-            f'<text class="value" x="{left}" y="{top + (-10 if above else 19):.1f}" '
-            f'text-anchor="middle">{100 * y:.1f}</text>'
-        )
+        if line.valued:
+            parts.append(
+                f'<text class="value" x="{left}" y="{top + (-10 if above else 19):.1f}" '
+                f'text-anchor="middle">{100 * y:.1f}</text>'
+            )
     return parts
 
 
