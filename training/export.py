@@ -251,6 +251,8 @@ def main() -> None:
         "--license", default="other", metavar="NAME", help="of the weights, for the model card"
     )
     options = parser.parse_args()
+    if options.evaluation and not options.thresholds:
+        options.thresholds = options.evaluation / "attributes.json"
     predictor = Predictor.load(options.checkpoint, options.thresholds)
     faces = faces_of_shards(options.shards) if options.shards else faces_of_photos(predictor, options.faces)
     side = predictor.recipe.align.size

@@ -18,8 +18,8 @@ the right to process, finding where a classifier errs."""
 
 NOT_INTENDED: Final = """\
 Identifying people; deciding on work, credit, access, policing or health; inferring gender identity,
-ethnicity, character or feelings of a person. The attributes are what annotators saw in a picture, some of them
-matters of taste (such as "Attractive"). Compare the groups below before any use."""
+ethnicity, character or feelings of a person. The attributes are what annotators saw in a picture, some of
+them matters of taste (such as "Attractive"). Look at the gaps between groups before any use."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Evidence:
         means = _read(evaluation / "metrics.json")
         details = _read(evaluation / "attributes.json")
         runs = _read(place.parent / "runs.json") or []
-        training = next((entry for entry in runs if entry.get("name") == place.name), {})
+        training: dict[str, Any] = next((entry for entry in runs if entry.get("name") == place.name), {})
         run = place.name
         uncertain = _read(evaluation / "intervals.json")
 
@@ -179,9 +179,9 @@ def _alignment(predictor: Predictor) -> str:
         )
     else:
         how = (
-            f"Faces are found by facexlib's `{align.detector}` (score {align.threshold:g} or more, longer side "
-            f"at most {align.detect_side} pixels) and warped by the similarity transform that best maps their "
-            f"five landmarks to facexlib's template, to {align.size} x {align.size}, the outside filled with gray."
+            f"Faces are found by facexlib's `{align.detector}` (score {align.threshold:g} or more, longer "
+            f"side at most {align.detect_side} pixels) and warped by the similarity transform that best maps "
+            f"their five landmarks to facexlib's template, to {align.size} x {align.size}, gray outside."
         )
     return f"{how} They were stored as JPEG of quality {align.jpeg_quality}. All values are in `labels.json`."
 
@@ -271,6 +271,6 @@ def _gaps(evidence: Evidence) -> str:
 def _licence(name: str) -> str:
     text = (
         "The code is under Apache-2.0. Weights that were learnt from a data set may be bound by its terms: "
-        "CelebA and CelebAMask-HQ, for one, allow non-commercial research only. Read its terms before sharing."
+        "CelebA, for one, allows non-commercial research only. Read its terms before sharing."
     )
     return text if name == "other" else f"Weights: {name}. {text}"
