@@ -1,4 +1,4 @@
-"""Exported classifiers: the same probabilities in every runtime, for any batch, with a card that tells the truth."""
+"""Exported classifiers: the same probabilities in every runtime, for any batch, and a card with the figures."""
 
 import json
 import os
