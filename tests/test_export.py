@@ -1,4 +1,4 @@
-"""Exported classifiers: the same probabilities in every runtime, for any batch, and a card with the figures."""
+"""Exported classifiers: the same probabilities in every runtime for any batch; the card."""
 
 import json
 import os
