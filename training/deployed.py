@@ -13,8 +13,7 @@ class Deployed(nn.Module):
 
     The resize is a product with one matrix per axis, the weights of PyTorch's antialiased bilinear
     resize, because runtimes differ in how they resize. On the CPU training rounds resized faces to
-    whole levels, which this does not; probabilities differ by that, in the third decimal at most
-    as a rule.
+    whole levels, which this does not; probabilities differ by that, by about 0.01 at most.
 
     Args:
         classifier: on any device.

@@ -9,6 +9,8 @@
         print(face.box, face.present, face.probabilities["Smiling"])
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -128,7 +130,8 @@ class Predictor:
             Refused: ``no-face`` or ``face-outside``.
         """
         align = self.recipe.align
-        crops = aligned_crops(picture, align, self._detector())
+        with _one_thread():
+            crops = aligned_crops(picture, align, self._detector())
         # The pipeline stores faces as JPEG, so the classifier has only ever seen them after it.
         faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
         with torch.inference_mode():
@@ -140,14 +143,7 @@ class Predictor:
         ]
 
     def _detector(self) -> RetinaFace | None:
-        if self._weights is None:
-            return None
-        threads = torch.get_num_threads()
-        try:
-            return load_detector(self.recipe.align.detector, self._weights)
-        finally:
-            # Loading gives the pipeline's workers one thread each; here is one process alone.
-            torch.set_num_threads(threads)
+        return load_detector(self.recipe.align.detector, self._weights) if self._weights else None
 
     def _face(
         self,
@@ -171,3 +167,14 @@ class Predictor:
         return Face(
             box, None if crop.face is None else round(crop.face.score, 6), face, probabilities, present
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute as the pipeline's workers do: with more threads landmarks differ in the last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -59,7 +59,7 @@ def _of_run(file: Path, run: str) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{file}: no JSON: {error}") from error
-    entries = content.get("attributes", content.get(run, {})) if isinstance(content, dict) else {}
+    entries: Any = content.get("attributes", content.get(run, {})) if isinstance(content, dict) else {}
     if isinstance(entries, list):
         entries = {entry["name"]: entry for entry in entries}
     return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
