@@ -1,7 +1,6 @@
 """The data card as HTML: it stands alone, and every text that comes from data is escaped."""
 
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from contract.layout import Layout
 from contract.page.charts import CLASS_TITLES, face_picture, histogram, matrix, picture_uri
 from contract.page.elements import count, document, duration, scroll, section, table, unit, words
 from contract.page.masks import class_legend, faces_with_masks, presence_maps
+from contract.storage import Address
 from pipeline.report.counts import Counts, Labels, count_all
 from pipeline.report.samples import Looks, Shown, look
 
@@ -22,7 +22,7 @@ MATRIX_MOST = 60
 """Attributes above which their matrix is left out."""
 
 
-def write_card(layout: Layout, file: Path) -> None:
+def write_card(layout: Layout, file: Address) -> None:
     """Write the page; equal shards give equal bytes.
 
     Raises:
