@@ -9,18 +9,20 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from contract import manifest
-from contract.alignment.detector import Face, choose_face, detect_faces, load_detector
+from contract.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
 from contract.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from contract.config import Config, load
 from contract.errors import UserError
@@ -33,7 +35,7 @@ from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
-from pipeline.sample import write_dataset
+from pipeline.sample import iterate_portraits, write_dataset
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -574,3 +576,16 @@ def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
     with (layout.shards / str(row["shard"])).open("rb") as stream:
         stream.seek(row["jpg.offset"])
         return decode_face(stream.read(row["jpg.size"])).astype(int)
+
+
+def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    portraits = [portrait.image for portrait in islice(iterate_portraits(4, 2, wild=True), 4)]
+    nobody = np.full((200, 240, 3), 90, np.uint8)
+    pair = np.hstack([portraits[0][:300, :300], portraits[1][:300, :300]])
+    for picture, threshold in ((portraits[2], 0.97), (portraits[3], 0.5), (pair, 0.2), (nobody, 0.97)):
+        with torch.inference_mode():
+            expected = detector.detect_faces(picture[..., ::-1].copy(), conf_threshold=threshold)
+        found = detect(picture, detector, threshold)
+        assert found.shape == expected.shape
+        assert np.allclose(found, expected, atol=1e-3)
