@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run.parent / "runs.json").write_text(json.dumps([entry]))
     scores = {"accuracy": 0.9123, "balanced_accuracy": 0.8123}
     attributes = {
-        name: {"threshold": 0.25, **scores, "accuracy_interval": [0.8765, 0.9432]} for name in ATTRIBUTES
+        name: {"threshold": 0.25, **scores, "accuracy_interval": [0.8771, 0.9432]} for name in ATTRIBUTES
     }
     gap = {"yes": {"faces": 3, **scores}, "no": {"faces": 5, **scores}}
     gap["difference"] = {"accuracy": 0.0321, "accuracy_interval": [-0.0111, 0.0777]}
