@@ -1,4 +1,4 @@
-"""``python -m benchmarks.scale``: does time grow with the number of images alone, and memory not at all?
+"""``python -m benchmarks.scale``: time and memory against the number of images.
 
 The real pipeline (ingest, align without detection, parse on the local cluster) over 1,000, 2,000, 4,000
 and 8,000 images with a stub for the parser: a TorchScript file that knows nothing and costs nothing, so
