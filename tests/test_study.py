@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "network": {"width": 8, "input_size": 32},
     "pretrain": {"steps": 3, "batch_size": 4, "batch_norm_batches": 2, "loader_workers": 0},
     "finetune": {"batch_size": 4, "batch_norm_batches": 2, "loader_workers": 0},
+    "study": {"seeds": [0, 1]},
 }
 GRID: dict[str, Any] = {
     "pretrainings": ["rotation"],
