@@ -141,9 +141,9 @@ def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed: tuple
 def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
-    driver = subprocess.Popen(
-        command(photos, tmp_path), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+    # Dead slow, so that it is surely interrupted at work.
+    slow = command(photos, tmp_path, "parse.size=1024", "parse.precision=float32")
+    driver = subprocess.Popen(slow, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
     wait_for_partial(tmp_path / "photos")
     os.killpg(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=60)
