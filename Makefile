@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint types
+JOBS ?= $(shell nproc)
+STUDY := training/study/dvc.yaml
+
+.PHONY: help setup demo study test lint types
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +24,21 @@ $(READY): requirements.txt
 
 demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=DIR for your own folder
 	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro report
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
+	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
+
+study: export PATH := $(CURDIR)/$(BIN):$(PATH)
+study: export OMP_NUM_THREADS = 1
+study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is done (INPUT=DIR: your folder)
+	@$(if $(INPUT),python -m pipeline.use "$(INPUT)",true)
+	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC that is stopped while it writes it leaves it empty
+	dvc repro parse
+	@# One stage of DVC runs at a time, but several DVCs may run: a group of stages each, none waiting for another.
+	dvc stage list --name-only $(STUDY) | grep ':pretrain@' | xargs -P $(JOBS) -n 1 dvc --wait-for-lock repro --single-item
+	dvc stage list --name-only $(STUDY) | grep -v ':pretrain@\|:table$$' | xargs -P $(JOBS) -n 6 dvc --wait-for-lock repro --single-item
+	dvc repro $(STUDY)
 
 test: $(READY) ## run all tests
 	$(BIN)/python -m pytest

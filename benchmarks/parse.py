@@ -8,13 +8,15 @@ b. ``pipeline.parse``: from files to finished shards (ingest, align, parse), clu
    the start-up of the two clusters, which does not grow with the number of faces.
 c. ``bare network``: the network as b runs it, on tensors in memory, in as many processes.
 
-With --facemasks it also says what a's and b's settings reach against true masks.
+With another parser (``--set parse.parser=onnx --set weights.parser=FILE``) b and c run that one. With
+--facemasks it also says what a's and b's settings reach against true masks.
 """
 
 import json
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -37,11 +39,12 @@ from contract.errors import UserError
 from contract.files import write_text
 from contract.layout import Layout
 from contract.shards import decode_face, read_shard
+from contract.weights import find
 from pipeline.align.stage import align
 from pipeline.cluster import connect, no_model
 from pipeline.ingest.plan import ingest
 from pipeline.parse import bisenet
-from pipeline.parse.parser import ParserFile, find_parser, load_parser, normalised
+from pipeline.parse.parser import ParserFile, find_parser, load_network, load_parser, normalised
 from pipeline.parse.sides import assign_sides
 from pipeline.parse.stage import parse
 from pipeline.sample import write_dataset
@@ -83,7 +86,7 @@ def main() -> None:
 def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
     file = find_parser(config)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
-    start_up = _start_up(config, file)
+    waiting = start_up(config, no_model) + start_up(config, partial(load_parser, file))
     rates: dict[str, list[float]] = {"a": [], "b": [], "b_without_start_up": [], "c": []}
     for turn in range(rounds):
         layout = Layout.at(folder / f"shards-{turn}")
@@ -93,27 +96,26 @@ def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
         seconds = time.monotonic() - began
         faces, count = _stored(layout)
         rates["b"].append(count / seconds)
-        rates["b_without_start_up"].append(count / (seconds - start_up))
+        rates["b_without_start_up"].append(count / (seconds - waiting))
         rates["c"].append(_bare(file, config.parse.batch_size, faces, workers))
-        rates["a"].append(_plain_rate(file, faces[:PLAIN_FACES]))
-    figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": start_up}
+        rates["a"].append(_plain_rate(config, faces[:PLAIN_FACES]))
+    figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": waiting}
     a, b, steady, c, _ = figures.values()
     print(f"\n{workers} processes, {rounds} rounds, medians in faces per second")
     print(f"  a plain loop, float32 at {PLAIN_SIDE}       {a:7.2f}")
     print(f"  b pipeline.parse, files to shards   {b:7.2f}")
-    print(f"    without {start_up:4.1f} s of start-up       {steady:7.2f}")
+    print(f"    without {waiting:4.1f} s of start-up       {steady:7.2f}")
     print(f"  c bare network at {file.size}               {c:7.2f}")
     print(f"b / a = {b / a:.2f} (target 4)")
     print(f"b / c = {b / c:.3f} (target 0.85), without start-up {steady / c:.3f}")
     return figures
 
 
-def _start_up(config: Config, file: ParserFile) -> float:
-    """Seconds until the clusters of align and of parse are there, with the model, and gone again."""
+def start_up(config: Config, load_model: Callable[[], object]) -> float:
+    """Seconds until a stage's cluster is there, with the model, and gone again."""
     began = time.monotonic()
-    for load_model in (no_model, partial(load_parser, file)):
-        with connect(config.cluster, 64, load_model):
-            pass
+    with connect(config.cluster, 64, load_model):
+        pass
     return time.monotonic() - began
 
 
@@ -143,7 +145,7 @@ def _bare_rate(
     file: ParserFile, batch: int, faces: NDArray[np.uint8], together: Barrier, rates: "Queue[float]"
 ) -> None:
     load_parser(file)  # sets what b's workers set: one thread, freed memory kept
-    network = bisenet.load(file.path, file.precision)
+    network = load_network(file)
     with torch.inference_mode():
         inputs = [normalised(faces[i : i + batch], file, network.device) for i in range(0, len(faces), batch)]
         network.scores(inputs[0])
@@ -154,8 +156,9 @@ def _bare_rate(
     rates.put(len(faces) / (time.monotonic() - began))
 
 
-def _plain_network(file: ParserFile) -> nn.Module:
-    return init_parsing_model("bisenet", device="cpu", model_rootpath=str(file.path.parent))
+def _plain_network(config: Config) -> nn.Module:
+    weights = find("bisenet", config.weights.model_copy(update={"parser": None}))
+    return init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
 
 
 @torch.no_grad()
@@ -168,10 +171,10 @@ def _plain_mask(model: nn.Module, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.resize(mask, face.shape[:2], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
 
-def _plain_rate(file: ParserFile, faces: NDArray[np.uint8]) -> float:
+def _plain_rate(config: Config, faces: NDArray[np.uint8]) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model = _plain_network(file)
+    model = _plain_network(config)
     _plain_mask(model, faces[0])
     began = time.monotonic()
     for face in faces:
@@ -187,7 +190,7 @@ def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
     if not pictures:
         raise UserError(f"{folder}/images holds no JPEG files")
     file = find_parser(config)
-    parse_faces, model = load_parser(file), _plain_network(file)
+    parse_faces, model = load_parser(file), _plain_network(config)
     confusion = np.zeros((3, NUM_CLASSES, NUM_CLASSES), np.int64)
     for picture in pictures:
         face = decode_face(picture.read_bytes())

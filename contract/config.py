@@ -207,7 +207,9 @@ class Pretrain(_Section):
     """Stage 1.
 
     flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
-    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). classes: ``all``
+    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). patch_grid: patches
+    are made of whole cells of a grid with so many a side, and the classification's labels of stored
+    counts instead of masks (null: patches lie at any pixel). classes: ``all``
     19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
     segmentation_upscale: logits per side of a cell of the last stage (1 as published).
     tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
@@ -235,6 +237,7 @@ class Pretrain(_Section):
     tasks: Tasks
     flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    patch_grid: Positive | None
     classes: Literal["all", "merged"]
     top_parts: Positive
     segmentation_upscale: Positive
@@ -277,7 +280,8 @@ class Augment(_Section):
 
     flip, gray: probabilities. rotate: greatest angle in degrees. zoom: greatest change of
     scale. shift: greatest move as a share of the side. color: greatest change of
-    brightness, contrast and saturation.
+    brightness, contrast and saturation. erase: greatest side of the square that is
+    greyed out, as a share of the side.
     """
 
     flip: Fraction
@@ -286,35 +290,122 @@ class Augment(_Section):
     shift: Fraction
     color: Annotated[float, Field(ge=0, lt=1)]
     gray: Fraction
+    erase: Fraction
 
 
 class FinetuneRun(_Section):
-    """One amount of supervision: a share of the labelled train faces, and optimisation steps."""
+    """One amount of supervision.
 
-    labels: Annotated[float, Field(gt=0, le=1)]
+    labels: a share of the labelled train faces, or the path of a list that ``training.subsets``
+    wrote. steps: optimisation steps.
+    """
+
+    labels: Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(min_length=1)]
     steps: Positive
 
 
+class Rates(_Section):
+    """Factors on the learning rate where weights come trained; 0 freezes the part.
+
+    From scratch they do not count: all parts learn at ``scratch_rate``.
+    """
+
+    trunk: Weight
+    branches: Weight
+    heads: Annotated[float, Field(gt=0)]
+
+
+class SemiSupervised(_Section):
+    """The unlabelled train faces in stage 2; the averaged network teaches.
+
+    batch_size: unlabelled faces per step. start: share of the steps before the first of them.
+    weight: of their loss. keep: share of them that gets a pseudo-label, per attribute and answer.
+    soft: a pseudo-label is the teacher's probability instead of yes or no. recent: faces whose
+    answers the thresholds are drawn from. augment: what the learner sees.
+    """
+
+    batch_size: Positive
+    start: Annotated[float, Field(ge=0, lt=1)]
+    weight: Weight
+    keep: Annotated[float, Field(gt=0, le=1)]
+    soft: bool
+    recent: Positive
+    augment: Augment
+
+
 class Finetune(_Section):
-    """Stage 2: every run once per initialisation, on the same faces for the same steps."""
+    """Stage 2: every run once per initialisation, on the same faces for the same steps.
+
+    initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
+    the unlabelled faces; ``imagenet``: the file that `imagenet` names (a state dict of
+    torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
+    groups: YAML file of attribute names by branch; null: training/groups.yaml. frozen_steps: steps
+    before a trained trunk starts to learn. scratch_rate: learning rate from scratch.
+    validate_every: steps between two looks at the val split, of which the best is kept (null: the
+    last step is taken). validate_samples: at most so many faces of it.
+    """
 
     seed: int
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
-    initial: Annotated[list[Literal["scratch", "pretrained"]], Field(min_length=1)]
+    initial: Annotated[list[Literal["scratch", "pretrained", "semi", "imagenet"]], Field(min_length=1)]
+    imagenet: str | None
+    groups: str | None
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
+    rates: Rates
+    frozen_steps: Annotated[int, Field(ge=0)]
+    scratch_rate: Annotated[float, Field(gt=0)]
     augment: Augment
     average_decay: Fraction
     precision: Precision
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
     batch_norm_batches: Positive
+    validate_every: Positive | None
+    validate_samples: Positive
+    semi_supervised: SemiSupervised
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "Finetune":
+        if "imagenet" in self.initial and self.imagenet is None:
+            raise ValueError("initial imagenet needs a file of weights; set finetune.imagenet to its path")
+        return self
 
 
 class Evaluate(_Section):
-    """Evaluation: faces per batch."""
+    """Evaluation.
+
+    batch_size: faces per batch. groups: attributes; for each, faces with and without it are compared.
+    resamples, seed: of the bootstrap over identities.
+    """
 
     batch_size: Positive
+    groups: list[str]
+    resamples: Positive
+    seed: int
+
+
+class Study(_Section):
+    """The label-efficiency study: every initialisation x share of labels x seed; scratch always takes part.
+
+    pretrainings: initialisations by the tasks of their stage 1; the weights are those of ``pretrain.tasks``.
+    semi: pre-trainings from which the semi-supervised mode starts too. labels: shares of the
+    labelled train faces. steps: optimisation steps for each share.
+    """
+
+    pretrainings: list[Literal["rotation", "segmentation", "classification", "joint", "full"]]
+    semi: list[str]
+    labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    steps: list[Positive]
+    seeds: Annotated[list[int], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Study":
+        if len(self.labels) != len(self.steps):
+            raise ValueError("study.steps must have one number for each of study.labels")
+        if not set(self.semi) <= set(self.pretrainings):
+            raise ValueError("study.semi must name some of study.pretrainings")
+        return self
 
 
 class Config(_Section):
@@ -333,6 +424,7 @@ class Config(_Section):
     pretrain: Pretrain
     finetune: Finetune
     evaluate: Evaluate
+    study: Study
 
 
 def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:

@@ -8,9 +8,8 @@ Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,9 +53,6 @@ SAMPLE_FIELDS: Final = pa.schema(
 QUARANTINE_FIELDS: Final = pa.schema(
     [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
-
-BATCH_ROWS: Final = 1 << 16
-"""Rows that `batches` reads at a time."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +135,13 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     Raises:
         UserError: the file is missing or no manifest.
     """
-    with _opened(path) as stream:
-        table = pq.read_table(stream, columns=columns)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
+    try:
+        with path.open("rb") as stream:
+            table = pq.read_table(stream, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {
         key.decode(): value.decode()
         for key, value in (table.schema.metadata or {}).items()
@@ -148,32 +149,3 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     }
     names = metadata.pop("attributes", "")
     return Manifest(table, tuple(names.split("\n")) if names else (), metadata)
-
-
-def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a manifest in order, some ten thousand at a time, so that any number fits in memory.
-
-    Args:
-        path: where from.
-        columns: only these.
-
-    Raises:
-        UserError: the file is missing, no manifest, or lacks a column.
-    """
-    with _opened(path) as stream:
-        file = pq.ParquetFile(stream)
-        if missing := [name for name in columns if name not in file.schema_arrow.names]:
-            raise UserError(f"{path} has no column {missing[0]}; run the pipeline again, it makes it anew")
-        yield from file.iter_batches(BATCH_ROWS, columns=columns)
-
-
-@contextmanager
-def _opened(path: Address) -> Iterator[IO[bytes]]:
-    """A manifest's stream, in whose context trouble with the file becomes one sentence."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
-    try:
-        with path.open("rb") as stream:
-            yield stream
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,16 +42,19 @@ class ReadyWorkers(WorkerPlugin):
     """Makes each worker process ready once: one torch thread, and the model in memory.
 
     One thread, because models run faster side by side than on shared threads, and because
-    the thread count decides in which order floats are summed.
+    the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
+    workers of a local cluster, too; they leave it to the driver, which ends them.
     """
 
     name = "sspl-faces"
 
-    def __init__(self, load: Callable[[], object], resources: Mapping[str, float] | None) -> None:
-        self._load, self._resources = load, resources
+    def __init__(self, load: Callable[[], object], config: Cluster) -> None:
+        self._load, self._resources, self._local = load, config.resources, config.scheduler is None
 
     def setup(self, worker: Any) -> None:
         """Load the model, unless tasks never come here."""
+        if self._local and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):
             torch.set_num_threads(1)
             self._load()
@@ -82,7 +87,7 @@ def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator
         count = eligible_workers(client, config.resources)
         print(f"{count} workers; dashboard: {client.dashboard_link}", flush=True)
         try:
-            client.register_plugin(ReadyWorkers(load, config.resources))
+            client.register_plugin(ReadyWorkers(load, config))
         except UserError:
             raise
         except Exception as error:

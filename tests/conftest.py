@@ -1,8 +1,10 @@
 """What tests share: a small painted data set, and the shards that the real pipeline makes of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from contract.config import Config, load
 from contract.layout import Layout
@@ -43,3 +45,18 @@ def shards(pipeline_config: Config, tmp_path_factory: pytest.TempPathFactory) ->
     align(pipeline_config, layout)
     parse(pipeline_config, layout)
     return layout
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[None]:
+    """A real S3 API server on the loopback, named to all processes by the usual environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
+    server.stop()

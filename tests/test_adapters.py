@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -16,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from contract import manifest
@@ -421,24 +419,11 @@ def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_call
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Address]:
-    """A bucket of a real S3 API server on the loopback, named by the usual environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in environment.items():
-            patch.setenv(variable, value)
-        place = address("s3://photos")
-        place.fs.mkdir("photos")
-        yield place
-    server.stop()
+def bucket(object_store: None) -> Address:
+    """An empty bucket of the object store."""
+    place = address("s3://photos")
+    place.fs.mkdir("photos")
+    return place
 
 
 def upload(folder: Path, bucket: Address, under: str) -> str:

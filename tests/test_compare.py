@@ -88,9 +88,9 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
     assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
 
 
-def test_training_reads_a_sibling_set(sibling: Layout) -> None:
+def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
     faces = read_faces(sibling, ("train", "val", "test", "unlabelled"))
-    (batch,) = load_batches(faces, in_order(faces, FACES), masks=True, workers=0)
+    (batch,) = load_batches(faces, in_order(faces, FACES), masks=True, workers=0, stream=config.stream)
     assert batch.images.shape == (FACES, 3, 256, 256)
     assert batch.masks.shape == (FACES, 256, 256)
 

@@ -9,31 +9,33 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from contract import manifest
+from contract.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
+from contract.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from contract.config import Config, load
 from contract.errors import UserError
+from contract.images import Refused, decode_photo
 from contract.layout import Layout
-from contract.shards import check_key, decode_face
-from pipeline.align.detector import Face, choose_face, detect_faces, load_detector
+from contract.shards import check_key, decode_face, decode_facts
+from contract.weights import find
 from pipeline.align.stage import align
-from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
-from pipeline.images import Refused, decode_photo
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
-from pipeline.sample import write_dataset
-from pipeline.weights import find
+from pipeline.sample import iterate_portraits, write_dataset
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -538,7 +540,52 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
         assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
 
 
+def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
+    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
+    large = Image.open(path).convert("RGB")
+    small = large.copy()
+    small.thumbnail((large.width * 2 // 3, large.height * 2 // 3))
+    both = Image.new("RGB", (large.width + small.width, large.height), (120, 130, 140))
+    both.paste(small, (0, 0))
+    both.paste(large, (small.width, 0))
+    root = tmp_path / "in"
+    root.mkdir()
+    both.save(root / "both.png")
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
+    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
+    ingest(run, layout)
+    align(run, layout)
+    parse(run, layout)
+    rows = manifest.read(layout.samples).rows()
+    first = next(row["key"] for row in manifest.read(layout.source).rows())
+    assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
+    assert {row["source"] for row in rows} == {"both.png"}
+    assert [row["notices"] for row in rows] == ["several-faces"] * 2
+    sides = {}
+    for row in rows:
+        with (layout.shards / str(row["shard"])).open("rb") as stream:
+            stream.seek(row["json.offset"])
+            landmarks = np.array(decode_facts(stream.read(row["json.size"]))["landmarks"])
+        sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
+    assert sides[first][1] and not sides[f"{first}-2"][1]
+    assert sides[first][0] > sides[f"{first}-2"][0]
+
+
 def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
     with (layout.shards / str(row["shard"])).open("rb") as stream:
         stream.seek(row["jpg.offset"])
         return decode_face(stream.read(row["jpg.size"])).astype(int)
+
+
+def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    portraits = [portrait.image for portrait in islice(iterate_portraits(4, 2, wild=True), 4)]
+    nobody = np.full((200, 240, 3), 90, np.uint8)
+    pair = np.hstack([portraits[0][:300, :300], portraits[1][:300, :300]])
+    for picture, threshold in ((portraits[2], 0.97), (portraits[3], 0.5), (pair, 0.2), (nobody, 0.97)):
+        with torch.inference_mode():
+            expected = detector.detect_faces(picture[..., ::-1].copy(), conf_threshold=threshold)
+        found = detect(picture, detector, threshold)
+        assert found.shape == expected.shape
+        assert np.allclose(found, expected, atol=1e-3)

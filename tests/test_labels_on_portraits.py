@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from contract.classes import CLASSES, NUM_CLASSES
 from contract.config import load
-from contract.parts import cell_edges, count_parts
+from contract.errors import UserError
+from contract.parts import count_parts
 from training.stream import Batch
 from training.tasks.classes import ALL, CLASS_SETS, MERGED
-from training.tasks.classification import count_classes, flip_counts, sum_cells
-from training.tasks.joint import make_labels, reads_masks
+from training.tasks.classification import count_classes, dominant_parts
+from training.tasks.joint import make_labels, reads_masks, reads_parts
+from training.tasks.patches import random_patches
 from training.tasks.rotation import choose_tile, turn_tiles
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
@@ -119,32 +121,62 @@ def test_merging_counts_and_counting_merged_masks_agree(painted: Batch, classes:
     assert counted.sum(1).tolist() == [256 * 256] * len(painted.masks)
 
 
-@given(st.data())
-@settings(deadline=None, max_examples=60)
-def test_counts_of_patches_made_of_cells_are_sums_of_stored_counts(
-    painted: Batch, data: st.DataObject
+def stored(painted: Batch, grid: int) -> Batch:
+    """The batch with the counts that its shards would hold."""
+    parts = np.stack([count_parts(mask.numpy(), grid) for mask in painted.masks])
+    return Batch(painted.images, painted.masks, painted.indices, torch.from_numpy(parts.astype(np.int32)))
+
+
+@pytest.mark.parametrize("classes", ["all", "merged"])
+@given(seed=st.integers(0, 2**31), grid=st.sampled_from([1, 2, 4]), flipped=st.sampled_from([0.0, 0.5, 1.0]))
+@settings(deadline=None, max_examples=25)
+def test_stored_counts_give_the_labels_that_the_cropped_mask_gives(
+    painted: Batch, classes: str, seed: int, grid: int, flipped: float
 ) -> None:
-    grid = data.draw(st.sampled_from([2, 4, 8, 12]))
-    first, last = sorted(data.draw(st.lists(st.integers(0, grid), min_size=2, max_size=2, unique=True)))
-    edges = cell_edges(256, grid)
-    left, side = int(edges[first]), int(edges[last] - edges[first])
-    tops = [int(top) for top in edges if top + side in edges]
-    top = data.draw(st.sampled_from(tops or [0]))
-    parts = torch.from_numpy(np.stack([count_parts(mask.numpy(), grid) for mask in painted.masks]))
-    corner = torch.full((len(parts),), top), torch.full((len(parts),), left)
-    counts, whole = sum_cells(parts, *corner, side, 256)
-    if tops:
-        assert whole.all()
-        patches = painted.masks[:, top : top + side, left : left + side]
-        assert torch.equal(counts, count_classes(patches))
-        flipped = torch.from_numpy(np.stack([mirrored(patch.numpy()) for patch in patches[:2, ::8]]))
-        assert torch.equal(flip_counts(count_classes(patches[:2, ::8])), count_classes(flipped))
+    config = load(
+        settings=[
+            "network.input_size=32",
+            f"pretrain.flip={flipped}",
+            f"pretrain.patch_grid={grid}",
+            f"pretrain.classes={classes}",
+            "pretrain.patch_fraction=[0.2, 1.0]",
+        ]
+    )
+    labels = make_labels(stored(painted, 12), config, torch.Generator().manual_seed(seed))
+
+    draws = torch.Generator().manual_seed(seed)
+    turned = torch.rand(len(painted.images), generator=draws) < flipped
+    corners, side = random_patches(len(painted.images), 256, grid, config.pretrain.patch_fraction, draws)
+    assert side % (256 // grid) == 0
+    names = CLASS_SETS[config.pretrain.classes]
+    for mask, (top, left), around, got in zip(
+        painted.masks.numpy(), corners.tolist(), turned, labels.parts, strict=True
+    ):
+        patch = (mirrored(mask) if around else mask)[top : top + side, left : left + side]
+        counts = names.merge(torch.from_numpy(patch.copy())[None].long())
+        expected = dominant_parts(count_classes(counts, len(names.names)), config.pretrain.top_parts)[0]
+        assert torch.equal(got, expected)
 
 
-def test_a_patch_off_the_grid_is_told_apart(painted: Batch) -> None:
-    parts = torch.from_numpy(count_parts(painted.masks[0].numpy(), 12))[None].expand(4, -1, -1, -1)
-    top, left = torch.tensor([0, 1, 64, 192]), torch.tensor([64, 64, 63, 192])
-    assert sum_cells(parts, top, left, 64, 256)[1].tolist() == [True, False, False, True]
+def test_classification_alone_on_a_grid_reads_no_mask(painted: Batch) -> None:
+    alone = "pretrain.tasks={segmentation: 0, classification: 1.0, rotation: 0, angle: 0, agreement: 0}"
+    for grid, masks in (("4", False), ("null", True)):
+        config = load(settings=[alone, "network.input_size=32", f"pretrain.patch_grid={grid}"])
+        assert reads_masks(config.pretrain) is masks
+        assert reads_parts(config.pretrain) is not masks
+    batch = stored(painted, 12)
+    blind = Batch(batch.images, torch.empty(0, dtype=torch.uint8), batch.indices, batch.parts)
+    config = load(settings=[alone, "network.input_size=32", "pretrain.patch_grid=4"])
+    seen, unseen = (make_labels(one, config, torch.Generator().manual_seed(1)) for one in (batch, blind))
+    assert torch.equal(seen.parts, unseen.parts)
+    assert torch.equal(seen.patches, unseen.patches)
+
+
+@pytest.mark.parametrize(("grid", "said"), [("3", "256 pixels is not 3 whole cells"), ("8", "12 x 12 grid")])
+def test_a_grid_that_does_not_fit_is_refused(painted: Batch, grid: str, said: str) -> None:
+    config = load(settings=["network.input_size=32", f"pretrain.patch_grid={grid}"])
+    with pytest.raises(UserError, match=said):
+        make_labels(stored(painted, 12), config, torch.Generator())
 
 
 WHOLE_TILES = [

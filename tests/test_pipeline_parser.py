@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from contract import weights
 from contract.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
 from contract.config import load
 from contract.errors import UserError
 from contract.shards import decode_face
-from pipeline import weights
+from pipeline.parse import quantize
 from pipeline.parse.class_map import ClassMap, read_class_map
 from pipeline.parse.parser import FaceParser, find_parser, load_parser
 from pipeline.parse.sides import assign_sides
@@ -106,6 +107,7 @@ BISENET_MAP = {
     "std": [0.229, 0.224, 0.225],
     "output": 0,
     "values": "logits",
+    "coarse": "centres",
     "sides": "position",
     "classes": list(CLASSES),
 }
@@ -171,6 +173,7 @@ PAINTER_MAP = BISENET_MAP | {
     "mean": [0.0, 0.0, 0.0],
     "std": [1.0, 1.0, 1.0],
     "values": "probabilities",
+    "coarse": "centres",
     "classes": ["hair", "nose", "hair"],
 }
 
@@ -319,3 +322,31 @@ def test_parsenet_with_other_weights_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match=weights.KNOWN["parsenet"].sha256):
         find_parser(load(settings=["parse.parser=parsenet", f"weights.parser={path}"]))
+
+
+def test_an_int8_file_is_the_same_each_time_and_its_masks_are_nearly_those_of_float32(
+    tmp_path: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quantize, "CALIBRATION_FACES", 8)
+    monkeypatch.setattr(quantize, "CHECKED_FACES", 2)
+    small = load(settings=["parse.size=256"])
+    files = [tmp_path / "first.onnx", tmp_path / "second.onnx"]
+    for file in files:
+        quantize.quantize(small, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "mean F1 against it" in capsys.readouterr().out
+    chosen = ["parse.parser=onnx", f"weights.parser={files[0]}"]
+    masks, _ = load_parser(find_parser(load(settings=chosen)))(faces)
+    exact, _ = load_parser(find_parser(load(settings=["parse.size=256", "parse.precision=float32"])))(faces)
+    assert np.mean(masks == exact) > 0.97
+    assert files[0].stat().st_size < find_parser(small).path.stat().st_size / 3
+
+
+def test_an_int8_file_needs_its_packages_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr(quantize, "CALIBRATION_FACES", 1)
+    with pytest.raises(UserError, match="pip install onnx onnxruntime onnxscript"):
+        quantize.quantize(load(settings=["parse.size=64"]), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from contract import weights
+from contract.alignment.warp import FACE_TEMPLATE
 from contract.config import Config
 from contract.errors import UserError
 from contract.layout import Layout
-from pipeline import weights
 from pipeline.align.stage import align
-from pipeline.align.warp import FACE_TEMPLATE
 from pipeline.ingest.plan import ingest
 from pipeline.parse.stage import parse
 from pipeline.record import record_path

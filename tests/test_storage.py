@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from contract import manifest
@@ -25,24 +23,11 @@ from training.stream import load as stream
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[Address]:
-    """An empty bucket of a real S3 API server, named to every process by the usual environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        place = UPath("s3://faces", use_listings_cache=False)
-        place.fs.mkdir("faces")
-        yield place
-    server.stop()
+def bucket(object_store: None) -> Address:
+    """An empty bucket of the object store."""
+    place = UPath("s3://faces", use_listings_cache=False)
+    place.fs.mkdir("faces")
+    return place
 
 
 @pytest.fixture(scope="module")

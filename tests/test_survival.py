@@ -27,6 +27,7 @@ from pipeline.record import read_record
 from pipeline.sample import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0))
 QUICK = ("parse.size=64", "ingest.shard_size=8")
 
 
@@ -128,6 +129,32 @@ def with_no_mercy(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
+def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed: tuple[Path, float]) -> None:
+    stages = json.loads((undisturbed[0] / "manifests" / "stages.json").read_text())
+    assert stages.keys() == {"align", "parse"}
+    tars = len(list((undisturbed[0] / "photos").glob("*.tar")))
+    for stage in stages.values():
+        assert (stage["images"], stage["made"], stage["kept"], stage["workers"]) == (48, tars, 0, CORES)
+        assert 0 < stage["seconds"] < undisturbed[1]
+
+
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
+    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
+) -> None:
+    # Dead slow, so that it is surely interrupted at work.
+    slow = command(photos, tmp_path, "parse.size=1024", "parse.precision=float32")
+    driver = subprocess.Popen(slow, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for_partial(tmp_path / "photos")
+    os.killpg(driver.pid, signal.SIGINT)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in said, said
+    assert wait_until_ended(driver.pid, 20) == []
+    done = run(photos, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
+
+
 def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
@@ -209,22 +236,20 @@ def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_comple
 ) -> None:
     victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
     environment = deadly(tmp_path, "pipeline.align.stage", "decode_photo", "data", victim["sha256"])
-    first, second = tmp_path / "first", tmp_path / "second"
-    for output in (first, second):
-        done = run(photos, output, **environment)
-        assert done.returncode == 0, done.stderr
-    refused = pq.read_table(first / "manifests" / "quarantine.parquet").to_pylist()
+    output = tmp_path / "out"
+    done = run(photos, output, **environment)
+    assert done.returncode == 0, done.stderr
+    refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
-    keys = pq.read_table(first / "manifests" / "shards.parquet")["key"].to_pylist()
+    keys = pq.read_table(output / "manifests" / "shards.parquet")["key"].to_pylist()
     assert len(keys) == 47
     assert victim["key"] not in keys
-    assert finished_bytes(first) == finished_bytes(second)
     others = {
         name: digest
         for name, digest in finished_bytes(undisturbed[0]).items()
         if name.endswith(".tar") and Path(name).name != Path(victim["shard"]).name
     }
-    assert others.items() <= finished_bytes(first).items()
+    assert others.items() <= finished_bytes(output).items()
 
 
 def test_a_face_that_kills_the_parser_is_quarantined_too(
@@ -345,14 +370,21 @@ def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
     assert finished_bytes(tmp_path / "out") == finished_bytes(undisturbed[0])
     assert "1 workers; dashboard: http://" in done.stdout
     with Client(address) as client:
-        loaded = client.run(lambda: "pipeline.parse.parser" in sys.modules)
+        loaded = client.run(parsers_in_memory)
         names = {w["id"]: a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
         plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
-    assert loaded == {names["gpu"]: True, names["plain"]: False}
+    assert loaded == {names["gpu"]: 1, names["plain"]: 0}
     assert not any(plugins.values())
     missing = run(photos, tmp_path / "other", f"cluster.scheduler={address}", "cluster.resources={TPU: 1}")
     assert missing.returncode == 1
     assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
+
+
+def parsers_in_memory() -> int:
+    """How many parsers the worker that runs this has loaded."""
+    from pipeline.parse.parser import load_parser
+
+    return load_parser.cache_info().currsize
 
 
 def test_resources_without_a_cluster_to_join_are_an_error(photos: Path, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
-"""Scores against scikit-learn and against brute force."""
+"""Scores against scikit-learn and against brute force; thresholds; the table."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import balanced_accuracy_score
 
 from training.evaluate import format_table
-from training.metrics import SCORES, best_threshold, mean_scores, scores
+from training.metrics import BINS, SCORES, best_threshold, calibration_error, mean_scores, scores, thresholds
 
 
 def test_scores_are_scikit_learns_over_the_known_labels() -> None:
@@ -15,15 +16,21 @@ def test_scores_are_scikit_learns_over_the_known_labels() -> None:
     labels = random.integers(-1, 2, 200).astype(np.int8)
     chances = random.random(200)
     known = labels >= 0
+    truth, guess = labels[known], chances[known]
     found = scores(labels, chances, 0.3)
-    assert found["average_precision"] == average_precision_score(labels[known], chances[known])
-    assert found["balanced_accuracy"] == balanced_accuracy_score(labels[known], chances[known] >= 0.3)
+    assert found["average_precision"] == sklearn_metrics.average_precision_score(truth, guess)
+    assert found["roc_auc"] == sklearn_metrics.roc_auc_score(truth, guess)
+    assert found["balanced_accuracy"] == balanced_accuracy_score(truth, guess >= 0.3)
+    assert found["f1"] == sklearn_metrics.f1_score(truth, guess >= 0.3)
     assert found["accuracy"] == ((chances >= 0.5) == labels)[known].mean()
 
 
-def test_an_attribute_with_one_answer_has_an_accuracy_alone() -> None:
+def test_an_attribute_with_one_answer_has_accuracy_and_calibration_alone() -> None:
     found = scores(np.zeros(5, np.int8), np.full(5, 0.2), 0.5)
-    assert found == {"accuracy": 1.0, "balanced_accuracy": None, "average_precision": None, "roc_auc": None}
+    assert {name: value for name, value in found.items() if value is not None} == {
+        "accuracy": 1.0,
+        "calibration_error": pytest.approx(0.2),
+    }
     assert scores(np.full(5, -1, np.int8), np.full(5, 0.2), 0.5) == dict.fromkeys(SCORES)
 
 
@@ -32,11 +39,29 @@ def test_a_constant_answer_has_balanced_accuracy_one_half_and_the_prevalence_as_
     found = scores(labels, np.full(100, 0.2), 0.5)
     assert found["accuracy"] == 0.8
     assert found["balanced_accuracy"] == 0.5
+    assert found["f1"] == 0.0
     assert found["average_precision"] == pytest.approx(0.2)
+    assert found["calibration_error"] == pytest.approx(0.0)
+
+
+def test_the_calibration_error_is_the_weighted_distance_of_each_bin() -> None:
+    # Two bins are filled: ten faces at 0.1 of which 4 are a yes, and thirty at 0.9 of which 27 are.
+    labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3, np.int8)
+    chances = np.array([0.1] * 10 + [0.9] * 30)
+    assert calibration_error(labels, chances) == pytest.approx(10 / 40 * 0.3)
+
+
+def test_probabilities_that_are_drawn_from_are_calibrated() -> None:
+    random = np.random.default_rng(0)
+    chances = random.random(20_000)
+    labels = (random.random(20_000) < chances).astype(np.int8)
+    assert calibration_error(labels, chances) < 0.02
+    assert calibration_error(labels, chances**3) > 0.2
+    assert BINS == 15
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in pairs], np.int8)
     chances = np.array([chance / 8 for _, chance in pairs])
@@ -50,9 +75,13 @@ def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> N
         assert reached >= balanced_accuracy_score(labels[known], chances[known] >= other) - 1e-12
 
 
+def test_without_faces_to_tune_on_every_threshold_is_one_half() -> None:
+    assert thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
+
+
 def test_means_leave_out_what_is_missing() -> None:
-    empty = dict.fromkeys(SCORES)
-    means = mean_scores({"a": {**empty, "accuracy": 0.5}, "b": {**empty, "accuracy": 1.0}})
+    empty: dict[str, float | None] = dict.fromkeys(SCORES)
+    means = mean_scores([{**empty, "accuracy": 0.5}, {**empty, "accuracy": 1.0}])
     assert means == {**empty, "accuracy": 0.75}
 
 
@@ -62,4 +91,4 @@ def test_the_table_has_a_row_per_run_in_percent() -> None:
         {"majority class": row, "pretrained-1%": {"faces": 84, **row, "roc_auc": None}}
     ).split("\n")
     assert lines[0].split()[:2] == ["run", "faces"]
-    assert lines[2].split() == ["pretrained-1%", "84", "50.0", "50.0", "50.0", "-"]
+    assert lines[2].split() == ["pretrained-1%", "84", "50.0", "50.0", "50.0", "50.0", "-", "50.0"]

@@ -3,18 +3,26 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
 from training import checkpoint, pretrain
+from training import evaluate as evaluation
+from training.classifier import Classifier
 from training.evaluate import evaluate
 from training.finetune import finetune
+from training.stream import Faces, read_faces
 
 TINY = [
     "network.width=8",
@@ -31,6 +39,7 @@ TINY = [
     "finetune.batch_size=4",
     "finetune.batch_norm_batches=2",
     "finetune.loader_workers=0",
+    "evaluate.resamples=20",
 ]
 
 
@@ -96,6 +105,55 @@ def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
     assert set(found["key"].to_pylist()) == test
     chances = found["Male"].to_pylist()
     assert all(0 <= chance <= 1 for chance in chances)
+    truth = {row["key"]: row["Male"] for row in pq.read_table(shards.samples).to_pylist()}
+    assert found["Male.label"].to_pylist() == [truth[key] for key in found["key"].to_pylist()]
+
+
+def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
+    config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = read_faces
+
+    def cuts(turned: str) -> list[float]:
+        def read(layout: Layout, splits: Sequence[str]) -> Faces:
+            faces = real(layout, splits)
+            return replace(faces, attributes=1 - faces.attributes) if list(splits) == [turned] else faces
+
+        monkeypatch.setattr(evaluation, "read_faces", read)
+        evaluate(config, shards, trained / "finetune", tmp_path / turned)
+        found = json.loads((tmp_path / turned / "attributes.json").read_text())["pretrained-100%"]
+        return [scores["threshold"] for scores in found.values()]
+
+    kept = json.loads((trained / "evaluate" / "attributes.json").read_text())["pretrained-100%"]
+    assert cuts("test") == [scores["threshold"] for scores in kept.values()]
+    assert cuts("val") != cuts("test")
+
+
+def test_test_faces_are_read_once_per_run(
+    config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    real = evaluation.predict
+
+    def watched(model: Classifier, faces: Faces, *rest: Any) -> NDArray[np.float64]:
+        seen.append(faces.keys[0])
+        return real(model, faces, *rest)
+
+    monkeypatch.setattr(evaluation, "predict", watched)
+    evaluate(config, shards, trained / "finetune", tmp_path)
+    rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
+    split = {row["key"]: row["split"] for row in rows}
+    assert [split[key] for key in seen] == ["val", "test"] * 4
+
+
+def test_evaluating_twice_gives_the_same_bytes(
+    config: Config, shards: Layout, trained: Path, tmp_path: Path
+) -> None:
+    evaluate(config, shards, trained / "finetune", tmp_path)
+    files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
+    assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "plots/labels.csv"}
+    for file in files:
+        assert (tmp_path / file).read_bytes() == (trained / "evaluate" / file).read_bytes(), file
 
 
 def test_from_scratch_and_pretrained_start_differently_but_see_the_same_faces(trained: Path) -> None:

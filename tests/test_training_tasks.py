@@ -90,21 +90,21 @@ def test_the_classification_loss_sums_the_branches_means() -> None:
 
 def test_a_flip_mirrors_the_picture_and_swaps_left_and_right_classes() -> None:
     images, masks = random_batch()
-    flipped, swapped = flip(images, masks, 1.0, torch.Generator())
+    flipped, swapped = flip(images, masks, torch.ones(len(images), dtype=torch.bool))
     assert torch.equal(flipped, images.flip(-1))
     names = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
     names |= {right: left for left, right in names.items()}
     for before, after in zip(masks.flip(-1).flatten().tolist(), swapped.flatten().tolist(), strict=True):
         assert CLASSES[after] == names.get(CLASSES[before], CLASSES[before])
-    again = flip(flipped, swapped, 1.0, torch.Generator())
+    again = flip(flipped, swapped, torch.ones(len(images), dtype=torch.bool))
     assert torch.equal(again[0], images)
     assert torch.equal(again[1], masks)
     assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
 
 
-def test_flipping_never_changes_a_batch_at_probability_zero() -> None:
+def test_samples_that_are_not_drawn_stay_as_they_are() -> None:
     images, masks = random_batch()
-    assert torch.equal(flip(images, masks, 0.0, torch.Generator())[0], images)
+    assert torch.equal(flip(images, masks, torch.zeros(len(images), dtype=torch.bool))[0], images)
 
 
 @pytest.mark.parametrize("tiles", [2, 3, 4])

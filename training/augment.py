@@ -10,7 +10,7 @@ from contract.config import Augment
 
 
 def augment(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Mirror, turn, scale, shift and recolour faces, each by draws of its own.
+    """Mirror, turn, scale, shift, recolour and partly hide faces, each by draws of its own.
 
     Args:
         images: float or uint8 0..255, (B, 3, S, S).
@@ -46,4 +46,16 @@ def augment(images: Tensor, config: Augment, generator: torch.Generator) -> Tens
     saturation = torch.where(colourless, torch.zeros((), device=where), factor())
     faces = gray + saturation * (faces - gray)
     middle = faces.mean(dim=(1, 2, 3), keepdim=True)
-    return ((middle + factor() * (faces - middle)) * factor()).clamp(0, 255)
+    coloured = ((middle + factor() * (faces - middle)) * factor()).clamp(0, 255)
+    return _erase(coloured, config.erase, generator) if config.erase else coloured
+
+
+def _erase(faces: Tensor, reach: float, generator: torch.Generator) -> Tensor:
+    """Grey out one square per face, of a side up to `reach` of its side (DeVries and Taylor 2017)."""
+    batch, side = len(faces), faces.shape[-1]
+    half = reach * side * torch.rand(batch, generator=generator) / 2
+    centre = side * torch.rand(2, batch, generator=generator)
+    pixels = torch.arange(side) + 0.5
+    rows, columns = ((pixels - middle[:, None]).abs() < half[:, None] for middle in centre)
+    hidden = (rows[:, :, None] & columns[:, None, :])[:, None].to(faces.device)
+    return torch.where(hidden, torch.full((), 127.5, device=faces.device), faces)

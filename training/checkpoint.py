@@ -2,14 +2,18 @@
 
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from contract.errors import UserError
 from contract.files import replacing
+
+UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
+"""What torch.load raises for a file that it did not write, or that was cut."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -28,7 +32,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is missing; `python -m training.run --stage pretrain` makes it")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path}: no readable checkpoint; delete it and train again ({error})"[:300]
         ) from error

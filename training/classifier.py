@@ -1,6 +1,8 @@
 """The attribute classifier: the network with one linear head per branch, and its loss."""
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,15 @@ from torch import Tensor, nn
 
 from contract.config import Network
 from contract.errors import UserError
-from training.groups import branch_groups
+from training import checkpoint
+from training.groups import Groups, branch_groups
 from training.networks import build
+
+PARTS: Final = ("trunk", "branches", "heads")
+"""Parts of a classifier that may learn at rates of their own."""
+
+_BRANCHES: Final = ("network.branches.", "network.units.", "network.aggregates.")
+"""Names of what ``spl`` and ``sspl`` have beside their residual stages."""
 
 
 class Classifier(nn.Module):
@@ -18,12 +27,13 @@ class Classifier(nn.Module):
     Args:
         config: the network.
         attributes: names, in the order of the logits.
+        groups: which branch predicts which, see `branch_groups`; by default CelebA's.
     """
 
-    def __init__(self, config: Network, attributes: tuple[str, ...]) -> None:
+    def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
         super().__init__()
         self.network = build(config)
-        self.groups = branch_groups(attributes)
+        self.groups = branch_groups(attributes, groups)
         self.heads = nn.ModuleDict(
             {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
         )
@@ -37,13 +47,27 @@ class Classifier(nn.Module):
         inverse = self.get_buffer("inverse")
         return torch.cat(logits, dim=1)[:, inverse]
 
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by part, in the order of `PARTS`; a plain trunk has no branches."""
+        found: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
+        for name, parameter in self.named_parameters():
+            part = (
+                "heads"
+                if name.startswith("heads.")
+                else "branches"
+                if name.startswith(_BRANCHES)
+                else "trunk"
+            )
+            found[part].append(parameter)
+        return found
+
 
 def attribute_loss(logits: Tensor, attributes: Tensor, groups: dict[str, list[int]]) -> Tensor:
     """Binary cross-entropy with logits, a mean over the known labels of each branch, summed.
 
     Args:
         logits: float (B, A).
-        attributes: integer (B, A) of 0 and 1; -1 is unknown and takes no part.
+        attributes: (B, A) of 0 and 1, or probabilities; -1 is unknown and takes no part.
         groups: positions by branch.
     """
     known = (attributes >= 0).float()
@@ -72,3 +96,19 @@ def load_network(classifier: Classifier, config: Network, state: dict[str, Any])
             f"the pre-trained network has {', '.join(differing)}; pre-train again, or set network.* to that"
         )
     classifier.network.load_state_dict(state["network"])
+
+
+def read_classifier(path: Path) -> Classifier:
+    """The classifier that fine-tuning wrote as ``classifier.pt``, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the file is missing or is no classifier.
+    """
+    state = checkpoint.load(path)
+    try:
+        network = Network.model_validate(state["config"]["network"])
+        model = Classifier(network, state["attributes"], state.get("groups"))
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: no classifier of this project; fine-tune again ({error})"[:300]) from error
+    return model.eval()

@@ -17,48 +17,60 @@ from contract.layout import Layout
 from contract.progress import progress
 from training import checkpoint
 from training.classifier import Classifier
-from training.metrics import SCORES, best_threshold, mean_scores, scores
+from training.metrics import SCORES, thresholds
 from training.optimization import device
 from training.preprocess import to_input
+from training.scoring import MAJORITY, Judge, Scored, intervals, write_plots
 from training.stream import Faces, in_order, load, read_faces
 
-MAJORITY = "majority class"
+__all__ = ["MAJORITY", "evaluate", "format_table", "predict"]
 
 
 def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
     """Score every fine-tuned run; write means, scores per attribute, and every prediction.
 
-    ``metrics.json`` holds means by run name, ``attributes.json`` scores and thresholds per
-    run and attribute, ``predictions.parquet`` a row per run and test face, and ``table.txt``
-    the table that is printed.
+    ``metrics.json`` holds means by run name, ``attributes.json`` scores, intervals and thresholds per
+    run and attribute, ``intervals.json`` the intervals of the means, gains and gaps (see
+    `training.scoring`), ``predictions.parquet`` a row per run and test face, ``table.txt`` the table
+    that is printed, ``plots/`` what ``dvc plots`` draws.
 
     Raises:
         UserError: the fine-tuning results are missing, or no test face has a label.
     """
     runs = _read_runs(finetuned)
     output.mkdir(parents=True, exist_ok=True)
-    means: dict[str, Any] = {}
-    details: dict[str, Any] = {}
+    scored: dict[str, Scored] = {}
     predictions: list[pa.Table] = []
     if runs:
         train, val, test = (read_faces(layout, (split,)).labelled() for split in ("train", "val", "test"))
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
-        details[MAJORITY] = _majority(train, test)
-        means[MAJORITY] = mean_scores(details[MAJORITY])
+        judge = Judge(test, config.evaluate)
+        scored[MAJORITY] = judge.score(np.tile(_shares(train), (len(test), 1)), None)
         for run in runs:
-            found, probabilities = _score(config, finetuned / run["name"], val, test)
-            details[run["name"]] = found
-            means[run["name"]] = {"faces": run["faces"], **mean_scores(found)}
-            predictions.append(_as_table(run["name"], test, probabilities))
-    write_text(output / "metrics.json", json.dumps(means, indent=2) + "\n")
-    write_text(output / "attributes.json", json.dumps(details, indent=2) + "\n")
+            on_val, on_test = _predict(config, finetuned / run["name"], val, test)
+            cut = thresholds(val.attributes, on_val)
+            scored[run["name"]] = judge.score(on_test, cut)
+            predictions.append(_as_table(run["name"], test, on_test))
+    faces = {run["name"]: run["faces"] for run in runs}
+    means = {
+        name: {**({"faces": faces[name]} if name in faces else {}), **each.means}
+        for name, each in scored.items()
+    }
+    _write_json(output / "metrics.json", means)
+    _write_json(output / "attributes.json", {name: each.attributes for name, each in scored.items()})
+    _write_json(output / "intervals.json", intervals(scored, runs))
+    write_plots(output / "plots", runs, scored)
     table = format_table(means) if means else "no labels, so no classifier and no scores"
     write_text(output / "table.txt", table + "\n")
     with replacing(output / "predictions.parquet") as temporary:
         empty = pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})
         pq.write_table(pa.concat_tables(predictions) if predictions else empty, temporary)
     print(table)
+
+
+def _write_json(file: Path, values: Any) -> None:
+    write_text(file, json.dumps(values, indent=2) + "\n")
 
 
 def _read_runs(finetuned: Path) -> list[dict[str, Any]]:
@@ -88,40 +100,37 @@ def predict(
     return np.concatenate(found)
 
 
-def _score(
+def _predict(
     config: Config, folder: Path, val: Faces, test: Faces
-) -> tuple[dict[str, dict[str, float | None]], NDArray[np.float64]]:
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
+    """Probabilities of a run on val (None without val faces) and on test, which is read this once."""
     state = checkpoint.load(folder / "classifier.pt")
     network = Network.model_validate(state["config"]["network"])
-    model = Classifier(network, tuple(state["attributes"]))
+    model = Classifier(network, state["attributes"], state.get("groups"))
     model.load_state_dict(state["model"])
     size, batch = network.input_size, config.evaluate.batch_size
     on_val = predict(model, val, size, batch, config.stream, f"val {folder.name}") if len(val) else None
-    on_test = predict(model, test, size, batch, config.stream, f"test {folder.name}")
-    found: dict[str, dict[str, float | None]] = {}
-    for column, name in enumerate(test.attribute_names):
-        threshold = 0.5 if on_val is None else best_threshold(val.attributes[:, column], on_val[:, column])
-        found[name] = {
-            "threshold": threshold,
-            **scores(test.attributes[:, column], on_test[:, column], threshold),
-        }
-    return found, on_test
+    return on_val, predict(model, test, size, batch, config.stream, f"test {folder.name}")
 
 
-def _majority(train: Faces, test: Faces) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    for column, name in enumerate(test.attribute_names):
-        labels = train.attributes[:, column]
-        known = labels[labels >= 0]
-        share = float(known.mean()) if len(known) else 0.5
-        found[name] = scores(test.attributes[:, column], np.full(len(test), share), 0.5)
-    return found
+def _shares(train: Faces) -> NDArray[np.float64]:
+    """The share of yes per attribute, float64 (A,); one half where no label is known."""
+    known = train.attributes >= 0
+    count = known.sum(axis=0)
+    return np.where(count > 0, (train.attributes * known).sum(axis=0) / np.maximum(count, 1), 0.5)
 
 
 def _as_table(run: str, test: Faces, probabilities: NDArray[np.float64]) -> pa.Table:
-    columns: dict[str, Any] = {"run": [run] * len(test), "key": list(test.keys)}
+    """Run, key, identity; per attribute the probability, and the label as NAME.label, null if unknown."""
+    columns: dict[str, Any] = {
+        "run": [run] * len(test),
+        "key": list(test.keys),
+        "identity": pa.array(test.identities, pa.string()),
+    }
     for column, name in enumerate(test.attribute_names):
+        labels = test.attributes[:, column]
         columns[name] = probabilities[:, column].astype(np.float32)
+        columns[f"{name}.label"] = pa.array(labels, mask=labels < 0)
     return pa.table(columns)
 
 

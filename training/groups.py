@@ -1,28 +1,63 @@
-"""Which branch predicts which attribute."""
+"""Which branch predicts which attribute, from a data file."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from contract.attributes import CELEBA_ATTRIBUTES
+import yaml
+
+from contract.errors import UserError
 from training.networks import BRANCHES
 
-CELEBA_GROUPS: Final = {
-    "whole": (0, 2, 10, 13, 18, 20, 25, 26, 31, 32, 33, 39),
-    "upper": (1, 3, 4, 5, 8, 9, 11, 12, 15, 17, 23, 28, 35),
-    "middle": (7, 19, 27, 29, 30, 34),
-    "lower": (6, 14, 16, 21, 22, 24, 36, 37, 38),
-}
-"""Positions in CelebA's attribute file, as published with SSPL."""
+CELEBA_FILE: Final = Path(__file__).with_suffix(".yaml")
+"""CelebA's groups, as published with SSPL."""
 
-_BRANCH_OF: Final = {
-    CELEBA_ATTRIBUTES[position]: branch
-    for branch, positions in CELEBA_GROUPS.items()
-    for position in positions
-}
+Groups = Mapping[str, Sequence[str]]
+"""Attribute names by branch."""
 
 
-def branch_groups(attributes: tuple[str, ...]) -> dict[str, list[int]]:
-    """Positions in `attributes` by branch; a name that is not CelebA's goes to the whole face."""
-    groups: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
+def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
+    """Attribute names by branch.
+
+    Args:
+        file: YAML, a list of names under each of ``whole``, ``upper``, ``middle`` and ``lower``
+            that has any.
+
+    Raises:
+        UserError: the file cannot be read or is no such mapping, or names an attribute twice.
+    """
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{file}: no YAML file of attribute groups ({error}); look at finetune.groups"
+        ) from error
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{file}: a list of attribute names under each of {', '.join(BRANCHES)} was expected")
+    seen: set[str] = set()
+    for branch, names in found.items():
+        if branch not in BRANCHES:
+            raise UserError(f"{file}: {branch} is no branch of the network; known are {', '.join(BRANCHES)}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{file}: {branch} must be a list of attribute names")
+        for name in names:
+            if name in seen:
+                raise UserError(f"{file}: {name} is listed twice; one branch predicts an attribute")
+            seen.add(name)
+    return found
+
+
+def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
+    """Positions in `attributes` by branch, branches without any left out.
+
+    Args:
+        attributes: names of the labels.
+        groups: as `read_groups` gives them, by default CelebA's. A name that they do not have
+            goes to the whole face, so other label sets make one group.
+    """
+    groups = read_groups() if groups is None else groups
+    branch_of = {name: branch for branch, names in groups.items() for name in names}
+    positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
     for position, name in enumerate(attributes):
-        groups[_BRANCH_OF.get(name, "whole")].append(position)
-    return {branch: positions for branch, positions in groups.items() if positions}
+        positions[branch_of.get(name, "whole")].append(position)
+    return {branch: members for branch, members in positions.items() if members}

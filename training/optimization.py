@@ -3,6 +3,8 @@
 import hashlib
 import math
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +65,24 @@ def adam(network: nn.Module, config: Optimizer) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
+def adam_by_part(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float) -> torch.optim.Adam:
+    """Adam with a learning rate for each part; parameters of a part with rate 0 are frozen."""
+    groups: list[dict[str, Any]] = []
+    for parameters, rate in parts:
+        for parameter in parameters:
+            parameter.requires_grad_(rate > 0)
+        if parameters and rate > 0:
+            groups.append({"params": parameters, "lr": rate, "base": rate})
+    return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+
+
 def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:
-    """Set the learning rate of all parameter groups for `step` of `steps`."""
+    """Set the learning rate of all parameter groups for `step` of `steps`.
+
+    A group's own rate is ``base``; without it the group has the configured one.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * rate_factor(config, step, steps)
+        group["lr"] = group.get("base", config.learning_rate) * rate_factor(config, step, steps)
 
 
 def check_finite(loss: Tensor, step: int, keys: list[str]) -> None:

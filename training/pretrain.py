@@ -26,9 +26,9 @@ from training.ranks import Ranks, joined
 from training.resume import resume, run_facts, save
 from training.stage import Stage
 from training.stopping import noted_signals
-from training.stream import Batch, Faces, PlannedBatches, load, read_faces
+from training.stream import Faces, PlannedBatches, read_faces
 from training.tasks.agreement import discriminator_loss
-from training.tasks.joint import accuracies, losses, make_labels, reads_masks
+from training.tasks.joint import accuracies, load_samples, losses, make_labels
 from training.validation import answers, validate, validation_faces
 
 
@@ -60,7 +60,7 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
         stage, facts, saves = Stage(config, ranks), run_facts(config, layout, ranks), output / "checkpoints"
         start = resume(saves, facts, stage, ranks, choice)
         batches = _planned(config, faces, start, settings.steps, ranks.rank, ranks.world)
-        loader = load(faces, batches, reads_masks(settings), settings.loader_workers, config.stream)
+        loader = load_samples(faces, batches, config)
         log = Log(output, start, settings.tensorboard, active=ranks.first)
         size = settings.batch_size
         bar = progress("pretrain", settings.steps * size, "samples", start * size, shown=ranks.first)
@@ -79,7 +79,7 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
                 stage.optimizer.zero_grad(set_to_none=True)
                 stage.opponent.zero_grad(set_to_none=True)
                 for number in range(settings.accumulate):
-                    part = _part(batch, number, settings.accumulate).to(ranks.device)
+                    part = batch.part(number, settings.accumulate).to(ranks.device)
                     draws = seed_part(settings.seed, step, ranks.rank + number * ranks.world)
                     labels = make_labels(part, config, draws)
                     with stage.sharing(last=number + 1 == settings.accumulate):
@@ -164,10 +164,6 @@ def _planned(
     )
 
 
-def _part(batch: Batch, number: int, count: int) -> Batch:
-    return Batch(batch.images[number::count], batch.masks[number::count], batch.indices[number::count])
-
-
 def _picture(stage: Stage, shown: Faces, config: Config, ranks: Ranks) -> Any:
     batch, labels, outputs = next(answers(stage.model, shown, config, ranks.device))
     return tasks_picture(batch, labels, outputs, config)
@@ -189,7 +185,7 @@ def _finish(
     """
     settings, network = config.pretrain, stage.model.network
     planned = _planned(config, faces, 0, settings.batch_norm_batches)
-    loader = load(faces, planned, True, settings.loader_workers, config.stream)
+    loader = load_samples(faces, planned, config)
     inputs = (
         make_labels(batch.to(ranks.device), config, seed_part(settings.seed, -2, number)).patches
         for number, batch in enumerate(loader)

@@ -13,6 +13,8 @@ EXAMPLES = """\
   python -m training.run
   python -m training.run --stage pretrain --config presets/mini.yaml
   torchrun --nproc-per-node 8 -m training.run --stage pretrain --config presets/paper.yaml
+  python -m training.run --stage finetune --labels 1% 5%
+  python -m training.run --stage finetune --labels subsets/seed0-5%.txt
   python -m training.run --shards OUT --output OUT/runs --set pretrain.steps=1000"""
 
 
@@ -36,6 +38,13 @@ def main() -> None:
         help="what pre-training does about a checkpoint: go on if it is of the same run (auto), "
         "in any case (anyway), or delete it and start anew (never)",
     )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        metavar="SHARE|FILE",
+        help="what to fine-tune on instead of finetune.runs: shares such as 1%% 5%%, or lists that "
+        "training.subsets wrote",
+    )
     options = parser.parse_args()
     config = command.config_from(options)
     keep_freed_memory()
@@ -43,11 +52,13 @@ def main() -> None:
 
     from training.evaluate import evaluate
     from training.exported import FILE
-    from training.finetune import finetune
+    from training.finetune import finetune, with_labels
     from training.pretrain import pretrain
     from training.ranks import rank_of_environment
     from training.report import report
 
+    if options.labels:
+        config = with_labels(config, layout, options.labels)
     stages = {
         "pretrain": lambda: pretrain(config, layout, output / "pretrain", options.resume),
         "finetune": lambda: finetune(config, layout, output / "pretrain" / FILE, output / "finetune"),

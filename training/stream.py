@@ -7,10 +7,10 @@ run goes on at any batch without reading what came before.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from contract import manifest
 from contract.config import Stream
 from contract.errors import UserError
 from contract.layout import Layout
-from contract.shards import BrokenSample, Extent, decode_face, decode_mask, read_extent
+from contract.shards import BrokenSample, Extent, decode_face, decode_mask, decode_parts, read_extent
 from contract.storage import Address
 from training.shard_files import ShardFiles
 
@@ -37,7 +37,7 @@ class Faces:
         root: folder or fsspec address of the shards.
         keys: sample keys.
         shards: shard path of each sample, below `root`.
-        extents: by member name (``jpg``, ``mask.png``), int64 (N, 2) of offset and size.
+        extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 2) of offset and size.
         attribute_names: names of the label columns.
         attributes: int8 (N, A), 0 or 1, -1 where unknown.
         identities: identity of each sample, or None.
@@ -88,7 +88,7 @@ def read_faces(layout: Layout, splits: Sequence[str]) -> Faces:
         shards=table["shard"].to_pylist(),
         extents={
             name: np.stack([np.asarray(table[f"{name}.{what}"]) for what in ("offset", "size")], axis=1)
-            for name in ("jpg", "mask.png")
+            for name in ("jpg", "mask.png", "parts.npy")
         },
         attribute_names=found.attributes,
         attributes=np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), np.int8),
@@ -168,37 +168,54 @@ class Batch:
         images: uint8 (B, 3, S, S), RGB, channels-last in memory as it was decoded.
         masks: uint8 (B, S, S), classes 0..18; empty (0,) if they were not asked for.
         indices: int64 (B,), positions in `Faces`.
+        parts: int32 (B, G, G, 19), stored pixel counts; empty (0,) if they were not asked for.
     """
 
     images: Tensor
     masks: Tensor
     indices: Tensor
+    parts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.images, self.masks, self.indices)))
+        tensors = (self.images, self.masks, self.indices, self.parts)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def part(self, number: int, count: int) -> "Batch":
+        """Every `count`-th sample from `number` on."""
+        return Batch(*(t[number::count] for t in (self.images, self.masks, self.indices, self.parts)))
 
 
 class _Reader:
     """Reads and decodes samples."""
 
-    def __init__(self, faces: Faces, masks: bool, files: ShardFiles) -> None:
-        self._faces, self._masks, self._files = faces, masks, files
+    def __init__(self, faces: Faces, masks: bool, parts: bool, files: ShardFiles) -> None:
+        self._faces, self._files = faces, files
+        self._decoders: dict[str, Callable[[bytes], NDArray[Any]]] = {"jpg": decode_face}
+        if masks:
+            self._decoders["mask.png"] = decode_mask
+        if parts:
+            self._decoders["parts.npy"] = decode_parts
 
     def batch(self, indices: list[int]) -> Batch:
-        images, masks = zip(*(self._sample(index) for index in indices), strict=True)
+        samples = [self._sample(index) for index in indices]
+        stacked = {name: np.stack([sample[name] for sample in samples]) for name in self._decoders}
+        masks, parts = stacked.get("mask.png"), stacked.get("parts.npy")
         return Batch(
-            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-            torch.from_numpy(np.stack(masks)) if self._masks else torch.empty(0, dtype=torch.uint8),
+            torch.from_numpy(stacked["jpg"]).permute(0, 3, 1, 2),
+            torch.empty(0, dtype=torch.uint8) if masks is None else torch.from_numpy(masks),
             torch.tensor(indices),
+            torch.from_numpy((np.empty(0) if parts is None else parts).astype(np.int32)),
         )
 
-    def _sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    def _sample(self, index: int) -> dict[str, NDArray[Any]]:
         shard = self._faces.shards[index]
         try:
             with self._files.opened(shard) as descriptor:
-                face = decode_face(self._member(descriptor, index, "jpg"))
-                return face, decode_mask(self._member(descriptor, index, "mask.png")) if self._masks else None
+                return {
+                    name: decode(self._member(descriptor, index, name))
+                    for name, decode in self._decoders.items()
+                }
         except BrokenSample as error:
             faces = self._faces
             raise UserError(f"{faces.root / shard}, sample {faces.keys[index]}: {error}") from error
@@ -209,7 +226,12 @@ class _Reader:
 
 
 def load(
-    faces: Faces, batches: Iterable[list[int]], masks: bool, workers: int, stream: Stream
+    faces: Faces,
+    batches: Iterable[list[int]],
+    masks: bool,
+    workers: int,
+    stream: Stream,
+    parts: bool = False,
 ) -> Iterator[Batch]:
     """Read planned batches, in their order whatever the number of workers.
 
@@ -222,12 +244,13 @@ def load(
         masks: whether masks are read too.
         workers: threads; 0 reads when asked.
         stream: the cache of remote shards.
+        parts: whether stored part counts are read too.
 
     Raises:
         UserError: a shard does not hold what the manifest says.
     """
     with ShardFiles(faces.root, stream.cache, round(stream.cache_gigabytes * 1e9)) as files:
-        reader = _Reader(faces, masks, files)
+        reader = _Reader(faces, masks, parts, files)
         planned = _announced(faces, batches, files)
         if workers == 0:
             yield from map(reader.batch, planned)

@@ -90,7 +90,12 @@ def read_subset(file: Address, faces: Faces) -> NDArray[np.int64]:
     return np.sort(np.array([position[key] for _, key in listed], np.int64))
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A share of the labelled faces, above 0 and up to 1, from a word such as ``5%`` or ``0.05``.
+
+    Raises:
+        argparse.ArgumentTypeError: the word is no such share.
+    """
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -104,9 +109,7 @@ def main() -> None:
     """Read the command line and write the lists."""
     parser = command.parser("Draw nested subsets of the labelled train faces and list their keys.", EXAMPLES)
     parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
-    parser.add_argument(
-        "--labels", type=_share, nargs="+", required=True, metavar="SHARE", help="such as 5%%"
-    )
+    parser.add_argument("--labels", type=share, nargs="+", required=True, metavar="SHARE", help="such as 5%%")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which draw (default: 0)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the lists")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from contract.layout import Layout
 from training.optimization import seed_part
 from training.stream import Batch, Faces, load, read_faces
 from training.tasks.classes import CLASS_SETS
-from training.tasks.joint import Labels, Outputs, PretrainModel, make_labels
+from training.tasks.joint import Labels, Outputs, PretrainModel, make_labels, reads_parts
 from training.tasks.segmentation import upsample
 
 LEAST_FACES = 2
@@ -64,7 +64,9 @@ def answers(
     settings = config.pretrain
     parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // settings.batch_size))
     planned = [part.tolist() for part in parts]
-    for number, batch in enumerate(load(faces, planned, True, settings.loader_workers, config.stream)):
+    stored = reads_parts(settings)
+    loader = load(faces, planned, True, settings.loader_workers, config.stream, stored)
+    for number, batch in enumerate(loader):
         batch = batch.to(device)
         labels = make_labels(batch, config, seed_part(settings.seed, -1, number))
         enabled = settings.precision == "bfloat16"

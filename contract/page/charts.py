@@ -44,12 +44,16 @@ class Series:
     Attributes:
         style: CSS class that gives the colour.
         points: (x, y) pairs in the order of x.
-        marked: draw a marker and the value at every point.
+        marked: draw a marker at every point.
+        valued: write the value beside every marker.
+        errors: half the height of the error bar at every point, or empty.
     """
 
     style: str
     points: Sequence[tuple[float, float]]
     marked: bool = False
+    valued: bool = True
+    errors: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,6 @@ class _Scale:
         low, high, at = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
         share = 0.5 if high == low else (at - low) / (high - low)
         return round(self.start + share * (self.end - self.start), 1)
-
-
-def class_legend() -> str:
-    """The classes with the colours that they have in pictures of masks."""
-    swatches = "".join(
-        f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(CLASS_TITLES[name])}</li>'
-        for name, (r, g, b) in zip(CLASSES, CLASS_COLOURS.tolist(), strict=True)
-    )
-    return f'<ul class="legend classes">{swatches}</ul>'
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -118,6 +113,9 @@ def line_chart(
     width, height = size
     marked = any(line.marked for line in series)
     heights = [*(y for _, y in points), *levels]
+    for line in series:
+        bars = list(zip(line.points, line.errors, strict=False))
+        heights += [y + sign * error for (_, y), error in bars for sign in (-1, 1)]
     y_ticks = nice_ticks(min(heights), max(heights), y_steps)
     inset = 26 if marked else 4
     across = _Scale(min(x for x, _ in points), max(x for x, _ in points), 48 + inset, width - 8 - inset, log)
@@ -131,6 +129,9 @@ def line_chart(
     for level in levels:
         parts.append(f'<line class="level" x1="48" x2="{width - 8}" y1="{up(level)}" y2="{up(level)}"/>')
     for line in series:
+        for (x, y), error in zip(line.points, line.errors, strict=False):
+            ends = f'x1="{across(x)}" x2="{across(x)}" y1="{up(y - error)}" y2="{up(y + error)}"'
+            parts.append(f'<line class="error {line.style}" {ends}/>')
         path = " ".join(f"{across(x)},{up(y)}" for x, y in line.points)
         parts.append(f'<polyline class="{line.style}" points="{path}"/>')
     for line in series:
@@ -162,36 +163,12 @@ def _markers(line: Series, series: Sequence[Series], across: _Scale, up: _Scale)
             parts.append(f'<rect class="scratch" x="{left - 4:.1f}" y="{top - 4:.1f}" width="8" height="8"/>')
         else:
             parts.append(f'<circle class="{line.style}" cx="{left}" cy="{top}" r="4.5"/>')
-        parts.append(
-            f'<text class="value" x="{left}" y="{top + (-10 if above else 19):.1f}" '
-            f'text-anchor="middle">{100 * y:.1f}</text>'
-        )
-    return parts
-
-
-def histogram(counts: Sequence[int], label: str, ends: tuple[str, str], *, size: tuple[int, int]) -> str:
-    """An SVG histogram of bars that touch; a bin that is not empty is at least one unit high.
-
-    Args:
-        counts: of equally wide bins.
-        label: what a screen reader says.
-        ends: texts below the first and the last bin.
-        size: width and height of the view box.
-    """
-    width, height = size
-    floor, most, step = height - 18, max(*counts, 1), width / len(counts)
-    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
-    for number, count in enumerate(counts):
-        if count:
-            tall = max(1.0, (floor - 2) * count / most)
+        if line.valued:
             parts.append(
-                f'<rect class="bin" x="{number * step:.1f}" y="{floor - tall:.1f}" '
-                f'width="{0.92 * step:.1f}" height="{tall:.1f}"/>'
+                f'<text class="value" x="{left}" y="{top + (-10 if above else 19):.1f}" '
+                f'text-anchor="middle">{100 * y:.1f}</text>'
             )
-    parts.append(f'<line x1="0" x2="{width}" y1="{floor}" y2="{floor}"/>')
-    for text, x, anchor in zip(ends, (0, width), ("start", "end"), strict=True):
-        parts.append(f'<text x="{x}" y="{height - 4}" text-anchor="{anchor}">{escape(text)}</text>')
-    return "".join([*parts, "</svg>"])
+    return parts
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
@@ -233,3 +210,63 @@ def _encoded(picture: NDArray[Any], suffix: str, options: list[int]) -> str:
     if not ok:
         raise ValueError(f"OpenCV could not encode a picture of shape {picture.shape}")
     return data_uri(data.tobytes(), "jpeg" if suffix == ".jpg" else "png")
+
+
+def picture_uri(picture: NDArray[np.uint8]) -> str:
+    """A picture, uint8 RGB (H, W, 3), as a PNG data URI."""
+    return _encoded(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".png", [])
+
+
+def histogram(values: Sequence[float], label: str, bins: int = 20) -> str:
+    """An SVG histogram of shares, 0 to 1, from 0 to their greatest; heights are shares of the values.
+
+    Args:
+        values: at least one.
+        label: what a screen reader says.
+        bins: how many bars.
+    """
+    width, height, left = 400, 150, 40
+    top = max(nice_ticks(0.0, max(values), 2))
+    counts, _ = np.histogram(values, bins, (0.0, top))
+    shares = counts / len(values)
+    highest = max(nice_ticks(0.0, float(shares.max()), 2))
+    step, room = (width - left) / bins, height - 34
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts.append(f'<line class="grid" x1="{left}" x2="{width}" y1="{room + 10}" y2="{room + 10}"/>')
+    for value in (0.0, highest):
+        y = round(10 + room * (1 - value / highest), 1)
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{100 * value:g}\u202f%</text>')
+    for number, share in enumerate(shares.tolist()):
+        tall = round(room * share / highest, 1)
+        if tall:
+            parts.append(
+                f'<rect class="area" x="{left + number * step + 1:.1f}" y="{10 + room - tall:.1f}" '
+                f'width="{step - 2:.1f}" height="{tall}"/>'
+            )
+    parts.append(f'<text x="{left}" y="{height - 4}">0</text>')
+    parts.append(f'<text x="{width}" y="{height - 4}" text-anchor="end">{100 * top:g}\u202f%</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def matrix(values: NDArray[np.float64], names: Sequence[str]) -> str:
+    """An SVG of a symmetric matrix of -1 to 1, float64 (N, N): its lower triangle, colour by sign."""
+    cell, left = 16, 170
+    side = cell * len(names)
+    parts = [
+        f'<svg class="chart matrix" width="{left + side}" height="{side + 4}" '
+        f'viewBox="0 0 {left + side} {side + 4}" role="img" aria-label="Correlations of attributes">'
+    ]
+    for row, name in enumerate(names):
+        y = cell * row
+        parts.append(f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
+        for column in range(row):
+            value = float(values[row, column])
+            if not math.isnan(value) and abs(value) >= 0.01:
+                style = "more" if value > 0 else "less"
+                title = f"{escape(name)}, {escape(names[column])}: {value:+.2f}"
+                parts.append(
+                    f'<rect class="{style}" x="{left + cell * column}" y="{y}" width="{cell - 1}" '
+                    f'height="{cell - 1}" fill-opacity="{min(1.0, abs(value)):.2f}">'
+                    f"<title>{title}</title></rect>"
+                )
+    return "".join([*parts, "</svg>"])

@@ -1,12 +1,15 @@
-"""The style sheet of the result page: one column, light and dark, phone and desktop."""
+"""The style sheet of the data card and of the result page: one column, light and dark, phone and desktop."""
 
 from typing import Final
 
 STYLE: Final = """
 :root{--paper:#faf9f6;--card:#fff;--ink:#22252a;--soft:#676c75;--line:#e3e0d8;--pretrained:#1f7a99;
---scratch:#bd6a24;--majority:#8d929b;--good:#2c7a45;--bad:#b23a3a}
+--scratch:#bd6a24;--semi:#7a4fa3;
+--tone-1:#4b7f3a;--tone-2:#b04a6c;--tone-3:#8a7a1f;
+--tone-4:#3f5fb0;--tone-5:#6b6f76;--majority:#8d929b;--good:#2c7a45;--bad:#b23a3a}
 @media (prefers-color-scheme:dark){:root{--paper:#15171a;--card:#1d2024;--ink:#e7e5e0;--soft:#9ca1aa;
---line:#32363c;--pretrained:#62bcd8;--scratch:#e59c5f;--majority:#7d838d;--good:#79c491;--bad:#ec8f8f}}
+--line:#32363c;--pretrained:#62bcd8;--scratch:#e59c5f;--semi:#b795dd;--tone-1:#8fc47c;--tone-2:#e58aa8;
+--tone-3:#d0c063;--tone-4:#8aa4ee;--tone-5:#a5a9b0;--majority:#7d838d;--good:#79c491;--bad:#ec8f8f}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
 body{margin:0 auto;max-width:66rem;padding:0 1.1rem 4rem;background:var(--paper);color:var(--ink);
@@ -39,10 +42,12 @@ th:first-child{text-align:left}
 th:last-child,td:last-child{padding-right:0}
 thead th{color:var(--soft);font-size:.82rem;border-bottom:1px solid var(--line)}
 tbody tr+tr>*{border-top:1px solid var(--line)}
-table.scores{width:100%;max-width:46rem;font-size:1rem}
+table.scores{width:100%;font-size:1rem}
 .scores tbody+tbody th[scope=rowgroup]{padding-top:1.1rem;font-weight:600}
 .scores th[scope=row]{white-space:nowrap}
-.scores .best{font-weight:700}
+.best{font-weight:700}
+.gaps th[scope=rowgroup]{padding-top:.9rem;font-weight:600}
+:is(.scores,.gaps) tbody :is(td,th){vertical-align:top}
 .wide{font-size:.85rem}
 .wide th[scope=row]{position:sticky;left:0;background:var(--paper);min-width:7rem;
 max-width:11rem;overflow-wrap:break-word}
@@ -50,6 +55,13 @@ max-width:11rem;overflow-wrap:break-word}
 .wide th[scope=colgroup]{text-align:center}
 .dot{display:inline-block;width:.65rem;height:.65rem;border-radius:50%;margin-right:.45rem;background:var(--majority)}
 .dot.pretrained{background:var(--pretrained)}
+.semi:is(.dot,.bar){background:var(--semi)}
+.tone-1:is(.dot,.bar){background:var(--tone-1)}
+.tone-2:is(.dot,.bar){background:var(--tone-2)}
+.tone-3:is(.dot,.bar){background:var(--tone-3)}
+.tone-4:is(.dot,.bar){background:var(--tone-4)}
+.tone-5:is(.dot,.bar){background:var(--tone-5)}
+.between{display:block;color:var(--soft);font-size:.72em;font-weight:400}
 .dot.scratch{background:var(--scratch);border-radius:1px}
 .dot.prevalence{width:2px;height:.95rem;border-radius:0;background:var(--ink);vertical-align:-.15rem}
 .legend .dot.majority{width:1.2rem;height:0;border-radius:0;background:none;
@@ -68,9 +80,27 @@ vertical-align:-.08rem;outline:1px solid var(--line)}
 .chart polyline{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}
 .chart polyline.pretrained,.chart .curve{stroke:var(--pretrained)}
 .chart polyline.scratch{stroke:var(--scratch)}
-.chart polyline.raw{stroke:var(--majority);stroke-width:1;opacity:.55}
 .chart circle{fill:var(--pretrained)}
+.chart .semi{stroke:var(--semi)}
+.chart .tone-1{stroke:var(--tone-1)}
+.chart .tone-2{stroke:var(--tone-2)}
+.chart .tone-3{stroke:var(--tone-3)}
+.chart .tone-4{stroke:var(--tone-4)}
+.chart .tone-5{stroke:var(--tone-5)}
+.chart .error{stroke-width:1.6;opacity:.8}
+.chart .error.pretrained{stroke:var(--pretrained)}
+.chart .error.scratch{stroke:var(--scratch)}
+.chart circle.semi{fill:var(--semi)}
+.chart circle.tone-1{fill:var(--tone-1)}
+.chart circle.tone-2{fill:var(--tone-2)}
+.chart circle.tone-3{fill:var(--tone-3)}
+.chart circle.tone-4{fill:var(--tone-4)}
+.chart circle.tone-5{fill:var(--tone-5)}
+.chart polyline.raw{stroke:var(--majority);stroke-width:1;opacity:.55}
 .chart rect{fill:var(--scratch)}
+.chart .area,.chart .more{fill:var(--pretrained)}
+.chart .less{fill:var(--scratch)}
+.chart.matrix{width:auto;height:auto;max-width:none}
 .bars{columns:2 24rem;column-gap:2.6rem;font-size:.9rem;margin-bottom:1.2rem}
 .bars li{display:grid;grid-template-columns:8.6rem 1fr 3.2rem;gap:.7rem;align-items:center;
 break-inside:avoid;padding:.2rem 0;line-height:1.15}
@@ -105,6 +135,7 @@ details{margin:.8rem 0}
 summary{cursor:pointer;font-weight:600;font-size:.93rem}
 @media (max-width:32rem){
 table.scores{font-size:.9rem}
+.scores th[scope=row]{position:sticky;left:0;background:var(--paper);white-space:normal;min-width:6.5rem}
 th,td{padding-right:.55rem}
 .scores thead th{font-size:.74rem}
 .bars li{grid-template-columns:7.2rem 1fr 2.9rem;gap:.5rem}

@@ -13,18 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import manifest
+from contract.alignment import recipe
+from contract.alignment.crops import Crop, aligned_crops
+from contract.alignment.detector import load_detector
 from contract.config import Config
+from contract.files import write_text
+from contract.images import Refused, decode_photo
 from contract.layout import Layout
 from contract.shards import ShardWriter, encode_face, encode_facts
 from contract.storage import Address, address
-from pipeline.align.detector import Face, choose_faces, detect_faces, load_detector
-from pipeline.align.warp import FACE_TEMPLATE, central_square, similarity, warp
+from contract.weights import KNOWN, find
 from pipeline.cluster import no_model
-from pipeline.images import Refused, decode_photo
 from pipeline.quarantine import Refusals, worker_died
 from pipeline.record import ShardRecord, fingerprint, read_record, write_record
 from pipeline.source import read_source
-from pipeline.weights import KNOWN, find
 from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2
@@ -74,6 +76,7 @@ def align(config: Config, layout: Layout) -> None:
     stage = Stage("align", "images", load, align_shard, touch_sources)
     folder = (layout.aligned / source.facts["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config, layout, refusals)
+    write_text(folder / recipe.FILE, recipe.Recipe.of(config, detector is not None).model_dump_json() + "\n")
     records = [read_record(task.tar) for task in tasks]
     faces = sum(len(record.samples) for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
@@ -166,35 +169,22 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
     image = decode_photo(data, task.config.ingest.max_pixels, task.config.ingest.min_side)
-    if task.detector is None:
-        matrix = central_square(image.shape[1], image.shape[0], align_config.size)
-        return [_aligned(image, matrix, row, task, None, None)]
-    found = detect_faces(image, load_detector(align_config.detector, task.detector), align_config)
-    template = FACE_TEMPLATE * align_config.size
-    return [
-        _aligned(image, similarity(face.landmarks, template), row, task, face, len(found))
-        for face in choose_faces(found, image, align_config)
-    ]
+    detector = load_detector(align_config.detector, task.detector) if task.detector else None
+    return [_sample(crop, row, task) for crop in aligned_crops(image, align_config, detector)]
 
 
-def _aligned(
-    image: NDArray[np.uint8],
-    matrix: NDArray[np.float64],
-    row: dict[str, Any],
-    task: AlignTask,
-    face: Face | None,
-    found: int | None,
-) -> AlignedFace:
+def _sample(crop: Crop, row: dict[str, Any], task: AlignTask) -> AlignedFace:
     labels = {name: row[name] for name in task.attributes if row[name] is not None}
+    face = crop.face
     facts = {
         "source": row["source"],
         "sha256": row["sha256"],
         "split": row["split"],
         "identity": row["identity"],
         "attributes": labels or None,
-        "faces": found,
+        "faces": crop.found,
         "box_score": None if face is None else round(face.score, 6),
         "landmarks": None if face is None else face.landmarks.round(3).tolist(),
-        "matrix": matrix.round(6).tolist(),
+        "matrix": crop.matrix.round(6).tolist(),
     }
-    return AlignedFace(warp(image, matrix, task.config.align.size), facts)
+    return AlignedFace(crop.image, facts)

@@ -26,6 +26,7 @@ CLASS_MAP: Final = ClassMap(
     std=(0.229, 0.224, 0.225),
     output=0,
     values="logits",
+    coarse="corners",
     sides="position",
     classes=CLASSES,
 )
@@ -34,22 +35,35 @@ CLASS_MAP: Final = ClassMap(
 
 def load(weights: Path, precision: Precision) -> Network:
     """BiSeNet with checked weights, channels-last."""
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     device = best_device()
-    model = init_parsing_model("bisenet", device=device.type, model_rootpath=str(weights.parent))
-    model = model.to(memory_format=torch.channels_last)
+    model = main_head(weights).to(device).to(memory_format=torch.channels_last)
 
     def scores(pixels: Tensor) -> Tensor:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            return _main_head(model, pixels)
+            logits: Tensor = model(pixels)
+            return logits
 
-    return Network(scores, device, corner_aligned=True)
+    return Network(scores, device)
 
 
-def _main_head(model: nn.Module, pixels: Tensor) -> Tensor:
-    """BiSeNet's forward pass without its two auxiliary heads: logits (B, 19, H/8, W/8)."""
-    context, fusion, head = (model.get_submodule(name) for name in ("cp", "ffm", "conv_out"))
-    fine, coarse, _ = context(pixels)
-    logits: Tensor = head(fusion(fine, coarse))[0]
-    return logits
+def main_head(weights: Path) -> nn.Module:
+    """BiSeNet with checked weights on the CPU, in float32, without its two auxiliary heads."""
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    model = init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
+    return _MainHead(model).eval()
+
+
+class _MainHead(nn.Module):
+    """From pixels, float (B, 3, H, W), to logits (B, 19, H/8, W/8)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.context, self.fusion, self.head = (
+            model.get_submodule(name) for name in ("cp", "ffm", "conv_out")
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        fine, coarse, _ = self.context(pixels)
+        logits: Tensor = self.head(self.fusion(fine, coarse))[0]
+        return logits

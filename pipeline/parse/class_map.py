@@ -10,11 +10,12 @@ An ONNX or TorchScript file comes with a class map, a YAML or JSON file with the
     std: [0.229, 0.224, 0.225]    # and they are divided by this
     output: 0              # which of the network's outputs, counted from 0
     values: logits         # or probabilities, one per class and pixel
+    coarse: centres        # or corners: of what in the picture a smaller output's first and last values are
     sides: position        # brows, eyes, ears are given to the side they lie on; network: as the file says
     classes: [background, skin, l_brow, ...]   # our class for each of the file's, in its order
 
 Several of the file's classes may be the same class of ours; their probabilities are added.
-An output smaller than the input is enlarged bilinearly, with pixel centres at halves.
+An output smaller than the input is enlarged bilinearly; `coarse` is torch's ``align_corners`` of that.
 """
 
 import json
@@ -54,6 +55,7 @@ class ClassMap(BaseModel):
     std: tuple[Deviation, Deviation, Deviation]
     output: Annotated[int, Field(ge=0)]
     values: Literal["logits", "probabilities"]
+    coarse: Literal["centres", "corners"]
     sides: Literal["position", "network"]
     classes: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=2)]
 

@@ -15,13 +15,10 @@ class Network:
         scores: float32 (B, 3, S, S) normalised pixels, in the channel order of its class
             map, to (B, C, h, w): one score per class of the network and pixel.
         device: where its input must lie.
-        corner_aligned: whether coarse scores (h < S) are of the corners of the picture's
-            pixels, as the network was trained, or of their centres.
     """
 
     scores: Callable[[Tensor], Tensor]
     device: torch.device
-    corner_aligned: bool = False
 
 
 def best_device() -> torch.device:

@@ -22,6 +22,7 @@ CLASS_MAP: Final = ClassMap(
     std=(0.5, 0.5, 0.5),
     output=0,
     values="logits",
+    coarse="centres",
     sides="position",
     classes=CELEBAMASK_HQ_CLASSES,
 )

@@ -19,11 +19,11 @@ from contract.classes import CLASSES, NUM_CLASSES
 from contract.config import Config, Precision
 from contract.errors import UserError
 from contract.memory import keep_freed_memory
+from contract.weights import KNOWN, file_sha256, find
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map
 from pipeline.parse.network import Network
 from pipeline.parse.sides import assign_sides
-from pipeline.weights import KNOWN, file_sha256, find
 
 FaceParser = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.float32]]]
 """From faces, uint8 RGB (B, S, S, 3), to
@@ -88,16 +88,24 @@ def load_parser(file: ParserFile) -> FaceParser:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
+    return partial(_parse_faces, load_network(file), file)
+
+
+def load_network(file: ParserFile) -> Network:
+    """The parser's network alone.
+
+    Raises:
+        UserError: the file cannot be run.
+    """
     match file.kind:
         case "bisenet":
-            network = bisenet.load(file.path, file.precision)
+            return bisenet.load(file.path, file.precision)
         case "parsenet":
-            network = parsenet.load(file.path, file.precision)
+            return parsenet.load(file.path, file.precision)
         case "onnx":
-            network = onnx_file.load(file.path, file.class_map, file.size)
+            return onnx_file.load(file.path, file.class_map, file.size)
         case _:
-            network = torchscript_file.load(file.path, file.class_map)
-    return partial(_parse_faces, network, file)
+            return torchscript_file.load(file.path, file.class_map)
 
 
 def _parse_faces(
@@ -112,7 +120,7 @@ def _parse_faces(
                 f"{file.path}: gives an output of shape {tuple(scores.shape)} for {len(faces)} faces; its "
                 f"class map lists {count} classes, so ({len(faces)}, {count}, height, width) is expected"
             )
-        scores = _resample(scores.float(), file.size, faces.shape[1], network.corner_aligned)
+        scores = _resample(scores.float(), file.size, faces.shape[1], file.class_map.coarse == "corners")
         if file.class_map.values == "logits" and file.class_map.classes == CLASSES:
             highest, classes = scores.max(dim=1)
             # Softmax at its maximum, without the softmax.

@@ -10,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from contract import manifest
+from contract.alignment import recipe
 from contract.config import Config
 from contract.errors import UserError
 from contract.layout import SPLITS, Layout
@@ -196,6 +197,9 @@ def write_manifests(source: manifest.Manifest, tasks: list[ParseTask], layout: L
     fields, attributes = manifest.SAMPLE_FIELDS, source.attributes
     columns = {*fields.names, *attributes}
     facts = {"dataset": source.facts["dataset"]}
+    made_by = layout.aligned / facts["dataset"] / recipe.FILE
+    if made_by.is_file():
+        facts[recipe.FACT] = made_by.read_text(encoding="utf-8").strip()
     rows = ({name: row.get(name) for name in columns} for row in samples)
     manifest.write(layout.samples, fields, rows, attributes, facts)
     refused.sort(key=lambda row: row["source"])

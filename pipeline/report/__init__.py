@@ -1,1 +1,1 @@
-"""The data card: one self-contained page that shows what is in a set of shards."""
+"""The data card: one self-contained page about a set of shards."""

@@ -1,31 +1,29 @@
-"""``python -m pipeline.report --shards DIR``: one self-contained page about a set of shards."""
+"""``python -m pipeline.report --shards DIR``: write the data card of a set."""
 
 from pathlib import Path
 
 from contract import command
 from contract.layout import DEFAULT_SHARDS, Layout
-from pipeline.report.page import report
+from pipeline.report.page import write_card
 
 
 def main() -> None:
-    """Read the command line and write the card."""
+    """Read the command line and write the page."""
     parser = command.parser(
-        "Write the data card of finished shards: counts, checks, faces, masks, attributes on one page.",
-        "  python -m pipeline.report --shards OUT\n"
-        "  python -m pipeline.report --shards s3://bucket/celeba --output celeba.html",
+        "One page about a set of shards: what came in, what was refused, faces, masks, labels.",
+        "  python -m pipeline.report --shards OUT\n  python -m pipeline.report --output runs/data.html",
     )
     parser.add_argument(
         "--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the set (default: shards/)"
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("runs", "data.html"),
-        metavar="FILE",
-        help="where the page goes (default: runs/data.html)",
+        "--output", type=Path, metavar="FILE", help="the page (default: data.html beside the manifests)"
     )
     options = parser.parse_args()
-    report(Layout.at(options.shards), options.output)
+    layout = Layout.at(options.shards)
+    output = options.output or layout.manifests / "data.html"
+    write_card(layout, output)
+    print(f"card: {output}")
 
 
 if __name__ == "__main__":

@@ -131,22 +131,22 @@ def samples_with_sha256(manifests: Manifests) -> pa.Table:
     return manifests.samples.append_column("sha256", source_rows(manifests)["sha256"])
 
 
+def _differs(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
+    unequal = pc.fill_null(pc.not_equal(left, right), False)
+    return pc.or_(unequal, pc.xor(pc.is_null(left), pc.is_null(right)))
+
+
 def repeated(values: pa.ChunkedArray) -> pa.Array:
-    """The values that are there more than once, each once."""
+    """The values that occur more than once."""
     counts = pc.value_counts(values)
     return counts.field("values").filter(pc.greater(counts.field("counts"), 1))
 
 
 def in_two_splits(samples: pa.Table, name: str) -> pa.ChunkedArray:
-    """The values of a column, nulls aside, that the column ``split`` puts into more than one split."""
+    """The values of the column `name` that occur in more than one split; nulls are nobody's."""
     known = samples.select([name, "split"]).filter(pc.is_valid(samples[name]))
     splits = known.group_by(name).aggregate([("split", "count_distinct")])
     return splits[name].filter(pc.greater(splits["split_count_distinct"], 1))
-
-
-def _differs(left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray:
-    unequal = pc.fill_null(pc.not_equal(left, right), False)
-    return pc.or_(unequal, pc.xor(pc.is_null(left), pc.is_null(right)))
 
 
 def _without(values: pa.ChunkedArray | pa.Array, known: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -1,21 +1,17 @@
-"""The page's second half: data, pre-training, mistakes, and how to make it all again."""
+"""The page's part on data: what went in, the worst mistakes, and how to make it all again."""
 
 from html import escape
 
-from contract.classes import CLASSES
+from contract.classes import CLASS_COLOURS, CLASSES
 from contract.page.charts import (
     CLASS_TITLES,
-    Series,
-    class_legend,
     face_picture,
     heat_map,
-    line_chart,
     mask_picture,
-    smoothed,
 )
-from contract.page.elements import NARROW, count, duration, scroll, section, table, unit, words
-from training.report.elements import INITIAL_TITLES, TASKS
-from training.report.results import Presence, Pretraining, Results
+from contract.page.elements import NARROW, count, scroll, section, table, words
+from training.report.elements import title_of
+from training.report.results import Presence, Results
 
 
 def input_section(results: Results) -> str:
@@ -66,10 +62,14 @@ def faces_section(results: Results) -> str:
         f'alt="Face {escape(face.key)} and its mask">'
         for face in results.faces
     )
+    swatches = "".join(
+        f'<li><i style="background:rgb({r},{g},{b})"></i>{escape(CLASS_TITLES[name])}</li>'
+        for name, (r, g, b) in zip(CLASSES, CLASS_COLOURS.tolist(), strict=True)
+    )
     return (
         f'<h3>Faces and masks</h3><p class="note">{count(len(results.faces), "face")} of the '
         f"{escape(results.faces_split)} split; left and right are the person\u2019s.</p>"
-        f'<div class="faces">{figures}</div>{class_legend()}'
+        f'<div class="faces">{figures}</div><ul class="legend classes">{swatches}</ul>'
     )
 
 
@@ -98,61 +98,13 @@ def presence_section(presence: Presence | None) -> str:
     )
 
 
-def pretraining_section(results: Results) -> str:
-    """Size and speed of stage 1, and a curve per loss and accuracy."""
-    if results.pretraining is None:
-        return section("pretraining", "Pre-training", "<p>There was none.</p>")
-    metrics, batch = results.pretraining.metrics, results.pretraining.batch_size
-    steps, seconds = metrics["steps"], metrics["seconds"]
-    facts = [("Faces", f"{metrics['samples']:,}"), ("Steps", f"{steps:,}"), ("Time", duration(seconds))]
-    if seconds:
-        facts.append(("Samples per second", f"{steps * batch / seconds:,.1f}"))
-    facts.append(("Passes over the faces", f"{steps * batch / max(1, metrics['samples']):,.1f}"))
-    if "waiting" in metrics:
-        facts.append(("Waiting for data", f"{unit(metrics['waiting'])}"))
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    groups = []
-    for kind, title in (("loss", "Losses"), ("accuracy", "Accuracies")):
-        names = [name for name in results.pretraining.curves if name == kind or name.endswith(f"_{kind}")]
-        names.sort(key=lambda name: (name != kind, TASKS.index(name) if name in TASKS else len(TASKS), name))
-        charts = "".join(curve(results.pretraining, name, kind) for name in names)
-        if charts:
-            groups.append(f'<h3>{title}</h3><div class="curves">{charts}</div>')
-    note = '<p class="note">Strong: running mean. Dashed: chance. Across: steps.</p>' if groups else ""
-    empty = "" if groups else '<p class="note">No curves were kept.</p>'
-    return section(
-        "pretraining", "Pre-training", f'<dl class="facts">{cells}</dl>{"".join(groups)}{note}{empty}'
-    )
-
-
-def curve(pretraining: Pretraining, name: str, kind: str) -> str:
-    """One curve over the steps."""
-    points = pretraining.curves[name]
-    steps, values = [step for step, _ in points], [value for _, value in points]
-    mean = smoothed(values, max(1, 2 * (len(values) // 30) + 1))
-    lines = [Series("raw", points), Series("curve", list(zip(steps, mean, strict=True)))]
-    share = kind == "accuracy"
-    title = "Total" if name == kind else name.removesuffix(f"_{kind}").replace("_", " ").capitalize()
-    chart = line_chart(
-        lines,
-        f"{title} {kind} over {steps[-1]:,.0f} steps",
-        [(steps[0], f"{steps[0]:,.0f}"), (steps[-1], f"{steps[-1]:,.0f}")],
-        size=(300, 150),
-        y_steps=3,
-        percent=share,
-        levels=[pretraining.chance[name]] if name in pretraining.chance else [],
-    )
-    last = unit(mean[-1]) if share else f"{mean[-1]:.3f}"
-    return f"<figure><figcaption>{escape(title)} <b>{last}</b></figcaption>{chart}</figure>"
-
-
 def mistakes_section(results: Results) -> str:
     """The most confident wrong answers, with their faces."""
     run, mistakes = results.mistakes
     if run is None:
         return ""
     intro = (
-        f"<p>The most confident mistakes on the test split of the network {INITIAL_TITLES[run.initial]} with "
+        f"<p>The most confident mistakes on the test split of the network {title_of(run.initial)} with "
         f"{count(run.faces, 'labelled face')}; some may be mistakes of the labels. At most one per face and "
         "two per attribute; p is the probability of a yes.</p>"
     )
@@ -172,19 +124,11 @@ def mistakes_section(results: Results) -> str:
 
 
 def reproduce_section(results: Results) -> str:
-    """Commands, hash of the shards, versions, time per stage, and the configuration."""
+    """Commands, hash of the shards, versions, and the configuration."""
     uses = any("config.yaml" in command for command in results.commands)
     how = (
         "with the configuration below saved as <code>config.yaml</code>" if uses else "with this params.yaml"
     )
-    times = [("Pre-training", results.pretraining.metrics["seconds"])] if results.pretraining else []
-    times += [
-        (f"Fine-tuning, {count(run.faces, 'labelled face')}, {INITIAL_TITLES[run.initial]}", run.seconds)
-        for run in results.runs
-    ]
-    clock = [(name, duration(seconds)) for name, seconds in times]
-    if len(clock) > 1:
-        clock.append(("Together", duration(sum(seconds for _, seconds in times))))
     facts = [("shards.parquet (SHA-256)", results.shards_sha256)]
     facts += [("Commit", results.commit)] if results.commit else []
     facts += [("Versions", ", ".join(f"{name} {version}" for name, version in results.versions))]
@@ -193,7 +137,6 @@ def reproduce_section(results: Results) -> str:
         f'<pre class="commands">{escape(chr(10).join(results.commands))}</pre><dl class="origin">'
         + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts)
         + "</dl>"
-        + (scroll(table(("Stage", "Time"), clock)) if clock else "")
         + f"<details><summary>Configuration</summary><pre>{escape(results.config)}</pre></details>"
     )
     return section("reproduce", "How to reproduce it", body)

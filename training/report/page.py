@@ -5,9 +5,12 @@ comes from data is escaped.
 from html import escape
 
 from contract.page.elements import document
-from training.report.origins import input_section, mistakes_section, pretraining_section, reproduce_section
+from training.report.labels import by_labels
+from training.report.origins import input_section, mistakes_section, reproduce_section
 from training.report.results import Results
-from training.report.scores import by_attribute, by_labels, headline, lede, scores_section
+from training.report.scores import by_attribute, headline, lede, scores_section
+from training.report.training import costs_section, finetuning_section, pretraining_section
+from training.report.trust import activation_maps, calibration, group_gaps
 
 
 def page(results: Results) -> str:
@@ -16,9 +19,14 @@ def page(results: Results) -> str:
         scores_section(results),
         by_labels(results),
         by_attribute(results),
+        mistakes_section(results),
+        calibration(results),
+        group_gaps(results),
+        activation_maps(results),
         input_section(results),
         pretraining_section(results),
-        mistakes_section(results),
+        finetuning_section(results),
+        costs_section(results),
         reproduce_section(results),
     ]
     title = f"Facial attributes from few labels: {results.dataset}"

@@ -14,20 +14,28 @@ class Run:
 
     Attributes:
         name, initial: such as ``pretrained-5%`` and ``pretrained``.
-        labels: share of the labelled train faces. faces: how many these are.
+        labels: share of the labelled train faces, or the path of a list. faces: how many these are.
         steps, seconds: of training.
         means: mean of each score over the attributes, 0..1 or None.
         attributes: by attribute the scores, 0..1 or None, and the ``threshold``.
+        intervals: [low, high] of each mean. gains: over the run from scratch, by score ``value`` and
+            ``interval``. gaps, reliability: as in `training.scoring.Scored`. Empty where unknown.
+        facts: what else is known of its training, by title.
     """
 
     name: str
     initial: str
-    labels: float
+    labels: float | str
     faces: int
     steps: int
     seconds: float
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
+    intervals: Mapping[str, Sequence[float] | None]
+    gains: Mapping[str, Mapping[str, Any]]
+    gaps: Mapping[str, Mapping[str, Any]]
+    reliability: Sequence[Mapping[str, float]]
+    facts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,35 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """A stage's wall clock in seconds, the cores that it had, and what it worked on."""
+
+    stage: str
+    seconds: float
+    cores: int
+    work: str
+
+
+@dataclass(frozen=True)
+class StudyLine:
+    """One initialisation and score of the study: (labelled faces, mean, deviation) over `seeds`."""
+
+    initial: str
+    score: str
+    points: Sequence[tuple[float, float, float]]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class ActivationMap:
+    """Where a branch looks for an attribute: the picture as a data URI."""
+
+    name: str
+    branch: str
+    picture: str
+
+
+@dataclass(frozen=True)
 class Mistake:
     """A wrong prediction: the face, the attribute, the probability of a yes, and the label."""
 
@@ -98,7 +135,8 @@ class Results:
         presence: None without samples. pretraining: None if there was none.
         runs: fewest labels first, from scratch before pre-trained. majority: None without runs.
         test_faces: test faces with a label.
-        interval: 95 % interval of the gain with the fewest labels, None without a pair.
+        finetuning: curves of stage 2, (step, value) by run and name. costs: in the order of the stages.
+        study: lines of the label-efficiency study. maps: activation maps.
         mistakes: of which run, and which.
         config: YAML text. commands: shell lines. versions: (package, version).
         shards_sha256: of shards.parquet. commit: None outside a checkout.
@@ -115,7 +153,10 @@ class Results:
     runs: Sequence[Run]
     majority: Run | None
     test_faces: int
-    interval: tuple[float, float] | None
+    finetuning: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+    costs: Sequence[Cost]
+    study: Sequence[StudyLine]
+    maps: Sequence[ActivationMap]
     mistakes: tuple[Run | None, Sequence[Mistake]]
     config: str
     commands: Sequence[str]

@@ -1,14 +1,20 @@
-"""The page's first half: the headline and everything about scores."""
+"""The page's first part: the headline and the scores of runs and attributes."""
 
 from html import escape
 
-from contract.page.charts import (
-    Series,
-    line_chart,
-)
 from contract.page.elements import NARROW, count, percent, scroll, section, signed, unit, words
-from training.report.elements import INITIAL_TITLES, SCORE_TITLES, initials, is_best, legend, pairs, row
-from training.report.results import Results
+from training.report.elements import (
+    SCORE_TITLES,
+    challenger,
+    initials,
+    is_best,
+    legend,
+    pairs,
+    row,
+    style_of,
+    title_of,
+)
+from training.report.results import Results, Run
 
 
 def headline(results: Results) -> str:
@@ -28,27 +34,45 @@ def headline(results: Results) -> str:
     pair = pairs(results.runs)[0]
     first = next(iter(pair.values()))
     lead = f"With {count(first.faces, 'labelled face')}, "
-    score = first.means["average_precision"]
     if all(run.means["average_precision"] is None for run in pair.values()):
         return lead + "nothing can be ranked: in the test split each attribute has only one answer"
-    if len(pair) < 2 and score is not None:
+    other = challenger(pair)
+    if other is None or "scratch" not in pair:
+        shown = other or first
+        reached = shown.means["average_precision"]
         base = results.majority.means["average_precision"] if results.majority else None
         beside = "" if base is None else f"; always answering alike gives {unit(base)}"
-        start = {"pretrained": f"a network pre-trained on {seen}" if seen else "a pre-trained network"}
-        name = start.get(first.initial, "a network trained from scratch")
-        return f"{lead}{name} reaches a mean average precision of {unit(score)}{beside}"
-    before, after = (pair[name].means["average_precision"] for name in ("scratch", "pretrained"))
+        known = {
+            "pretrained": f"a network pre-trained on {seen}" if seen else "a pre-trained network",
+            "scratch": "a network trained from scratch",
+        }
+        name = known.get(shown.initial, f"the network {title_of(shown.initial)}")
+        if reached is None:
+            return lead + "the network has no average precision"
+        return f"{lead}{name} reaches a mean average precision of {unit(reached)}{beside}"
+    before, after = (run.means["average_precision"] for run in (pair["scratch"], other))
     if before is None or after is None:
         return lead + "one of the two networks has no average precision"
-    what = f"{lead}pre-training{' on ' + seen if seen else ''} "
+    on = f" on {seen}" if seen else ""
+    start = (
+        f"pre-training{on}" if other.initial == "pretrained" else f"starting {title_of(other.initial)}{on}"
+    )
+    what = f"{lead}{start} "
     change = f"mean average precision from {unit(before)} to {unit(after)}"
     if percent(before) == percent(after):
         return f"{what}leaves mean average precision at {unit(after)}"
     verb = "lifts" if after > before else "lowers"
-    if results.interval and results.interval[0] <= 0 <= results.interval[1]:
+    edges = gain_interval(other)
+    if edges and edges[0] <= 0 <= edges[1]:
         faces = count(results.test_faces, "test face")
         return f"{what}moves {change}, a difference too small for {faces} to settle"
     return f"{what}{verb} {change}"
+
+
+def gain_interval(run: Run) -> tuple[float, float] | None:
+    """The 95 % interval of the gain in mean average precision over the run from scratch."""
+    edges = run.gains.get("average_precision", {}).get("interval")
+    return (edges[0], edges[1]) if edges else None
 
 
 def lede(results: Results) -> str:
@@ -59,18 +83,23 @@ def lede(results: Results) -> str:
             "photos labels (a label file in CelebA\u2019s layout) and run the same command again.</p>"
         )
     parts = []
-    if results.interval:
-        low, high = (signed(edge) for edge in results.interval)
+    other = challenger(pairs(results.runs)[0])
+    if other is not None and (edges := gain_interval(other)):
+        low, high = (signed(edge) for edge in edges)
         parts.append(
-            f"Drawing the {count(results.test_faces, 'test face')} anew, 95{NARROW}% of the gains lie "
-            f"between {low} and {high} points. Each network was trained once; chance in that comes on top."
+            f"Drawing the people of the {count(results.test_faces, 'test face')} anew, 95{NARROW}% of the "
+            f"gains lie between {low} and {high} points. Each network was trained once; chance in that "
+            "comes on top."
         )
     both = pairs(results.runs)
-    if len(both) > 1 and len(both[-1]) == 2:
-        before, after = (both[-1][name].means["average_precision"] for name in ("scratch", "pretrained"))
+    last = challenger(both[-1])
+    if len(both) > 1 and last is not None and "scratch" in both[-1]:
+        before, after = (run.means["average_precision"] for run in (both[-1]["scratch"], last))
         if before is not None and after is not None:
-            faces = count(both[-1]["scratch"].faces, "labelled face")
-            parts.append(f"With {faces} it is {unit(before)} from scratch and {unit(after)} pre-trained.")
+            faces = count(last.faces, "labelled face")
+            parts.append(
+                f"With {faces} it is {unit(before)} from scratch and {unit(after)} {title_of(last.initial)}."
+            )
     return f'<p class="lede">{" ".join(parts)}</p>' if parts else ""
 
 
@@ -79,21 +108,29 @@ def scores_section(results: Results) -> str:
     if not results.runs or results.majority is None:
         return ""
     titles = list(SCORE_TITLES)
-    rows = [row("majority class", results.majority.means, set())]
-    body = [f"<tbody>{rows[0]}</tbody>"]
+    body = [f"<tbody>{row(results.majority, 'majority class', set())}</tbody>"]
     for pair in pairs(results.runs):
         first = next(iter(pair.values()))
-        of = f' <span class="soft">{100 * first.labels:g}{NARROW}% of the labelled train faces</span>'
-        rows = [f'<tr><th scope="rowgroup" colspan="5">{count(first.faces, "labelled face")}{of}</th></tr>']
+        of = f' <span class="soft">{labels_of(first)}</span>'
+        width = len(titles) + 1
+        rows = [
+            f'<tr><th scope="rowgroup" colspan="{width}">{count(first.faces, "labelled face")}{of}</th></tr>'
+        ]
         for initial, run in pair.items():
-            best = {name for name in titles if len(pair) == 2 and is_best(run, pair, name)}
-            rows.append(row(INITIAL_TITLES[initial], run.means, best, initial))
+            best = {name for name in titles if len(pair) > 1 and is_best(run, pair, name)}
+            rows.append(row(run, title_of(initial), best, style_of(initial)))
         body.append(f"<tbody>{''.join(rows)}</tbody>")
     heads = "".join(f'<th scope="col">{title}</th>' for title in SCORE_TITLES.values())
     top = f'<thead><tr><th scope="col">Start</th>{heads}</tr></thead>'
     table = f'<table class="scores">{top}{"".join(body)}</table>'
-    accuracy = results.majority.means["accuracy"]
-    note = "Percent, means over attributes, on the test split. Bold: the better of the pair. "
+    accuracy = results.majority.means.get("accuracy")
+    note = (
+        "Percent, means over attributes, on the test split; below each its 95\u202f% interval over the "
+        "choice of test people. Bold: the best with the same labels. Balanced accuracy and F1 answer at "
+        "thresholds tuned on val, accuracy at one half; of the calibration error less is better. "
+    )
+    if not any(run.initial == "scratch" for run in results.runs):
+        note += "No run started from scratch (finetune.initial), so nothing says what pre-training gives. "
     if accuracy is not None:
         note += (
             f"Accuracy alone misleads: always giving the more frequent answer is right in {unit(accuracy)} "
@@ -102,42 +139,11 @@ def scores_section(results: Results) -> str:
     return section("scores", "Scores", f'{scroll(table)}<p class="note">{note}</p>')
 
 
-def by_labels(results: Results) -> str:
-    """Two charts of scores against the number of labels."""
-    both = pairs(results.runs)
-    if not both or results.majority is None:
-        return ""
-    figures = []
-    for score in ("average_precision", "balanced_accuracy"):
-        series = []
-        for initial in ("scratch", "pretrained"):
-            points = [
-                (float(pair[initial].faces), value)
-                for pair in both
-                if initial in pair and (value := pair[initial].means[score]) is not None
-            ]
-            if points:
-                series.append(Series(initial, points, marked=True))
-        if series:
-            counts = sorted({x for line in series for x, _ in line.points})
-            base = results.majority.means[score]
-            title = (
-                f"{'Mean ' if score == 'average_precision' else ''}{SCORE_TITLES[score].lower()}".capitalize()
-            )
-            chart = line_chart(
-                series,
-                f"{title} by number of labelled faces",
-                [(count, f"{count:,.0f}") for count in counts],
-                log=True,
-                percent=True,
-                levels=[] if base is None else [base],
-            )
-            figures.append(f"<figure><figcaption>{title}</figcaption>{chart}</figure>")
-    if not figures:
-        return ""
-    key = legend([*initials(results.runs), "majority"])
-    note = '<p class="note">Across: labelled faces, on a logarithmic axis.</p>'
-    return section("labels", "How many labels", f'{key}<div class="two">{"".join(figures)}</div>{note}')
+def labels_of(run: Run) -> str:
+    """Which labels a run had, escaped."""
+    if isinstance(run.labels, str):
+        return f"the list {escape(run.labels)}"
+    return f"{100 * run.labels:g}{NARROW}% of the labelled train faces"
 
 
 def by_attribute(results: Results) -> str:
@@ -147,36 +153,42 @@ def by_attribute(results: Results) -> str:
     pair = pairs(results.runs)[0]
     base = results.majority.attributes
     first = next(iter(pair.values()))
+    other = challenger(pair)
+    paired = other is not None and "scratch" in pair
     rows, dropped = [], []
     for name in first.attributes:
-        values = {initial: run.attributes[name]["average_precision"] for initial, run in pair.items()}
-        floor = base[name]["average_precision"]
+        values = {initial: run.attributes[name].get("average_precision") for initial, run in pair.items()}
+        floor = base[name].get("average_precision")
         known = {initial: value for initial, value in values.items() if value is not None}
         if floor is None or len(known) < len(pair):
             dropped.append(name)
             continue
-        last = known.get("pretrained", known[first.initial])
-        rows.append((last - known["scratch"] if len(pair) == 2 else last - floor, name, known, floor))
+        last = known[other.initial if other else first.initial]
+        rows.append((last - known["scratch"] if paired else last - floor, name, known, floor))
     rows.sort(key=lambda row: (-row[0], row[1]))
     items = []
     for gain, name, known, floor in rows:
         bars = "".join(
-            f'<i class="bar {initial}" style="width:{100 * known[initial]:.1f}%"></i>'
-            for initial in ("pretrained", "scratch")
-            if initial in known
+            f'<i class="bar {style_of(initial)}" style="width:{100 * known[initial]:.1f}%"></i>'
+            for initial in initials(pair.values())
         )
-        numbers = {**{INITIAL_TITLES[i]: value for i, value in known.items()}, "prevalence": floor}
+        numbers = {**{title_of(i): value for i, value in known.items()}, "prevalence": floor}
         title = "; ".join(f"{what} {percent(value)}" for what, value in numbers.items())
         colour = "" if signed(gain) == "0.0" else "up" if gain > 0 else "down"
         items.append(
-            f'<li title="{escape(title)}"><span class="name">{words(name)}</span>'
+            f'<li title="{title}"><span class="name">{words(name)}</span>'
             f'<span class="track">{bars}<i class="mark" style="left:{100 * floor:.1f}%"></i></span>'
             f'<span class="gain {colour}">{signed(gain)}</span></li>'
         )
-    what = "the gain of pre-training" if len(pair) == 2 else "the distance to prevalence"
+    what = (
+        f"the gain of the network {title_of(other.initial)}"
+        if paired and other
+        else "the distance to prevalence"
+    )
     intro = (
         f'<p class="note">Average precision with {count(first.faces, "labelled face")}, sorted by {what} in '
-        "points (right). Prevalence is the share of faces that have the attribute, and what a guess scores."
+        "points (right). Prevalence is the share of faces that have the attribute, and what "
+        "the majority class scores."
     )
     if dropped:
         intro += (
@@ -195,16 +207,16 @@ def all_scores(results: Results) -> str:
     width = len(results.runs)
     groups = "".join(f'<th scope="colgroup" colspan="{width}">{SCORE_TITLES[score]}</th>' for score in shown)
     heads = "".join(
-        f'<th scope="col">{INITIAL_TITLES[run.initial]}<br>{run.faces:,}</th>'
+        f'<th scope="col">{title_of(run.initial)}<br>{run.faces:,}</th>'
         for _ in shown
         for run in results.runs
     )
     rows = []
     for name, base in results.majority.attributes.items():
         cells = "".join(
-            f"<td>{percent(run.attributes[name][score])}</td>" for score in shown for run in results.runs
+            f"<td>{percent(run.attributes[name].get(score))}</td>" for score in shown for run in results.runs
         )
-        prevalence = percent(base["average_precision"])
+        prevalence = percent(base.get("average_precision"))
         rows.append(f'<tr><th scope="row">{words(name)}</th><td>{prevalence}</td>{cells}</tr>')
     table = (
         f'<table class="wide"><thead><tr><th scope="col" rowspan="2">Attribute</th>'

@@ -1,7 +1,9 @@
 """PCT, the patch classification task: which face parts dominate a patch.
 
 Image-level semantics. The label marks the `top` classes with the most pixels in
-the patch; each branch predicts its own group of classes.
+the patch; each branch predicts its own group of classes. The pixels are counted in the cropped mask,
+or, where patches are made of whole grid cells, summed from the counts that the shards store: the
+mask is not read then.
 """
 
 from typing import Final
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.classes import FLIP_CLASSES, NUM_CLASSES
-from contract.parts import cell_edges
+from contract.errors import UserError
 from training.networks import BRANCHES
 from training.tasks.classes import ALL
 
@@ -26,38 +28,50 @@ def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
     return torch.bincount(slot.flatten(), minlength=batch * classes).view(batch, classes)
 
 
-def sum_cells(parts: Tensor, top: Tensor, left: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
-    """Pixels per class of patches from stored part counts, where the patch is made of grid cells.
+def merge_cells(parts: Tensor, grid: int) -> Tensor:
+    """Stored counts, integer (B, G, G, 19), as exact sums on a coarser grid: int64 (B, grid, grid, 19).
+
+    Raises:
+        UserError: the stored grid is no multiple of it.
+    """
+    batch, stored = parts.shape[:2]
+    if stored % grid:
+        raise UserError(
+            f"patches on a grid of {grid} are not made of whole cells of the {stored} x {stored} grid "
+            "that the shards hold; set pretrain.patch_grid to a divisor of it, or to null"
+        )
+    step = stored // grid
+    return parts.long().view(batch, grid, step, grid, step, -1).sum(dim=(2, 4))
+
+
+def flip_parts(cells: Tensor, drawn: Tensor) -> Tensor:
+    """Counts on equal cells, integer (B, G, G, 19), of the samples mirrored that bool (B,) `drawn` marks.
+
+    Columns turn round, and left and right classes change places.
+    """
+    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device)
+    return torch.where(drawn.to(cells.device)[:, None, None, None], cells.flip(2)[..., order], cells)
+
+
+def sum_cells(cells: Tensor, top: Tensor, left: Tensor, side: int, size: int) -> Tensor:
+    """Pixels per class, int64 (B, 19), of patches made of whole equal cells.
 
     Args:
-        parts: integer (B, G, G, 19), the shards' counts of faces with `size` pixels a side.
-        top, left: int64 (B,), upper left corners in pixels.
-        side: of the patches, in pixels.
+        cells: integer (B, G, G, 19), counts of faces with `size` pixels a side; G divides `size`.
+        top, left: int64 (B,), upper left corners in pixels, multiples of size / G.
+        side: of the patches in pixels, a multiple of size / G.
         size: of the faces, in pixels.
-
-    Returns:
-        int64 (B, 19) counts, and bool (B,): whether the patch's four borders are cell borders. Where
-        they are not, the counts mean nothing and the cropped mask has to be counted.
     """
-    batch, grid = parts.shape[:2]
-    edges = torch.from_numpy(cell_edges(size, grid)).to(parts.device)
-    integral = F.pad(parts.long().cumsum(1).cumsum(2), (0, 0, 1, 0, 1, 0))
-    borders = torch.stack((top, top + side, left, left + side), dim=1)
-    cells = torch.searchsorted(edges, borders).clamp(max=grid)
-    upper, lower, first, last = cells.unbind(1)
-    which = torch.arange(batch, device=parts.device)
-    counts = (
+    cell = size // cells.shape[1]
+    integral = F.pad(cells.long().cumsum(1).cumsum(2), (0, 0, 1, 0, 1, 0))
+    upper, lower, first, last = top // cell, (top + side) // cell, left // cell, (left + side) // cell
+    which = torch.arange(len(cells), device=cells.device)
+    return (
         integral[which, lower, last]
         - integral[which, upper, last]
         - integral[which, lower, first]
         + integral[which, upper, first]
     )
-    return counts, (edges[cells] == borders).all(dim=1)
-
-
-def flip_counts(counts: Tensor) -> Tensor:
-    """Pixels per class, integer (..., 19), of the mirrored patch: left and right classes change places."""
-    return counts[..., torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(counts.device)]
 
 
 def dominant_parts(counts: Tensor, top: int) -> Tensor:

@@ -4,6 +4,7 @@ A task of weight 0 has no head, no labels and no loss, and what only it would re
 computed nor trained. Tensors of such a task are empty, of shape (0,).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from contract.classes import FLIP_CLASSES
 from contract.config import Config, Pretrain
 from training.networks import BRANCHES, LOCAL_BRANCHES, build
 from training.preprocess import to_input
-from training.stream import Batch
+from training.stream import Batch, Faces, load
 from training.tasks.agreement import Discriminator, Fusion, fooling_loss
 from training.tasks.classes import CLASS_SETS
 from training.tasks.classification import (
@@ -21,8 +22,11 @@ from training.tasks.classification import (
     classification_loss,
     count_classes,
     dominant_parts,
+    flip_parts,
+    merge_cells,
+    sum_cells,
 )
-from training.tasks.patches import crop, random_corners, resize_masks
+from training.tasks.patches import crop, random_patches, resize_masks
 from training.tasks.rotation import RotationHead, TurnedTiles, rotation_loss, turn_tiles
 from training.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
 
@@ -123,8 +127,20 @@ def reads_tiles(config: Pretrain) -> bool:
 def reads_masks(config: Pretrain) -> bool:
     """Whether labels need the masks; without them the loader need not decode any."""
     tasks = config.tasks
-    return bool(tasks.segmentation or tasks.classification) or (
-        reads_tiles(config) and config.min_foreground > 0
+    counted = tasks.classification and not reads_parts(config)
+    return bool(tasks.segmentation or counted) or (reads_tiles(config) and config.min_foreground > 0)
+
+
+def reads_parts(config: Pretrain) -> bool:
+    """Whether labels come from stored part counts: patches are made of whole cells then."""
+    return bool(config.tasks.classification) and config.patch_grid is not None
+
+
+def load_samples(faces: Faces, batches: Iterable[list[int]], config: Config) -> Iterator[Batch]:
+    """Read planned batches with no more members than the labels need; see `training.stream.load`."""
+    settings = config.pretrain
+    return load(
+        faces, batches, reads_masks(settings), settings.loader_workers, config.stream, reads_parts(settings)
     )
 
 
@@ -139,32 +155,33 @@ def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Lab
     images, masks = batch.images, batch.masks
     if not reads_masks(settings):
         masks = torch.zeros(1, 1, 1, dtype=torch.uint8, device=images.device).expand(len(images), 1, 1)
-    images, masks = flip(images, masks, settings.flip, generator)
-    least, greatest = settings.patch_fraction
-    share = least + (greatest - least) * torch.rand((), generator=generator).item()
-    side = max(1, round(images.shape[-1] * share))
-    corner = random_corners(len(images), images.shape[-1] - side, generator, images.device)[:, None]
+    mirrored = torch.rand(len(images), generator=generator) < settings.flip
+    images, masks = flip(images, masks, mirrored)
+    grid = settings.patch_grid or images.shape[-1]
+    corner, side = random_patches(len(images), images.shape[-1], grid, settings.patch_fraction, generator)
+    corner = corner.to(images.device)[:, None]
     top, left = corner[..., 0], corner[..., 1]
 
     nothing = torch.empty(0, device=images.device)
     patch_masks, parts = nothing.long(), nothing
     turned = TurnedTiles(nothing, nothing.long(), nothing.long())
-    if settings.tasks.segmentation or settings.tasks.classification:
+    if settings.tasks.segmentation or (settings.tasks.classification and not reads_parts(settings)):
         seen = classes.merge(crop(masks[:, None], top, left, side)[:, 0, 0])
         if settings.tasks.segmentation:
             patch_masks = resize_masks(seen, size)
         if settings.tasks.classification:
             parts = dominant_parts(count_classes(seen, len(classes.names)), settings.top_parts)
+    if reads_parts(settings):
+        cells = flip_parts(merge_cells(batch.parts, grid), mirrored)
+        counts = sum_cells(cells, top[:, 0], left[:, 0], side, images.shape[-1])
+        parts = dominant_parts(classes.merge_counts(counts), settings.top_parts)
     if reads_tiles(settings):
         turned = turn_tiles(images, masks, config.network.tiles, size, settings, generator)
     return Labels(to_input(crop(images, top, left, side)[:, 0], size), patch_masks, parts, turned)
 
 
-def flip(
-    images: Tensor, masks: Tensor, probability: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Mirror some of the samples; left and right classes of their masks change places."""
-    drawn = torch.rand(len(images), generator=generator) < probability
+def flip(images: Tensor, masks: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror the samples that bool (B,) `drawn` marks; left and right classes change places."""
     mirrored = torch.nonzero(drawn)[:, 0].to(images.device)
     classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device)
     flipped = classes[masks[mirrored].flip(-1).int()]

@@ -4,17 +4,22 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
 import torch
 from facexlib.detection import init_detection_model
-from facexlib.detection.retinaface import RetinaFace
+from facexlib.detection.retinaface import RetinaFace, generate_config
+from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm, py_cpu_nms
 from numpy.typing import NDArray
 
 from contract.config import Align
+from contract.images import Refused
 from contract.memory import keep_freed_memory
-from pipeline.images import Refused
+
+OVERLAP: Final = 0.4
+"""Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,7 @@ def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) 
     if shrink < 1:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    with torch.inference_mode():
-        found = detector.detect_faces(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), conf_threshold=config.threshold)
+    found = detect(small, detector, config.threshold)
     factor = np.array([width / small.shape[1], height / small.shape[0]])
     return [
         Face(
@@ -64,6 +68,48 @@ def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) 
         )
         for row in found
     ]
+
+
+@torch.inference_mode()
+def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> NDArray[np.float32]:
+    """What ``detector.detect_faces`` of facexlib finds in an RGB picture, sooner.
+
+    The anchors of a size are worked out once, not in Python loops for each picture, and only those
+    that score above the threshold are decoded.
+
+    Returns:
+        float32 (N, 15): box, score, five landmarks; best score first.
+    """
+    height, width = image.shape[:2]
+    device = detector.mean_tensor.device
+    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).to(device)
+    pixels = pixels.permute(2, 0, 1)[None].float() - detector.mean_tensor
+    boxes, scores, landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
+    scores = scores[0, :, 1]
+    likely = torch.nonzero(scores > threshold)[:, 0]
+    likely = likely[scores[likely].argsort(descending=True, stable=True)]
+    anchors = _anchors(detector.backbone, height, width).to(device)[likely]
+    variance = detector.cfg["variance"]
+    sides = torch.tensor([width, height], device=device)
+    found = torch.cat(
+        (
+            decode(boxes[0, likely], anchors, variance) * sides.repeat(2),
+            scores[likely, None],
+            decode_landm(landmarks[0, likely], anchors, variance) * sides.repeat(5),
+        ),
+        dim=1,
+    )
+    rows = found.float().cpu().numpy()
+    kept: NDArray[np.float32] = rows[py_cpu_nms(rows[:, :5], OVERLAP)]
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
+    """Centres and sides of the anchors of a picture, float32 (M, 4), as shares of its sides."""
+    name = {"mobilenet0.25": "mobile0.25", "Resnet50": "resnet50"}[backbone]
+    anchors: torch.Tensor = PriorBox(generate_config(name), image_size=(height, width)).forward()
+    return anchors
 
 
 def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:

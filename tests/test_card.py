@@ -1,0 +1,208 @@
+"""The data card: its numbers, odd sets, the same bytes, and a real browser."""
+
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from contract import manifest
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.page.charts import histogram
+from contract.shards import decode_face
+from contract.storage import Address
+from pipeline.report.counts import count_all
+from pipeline.report.page import card, write_card
+from pipeline.report.samples import look
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def page(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("card") / "data.html"
+    write_card(shards, file)
+    return file
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))))
+
+
+def copied(shards: Layout, place: Path) -> Layout:
+    shutil.copytree(Path(str(shards.shards)), place, dirs_exist_ok=True)
+    return Layout.at(place)
+
+
+def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
+    said = text_of(page)
+    samples = manifest.read(shards.samples).rows()
+    assert f"{len(samples)} faces with masks" in said
+    for split in ("train", "val", "test"):
+        rows = [row for row in samples if row["split"] == split]
+        people = len({row["identity"] for row in rows})
+        confidence = np.mean([row["confidence"] for row in rows])
+        found = re.search(rf"{split} (\d+) [\d.]+ % (\d+) (\d+) ([\d.]+)", said)
+        assert found is not None, split
+        assert [int(found[i]) for i in (1, 2, 3)] == [len(rows), len({row["shard"] for row in rows}), people]
+        assert float(found[4]) == pytest.approx(confidence, abs=6e-4)
+    smiling = [row["Smiling"] for row in samples if row["Smiling"] is not None]
+    assert f"Smiling {100 * np.mean(smiling):.1f}" in said
+    assert said.count("\u2713") == 4
+
+
+def test_correlations_are_those_of_numpy(shards: Layout) -> None:
+    labels = count_all(shards).labels
+    rows = manifest.read(shards.samples).rows()
+    values = np.array([[row[name] for name in labels.names] for row in rows], float)
+    changing = values.std(axis=0) > 0
+    assert changing.sum() > 10
+    expected = np.corrcoef(values[:, changing].T)
+    assert np.allclose(labels.phi[np.ix_(changing, changing)], expected)
+    assert np.isnan(labels.phi[~changing]).all()
+
+
+def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards: Layout) -> None:
+    looks = look(shards)
+    rows = manifest.read(shards.samples).rows()
+    faces = []
+    for row in rows:
+        data = (shards.shards / row["shard"]).read_bytes()
+        faces.append(decode_face(data[row["jpg.offset"] :][: row["jpg.size"]]))
+    assert np.abs(np.mean(faces, axis=0) - looks.face).max() <= 0.51
+    confidence = {row["key"]: row["confidence"] for row in rows}
+    best, worst = ([shown.key for shown in looks.shown[kind]] for kind in ("best", "worst"))
+    ranked = sorted(confidence, key=lambda key: confidence[key])
+    assert set(worst) == set(ranked[: len(worst)])
+    assert set(best) == set(ranked[-len(best) :])
+    for shown in looks.shown["best"]:
+        number = next(i for i, row in enumerate(rows) if row["key"] == shown.key)
+        assert np.array_equal(shown.face, faces[number])
+
+
+def test_equal_shards_give_equal_bytes(page: Path, shards: Layout, tmp_path: Path) -> None:
+    write_card(shards, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(
+    shards: Layout, tmp_path: Path
+) -> None:
+    layout = copied(shards, tmp_path)
+    rows = manifest.read(layout.samples).rows()
+    plain = [row | {"split": "unlabelled", "identity": None} for row in rows]
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, plain, facts={"dataset": "portraits"})
+    lost = {"source": "bad<b>.jpg", "reason": "no-face", "detail": "none"}
+    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, [lost])
+    source = [*manifest.read(layout.source).rows(), {"source": lost["source"]}]
+    manifest.write(layout.source, manifest.SOURCE_FIELDS, source)
+    write_card(layout, tmp_path / "data.html")
+    said = text_of(tmp_path / "data.html")
+    assert "There are none: the set is for pre-training alone." in said
+    assert "no-face while aligning or parsing 1" in said
+    assert f"unlabelled {len(rows)}" in said
+
+
+def test_what_is_wrong_with_a_set_is_marked(shards: Layout, tmp_path: Path) -> None:
+    layout = copied(shards, tmp_path)
+    found = manifest.read(layout.samples)
+    rows = found.rows()
+    rows[0]["identity"], rows[-1]["identity"] = "anna", "anna"
+    assert rows[0]["split"] != rows[-1]["split"]
+    rows[1]["key"] = rows[0]["key"]
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.facts)
+    checks = dict(count_all(layout).checks)
+    assert checks["no identity is in two splits"] == 1
+    assert checks["no key occurs twice"] == 1
+    write_card(layout, tmp_path / "data.html")
+    assert text_of(tmp_path / "data.html").count("\u2717") == 2
+
+
+def test_names_from_the_data_cannot_become_markup(shards: Layout, tmp_path: Path) -> None:
+    layout = copied(shards, tmp_path)
+    table = pq.read_table(Path(str(layout.samples)))
+    hostile = "<script>alert(1)</script>"
+    names = [hostile if name == "Smiling" else name for name in table.column_names]
+    metadata = table.schema.metadata | {
+        b"attributes": table.schema.metadata[b"attributes"].replace(b"Smiling", hostile.encode()),
+        b"dataset": b"<img src=x onerror=alert(1)>",
+    }
+    pq.write_table(table.rename_columns(names).replace_schema_metadata(metadata), Path(str(layout.samples)))
+    write_card(layout, tmp_path / "data.html")
+    written = (tmp_path / "data.html").read_text(encoding="utf-8")
+    assert "<script" not in written
+    assert "<img src=x" not in written
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in written
+
+
+def test_a_missing_set_or_shard_is_one_sentence(shards: Layout, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished shards"):
+        write_card(Layout.at(tmp_path / "nowhere"), tmp_path / "x.html")
+    layout = copied(shards, tmp_path / "copy")
+    next(Path(str(layout.shards)).glob("*/*.tar")).unlink()
+    with pytest.raises(UserError, match=r"pipeline\.verify"):
+        write_card(layout, tmp_path / "x.html")
+
+
+def test_the_card_of_a_set_in_an_object_store_is_the_same(
+    object_store: None, page: Path, shards: Layout
+) -> None:
+    from upath import UPath
+
+    bucket: Address = UPath("s3://cards", use_listings_cache=False)
+    bucket.fs.mkdir("cards")
+    bucket.fs.put(str(shards.shards), "cards/set", recursive=True)
+    layout = Layout.at("s3://cards/set")
+    assert card(count_all(layout), look(layout)) == page.read_text(encoding="utf-8")
+
+
+def test_the_bars_of_a_histogram_hold_all_values() -> None:
+    picture = histogram([0.01, 0.02, 0.5, 1.0], "x", bins=2)
+    heights = [float(value) for value in re.findall(r'class="area"[^>]*height="([\d.]+)"', picture)]
+    assert heights == [pytest.approx(heights[0])] * 2
+
+
+def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:
+    """What a real browser says of the page at a width: its log, and the document that it ends with."""
+    assert CHROMIUM is not None
+    frame = page.with_name(f"frame-{width}.html")
+    # A window may not be as narrow as a phone, a frame may.
+    frame.write_text(
+        f'<iframe src="{page.name}" style="width:{width}px;height:900px;border:0" onload="'
+        "const root = this.contentDocument.documentElement;"
+        'document.body.dataset.hidden = root.scrollWidth - root.clientWidth"></iframe>'
+    )
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--allow-file-access-from-files", "--enable-logging=stderr"),
+        *(f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom", frame.as_uri()),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+    return done.stderr, done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(
+    page: Path, tmp_path: Path, width: int
+) -> None:
+    copy = Path(shutil.copy(page, tmp_path))
+    log, document = browse(copy, width, tmp_path / "profile")
+    assert "CONSOLE" not in log
+    assert 'data-hidden="0"' in document
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
+def test_the_browser_test_would_see_an_error(page: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.html"
+    broken.write_text(
+        page.read_text(encoding="utf-8").replace("</main>", "<script>nothing()</script></main>")
+    )
+    log, _ = browse(broken, 390, tmp_path / "profile")
+    assert "CONSOLE" in log

@@ -1,0 +1,140 @@
+"""Exported classifiers: the same probabilities in every runtime for any batch; the card."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from contract.alignment.recipe import Recipe
+from contract.config import load
+from pipeline.sample.dataset import paint_portrait
+from training import checkpoint
+from training.classifier import Classifier
+from training.predictor import Predictor
+
+ROOT = Path(__file__).resolve().parent.parent
+ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "Young")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of a classifier with random weights, their evaluation, and photos; no shards."""
+    folder = tmp_path_factory.mktemp("export")
+    run = folder / "runs" / "finetune" / "pretrained-5%"
+    run.mkdir(parents=True)
+    config = load(settings=["network.width=8", "network.input_size=32"])
+    torch.manual_seed(0)
+    facts = {
+        "dataset": "painted",
+        "faces": {"train": 14, "test": 8},
+        "alignment": Recipe.of(config, detects=False).model_dump(mode="json"),
+        "code": "a test",
+    }
+    model = Classifier(config.network, ATTRIBUTES)
+    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "facts": facts}
+    checkpoint.save(run / "classifier.pt", {**state, "config": config.model_dump(mode="json")})
+    entry = {"name": run.name, "initial": "pretrained", "labels": 0.05, "faces": 7, "steps": 80}
+    (run.parent / "runs.json").write_text(json.dumps([entry]))
+    scores = {"accuracy": 0.9123, "balanced_accuracy": 0.8123}
+    attributes = {
+        name: {"threshold": 0.25, **scores, "accuracy_interval": [0.8771, 0.9432]} for name in ATTRIBUTES
+    }
+    gap = {"yes": {"faces": 3, **scores}, "no": {"faces": 5, **scores}}
+    gap["difference"] = {"accuracy": 0.0321, "accuracy_interval": [-0.0111, 0.0777]}
+    evaluation = {
+        "metrics.json": {"majority class": {"accuracy": 0.8012}, run.name: {"faces": 7, **scores}},
+        "attributes.json": {run.name: attributes},
+        "intervals.json": {run.name: {"means": {"accuracy": [0.9011, 0.9233]}, "gaps": {"Male": gap}}},
+    }
+    (folder / "runs" / "evaluate").mkdir()
+    for name, content in evaluation.items():
+        (folder / "runs" / "evaluate" / name).write_text(json.dumps(content))
+    (folder / "photos").mkdir()
+    for index in range(3):
+        Image.fromarray(paint_portrait(index, index + 1, 5).image).save(folder / "photos" / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(place: Path) -> Path:
+    """What the command makes of it, run in that folder."""
+    done = command(
+        "--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos", cwd=place
+    )
+    assert done.returncode == 0, done.stderr
+    assert "classifier.onnx" in done.stdout
+    return place / "exported"
+
+
+def command(*arguments: str, cwd: Path, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training.export", "--output", "exported", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
+    place: Path, exported: Path, batch: int
+) -> None:
+    predictor = Predictor.load(place / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
+    found = [predictor(photo)[0] for photo in sorted((place / "photos").iterdir())]
+    faces = np.resize(np.stack([face.image for face in found]), (batch, 256, 256, 3))
+    wanted = np.resize([list(face.probabilities.values()) for face in found], (batch, len(ATTRIBUTES)))
+    session = onnxruntime.InferenceSession(str(exported / "classifier.onnx"))
+    graph = torch.export.load(exported / "classifier.pt2").module()
+    with torch.inference_mode():
+        by_torch = graph(torch.from_numpy(faces)).numpy()
+    (by_onnx,) = session.run(None, {"faces": faces})
+    assert by_onnx.shape == by_torch.shape == (batch, len(ATTRIBUTES))
+    assert np.abs(by_onnx - wanted).max() < 1e-4
+    assert np.abs(by_torch - wanted).max() < 1e-4
+    assert len(np.unique(wanted.round(5))) > len(ATTRIBUTES) or batch == 1
+
+
+def test_the_exported_classifier_has_its_thresholds_inside(exported: Path) -> None:
+    predictor = Predictor.load(exported / "classifier.pt")
+    assert set(predictor.thresholds.values()) == {0.25}
+    labels = json.loads((exported / "labels.json").read_text())
+    assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
+    assert {label["threshold"] for label in labels["attributes"]} == {0.25}
+    assert labels["alignment"]["align"]["mode"] == "none"
+    assert labels["input"]["shape"] == ["batch", 256, 256, 3]
+
+
+def test_the_model_card_has_the_figures(exported: Path) -> None:
+    text = (exported / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    (index,) = yaml.safe_load(front)["model-index"]
+    assert {"type": "accuracy", "value": 0.9123} in index["results"][0]["metrics"]
+    for said in (
+        "91.2 (90.1 to 92.3)",  # mean and its interval
+        "91.2 (87.7 to 94.3)",  # of an attribute
+        "| majority class | 80.1 |",
+        "| Male: yes minus no |  | 3.2 (-1.1 to 7.8) |",
+        "Labels of 7 faces were used (0.05 of the labelled train faces)",
+        "central square",
+        "## Not intended",
+    ):
+        assert said in body, said
+
+
+def test_a_missing_package_is_one_sentence_that_says_what_to_install(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
+    arguments = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos/0.png")
+    done = command(*arguments, cwd=place, path=f"{tmp_path}:{ROOT}")
+    assert done.returncode == 1
+    assert "error: export needs onnxruntime: pip install onnx onnxruntime onnxscript" in done.stderr
+    assert "Traceback" not in done.stderr

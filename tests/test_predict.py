@@ -1,0 +1,286 @@
+"""Prediction on raw photos: the same faces as in the shards, every photo accounted for, no shards needed."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from contract.config import Config, load
+from contract.errors import UserError
+from contract.layout import Layout
+from contract.shards import decode_face, read_shard
+from pipeline.align.stage import align
+from pipeline.ingest.plan import ingest
+from pipeline.sample.dataset import paint_portrait
+from training import checkpoint
+from training.facts import facts_of
+from training.finetune import finetune
+from training.predict import Predictor, Refused, photos_in, predict
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "network.width=8",
+    "network.stem=large",
+    "network.input_size=32",
+    "finetune.initial=[scratch]",
+    "finetune.runs=[{labels: 1.0, steps: 2}]",
+    "finetune.batch_size=4",
+    "finetune.batch_norm_batches=2",
+    "finetune.loader_workers=0",
+]
+
+
+@pytest.fixture(scope="module")
+def aligned_already(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that was fine-tuned on the shared shards, whose faces were not detected."""
+    output = tmp_path_factory.mktemp("finetuned")
+    finetune(load(settings=TINY), shards, output / "none", output)
+    return next(output.glob("*/classifier.pt"))
+
+
+@pytest.fixture(scope="module")
+def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wild portrait, the same lying on its side by EXIF, and three faces in one picture."""
+    folder = tmp_path_factory.mktemp("wild") / "phötos 1"
+    folder.mkdir()
+    portraits = [paint_portrait(index, index + 1, 5, wild=True).image for index in range(3)]
+    alone = Image.fromarray(portraits[0])
+    alone.save(folder / "alone.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    alone.transpose(Image.Transpose.ROTATE_90).save(folder / "turned ü.png", exif=turned)
+    height = max(image.shape[0] for image in portraits)
+    group = np.full((height, sum(image.shape[1] for image in portraits), 3), 128, np.uint8)
+    left = 0
+    for image in portraits:
+        group[: image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1]
+    Image.fromarray(group).save(folder / "group.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detected(
+    aligned_already: Path, wild: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """A classifier whose facts say that faces were detected, and the pipeline's faces of the wild photos."""
+    output = tmp_path_factory.mktemp("detected")
+    config = load(settings=[f"data.input={wild}", "data.name=wild", "cluster.workers=1", "align.size=160"])
+    layout = Layout.at(output)
+    ingest(config, layout)
+    align(config, layout)
+    faces = {}
+    for tar in sorted((layout.aligned / "wild").glob("*.tar")):
+        for _, members in read_shard(tar):
+            faces[json.loads(members["json"])["source"]] = decode_face(members["jpg"])
+    state = checkpoint.load(aligned_already)
+    recipe = json.loads((layout.aligned / "wild" / "recipe.json").read_text())
+    state["facts"]["alignment"] = recipe
+    checkpoint.save(output / "classifier.pt", state)
+    return output / "classifier.pt", faces
+
+
+def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "training.predict", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        check=False,
+    )
+
+
+def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
+    aligned_already: Path, shards: Layout, pipeline_config: Config
+) -> None:
+    facts = checkpoint.load(aligned_already)["facts"]
+    assert facts["dataset"] == "portraits"
+    assert sum(facts["faces"].values()) == 24
+    assert facts["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
+    # Another configuration of the training does not change how the faces were made.
+    assert facts_of(shards, load(settings=["align.size=64"]))["alignment"] == facts["alignment"]
+
+
+def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
+    aligned_already: Path, shards: Layout, portraits: Path
+) -> None:
+    predictor = Predictor.load(aligned_already)
+    row = pq.read_table(shards.samples).to_pylist()[0]
+    with (shards.shards / row["shard"]).open("rb") as stream:
+        stream.seek(row["jpg.offset"])
+        stored = decode_face(stream.read(row["jpg.size"]))
+    (face,) = predictor(portraits / row["source"])
+    assert np.array_equal(face.image, stored)
+    assert list(face.probabilities) == predictor.attributes
+    assert all(0 <= chance <= 1 for chance in face.probabilities.values())
+
+
+def test_a_raw_photo_is_seen_as_in_the_shard(
+    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
+) -> None:
+    path, stored = detected
+    predictor = Predictor.load(path)
+    assert stored.keys() >= {"alone.png", "group.png"}
+    for name, face in stored.items():
+        assert np.array_equal(predictor(wild / name)[0].image, face), name
+    assert predictor(wild / "alone.png")[0].image.shape == (160, 160, 3)
+
+
+def test_every_face_of_a_picture_is_found_and_a_turned_photo_is_the_upright_one(
+    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
+) -> None:
+    predictor = Predictor.load(detected[0])
+    faces = predictor(wild / "group.png")
+    width = Image.open(wild / "group.png").width
+    centres = sorted((face.box[0] + face.box[2]) / 2 / width for face in faces)
+    assert len(faces) == 3
+    assert centres[0] < 0.45 < centres[2]
+    upright, turned = predictor(wild / "alone.png")[0], predictor(wild / "turned ü.png")[0]
+    assert np.array_equal(upright.image, turned.image)
+    assert (upright.box, upright.probabilities) == (turned.box, turned.probabilities)
+
+
+def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_resize(
+    aligned_already: Path, shards: Layout, portraits: Path
+) -> None:
+    from training.classifier import read_classifier
+    from training.preprocess import to_input
+
+    predictor = Predictor.load(aligned_already)
+    row = pq.read_table(shards.samples).to_pylist()[0]
+    (face,) = predictor(portraits / row["source"])
+    with torch.inference_mode():
+        pictures = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
+        chances = read_classifier(aligned_already)(pictures).sigmoid()[0]
+    assert np.allclose(list(face.probabilities.values()), chances.numpy(), atol=0.03)
+
+
+def test_bad_photos_are_rows_with_reasons_and_stop_nothing(
+    detected: tuple[Path, dict[str, np.ndarray]], wild: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    photos = tmp_path / "in"
+    (photos / "deep").mkdir(parents=True)
+    Image.fromarray(noise).save(photos / "deep" / "nobody.png")
+    (photos / "cut.png").write_bytes((wild / "alone.png").read_bytes()[:3000])
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "notes.txt").write_text("a sentence, not a picture")
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "good.png").write_bytes((wild / "alone.png").read_bytes())
+    done = command(
+        *("--checkpoint", detected[0], photos, tmp_path / "gone.png", "--output", "faces.json"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "faces.json").read_text())
+    assert {Path(row["photo"]).name: row["reason"] for row in rows} == {
+        "nobody.png": "no-face",
+        "cut.png": "truncated",
+        "empty.jpg": "empty",
+        "notes.txt": "not-an-image",
+        "good.png": None,
+        "gone.png": "unreadable",
+    }
+    assert "1 faces in 1 photos, 5 photos without" in done.stderr
+    assert "notes.txt: not-an-image" in done.stderr
+    with pytest.raises(Refused, match="no-face"):
+        Predictor.load(detected[0])(photos / "deep" / "nobody.png")
+
+
+def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
+    detected: tuple[Path, dict[str, np.ndarray]], wild: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    predictor = Predictor.load(detected[0])
+    from training.predictions import write_rows
+
+    done = command(
+        *("--checkpoint", detected[0], wild, "broken.jpg", "--output", "a.csv", "--annotate", "seen"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = predict(predictor, photos_in([wild, Path("broken.jpg")]), None)
+    for name in ("a.json", "a.parquet"):
+        write_rows(tmp_path / name, rows, predictor.attributes)
+    from_json = json.loads((tmp_path / "a.json").read_text())
+    from_parquet = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert from_json == from_parquet
+    table = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text(encoding="utf-8"))))
+    assert [row["photo"] for row in table] == [row["photo"] for row in from_json]
+    assert len(table) == 3 + 1 + 1 + 1
+    for written, row in zip(table, from_json, strict=True):
+        if row["reason"] is None:
+            assert float(written["Male"]) == pytest.approx(row["Male"], abs=2e-5)
+            assert written["present"].split(";") == row["present"] or not row["present"]
+            assert float(written["left"]) == row["left"]
+    seen = {file.name: Image.open(file) for file in (tmp_path / "seen").rglob("*.jpg")}
+    assert seen.keys() == {"alone.png.jpg", "group.png.jpg", "turned ü.png.jpg"}
+
+
+def test_annotated_pictures_have_a_box_around_each_face(
+    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
+) -> None:
+    from training.annotate import annotate
+
+    predictor = Predictor.load(detected[0])
+    picture = predictor.read(wild / "group.png")
+    faces = predictor.predict(picture)
+    drawn, plain = (np.asarray(annotate(picture, found)).astype(int) for found in (faces, []))
+    scale = plain.shape[0] / picture.shape[0]
+    changed = np.abs(drawn[: plain.shape[0]] - plain).max(axis=2)
+    for face in faces:
+        x = round((face.box[0] + face.box[2]) / 2 * scale)
+        y = round(face.box[3] * scale) - 1
+        assert changed[y - 4 : y + 5, x].max() > 30
+        assert changed[round(y - 0.4 * (face.box[3] - face.box[1]) * scale), x] == 0
+
+
+def test_thresholds_come_from_the_evaluation_beside_or_from_a_file_else_are_a_half(
+    aligned_already: Path, tmp_path: Path
+) -> None:
+    assert set(Predictor.load(aligned_already).thresholds.values()) == {0.5}
+    runs = tmp_path / "runs"
+    path = runs / "finetune" / "pretrained-5%" / "classifier.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(aligned_already.read_bytes())
+    (runs / "evaluate").mkdir()
+    content = {"pretrained-5%": {"Male": {"threshold": 0.25}}}
+    (runs / "evaluate" / "attributes.json").write_text(json.dumps(content))
+    found = Predictor.load(path)
+    assert (found.thresholds["Male"], found.thresholds["Young"]) == (0.25, 0.5)
+    (tmp_path / "labels.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
+    assert Predictor.load(path, tmp_path / "labels.json").thresholds["Young"] == 0.75
+    with pytest.raises(UserError, match="gone.json"):
+        Predictor.load(path, tmp_path / "gone.json")
+
+
+def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path: Path) -> None:
+    done = command("--checkpoint", aligned_already, tmp_path, "--output", "faces.xls", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert ".csv, .json, .parquet" in done.stderr
+    done = command("--checkpoint", aligned_already, tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    state = checkpoint.load(aligned_already)
+    del state["facts"]
+    checkpoint.save(tmp_path / "old.pt", state)
+    with pytest.raises(UserError, match="does not say how faces were aligned"):
+        Predictor.load(tmp_path / "old.pt")
+
+
+def test_prediction_imports_neither_the_pipeline_nor_a_parser() -> None:
+    code = (
+        "import sys, training.predict, training.export\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('pipeline', 'dask', 'distributed')"
+        " or name.startswith('facexlib.parsing')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

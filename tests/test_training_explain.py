@@ -1,0 +1,106 @@
+"""Where a classifier looks: the maps find what was planted, and add up to the logits."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from contract.config import load as load_config
+from contract.errors import UserError
+from contract.layout import Layout
+from training import checkpoint
+from training.classifier import Classifier, attribute_loss
+from training.contributions import contributions, mean_maps
+from training.explain import explain
+from training.preprocess import to_input
+from training.stream import in_order, load, read_faces
+
+CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
+PLANTED = {"Red_Square": ((14, 14), (220, 20, 20)), "Green_Square": ((46, 44), (20, 200, 20))}
+"""Centre (y, x) and colour of a square of 12 pixels, by the attribute that says that it is there."""
+
+CELL = 16
+"""Pixels per side of a feature cell of this network; nothing can be placed more exactly."""
+
+
+@pytest.fixture(scope="module")
+def portraits64(shards: Layout) -> torch.Tensor:
+    """All painted portraits, uint8 (24, 3, 64, 64)."""
+    faces = read_faces(shards, ("train", "val", "test"))
+    images = [batch.images for batch in load(faces, in_order(faces, 8), False, 0, CONFIG.stream)]
+    small = torch.nn.functional.interpolate(torch.cat(images).float(), size=64, mode="area")
+    return small.round().to(torch.uint8)
+
+
+def plant(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paint each square on every other face or so; return faces and labels."""
+    images = images.clone()
+    labels = torch.randint(0, 2, (len(images), len(PLANTED)), generator=generator)
+    for column, ((y, x), colour) in enumerate(PLANTED.values()):
+        chosen = labels[:, column] == 1
+        images[chosen, :, y - 6 : y + 6, x - 6 : x + 6] = torch.tensor(colour, dtype=torch.uint8)[
+            :, None, None
+        ]
+    return images, labels
+
+
+def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    model = Classifier(CONFIG.network, tuple(PLANTED))
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    model.train()
+    for _ in range(30):
+        images, labels = plant(portraits64, generator)
+        loss = attribute_loss(model(to_input(images, 64)), labels, model.groups)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, labels = plant(portraits64, generator)
+    maps, average = mean_maps(model, 64, [(images, labels.numpy().astype(np.int8))])
+    assert average.shape == (64, 64, 3)
+    for column, ((y, x), _) in enumerate(PLANTED.values()):
+        found = maps[column].difference
+        assert found is not None
+        peak = np.unravel_index(found.argmax(), found.shape)
+        assert np.hypot(peak[0] - y, peak[1] - x) < CELL, (peak, (y, x))
+        present, absent = maps[column].present, maps[column].absent
+        assert present is not None and absent is not None
+        assert present.mean() > absent.mean()
+        assert sum(maps[column].counts) == len(images)
+
+
+def test_contributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Tensor) -> None:
+    model = Classifier(CONFIG.network, ("Male", "Eyeglasses", "Goatee", "Smiling", "Big_Nose")).eval()
+    pictures = to_input(portraits64[:4], 64)
+    maps = contributions(model, pictures)
+    bias = torch.cat([head.bias for head in model.heads.values()])[model.get_buffer("inverse")]
+    with torch.no_grad():
+        assert torch.allclose(maps.sum(dim=(2, 3)) + bias, model(pictures), atol=1e-4)
+
+
+def test_every_attribute_gets_a_picture_and_an_entry(shards: Layout, tmp_path: Path) -> None:
+    names = read_faces(shards, ("test",)).attribute_names
+    model = Classifier(CONFIG.network, names)
+    facts = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    explain(CONFIG, tmp_path / "classifier.pt", shards, tmp_path / "explain", 5)
+    entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
+    assert [entry["name"] for entry in entries] == list(names)
+    assert {entry["name"]: entry["branch"] for entry in entries}["Eyeglasses"] == "upper"
+    assert all(entry["present"] + entry["absent"] == 5 for entry in entries)
+    for entry in entries:
+        height, width, _ = cv2.imread(str(tmp_path / "explain" / entry["file"])).shape
+        assert width == 3 * height
+    assert (tmp_path / "explain" / "sheet.png").is_file()
+
+
+def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:
+    model = Classifier(CONFIG.network, ("Happy",))
+    facts = {"attributes": ["Happy"], "config": CONFIG.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    with pytest.raises(UserError, match="no test face with labels"):
+        explain(CONFIG, tmp_path / "classifier.pt", shards, tmp_path / "explain", 5)

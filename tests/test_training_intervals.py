@@ -1,0 +1,177 @@
+"""The bootstrap over identities, against scikit-learn and against statistics; gaps between groups."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.config import load
+from training.bootstrap import DIFFERENCE, draw, interval, mean_of, resample, resampled_scores
+from training.gaps import gap
+from training.metrics import SCORES, all_scores, scores
+from training.scoring import SCRATCH, Judge, intervals
+from training.stream import Faces
+
+AP = SCORES.index("average_precision")
+SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.groups=[Hat]"]).evaluate
+
+
+def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str, ...]) -> Faces:
+    keys = [f"face{i}" for i in range(len(labels))]
+    return Faces("nowhere", keys, ["shard"] * len(keys), {}, names, labels, identities)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from([0.2, 0.5, 0.75]),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
+    rows: list[tuple[int, int, int]], threshold: float
+) -> None:
+    labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
+    truth, chances = labels.astype(np.int8), eighths / 8
+    found = resampled_scores(truth, chances, threshold, times[None].astype(np.float64))[0]
+    expected = scores(truth.repeat(times), chances.repeat(times), threshold)
+    for value, name in zip(found, SCORES, strict=True):
+        if expected[name] is None:
+            assert np.isnan(value), name
+        else:
+            assert value == pytest.approx(expected[name], abs=1e-12), name
+
+
+def test_pictures_of_one_person_are_drawn_together_and_unknown_people_alone() -> None:
+    people = ["a", "b", "a", None, None, "b", "a"]
+    draws = draw(people, 200, seed=1)
+    assert (draws[:, 0] == draws[:, 2]).all() and (draws[:, 0] == draws[:, 6]).all()
+    assert (draws[:, 1] == draws[:, 5]).all()
+    assert (draws[:, 3] != draws[:, 4]).any()
+    assert (draws[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()  # four people are drawn of four
+
+
+def test_equal_seeds_draw_the_same_and_others_do_not() -> None:
+    people = [str(i) for i in range(50)]
+    assert np.array_equal(draw(people, 20, 3), draw(people, 20, 3))
+    assert not np.array_equal(draw(people, 20, 3), draw(people, 20, 4))
+
+
+def test_few_people_with_many_pictures_give_a_wider_interval_than_many_people() -> None:
+    random = np.random.default_rng(0)
+    skill = random.random(10).repeat(40)  # of the network, by person
+    labels = random.integers(0, 2, 400).astype(np.int8)
+    chances = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
+
+    def width(people: list[str | None]) -> float:
+        values = resampled_scores(labels, chances, 0.5, draw(people, 300, 0))[:, 0]
+        low, high = interval(values, float(np.mean(values))) or (0, 0)
+        return high - low
+
+    assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    random, covered = np.random.default_rng(0), 0
+    for trial in range(100):
+        labels = np.ones(300, np.int8)
+        chances = (random.random(300) < 0.7).astype(np.float64)
+        values = resampled_scores(labels, chances, 0.5, draw([None] * 300, 200, trial))[:, 0]
+        low, high = interval(values, float(chances.mean())) or (0, 0)
+        covered += low <= 0.7 <= high
+    assert 88 <= covered <= 100
+
+
+def test_all_attributes_at_once_are_each_scored_alone() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(-1, 2, (200, 4)).astype(np.int8)
+    chances = random.random((200, 4))
+    draws = draw([None] * 200, 50, 0)
+    found = resample(labels, chances, [0.5] * 4, draws)
+    assert found.shape == (50, 4, len(SCORES))
+    assert np.allclose(found[:, 2], resampled_scores(labels[:, 2], chances[:, 2], 0.5, draws), equal_nan=True)
+
+
+def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
+    values = np.full((2, 3, len(SCORES)), 0.5)
+    values[0, 0], values[:, 2] = np.nan, 0.9
+    scored = np.array([True, True, False])[:, None].repeat(len(SCORES), 1)
+    assert (mean_of(values, scored) == 0.5).all()
+    assert interval(np.full(3, np.nan), 0.5) is None
+
+
+def test_an_interval_lies_around_the_estimate_and_within_what_is_possible() -> None:
+    values = np.linspace(0.3, 0.5, 101)
+    assert interval(values, 0.1) == [0.005, 0.195]
+    assert interval(values, 0.99) == [0.895, 1.0]
+    assert interval(values - 0.4, -0.2, DIFFERENCE) == [-0.295, -0.105]
+    assert interval(values, None) is None
+
+
+def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (600, 3)).astype(np.int8)
+    labels[::7, 0], labels[::5, 1] = -1, -1
+    noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
+    chances = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
+    found = gap(labels, chances, [0.5] * 3, 0, draw([None] * 600, 200, 0))
+    for name, answer in (("yes", 1), ("no", 0)):
+        rows = labels[:, 0] == answer
+        alone = all_scores(labels[rows][:, 1:], chances[rows][:, 1:], [0.5] * 2)
+        mean = np.mean([each["average_precision"] for each in alone])  # type: ignore[arg-type]
+        assert found[name]["faces"] == rows.sum()
+        assert found[name]["average_precision"] == pytest.approx(mean, abs=1e-4)
+    gap_found = found["difference"]["average_precision"]
+    assert gap_found == pytest.approx(
+        found["yes"]["average_precision"] - found["no"]["average_precision"], abs=2e-4
+    )
+    low, high = found["difference"]["average_precision_interval"]
+    assert 0 < low < gap_found < high
+
+
+def test_groups_are_compared_on_the_attributes_that_both_have() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
+    chances = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
+    found = gap(labels, chances, [0.5] * 3, 0, draw([None] * 4, 20, 0))
+    # Only the second attribute has both answers in both groups; the third would pull the no group to 0.75.
+    assert found["yes"]["average_precision"] == 1.0
+    assert found["no"]["average_precision"] == 0.5
+
+
+def test_a_group_that_nobody_is_in_has_no_gap() -> None:
+    labels = np.array([[1, 1], [1, 0], [1, 1]], np.int8)
+    found = gap(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, draw([None] * 3, 20, 0))
+    assert found["no"]["faces"] == 0
+    assert found["difference"]["accuracy"] is None and found["difference"]["accuracy_interval"] is None
+
+
+def test_a_gain_is_paired_with_the_run_from_scratch_on_the_same_labels(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, (200, 5)).astype(np.int8)
+    test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
+    judge = Judge(test, SETTINGS)
+    assert "no gaps by Hat" in capsys.readouterr().out
+    noise, signal = random.random((200, 5)), (labels + random.random((200, 5))) / 2
+    guesses = {"scratch-5%": noise, "semi-5%": signal, "pretrained-5%": random.random((200, 5))}
+    scored = {name: judge.score(guess, [0.5] * 5) for name, guess in guesses.items()}
+    scored["semi-9%"] = scored["semi-5%"]
+    runs = [{"name": name, "initial": name.split("-")[0], "labels": name.split("-")[1]} for name in scored]
+    found = intervals(scored, runs)
+    low, high = found["semi-5%"]["gains"]["average_precision"]["interval"]
+    assert 0.2 < low < found["semi-5%"]["gains"]["average_precision"]["value"] < high
+    low, high = found["pretrained-5%"]["gains"]["average_precision"]["interval"]
+    assert low < 0 < high
+    assert found[f"{SCRATCH}-5%"]["gains"] == {} and found["semi-9%"]["gains"] == {}
+    mean_low, mean_high = found["semi-5%"]["means"]["average_precision"]
+    assert mean_low <= (scored["semi-5%"].means["average_precision"] or 0) <= mean_high
+
+
+def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
+    random = np.random.default_rng(2)
+    labels = random.integers(0, 2, (120, 2)).astype(np.int8)
+    labels[60:, 1] = -1
+    guess = random.random((120, 2))
+    other = guess.copy()
+    other[60:, 1] = random.random(60)
+    judge = Judge(faces_of(labels, [None] * 120, ("Hat", "Smile")), SETTINGS)
+    assert judge.score(guess, [0.5, 0.5]).attributes == judge.score(other, [0.5, 0.5]).attributes
