@@ -54,6 +54,9 @@ QUARANTINE_FIELDS: Final = pa.schema(
     [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
 
+BATCH_ROWS: Final = 1 << 16
+"""Rows that `batches` has in memory at a time."""
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -149,3 +152,14 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     }
     names = metadata.pop("attributes", "")
     return Manifest(table, tuple(names.split("\n")) if names else (), metadata)
+
+
+def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a manifest in their order, `BATCH_ROWS` at a time, so that any number fits into memory.
+
+    Args:
+        path: where from.
+        columns: only these; at least one.
+    """
+    with path.open("rb") as stream:
+        yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=columns)

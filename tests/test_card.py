@@ -5,16 +5,19 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from contract import manifest
 from contract.errors import UserError
 from contract.layout import Layout
 from contract.page.charts import histogram
-from contract.shards import decode_face
+from contract.parts import count_parts
+from contract.shards import MEMBERS, ShardWriter, decode_face, encode_face, encode_mask, encode_parts
 from contract.storage import Address
 from pipeline.report.counts import count_all
 from pipeline.report.page import card, write_card
@@ -147,6 +150,87 @@ def test_a_missing_set_or_shard_is_one_sentence(shards: Layout, tmp_path: Path) 
     next(Path(str(layout.shards)).glob("*/*.tar")).unlink()
     with pytest.raises(UserError, match=r"pipeline\.verify"):
         write_card(layout, tmp_path / "x.html")
+
+
+def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layout, tmp_path: Path) -> None:
+    layout = copied(shards, tmp_path)
+    tar = next(Path(str(layout.shards)).glob("*/test-*.tar"))
+    whole = tar.read_bytes()
+    for length in (0, len(whole) // 2):
+        tar.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=rf"{tar.name}.*pipeline\.verify"):
+            write_card(layout, tmp_path / "x.html")
+    found = manifest.read(layout.samples)
+    rows = [row for row in found.rows() if not row["shard"].endswith(tar.name)]
+    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8), 90), "json": b"{}"}
+    mask = np.zeros((32, 32), np.uint8)
+    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_parts(count_parts(mask, 12))}
+    with ShardWriter(tar) as writer:
+        extents = writer.add("small", members)
+    small = rows[0] | {"key": "small", "shard": str(tar.relative_to(Path(str(layout.shards))))}
+    for name, extent in extents.items():
+        small |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, [*rows, small], found.attributes, found.facts)
+    with pytest.raises(UserError, match=r"small cannot be read.*\(32, 32, 3\)"):
+        write_card(layout, tmp_path / "x.html")
+
+
+def test_labels_that_are_partly_unknown_are_said_per_attribute(shards: Layout, tmp_path: Path) -> None:
+    layout = copied(shards, tmp_path)
+    found = manifest.read(layout.samples)
+    rows = found.rows()
+    for number, row in enumerate(rows):
+        row["Smiling"] = None if number % 4 == 0 else int(number % 4 == 1)
+        row["Bald"] = None
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.facts)
+    write_card(layout, tmp_path / "data.html")
+    said = text_of(tmp_path / "data.html")
+    share = len(range(1, len(rows), 4)) / sum(number % 4 > 0 for number in range(len(rows)))
+    missing = len(range(0, len(rows), 4)) / len(rows)
+    assert f"Smiling {100 * missing:.1f} % unknown {100 * share:.1f}" in said
+    assert "Bald 100.0 % unknown \u2013" in said
+
+
+def test_pairs_are_listed_once(shards: Layout, tmp_path: Path) -> None:
+    layout = copied(shards, tmp_path)
+    found = manifest.read(layout.samples)
+    rows = [
+        {name: value for name, value in row.items() if name not in found.attributes}
+        | {"Hat": number % 2, "Smile": int(number % 6 == 1), "Bald": int(number % 2 == 0)}
+        for number, row in enumerate(found.rows())
+    ]
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), found.facts)
+    write_card(layout, tmp_path / "data.html")
+    said = text_of(tmp_path / "data.html").partition("Strongest pairs")[2]
+    assert [said.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
+    assert "Bald and Hat \u22121.00" in said
+
+
+def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(
+    object_store: None, shards: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from upath import UPath
+
+    bucket: Address = UPath("s3://fewbytes", use_listings_cache=False)
+    bucket.fs.mkdir("fewbytes")
+    bucket.fs.put(str(shards.shards), "fewbytes/set", recursive=True)
+    monkeypatch.setattr("pipeline.report.samples.MEASURED", 2)
+    monkeypatch.setattr("pipeline.report.samples.AVERAGED", 1)
+    monkeypatch.setattr("pipeline.report.samples.SHOWN", 1)
+    fetched: list[int] = []
+    call = S3FileSystem._call_s3
+
+    async def counted(self: S3FileSystem, method: str, *arguments: Any, **settings: Any) -> Any:
+        answer = await call(self, method, *arguments, **settings)
+        if method == "get_object" and settings["Key"].endswith(".tar"):
+            fetched.append(answer["ContentLength"])
+        return answer
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    look(Layout.at("s3://fewbytes/set"))
+    sizes = [sum(row[f"{name}.size"] for name in MEMBERS) for row in manifest.read(shards.samples).rows()]
+    assert 1 <= len(fetched) <= 5  # measured, averaged, best, worst and random may be the same samples
+    assert max(fetched) <= max(sizes) + 1024 * len(MEMBERS)  # headers and padding lie between members
 
 
 def test_the_card_of_a_set_in_an_object_store_is_the_same(

@@ -249,24 +249,27 @@ def histogram(values: Sequence[float], label: str, bins: int = 20) -> str:
 
 
 def matrix(values: NDArray[np.float64], names: Sequence[str]) -> str:
-    """An SVG of a symmetric matrix of -1 to 1, float64 (N, N): its lower triangle, colour by sign."""
-    cell, left = 16, 170
-    side = cell * len(names)
+    """An SVG of a symmetric matrix of -1 to 1, float64 (N, N): its lower triangle, colour by sign.
+
+    A name stands on the diagonal: its cells lie at the left of it and below it.
+    """
+    cell, right = 16, 150
+    width, height = cell * len(names) + right, cell * len(names)
     parts = [
-        f'<svg class="chart matrix" width="{left + side}" height="{side + 4}" '
-        f'viewBox="0 0 {left + side} {side + 4}" role="img" aria-label="Correlations of attributes">'
+        f'<svg class="chart matrix" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'role="img" aria-label="Correlations of attributes">'
     ]
     for row, name in enumerate(names):
         y = cell * row
-        parts.append(f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
         for column in range(row):
             value = float(values[row, column])
             if not math.isnan(value) and abs(value) >= 0.01:
                 style = "more" if value > 0 else "less"
                 title = f"{escape(name)}, {escape(names[column])}: {value:+.2f}"
                 parts.append(
-                    f'<rect class="{style}" x="{left + cell * column}" y="{y}" width="{cell - 1}" '
+                    f'<rect class="{style}" x="{cell * column}" y="{y}" width="{cell - 1}" '
                     f'height="{cell - 1}" fill-opacity="{min(1.0, abs(value)):.2f}">'
                     f"<title>{title}</title></rect>"
                 )
+        parts.append(f'<text x="{cell * row + 3}" y="{y + 12}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])

@@ -1,25 +1,22 @@
 """What the manifests say of a set: stages, reasons, splits, checks, labels.
 
-Manifests are read by columns and in batches, so that ten million rows fit into memory.
+Manifests are read in batches, and where a question is about all rows at once by the one or two columns
+that it needs, so that ten million rows fit into memory.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract import manifest
 from contract.layout import SPLITS, Layout
 from contract.storage import Address
 from pipeline.verify.manifests import in_two_splits, repeated
-
-ROWS: int = 1 << 16
-"""Rows of label columns that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -93,67 +90,82 @@ def count_all(layout: Layout) -> Counts:
     Raises:
         UserError: there are no finished shards.
     """
-    columns = ["key", "shard", "split", "identity", "source", "confidence", "notices"]
-    samples = manifest.read(layout.require_samples(), columns)
-    source = manifest.read(layout.source, ["source", "reason"]).table
-    quarantine = manifest.read(layout.quarantine, ["source", "reason"]).table
-    refused = quarantine.filter(
-        pc.invert(pc.is_in(quarantine["source"], source.filter(pc.is_valid(source["reason"]))["source"]))
-    )
-    table = samples.table
+    samples = manifest.read(layout.require_samples(), [])
+    listed, later = _refused(layout)
+    splits, notices = _splits(layout.samples)
     return Counts(
         dataset=samples.facts["dataset"],
-        sources=source.num_rows,
-        samples=table.num_rows,
-        listed=_counted(source["reason"]),
-        later=_counted(refused["reason"]),
-        notices=_notices(table["notices"]),
-        splits=_splits(table),
+        sources=manifest.read(layout.source, []).table.num_rows,
+        samples=samples.table.num_rows,
+        listed=listed,
+        later=later,
+        notices=notices,
+        splits=splits,
         checks=[
-            ("every source became a sample or is in the quarantine", _unaccounted(source, table, quarantine)),
-            ("no key occurs twice", len(repeated(table["key"]))),
-            ("no photo is in two splits", len(in_two_splits(table, "source"))),
-            ("no identity is in two splits", len(in_two_splits(table, "identity"))),
+            ("every source became a sample or is in the quarantine", _unaccounted(layout)),
+            ("no key occurs twice", len(repeated(manifest.read(layout.samples, ["key"]).table["key"]))),
+            ("no photo is in two splits", _in_two_splits(layout.samples, "source")),
+            ("no identity is in two splits", _in_two_splits(layout.samples, "identity")),
         ],
         stages=_stages(layout.manifests / "stages.json"),
         labels=_labels(layout.samples, samples.attributes),
     )
 
 
-def _counted(values: pa.ChunkedArray) -> dict[str, int]:
+def _refused(layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
+    """Sources by reason: refused while they were listed, and later."""
+    quarantine = manifest.read(layout.quarantine, ["source", "reason"]).table
+    early = pa.Table.from_batches(
+        (
+            batch.filter(pc.is_valid(batch["reason"]))
+            for batch in manifest.batches(layout.source, ["source", "reason"])
+        ),
+        pa.schema([("source", pa.string()), ("reason", pa.string())]),
+    )
+    known = pc.is_in(quarantine["source"], early["source"])
+    return _counted(early["reason"]), _counted(quarantine.filter(pc.invert(known))["reason"])
+
+
+def _counted(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     found = [(row["values"], row["counts"]) for row in pc.value_counts(values.drop_null()).to_pylist()]
     return dict(sorted(found, key=lambda item: (-item[1], item[0])))
 
 
-def _notices(values: pa.ChunkedArray) -> dict[str, int]:
-    counted: Counter[str] = Counter()
-    for codes, count in _counted(values).items():
-        for code in codes.split():
-            counted[code] += count
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+def _unaccounted(layout: Layout) -> int:
+    kept = manifest.read(layout.samples, ["source"]).table["source"]
+    refused = manifest.read(layout.quarantine, ["source"]).table["source"]
+    known = pa.chunked_array([*kept.chunks, *refused.chunks], pa.string())
+    sources = manifest.read(layout.source, ["source"]).table["source"]
+    return int(pc.sum(pc.invert(pc.is_in(sources, known))).as_py() or 0)
 
 
-def _unaccounted(source: pa.Table, samples: pa.Table, quarantine: pa.Table) -> int:
-    known = pa.chunked_array([*samples["source"].chunks, *quarantine["source"].chunks], pa.string())
-    return int(pc.sum(pc.invert(pc.is_in(source["source"], known))).as_py() or 0)
+def _in_two_splits(place: Address, name: str) -> int:
+    return len(in_two_splits(manifest.read(place, [name, "split"]).table, name))
 
 
-def _splits(table: pa.Table) -> list[Split]:
-    found = []
-    for name in SPLITS:
-        rows = table.filter(pc.equal(table["split"], name))
-        if rows.num_rows:
-            people = pc.count_distinct(rows["identity"]).as_py()
-            found.append(
-                Split(
-                    name,
-                    rows.num_rows,
-                    pc.count_distinct(rows["shard"]).as_py(),
-                    people or None,
-                    pc.mean(rows["confidence"]).as_py() or 0.0,
-                )
-            )
-    return found
+def _splits(place: Address) -> tuple[list[Split], dict[str, int]]:
+    """The splits that have samples, and the samples by notice, most first."""
+    samples, sure, notices = Counter[str](), Counter[str](), Counter[str]()
+    confidence, shards = dict.fromkeys(SPLITS, 0.0), defaultdict[str, set[str]](set)
+    for batch in manifest.batches(place, ["split", "shard", "confidence", "notices"]):
+        for codes, count in _counted(batch["notices"]).items():
+            for code in codes.split():
+                notices[code] += count
+        for name in SPLITS:
+            rows = batch.filter(pc.equal(batch["split"], name))
+            samples[name] += rows.num_rows
+            shards[name].update(pc.unique(rows["shard"]).to_pylist())
+            sure[name] += rows.num_rows - rows["confidence"].null_count
+            confidence[name] += pc.sum(rows["confidence"]).as_py() or 0.0
+    identities = manifest.read(place, ["split", "identity"]).table.group_by("split")
+    people = identities.aggregate([("identity", "count_distinct")]).to_pylist()
+    known = {row["split"]: row["identity_count_distinct"] or None for row in people}
+    found = [
+        Split(name, samples[name], len(shards[name]), known.get(name), confidence[name] / max(1, sure[name]))
+        for name in SPLITS
+        if samples[name]
+    ]
+    return found, dict(sorted(notices.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _stages(place: Address) -> dict[str, dict[str, float]]:
@@ -167,16 +179,14 @@ def _labels(place: Address, names: tuple[str, ...]) -> Labels:
     size = len(names)
     both, first, pairs = (np.zeros((size, size), np.int64) for _ in range(3))
     labelled = 0
-    with place.open("rb") as stream:
-        batches = pq.ParquetFile(stream).iter_batches(ROWS, columns=list(names)) if names else ()
-        for batch in batches:
-            values = np.stack([np.asarray(column.fill_null(-1)) for column in batch.columns], axis=1)
-            known, yes = (values >= 0).astype(np.float64), (values == 1).astype(np.float64)
-            labelled += int(known.any(axis=1).sum())
-            # Sums of zeros and ones below 2^53 are exact as float64, where matrix products are quick.
-            both += (known.T @ known).astype(np.int64)
-            first += (yes.T @ known).astype(np.int64)
-            pairs += (yes.T @ yes).astype(np.int64)
+    for batch in manifest.batches(place, list(names)) if names else ():
+        values = np.stack([np.asarray(batch[name].fill_null(-1)) for name in names], axis=1)
+        known, yes = (values >= 0).astype(np.float64), (values == 1).astype(np.float64)
+        labelled += int(known.any(axis=1).sum())
+        # Sums of zeros and ones below 2^53 are exact as float64, where matrix products are quick.
+        both += (known.T @ known).astype(np.int64)
+        first += (yes.T @ known).astype(np.int64)
+        pairs += (yes.T @ yes).astype(np.int64)
     return Labels(names, first.diagonal().copy(), both.diagonal().copy(), _phi(both, first, pairs), labelled)
 
 

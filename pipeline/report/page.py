@@ -9,7 +9,7 @@ from contract.classes import CLASSES
 from contract.files import write_text
 from contract.layout import Layout
 from contract.page.charts import CLASS_TITLES, face_picture, histogram, matrix, picture_uri
-from contract.page.elements import count, document, duration, scroll, section, table, unit, words
+from contract.page.elements import count, document, duration, percent, scroll, section, table, unit, words
 from contract.page.masks import class_legend, faces_with_masks, presence_maps
 from contract.storage import Address
 from pipeline.report.counts import Counts, Labels, count_all
@@ -176,10 +176,12 @@ def _labels(labels: Labels, samples: int) -> str:
         return section("labels", "Labels", "<p>There are none: the set is for pre-training alone.</p>")
     items = []
     for name, yes, known in zip(labels.names, labels.yes.tolist(), labels.known.tolist(), strict=True):
-        share = yes / known if known else 0.0
+        share = yes / known if known else None
+        missing = f' <span class="soft">{unit(1 - known / samples)} unknown</span>' if known < samples else ""
         items.append(
-            f'<li><span class="name">{words(name)}</span><span class="track"><i class="bar pretrained" '
-            f'style="width:{100 * share:.2f}%"></i></span><span class="gain">{100 * share:.1f}</span></li>'
+            f'<li><span class="name">{words(name)}{missing}</span><span class="track">'
+            f'<i class="bar pretrained" style="width:{100 * (share or 0.0):.2f}%"></i></span>'
+            f'<span class="gain">{percent(share)}</span></li>'
         )
     unknown = int((samples - labels.known).sum())
     note = (
@@ -202,11 +204,17 @@ def _together(labels: Labels) -> str:
     if not pairs:
         return ""
     pairs.sort()
+    strongest = [pair for pair in reversed(pairs[-PAIRS:]) if pair[0] > 0]
+    strongest += [pair for pair in reversed(pairs[:PAIRS]) if pair[0] < 0]
     rows = [
         (f"{a.replace('_', ' ')} and {b.replace('_', ' ')}", f"{value:+.2f}".replace("-", "\u2212"))
-        for value, a, b in [*reversed(pairs[-PAIRS:]), *reversed(pairs[:PAIRS])]
+        for value, a, b in strongest
     ]
     body = '<h3>Which go together</h3><p class="note">Correlation (phi) of each two attributes.</p>'
     if size <= MATRIX_MOST:
+        body += (
+            '<p class="note"><i class="dot pretrained"></i>More often together than by chance, '
+            '<i class="dot scratch"></i>less often. The cells of a name lie at its left and below it.</p>'
+        )
         body += scroll(matrix(labels.phi, [name.replace("_", " ") for name in labels.names]))
     return body + scroll(table(("Strongest pairs", "phi"), rows))

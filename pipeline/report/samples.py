@@ -1,8 +1,8 @@
 """What the samples look like: some of them, evenly spread over the whole set."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,16 @@ from contract import manifest
 from contract.classes import CLASS_COLOURS, NUM_CLASSES
 from contract.errors import UserError
 from contract.layout import Layout
-from contract.shards import BrokenSample, decode_face, decode_facts, decode_mask, decode_parts
+from contract.shards import (
+    MEMBERS,
+    BrokenSample,
+    Extent,
+    decode_face,
+    decode_facts,
+    decode_mask,
+    decode_parts,
+    read_extent,
+)
 from contract.storage import Address
 
 MEASURED: Final = 2000
@@ -27,6 +36,10 @@ SHOWN: Final = 12
 
 SEED: Final = 0
 """Of the faces that are shown by chance."""
+
+
+PLACES: Final = tuple(f"{name}.{what}" for name in MEMBERS for what in ("offset", "size"))
+"""Columns that say where a sample's members lie."""
 
 
 @dataclass(frozen=True)
@@ -64,37 +77,52 @@ class Looks:
 
 
 def look(layout: Layout) -> Looks:
-    """Read some samples of a set by their offsets; the same set gives the same result.
+    """Read some samples of a set, each once and by its offsets; the same set gives the same result.
 
     Raises:
         UserError: there are no samples, or one is not what the manifest says.
     """
-    members = ("jpg", "mask.png", "parts.npy", "json")
-    places = [f"{member}.{what}" for member in members for what in ("offset", "size")]
-    table = manifest.read(layout.require_samples(), ["key", "shard", "confidence", *places]).table
-    if not table.num_rows:
+    confidence = manifest.read(layout.require_samples(), ["confidence"]).table["confidence"]
+    if not len(confidence):
         raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
-    reader = _Reader(layout, table)
-
-    rows = _spread(table.num_rows, MEASURED)
-    counts = np.stack([decode_parts(data) for data in reader.members(rows, "parts.npy")])
-    averages = _spread(table.num_rows, AVERAGED)
-    faces = (decode_face(data) for data in reader.members(averages, "jpg"))
-    masks = (decode_mask(data) for data in reader.members(averages, "mask.png"))
-    kinds = _kinds(np.asarray(table["confidence"].fill_null(0.0)))
+    measured, averaged = _spread(len(confidence), MEASURED), _spread(len(confidence), AVERAGED)
+    kinds = _kinds(np.asarray(confidence.fill_null(0.0)))
+    in_parts, in_mean = set(measured.tolist()), set(averaged.tolist())
+    in_grid = {row for rows in kinds.values() for row in rows.tolist()}
+    parts: list[NDArray[np.uint16]] = []
+    shown, parser = dict[int, Shown](), dict[str, Any]()
+    face_sum, mask_sum = _Sum(), _Sum()
+    for position, row in _rows(layout.samples, in_parts | in_mean | in_grid):
+        try:
+            members = _members(layout.shards / row["shard"], row)
+            if position in in_parts:
+                parts.append(decode_parts(members["parts.npy"]))
+                _check_shape(parts[-1].shape, parts[0].shape)
+                parser = parser or decode_facts(members["json"])
+            if position in in_mean or position in in_grid:
+                face, mask = decode_face(members["jpg"]), decode_mask(members["mask.png"])
+                if position in in_mean:
+                    face_sum.add(face)
+                    mask_sum.add(CLASS_COLOURS[mask])
+                if position in in_grid:
+                    _check_shape(mask.shape, face.shape[:2])
+                    shown[position] = Shown(row["key"], face, mask, row["confidence"] or 0.0)
+        except (BrokenSample, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise UserError(
+                f"{layout.shards / row['shard']}: {row['key']} cannot be read ({reason}), but "
+                f"{layout.samples} names it; run `python -m pipeline.verify`"
+            ) from error
+    counts = np.stack(parts)
     return Looks(
-        measured=len(rows),
+        measured=len(counts),
         shares=_shares(counts),
         presence=(counts > 0).mean(axis=0),
-        averaged=len(averages),
-        face=_mean(faces),
-        mask=_mean(CLASS_COLOURS[mask].astype(np.uint8) for mask in masks),
-        shown={kind: reader.shown(rows) for kind, rows in kinds.items()},
-        parser={
-            name: value
-            for name, value in decode_facts(next(reader.members(rows[:1], "json"))).items()
-            if name.startswith("parser")
-        },
+        averaged=len(averaged),
+        face=face_sum.mean(),
+        mask=mask_sum.mean(),
+        shown={kind: [shown[row] for row in rows.tolist()] for kind, rows in kinds.items()},
+        parser={name: value for name, value in parser.items() if name.startswith("parser")},
     )
 
 
@@ -110,13 +138,32 @@ def _shares(counts: NDArray[np.uint16]) -> NDArray[np.float64]:
     return shares
 
 
-def _mean(pictures: Iterator[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The mean of uint8 pictures of one size, rounded; integer sums, so that it is the same everywhere."""
-    total, count = next(pictures).astype(np.int64), 1
-    for picture in pictures:
-        total += picture
-        count += 1
-    return ((total + count // 2) // count).astype(np.uint8)
+class _Sum:
+    """The sum of arrays of one shape; of integers, so that it is the same everywhere."""
+
+    def __init__(self) -> None:
+        self._total: NDArray[np.int64] | None = None
+        self._count = 0
+
+    def add(self, picture: NDArray[np.uint8]) -> None:
+        """Add a uint8 picture.
+
+        Raises:
+            BrokenSample: it has not the size of those before it.
+        """
+        total = np.zeros(picture.shape, np.int64) if self._total is None else self._total
+        _check_shape(picture.shape, total.shape)
+        self._total, self._count = total + picture, self._count + 1
+
+    def mean(self) -> NDArray[np.uint8]:
+        """The rounded mean, uint8; there must be a picture."""
+        assert self._total is not None
+        return ((self._total + self._count // 2) // self._count).astype(np.uint8)
+
+
+def _check_shape(shape: tuple[int, ...], before: tuple[int, ...]) -> None:
+    if shape != before:
+        raise BrokenSample(f"its shape is {shape}, that of the samples before it {before}")
 
 
 def _kinds(confidence: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
@@ -126,44 +173,32 @@ def _kinds(confidence: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
     return {"best": order[::-1][:count], "worst": order[:count], "random": np.sort(chance)}
 
 
-class _Reader:
-    """Reads members of samples by their offsets, shard by shard, and hands them over in the order asked."""
+def _rows(place: Address, positions: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(position, row) of some samples, in the order of the manifest, which is that of the tars."""
+    wanted, start = np.array(sorted(positions)), 0
+    for batch in manifest.batches(place, ["key", "shard", "confidence", *PLACES]):
+        mine = wanted[(wanted >= start) & (wanted < start + batch.num_rows)]
+        yield from zip(mine.tolist(), batch.take(pa.array(mine - start)).to_pylist(), strict=True)
+        start += batch.num_rows
 
-    def __init__(self, layout: Layout, table: pa.Table) -> None:
-        self._root, self._table, self._samples = layout.shards, table, layout.samples
 
-    def members(self, rows: NDArray[np.int64], member: str) -> Iterator[bytes]:
-        """The bytes of a member of each row."""
-        chosen = self._table.select(["shard", f"{member}.offset", f"{member}.size"]).take(pa.array(rows))
-        shards, offsets, sizes = (column.to_pylist() for column in chosen.columns)
-        of_shard: dict[str, list[int]] = defaultdict(list)
-        for number, shard in enumerate(shards):
-            of_shard[shard].append(number)
-        found: dict[int, bytes] = {}
-        for shard, numbers in of_shard.items():
-            with self._opened(self._root / shard) as stream:
-                for number in numbers:
-                    stream.seek(offsets[number])
-                    found[number] = stream.read(sizes[number])
-        return (found[number] for number in range(len(rows)))
+def _members(tar: Address, row: dict[str, Any]) -> dict[str, bytes]:
+    """The members of a sample, which lie side by side in its tar, by one read.
 
-    def _opened(self, tar: Address) -> Any:
-        try:
-            return tar.open("rb")
-        except OSError as error:
-            raise UserError(
-                f"{tar}: cannot be read ({error.strerror or error}), but {self._samples} names it; "
-                "run `python -m pipeline.verify`"
-            ) from error
+    Far away only these bytes are asked for: an opened remote file would read ahead by megabytes.
 
-    def shown(self, rows: NDArray[np.int64]) -> list[Shown]:
-        """The faces of `rows`."""
-        chosen = self._table.select(["key", "confidence"]).take(pa.array(rows)).to_pylist()
-        faces, masks = self.members(rows, "jpg"), self.members(rows, "mask.png")
-        try:
-            return [
-                Shown(row["key"], decode_face(face), decode_mask(mask), row["confidence"] or 0.0)
-                for row, face, mask in zip(chosen, faces, masks, strict=True)
-            ]
-        except BrokenSample as error:
-            raise UserError(f"{self._root}: {error}; run `python -m pipeline.verify`") from error
+    Raises:
+        BrokenSample: the tar ends before the sample does.
+        OSError: the tar cannot be read.
+    """
+    extents = {name: Extent(row[f"{name}.offset"], row[f"{name}.size"]) for name in MEMBERS}
+    first = min(extent.offset for extent in extents.values())
+    size = max(extent.offset + extent.size for extent in extents.values()) - first
+    if isinstance(tar, Path):
+        with tar.open("rb") as stream:
+            data = read_extent(stream.fileno(), Extent(first, size), tar.name)
+    else:
+        data = tar.fs.cat_file(tar.path, start=first, end=first + size)
+    if len(data) != size:
+        raise BrokenSample(f"it ends after {len(data)} of {size} bytes")
+    return {name: data[extent.offset - first :][: extent.size] for name, extent in extents.items()}

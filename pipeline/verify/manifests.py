@@ -144,7 +144,9 @@ def repeated(values: pa.ChunkedArray) -> pa.Array:
 
 def in_two_splits(samples: pa.Table, name: str) -> pa.ChunkedArray:
     """The values of the column `name` that occur in more than one split; nulls are nobody's."""
-    known = samples.select([name, "split"]).filter(pc.is_valid(samples[name]))
+    # What is there once needs no look at its split; grouping takes more memory than counting.
+    twice = repeated(samples[name].drop_null())
+    known = samples.select([name, "split"]).filter(pc.is_in(samples[name], twice))
     splits = known.group_by(name).aggregate([("split", "count_distinct")])
     return splits[name].filter(pc.greater(splits["split_count_distinct"], 1))
 
