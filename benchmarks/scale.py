@@ -120,9 +120,7 @@ def _images(config: Config, sizes: list[int], folder: Path) -> list[dict[str, fl
     if len(rows) > 1:
         slope, start = np.polyfit(sizes_, seconds_, 1)
         off = np.abs(slope * sizes_ + start - seconds_) / seconds_
-        print(
-            f"a straight line: {start:.1f} s + {1000 * slope:.2f} ms per image, off by {off.max():.1%}"
-        )
+        print(f"a straight line: {start:.1f} s + {1000 * slope:.2f} ms per image, off by {off.max():.1%}")
         growth = [max(r[who] for r in rows) / min(r[who] for r in rows) - 1 for who in ("driver", "worker")]
         print(f"memory grows by {growth[0]:.1%} in the driver, {growth[1]:.1%} in the workers (target: 10 %)")
     return rows

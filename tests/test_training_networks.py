@@ -1,5 +1,7 @@
 """The network, its averaging, and the classifier on top of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch_ema import ExponentialMovingAverage
 from contract.attributes import CELEBA_ATTRIBUTES
 from contract.config import Augment, Optimizer, load
 from contract.errors import UserError
+from training import checkpoint
 from training.augment import augment
 from training.average import measure_batch_norm, take_average
-from training.classifier import Classifier, attribute_loss, load_network
+from training.classifier import Classifier, attribute_loss, load_network, read_classifier
 from training.groups import branch_groups, read_groups
 from training.networks import BRANCHES, SplNetwork
 from training.optimization import check_finite, rate_factor
@@ -57,6 +60,16 @@ def test_logits_come_in_the_order_of_the_attributes() -> None:
             head.weight.zero_()
             head.bias.copy_(torch.tensor([float(p) for p in model.groups[branch]]))
         assert model(torch.randn(1, 3, 32, 32)).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]]
+
+
+def test_a_classifier_read_back_answers_as_the_one_that_was_saved(tmp_path: Path) -> None:
+    config = load(settings=["network.width=8"])
+    model = Classifier(config.network, ("Smiling", "Goatee")).eval()
+    facts = {"attributes": ["Smiling", "Goatee"], "config": config.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    pictures = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(read_classifier(tmp_path / "classifier.pt")(pictures), model(pictures))
 
 
 def test_unknown_labels_take_no_part_in_the_loss() -> None:

@@ -24,14 +24,19 @@ _BRANCHES: Final = ("network.branches.", "network.units.", "network.aggregates."
 class Classifier(nn.Module):
     """Attribute logits of faces.
 
-    Args:
+    Attributes:
         config: the network.
         attributes: names, in the order of the logits.
+
+    Args:
+        config: as above.
+        attributes: as above.
         groups: which branch predicts which, see `branch_groups`; by default CelebA's.
     """
 
     def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
         super().__init__()
+        self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
         self.groups = branch_groups(attributes, groups)
         self.heads = nn.ModuleDict(

@@ -10,13 +10,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from contract.config import Config, Network, Stream
+from contract.config import Config, Stream
 from contract.errors import UserError
 from contract.files import replacing, write_text
 from contract.layout import Layout
 from contract.progress import progress
-from training import checkpoint
-from training.classifier import Classifier
+from training.classifier import Classifier, read_classifier
 from training.metrics import SCORES, thresholds
 from training.optimization import device
 from training.preprocess import to_input
@@ -104,11 +103,8 @@ def _predict(
     config: Config, folder: Path, val: Faces, test: Faces
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
     """Probabilities of a run on val (None without val faces) and on test, which is read this once."""
-    state = checkpoint.load(folder / "classifier.pt")
-    network = Network.model_validate(state["config"]["network"])
-    model = Classifier(network, state["attributes"], state.get("groups"))
-    model.load_state_dict(state["model"])
-    size, batch = network.input_size, config.evaluate.batch_size
+    model = read_classifier(folder / "classifier.pt")
+    size, batch = model.config.input_size, config.evaluate.batch_size
     on_val = predict(model, val, size, batch, config.stream, f"val {folder.name}") if len(val) else None
     return on_val, predict(model, test, size, batch, config.stream, f"test {folder.name}")
 

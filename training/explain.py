@@ -13,13 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from contract import command
-from contract.config import Config, Network
+from contract.config import Config
 from contract.errors import UserError
 from contract.files import replacing, write_text
 from contract.layout import DEFAULT_SHARDS, Layout
 from contract.progress import progress
-from training import checkpoint
-from training.classifier import Classifier
+from training.classifier import read_classifier
 from training.contributions import mean_maps
 from training.stream import in_order, load, read_faces
 
@@ -50,12 +49,9 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
     Raises:
         UserError: the checkpoint is missing, or the shards have no test face with its attributes' labels.
     """
-    state = checkpoint.load(file)
-    network = Network.model_validate(state["config"]["network"])
-    model = Classifier(network, tuple(state["attributes"]))
-    model.load_state_dict(state["model"])
+    model = read_classifier(file)
     faces = read_faces(layout, ("test",)).labelled()
-    if not len(faces) or list(faces.attribute_names) != list(state["attributes"]):
+    if not len(faces) or tuple(faces.attribute_names) != model.attributes:
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of {file}")
     faces = faces.take(np.unique(np.linspace(0, len(faces) - 1, count).round().astype(np.int64)))
     bar = progress("explain", len(faces), "faces")
@@ -65,7 +61,7 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
             yield batch.images, faces.attributes[batch.indices.numpy()]
             bar.update(len(batch.indices))
 
-    maps, average = mean_maps(model, network.input_size, batches())
+    maps, average = mean_maps(model, model.config.input_size, batches())
     bar.close()
     branch_of = {position: branch for branch, group in model.groups.items() for position in group}
     entries, tiles = [], []
