@@ -318,12 +318,15 @@ class Rates(_Section):
 class SemiSupervised(_Section):
     """The unlabelled train faces in stage 2; the averaged network teaches.
 
-    batch_size: unlabelled faces per step. start: share of the steps before the first of them.
+    longer: factor on the steps of a run and on ``frozen_steps``, since unlabelled faces keep a longer
+    run from learning the few labelled ones by heart. batch_size: unlabelled faces per step. start:
+    share of the steps before the first of them.
     weight: of their loss. keep: share of them that gets a pseudo-label, per attribute and answer.
     soft: a pseudo-label is the teacher's probability instead of yes or no. recent: faces whose
     answers the thresholds are drawn from. augment: what the learner sees.
     """
 
+    longer: Annotated[float, Field(ge=1)]
     batch_size: Positive
     start: Annotated[float, Field(ge=0, lt=1)]
     weight: Weight

@@ -19,7 +19,7 @@ from contract.config import Config, load
 from contract.errors import UserError
 from contract.layout import Layout
 from training.study import table, verdicts
-from training.study.grid import cell_config, cell_file, cells, pretraining_config
+from training.study.grid import cell_config, cell_file, cell_settings, cells, pretraining_config
 from training.study.plot import plot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,6 +179,13 @@ def test_cells_of_one_seed_see_the_same_faces_wherever_they_start(
     assert faces[0.5, "scratch"] == faces[0.5, "rotation"] < faces[1.0, "scratch"]
     scores = [cell["scores"] for cell in found]
     assert len({json.dumps(score) for score in scores}) == len(scores)
+
+
+def test_settings_of_the_semi_supervised_mode_concern_its_cells_alone() -> None:
+    usual, other = load(), load(settings=["finetune.semi_supervised.weight=0.5"])
+    for initial, same in (("scratch", True), ("full", True), ("semi-full", False)):
+        (cell,) = cells(usual, initial, [0.01], [0])
+        assert (cell_settings(usual, cell) == cell_settings(other, cell)) is same
 
 
 def test_a_pre_training_leaves_out_the_tasks_of_others() -> None:

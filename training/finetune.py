@@ -126,7 +126,10 @@ class _Stage:
         model = self._start(initial)
         subset = self._labelled.take(positions)
         unlabelled = self._all if initial == "semi" else None
-        found = fit(self._config, model, Run(name, run.steps, initial, subset, unlabelled), self._val)
+        settings = self._config.finetune
+        longer = settings.semi_supervised.longer if initial == "semi" else 1.0
+        steps, frozen = round(longer * run.steps), round(longer * settings.frozen_steps)
+        found = fit(self._config, model, Run(name, steps, frozen, initial, subset, unlabelled), self._val)
         folder.mkdir(exist_ok=True)
         (folder / "run.json").unlink(missing_ok=True)
         checkpoint.save(
@@ -145,7 +148,7 @@ class _Stage:
             "labels": run.labels,
             "faces": len(positions),
             "seed": self._config.finetune.seed,
-            "steps": run.steps,
+            "steps": steps,
             **found,
         }
         write_text(folder / "run.json", json.dumps({"entry": entry, "facts": facts}, indent=2) + "\n")

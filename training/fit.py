@@ -28,6 +28,7 @@ class Run:
     Attributes:
         name: for the progress bar.
         steps: optimisation steps.
+        frozen_steps: of them, those before a trained trunk starts to learn.
         initial: where the first weights come from; from scratch all parts learn at one rate.
         labelled: the faces whose labels are used.
         unlabelled: faces that are used without labels, or None.
@@ -35,6 +36,7 @@ class Run:
 
     name: str
     steps: int
+    frozen_steps: int
     initial: str
     labelled: Faces
     unlabelled: Faces | None
@@ -61,9 +63,9 @@ def fit(config: Config, model: Classifier, run: Run, val: ValFaces) -> dict[str,
     model.train()
     for step, batch in enumerate(_batches(config, run.labelled, settings.batch_size, steps)):
         set_rate(optimizer, settings.optimizer, step, steps)
-        if run.initial != "scratch" and step in (0, settings.frozen_steps):
+        if run.initial != "scratch" and step in (0, run.frozen_steps):
             for parameter in model.parts()["trunk"]:
-                parameter.requires_grad_(step >= settings.frozen_steps and settings.rates.trunk > 0)
+                parameter.requires_grad_(step >= run.frozen_steps and settings.rates.trunk > 0)
         faces = augment(_resized(config, batch, place), settings.augment, generator)
         loss = attribute_loss(
             _logits(config, model, faces), attributes[batch.indices.to(place)], model.groups

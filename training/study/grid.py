@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from contract.config import Config, FinetuneRun
 from contract.errors import UserError
@@ -127,6 +127,15 @@ def cell_config(config: Config, cell: Cell) -> Config:
         "initial": [cell.mode],
     }
     return config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
+
+
+def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
+    """What of a cell's own configuration its result depends on, as JSON values."""
+    irrelevant = {"loader_workers"} if cell.mode == "semi" else {"loader_workers", "semi_supervised"}
+    return {
+        "network": config.network.model_dump(mode="json"),
+        "finetune": config.finetune.model_dump(mode="json", exclude=irrelevant),
+    }
 
 
 def pretrained_file(root: Path, name: str) -> Path:

@@ -21,7 +21,14 @@ from training.optimization import device
 from training.pretrain import pretrain
 from training.ranks import Ranks
 from training.resume import manifest_hash, run_facts
-from training.study.grid import Cell, cell_config, cell_file, pretrained_file, pretraining_config
+from training.study.grid import (
+    Cell,
+    cell_config,
+    cell_file,
+    cell_settings,
+    pretrained_file,
+    pretraining_config,
+)
 
 RECORD: Final = "made-from.json"
 """Beside the weights of a pre-training: what they were made from."""
@@ -61,8 +68,7 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
     facts = {
         "shards": manifest_hash(layout),
         "weights": hashlib.sha256(source.read_bytes()).hexdigest() if cell.pretraining else None,
-        "network": own.network.model_dump(mode="json"),
-        "finetune": own.finetune.model_dump(mode="json", exclude={"loader_workers"}),
+        **cell_settings(own, cell),
     }
     what = f"{cell.initial}, {cell.labels * 100:g} % of the labels, seed {cell.seed}"
     if (_read(file) or {}).get("made_from") == facts:
