@@ -31,16 +31,16 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.parse import start_up
-from contract import command
-from contract.alignment.detector import detect, load_detector
-from contract.config import Config
-from contract.errors import UserError
-from contract.images import decode_photo
-from contract.layout import Layout
-from contract.weights import find
+from common import command
+from common.alignment.detector import detect, load_detector
+from common.config import Config
+from common.errors import UserError
+from common.images import decode_photo
+from common.layout import Layout
+from common.weights import find
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
-from pipeline.sample import write_dataset
+from synthetic import write_dataset
 
 IN_MEMORY: Final = 48
 """Pictures that a, c and d look at."""

@@ -26,15 +26,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract import command
-from contract.classes import NUM_CLASSES
-from contract.config import Config
-from contract.config import load as load_config
-from contract.layout import Layout
-from contract.memory import keep_freed_memory
-from contract.shards import decode_face, decode_mask, encode_face, encode_mask, read_shard
-from training.stream import Batch, Faces, in_order, load, read_faces
-from training.tasks.joint import make_labels
+from common import command
+from common.classes import NUM_CLASSES
+from common.config import Config
+from common.config import load as load_config
+from common.layout import Layout
+from common.memory import keep_freed_memory
+from common.shards import decode_face, decode_mask, encode_face, encode_mask, read_shard
+from training.data.loader import Batch, load
+from training.data.sampler import in_order
+from training.data.samples import Samples, read_samples
+from training.pretrain.model import make_labels
 
 BATCH: Final = 32
 FACE_SIDE: Final = 512
@@ -62,12 +64,12 @@ def main() -> None:
     keep_freed_memory()
     with TemporaryDirectory() as folder:
         layout = Layout.at(options.shards) if options.shards else _painted(Path(folder), options.samples)
-        faces = read_faces(layout, ("train", "val", "test", "unlabelled"))
+        faces = read_samples(layout, ("train", "val", "test", "unlabelled"))
         faces = faces.take(np.arange(min(options.samples, len(faces))))
         _measure(config, faces, options.rounds)
 
 
-def _measure(config: Config, faces: Faces, rounds: int) -> None:
+def _measure(config: Config, faces: Samples, rounds: int) -> None:
     stored = _bytes(faces)
     large = [_enlarged(*pair) for pair in stored[:PUBLISHED_SAMPLES]]
     ways: dict[str, Callable[[], int]] = {
@@ -96,7 +98,7 @@ def _painted(folder: Path, count: int) -> Layout:
     from pipeline.align.stage import align
     from pipeline.ingest.plan import ingest
     from pipeline.parse.stage import parse
-    from pipeline.sample import write_dataset
+    from synthetic import write_dataset
 
     write_dataset(folder / "portraits", count=count, seed=1, workers=1)
     layout = Layout.at(folder / "shards")
@@ -106,7 +108,7 @@ def _painted(folder: Path, count: int) -> Layout:
     return layout
 
 
-def _bytes(faces: Faces) -> list[tuple[bytes, bytes]]:
+def _bytes(faces: Samples) -> list[tuple[bytes, bytes]]:
     wanted = set(faces.keys)
     return [
         (members["jpg"], members["mask.png"])
@@ -122,11 +124,11 @@ def _decode(face: bytes, mask: bytes) -> int:
     return 1
 
 
-def _batches(config: Config, faces: Faces) -> Iterator[Batch]:
+def _batches(config: Config, faces: Samples) -> Iterator[Batch]:
     return load(faces, in_order(faces, BATCH), True, 1, config.stream)
 
 
-def _with_labels(config: Config, faces: Faces) -> int:
+def _with_labels(config: Config, faces: Samples) -> int:
     draws, count = torch.Generator().manual_seed(0), 0
     for batch in _batches(config, faces):
         count += len(make_labels(batch, config, draws).patches)

@@ -32,22 +32,22 @@ from facexlib.parsing import init_parsing_model
 from numpy.typing import NDArray
 from torch import nn
 
-from contract import command
-from contract.classes import FROM_CELEBAMASK_HQ, NUM_CLASSES
-from contract.config import Config
-from contract.errors import UserError
-from contract.files import write_text
-from contract.layout import Layout
-from contract.shards import decode_face, read_shard
-from contract.weights import find
+from common import command
+from common.classes import FROM_CELEBAMASK_HQ, NUM_CLASSES
+from common.config import Config
+from common.errors import UserError
+from common.files import write_text
+from common.layout import Layout
+from common.shards import decode_face, read_shard
+from common.weights import find
 from pipeline.align.stage import align
-from pipeline.cluster import connect, no_model
 from pipeline.ingest.plan import ingest
 from pipeline.parse import bisenet
 from pipeline.parse.parser import ParserFile, find_parser, load_network, load_parser, normalised
 from pipeline.parse.sides import assign_sides
 from pipeline.parse.stage import parse
-from pipeline.sample import write_dataset
+from pipeline.runner.cluster import connect, no_model
+from synthetic import write_dataset
 
 PLAIN_SIDE: Final = 512
 PLAIN_FACES: Final = 24

@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from contract import command
-from contract.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
-from contract.errors import UserError
-from contract.progress import progress
-from contract.shards import decode_face
+from common import command
+from common.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
+from common.errors import UserError
+from common.progress import progress
+from common.shards import decode_face
 from pipeline.parse.parser import find_parser, load_parser
 
 

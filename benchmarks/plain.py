@@ -5,15 +5,15 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from training.networks.blocks import CrossAttentionUnit, PReLU
+from training.models.blocks import CrossAttentionUnit, PReLU
 
 
-def plain_unit(unit: CrossAttentionUnit, branch: Tensor, trunk: Tensor) -> Tensor:
+def plain_unit(unit: CrossAttentionUnit, branch: Tensor, backbone: Tensor) -> Tensor:
     """`CrossAttentionUnit`, one operation per line of its description; shapes are the same."""
     branch = unit.adapt(branch)
-    both = torch.cat((branch, trunk), dim=1)
+    both = torch.cat((branch, backbone), dim=1)
     channel = unit.channel(both + both * unit.excite[1:](nn.functional.adaptive_avg_pool2d(both, 1)))
-    total = branch + trunk
+    total = branch + backbone
     mean, greatest = total.mean(1, keepdim=True), total.amax(1, keepdim=True)
     where = unit.spatial(torch.cat((mean, greatest), dim=1))
     return channel + total + total * where

@@ -26,17 +26,17 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from contract import command, manifest
-from contract.classes import CLASSES
-from contract.config import Config
-from contract.files import write_text
-from contract.layout import Layout
+from common import command, manifest
+from common.classes import CLASSES
+from common.config import Config
+from common.files import write_text
+from common.layout import Layout
 from pipeline.align.stage import align
 from pipeline.align.stage import plan as align_tasks
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
-from pipeline.sample import iterate_portraits
+from synthetic import iterate_portraits
 
 PAINTED = 64
 SIZES = (1000, 2000, 4000, 8000)

@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
-from contract import command
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.memory import keep_freed_memory
-from training.optimization import adam
-from training.tasks.agreement import Discriminator
-from training.tasks.joint import Labels, PretrainModel, losses
-from training.tasks.rotation import TurnedTiles
+from common import command
+from common.config import Config, load
+from common.errors import UserError
+from common.memory import keep_freed_memory
+from training.engine.optim import adam
+from training.pretrain.model import Labels, PretrainModel, losses
+from training.pretrain.tasks.adversarial import Discriminator
+from training.pretrain.tasks.rotation import TurnedTiles
 
 
 @dataclass(frozen=True)

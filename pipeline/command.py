@@ -4,10 +4,10 @@ import argparse
 import json
 from typing import Final, get_args
 
-from contract import command
-from contract.config import Config, InputFormat
-from contract.layout import DEFAULT_SHARDS, Layout, dataset_name
-from contract.storage import address
+from common import command
+from common.config import Config, InputFormat
+from common.layout import DEFAULT_SHARDS, Layout, dataset_name
+from common.storage import address
 
 FILES: Final = (".csv", ".parquet", ".tar")
 """Inputs that are one file; their data set is named without the ending."""

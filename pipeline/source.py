@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Final
 
-from contract.storage import Address
+from common.storage import Address
 
 MEMBER: Final = "::"
 """Between the name of a tar and the name of its member, as fsspec chains addresses."""

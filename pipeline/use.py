@@ -5,11 +5,11 @@ import json
 import re
 from pathlib import Path
 
-from contract.command import run
-from contract.config import PARAMS
-from contract.errors import UserError
-from contract.files import write_text
-from contract.layout import dataset_name
+from common.command import run
+from common.config import PARAMS
+from common.errors import UserError
+from common.files import write_text
+from common.layout import dataset_name
 
 
 def use(folder: Path) -> None:

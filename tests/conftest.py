@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from contract.config import Config, load
-from contract.layout import Layout
+from common.config import Config, load
+from common.layout import Layout
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
 from pipeline.parse.stage import parse
-from pipeline.sample import write_dataset
+from synthetic import write_dataset
 
 PORTRAITS = 24
 

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contract import manifest
-from contract.config import load
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.shards import KEY_PATTERN
-from contract.storage import Address, address
+from common import manifest
+from common.config import load
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import KEY_PATTERN
+from common.storage import Address, address
 from pipeline.align.stage import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
@@ -442,7 +442,7 @@ def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_byt
     ingest(config, layout)
     found, expected = manifest.read(layout.source), manifest.read(shards.source)
     assert found.rows() == expected.rows()
-    assert found.facts["root"] == place
+    assert found.metadata["root"] == place
     align(config, layout)
     tars = sorted((shards.aligned / "portraits").glob("*.tar"))
     assert tars

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-from contract import manifest
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.page.charts import histogram
-from contract.parts import count_parts
-from contract.shards import MEMBERS, ShardWriter, decode_face, encode_face, encode_mask, encode_parts
-from contract.storage import Address
-from pipeline.report.counts import count_all
-from pipeline.report.page import card, write_card
-from pipeline.report.samples import look
+from common import manifest
+from common.cell_counts import cell_class_counts
+from common.errors import UserError
+from common.layout import Layout
+from common.page.charts import histogram
+from common.shards import MEMBERS, ShardWriter, decode_face, encode_cell_counts, encode_face, encode_mask
+from common.storage import Address
+from pipeline.card.counts import count_all
+from pipeline.card.page import card, write_card
+from pipeline.card.samples import look
 
 CHROMIUM = shutil.which("chromium")
 
@@ -99,7 +99,7 @@ def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(
     layout = copied(shards, tmp_path)
     rows = manifest.read(layout.samples).rows()
     plain = [row | {"split": "unlabelled", "identity": None} for row in rows]
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, plain, facts={"dataset": "portraits"})
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
     lost = {"source": "bad<b>.jpg", "reason": "no-face", "detail": "none"}
     manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, [lost])
     source = [*manifest.read(layout.source).rows(), {"source": lost["source"]}]
@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_set_is_marked(shards: Layout, tmp_path: Path) -> N
     rows[0]["identity"], rows[-1]["identity"] = "anna", "anna"
     assert rows[0]["split"] != rows[-1]["split"]
     rows[1]["key"] = rows[0]["key"]
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.facts)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.metadata)
     checks = dict(count_all(layout).checks)
     assert checks["no identity is in two splits"] == 1
     assert checks["no key occurs twice"] == 1
@@ -164,13 +164,13 @@ def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layou
     rows = [row for row in found.rows() if not row["shard"].endswith(tar.name)]
     members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8), 90), "json": b"{}"}
     mask = np.zeros((32, 32), np.uint8)
-    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_parts(count_parts(mask, 12))}
+    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_cell_counts(cell_class_counts(mask, 12))}
     with ShardWriter(tar) as writer:
         extents = writer.add("small", members)
     small = rows[0] | {"key": "small", "shard": str(tar.relative_to(Path(str(layout.shards))))}
     for name, extent in extents.items():
         small |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, [*rows, small], found.attributes, found.facts)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, [*rows, small], found.attributes, found.metadata)
     with pytest.raises(UserError, match=r"small cannot be read.*\(32, 32, 3\)"):
         write_card(layout, tmp_path / "x.html")
 
@@ -182,7 +182,7 @@ def test_labels_that_are_partly_unknown_are_said_per_attribute(shards: Layout, t
     for number, row in enumerate(rows):
         row["Smiling"] = None if number % 4 == 0 else int(number % 4 == 1)
         row["Bald"] = None
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.facts)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.metadata)
     write_card(layout, tmp_path / "data.html")
     said = text_of(tmp_path / "data.html")
     share = len(range(1, len(rows), 4)) / sum(number % 4 > 0 for number in range(len(rows)))
@@ -199,7 +199,7 @@ def test_pairs_are_listed_once(shards: Layout, tmp_path: Path) -> None:
         | {"Hat": number % 2, "Smile": int(number % 6 == 1), "Bald": int(number % 2 == 0)}
         for number, row in enumerate(found.rows())
     ]
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), found.facts)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), found.metadata)
     write_card(layout, tmp_path / "data.html")
     said = text_of(tmp_path / "data.html").partition("Strongest pairs")[2]
     assert [said.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
@@ -214,9 +214,9 @@ def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(
     bucket: Address = UPath("s3://fewbytes", use_listings_cache=False)
     bucket.fs.mkdir("fewbytes")
     bucket.fs.put(str(shards.shards), "fewbytes/set", recursive=True)
-    monkeypatch.setattr("pipeline.report.samples.MEASURED", 2)
-    monkeypatch.setattr("pipeline.report.samples.AVERAGED", 1)
-    monkeypatch.setattr("pipeline.report.samples.SHOWN", 1)
+    monkeypatch.setattr("pipeline.card.samples.MEASURED", 2)
+    monkeypatch.setattr("pipeline.card.samples.AVERAGED", 1)
+    monkeypatch.setattr("pipeline.card.samples.SHOWN", 1)
     fetched: list[int] = []
     call = S3FileSystem._call_s3
 

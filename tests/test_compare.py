@@ -12,21 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from distributed import LocalCluster
 
-from contract.classes import CLASSES
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.parts import count_parts
-from contract.shards import decode_mask, read_shard
+from common.cell_counts import cell_class_counts
+from common.classes import CLASSES
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import decode_mask, read_shard
 from pipeline.align.stage import align
 from pipeline.compare.stage import compare
 from pipeline.ingest.plan import ingest
 from pipeline.parse.sibling import make_sibling
 from pipeline.parse.stage import parse
-from pipeline.sample import write_dataset
 from pipeline.verify.stage import verify
-from training.stream import in_order, read_faces
-from training.stream import load as load_batches
+from synthetic import write_dataset
+from training.data.loader import load as load_batches
+from training.data.sampler import in_order
+from training.data.samples import read_samples
 
 FACES = 6
 
@@ -89,7 +90,7 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
 
 
 def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
-    faces = read_faces(sibling, ("train", "val", "test", "unlabelled"))
+    faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
     (batch,) = load_batches(faces, in_order(faces, FACES), masks=True, workers=0, stream=config.stream)
     assert batch.images.shape == (FACES, 3, 256, 256)
     assert batch.masks.shape == (FACES, 256, 256)
@@ -212,4 +213,4 @@ def test_the_command_prints_a_table_and_writes_json(
 
 def test_a_mask_is_counted_in_the_edges_that_this_test_uses() -> None:
     mask = np.random.default_rng(0).integers(0, 19, (256, 256)).astype(np.uint8)
-    assert np.array_equal(patch_counts(mask, 12).reshape(12, 12, 19), count_parts(mask, 12))
+    assert np.array_equal(patch_counts(mask, 12).reshape(12, 12, 19), cell_class_counts(mask, 12))

@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from contract.alignment.recipe import Recipe
-from contract.config import load
-from pipeline.sample.dataset import paint_portrait
-from training import checkpoint
-from training.classifier import Classifier
-from training.predictor import Predictor
+from common.alignment.recipe import Recipe
+from common.config import load
+from synthetic.dataset import paint_portrait
+from training.engine import checkpoint
+from training.models.classifier import Classifier
+from training.predict.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parent.parent
 ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "Young")

@@ -1,4 +1,4 @@
-"""The contract: class orders, part counts, shard bytes, manifests and configuration."""
+"""The common: class orders, part counts, shard bytes, manifests and configuration."""
 
 import io
 import os
@@ -12,27 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contract import manifest
-from contract.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
-from contract.config import load
-from contract.errors import UserError
-from contract.files import replacing
-from contract.layout import Layout, dataset_name
-from contract.parts import cell_edges, count_parts, dominant_parts, merge_cells
-from contract.progress import progress
-from contract.shards import (
+from common import manifest
+from common.cell_counts import cell_class_counts, cell_edges, dominant_classes, merge_cells
+from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
+from common.config import load
+from common.errors import UserError
+from common.files import replacing
+from common.layout import Layout, dataset_name
+from common.progress import progress
+from common.shards import (
     MEMBERS,
     BrokenSample,
     Extent,
     ShardWriter,
+    decode_cell_counts,
     decode_face,
-    decode_facts,
     decode_mask,
-    decode_parts,
+    decode_metadata,
+    encode_cell_counts,
     encode_face,
-    encode_facts,
     encode_mask,
-    encode_parts,
+    encode_metadata,
     read_extent,
     read_shard,
 )
@@ -48,8 +48,8 @@ def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
     return {
         "jpg": encode_face(face, 95),
         "mask.png": encode_mask(mask),
-        "parts.npy": encode_parts(count_parts(mask, 4)),
-        "json": encode_facts({"source": "ä b.jpg", "split": "train"}),
+        "parts.npy": encode_cell_counts(cell_class_counts(mask, 4)),
+        "json": encode_metadata({"source": "ä b.jpg", "split": "train"}),
     }
 
 
@@ -72,7 +72,7 @@ def test_the_flip_table_swaps_sides_and_is_its_own_inverse() -> None:
 def test_part_counts_equal_a_slow_obvious_reference(seed: int, size: int, data: st.DataObject) -> None:
     grid = data.draw(st.integers(1, size))
     mask = random_mask(seed, size)
-    counts = count_parts(mask, grid)
+    counts = cell_class_counts(mask, grid)
     assert counts.dtype == np.uint16
     assert int(counts.sum()) == size * size
     edges = [i * size // grid for i in range(grid + 1)]
@@ -89,7 +89,7 @@ def test_part_counts_equal_a_slow_obvious_reference(seed: int, size: int, data: 
 def test_coarser_patches_are_exact_sums_of_stored_cells(seed: int, patches: int, size: int) -> None:
     mask = random_mask(seed, size)
     # floor(i * size / 12) at every (12 / patches)-th edge is floor(j * size / patches), for any size.
-    assert np.array_equal(merge_cells(count_parts(mask, 12), patches), count_parts(mask, patches))
+    assert np.array_equal(merge_cells(cell_class_counts(mask, 12), patches), cell_class_counts(mask, patches))
 
 
 @given(
@@ -103,7 +103,7 @@ def test_stored_counts_give_the_top_parts_of_any_patch_as_its_pixels_do(
     seed: int, patches: int, size: int, top: int
 ) -> None:
     mask = random_mask(seed, size)
-    dominant = dominant_parts(merge_cells(count_parts(mask, 12), patches), top)
+    dominant = dominant_classes(merge_cells(cell_class_counts(mask, 12), patches), top)
     edges = cell_edges(size, patches)
     for row in range(patches):
         for column in range(patches):
@@ -116,15 +116,15 @@ def test_stored_counts_give_the_top_parts_of_any_patch_as_its_pixels_do(
 
 def test_impossible_grids_and_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        count_parts(random_mask(0, 8), 9)
+        cell_class_counts(random_mask(0, 8), 9)
     with pytest.raises(ValueError, match="whole cells"):
-        merge_cells(count_parts(random_mask(0, 24), 12), 5)
+        merge_cells(cell_class_counts(random_mask(0, 24), 12), 5)
     with pytest.raises(ValueError, match="square"):
-        count_parts(np.zeros((3, 4), np.uint8), 1)
+        cell_class_counts(np.zeros((3, 4), np.uint8), 1)
     with pytest.raises(ValueError, match="not a class"):
-        count_parts(np.full((4, 4), 19, np.uint8), 1)
+        cell_class_counts(np.full((4, 4), 19, np.uint8), 1)
     with pytest.raises(ValueError, match="overflow"):
-        count_parts(np.zeros((256, 256), np.uint8), 1)
+        cell_class_counts(np.zeros((256, 256), np.uint8), 1)
 
 
 @given(st.integers(0, 10**6), st.integers(16, 48))
@@ -133,8 +133,8 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
     mask = random_mask(seed, size)
     assert np.array_equal(decode_mask(encode_mask(mask)), mask)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_mask(mask)))), mask)
-    parts = count_parts(mask, 4)
-    assert np.array_equal(decode_parts(encode_parts(parts)), parts)
+    parts = cell_class_counts(mask, 4)
+    assert np.array_equal(decode_cell_counts(encode_cell_counts(parts)), parts)
 
 
 @given(
@@ -145,8 +145,8 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_facts_survive_encoding_and_equal_facts_give_equal_bytes(facts: dict[str, object]) -> None:
-    assert decode_facts(encode_facts(facts)) == facts
-    assert encode_facts(dict(reversed(facts.items()))) == encode_facts(facts)
+    assert decode_metadata(encode_metadata(facts)) == facts
+    assert encode_metadata(dict(reversed(facts.items()))) == encode_metadata(facts)
 
 
 def test_faces_keep_their_colours_and_channel_order() -> None:
@@ -170,11 +170,11 @@ def test_members_of_another_kind_are_refused() -> None:
         (decode_mask, b"\x89PNG"),
         (decode_mask, wide.getvalue()),
         (decode_mask, too_high.getvalue()),
-        (decode_parts, b"\x93NUMPY"),
-        (decode_parts, pickled.getvalue()),
-        (decode_parts, encode_parts(np.zeros((2, 2, 19), np.uint16)).replace(b"<u2", b"<i2")),
-        (decode_facts, b"{"),
-        (decode_facts, b"[1]"),
+        (decode_cell_counts, b"\x93NUMPY"),
+        (decode_cell_counts, pickled.getvalue()),
+        (decode_cell_counts, encode_cell_counts(np.zeros((2, 2, 19), np.uint16)).replace(b"<u2", b"<i2")),
+        (decode_metadata, b"{"),
+        (decode_metadata, b"[1]"),
     ):
         with pytest.raises(BrokenSample):
             decode(data)
@@ -258,7 +258,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     found = manifest.read(tmp_path / "one")
     assert found.attributes == ("Male",)
-    assert found.facts == {"dataset": "d"}
+    assert found.metadata == {"dataset": "d"}
     assert [row["Male"] for row in found.rows()] == [1, None]
     with pytest.raises(UserError, match="pipeline.parse"):
         manifest.read(tmp_path / "none")

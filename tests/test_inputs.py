@@ -21,21 +21,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from contract import manifest
-from contract.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
-from contract.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.images import Refused, decode_photo
-from contract.layout import Layout
-from contract.shards import check_key, decode_face, decode_facts
-from contract.weights import find
+from common import manifest
+from common.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
+from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
+from common.config import Config, load
+from common.errors import UserError
+from common.images import Refused, decode_photo
+from common.layout import Layout
+from common.shards import check_key, decode_face, decode_metadata
+from common.weights import find
 from pipeline.align.stage import align
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
-from pipeline.sample import iterate_portraits, write_dataset
+from synthetic import iterate_portraits, write_dataset
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -566,7 +566,7 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     for row in rows:
         with (layout.shards / str(row["shard"])).open("rb") as stream:
             stream.seek(row["json.offset"])
-            landmarks = np.array(decode_facts(stream.read(row["json.size"]))["landmarks"])
+            landmarks = np.array(decode_metadata(stream.read(row["json.size"]))["landmarks"])
         sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
     assert sides[first][1] and not sides[f"{first}-2"][1]
     assert sides[first][0] > sides[f"{first}-2"][0]

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.classes import CLASSES, NUM_CLASSES
-from contract.config import load
-from contract.errors import UserError
-from contract.parts import count_parts
-from training.stream import Batch
-from training.tasks.classes import ALL, CLASS_SETS, MERGED
-from training.tasks.classification import count_classes, dominant_parts
-from training.tasks.joint import make_labels, reads_masks, reads_parts
-from training.tasks.patches import random_patches
-from training.tasks.rotation import choose_tile, turn_tiles
+from common.cell_counts import cell_class_counts
+from common.classes import CLASSES, NUM_CLASSES
+from common.config import load
+from common.errors import UserError
+from training.data.loader import Batch
+from training.pretrain.model import make_labels, reads_masks, reads_parts
+from training.pretrain.tasks.class_sets import ALL, CLASS_SETS, MERGED
+from training.pretrain.tasks.classification import count_classes, dominant_classes
+from training.pretrain.tasks.patches import random_patches
+from training.pretrain.tasks.rotation import choose_tile, turn_tiles
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
 SWAPPED |= {right: left for left, right in SWAPPED.items()}
@@ -123,7 +123,7 @@ def test_merging_counts_and_counting_merged_masks_agree(painted: Batch, classes:
 
 def stored(painted: Batch, grid: int) -> Batch:
     """The batch with the counts that its shards would hold."""
-    parts = np.stack([count_parts(mask.numpy(), grid) for mask in painted.masks])
+    parts = np.stack([cell_class_counts(mask.numpy(), grid) for mask in painted.masks])
     return Batch(painted.images, painted.masks, painted.indices, torch.from_numpy(parts.astype(np.int32)))
 
 
@@ -154,7 +154,7 @@ def test_stored_counts_give_the_labels_that_the_cropped_mask_gives(
     ):
         patch = (mirrored(mask) if around else mask)[top : top + side, left : left + side]
         counts = names.merge(torch.from_numpy(patch.copy())[None].long())
-        expected = dominant_parts(count_classes(counts, len(names.names)), config.pretrain.top_parts)[0]
+        expected = dominant_classes(count_classes(counts, len(names.names)), config.pretrain.top_parts)[0]
         assert torch.equal(got, expected)
 
 
@@ -165,7 +165,7 @@ def test_classification_alone_on_a_grid_reads_no_mask(painted: Batch) -> None:
         assert reads_masks(config.pretrain) is masks
         assert reads_parts(config.pretrain) is not masks
     batch = stored(painted, 12)
-    blind = Batch(batch.images, torch.empty(0, dtype=torch.uint8), batch.indices, batch.parts)
+    blind = Batch(batch.images, torch.empty(0, dtype=torch.uint8), batch.indices, batch.cell_counts)
     config = load(settings=[alone, "network.input_size=32", "pretrain.patch_grid=4"])
     seen, unseen = (make_labels(one, config, torch.Generator().manual_seed(1)) for one in (batch, blind))
     assert torch.equal(seen.parts, unseen.parts)

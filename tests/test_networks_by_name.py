@@ -9,15 +9,15 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
-from contract.attributes import CELEBA_ATTRIBUTES
-from contract.config import PARAMS, Config, load
-from contract.errors import UserError
-from training.classifier import Classifier
-from training.networks import BRANCHES, LOCAL_BRANCHES, build
-from training.networks.blocks import CrossAttentionUnit, PReLU
-from training.stream import Batch
-from training.tasks.agreement import Discriminator
-from training.tasks.joint import Labels, PretrainModel, losses, make_labels
+from common.attributes import CELEBA_ATTRIBUTES
+from common.config import PARAMS, Config, load
+from common.errors import UserError
+from training.data.loader import Batch
+from training.models import BRANCHES, LOCAL_BRANCHES, build
+from training.models.blocks import CrossAttentionUnit, PReLU
+from training.models.classifier import Classifier
+from training.pretrain.model import Labels, PretrainModel, losses, make_labels
+from training.pretrain.tasks.adversarial import Discriminator
 
 PRESETS = PARAMS.parent / "presets"
 SMALL = ["network.width=8", "network.stem=small", "network.input_size=32", "pretrain.label_smoothing=0.0"]
@@ -68,10 +68,10 @@ def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(
     # A slope whose few inputs all happen to be positive has a gradient of 0.
     assert [key for key, g in gradients.items() if g.numel() > 1 and not g.abs().sum() > 0] == []
     features = model.network(labels.patches)
-    side = features.trunk.shape[-1]
-    assert features.trunk.shape == (4, model.network.channels, side, side)
+    side = features.backbone.shape[-1]
+    assert features.backbone.shape == (4, model.network.channels, side, side)
     assert list(features.branches) == list(BRANCHES)
-    assert all(branch.shape == features.trunk.shape for branch in features.branches.values())
+    assert all(branch.shape == features.backbone.shape for branch in features.branches.values())
 
 
 def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -> None:
@@ -109,7 +109,7 @@ def test_a_resnet_at_width_64_is_torchvisions() -> None:
         for mine, reference in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
             mine.copy_(reference)
         pictures = torch.randn(2, 3, 64, 64)
-        assert torch.allclose(ours(pictures).trunk.flatten(1), theirs(pictures), atol=1e-4)
+        assert torch.allclose(ours(pictures).backbone.flatten(1), theirs(pictures), atol=1e-4)
 
 
 def test_in_2021_a_row_of_tiles_reaches_its_local_branch_first() -> None:
@@ -132,7 +132,7 @@ def test_in_2021_the_local_branches_attend_to_the_whole_and_the_whole_to_them() 
             features.branches[seen].sum(), list(pictures.values()), retain_graph=True
         )
         assert all(gradient.abs().sum() > 0 for gradient in gradients)
-    assert torch.equal(features.trunk, features.branches["whole"])
+    assert torch.equal(features.backbone, features.branches["whole"])
     assert list(LOCAL_BRANCHES) == ["upper", "middle", "lower"]
 
 
@@ -151,7 +151,7 @@ def test_timm_errors_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_timm_model_that_gives_its_maps_channels_last_is_turned_round() -> None:
     network = build(small("timm:swin_tiny_patch4_window7_224").network)
     with torch.no_grad():
-        assert network(torch.randn(1, 3, 224, 224)).trunk.shape == (1, 768, 7, 7)
+        assert network(torch.randn(1, 3, 224, 224)).backbone.shape == (1, 768, 7, 7)
 
 
 def test_rows_of_tiles_need_three_rows() -> None:

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from contract import weights
-from contract.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
-from contract.config import load
-from contract.errors import UserError
-from contract.shards import decode_face
+from common import weights
+from common.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
+from common.config import load
+from common.errors import UserError
+from common.shards import decode_face
 from pipeline.parse import quantize
 from pipeline.parse.class_map import ClassMap, read_class_map
 from pipeline.parse.parser import FaceParser, find_parser, load_parser

@@ -14,17 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.shards import decode_face, read_shard
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import decode_face, read_shard
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
-from pipeline.sample.dataset import paint_portrait
-from training import checkpoint
-from training.facts import facts_of
-from training.finetune import finetune
-from training.predict import Predictor, Refused, photos_in, predict
+from synthetic.dataset import paint_portrait
+from training.data.provenance import facts_of
+from training.engine import checkpoint
+from training.finetune.runs import finetune
+from training.predict.predict import Predictor, Refused, photos_in, predict
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -153,8 +153,8 @@ def test_every_face_of_a_picture_is_found_and_a_turned_photo_is_the_upright_one(
 def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_resize(
     aligned_already: Path, shards: Layout, portraits: Path
 ) -> None:
-    from training.classifier import read_classifier
-    from training.preprocess import to_input
+    from training.data.transforms import to_input
+    from training.models.classifier import read_classifier
 
     predictor = Predictor.load(aligned_already)
     row = pq.read_table(shards.samples).to_pylist()[0]
@@ -201,7 +201,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
     predictor = Predictor.load(detected[0])
-    from training.predictions import write_rows
+    from training.predict.output import write_rows
 
     done = command(
         *("--checkpoint", detected[0], wild, "broken.jpg", "--output", "a.csv", "--annotate", "seen"),
@@ -229,7 +229,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
 def test_annotated_pictures_have_a_box_around_each_face(
     detected: tuple[Path, dict[str, np.ndarray]], wild: Path
 ) -> None:
-    from training.annotate import annotate
+    from training.predict.annotate import annotate
 
     predictor = Predictor.load(detected[0])
     picture = predictor.read(wild / "group.png")

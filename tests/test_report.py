@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
-from contract import manifest
-from contract.config import load
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.page.charts import Series, line_chart, nice_ticks
-from contract.parts import count_parts
-from contract.shards import ShardWriter, encode_face, encode_facts, encode_mask, encode_parts
-from contract.version import git_commit
-from training.evaluate import MAJORITY
-from training.exported import export_network
-from training.metrics import SCORES
+from common import manifest
+from common.cell_counts import cell_class_counts
+from common.config import load
+from common.errors import UserError
+from common.layout import Layout
+from common.page.charts import Series, line_chart, nice_ticks
+from common.shards import ShardWriter, encode_cell_counts, encode_face, encode_mask, encode_metadata
+from common.version import git_commit
+from training.data.samples import manifest_hash
+from training.evaluate.evaluate import MAJORITY
+from training.evaluate.metrics import SCORES
+from training.models.pretrained import export_network
 from training.report.collect import report
-from training.resume import manifest_hash
 
 CONFIG = load()
 HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"
@@ -50,9 +50,9 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
                     key := f"{split}{number:03d}",
                     {
                         "jpg": encode_face(face, 95),
-                        "json": encode_facts({"parser": "bisenet", "parser_size": 448}),
+                        "json": encode_metadata({"parser": "bisenet", "parser_size": 448}),
                         "mask.png": encode_mask(mask),
-                        "parts.npy": encode_parts(count_parts(mask, 12)),
+                        "parts.npy": encode_cell_counts(cell_class_counts(mask, 12)),
                     },
                 )
                 row = {"key": key, "shard": shard, "split": split, "status": "ok", "source": f"{key}.jpg"}
@@ -63,7 +63,7 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
     facts = {"dataset": dataset}
     manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, attributes, facts)
     bad = [{"source": f"bad{i}", "reason": "no-face", "detail": "x"} for i in range(refused)]
-    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, bad, facts=facts)
+    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, bad, metadata=facts)
     sources = [{"source": row["source"]} for row in (*rows, *bad)]
     manifest.write(layout.source, manifest.SOURCE_FIELDS, sources, (), {**facts, "root": "photos"})
     return layout

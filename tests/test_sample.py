@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.attributes import CELEBA_ATTRIBUTES
-from contract.classes import CLASSES, NUM_CLASSES
-from pipeline.sample import (
+from common.attributes import CELEBA_ATTRIBUTES
+from common.classes import CLASSES, NUM_CLASSES
+from synthetic import (
     DRAWN_ATTRIBUTES,
     Moment,
     Person,
@@ -26,11 +26,11 @@ from pipeline.sample import (
     paint_portrait,
     write_dataset,
 )
-from pipeline.sample.__main__ import main
-from pipeline.sample.contact_sheet import LARGEST_FILE
-from pipeline.sample.dataset import draw_identities, partition_of
-from pipeline.sample.frequencies import COIN_ODDS
-from pipeline.sample.person import attributes_of
+from synthetic.__main__ import main
+from synthetic.contact_sheet import LARGEST_FILE
+from synthetic.dataset import draw_identities, partition_of
+from synthetic.frequencies import COIN_ODDS
+from synthetic.person import attributes_of
 
 COUNT = 24
 SEED = 5

@@ -1,4 +1,4 @@
-"""The whole offline half on painted faces: the contract by an independent reader, resume, bad input."""
+"""The whole offline half on painted faces: the common by an independent reader, resume, bad input."""
 
 import hashlib
 import io
@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from contract import weights
-from contract.alignment.warp import FACE_TEMPLATE
-from contract.config import Config
-from contract.errors import UserError
-from contract.layout import Layout
+from common import weights
+from common.alignment.warp import FACE_TEMPLATE
+from common.config import Config
+from common.errors import UserError
+from common.layout import Layout
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
 from pipeline.parse.stage import parse
-from pipeline.record import record_path
-from pipeline.sample import write_dataset
+from pipeline.runner.shard_record import record_path
+from synthetic import write_dataset
 from tests.conftest import PORTRAITS
 
 
@@ -220,7 +220,7 @@ def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
 
 
 def test_help_shows_examples() -> None:
-    for module in ("pipeline.parse", "training.run", "pipeline.sample"):
+    for module in ("pipeline.parse", "training.run", "synthetic"):
         done = subprocess.run(
             [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
         )

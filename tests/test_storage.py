@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from contract import manifest
-from contract.config import Config, Stream
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.storage import Address, address
+from common import manifest
+from common.config import Config, Stream
+from common.errors import UserError
+from common.layout import Layout
+from common.storage import Address, address
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
 from pipeline.parse.stage import parse
-from training.shard_files import OPEN_AT_MOST, ShardFiles
-from training.stream import PlannedBatches, read_faces
-from training.stream import load as stream
+from training.data.loader import load as stream
+from training.data.sampler import PlannedBatches
+from training.data.samples import read_samples
+from training.data.shard_cache import OPEN_AT_MOST, ShardFiles
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +65,12 @@ def test_training_streams_the_same_batches_from_an_object_store(
     cached = Stream(cache=str(tmp_path), cache_gigabytes=1.0)
     batches = []
     for layout in (remote, shards):
-        faces = read_faces(layout, ("train", "val", "test"))
+        faces = read_samples(layout, ("train", "val", "test"))
         planned = PlannedBatches(faces.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
         batches.append(list(stream(faces, planned, True, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
-    assert len(list(tmp_path.glob("*.tar"))) == len({*read_faces(remote, ("train", "val", "test")).shards})
+    assert len(list(tmp_path.glob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
 
 
 def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: P
 def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_back(
     remote: Layout, tmp_path: Path
 ) -> None:
-    names = sorted({*read_faces(remote, ("train", "val", "test")).shards})
+    names = sorted({*read_samples(remote, ("train", "val", "test")).shards})
     sizes = {name: (remote.shards / name).stat().st_size for name in names}
     with ShardFiles(remote.shards, str(tmp_path), capacity=max(sizes.values())) as files:
         for name in names * 2:
@@ -103,7 +104,7 @@ def test_a_rewritten_shard_is_not_served_from_the_cache(
 
 
 def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
-    name = sorted({*read_faces(remote, ("train", "val", "test")).shards})[0]
+    name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
     with ShardFiles(remote.shards, str(tmp_path), 10**9) as files:
         files.prefetch([name])
     assert len(list(tmp_path.glob("*.tar"))) == 1

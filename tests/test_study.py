@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
 from training.study import table, verdicts
 from training.study.grid import cell_config, cell_file, cell_settings, cells, pretraining_config
 from training.study.plot import plot
@@ -43,7 +43,7 @@ GRID: dict[str, Any] = {
 def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code with finished shards and a tiny study; its stage ``parse`` has nothing to do."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("contract", "training"):
+    for name in ("common", "training"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", ".dvcignore"):
         shutil.copy(ROOT / name, folder)

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import manifest
-from contract.errors import UserError
-from contract.layout import Layout
-from training.stream import Faces, read_faces
-from training.subsets import labelled_subset, main, read_subset, write_subsets
+from common import manifest
+from common.errors import UserError
+from common.layout import Layout
+from training.data.label_subsets import labelled_subset, main, read_subset, write_subsets
+from training.data.samples import Samples, read_samples
 
 
-def faces(keys: list[str]) -> Faces:
+def faces(keys: list[str]) -> Samples:
     count = len(keys)
-    return Faces(Path(), keys, ["s"] * count, {}, ("Male",), np.ones((count, 1), np.int8), [None] * count)
+    return Samples(Path(), keys, ["s"] * count, {}, ("Male",), np.ones((count, 1), np.int8), [None] * count)
 
 
 keys = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), min_size=1, max_size=60, unique=True)
@@ -70,7 +70,7 @@ def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path
     (file,) = write_subsets(shards, [0.4], 1, tmp_path)
     (again,) = write_subsets(shards, [0.4], 1, tmp_path / "again")
     assert again.read_bytes() == file.read_bytes()
-    labelled = read_faces(shards, ("train",)).labelled()
+    labelled = read_samples(shards, ("train",)).labelled()
     assert read_subset(file, labelled).tolist() == labelled_subset(labelled, 0.4, 1).tolist()
 
 

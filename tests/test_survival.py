@@ -16,15 +16,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from contract.config import load
-from contract.errors import UserError
-from contract.files import remove_partials, replacing
-from contract.layout import Layout
+from common.config import load
+from common.errors import UserError
+from common.files import remove_partials, replacing
+from common.layout import Layout
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
-from pipeline.quarantine import Refusals
-from pipeline.record import read_record
-from pipeline.sample import write_dataset
+from pipeline.runner.quarantine import Refusals
+from pipeline.runner.shard_record import read_record
+from synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))

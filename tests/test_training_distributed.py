@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from contract.config import load
-from contract.errors import UserError
-from contract.layout import Layout
-from training import checkpoint
-from training.exported import read_exported
-from training.pretrain import pretrain
+from common.config import load
+from common.errors import UserError
+from common.layout import Layout
+from training.engine import checkpoint
+from training.models.pretrained import read_exported
+from training.pretrain.train import pretrain
 
 TINY = [
     "network.width=8",
@@ -68,8 +68,8 @@ def test_all_processes_hold_the_same_weights_after_every_step(shards: Layout, tm
     code = (
         "import sys, torch\n"
         "from pathlib import Path\n"
-        "from contract.config import load\n"
-        "from contract.layout import Layout\n"
+        "from common.config import load\n"
+        "from common.layout import Layout\n"
         "from training import pretrain, stage\n"
         "real = stage.Stage.note\n"
         "def note(self, values):\n"
@@ -107,8 +107,8 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
     stop = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from contract.config import load\n"
-        "from contract.layout import Layout\n"
+        "from common.config import load\n"
+        "from common.layout import Layout\n"
         "from training import pretrain, stage\n"
         "real = stage.Stage.note\n"
         "def note(self, values):\n"

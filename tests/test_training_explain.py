@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from contract.config import load as load_config
-from contract.errors import UserError
-from contract.layout import Layout
-from training import checkpoint
-from training.classifier import Classifier, attribute_loss
-from training.contributions import contributions, mean_maps
-from training.explain import explain
-from training.preprocess import to_input
-from training.stream import in_order, load, read_faces
+from common.config import load as load_config
+from common.errors import UserError
+from common.layout import Layout
+from training.data.loader import load
+from training.data.sampler import in_order
+from training.data.samples import read_samples
+from training.data.transforms import to_input
+from training.engine import checkpoint
+from training.explain.attribution import contributions, mean_maps
+from training.explain.explain import explain
+from training.models.classifier import Classifier, attribute_loss
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
 PLANTED = {"Red_Square": ((14, 14), (220, 20, 20)), "Green_Square": ((46, 44), (20, 200, 20))}
@@ -29,7 +31,7 @@ CELL = 16
 @pytest.fixture(scope="module")
 def portraits64(shards: Layout) -> torch.Tensor:
     """All painted portraits, uint8 (24, 3, 64, 64)."""
-    faces = read_faces(shards, ("train", "val", "test"))
+    faces = read_samples(shards, ("train", "val", "test"))
     images = [batch.images for batch in load(faces, in_order(faces, 8), False, 0, CONFIG.stream)]
     small = torch.nn.functional.interpolate(torch.cat(images).float(), size=64, mode="area")
     return small.round().to(torch.uint8)
@@ -83,7 +85,7 @@ def test_contributions_add_up_to_the_logit_without_its_bias(portraits64: torch.T
 
 
 def test_every_attribute_gets_a_picture_and_an_entry(shards: Layout, tmp_path: Path) -> None:
-    names = read_faces(shards, ("test",)).attribute_names
+    names = read_samples(shards, ("test",)).attribute_names
     model = Classifier(CONFIG.network, names)
     facts = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
     checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})

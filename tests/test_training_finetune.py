@@ -17,23 +17,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch_ema import ExponentialMovingAverage
 
-from contract.attributes import CELEBA_ATTRIBUTES
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
-from training import checkpoint, stream
-from training.choice import Best, mean_average_precision
-from training.classifier import Classifier, attribute_loss, load_network, read_classifier
-from training.exported import export_network, read_exported
-from training.finetune import finetune, with_labels
-from training.fit import rates
-from training.groups import branch_groups, read_groups
-from training.imagenet import load_imagenet
-from training.networks import build
-from training.optimization import adam_by_part
-from training.semi_supervised import Teacher, Thresholds, label_shares
-from training.stream import read_faces
-from training.subsets import write_subsets
+from common.attributes import CELEBA_ATTRIBUTES
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from training.data import loader as stream
+from training.data.label_subsets import write_subsets
+from training.data.samples import read_samples
+from training.engine import checkpoint
+from training.engine.optim import adam_by_part
+from training.finetune.model_selection import Best, mean_average_precision
+from training.finetune.runs import finetune, with_labels
+from training.finetune.semi_supervised import Teacher, Thresholds, label_shares
+from training.finetune.train import rates
+from training.models import build
+from training.models.attribute_groups import branch_groups, read_groups
+from training.models.classifier import Classifier, attribute_loss, load_network, read_classifier
+from training.models.imagenet import load_imagenet
+from training.models.pretrained import export_network, read_exported
 
 SMALL = [
     "network.width=8",
@@ -86,7 +87,7 @@ def test_no_member_of_a_test_face_is_read_and_no_val_face_is_learnt_from(
     shards: Layout, pretrained: Path, tmp_path: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt: list[str] = []
-    monkeypatch.setattr("training.fit.check_finite", lambda loss, step, keys: learnt.extend(keys))
+    monkeypatch.setattr("training.finetune.train.check_finite", lambda loss, step, keys: learnt.extend(keys))
     finetune(configured("finetune.initial=[scratch, semi]"), shards, pretrained, tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
@@ -136,16 +137,16 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     for name, value in before.items():
         if "running" not in name and "num_batches" not in name and not torch.equal(value, after[name]):
             branch = name.startswith("network.branches.")
-            parts.add("heads" if name.startswith("heads.") else "branches" if branch else "trunk")
+            parts.add("heads" if name.startswith("heads.") else "branches" if branch else "backbone")
     return parts
 
 
 @pytest.mark.parametrize(
     ("settings", "learnt"),
     [
-        (["finetune.rates={trunk: 0.0, branches: 1.0, heads: 1.0}"], {"branches", "heads"}),
+        (["finetune.rates={backbone: 0.0, branches: 1.0, heads: 1.0}"], {"branches", "heads"}),
         (["finetune.frozen_steps=4"], {"branches", "heads"}),
-        (["finetune.frozen_steps=3"], {"trunk", "branches", "heads"}),
+        (["finetune.frozen_steps=3"], {"backbone", "branches", "heads"}),
     ],
 )
 def test_a_frozen_trunk_stays_as_stage_1_left_it(
@@ -161,7 +162,7 @@ def test_a_frozen_trunk_stays_as_stage_1_left_it(
 
 def test_from_scratch_nothing_is_frozen() -> None:
     config = configured(
-        "finetune.rates={trunk: 0.0, branches: 0.5, heads: 2.0}", "finetune.scratch_rate=0.003"
+        "finetune.rates={backbone: 0.0, branches: 0.5, heads: 2.0}", "finetune.scratch_rate=0.003"
     )
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     rate = config.finetune.optimizer.learning_rate
@@ -170,7 +171,7 @@ def test_from_scratch_nothing_is_frozen() -> None:
 
 
 def test_each_part_learns_at_its_own_rate() -> None:
-    config = configured("finetune.rates={trunk: 0.1, branches: 1.0, heads: 10.0}")
+    config = configured("finetune.rates={backbone: 0.1, branches: 1.0, heads: 10.0}")
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     before = copy.deepcopy(model.state_dict())
     optimizer = adam_by_part(rates(config, model, "pretrained"), 0.0)
@@ -224,7 +225,7 @@ def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, sai
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_a_published_resnet_gives_its_trunk(tmp_path: Path, ending: str) -> None:
+def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> None:
     torch.manual_seed(1)
     theirs = torchvision.models.resnet18(weights=None).eval()
     path = tmp_path / f"resnet18.{ending}"
@@ -234,11 +235,11 @@ def test_a_published_resnet_gives_its_trunk(tmp_path: Path, ending: str) -> None
     pictures = torch.randn(2, 3, 64, 64)
     theirs.fc = torch.nn.Identity()
     with torch.no_grad():
-        assert torch.allclose(ours(pictures).trunk.mean((2, 3)), theirs(pictures), atol=1e-4)
+        assert torch.allclose(ours(pictures).backbone.mean((2, 3)), theirs(pictures), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "convnext_atto"])
-def test_a_timm_model_gives_its_trunk(tmp_path: Path, name: str) -> None:
+def test_a_timm_model_gives_its_backbone(tmp_path: Path, name: str) -> None:
     torch.manual_seed(1)
     theirs = timm.create_model(name, pretrained=False).eval()
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "weights.pth")
@@ -252,7 +253,7 @@ def test_a_timm_model_gives_its_trunk(tmp_path: Path, name: str) -> None:
     )
     named = {key.replace(".", "_"): value for key, value in given.items()}
     for key, value in found.items():
-        assert torch.equal(value, named[key.removeprefix("trunk.model.").replace(".", "_")]), key
+        assert torch.equal(value, named[key.removeprefix("backbone.model.").replace(".", "_")]), key
 
 
 def imagenet(name: str, path: Path) -> Config:
@@ -371,7 +372,7 @@ def test_a_run_that_was_stopped_is_trained_to_the_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.fit.adam_by_part", stop)
+        patch.setattr("training.finetune.train.adam_by_part", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(configured(), shards, pretrained, tmp_path)
     assert not (tmp_path / "runs.json").exists()
@@ -391,7 +392,7 @@ def test_labels_on_the_command_line_replace_the_configured_runs(
         command += ["--set", setting]
     subprocess.run(command, capture_output=True, text=True, check=True)
     found = entries(tmp_path / "finetune")
-    count = len(read_faces(shards, ("train",)).labelled())
+    count = len(read_samples(shards, ("train",)).labelled())
     assert {name: run["faces"] for name, run in found.items()} == {
         "pretrained-25%": round(0.25 * count),
         "pretrained-seed3-50%": round(0.5 * count),

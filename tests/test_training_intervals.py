@@ -5,20 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.config import load
-from training.bootstrap import DIFFERENCE, draw, interval, mean_of, resample, resampled_scores
-from training.gaps import gap
-from training.metrics import SCORES, all_scores, scores
-from training.scoring import SCRATCH, Judge, intervals
-from training.stream import Faces
+from common.config import load
+from training.data.samples import Samples
+from training.evaluate.bootstrap import DIFFERENCE, draw, interval, mean_of, resample, resampled_scores
+from training.evaluate.metrics import SCORES, all_scores, scores
+from training.evaluate.scoring import SCRATCH, Judge, intervals
+from training.evaluate.subgroups import gap
 
 AP = SCORES.index("average_precision")
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.groups=[Hat]"]).evaluate
 
 
-def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str, ...]) -> Faces:
+def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str, ...]) -> Samples:
     keys = [f"face{i}" for i in range(len(labels))]
-    return Faces("nowhere", keys, ["shard"] * len(keys), {}, names, labels, identities)  # type: ignore[arg-type]
+    return Samples("nowhere", keys, ["shard"] * len(keys), {}, names, labels, identities)  # type: ignore[arg-type]
 
 
 @given(

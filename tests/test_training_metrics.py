@@ -7,8 +7,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score
 
-from training.evaluate import format_table
-from training.metrics import BINS, SCORES, best_threshold, calibration_error, mean_scores, scores, thresholds
+from training.evaluate.evaluate import format_table
+from training.evaluate.metrics import (
+    BINS,
+    SCORES,
+    best_threshold,
+    calibration_error,
+    mean_scores,
+    scores,
+    thresholds,
+)
 
 
 def test_scores_are_scikit_learns_over_the_known_labels() -> None:

@@ -8,18 +8,19 @@ import torch
 from torch import nn
 from torch_ema import ExponentialMovingAverage
 
-from contract.attributes import CELEBA_ATTRIBUTES
-from contract.config import Augment, Optimizer, load
-from contract.errors import UserError
-from training import checkpoint
-from training.augment import augment
-from training.average import measure_batch_norm, take_average
-from training.classifier import Classifier, attribute_loss, load_network, read_classifier
-from training.groups import branch_groups, read_groups
-from training.networks import BRANCHES, SplNetwork
-from training.optimization import check_finite, rate_factor
-from training.preprocess import to_input
-from training.tasks.joint import PretrainModel
+from common.attributes import CELEBA_ATTRIBUTES
+from common.config import Augment, Optimizer, load
+from common.errors import UserError
+from training.data.transforms import to_input
+from training.engine import checkpoint
+from training.engine.batch_norm import measure_batch_norm
+from training.engine.ema import take_average
+from training.engine.optim import check_finite, rate_factor
+from training.finetune.augment import augment
+from training.models import BRANCHES, SplNetwork
+from training.models.attribute_groups import branch_groups, read_groups
+from training.models.classifier import Classifier, attribute_loss, load_network, read_classifier
+from training.pretrain.model import PretrainModel
 
 
 def parameters(module: nn.Module) -> int:
@@ -37,7 +38,7 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem: str, stride: int) -
     network = SplNetwork(8, stem)
     features = network(torch.randn(2, 3, 64, 64))
     expected = (2, 64, 64 // stride, 64 // stride)
-    assert features.trunk.shape == expected
+    assert features.backbone.shape == expected
     assert {name: branch.shape for name, branch in features.branches.items()} == dict.fromkeys(
         BRANCHES, expected
     )

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from contract.config import Optimizer, load
-from contract.errors import UserError
-from contract.layout import Layout
-from training import checkpoint
-from training import pretrain as loop
-from training.exported import read_exported
-from training.optimization import rate_factor
-from training.pretrain import pretrain
-from training.stream import read_faces
+from common.config import Optimizer, load
+from common.errors import UserError
+from common.layout import Layout
+from training.data.samples import read_samples
+from training.engine import checkpoint
+from training.engine.optim import rate_factor
+from training.models.pretrained import read_exported
+from training.pretrain import train as loop
+from training.pretrain.train import pretrain
 
 TINY = [
     "network.width=8",
@@ -113,7 +113,7 @@ def killed_after(
 def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = len(read_faces(shards, ("train", "unlabelled")))
+    count = len(read_samples(shards, ("train", "unlabelled")))
     learnt: Counter[str] = Counter()
     check = loop.check_finite
     monkeypatch.setattr(

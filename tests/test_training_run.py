@@ -14,15 +14,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
-from training import checkpoint, pretrain
-from training import evaluate as evaluation
-from training.classifier import Classifier
-from training.evaluate import evaluate
-from training.finetune import finetune
-from training.stream import Faces, read_faces
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from training.data.samples import Samples, read_samples
+from training.engine import checkpoint
+from training.evaluate import evaluate as evaluation
+from training.evaluate.evaluate import evaluate
+from training.finetune.runs import finetune
+from training.models.classifier import Classifier
+from training.pretrain import train as pretrain
 
 TINY = [
     "network.width=8",
@@ -112,14 +113,14 @@ def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
 def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
     config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = read_faces
+    real = read_samples
 
     def cuts(turned: str) -> list[float]:
-        def read(layout: Layout, splits: Sequence[str]) -> Faces:
+        def read(layout: Layout, splits: Sequence[str]) -> Samples:
             faces = real(layout, splits)
             return replace(faces, attributes=1 - faces.attributes) if list(splits) == [turned] else faces
 
-        monkeypatch.setattr(evaluation, "read_faces", read)
+        monkeypatch.setattr(evaluation, "read_samples", read)
         evaluate(config, shards, trained / "finetune", tmp_path / turned)
         found = json.loads((tmp_path / turned / "attributes.json").read_text())["pretrained-100%"]
         return [scores["threshold"] for scores in found.values()]
@@ -135,7 +136,7 @@ def test_test_faces_are_read_once_per_run(
     seen: list[str] = []
     real = evaluation.predict
 
-    def watched(model: Classifier, faces: Faces, *rest: Any) -> NDArray[np.float64]:
+    def watched(model: Classifier, faces: Samples, *rest: Any) -> NDArray[np.float64]:
         seen.append(faces.keys[0])
         return real(model, faces, *rest)
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import config
-from contract.errors import UserError
-from contract.layout import Layout
-from training.stream import Faces, PlannedBatches, epoch_order, in_order, load, read_faces
-from training.subsets import labelled_subset
+from common import config
+from common.errors import UserError
+from common.layout import Layout
+from training.data.label_subsets import labelled_subset
+from training.data.loader import load
+from training.data.sampler import PlannedBatches, epoch_order, in_order
+from training.data.samples import Samples, read_samples
 
 STREAM = config.load().stream
 
@@ -81,7 +83,7 @@ def test_no_samples_is_an_error_for_people() -> None:
 
 
 def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
-    faces = read_faces(shards, ("train", "val", "test", "unlabelled"))
+    faces = read_samples(shards, ("train", "val", "test", "unlabelled"))
     planned = PlannedBatches(faces.shards, 1, 2, 5, 0, 6)
     found = [list(load(faces, planned, True, workers, STREAM)) for workers in (0, 2)]
     for alone, shared in zip(*found, strict=True):
@@ -101,13 +103,13 @@ def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards:
 
 
 def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards: Layout) -> None:
-    faces = read_faces(shards, ("train",))
+    faces = read_samples(shards, ("train",))
     seen = [i for batch in in_order(faces, 4) for i in batch]
     assert seen == list(range(len(faces)))
 
 
 def test_splits_are_kept_apart(shards: Layout) -> None:
-    train, test = (set(read_faces(shards, (split,)).keys) for split in ("train", "test"))
+    train, test = (set(read_samples(shards, (split,)).keys) for split in ("train", "test"))
     assert train
     assert test
     assert not train & test
@@ -118,7 +120,7 @@ def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Pa
     shutil.copytree(shards.shards, broken.shards)
     if not broken.manifests.exists():
         shutil.copytree(shards.manifests, broken.manifests)
-    faces = read_faces(broken, ("train",))
+    faces = read_samples(broken, ("train",))
     victim = broken.shards / faces.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
@@ -127,12 +129,12 @@ def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Pa
 
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipeline\.parse"):
-        read_faces(Layout.at(tmp_path), ("train",))
+        read_samples(Layout.at(tmp_path), ("train",))
 
 
-def faces_named(keys: list[str]) -> Faces:
+def faces_named(keys: list[str]) -> Samples:
     labels = np.zeros((len(keys), 1), np.int8)
-    return Faces(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
+    return Samples(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
 
 
 @given(st.sets(st.text("abcdef0123456789", min_size=4, max_size=4), min_size=1), st.integers(0, 9))

@@ -6,22 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import parts
-from contract.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
-from contract.config import Config, load
-from contract.parts import count_parts, merge_cells
-from training.stream import Batch
-from training.tasks.agreement import Discriminator, Fusion, discriminator_loss, fooling_loss
-from training.tasks.classification import (
+from common import cell_counts as parts
+from common.cell_counts import cell_class_counts, merge_cells
+from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
+from common.config import Config, load
+from training.data.loader import Batch
+from training.pretrain.model import PretrainModel, flip, losses, make_labels
+from training.pretrain.tasks.adversarial import Discriminator, Fusion, discriminator_loss, fooling_loss
+from training.pretrain.tasks.classification import (
     BRANCH_CLASSES,
     classification_loss,
     count_classes,
-    dominant_parts,
+    dominant_classes,
 )
-from training.tasks.joint import PretrainModel, flip, losses, make_labels
-from training.tasks.patches import crop, resize_masks
-from training.tasks.rotation import choose_tile, foreground, normalise, turn_tiles
-from training.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
+from training.pretrain.tasks.patches import crop, resize_masks
+from training.pretrain.tasks.rotation import choose_tile, foreground, normalise, turn_tiles
+from training.pretrain.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
 
 
 @pytest.fixture
@@ -54,20 +54,22 @@ def test_the_dominant_parts_are_the_largest_classes_that_have_a_pixel(seed: int,
     counts = np.random.default_rng(seed).integers(0, 6, NUM_CLASSES)
     largest = sorted(range(NUM_CLASSES), key=lambda c: (-counts[c], c))[:top]
     expected = [1.0 if c in largest and counts[c] > 0 else 0.0 for c in range(NUM_CLASSES)]
-    assert dominant_parts(torch.tensor(counts), top).tolist() == expected
+    assert dominant_classes(torch.tensor(counts), top).tolist() == expected
 
 
 @given(st.integers(0, 10**6), st.integers(1, NUM_CLASSES), st.integers(1, 70_000))
 @settings(deadline=None, max_examples=50)
 def test_the_target_is_that_of_the_stored_counts(seed: int, top: int, most: int) -> None:
     counts = np.random.default_rng(seed).integers(0, most, (3, 3, NUM_CLASSES))
-    assert np.array_equal(dominant_parts(torch.tensor(counts), top).bool(), parts.dominant_parts(counts, top))
+    assert np.array_equal(
+        dominant_classes(torch.tensor(counts), top).bool(), parts.dominant_classes(counts, top)
+    )
 
 
 def test_counted_classes_agree_with_stored_part_counts() -> None:
     _, masks = random_batch(size=60)
     for mask, counted in zip(masks, count_classes(masks), strict=True):
-        stored = count_parts(mask.numpy(), 12)
+        stored = cell_class_counts(mask.numpy(), 12)
         assert merge_cells(stored, 1)[0, 0].tolist() == counted.tolist()
         corner = count_classes(mask[None, :20, 20:40])[0]
         assert merge_cells(stored, 3)[0, 1].tolist() == corner.tolist()
@@ -195,8 +197,8 @@ def test_the_segmentation_head_starts_without_attention_and_keeps_the_size() -> 
 
 def test_an_upscaled_head_draws_finer_than_the_trunk_sees() -> None:
     torch.manual_seed(0)
-    head, trunk = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)
-    fine = head(trunk)
+    head, backbone = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)
+    fine = head(backbone)
     assert fine.shape == (2, 5, 12, 12)
     assert (fine[:, :, 0, 0] != fine[:, :, 0, 1]).all()
 

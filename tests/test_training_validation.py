@@ -10,21 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from contract.config import Config, load
-from contract.errors import UserError
-from contract.layout import Layout
-from training.log import Log
-from training.pictures import tasks_picture
-from training.pretrain import pretrain
-from training.stream import read_faces
-from training.tasks.joint import PretrainModel
-from training.validation import (
-    answers,
-    batch_statistics,
-    segmentation_scores,
-    validate,
-    validation_faces,
-)
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from training.data.samples import read_samples
+from training.engine.batch_norm import batch_statistics
+from training.engine.logger import Log
+from training.pretrain.model import PretrainModel
+from training.pretrain.train import pretrain
+from training.pretrain.validate import answers, segmentation_scores, validate, validation_faces
+from training.pretrain.visualize import tasks_picture
 
 TINY = [
     "network.width=8",
@@ -45,7 +40,7 @@ def config() -> Config:
 
 
 def test_validation_gives_the_same_scores_whenever_it_is_asked(config: Config, shards: Layout) -> None:
-    faces = read_faces(shards, ("train",))
+    faces = read_samples(shards, ("train",))
     model = PretrainModel(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (validate(model, faces, config, CPU) for _ in range(2))
@@ -63,7 +58,7 @@ def test_validation_gives_the_same_scores_whenever_it_is_asked(config: Config, s
 
 
 def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(config: Config, shards: Layout) -> None:
-    faces = read_faces(shards, ("train",))
+    faces = read_samples(shards, ("train",))
     batches = [batch.indices.tolist() for batch, _, _ in answers(PretrainModel(config), faces, config, CPU)]
     assert sorted(index for batch in batches for index in batch) == list(range(len(faces)))
     assert min(len(batch) for batch in batches) >= 4
@@ -95,9 +90,10 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = read_faces
+    real = read_samples
     monkeypatch.setattr(
-        "training.validation.read_faces", lambda layout, splits: real(layout, splits).take(np.arange(0))
+        "training.pretrain.validate.read_samples",
+        lambda layout, splits: real(layout, splits).take(np.arange(0)),
     )
     assert validation_faces(config, shards) is None
     pretrain(config, shards, tmp_path)
@@ -115,7 +111,7 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
 )
 def test_the_picture_shows_a_row_per_face_and_only_the_tasks_that_train(shards: Layout, tasks: str) -> None:
     config = load(settings=[*TINY, f"pretrain.tasks={tasks}"])
-    faces = read_faces(shards, ("train",))
+    faces = read_samples(shards, ("train",))
     model = PretrainModel(config)
     pictures = [tasks_picture(*next(answers(model, faces, config, CPU)), config) for _ in range(2)]
     assert pictures[0].dtype == np.uint8
@@ -126,7 +122,7 @@ def test_the_picture_shows_a_row_per_face_and_only_the_tasks_that_train(shards: 
 def test_green_marks_an_answer_that_agrees_and_orange_one_that_does_not(
     config: Config, shards: Layout
 ) -> None:
-    faces = read_faces(shards, ("train",))
+    faces = read_samples(shards, ("train",))
     batch, labels, outputs = next(answers(PretrainModel(config), faces, config, CPU))
     perfect = torch.nn.functional.one_hot(labels.turned.tile, 9).float()
     angle = torch.nn.functional.one_hot(labels.turned.angle, 4).float()

@@ -19,19 +19,19 @@ from distributed import LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract import manifest
-from contract.config import Config, load
-from contract.layout import Layout
-from contract.shards import (
+from common import manifest
+from common.config import Config, load
+from common.layout import Layout
+from common.shards import (
     MEMBERS,
     ShardWriter,
-    decode_facts,
+    decode_cell_counts,
     decode_mask,
-    decode_parts,
+    decode_metadata,
+    encode_cell_counts,
     encode_face,
-    encode_facts,
     encode_mask,
-    encode_parts,
+    encode_metadata,
     read_shard,
 )
 from pipeline.verify.findings import Findings
@@ -161,9 +161,9 @@ def test_two_swapped_masks_are_found(copy: Layout, cluster_config: Config) -> No
 
 def test_edited_parts_are_found(copy: Layout, cluster_config: Config) -> None:
     def edit(samples: list[tuple[str, Members]]) -> None:
-        parts = decode_parts(samples[0][1]["parts.npy"]).copy()
+        parts = decode_cell_counts(samples[0][1]["parts.npy"]).copy()
         parts[0, 0, 0] += 1
-        samples[0][1]["parts.npy"] = encode_parts(parts)
+        samples[0][1]["parts.npy"] = encode_cell_counts(parts)
 
     change_samples(copy, edit)
     assert found(cluster_config, copy) == {"parts": 1}
@@ -213,7 +213,7 @@ def test_a_fact_that_disagrees_with_the_manifest_is_found(
     fact: str, value: object, copy: Layout, cluster_config: Config
 ) -> None:
     def edit(samples: list[tuple[str, Members]]) -> None:
-        samples[0][1]["json"] = encode_facts(decode_facts(samples[0][1]["json"]) | {fact: value})
+        samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {fact: value})
 
     change_samples(copy, edit)
     findings = verify(cluster_config, copy)

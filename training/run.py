@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from contract import command
-from contract.layout import DEFAULT_SHARDS, Layout
-from contract.memory import keep_freed_memory
+from common import command
+from common.layout import DEFAULT_SHARDS, Layout
+from common.memory import keep_freed_memory
 
 RESUME = ("auto", "anyway", "never")
 STAGES = ("pretrain", "finetune", "evaluate", "report")
@@ -50,11 +50,11 @@ def main() -> None:
     keep_freed_memory()
     layout, output = Layout.at(options.shards), options.output
 
-    from training.evaluate import evaluate
-    from training.exported import FILE
-    from training.finetune import finetune, with_labels
-    from training.pretrain import pretrain
-    from training.ranks import rank_of_environment
+    from training.engine.distributed import rank_of_environment
+    from training.evaluate.evaluate import evaluate
+    from training.finetune.runs import finetune, with_labels
+    from training.models.pretrained import FILE
+    from training.pretrain.train import pretrain
     from training.report import report
 
     if options.labels:

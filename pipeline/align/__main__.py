@@ -1,6 +1,6 @@
 """``python -m pipeline.align``: aligned faces for every planned source."""
 
-from contract.command import run
+from common.command import run
 from pipeline.align.stage import align
 from pipeline.command import parse_arguments
 from pipeline.ingest.plan import ingest

@@ -12,22 +12,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import manifest
-from contract.alignment import recipe
-from contract.alignment.crops import Crop, aligned_crops
-from contract.alignment.detector import load_detector
-from contract.config import Config
-from contract.files import write_text
-from contract.images import Refused, decode_photo
-from contract.layout import Layout
-from contract.shards import ShardWriter, encode_face, encode_facts
-from contract.storage import Address, address
-from contract.weights import KNOWN, find
-from pipeline.cluster import no_model
-from pipeline.quarantine import Refusals, worker_died
-from pipeline.record import ShardRecord, fingerprint, read_record, write_record
+from common import manifest
+from common.alignment import recipe
+from common.alignment.crops import Crop, aligned_crops
+from common.alignment.detector import load_detector
+from common.config import Config
+from common.files import write_text
+from common.images import Refused, decode_photo
+from common.layout import Layout
+from common.shards import ShardWriter, encode_face, encode_metadata
+from common.storage import Address, address
+from common.weights import KNOWN, find
+from pipeline.runner.cluster import no_model
+from pipeline.runner.quarantine import Refusals, worker_died
+from pipeline.runner.shard_record import ShardRecord, fingerprint, read_record, write_record
+from pipeline.runner.shard_runner import Advance, ShardTask, Stage, finish_shards
 from pipeline.source import read_source
-from pipeline.work import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2
 """Raise it when the aligned bytes or the record change for the same input: old tars are stale then."""
@@ -74,7 +74,7 @@ def align(config: Config, layout: Layout) -> None:
     detector = tasks[0].detector if tasks else None
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = Stage("align", "images", load, align_shard, touch_sources)
-    folder = (layout.aligned / source.facts["dataset"]).absolute()
+    folder = (layout.aligned / source.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config, layout, refusals)
     write_text(folder / recipe.FILE, recipe.Recipe.of(config, detector is not None).model_dump_json() + "\n")
     records = [read_record(task.tar) for task in tasks]
@@ -86,7 +86,7 @@ def align(config: Config, layout: Layout) -> None:
 
 def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[AlignTask]:
     """The align task of every planned shard, in the order of their names."""
-    aligned = source.facts["aligned"] == "true"
+    aligned = source.metadata["aligned"] == "true"
     detects = config.align.mode == "detect" or (config.align.mode == "auto" and not aligned)
     detector = find(config.align.detector, config.weights) if detects else None
     shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -105,7 +105,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
             tar=(layout.aligned / name).absolute(),
             fingerprint=fingerprint(facts, rows),
             size=len(rows),
-            root=address(source.facts["root"]).absolute(),
+            root=address(source.metadata["root"]).absolute(),
             rows=shuffled(rows, config.ingest.seed),
             attributes=source.attributes,
             config=config,
@@ -140,7 +140,7 @@ def align_shard(task: AlignTask, left_out: frozenset[str], advance: Advance) -> 
             for number, face in enumerate(faces, 1):
                 key = row["key"] if number == 1 else f"{row['key']}-{number}"
                 jpg = encode_face(face.image, task.config.align.jpeg_quality)
-                writer.add(key, {"jpg": jpg, "json": encode_facts(face.facts)})
+                writer.add(key, {"jpg": jpg, "json": encode_metadata(face.facts)})
                 notices = [SEVERAL_FACES] if (face.facts["faces"] or 1) > 1 else []
                 samples.append({"key": key, "notices": notices})
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined))

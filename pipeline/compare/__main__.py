@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from contract import command
-from contract.files import write_text
-from contract.layout import DEFAULT_SHARDS, Layout
+from common import command
+from common.files import write_text
+from common.layout import DEFAULT_SHARDS, Layout
 from pipeline.compare.stage import compare
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.classes import CLASSES, NUM_CLASSES
+from common.classes import CLASSES, NUM_CLASSES
 
 
 def _no_pixels() -> NDArray[np.int64]:

@@ -6,17 +6,17 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from contract import manifest
-from contract.classes import NUM_CLASSES
-from contract.config import Config
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.parts import dominant_parts, merge_cells
-from contract.progress import progress
-from contract.shards import BrokenSample, Extent, decode_mask, decode_parts
-from contract.storage import Address
-from pipeline.cluster import read_bounded
+from common import manifest
+from common.cell_counts import dominant_classes, merge_cells
+from common.classes import NUM_CLASSES
+from common.config import Config
+from common.errors import UserError
+from common.layout import Layout
+from common.progress import progress
+from common.shards import BrokenSample, Extent, decode_cell_counts, decode_mask
+from common.storage import Address
 from pipeline.compare.agreement import Agreement
+from pipeline.runner.cluster import read_bounded
 
 MEMBERS: Final = ("mask.png", "parts.npy")
 COLUMNS: Final = ("key", "shard", *(f"{name}.{what}" for name in MEMBERS for what in ("offset", "size")))
@@ -88,8 +88,8 @@ def compare_shard(task: CompareTask) -> Agreement:
     for row in task.rows.to_pylist():
         try:
             masks = [decode_mask(_member(task, row, "mask.png", suffix)) for suffix in ("", OTHER)]
-            parts = [decode_parts(_member(task, row, "parts.npy", suffix)) for suffix in ("", OTHER)]
-            tops = [dominant_parts(merge_cells(counts, task.patches), task.top) for counts in parts]
+            parts = [decode_cell_counts(_member(task, row, "parts.npy", suffix)) for suffix in ("", OTHER)]
+            tops = [dominant_classes(merge_cells(counts, task.patches), task.top) for counts in parts]
         except (BrokenSample, OSError, ValueError) as error:
             raise UserError(
                 f"{row['shard']}: {row['key']}: {error}; see `python -m pipeline.verify`"

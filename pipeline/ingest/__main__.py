@@ -1,6 +1,6 @@
 """``python -m pipeline.ingest``: list and plan an input folder."""
 
-from contract.command import run
+from common.command import run
 from pipeline.command import parse_arguments
 from pipeline.ingest.plan import ingest
 

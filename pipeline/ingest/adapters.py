@@ -7,8 +7,8 @@ the layout is its own, ``read(place)`` lists the sources. To add one, name it in
 
 from typing import Final, Protocol
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.listing import Listing
 

@@ -7,8 +7,8 @@ and, where present, ``list_eval_partition.txt`` (0 train, 1 val, 2 test) and ``i
 
 from typing import Final
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 from pipeline.ingest.files import list_files
 from pipeline.ingest.labels import numbered_lines
 from pipeline.ingest.listing import Listing, Source

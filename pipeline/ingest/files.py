@@ -14,8 +14,8 @@ from pathlib import Path
 
 from upath import UPath
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 
 Refusal = tuple[str, str]
 

@@ -1,6 +1,6 @@
 """Adapter for a plain folder: every file below it, without labels."""
 
-from contract.storage import Address
+from common.storage import Address
 from pipeline.ingest.files import list_files
 from pipeline.ingest.listing import Listing, Source
 

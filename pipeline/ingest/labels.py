@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 
 Label = int | None
 """1 yes, 0 no, None unknown."""

@@ -22,8 +22,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 from pipeline.ingest.files import list_files
 from pipeline.ingest.labels import Label, numbered_lines
 from pipeline.ingest.listing import Listing, Source

@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from contract import manifest
-from contract.config import Config
-from contract.errors import UserError
-from contract.layout import SPLITS, Layout, shard_name
-from contract.progress import progress
-from contract.storage import Address, address
+from common import manifest
+from common.config import Config
+from common.errors import UserError
+from common.layout import SPLITS, Layout, shard_name
+from common.progress import progress
+from common.storage import Address, address
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.files import folder_of, remote_errors
 from pipeline.ingest.listing import Listing, Source

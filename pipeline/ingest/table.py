@@ -18,8 +18,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 from pipeline.ingest.files import Refusal, folder_of, refusal
 from pipeline.ingest.labels import Label, Spelled, settle, spelled
 from pipeline.ingest.listing import OWN_SPLITS, Listing, Source

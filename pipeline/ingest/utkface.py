@@ -10,7 +10,7 @@ UTKFace do not, is kept without a label.
 import re
 from typing import Final
 
-from contract.storage import Address
+from common.storage import Address
 from pipeline.ingest.files import list_files
 from pipeline.ingest.listing import Listing, Source
 

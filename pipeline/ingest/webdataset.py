@@ -20,8 +20,8 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from contract.errors import UserError
-from contract.storage import Address
+from common.errors import UserError
+from common.storage import Address
 from pipeline.ingest.files import Refusal, folder_of, list_files
 from pipeline.ingest.labels import Spelled, settle, spelled
 from pipeline.ingest.listing import OWN_SPLITS, Listing, Source

@@ -1,8 +1,8 @@
 """``python -m pipeline.parse``: finished shards; with --input, from a folder of images all the way."""
 
-from contract.command import run
-from contract.errors import UserError
-from contract.layout import Layout
+from common.command import run
+from common.errors import UserError
+from common.layout import Layout
 from pipeline.align.stage import align
 from pipeline.command import arguments, read_options
 from pipeline.ingest.plan import ingest

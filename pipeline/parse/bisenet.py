@@ -12,8 +12,8 @@ import torch
 from facexlib.parsing import init_parsing_model
 from torch import Tensor, nn
 
-from contract.classes import CLASSES
-from contract.config import Precision
+from common.classes import CLASSES
+from common.config import Precision
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network, best_device
 

@@ -25,8 +25,8 @@ from typing import Annotated, Final, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from contract.classes import CLASSES
-from contract.errors import UserError
+from common.classes import CLASSES
+from common.errors import UserError
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """Of the class map that lies beside a network's file, tried in this order."""

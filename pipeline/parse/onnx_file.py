@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.errors import UserError
+from common.errors import UserError
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network
 

@@ -8,8 +8,8 @@ import torch
 from facexlib.parsing import init_parsing_model
 from torch import Tensor
 
-from contract.classes import CELEBAMASK_HQ_CLASSES
-from contract.config import Precision
+from common.classes import CELEBAMASK_HQ_CLASSES
+from common.config import Precision
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network, best_device
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contract.classes import CLASSES, NUM_CLASSES
-from contract.config import Config, Precision
-from contract.errors import UserError
-from contract.memory import keep_freed_memory
-from contract.weights import KNOWN, file_sha256, find
+from common.classes import CLASSES, NUM_CLASSES
+from common.config import Config, Precision
+from common.errors import UserError
+from common.memory import keep_freed_memory
+from common.weights import KNOWN, file_sha256, find
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map
 from pipeline.parse.network import Network

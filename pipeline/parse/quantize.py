@@ -19,15 +19,15 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from contract import command
-from contract.alignment.warp import central_square, warp
-from contract.classes import NUM_CLASSES
-from contract.config import Config
-from contract.errors import UserError
-from contract.files import replacing, write_text
+from common import command
+from common.alignment.warp import central_square, warp
+from common.classes import NUM_CLASSES
+from common.config import Config
+from common.errors import UserError
+from common.files import replacing, write_text
 from pipeline.parse import bisenet
 from pipeline.parse.parser import FaceParser, ParserFile, find_parser, load_parser, normalised
-from pipeline.sample import iterate_portraits
+from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
 """Faces that the ranges of the activations are taken from."""

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from contract import manifest
-from contract.errors import UserError
-from contract.files import replacing
-from contract.layout import Layout
+from common import manifest
+from common.errors import UserError
+from common.files import replacing
+from common.layout import Layout
 
 
 def make_sibling(origin: Layout, output: Layout) -> Layout:
@@ -21,10 +21,10 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
     if output.source.is_file():
-        held = manifest.read(output.source).facts.get("dataset")
-        if held != source.facts.get("dataset"):
+        held = manifest.read(output.source).metadata.get("dataset")
+        if held != source.metadata.get("dataset"):
             raise UserError(
-                f"{output.shards} holds the data set {held}, not {source.facts.get('dataset')}; "
+                f"{output.shards} holds the data set {held}, not {source.metadata.get('dataset')}; "
                 "give the new masks another --output"
             )
     content = origin.source.read_bytes()

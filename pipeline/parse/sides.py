@@ -9,7 +9,7 @@ once aligned, so what lies on the image's right of the nose is the subject's lef
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.classes import CLASSES, FLIP_PAIRS
+from common.classes import CLASSES, FLIP_PAIRS
 
 PAIRS = tuple((CLASSES.index(left), CLASSES.index(right)) for left, right in FLIP_PAIRS)
 NOSE = CLASSES.index("nose")

@@ -9,27 +9,27 @@ from zlib import crc32
 
 import numpy as np
 
-from contract import manifest
-from contract.alignment import recipe
-from contract.config import Config
-from contract.errors import UserError
-from contract.layout import SPLITS, Layout
-from contract.parts import count_parts
-from contract.shards import (
+from common import manifest
+from common.alignment import recipe
+from common.cell_counts import cell_class_counts
+from common.config import Config
+from common.errors import UserError
+from common.layout import SPLITS, Layout
+from common.shards import (
     ShardWriter,
     decode_face,
-    decode_facts,
-    encode_facts,
+    decode_metadata,
+    encode_cell_counts,
     encode_mask,
-    encode_parts,
+    encode_metadata,
     read_shard,
 )
-from contract.storage import Address
-from pipeline.cluster import no_model
+from common.storage import Address
 from pipeline.parse.parser import ParserFile, find_parser, load_parser
-from pipeline.quarantine import Refusals, table, worker_died
-from pipeline.record import ShardRecord, fingerprint, read_record, write_record
-from pipeline.work import Advance, ShardTask, Stage, finish_shards
+from pipeline.runner.cluster import no_model
+from pipeline.runner.quarantine import Refusals, table, worker_died
+from pipeline.runner.shard_record import ShardRecord, fingerprint, read_record, write_record
+from pipeline.runner.shard_runner import Advance, ShardTask, Stage, finish_shards
 
 FORMAT_VERSION = 2
 """Raise it when the finished bytes or the record change for the same faces: old tars are stale then."""
@@ -59,12 +59,13 @@ def parse(config: Config, layout: Layout) -> None:
         refusals.add(_record(task.aligned).quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = Stage("parse", "faces", load, parse_shard, touch_faces)
-    folder = (layout.shards / source.facts["dataset"]).absolute()
+    folder = (layout.shards / source.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config, layout, refusals)
     samples, refused = write_manifests(source, tasks, layout)
     print(
-        f"parse: {samples:,} samples in {layout.shards}/{source.facts['dataset']}/, {refused:,} quarantined, "
-        f"{source.table.num_rows:,} sources; {len(tasks) - made} of {len(tasks)} shards were up to date"
+        f"parse: {samples:,} samples in {layout.shards}/{source.metadata['dataset']}/, "
+        f"{refused:,} quarantined, {source.table.num_rows:,} sources; "
+        f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
 
 
@@ -112,7 +113,7 @@ def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> 
             faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
             masks, confidences = parse_faces(faces)
             for (key, members), mask, confidence in zip(batch, masks, confidences, strict=True):
-                facts = decode_facts(members["json"]) | {
+                facts = decode_metadata(members["json"]) | {
                     "parser": parse_config.parser,
                     "parser_sha256": task.parser.sha256,
                     "parser_size": task.parser.size,
@@ -121,8 +122,8 @@ def parse_shard(task: ParseTask, left_out: frozenset[str], advance: Advance) -> 
                 finished = {
                     "jpg": members["jpg"],
                     "mask.png": encode_mask(mask),
-                    "parts.npy": encode_parts(count_parts(mask, parse_config.grid)),
-                    "json": encode_facts(facts),
+                    "parts.npy": encode_cell_counts(cell_class_counts(mask, parse_config.grid)),
+                    "json": encode_metadata(facts),
                 }
                 extents = writer.add(key, finished)
                 seen = confidence[confidence > 0]
@@ -146,7 +147,7 @@ def touch_faces(task: ParseTask, left_out: frozenset[str]) -> Iterator[str]:
     """Parse each face alone and keep nothing; yields its source before."""
     parse_faces = load_parser(task.parser)
     for _, members in read_shard(task.aligned):
-        source = decode_facts(members["json"])["source"]
+        source = decode_metadata(members["json"])["source"]
         if source not in left_out:
             yield source
             parse_faces(decode_face(members["jpg"])[None])
@@ -157,7 +158,7 @@ def _batches(
 ) -> Iterator[list[tuple[str, dict[str, bytes]]]]:
     batch: list[tuple[str, dict[str, bytes]]] = []
     for key, members in read_shard(aligned):
-        if left_out and decode_facts(members["json"])["source"] in left_out:
+        if left_out and decode_metadata(members["json"])["source"] in left_out:
             continue
         batch.append((key, members))
         if len(batch) == size:
@@ -196,14 +197,14 @@ def write_manifests(source: manifest.Manifest, tasks: list[ParseTask], layout: L
         )
     fields, attributes = manifest.SAMPLE_FIELDS, source.attributes
     columns = {*fields.names, *attributes}
-    facts = {"dataset": source.facts["dataset"]}
+    facts = {"dataset": source.metadata["dataset"]}
     made_by = layout.aligned / facts["dataset"] / recipe.FILE
     if made_by.is_file():
         facts[recipe.FACT] = made_by.read_text(encoding="utf-8").strip()
     rows = ({name: row.get(name) for name in columns} for row in samples)
     manifest.write(layout.samples, fields, rows, attributes, facts)
     refused.sort(key=lambda row: row["source"])
-    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, facts=facts)
+    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, metadata=facts)
     splits = Counter(row["split"] for row in samples)
     reasons = Counter(row["reason"] for row in refused)
     said = {row["source"]: row["notices"] or "" for row in samples}

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from contract.errors import UserError
+from common.errors import UserError
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network, best_device
 

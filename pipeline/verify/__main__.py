@@ -2,8 +2,8 @@
 
 import sys
 
-from contract import command
-from contract.layout import DEFAULT_SHARDS, Layout
+from common import command
+from common.layout import DEFAULT_SHARDS, Layout
 from pipeline.verify.stage import verify
 
 

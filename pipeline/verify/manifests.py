@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contract import manifest
-from contract.errors import UserError
-from contract.layout import Layout
-from contract.shards import MEMBERS
+from common import manifest
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import MEMBERS
 from pipeline.verify.findings import EXAMPLES, Findings
 
 CHECKSUMS = tuple(f"{name}.crc32" for name in MEMBERS)
@@ -40,17 +40,17 @@ def read_manifests(layout: Layout, findings: Findings) -> Manifests | None:
             found = manifest.read(path)
             wanted = list(fields) + [pa.field(name, pa.int8()) for name in found.attributes]
             table = _with_columns(found.table, wanted, findings)
-            tables[path.name] = manifest.Manifest(table, found.attributes, found.facts)
+            tables[path.name] = manifest.Manifest(table, found.attributes, found.metadata)
         except (UserError, pa.ArrowException, LookupError, ValueError) as error:
             findings.add("manifests", f"{path.name}: {error}")
     if len(tables) < 3:
         return None
     source, samples = tables[layout.source.name], tables[layout.samples.name]
-    if source.attributes != samples.attributes or source.facts.get("dataset") is None:
+    if source.attributes != samples.attributes or source.metadata.get("dataset") is None:
         findings.add("manifests", "the manifests are of different data sets, or do not name theirs")
         return None
     quarantine = tables[layout.quarantine.name].table
-    return Manifests(source.table, samples.table, quarantine, source.attributes, source.facts["dataset"])
+    return Manifests(source.table, samples.table, quarantine, source.attributes, source.metadata["dataset"])
 
 
 def _with_columns(table: pa.Table, fields: list[pa.Field], findings: Findings) -> pa.Table:

@@ -9,17 +9,17 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pyarrow as pa
 
-from contract.parts import count_parts
-from contract.shards import (
+from common.cell_counts import cell_class_counts
+from common.shards import (
     MEMBERS,
     BrokenSample,
     Extent,
+    decode_cell_counts,
     decode_face,
-    decode_facts,
     decode_mask,
-    decode_parts,
+    decode_metadata,
 )
-from contract.storage import Address
+from common.storage import Address
 from pipeline.verify.findings import Findings
 
 CONFIDENCE_TOLERANCE: Final = 2e-4
@@ -201,8 +201,8 @@ def _check_parts(
     if data is None:
         return None
     try:
-        parts = decode_parts(data)
-        wrong = mask is not None and not np.array_equal(parts, count_parts(mask, parts.shape[0]))
+        parts = decode_cell_counts(data)
+        wrong = mask is not None and not np.array_equal(parts, cell_class_counts(mask, parts.shape[0]))
     except ValueError as error:
         findings.add("parts", f"{where}.parts.npy: {error}")
         return None
@@ -222,7 +222,7 @@ def _check_facts(
     if data is None:
         return
     try:
-        facts = decode_facts(data)
+        facts = decode_metadata(data)
     except BrokenSample as error:
         findings.add("facts", f"{where}.json: {error}")
         return

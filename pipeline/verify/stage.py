@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from contract.config import Config
-from contract.layout import Layout
-from contract.manifest import rows_by_shard
-from contract.progress import progress
-from pipeline.cluster import read_bounded
+from common.config import Config
+from common.layout import Layout
+from common.manifest import rows_by_shard
+from common.progress import progress
+from pipeline.runner.cluster import read_bounded
 from pipeline.verify.findings import CHECKS, Findings
 from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
 from pipeline.verify.shard import TarReport, VerifyTask, verify_tar

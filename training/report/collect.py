@@ -7,11 +7,12 @@ from typing import Final
 import numpy as np
 import yaml
 
-from contract import manifest
-from contract.config import PARAMS, Config
-from contract.files import write_text
-from contract.layout import SPLITS, Layout
-from contract.version import git_commit
+from common import manifest
+from common.config import PARAMS, Config
+from common.files import write_text
+from common.layout import SPLITS, Layout
+from common.version import git_commit
+from training.data.samples import manifest_hash
 from training.report.page import page
 from training.report.provenance import commands, used_config, versions
 from training.report.results import Results
@@ -19,7 +20,6 @@ from training.report.runs import read_predictions, read_runs, worst_mistakes
 from training.report.samples import count_splits, label_matrix, read_face, read_presence, spread
 from training.report.stages import read_costs, read_finetuning, read_pretraining
 from training.report.study import read_maps, read_study
-from training.resume import manifest_hash
 
 FACES: Final = 12
 """Faces shown with their masks."""
@@ -63,7 +63,7 @@ def read_results(config: Config, layout: Layout, output: Path) -> Results:
     found = read_predictions(output, samples) if runs else {}
     test = np.flatnonzero((splits == "test") & (labels >= 0).any(axis=1))
     values = used_config(config, output, runs)
-    facts = {**samples.facts, **(source.facts if source else {})}
+    facts = {**samples.metadata, **(source.metadata if source else {})}
     values["data"].update(name=facts.get("dataset", config.data.name))
     values["data"].update(input=facts.get("root", config.data.input))
     pretraining = read_pretraining(output / "pretrain", values)

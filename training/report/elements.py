@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from contract.page.elements import percent, words
+from common.page.elements import percent, words
 from training.report.results import Run
 
 SCORE_TITLES: Final = {

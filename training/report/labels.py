@@ -1,7 +1,7 @@
 """The page's plots of scores against the number of labels: of the runs at hand, and of the study."""
 
-from contract.page.charts import Series, line_chart
-from contract.page.elements import section
+from common.page.charts import Series, line_chart
+from common.page.elements import section
 from training.report.elements import SCORE_TITLES, initials, legend, pairs, style_of, title_of
 from training.report.results import Results, Run, StudyLine
 

@@ -2,14 +2,9 @@
 
 from html import escape
 
-from contract.classes import CLASS_COLOURS, CLASSES
-from contract.page.charts import (
-    CLASS_TITLES,
-    face_picture,
-    heat_map,
-    mask_picture,
-)
-from contract.page.elements import NARROW, count, scroll, section, table, words
+from common.classes import CLASS_COLOURS, CLASSES
+from common.page.charts import CLASS_TITLES, face_picture, heat_map, mask_picture
+from common.page.elements import NARROW, count, scroll, section, table, words
 from training.report.elements import title_of
 from training.report.results import Presence, Results
 

@@ -4,7 +4,7 @@ comes from data is escaped.
 
 from html import escape
 
-from contract.page.elements import document
+from common.page.elements import document
 from training.report.labels import by_labels
 from training.report.origins import input_section, mistakes_section, reproduce_section
 from training.report.results import Results

@@ -7,10 +7,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from contract.config import Config, load
-from contract.layout import DEFAULT_SHARDS, Layout
-from training import checkpoint
-from training.exported import read_exported
+from common.config import Config, load
+from common.layout import DEFAULT_SHARDS, Layout
+from training.engine import checkpoint
+from training.models.pretrained import read_exported
 from training.report.results import Run
 
 PACKAGES: Final = (

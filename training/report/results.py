@@ -19,7 +19,7 @@ class Run:
         means: mean of each score over the attributes, 0..1 or None.
         attributes: by attribute the scores, 0..1 or None, and the ``threshold``.
         intervals: [low, high] of each mean. gains: over the run from scratch, by score ``value`` and
-            ``interval``. gaps, reliability: as in `training.scoring.Scored`. Empty where unknown.
+            ``interval``. gaps, reliability: as in `training.evaluate.scoring.Scored`. Empty where unknown.
         facts: what else is known of its training, by title.
     """
 

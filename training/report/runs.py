@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contract import manifest
-from contract.errors import UserError
-from contract.layout import Layout
+from common import manifest
+from common.errors import UserError
+from common.layout import Layout
+from training.evaluate.scoring import MAJORITY, SCRATCH
 from training.report.results import Mistake, Run
 from training.report.samples import read_face
-from training.scoring import MAJORITY, SCRATCH
 
 MISTAKES: Final = 6
 """Mistakes shown of each kind: yes instead of no, no instead of yes."""

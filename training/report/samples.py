@@ -5,16 +5,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import manifest
-from contract.errors import UserError
-from contract.layout import SPLITS, Layout
-from contract.shards import (
+from common import manifest
+from common.errors import UserError
+from common.layout import SPLITS, Layout
+from common.shards import (
     BrokenSample,
     Extent,
+    decode_cell_counts,
     decode_face,
-    decode_facts,
     decode_mask,
-    decode_parts,
+    decode_metadata,
     read_extent,
 )
 from training.report.results import Face, Presence, Split
@@ -72,7 +72,7 @@ def read_face(layout: Layout, samples: manifest.Manifest, position: int) -> Face
             key=row["key"],
             image=decode_face(_member(layout, row, "jpg")),
             mask=decode_mask(_member(layout, row, "mask.png")),
-            facts=decode_facts(_member(layout, row, "json")),
+            facts=decode_metadata(_member(layout, row, "json")),
         )
     except BrokenSample as error:
         raise UserError(f"{layout.shards / row['shard']}, sample {row['key']}: {error}") from error
@@ -86,7 +86,7 @@ def read_presence(layout: Layout, samples: manifest.Manifest) -> Presence | None
     found = []
     for row in samples.table.take(positions).to_pylist():
         try:
-            found.append(decode_parts(_member(layout, row, "parts.npy")) > 0)
+            found.append(decode_cell_counts(_member(layout, row, "parts.npy")) > 0)
         except BrokenSample as error:
             raise UserError(f"{layout.shards / row['shard']}, sample {row['key']}: {error}") from error
     present = np.stack(found)

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from contract.page.elements import NARROW, count, percent, scroll, section, signed, unit, words
+from common.page.elements import NARROW, count, percent, scroll, section, signed, unit, words
 from training.report.elements import (
     SCORE_TITLES,
     challenger,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from contract.layout import Layout
+from common.layout import Layout
 from training.report.results import Cost, Pretraining, Run
 from training.report.runs import read_json
 

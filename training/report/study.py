@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from contract.page.charts import data_uri
+from common.page.charts import data_uri
 from training.report.results import ActivationMap, StudyLine
 
 SCORES = ("average_precision", "balanced_accuracy")

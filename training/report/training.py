@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from contract.page.charts import Series, line_chart, smoothed
-from contract.page.elements import count, duration, percent, scroll, section, table, unit
+from common.page.charts import Series, line_chart, smoothed
+from common.page.elements import count, duration, percent, scroll, section, table, unit
 from training.report.elements import TASKS, style_of, title_of
 from training.report.results import Pretraining, Results
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from contract.page.charts import Series, line_chart
-from contract.page.elements import count, percent, scroll, section, signed, unit, words
+from common.page.charts import Series, line_chart
+from common.page.elements import count, percent, scroll, section, signed, unit, words
 from training.report.elements import pairs, style_of, title_of
 from training.report.results import Results, Run
 

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from contract import command
-from contract.errors import UserError
-from contract.layout import DEFAULT_SHARDS, Layout
-from contract.memory import keep_freed_memory
+from common import command
+from common.errors import UserError
+from common.layout import DEFAULT_SHARDS, Layout
+from common.memory import keep_freed_memory
 
 EXAMPLES = """\
   python -m training.study pretrain full --config presets/mini.yaml

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from contract.config import Config, FinetuneRun
-from contract.errors import UserError
-from training.exported import FILE
+from common.config import Config, FinetuneRun
+from common.errors import UserError
+from training.models.pretrained import FILE
 
 SCRATCH: Final = "scratch"
 """The initialisation without pre-training."""

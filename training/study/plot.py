@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from contract.files import replacing
+from common.files import replacing
 from training.study.grid import title
 from training.study.table import SHOWN, Study
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from contract.config import Config
-from contract.files import write_text
+from common.config import Config
+from common.files import write_text
 from training.study import table, verdicts
 from training.study.plot import plot
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from contract.config import Config
-from contract.errors import UserError
-from contract.files import write_text
-from contract.page.elements import percent
+from common.config import Config
+from common.errors import UserError
+from common.files import write_text
+from common.page.elements import percent
 from training.study.grid import cell_file, cells, initials, title
 
 SHOWN: Final = {

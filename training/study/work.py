@@ -11,16 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from contract.config import Config
-from contract.errors import UserError
-from contract.files import write_text
-from contract.layout import Layout
-from training.evaluate import MAJORITY, evaluate
-from training.finetune import finetune
-from training.optimization import device
-from training.pretrain import pretrain
-from training.ranks import Ranks
-from training.resume import manifest_hash, run_facts
+from common.config import Config
+from common.errors import UserError
+from common.files import write_text
+from common.layout import Layout
+from training.data.samples import manifest_hash
+from training.engine.distributed import Ranks
+from training.engine.optim import device
+from training.evaluate.evaluate import MAJORITY, evaluate
+from training.finetune.runs import finetune
+from training.pretrain.resume import run_facts
+from training.pretrain.train import pretrain
 from training.study.grid import (
     Cell,
     cell_config,

@@ -1,0 +1,47 @@
+"""From one picture to its aligned faces."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from facexlib.detection.retinaface import RetinaFace
+from numpy.typing import NDArray
+
+from common.alignment.detector import Face, choose_faces, detect_faces
+from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
+from common.config import Align
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An aligned face.
+
+    Attributes:
+        image: uint8 RGB (S, S, 3).
+        matrix: float64 (2, 3), picture to crop, pixel centres at integers.
+        face: what the detector found; None where the central square was taken.
+        found: how many faces the detector found in the picture, or None.
+    """
+
+    image: NDArray[np.uint8]
+    matrix: NDArray[np.float64]
+    face: Face | None
+    found: int | None
+
+
+def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace | None) -> list[Crop]:
+    """The aligned faces of an RGB picture, uint8 (H, W, 3): one, or all with that policy, largest first.
+
+    Without a detector the picture's central square is the one face.
+
+    Raises:
+        Refused: ``no-face`` or ``face-outside``.
+    """
+    if detector is None:
+        matrix = central_square(image.shape[1], image.shape[0], config.size)
+        return [Crop(warp(image, matrix, config.size), matrix, None, None)]
+    found = detect_faces(image, detector, config)
+    crops = []
+    for face in choose_faces(found, image, config):
+        matrix = similarity(face.landmarks, FACE_TEMPLATE * config.size)
+        crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(found)))
+    return crops

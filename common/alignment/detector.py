@@ -1,0 +1,162 @@
+"""The face detector: facexlib's RetinaFace, and the choice of one face."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from facexlib.detection import init_detection_model
+from facexlib.detection.retinaface import RetinaFace, generate_config
+from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm, py_cpu_nms
+from numpy.typing import NDArray
+
+from common.config import Align
+from common.images import Refused
+from common.memory import keep_freed_memory
+
+OVERLAP: Final = 0.4
+"""Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face, in pixels of the picture.
+
+    Attributes:
+        box: left, top, right, bottom.
+        score: detector's confidence, 0 to 1.
+        landmarks: float64 (5, 2), in the order of `FACE_TEMPLATE`.
+    """
+
+    box: NDArray[np.float64]
+    score: float
+    landmarks: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def load_detector(name: str, weights: Path) -> RetinaFace:
+    """The detector with checked weights, one per process, on the GPU if there is one."""
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return init_detection_model(name, device=device, model_rootpath=str(weights.parent))
+
+
+def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) -> list[Face]:
+    """All faces of an RGB picture, uint8 (H, W, 3), best score first.
+
+    A picture whose longer side exceeds ``detect_side`` is shrunk for the detector only.
+    """
+    height, width = image.shape[:2]
+    shrink = min(1.0, config.detect_side / max(height, width))
+    small = image
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    found = detect(small, detector, config.threshold)
+    factor = np.array([width / small.shape[1], height / small.shape[0]])
+    return [
+        Face(
+            box=row[:4].astype(np.float64) * np.tile(factor, 2),
+            score=float(row[4]),
+            landmarks=row[5:15].reshape(5, 2).astype(np.float64) * factor,
+        )
+        for row in found
+    ]
+
+
+@torch.inference_mode()
+def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> NDArray[np.float32]:
+    """What ``detector.detect_faces`` of facexlib finds in an RGB picture, sooner.
+
+    The anchors of a size are worked out once, not in Python loops for each picture, and only those
+    that score above the threshold are decoded.
+
+    Returns:
+        float32 (N, 15): box, score, five landmarks; best score first.
+    """
+    height, width = image.shape[:2]
+    device = detector.mean_tensor.device
+    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).to(device)
+    pixels = pixels.permute(2, 0, 1)[None].float() - detector.mean_tensor
+    boxes, scores, landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
+    scores = scores[0, :, 1]
+    likely = torch.nonzero(scores > threshold)[:, 0]
+    likely = likely[scores[likely].argsort(descending=True, stable=True)]
+    anchors = _anchors(detector.backbone, height, width).to(device)[likely]
+    variance = detector.cfg["variance"]
+    sides = torch.tensor([width, height], device=device)
+    found = torch.cat(
+        (
+            decode(boxes[0, likely], anchors, variance) * sides.repeat(2),
+            scores[likely, None],
+            decode_landm(landmarks[0, likely], anchors, variance) * sides.repeat(5),
+        ),
+        dim=1,
+    )
+    rows = found.float().cpu().numpy()
+    kept: NDArray[np.float32] = rows[py_cpu_nms(rows[:, :5], OVERLAP)]
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
+    """Centres and sides of the anchors of a picture, float32 (M, 4), as shares of its sides."""
+    name = {"mobilenet0.25": "mobile0.25", "Resnet50": "resnet50"}[backbone]
+    anchors: torch.Tensor = PriorBox(generate_config(name), image_size=(height, width)).forward()
+    return anchors
+
+
+def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:
+    """The faces to keep of a picture: one, or with the policy ``all`` every visible one, largest first.
+
+    Raises:
+        Refused: ``no-face``, or ``face-outside`` when too little of a face's box is in the picture.
+    """
+    if config.faces != "all":
+        return [choose_face(faces, image, config)]
+    visible = [face for face in faces if _visible(face, image) >= config.min_visible]
+    if not visible:
+        return [choose_face(faces, image, config)]
+    return sorted(visible, key=lambda face: -_area(_inside(face, image)))
+
+
+def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> Face:
+    """The one face to keep of a picture: the most central with ``centre``, else the largest.
+
+    Raises:
+        Refused: ``no-face``, or ``face-outside`` when too little of its box is in the picture.
+    """
+    if not faces:
+        raise Refused("no-face", f"no face scored {config.threshold} or more")
+    height, width = image.shape[:2]
+
+    def distance(face: Face) -> float:
+        return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
+
+    if config.faces == "centre":
+        chosen = min(faces, key=distance)
+    else:
+        chosen = max(faces, key=lambda face: _area(_inside(face, image)))
+    visible = _visible(chosen, image)
+    if visible < config.min_visible:
+        raise Refused("face-outside", f"only {visible:.0%} of the face lies in the picture")
+    return chosen
+
+
+def _area(box: NDArray[np.float64]) -> float:
+    return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
+
+
+def _inside(face: Face, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    height, width = image.shape[:2]
+    return np.clip(face.box, 0, [width, height, width, height])
+
+
+def _visible(face: Face, image: NDArray[np.uint8]) -> float:
+    return _area(_inside(face, image)) / max(_area(face.box), 1e-9)

@@ -1,0 +1,94 @@
+"""Patch-level part labels: how many pixels of each class lie in each cell of a grid.
+
+Counts are stored once per sample on a fine grid (12 x 12 by default), so the
+labels of any coarser patch that is made of whole cells are exact sums and need
+no second look at the mask.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.classes import NUM_CLASSES
+
+
+def cell_edges(size: int, grid: int) -> NDArray[np.int64]:
+    """The grid + 1 cell borders of a side of `size` pixels: floor(i * size / grid).
+
+    Raises:
+        ValueError: the grid has no cell, or more cells than pixels.
+    """
+    if not 1 <= grid <= size:
+        raise ValueError(f"a grid of {grid} cells does not fit a side of {size} pixels")
+    return np.arange(grid + 1, dtype=np.int64) * size // grid
+
+
+def cell_class_counts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
+    """Pixels of each class in each cell of a grid over a square mask.
+
+    Args:
+        mask: uint8 (S, S), classes 0..18.
+        grid: cells per side, G.
+
+    Returns:
+        uint16 (G, G, 19); rows first, then columns, then classes. Sums to S * S.
+
+    Raises:
+        ValueError: the mask is not square, holds another class, or a cell could
+            hold more pixels than uint16 can count.
+    """
+    if mask.ndim != 2 or mask.shape[0] != mask.shape[1]:
+        raise ValueError(f"a mask must be square and two-dimensional, not {mask.shape}")
+    if mask.max(initial=0) >= NUM_CLASSES:
+        raise ValueError(f"mask value {mask.max()} is not a class (0..{NUM_CLASSES - 1})")
+    size = mask.shape[0]
+    edges = cell_edges(size, grid)
+    if int(np.diff(edges).max()) ** 2 > np.iinfo(np.uint16).max:
+        raise ValueError(
+            f"cells of a {size} pixel mask on a grid of {grid} overflow uint16; use a finer grid"
+        )
+    cell_of_pixel = np.searchsorted(edges, np.arange(size), side="right") - 1
+    cell = cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]
+    counts = np.bincount((cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
+    return counts.reshape(grid, grid, NUM_CLASSES).astype(np.uint16)
+
+
+def dominant_classes(counts: NDArray[np.integer[Any]], top: int) -> NDArray[np.bool_]:
+    """Which classes are among the `top` with the most pixels: the label of a patch.
+
+    Classes without a pixel are never among them; of equal counts the lower class number wins.
+
+    Args:
+        counts: integer (..., 19), pixels per class, such as a patch of `merge_cells`.
+        top: v in the paper.
+
+    Returns:
+        bool (..., 19).
+    """
+    order = np.argsort(-counts.astype(np.int64), axis=-1, kind="stable")
+    chosen = np.zeros(counts.shape, np.bool_)
+    np.put_along_axis(chosen, order[..., :top], True, axis=-1)
+    return chosen & (counts > 0)
+
+
+def merge_cells(parts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:
+    """Counts on a coarser grid of `patches` x `patches`, as exact sums of stored cells.
+
+    Args:
+        parts: uint16 (..., G, G, C).
+        patches: patches per side; must divide G.
+
+    Returns:
+        int64 (..., patches, patches, C).
+
+    Raises:
+        ValueError: the grid is no multiple of the patches.
+    """
+    grid = parts.shape[-2]
+    if patches < 1 or grid % patches:
+        raise ValueError(f"{patches} patches a side are not made of whole cells of a {grid} x {grid} grid")
+    step = grid // patches
+    lead = parts.shape[:-3]
+    blocks = parts.reshape(*lead, patches, step, patches, step, parts.shape[-1])
+    return blocks.astype(np.int64).sum(axis=(-4, -2))

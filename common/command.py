@@ -1,0 +1,60 @@
+"""What all commands share: --config, --set, and errors as one sentence."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from common.config import Config, load
+from common.errors import UserError
+
+
+def parser(description: str, examples: str) -> argparse.ArgumentParser:
+    """An argument parser with --config and --set, and examples below its help."""
+    arguments = argparse.ArgumentParser(
+        description=description,
+        epilog="examples:\n" + examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    arguments.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file whose values replace those of params.yaml (repeatable)",
+    )
+    arguments.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="one value, such as parse.size=512 (repeatable, wins over files)",
+    )
+    return arguments
+
+
+def config_from(options: argparse.Namespace, settings: list[str] | None = None) -> Config:
+    """The configuration of a command; `settings` are key=value pairs of its own flags.
+
+    Raises:
+        UserError: a key or value is not allowed.
+    """
+    return load(options.config, [*options.settings, *(settings or [])])
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; exit with status 1 and one sentence on a user's error, 130 on Ctrl-C."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

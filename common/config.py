@@ -1,0 +1,487 @@
+"""The configuration: typed, validated, and with one owner per setting.
+
+``params.yaml`` at the root of the project holds every value; the classes here
+say what is allowed and have no defaults of their own. A file given with
+``--config`` and ``--set key=value`` override single values, in that order.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import UserError
+
+PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Precision = Literal["float32", "bfloat16"]
+InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Section):
+    """Which photos.
+
+    input: folder of photos, table of paths or tar, or its fsspec address.
+    name: names the data set's folder in ``shards/``.
+    """
+
+    input: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
+
+
+class Sample(_Section):
+    """The painted sample set: how many portraits, from which seed."""
+
+    count: Positive
+    seed: int
+
+
+class Ingest(_Section):
+    """How inputs are read and planned into shards.
+
+    format: the layout of the input (``auto`` recognises it).
+    limit: only the first so many sources. shard_size: samples per shard.
+    min_side: shorter side in pixels below which a picture is refused.
+    max_pixels: declared size above which a file is refused before it is decoded.
+    val_fraction, test_fraction: used where the data set has no split of its own.
+    """
+
+    format: InputFormat
+    limit: Positive | None
+    seed: int
+    shard_size: Positive
+    min_side: Positive
+    max_pixels: Positive
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+
+class Align(_Section):
+    """From pictures to aligned faces.
+
+    mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
+    ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
+    size: side of the stored face. detect_side: the detector sees pictures with the
+    longer side at most this long. threshold: detector score. min_visible: share of
+    the face's box that must lie inside the picture. faces: which of several faces; ``all``
+    makes a sample of each, the largest first.
+    """
+
+    mode: Literal["auto", "detect", "none"]
+    size: Annotated[int, Field(ge=32, le=1024)]
+    jpeg_quality: Annotated[int, Field(ge=95, le=100)]
+    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+    threshold: Fraction
+    detect_side: Annotated[int, Field(ge=64)]
+    min_visible: Fraction
+    faces: Literal["largest", "centre", "all"]
+
+
+class Parse(_Section):
+    """From aligned faces to masks.
+
+    parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
+    pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
+    grid: cells per side of the stored part counts.
+    """
+
+    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
+    size: Annotated[int, Field(ge=64, multiple_of=32)]
+    batch_size: Positive
+    precision: Precision
+    grid: Positive
+
+
+class Weights(_Section):
+    """Where the detector's and the parser's weights come from; null paths are searched for.
+
+    class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
+    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
+    """
+
+    detector: str | None
+    parser: str | None
+    class_map: str | None
+    cache: str | None
+    timeout: Annotated[float, Field(gt=0)]
+
+
+class Cluster(_Section):
+    """The Dask cluster: an address to join, or so many local processes (0: one per core).
+
+    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
+    """
+
+    scheduler: str | None
+    workers: Annotated[int, Field(ge=0)]
+    in_flight: Positive
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None
+
+
+class Quarantine(_Section):
+    """How much may be refused.
+
+    max_fraction: share of all sources; a run stops as soon as more are refused.
+    """
+
+    max_fraction: Fraction
+
+
+class Stream(_Section):
+    """Where remote shards are kept while they are read.
+
+    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
+    folder). cache_gigabytes: how much of it may be filled; make it larger than
+    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
+    """
+
+    cache: str | None
+    cache_gigabytes: Annotated[float, Field(gt=0)]
+
+
+class Network(_Section):
+    """The network.
+
+    name: ``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or
+    ``timm:`` and a model's name in timm. width: channels of the first backbone stage; null is
+    64 as in the papers, or what the timm model has. stem: ``large`` is the paper's 7x7
+    stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution for inputs below
+    128 pixels; timm's models keep their own and are ``large``. input_size: side in pixels
+    that the network sees. tiles: tiles per side of the rotation task.
+    """
+
+    name: Annotated[str, Field(pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$")]
+    width: Annotated[int, Field(ge=8, multiple_of=8)] | None
+    stem: Literal["large", "small"]
+    input_size: Annotated[int, Field(ge=32)]
+    tiles: Annotated[int, Field(ge=2, le=4)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Network":
+        if self.name.startswith("timm:") and (self.width is not None or self.stem != "large"):
+            raise ValueError(
+                f"{self.name} has its own width and stem; set network.width=null and network.stem=large"
+            )
+        if self.name == "sspl" and self.tiles != 3:
+            raise ValueError("sspl feeds a row of tiles to each of three branches; set network.tiles=3")
+        return self
+
+
+class Optimizer(_Section):
+    """Adam with warm-up.
+
+    warmup: share of all steps. schedule: ``cosine`` to zero, ``constant``, or the paper's
+    steps: ``pretrain_paper``, ``finetune_paper``.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Weight
+    warmup: Fraction
+    schedule: Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
+
+
+class Tasks(_Section):
+    """Weight of each loss of stage 1; a task of weight 0 takes no part and costs nothing.
+
+    rotation is which tile was turned, angle is by how much.
+    """
+
+    segmentation: Weight
+    classification: Weight
+    rotation: Weight
+    angle: Weight
+    agreement: Weight
+
+
+class Pretrain(_Section):
+    """Stage 1.
+
+    flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
+    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). patch_grid: patches
+    are made of whole cells of a grid with so many a side, and the classification's labels of stored
+    counts instead of masks (null: patches lie at any pixel). classes: ``all``
+    19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
+    segmentation_upscale: logits per side of a cell of the last stage (1 as published).
+    tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
+    from. tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
+    be turned if the sum of its mask ids is at least this share of its pixel count.
+    discriminator_interval: the discriminator steps every so many batches.
+    average_decay: decay of the weights' moving average. log_every: steps between two lines of
+    metrics. batch_norm_batches: batches that measure the averaged weights' statistics.
+    recompute: the branches' activations are computed again in the backward pass instead of kept,
+    for less memory and more time. compile: ``torch.compile`` the model.
+    batch_size: samples of one optimisation step, over all processes. accumulate: parts in which each
+    process computes its share of a batch, one after the other. clip_norm: greatest norm of all
+    gradients together (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is
+    written, and how many are kept. validate_every, picture_every: steps between two validations and two
+    pictures (null: only at the end). validate_samples: at most so many faces of the val split, evenly
+    spread over it. tensorboard: write TensorBoard's events beside DVCLive's files.
+    """
+
+    seed: int
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    accumulate: Positive
+    optimizer: Optimizer
+    clip_norm: Annotated[float, Field(gt=0)] | None
+    tasks: Tasks
+    flip: Fraction
+    patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    patch_grid: Positive | None
+    classes: Literal["all", "merged"]
+    top_parts: Positive
+    segmentation_upscale: Positive
+    label_smoothing: Fraction
+    tile_fraction: Annotated[float, Field(gt=0, le=1)]
+    tile_turns: Annotated[list[Annotated[int, Field(ge=0, le=3)]], Field(min_length=1)]
+    tile_jitter: Annotated[int, Field(ge=0, le=64)]
+    min_foreground: Weight
+    discriminator_interval: Positive
+    average_decay: Fraction
+    precision: Precision
+    recompute: bool
+    compile: bool
+    loader_workers: Annotated[int, Field(ge=0)]
+    shuffle_shards: Positive
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
+    keep_checkpoints: Positive
+    log_every: Positive
+    validate_every: Positive | None
+    validate_samples: Positive
+    picture_every: Positive | None
+    tensorboard: bool
+    batch_norm_batches: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Pretrain":
+        if self.patch_fraction[0] > self.patch_fraction[1]:
+            raise ValueError("patch_fraction must be [least, greatest]")
+        if not any(self.tasks.model_dump().values()):
+            raise ValueError("every task has weight 0; give one of pretrain.tasks a weight")
+        if self.recompute and self.compile:
+            raise ValueError("compiled graphs plan their own memory; set pretrain.recompute=false")
+        if self.tasks.angle and len(set(self.tile_turns)) < 2:
+            raise ValueError("one quarter turn alone has no angle to tell; set pretrain.tasks.angle=0")
+        return self
+
+
+class Augment(_Section):
+    """Random changes of a training face in stage 2.
+
+    flip, gray: probabilities. rotate: greatest angle in degrees. zoom: greatest change of
+    scale. shift: greatest move as a share of the side. color: greatest change of
+    brightness, contrast and saturation. erase: greatest side of the square that is
+    greyed out, as a share of the side.
+    """
+
+    flip: Fraction
+    rotate: Annotated[float, Field(ge=0, le=180)]
+    zoom: Annotated[float, Field(ge=0, lt=1)]
+    shift: Fraction
+    color: Annotated[float, Field(ge=0, lt=1)]
+    gray: Fraction
+    erase: Fraction
+
+
+class FinetuneRun(_Section):
+    """One amount of supervision.
+
+    labels: a share of the labelled train faces, or the path of a list that ``training.subsets``
+    wrote. steps: optimisation steps.
+    """
+
+    labels: Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(min_length=1)]
+    steps: Positive
+
+
+class Rates(_Section):
+    """Factors on the learning rate where weights come trained; 0 freezes the part.
+
+    From scratch they do not count: all parts learn at ``scratch_rate``.
+    """
+
+    backbone: Weight
+    branches: Weight
+    heads: Annotated[float, Field(gt=0)]
+
+
+class SemiSupervised(_Section):
+    """The unlabelled train faces in stage 2; the averaged network teaches.
+
+    longer: factor on the steps of a run and on ``frozen_steps``, since unlabelled faces keep a longer
+    run from learning the few labelled ones by heart. batch_size: unlabelled faces per step. start:
+    share of the steps before the first of them.
+    weight: of their loss. keep: share of them that gets a pseudo-label, per attribute and answer.
+    soft: a pseudo-label is the teacher's probability instead of yes or no. recent: faces whose
+    answers the thresholds are drawn from. augment: what the learner sees.
+    """
+
+    longer: Annotated[float, Field(ge=1)]
+    batch_size: Positive
+    start: Annotated[float, Field(ge=0, lt=1)]
+    weight: Weight
+    keep: Annotated[float, Field(gt=0, le=1)]
+    soft: bool
+    recent: Positive
+    augment: Augment
+
+
+class Finetune(_Section):
+    """Stage 2: every run once per initialisation, on the same faces for the same steps.
+
+    initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
+    the unlabelled faces; ``imagenet``: the file that `imagenet` names (a state dict of
+    torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
+    groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
+    frozen_steps: steps before a trained backbone starts to learn. scratch_rate: learning rate from scratch.
+    validate_every: steps between two looks at the val split, of which the best is kept (null: the
+    last step is taken). validate_samples: at most so many faces of it.
+    """
+
+    seed: int
+    runs: Annotated[list[FinetuneRun], Field(min_length=1)]
+    initial: Annotated[list[Literal["scratch", "pretrained", "semi", "imagenet"]], Field(min_length=1)]
+    imagenet: str | None
+    groups: str | None
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Optimizer
+    rates: Rates
+    frozen_steps: Annotated[int, Field(ge=0)]
+    scratch_rate: Annotated[float, Field(gt=0)]
+    augment: Augment
+    average_decay: Fraction
+    precision: Precision
+    loader_workers: Annotated[int, Field(ge=0)]
+    shuffle_shards: Positive
+    batch_norm_batches: Positive
+    validate_every: Positive | None
+    validate_samples: Positive
+    semi_supervised: SemiSupervised
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "Finetune":
+        if "imagenet" in self.initial and self.imagenet is None:
+            raise ValueError("initial imagenet needs a file of weights; set finetune.imagenet to its path")
+        return self
+
+
+class Evaluate(_Section):
+    """Evaluation.
+
+    batch_size: faces per batch. groups: attributes; for each, faces with and without it are compared.
+    resamples, seed: of the bootstrap over identities.
+    """
+
+    batch_size: Positive
+    groups: list[str]
+    resamples: Positive
+    seed: int
+
+
+class Study(_Section):
+    """The label-efficiency study: every initialisation x share of labels x seed; scratch always takes part.
+
+    pretrainings: initialisations by the tasks of their stage 1; the weights are those of ``pretrain.tasks``.
+    semi: pre-trainings from which the semi-supervised mode starts too. labels: shares of the
+    labelled train faces. steps: optimisation steps for each share.
+    """
+
+    pretrainings: list[Literal["rotation", "segmentation", "classification", "joint", "full"]]
+    semi: list[str]
+    labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    steps: list[Positive]
+    seeds: Annotated[list[int], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Study":
+        if len(self.labels) != len(self.steps):
+            raise ValueError("study.steps must have one number for each of study.labels")
+        if not set(self.semi) <= set(self.pretrainings):
+            raise ValueError("study.semi must name some of study.pretrainings")
+        return self
+
+
+class Config(_Section):
+    """The whole configuration, one attribute per section of ``params.yaml``."""
+
+    data: Data
+    sample: Sample
+    ingest: Ingest
+    align: Align
+    parse: Parse
+    weights: Weights
+    cluster: Cluster
+    quarantine: Quarantine
+    stream: Stream
+    network: Network
+    pretrain: Pretrain
+    finetune: Finetune
+    evaluate: Evaluate
+    study: Study
+
+
+def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
+    """Read ``params.yaml``, then `files` over it, then ``key=value`` `settings` over both.
+
+    Raises:
+        UserError: a file is missing or no YAML mapping, or a key is unknown or ill-typed;
+            the message names the file or the key.
+    """
+    values = _read(PARAMS)
+    for file in files:
+        _merge(values, _read(file), "", str(file))
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as key=value, such as parse.size=512")
+        nested: Any = _parse_value(setting, text)
+        for name in reversed(key.strip().split(".")):
+            nested = {name: nested}
+        _merge(values, nested, "", f"--set {setting}")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise UserError("invalid configuration: " + "; ".join(lines)) from error
+
+
+def _parse_value(setting: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {setting}: {text!r} is no YAML value") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); --config names a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: a mapping of sections was expected, as in {PARAMS.name}")
+    return values
+
+
+def _merge(into: dict[str, Any], changes: Mapping[str, Any], path: str, where: str) -> None:
+    for key, value in changes.items():
+        if key not in into:
+            known = ", ".join(sorted(into))
+            raise UserError(f"{where}: unknown key {path}{key}; known here: {known}")
+        if isinstance(into[key], dict):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {path}{key} is a section, not a value")
+            _merge(into[key], value, f"{path}{key}.", where)
+        else:
+            into[key] = value

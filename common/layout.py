@@ -1,0 +1,82 @@
+"""Where outputs lie: shards, manifests and the aligned faces between the two stages.
+
+All of them may be local folders or fsspec addresses.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from common.errors import UserError
+from common.storage import Address, address
+
+SPLITS: Final = ("train", "val", "test", "unlabelled")
+
+DEFAULT_SHARDS: Final = Path("shards")
+"""The default output folder; only there do manifests lie beside the shards instead of inside."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders that one run of the pipeline writes and the trainer reads.
+
+    Attributes:
+        shards: holds ``<dataset>/<split>-NNNNNN.tar``.
+        manifests: holds ``source.parquet``, ``shards.parquet`` and ``quarantine.parquet``.
+        aligned: holds ``<dataset>/<split>-NNNNNN.tar`` of faces that wait for the parser.
+    """
+
+    shards: Address
+    manifests: Address
+    aligned: Address
+
+    @classmethod
+    def at(cls, output: str | Address) -> "Layout":
+        """The layout below `output`; ``shards/`` keeps its manifests in the sibling ``manifests/``.
+
+        Raises:
+            UserError: `output` is an address that cannot be reached.
+        """
+        output = address(output)
+        if output == DEFAULT_SHARDS:
+            return cls(shards=output, manifests=Path("manifests"), aligned=Path("aligned"))
+        return cls(shards=output, manifests=output / "manifests", aligned=output / "aligned")
+
+    @property
+    def source(self) -> Address:
+        """One row per input, planned or refused."""
+        return self.manifests / "source.parquet"
+
+    @property
+    def samples(self) -> Address:
+        """One row per sample in a shard."""
+        return self.manifests / "shards.parquet"
+
+    @property
+    def quarantine(self) -> Address:
+        """One row per input that did not become a sample."""
+        return self.manifests / "quarantine.parquet"
+
+    def require_samples(self) -> Address:
+        """The path of ``shards.parquet``.
+
+        Raises:
+            UserError: there are no finished shards here.
+        """
+        if not self.samples.is_file():
+            raise UserError(
+                f"{self.samples} is missing: {self.shards}/ has no finished shards. "
+                "Make them with `python -m pipeline.parse --input FOLDER`, or name them with --shards."
+            )
+        return self.samples
+
+
+def dataset_name(folder: Address) -> str:
+    """The name of the data set in `folder`: the folder's, with ``_`` for what a name may not hold."""
+    return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
+
+
+def shard_name(dataset: str, split: str, number: int) -> str:
+    """The path of a shard below the shards folder, such as ``celeba/train-000003.tar``."""
+    return f"{dataset}/{split}-{number:06d}.tar"

@@ -1,0 +1,165 @@
+"""The three manifests: every input, every sample, and everything that was refused.
+
+``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
+``quarantine.parquet`` a row (source, reason, detail) per input that did not
+become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
+is worth knowing of an input that was kept, sorted, with spaces between, or null.
+Attributes are nullable int8 columns (0, 1, null) named as in the data set.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from common.errors import UserError
+from common.files import replacing
+from common.shards import MEMBERS
+from common.storage import Address
+
+SOURCE_FIELDS: Final = pa.schema(
+    [
+        ("source", pa.string()),
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("split", pa.string()),
+        ("identity", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("notices", pa.string()),
+    ]
+)
+
+SAMPLE_FIELDS: Final = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("split", pa.string()),
+        ("status", pa.string()),
+        ("notices", pa.string()),
+        ("source", pa.string()),
+        ("identity", pa.string()),
+        ("box_score", pa.float32()),
+        ("confidence", pa.float32()),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size", "crc32")),
+    ]
+)
+
+QUARANTINE_FIELDS: Final = pa.schema(
+    [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+BATCH_ROWS: Final = 1 << 16
+"""Rows that `batches` has in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest in memory.
+
+    Attributes:
+        table: one row per source or sample.
+        attributes: names of the attribute columns, in the data set's order.
+        metadata: what holds for the whole manifest, such as the data set's name.
+    """
+
+    table: pa.Table
+    attributes: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries."""
+        return self.table.to_pylist()
+
+
+def rows_by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(shard, its rows in the order of the tar), in the order of names; rows without a shard are left out.
+
+    Each table is a copy of its rows, for a slice of an Arrow table is pickled with all of it.
+
+    Args:
+        table: with the columns ``shard`` and ``mask.png.offset``.
+    """
+    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("mask.png.offset", "ascending")])
+    runs = pc.run_end_encode(table["shard"].take(order).combine_chunks())
+    start = 0
+    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        if name is not None:
+            yield name, table.take(order.slice(start, end - start))
+        start = end
+
+
+def write(
+    path: Address,
+    fields: pa.Schema,
+    rows: Iterable[Mapping[str, Any]],
+    attributes: tuple[str, ...] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a manifest, whole or not at all; equal rows give equal bytes.
+
+    Args:
+        path: where to.
+        fields: one of the three schemas of this module.
+        rows: a mapping per row; missing values become null.
+        attributes: names of the attribute columns to add.
+        metadata: strings about the whole manifest.
+    """
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=with_attributes(fields, attributes))
+    write_table(path, table, attributes, metadata)
+
+
+def with_attributes(fields: pa.Schema, attributes: tuple[str, ...]) -> pa.Schema:
+    """One of the three schemas of this module with a column per attribute."""
+    return pa.schema([*fields, *(pa.field(name, pa.int8()) for name in attributes)])
+
+
+def write_table(
+    path: Address, table: pa.Table, attributes: tuple[str, ...], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a manifest that is a table already, with the columns that `with_attributes` names."""
+    metadata = {**(metadata or {}), "attributes": "\n".join(attributes)}
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read(path: Address, columns: list[str] | None = None) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: where from.
+        columns: only these; all if None.
+
+    Raises:
+        UserError: the file is missing or no manifest.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
+    try:
+        with path.open("rb") as stream:
+            table = pq.read_table(stream, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
+    metadata = {
+        key.decode(): value.decode()
+        for key, value in (table.schema.metadata or {}).items()
+        if not key.startswith(b"ARROW:")
+    }
+    names = metadata.pop("attributes", "")
+    return Manifest(table, tuple(names.split("\n")) if names else (), metadata)
+
+
+def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a manifest in their order, `BATCH_ROWS` at a time, so that any number fits into memory.
+
+    Args:
+        path: where from.
+        columns: only these; at least one.
+    """
+    with path.open("rb") as stream:
+        yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=columns)

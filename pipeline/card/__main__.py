@@ -1,0 +1,30 @@
+"""``python -m pipeline.card --shards DIR``: write the data card of a set."""
+
+from pathlib import Path
+
+from common import command
+from common.layout import DEFAULT_SHARDS, Layout
+from pipeline.card.page import write_card
+
+
+def main() -> None:
+    """Read the command line and write the page."""
+    parser = command.parser(
+        "One page about a set of shards: what came in, what was refused, faces, masks, labels.",
+        "  python -m pipeline.card --shards OUT\n  python -m pipeline.card --output runs/data.html",
+    )
+    parser.add_argument(
+        "--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the set (default: shards/)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="the page (default: data.html beside the manifests)"
+    )
+    options = parser.parse_args()
+    layout = Layout.at(options.shards)
+    output = options.output or layout.manifests / "data.html"
+    write_card(layout, output)
+    print(f"card: {output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

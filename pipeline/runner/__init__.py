@@ -1,0 +1,1 @@
+"""How shards are made: a Dask task each, with a record, retries and a quarantine."""

@@ -1,0 +1,214 @@
+"""Dask: a local cluster of processes or somebody else's, ready workers, and a bounded map over shards."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import dask
+import torch
+from distributed import (
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
+
+from common.config import Cluster
+from common.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+ALLOWED_FAILURES: Final = 1
+"""Deaths of a local worker that a shard is forgiven before it is suspected to be the cause."""
+
+JOIN_SECONDS: Final = 10
+"""How long a scheduler may take to answer, and to have its first worker."""
+
+SETTLE_SECONDS: Final = 2.0
+"""Age of a worker at which its nanny, on a busy machine, has surely noticed that it runs."""
+
+
+class ReadyWorkers(WorkerPlugin):
+    """Makes each worker process ready once: one torch thread, and the model in memory.
+
+    One thread, because models run faster side by side than on shared threads, and because
+    the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
+    workers of a local cluster, too; they leave it to the driver, which ends them.
+    """
+
+    name = "sspl-faces"
+
+    def __init__(self, load: Callable[[], object], config: Cluster) -> None:
+        self._load, self._resources, self._local = load, config.resources, config.scheduler is None
+
+    def setup(self, worker: Any) -> None:
+        """Load the model, unless tasks never come here."""
+        if self._local and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if _offers(worker.state.total_resources, self._resources):
+            torch.set_num_threads(1)
+            self._load()
+            worker.ready_since = time.monotonic()
+
+
+def settle() -> None:
+    """Wait, at the start of a task, until the worker's nanny has seen it start.
+
+    Dask does not replace a process that dies while its nanny is still starting it, and the
+    retry of a deadly task reaches a new process at once; the run would wait without workers.
+    """
+    age = time.monotonic() - get_worker().ready_since
+    time.sleep(max(0.0, SETTLE_SECONDS - age))
+
+
+@contextmanager
+def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator[Client]:
+    """A client of the configured cluster, whose workers have all called `load` once.
+
+    A local cluster has one process per core, never more than `tasks`. Its workers end with
+    this process, however that ends.
+
+    Raises:
+        UserError: no scheduler answers, no worker offers the resources, or `load` fails on one.
+    """
+    with ExitStack() as context:
+        opened = _joined(config) if config.scheduler else _local(config, tasks)
+        client = context.enter_context(opened)
+        count = eligible_workers(client, config.resources)
+        print(f"{count} workers; dashboard: {client.dashboard_link}", flush=True)
+        try:
+            client.register_plugin(ReadyWorkers(load, config))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the workers of {config.scheduler or 'the local cluster'} cannot load the model "
+                f"({type(error).__name__}: {error}); start them in the project's folder, with its packages"
+            ) from error
+        context.callback(_unregister, client)
+        yield client
+
+
+@contextmanager
+def _joined(config: Cluster) -> Iterator[Client]:
+    try:
+        client = Client(config.scheduler, timeout=JOIN_SECONDS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {config.scheduler}: {error}") from error
+    with client:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=JOIN_SECONDS)
+        if not eligible_workers(client, config.resources):
+            asked = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
+            offering = f" that offers {asked} (cluster.resources)" if asked else ""
+            flag = f" --resources {asked.replace(' ', ',')}" if asked else ""
+            raise UserError(
+                f"{config.scheduler} has no worker{offering}; "
+                f"start one with `dask worker {config.scheduler}{flag}`"
+            )
+        yield client
+
+
+@contextmanager
+def _local(config: Cluster, tasks: int) -> Iterator[Client]:
+    if config.resources:
+        raise UserError(
+            "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with (
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+                # Dask gives up a nanny whose worker is gone for some seconds, which a restart may take.
+                "distributed.deploy.lost-worker-timeout": "1 hour",
+            }
+        ),
+        LocalCluster(
+            n_workers=max(1, min(config.workers or cores, tasks)),
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _unregister(client: Client) -> None:
+    with suppress(OSError, ValueError):
+        client.unregister_worker_plugin(ReadyWorkers.name)
+
+
+def _offers(offered: Mapping[str, float], asked: Mapping[str, float] | None) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in (asked or {}).items())
+
+
+def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> int:
+    """How many workers offer the resources now."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(_offers(worker["resources"], resources) for worker in workers)
+
+
+def no_model() -> None:
+    """Loads nothing, for a stage that needs no model."""
+
+
+def map_bounded(
+    client: Client, function: Callable[[Task], object], tasks: Sequence[Task], config: Cluster
+) -> Iterator[tuple[Task, Future]]:
+    """Run `function` on each task; yield each with its finished future, in the order of completion.
+
+    At most ``in_flight`` tasks per worker are submitted at a time, so memory does not grow
+    with their number; workers that join later get theirs.
+
+    Raises:
+        UserError: the scheduler went away.
+    """
+    waiting = iter(tasks)
+    submitted: dict[str, Task] = {}
+    running = as_completed()
+
+    def submit_more() -> None:
+        slots = max(1, config.in_flight * eligible_workers(client, config.resources))
+        for task in islice(waiting, max(0, slots - len(submitted))):
+            future = client.submit(function, task, pure=False, resources=config.resources)
+            submitted[future.key] = task
+            running.add(future)
+
+    submit_more()
+    for future in running:
+        task = submitted.pop(future.key)
+        if future.status in ("cancelled", "lost"):
+            raise UserError("the Dask scheduler went away; the same command goes on where this one ended")
+        yield task, future
+        submit_more()
+
+
+def read_bounded(
+    config: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Result]]:
+    """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
+
+    Raises:
+        UserError: the cluster cannot be reached, or a task's workers died.
+    """
+    if not tasks:
+        return
+    with connect(config, len(tasks), no_model) as client:
+        for task, future in map_bounded(client, function, tasks, config):
+            try:
+                yield task, future.result()
+            except KilledWorker as error:
+                raise UserError(f"workers died while they read; is there enough memory? ({error})") from error

@@ -1,0 +1,84 @@
+"""Which samples there are: the rows of the manifest, by split, with their labels and their bytes' offsets."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common import manifest
+from common.layout import Layout
+from common.storage import Address
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of some splits, as the manifest lists them.
+
+    Attributes:
+        root: folder or fsspec address of the shards.
+        keys: sample keys.
+        shards: shard path of each sample, below `root`.
+        extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 2) of offset and size.
+        attribute_names: names of the label columns.
+        attributes: int8 (N, A), 0 or 1, -1 where unknown.
+        identities: identity of each sample, or None.
+    """
+
+    root: Address
+    keys: Sequence[str]
+    shards: Sequence[str]
+    extents: dict[str, NDArray[np.int64]]
+    attribute_names: tuple[str, ...]
+    attributes: NDArray[np.int8]
+    identities: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, indices: NDArray[np.int64]) -> "Samples":
+        """Only the samples at `indices`, in that order."""
+        return Samples(
+            self.root,
+            [self.keys[i] for i in indices],
+            [self.shards[i] for i in indices],
+            {name: extent[indices] for name, extent in self.extents.items()},
+            self.attribute_names,
+            self.attributes[indices],
+            [self.identities[i] for i in indices],
+        )
+
+    def labelled(self) -> "Samples":
+        """Only the samples with at least one known attribute."""
+        return self.take(np.flatnonzero((self.attributes >= 0).any(axis=1)))
+
+
+def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
+    """The samples of the given splits.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    found = manifest.read(layout.require_samples())
+    table = found.table
+    wanted = np.isin(np.array(table["split"].to_pylist()), splits)
+    table = table.filter(wanted)
+    columns = [np.asarray(table[name].fill_null(-1)).astype(np.int8) for name in found.attributes]
+    return Samples(
+        root=layout.shards,
+        keys=table["key"].to_pylist(),
+        shards=table["shard"].to_pylist(),
+        extents={
+            name: np.stack([np.asarray(table[f"{name}.{what}"]) for what in ("offset", "size")], axis=1)
+            for name in ("jpg", "mask.png", "parts.npy")
+        },
+        attribute_names=found.attributes,
+        attributes=np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), np.int8),
+        identities=table["identity"].to_pylist(),
+    )
+
+
+def manifest_hash(layout: Layout) -> str:
+    """SHA-256 of ``shards.parquet``: names the shards that a checkpoint was trained on."""
+    return hashlib.sha256(layout.require_samples().read_bytes()).hexdigest()

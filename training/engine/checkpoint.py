@@ -1,0 +1,91 @@
+"""Checkpoints: whole or not at all, the latest few of a run, loaded without running any code."""
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from common.errors import UserError
+from common.files import replacing
+
+UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
+"""What torch.load raises for a file that it did not write, or that was cut."""
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, and containers of them) atomically."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UserError: the file is missing or no checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `python -m training.run --stage pretrain` makes it")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: no readable checkpoint; delete it and train again ({error})"[:300]
+        ) from error
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies; names sort like steps."""
+    return folder / f"step-{step:09d}.pt"
+
+
+def save_step(folder: Path, step: int, keep: int, state: dict[str, Any]) -> None:
+    """Save the checkpoint of `step`, then delete all but the latest `keep`."""
+    save(step_path(folder, step), {"step": step, **state})
+    for path in _paths(folder)[keep:]:
+        path.unlink()
+
+
+def latest(folder: Path, say: bool = True) -> tuple[Path, dict[str, Any]] | None:
+    """The latest checkpoint of a run that can be read; None if there is none.
+
+    One that cannot be read, such as a file that a full disk cut, is passed over and, if `say`, named.
+    """
+    for path in _paths(folder):
+        try:
+            return path, load(path)
+        except UserError as error:
+            if say:
+                print(f"pretrain: passed over {error}")
+    return None
+
+
+def clear(folder: Path) -> None:
+    """Delete the checkpoints of a run."""
+    for path in _paths(folder):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
+    """What differs between two nested mappings, such as ``pretrain.batch_size: 64 -> 32``, in key order."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{within}{key}.")
+        elif before != after:
+            values = (
+                json.dumps(value) if key in side else "none" for value, side in ((before, old), (after, new))
+            )
+            lines.append(f"{within}{key}: {' -> '.join(values)}")
+    return lines
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)

@@ -1,0 +1,1 @@
+"""Scores of classifiers on the test split, with thresholds from val."""

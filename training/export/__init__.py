@@ -1,0 +1,1 @@
+"""Classifiers for other runtimes, with a model card."""

@@ -1,0 +1,7 @@
+"""``python -m training.export``: a classifier for other runtimes."""
+
+from common.command import run
+from training.export.onnx import main
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Stage 2: attribute recognition from few labels."""

@@ -1,0 +1,83 @@
+"""The choice of the step whose weights are kept, on faces of the val split alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from common.config import Config
+from common.layout import Layout
+from training.data.loader import load
+from training.data.sampler import in_order
+from training.data.samples import read_samples
+from training.data.transforms import resize_images, to_input
+from training.models.classifier import Classifier
+
+
+def mean_average_precision(labels: NDArray[np.int8], logits: NDArray[np.float32]) -> float | None:
+    """The mean of the average precisions of all attributes for which both answers occur.
+
+    Args:
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        logits: float (N, A).
+
+    Returns:
+        0 to 1; None if there is no such attribute.
+    """
+    found = []
+    for truth, guess in zip(labels.T, logits.T, strict=True):
+        known = truth >= 0
+        if known.any() and truth[known].min() != truth[known].max():
+            found.append(float(average_precision_score(truth[known], guess[known])))
+    return float(np.mean(found)) if found else None
+
+
+class ValidationSamples:
+    """Faces of the val split, at most ``validate_samples`` and evenly spread, kept at the network's size.
+
+    The same ones for every run, so a run's score can be compared with another's.
+    """
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        faces = read_samples(layout, ("val",)).labelled()
+        count = min(len(faces), config.finetune.validate_samples)
+        faces = faces.take(np.linspace(0, len(faces) - 1, count).round().astype(np.int64))
+        self._labels, self._batch_size = faces.attributes, 64
+        self._precision = config.finetune.precision
+        planned = in_order(faces, self._batch_size)
+        self._pictures = [
+            resize_images(batch.images, config.network.input_size).to(torch.uint8)
+            for batch in load(faces, planned, False, config.finetune.loader_workers, config.stream)
+        ]
+
+    def score(self, model: Classifier, place: torch.device) -> float | None:
+        """Mean average precision of `model`; None if val cannot tell. The training mode is kept."""
+        if not self._pictures:
+            return None
+        training = model.training
+        model.eval()
+        found = []
+        enabled = self._precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=enabled):
+            for pictures in self._pictures:
+                found.append(model(to_input(pictures.to(place), pictures.shape[-1])).float().cpu().numpy())
+        model.train(training)
+        return mean_average_precision(self._labels, np.concatenate(found))
+
+
+class Best:
+    """The weights with the best score so far; of equal ones the first, and without scores the last."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.score: float | None = None
+        self.state: dict[str, Tensor] = {}
+
+    def offer(self, step: int, score: float | None, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Keep a copy of what `state` gives if `score` is better than all before."""
+        if score is None or self.score is None or score > self.score:
+            self.step, self.score = step, score
+            self.state = {name: value.detach().clone() for name, value in state().items()}

@@ -1,0 +1,63 @@
+"""Which branch predicts which attribute, from a data file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from common.errors import UserError
+from training.models import BRANCHES
+
+CELEBA_FILE: Final = Path(__file__).with_suffix(".yaml")
+"""CelebA's groups, as published with SSPL."""
+
+Groups = Mapping[str, Sequence[str]]
+"""Attribute names by branch."""
+
+
+def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
+    """Attribute names by branch.
+
+    Args:
+        file: YAML, a list of names under each of ``whole``, ``upper``, ``middle`` and ``lower``
+            that has any.
+
+    Raises:
+        UserError: the file cannot be read or is no such mapping, or names an attribute twice.
+    """
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{file}: no YAML file of attribute groups ({error}); look at finetune.groups"
+        ) from error
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{file}: a list of attribute names under each of {', '.join(BRANCHES)} was expected")
+    seen: set[str] = set()
+    for branch, names in found.items():
+        if branch not in BRANCHES:
+            raise UserError(f"{file}: {branch} is no branch of the network; known are {', '.join(BRANCHES)}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{file}: {branch} must be a list of attribute names")
+        for name in names:
+            if name in seen:
+                raise UserError(f"{file}: {name} is listed twice; one branch predicts an attribute")
+            seen.add(name)
+    return found
+
+
+def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
+    """Positions in `attributes` by branch, branches without any left out.
+
+    Args:
+        attributes: names of the labels.
+        groups: as `read_groups` gives them, by default CelebA's. A name that they do not have
+            goes to the whole face, so other label sets make one group.
+    """
+    groups = read_groups() if groups is None else groups
+    branch_of = {name: branch for branch, names in groups.items() for name in names}
+    positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
+    for position, name in enumerate(attributes):
+        positions[branch_of.get(name, "whole")].append(position)
+    return {branch: members for branch, members in positions.items() if members}

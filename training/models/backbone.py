@@ -1,0 +1,122 @@
+"""Plain backbones: ResNets of torchvision's blocks and models of timm, for comparison with the branches.
+
+All four branches see the backbone's last features; only their heads differ.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from common.errors import UserError
+from training.models.blocks import convolution
+from training.models.features import BRANCHES, Features, initialise
+
+TIMM: Final = "timm:"
+"""Prefix of the names that timm knows."""
+
+DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+"""Block and blocks per stage (He et al. 2016, table 1)."""
+
+
+class BackboneNetwork(nn.Module):
+    """A backbone whose last features serve all branches.
+
+    Args:
+        backbone: pictures (B, 3, S, S) to features (B, C, h, w).
+        channels: C.
+    """
+
+    takes_rows: Final = False
+
+    def __init__(self, backbone: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels = channels
+
+    def forward(self, pictures: Tensor, branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) pictures."""
+        backbone = self.backbone(pictures)
+        return Features(backbone, dict.fromkeys(BRANCHES, backbone) if branches else {})
+
+    def freeze_unread(self, read: Collection[str]) -> None:
+        """Nothing to do: the branches have no weights of their own."""
+
+
+def residual_stem(width: int, stem: str) -> nn.Sequential:
+    """ResNet's stem: ``large`` (7x7 stride 2, max-pool) or ``small`` (3x3 stride 2)."""
+    layers = nn.Sequential(
+        convolution(3, width, 7 if stem == "large" else 3, stride=2),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+    if stem == "large":
+        layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return layers
+
+
+def residual_stages(name: str, width: int) -> list[nn.Sequential]:
+    """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
+    block, depths = DEPTHS[name]
+    stages, inputs = [], width
+    for i, depth in enumerate(depths):
+        inner, stage = width * 2**i, nn.Sequential()
+        for position in range(depth):
+            stride = 2 if i > 0 and position == 0 else 1
+            outputs = inner * block.expansion
+            changes = stride != 1 or inputs != outputs
+            skip = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            stage.append(block(inputs, inner, stride, skip if changes else None))
+            inputs = outputs
+        stages.append(stage)
+    return stages
+
+
+def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]:
+    """A ResNet without its classifier, and its channels; at width 64 it is torchvision's."""
+    backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
+    initialise(backbone)
+    return backbone, 8 * width * DEPTHS[name][0].expansion
+
+
+class _LastStage(nn.Module):
+    """The last of the feature maps of a timm model, channels first."""
+
+    def __init__(self, model: Any, channels: int) -> None:
+        super().__init__()
+        self.model, self.channels = model, channels
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.model(pictures)[-1]
+        # Some families (Swin) hand their maps over as (B, h, w, C).
+        return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)
+
+
+def timm_backbone(name: str) -> tuple[nn.Module, int]:
+    """A timm model up to its last stage, with random weights, and its channels.
+
+    Raises:
+        UserError: timm is missing, or has no such model, or the model gives no feature maps.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"network.name={TIMM}{name} needs timm; install it: pip install timm") from error
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
+        hint = f"such as {', '.join(near)}" if near else "timm.list_models() lists them"
+        raise UserError(
+            f"timm {timm.__version__} has no model {name!r}; network.name takes its names, {hint}"
+        )
+    try:
+        model = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,))
+        described: Any = model.feature_info
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"timm's {name} gives no feature maps ({error}); choose another model") from error
+    channels = int(described.channels()[-1])
+    return _LastStage(model, channels), channels

@@ -1,0 +1,81 @@
+"""ImageNet weights that the user has, for networks with a backbone that others train too."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.errors import UserError
+from training.engine.checkpoint import UNREADABLE
+from training.models.backbone import BackboneNetwork
+from training.models.registry import FaceNetwork
+
+
+def load_imagenet(network: FaceNetwork, path: Path) -> None:
+    """Take the backbone's weights from a state dict of torchvision or timm; its classifier is left out.
+
+    Args:
+        network: of ``resnet*`` or ``timm:*``, changed in place.
+        path: .pth or .safetensors.
+
+    Raises:
+        UserError: the network has no such backbone, or the file cannot be read or is of another model.
+    """
+    if not isinstance(network, BackboneNetwork):
+        raise UserError(
+            "nobody publishes ImageNet weights of spl and sspl; set network.name to resnet18, resnet34, "
+            "resnet50 or timm:NAME, or take imagenet out of finetune.initial"
+        )
+    given = {_plain(name): value for name, value in _read(path).items()}
+    state = network.backbone.state_dict()
+    for name, value in state.items():
+        theirs = given.get(_plain(_published(name)))
+        if theirs is None and name.endswith("num_batches_tracked"):
+            continue
+        if theirs is None:
+            raise UserError(f"{path} is of another model than network.name: it has no {_published(name)}")
+        if theirs.shape != value.shape:
+            raise UserError(
+                f"{path}: {_published(name)} is {_size(theirs)}, but {_size(value)} in the network; "
+                "published ResNets need network.width=null and network.stem=large"
+            )
+        value.copy_(theirs)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        found: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (*UNREADABLE, SafetensorError) as error:
+        raise UserError(
+            f"finetune.imagenet: {path} cannot be read as a state dict ({error})"[:300]
+        ) from error
+    for key in ("state_dict", "model"):  # as training scripts save them
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(f"finetune.imagenet: {path} is no state dict of names and tensors")
+    return found
+
+
+def _published(name: str) -> str:
+    """The name that torchvision and timm give to a tensor of this project's backbones."""
+    name = re.sub(r"^0\.0\.", "conv1.", name)
+    name = re.sub(r"^0\.1\.", "bn1.", name)
+    return re.sub(r"^([1-4])\.", r"layer\1.", name)
+
+
+def _plain(name: str) -> str:
+    """One spelling of a name: timm joins the stages' names by underscores where it hands out their maps."""
+    return re.sub(r"^(module\.|model\.)+", "", name).replace(".", "_")
+
+
+def _size(value: Tensor) -> str:
+    return " x ".join(str(side) for side in value.shape) or "one number"

@@ -1,0 +1,77 @@
+"""The ``sspl`` network of the CVPR 2021 paper: four ResNet-18 branches that attend to each other.
+
+After every stage the whole branch attends to the aggregate (1x1 convolution) of the three
+local ones, and each local branch attends to the whole one. METHOD gives no inner structure for
+the attention of 2021; the journal's unit is used, without the step that changes the width.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from training.models.backbone import residual_stages, residual_stem
+from training.models.blocks import CrossAttentionUnit, convolution, recomputed
+from training.models.features import BRANCHES, LOCAL_BRANCHES, Features, initialise
+
+
+class SsplNetwork(nn.Module):
+    """Four branches; the whole branch's last features stand for the backbone's.
+
+    Args:
+        width: channels of the first stage; the last has eight times as many.
+        stem: ``large`` or ``small``, see `residual_stem`.
+        recompute: units are computed again in the backward pass.
+    """
+
+    takes_rows: Final = True
+
+    def __init__(self, width: int, stem: str, recompute: bool = False) -> None:
+        super().__init__()
+        widths = [width * 2**i for i in range(4)]
+        self.channels, self.recompute = widths[-1], recompute
+        self.stems = nn.ModuleDict({name: residual_stem(width, stem) for name in BRANCHES})
+        self.stages = nn.ModuleDict(
+            {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
+        )
+        self.aggregates = nn.ModuleList(convolution(3 * channels, channels, kernel=1) for channels in widths)
+        self.units = nn.ModuleDict(
+            {
+                name: nn.ModuleList(CrossAttentionUnit(channels, channels) for channels in widths)
+                for name in BRANCHES
+            }
+        )
+        initialise(self)
+
+    def forward(self, pictures: Tensor | dict[str, Tensor], branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) pictures, one for all branches or one for each by name."""
+        given = pictures if isinstance(pictures, dict) else dict.fromkeys(BRANCHES, pictures)
+        seen = {name: self.stems[name](given[name]) for name in BRANCHES}
+        for i, aggregate in enumerate(self.aggregates):
+            seen = {name: self._of(self.stages, name)[i](seen[name]) for name in BRANCHES}
+            local = aggregate(torch.cat([seen[name] for name in LOCAL_BRANCHES], dim=1))
+            read = BRANCHES if branches or i + 1 < len(self.aggregates) else ("whole",)
+            seen = {
+                name: recomputed(
+                    self._of(self.units, name)[i],
+                    seen[name],
+                    local if name == "whole" else seen["whole"],
+                    self.recompute and self.training,
+                )
+                for name in read
+            }
+        return Features(seen["whole"], seen if branches else {})
+
+    def freeze_unread(self, read: Collection[str]) -> None:
+        """Stop training the last units that no task asks for; all before them serve the other branches."""
+        for name in LOCAL_BRANCHES:
+            self._of(self.units, name)[-1].requires_grad_(name in read)
+        whole = "whole" in read or "backbone" in read
+        self._of(self.units, "whole")[-1].requires_grad_(whole)
+        self.aggregates[-1].requires_grad_(whole)
+
+    def _of(self, parts: nn.ModuleDict, name: str) -> nn.ModuleList:
+        found = parts[name]
+        assert isinstance(found, nn.ModuleList)
+        return found

@@ -1,0 +1,88 @@
+"""The rows that prediction writes: one per face, and one per photo that has none."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.errors import UserError
+from common.files import replacing
+from common.images import Refused
+from training.predict.predictor import Face
+
+COLUMNS: Final = {
+    "photo": pa.string(),
+    "face": pa.int64(),
+    "reason": pa.string(),
+    "detail": pa.string(),
+    "left": pa.float64(),
+    "top": pa.float64(),
+    "right": pa.float64(),
+    "bottom": pa.float64(),
+    "score": pa.float64(),
+    "present": pa.list_(pa.string()),
+}
+"""Columns before the probabilities, which follow under the attributes' names. ``face`` counts from 1,
+``reason`` and ``detail`` say why a photo has no face, the box is in pixels of the upright photo."""
+
+FORMATS: Final = (".csv", ".json", ".parquet")
+
+
+def shown(photo: Path) -> str:
+    """A path as text; bytes that are no UTF-8 are written in hexadecimal, as Python does it."""
+    return os.fsencode(photo).decode("utf-8", "backslashreplace")
+
+
+def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
+    """A row per face of a photo."""
+    rows = []
+    for number, face in enumerate(faces, 1):
+        left, top, right, bottom = face.box
+        row = {"photo": shown(photo), "face": number, "reason": None, "detail": None}
+        row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
+        rows.append({**row, "present": face.present, **face.probabilities})
+    return rows
+
+
+def refused_row(photo: Path, refused: Refused, attributes: Sequence[str]) -> dict[str, Any]:
+    """The row of a photo without a face: all but its path and the reason is null."""
+    nothing = dict.fromkeys([*COLUMNS, *attributes])
+    return {**nothing, "photo": shown(photo), "reason": refused.reason, "detail": refused.detail}
+
+
+def check_format(output: Path) -> None:
+    """Refuse a file name whose ending is none of `FORMATS`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if output.suffix.lower() not in FORMATS:
+        raise UserError(f"{output}: the name must end in {', '.join(FORMATS)}, which is the format")
+
+
+def write_rows(output: Path, rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> None:
+    """Write rows as CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the ending.
+
+    Raises:
+        UserError: the ending is none of `FORMATS`.
+    """
+    check_format(output)
+    with replacing(output) as temporary:
+        if output.suffix.lower() == ".parquet":
+            schema = pa.schema([*COLUMNS.items(), *((name, pa.float64()) for name in attributes)])
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
+        elif output.suffix.lower() == ".json":
+            text = json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+        else:
+            with temporary.open("w", newline="", encoding="utf-8") as stream:
+                table = csv.DictWriter(stream, [*COLUMNS, *attributes])
+                table.writeheader()
+                for row in rows:
+                    present = None if row["present"] is None else ";".join(row["present"])
+                    table.writerow({**row, "present": present})

@@ -1,0 +1,1 @@
+"""Stage 1: pre-training on pretext tasks, without labels."""

@@ -1,0 +1,1 @@
+"""Nested label subsets as list files."""
