@@ -1,0 +1,109 @@
+"""Which project code a module runs, and a hash of it.
+
+Records of results carry the hash of the code that made them; a result is stale when the hash
+differs. The walk is static: an import inside a function counts, one by a computed name does not.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+"""The checkout, or the folder that the packages are installed in."""
+DATA: Final = frozenset({".css", ".j2", ".json", ".svg", ".yaml"})
+"""Suffixes of the data files that belong to the modules beside them."""
+TEMPLATES: Final = "templates"
+"""Name of the folder beside modules whose data files belong to them too."""
+
+
+@cache
+def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
+    """The files that running `module` depends on: its imports, their imports, and so on.
+
+    Only files of this project count: the modules below `root`, the packages they lie in, and the data
+    files (`DATA`) beside them or in a folder `TEMPLATES` there.
+
+    Args:
+        module: dotted name; a package stands for its ``__init__.py``, not for what lies in it.
+        root: the folder that holds the top-level packages.
+
+    Returns:
+        Paths relative to `root`, sorted, each once.
+
+    Raises:
+        ModuleNotFoundError: `root` has no such module.
+    """
+    if _source(module, root) is None:
+        raise ModuleNotFoundError(f"{root} has no module {module}", name=module)
+    sources: dict[str, Path] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        source = _source(name, root)
+        if source is None or name in sources:
+            continue
+        sources[name] = source
+        package, _, _ = name.rpartition(".")
+        if package:
+            pending.append(package)
+        pending.extend(_imports(source, name if source.name == "__init__.py" else package))
+    files = {*sources.values(), *(file for source in sources.values() for file in _data_beside(source))}
+    return sorted(file.relative_to(root) for file in files)
+
+
+@cache
+def code_hash(module: str, root: Path = ROOT) -> str:
+    """SHA-256 in hexadecimal of the files of `imported_modules`, and of their names.
+
+    Comments, docstrings and formatting do not count: they change no result. The hash may differ
+    between minor versions of Python, whose syntax trees differ.
+
+    Raises:
+        ModuleNotFoundError: `root` has no such module.
+    """
+    digest = hashlib.sha256()
+    for file in imported_modules(module, root):
+        content = _code(root / file).encode() if file.suffix == ".py" else (root / file).read_bytes()
+        digest.update(f"{file.as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _source(module: str, root: Path) -> Path | None:
+    """The file of a module; None if it is not one of the project."""
+    path = root.joinpath(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def _imports(source: Path, package: str) -> Iterator[str]:
+    """Every name that could be a module in the import statements of a file that lies in `package`."""
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _data_beside(source: Path) -> Iterator[Path]:
+    for folder in (source.parent, source.parent / TEMPLATES):
+        if folder.is_dir():
+            yield from (file for file in folder.iterdir() if file.suffix in DATA and file.is_file())
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes every string that is a statement of its own."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        value = node.value
+        return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
+
+
+def _code(source: Path) -> str:
+    """The file's syntax tree as text, without docstrings."""
+    return ast.dump(_WithoutDocstrings().visit(ast.parse(source.read_bytes())))
