@@ -25,7 +25,7 @@ from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import read_samples
 from training.engine import checkpoint
-from training.engine.optim import adam_by_part
+from training.engine.optim import adam_by_group
 from training.finetune.model_selection import Best, mean_average_precision
 from training.finetune.runs import finetune, with_labels
 from training.finetune.semi_supervised import Teacher, Thresholds, label_shares
@@ -164,17 +164,16 @@ def test_from_scratch_nothing_is_frozen() -> None:
     config = configured(
         "finetune.rates={backbone: 0.0, branches: 0.5, heads: 2.0}", "finetune.scratch_rate=0.003"
     )
-    model = Classifier(config.network, CELEBA_ATTRIBUTES)
     rate = config.finetune.optimizer.learning_rate
-    assert [found for _, found in rates(config, model, "pretrained")] == [0.0, 0.5 * rate, 2.0 * rate]
-    assert [found for _, found in rates(config, model, "scratch")] == [0.003] * 3
+    assert list(rates(config.finetune, "pretrained").values()) == [0.0, 0.5 * rate, 2.0 * rate]
+    assert list(rates(config.finetune, "scratch").values()) == [0.003] * 3
 
 
 def test_each_part_learns_at_its_own_rate() -> None:
     config = configured("finetune.rates={backbone: 0.1, branches: 1.0, heads: 10.0}")
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     before = copy.deepcopy(model.state_dict())
-    optimizer = adam_by_part(rates(config, model, "pretrained"), 0.0)
+    optimizer = adam_by_group(model.parameter_groups(), rates(config.finetune, "pretrained"), 0.0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     optimizer.step()
@@ -372,7 +371,7 @@ def test_a_run_that_was_stopped_is_trained_to_the_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.finetune.train.adam_by_part", stop)
+        patch.setattr("training.finetune.train.adam_by_group", stop)
         with pytest.raises(KeyboardInterrupt):
             finetune(configured(), shards, pretrained, tmp_path)
     assert not (tmp_path / "runs.json").exists()

@@ -187,3 +187,17 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_named() -> None:
     check_finite(torch.tensor(1.0), 3, ["a"])
     with pytest.raises(UserError, match=r"step 3.*k1, k2"):
         check_finite(torch.tensor(float("nan")), 3, ["k1", "k2"])
+
+
+def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(settings=["network.width=8"])
+    model = Classifier(config.network, CELEBA_ATTRIBUTES)
+    groups = model.parameter_groups()
+    assert sum(map(len, groups.values())) == len(list(model.parameters()))
+    assert list(groups) == ["backbone", "branches", "heads"]
+    monkeypatch.setattr(type(model.network), "parameter_groups", lambda self: {"backbone": []})
+    with pytest.raises(UserError, match="SplNetwork must put each .* stem.0.weight"):
+        model.parameter_groups()
+    monkeypatch.delattr(type(model.network), "parameter_groups")
+    with pytest.raises(UserError, match="exactly one"):
+        model.parameter_groups()

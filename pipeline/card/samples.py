@@ -13,6 +13,7 @@ from common import manifest
 from common.classes import CLASS_COLOURS, NUM_CLASSES
 from common.errors import UserError
 from common.layout import Layout
+from common.sampling import evenly_spaced
 from common.shards import (
     MEMBERS,
     BrokenSample,
@@ -85,7 +86,7 @@ def look(layout: Layout) -> Looks:
     confidence = manifest.read(layout.require_samples(), ["confidence"]).table["confidence"]
     if not len(confidence):
         raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
-    measured, averaged = _spread(len(confidence), MEASURED), _spread(len(confidence), AVERAGED)
+    measured, averaged = evenly_spaced(MEASURED, len(confidence)), evenly_spaced(AVERAGED, len(confidence))
     kinds = _kinds(np.asarray(confidence.fill_null(0.0)))
     in_parts, in_mean = set(measured.tolist()), set(averaged.tolist())
     in_grid = {row for rows in kinds.values() for row in rows.tolist()}
@@ -124,11 +125,6 @@ def look(layout: Layout) -> Looks:
         shown={kind: [shown[row] for row in rows.tolist()] for kind, rows in kinds.items()},
         parser={name: value for name, value in parser.items() if name.startswith("parser")},
     )
-
-
-def _spread(total: int, wanted: int) -> NDArray[np.int64]:
-    """`wanted` positions of `total`, or all, evenly spread."""
-    return np.unique(np.linspace(0, total - 1, min(total, wanted)).round().astype(np.int64))
 
 
 def _shares(counts: NDArray[np.uint16]) -> NDArray[np.float64]:

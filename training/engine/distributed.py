@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.engine.optim import device
+from training.engine.device import default_device
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def joined() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, over nccl on GPUs and gloo on CPU; leave in the end."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
-        yield Ranks(0, 1, device())
+        yield Ranks(0, 1, default_device())
         return
-    place = device()
+    place = default_device()
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)

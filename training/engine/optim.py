@@ -1,12 +1,9 @@
-"""What both stages need around an optimisation step: device, seeds, rate and the finite-loss check."""
+"""Adam, its learning-rate schedules, and the check that a loss is finite."""
 
-import hashlib
 import math
-import random
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,34 +11,10 @@ from common.config import Optimizer
 from common.errors import UserError
 
 
-def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def set_seed(seed: int) -> torch.Generator:
-    """Seed every source of randomness; return the CPU generator of all label and augmentation draws."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
-
-
-def seed_part(seed: int, step: int, part: int) -> torch.Generator:
-    """The CPU generator of all draws for one part of one step's batch; dropout is seeded alike.
-
-    Since nothing else is drawn from, a run can be taken up at any step by its number alone.
-    """
-    number = int.from_bytes(hashlib.sha256(f"{seed} {step} {part}".encode()).digest()[:8], "big")
-    torch.manual_seed(number)
-    return torch.Generator().manual_seed(number)
-
-
 def rate_factor(config: Optimizer, step: int, steps: int) -> float:
-    """Factor on the learning rate at `step` of `steps`.
+    """The factor on the learning rate at `step` of `steps`.
 
-    The published schedules are given by epoch (80 in stage 1, 70 in stage 2); here they
-    are stretched over the run.
+    The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
     """
     if config.schedule == "pretrain_paper":
         epoch = 80 * step // steps
@@ -60,33 +33,35 @@ def rate_factor(config: Optimizer, step: int, steps: int) -> float:
 
 
 def adam(network: nn.Module, config: Optimizer) -> torch.optim.Adam:
-    """Adam over all parameters, betas 0.9 and 0.999, in one pass over each."""
+    """Adam over all parameters, betas 0.9 and 0.999, as one fused kernel."""
     rate, decay = config.learning_rate, config.weight_decay
     return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
 
-def adam_by_part(parts: Iterable[tuple[list[nn.Parameter], float]], weight_decay: float) -> torch.optim.Adam:
-    """Adam with a learning rate for each part; parameters of a part with rate 0 are frozen."""
-    groups: list[dict[str, Any]] = []
-    for parameters, rate in parts:
+def adam_by_group(
+    groups: Mapping[str, list[nn.Parameter]], rates: Mapping[str, float], weight_decay: float
+) -> torch.optim.Adam:
+    """Adam with a learning rate per parameter group, by name; a group whose rate is 0 is frozen."""
+    described: list[dict[str, Any]] = []
+    for name, parameters in groups.items():
         for parameter in parameters:
-            parameter.requires_grad_(rate > 0)
-        if parameters and rate > 0:
-            groups.append({"params": parameters, "lr": rate, "base": rate})
-    return torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
+            parameter.requires_grad_(rates[name] > 0)
+        if parameters and rates[name] > 0:
+            described.append({"params": parameters, "lr": rates[name], "base": rates[name]})
+    return torch.optim.Adam(described, weight_decay=weight_decay, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:
-    """Set the learning rate of all parameter groups for `step` of `steps`.
+    """Set the learning rate of every parameter group for `step` of `steps`.
 
-    A group's own rate is ``base``; without it the group has the configured one.
+    A group's rate before the schedule is its ``base``, or the configured one if it has none.
     """
     for group in optimizer.param_groups:
         group["lr"] = group.get("base", config.learning_rate) * rate_factor(config, step, steps)
 
 
 def check_finite(loss: Tensor, step: int, keys: list[str]) -> None:
-    """Stop a run whose loss is no number.
+    """Stop a run whose loss is not finite.
 
     Raises:
         UserError: names the step and the samples of the batch.

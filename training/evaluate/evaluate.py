@@ -1,6 +1,7 @@
 """Evaluation on the test split: thresholds from val, majority class and scratch beside."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.config import Config, Stream
 from common.errors import UserError
@@ -18,11 +20,11 @@ from common.progress import progress
 from training.data.loader import load
 from training.data.sampler import in_order
 from training.data.samples import Samples, read_samples
-from training.data.transforms import to_input
-from training.engine.optim import device
+from training.engine.device import default_device
 from training.evaluate.metrics import SCORES, thresholds
 from training.evaluate.scoring import MAJORITY, Judge, Scored, intervals, write_plots
 from training.models.classifier import Classifier, read_classifier
+from training.models.inference import predict_logits
 
 __all__ = ["MAJORITY", "evaluate", "format_table", "predict"]
 
@@ -84,21 +86,21 @@ def _read_runs(finetuned: Path) -> list[dict[str, Any]]:
 
 
 def predict(
-    model: Classifier, faces: Samples, input_size: int, batch_size: int, stream: Stream, title: str
+    model: Classifier, faces: Samples, batch_size: int, stream: Stream, title: str
 ) -> NDArray[np.float64]:
     """Probabilities, float64 (N, A), of all faces in the manifest's order."""
-    place = device()
-    model.to(place).to(memory_format=torch.channels_last)
-    model.eval()
+    device = default_device()
+    model.to(device).to(memory_format=torch.channels_last)
     bar = progress(title, len(faces), "faces")
-    found = []
-    with torch.inference_mode():
+
+    def images() -> Iterator[Tensor]:
         for batch in load(faces, in_order(faces, batch_size), False, 1, stream):
-            pictures = to_input(batch.images.to(place), input_size)
-            found.append(model(pictures).float().sigmoid().double().cpu().numpy())
+            yield batch.images
             bar.update(len(batch.indices))
+
+    logits = predict_logits(model, images(), device)
     bar.close()
-    return np.concatenate(found)
+    return torch.from_numpy(logits).sigmoid().double().numpy()
 
 
 def _predict(
@@ -106,9 +108,9 @@ def _predict(
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
     """Probabilities of a run on val (None without val faces) and on test, which is read this once."""
     model = read_classifier(folder / "classifier.pt")
-    size, batch = model.config.input_size, config.evaluate.batch_size
-    on_val = predict(model, val, size, batch, config.stream, f"val {folder.name}") if len(val) else None
-    return on_val, predict(model, test, size, batch, config.stream, f"test {folder.name}")
+    batch = config.evaluate.batch_size
+    on_val = predict(model, val, batch, config.stream, f"val {folder.name}") if len(val) else None
+    return on_val, predict(model, test, batch, config.stream, f"test {folder.name}")
 
 
 def _shares(train: Samples) -> NDArray[np.float64]:

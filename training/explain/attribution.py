@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.data.transforms import to_input
-from training.engine.optim import device
+from training.engine.device import default_device
 from training.models.classifier import Classifier
 from training.models.features import Features
 
@@ -138,16 +138,16 @@ def mean_maps(
         size: side in pixels of what it sees, and of the maps.
         batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
     """
-    model.to(device()).eval()
+    model.to(default_device()).eval()
     with torch.no_grad():
-        cells = model.network(torch.zeros(1, 3, size, size, device=device())).backbone.shape[-1]
+        cells = model.network(torch.zeros(1, 3, size, size, device=default_device())).backbone.shape[-1]
     looks = views(size // int(cells))
     sums: list[Any] = [0.0] * len(looks)
     counts: Any = 0
     average: Any = 0.0
     faces = 0
     for images, labels in batches:
-        pictures = to_input(images.to(device()), size)
+        pictures = to_input(images.to(default_device()), size)
         chosen = np.stack([labels == 1, labels == 0])
         for number, view in enumerate(looks):
             found = contributions(model, view.of(pictures)).double().cpu().numpy()

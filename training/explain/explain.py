@@ -18,6 +18,7 @@ from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import DEFAULT_SHARDS, Layout
 from common.progress import progress
+from common.sampling import evenly_spaced
 from training.data.loader import load
 from training.data.sampler import in_order
 from training.data.samples import read_samples
@@ -55,7 +56,7 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
     faces = read_samples(layout, ("test",)).labelled()
     if not len(faces) or tuple(faces.attribute_names) != model.attributes:
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of {file}")
-    faces = faces.take(np.unique(np.linspace(0, len(faces) - 1, count).round().astype(np.int64)))
+    faces = faces.take(evenly_spaced(count, len(faces)))
     bar = progress("explain", len(faces), "faces")
 
     def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:

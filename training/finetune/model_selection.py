@@ -10,11 +10,13 @@ from torch import Tensor
 
 from common.config import Config
 from common.layout import Layout
+from common.sampling import evenly_spaced
 from training.data.loader import load
 from training.data.sampler import in_order
 from training.data.samples import read_samples
-from training.data.transforms import resize_images, to_input
+from training.data.transforms import resize_images
 from training.models.classifier import Classifier
+from training.models.inference import predict_logits
 
 
 def mean_average_precision(labels: NDArray[np.int8], logits: NDArray[np.float32]) -> float | None:
@@ -44,7 +46,7 @@ class ValidationSamples:
     def __init__(self, config: Config, layout: Layout) -> None:
         faces = read_samples(layout, ("val",)).labelled()
         count = min(len(faces), config.finetune.validate_samples)
-        faces = faces.take(np.linspace(0, len(faces) - 1, count).round().astype(np.int64))
+        faces = faces.take(evenly_spaced(count, len(faces)))
         self._labels, self._batch_size = faces.attributes, 64
         self._precision = config.finetune.precision
         planned = in_order(faces, self._batch_size)
@@ -57,15 +59,8 @@ class ValidationSamples:
         """Mean average precision of `model`; None if val cannot tell. The training mode is kept."""
         if not self._pictures:
             return None
-        training = model.training
-        model.eval()
-        found = []
-        enabled = self._precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=enabled):
-            for pictures in self._pictures:
-                found.append(model(to_input(pictures.to(place), pictures.shape[-1])).float().cpu().numpy())
-        model.train(training)
-        return mean_average_precision(self._labels, np.concatenate(found))
+        logits = predict_logits(model, self._pictures, place, self._precision)
+        return mean_average_precision(self._labels, logits)
 
 
 class Best:

@@ -20,7 +20,7 @@ from training.data.label_subsets import labelled_subset, read_subset, share
 from training.data.provenance import facts_of
 from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine import checkpoint
-from training.engine.optim import set_seed
+from training.engine.seeds import set_seed
 from training.finetune.model_selection import ValidationSamples
 from training.finetune.train import Run, fit
 from training.models.attribute_groups import CELEBA_FILE, read_groups

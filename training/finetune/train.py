@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 from torch_ema import ExponentialMovingAverage
 
-from common.config import Config
+from common.config import Config, Finetune
 from common.progress import progress
 from training.data.loader import Batch, load
 from training.data.sampler import PlannedBatches
 from training.data.samples import Samples
 from training.data.transforms import resize_images, to_input
 from training.engine.batch_norm import measure_batch_norm
-from training.engine.optim import adam_by_part, check_finite, device, set_rate, set_seed
+from training.engine.device import default_device
+from training.engine.optim import adam_by_group, check_finite, set_rate
+from training.engine.seeds import set_seed
 from training.finetune.augment import augment
 from training.finetune.model_selection import Best, ValidationSamples
 from training.finetune.semi_supervised import Teacher
-from training.models.classifier import Classifier, attribute_loss
+from training.models.classifier import GROUPS, Classifier, attribute_loss
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,11 @@ def fit(config: Config, model: Classifier, run: Run, val: ValidationSamples) -> 
     Raises:
         UserError: a loss is not finite.
     """
-    settings, steps, place = config.finetune, run.steps, device()
+    settings, steps, place = config.finetune, run.steps, default_device()
     model.to(place).to(memory_format=torch.channels_last)
-    optimizer = adam_by_part(rates(config, model, run.initial), settings.optimizer.weight_decay)
+    optimizer = adam_by_group(
+        model.parameter_groups(), rates(settings, run.initial), settings.optimizer.weight_decay
+    )
     average = ExponentialMovingAverage(model.parameters(), settings.average_decay)
     attributes = torch.from_numpy(run.labelled.attributes).to(place)
     lessons = _lessons(config, model, average, attributes, run)
@@ -65,7 +69,7 @@ def fit(config: Config, model: Classifier, run: Run, val: ValidationSamples) -> 
     for step, batch in enumerate(_batches(config, run.labelled, settings.batch_size, steps)):
         set_rate(optimizer, settings.optimizer, step, steps)
         if run.initial != "scratch" and step in (0, run.frozen_steps):
-            for parameter in model.parts()["backbone"]:
+            for parameter in model.parameter_groups()["backbone"]:
                 parameter.requires_grad_(step >= run.frozen_steps and settings.rates.backbone > 0)
         faces = augment(_resized(config, batch, place), settings.augment, generator)
         loss = attribute_loss(
@@ -99,18 +103,11 @@ def fit(config: Config, model: Classifier, run: Run, val: ValidationSamples) -> 
     }
 
 
-def rates(config: Config, model: Classifier, initial: str) -> list[tuple[list[torch.nn.Parameter], float]]:
-    """The parameters of each part, and the learning rate that they start with; 0 if it is frozen."""
-    settings = config.finetune
-    return [
-        (
-            parameters,
-            settings.scratch_rate
-            if initial == "scratch"
-            else getattr(settings.rates, part) * settings.optimizer.learning_rate,
-        )
-        for part, parameters in model.parts().items()
-    ]
+def rates(settings: Finetune, initial: str) -> dict[str, float]:
+    """The learning rate of each parameter group, before the schedule; 0 freezes the group."""
+    if initial == "scratch":
+        return dict.fromkeys(GROUPS, settings.scratch_rate)
+    return {name: getattr(settings.rates, name) * settings.optimizer.learning_rate for name in GROUPS}
 
 
 def _first(config: Config, steps: int) -> int:

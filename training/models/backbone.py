@@ -44,6 +44,10 @@ class BackboneNetwork(nn.Module):
         backbone = self.backbone(pictures)
         return Features(backbone, dict.fromkeys(BRANCHES, backbone) if branches else {})
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters as ``backbone``; ``branches`` is empty."""
+        return {"backbone": list(self.backbone.parameters()), "branches": []}
+
     def freeze_unread(self, read: Collection[str]) -> None:
         """Nothing to do: the branches have no weights of their own."""
 

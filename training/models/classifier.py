@@ -1,5 +1,6 @@
 """The attribute classifier: the network with one linear head per branch, and its loss."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,8 @@ from training.engine import checkpoint
 from training.models import build
 from training.models.attribute_groups import Groups, branch_groups
 
-PARTS: Final = ("backbone", "branches", "heads")
-"""Parts of a classifier that may learn at rates of their own."""
-
-_BRANCHES: Final = ("network.branches.", "network.units.", "network.aggregates.")
-"""Names of what ``spl`` and ``sspl`` have beside their residual stages."""
+GROUPS: Final = ("backbone", "branches", "heads")
+"""Names of a classifier's parameter groups, each of which has a learning rate."""
 
 
 class Classifier(nn.Module):
@@ -52,19 +50,22 @@ class Classifier(nn.Module):
         inverse = self.get_buffer("inverse")
         return torch.cat(logits, dim=1)[:, inverse]
 
-    def parts(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by part, in the order of `PARTS`; a plain backbone has no branches."""
-        found: dict[str, list[nn.Parameter]] = {part: [] for part in PARTS}
-        for name, parameter in self.named_parameters():
-            part = (
-                "heads"
-                if name.startswith("heads.")
-                else "branches"
-                if name.startswith(_BRANCHES)
-                else "backbone"
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by the name of their group: those that the network declares, and the heads.
+
+        Raises:
+            UserError: the network does not declare each of its parameters in exactly one known group.
+        """
+        declare = getattr(self.network, "parameter_groups", None)
+        groups: dict[str, list[nn.Parameter]] = declare() if declare else {}
+        counts = Counter(id(parameter) for group in groups.values() for parameter in group)
+        wrong = [name for name, parameter in self.network.named_parameters() if counts[id(parameter)] != 1]
+        if wrong or groups.keys() != set(GROUPS[:2]):
+            raise UserError(
+                f"parameter_groups() of {type(self.network).__name__} must put each of its parameters into "
+                f"exactly one of {' and '.join(GROUPS[:2])}; wrong are {', '.join(wrong[:3]) or list(groups)}"
             )
-            found[part].append(parameter)
-        return found
+        return {**groups, "heads": list(self.heads.parameters())}
 
 
 def attribute_loss(logits: Tensor, attributes: Tensor, groups: dict[str, list[int]]) -> Tensor:

@@ -2,8 +2,9 @@
 
 Every network has ``channels`` (C of its last features), ``takes_rows`` (whether the rotation
 task feeds rows of tiles to the local branches), ``forward(pictures, branches=True)`` giving
-`Features`, and ``freeze_unread(read)``, which stops the training of what no task's gradient
-reaches (``read`` names branches, or ``backbone``).
+`Features`, ``parameter_groups()``, which gives all parameters as ``backbone`` and ``branches``,
+and ``freeze_unread(read)``, which stops the training of what no task's gradient reaches
+(``read`` names branches, or ``backbone``).
 """
 
 from common.config import Network

@@ -63,6 +63,13 @@ class SplNetwork(nn.Module):
                     regions[name] = recomputed(units[i], before, backbone, self.recompute and self.training)
         return Features(backbone, regions)
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters, as ``backbone`` and ``branches``."""
+        return {
+            "backbone": [*self.stem.parameters(), *self.stages.parameters()],
+            "branches": list(self.branches.parameters()),
+        }
+
     def freeze_unread(self, read: Collection[str]) -> None:
         """Stop training the branches whose gradient no task asks for (``backbone`` is always trained)."""
         for name, units in self.branches.items():

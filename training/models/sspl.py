@@ -63,6 +63,13 @@ class SsplNetwork(nn.Module):
             }
         return Features(seen["whole"], seen if branches else {})
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters: residual stages as ``backbone``, what joins them as ``branches``."""
+        return {
+            "backbone": [*self.stems.parameters(), *self.stages.parameters()],
+            "branches": [*self.aggregates.parameters(), *self.units.parameters()],
+        }
+
     def freeze_unread(self, read: Collection[str]) -> None:
         """Stop training the last units that no task asks for; all before them serve the other branches."""
         for name in LOCAL_BRANCHES:

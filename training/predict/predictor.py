@@ -29,7 +29,7 @@ from common.images import Refused, decode_photo
 from common.shards import decode_face, encode_face
 from common.weights import find
 from training.engine import checkpoint
-from training.engine.optim import device
+from training.engine.device import default_device
 from training.export.deployed import Deployed
 from training.models.classifier import read_classifier
 from training.predict.thresholds import read_thresholds
@@ -68,7 +68,7 @@ class Predictor:
     def __init__(
         self, model: Deployed, recipe: Recipe, thresholds: dict[str, float], said: str, weights: Path | None
     ) -> None:
-        self._device = device()
+        self._device = default_device()
         self.model = model.to(self._device).eval()
         self.recipe = recipe
         self.attributes = list(thresholds)

@@ -12,7 +12,8 @@ from torch_ema import ExponentialMovingAverage
 
 from common.config import Config, Pretrain
 from training.engine.distributed import Ranks
-from training.engine.optim import adam, set_seed
+from training.engine.optim import adam
+from training.engine.seeds import set_seed
 from training.pretrain.model import PretrainModel
 from training.pretrain.tasks.adversarial import Discriminator
 

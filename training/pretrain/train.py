@@ -19,10 +19,12 @@ from common.progress import progress
 from training.data.sampler import PlannedBatches
 from training.data.samples import Samples, read_samples
 from training.engine import checkpoint
+from training.engine.device import autocast
 from training.engine.distributed import Ranks, joined
 from training.engine.ema import take_average
 from training.engine.logger import Log
-from training.engine.optim import check_finite, seed_part, set_rate
+from training.engine.optim import check_finite, set_rate
+from training.engine.seeds import seed_micro_batch
 from training.engine.signals import noted_signals
 from training.models.pretrained import FILE, export_network
 from training.pretrain.model import accuracies, load_samples, losses, make_labels
@@ -81,12 +83,10 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
                 stage.opponent.zero_grad(set_to_none=True)
                 for number in range(settings.accumulate):
                     part = batch.part(number, settings.accumulate).to(ranks.device)
-                    draws = seed_part(settings.seed, step, ranks.rank + number * ranks.world)
+                    draws = seed_micro_batch(settings.seed, step, ranks.rank + number * ranks.world)
                     labels = make_labels(part, config, draws)
                     with stage.sharing(last=number + 1 == settings.accumulate):
-                        with torch.autocast(
-                            ranks.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
-                        ):
+                        with autocast(ranks.device, settings.precision):
                             outputs = stage.forward(labels.patches, labels.turned.tiles)
                             terms = losses(outputs, labels, config, stage.discriminator)
                         weighted = [getattr(settings.tasks, name) * term for name, term in terms.items()]
@@ -188,7 +188,7 @@ def _finish(
     planned = _planned(config, faces, 0, settings.batch_norm_batches)
     loader = load_samples(faces, planned, config)
     inputs = (
-        make_labels(batch.to(ranks.device), config, seed_part(settings.seed, -2, number)).patches
+        make_labels(batch.to(ranks.device), config, seed_micro_batch(settings.seed, -2, number)).patches
         for number, batch in enumerate(loader)
     )
     take_average(stage.average, network, network, inputs)

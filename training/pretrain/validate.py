@@ -10,10 +10,12 @@ from torch import Tensor
 
 from common.config import Config
 from common.layout import Layout
+from common.sampling import evenly_spaced
 from training.data.loader import Batch, load
 from training.data.samples import Samples, read_samples
 from training.engine.batch_norm import batch_statistics
-from training.engine.optim import seed_part
+from training.engine.device import autocast
+from training.engine.seeds import seed_micro_batch
 from training.pretrain.model import Labels, Outputs, PretrainModel, make_labels, reads_parts
 from training.pretrain.tasks.class_sets import CLASS_SETS
 from training.pretrain.tasks.segmentation import upsample
@@ -28,7 +30,7 @@ def validation_faces(config: Config, layout: Layout) -> Samples | None:
     count = min(len(faces), config.pretrain.validate_samples)
     if count < LEAST_FACES:
         return None
-    return faces.take(np.linspace(0, len(faces) - 1, count).round().astype(np.int64))
+    return faces.take(evenly_spaced(count, len(faces)))
 
 
 def answers(
@@ -46,9 +48,8 @@ def answers(
     loader = load(faces, planned, True, settings.loader_workers, config.stream, stored)
     for number, batch in enumerate(loader):
         batch = batch.to(device)
-        labels = make_labels(batch, config, seed_part(settings.seed, -1, number))
-        enabled = settings.precision == "bfloat16"
-        with batch_statistics(model), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        labels = make_labels(batch, config, seed_micro_batch(settings.seed, -1, number))
+        with batch_statistics(model), autocast(device, settings.precision):
             outputs = model(labels.patches, labels.turned.tiles)
         yield batch, labels, outputs
 

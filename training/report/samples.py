@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from common import manifest
 from common.errors import UserError
 from common.layout import SPLITS, Layout
+from common.sampling import evenly_spaced
 from common.shards import (
     BrokenSample,
     Extent,
@@ -49,8 +50,7 @@ def count_splits(
 
 def spread(positions: NDArray[np.int64], count: int) -> list[int]:
     """At most `count` of the positions, evenly spaced."""
-    step = np.arange(min(count, len(positions))) * len(positions) // max(1, min(count, len(positions)))
-    return [int(position) for position in positions[step]]
+    return positions[evenly_spaced(count, len(positions))].tolist()
 
 
 def _member(layout: Layout, row: dict[str, Any], name: str) -> bytes:

@@ -16,8 +16,8 @@ from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from training.data.samples import manifest_hash
+from training.engine.device import default_device
 from training.engine.distributed import Ranks
-from training.engine.optim import device
 from training.evaluate.evaluate import MAJORITY, evaluate
 from training.finetune.runs import finetune
 from training.pretrain.resume import run_facts
@@ -42,7 +42,7 @@ def pretrain_one(config: Config, layout: Layout, root: Path, name: str, resume: 
         UserError: no such pre-training, or what `training.pretrain.pretrain` raises.
     """
     own, file = pretraining_config(config, name), pretrained_file(root, name)
-    facts = run_facts(own, layout, Ranks(0, 1, device()))
+    facts = run_facts(own, layout, Ranks(0, 1, default_device()))
     record = file.with_name(RECORD)
     if file.is_file() and resume != "never" and _read(record) == facts:
         print(f"study: pre-training {name} is done")

@@ -1,0 +1,34 @@
+"""Random numbers: seeds of a whole run, and of one micro-batch."""
+
+import hashlib
+import random
+
+import numpy as np
+import torch
+
+
+def set_seed(seed: int) -> torch.Generator:
+    """Seed the global generators of Python, NumPy and PyTorch; return a CPU generator with the same seed."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A CPU generator that depends on `key` alone, such as (seed, step, micro-batch, task)."""
+    return torch.Generator().manual_seed(_hash(*key))
+
+
+def seed_micro_batch(seed: int, step: int, micro_batch: int) -> torch.Generator:
+    """Seed dropout for one micro-batch of a step; return the CPU generator of all its other draws.
+
+    Nothing else is random, so a run can be resumed at any step from the step's number alone.
+    """
+    torch.manual_seed(_hash(seed, step, micro_batch))
+    return keyed_generator(seed, step, micro_batch)
+
+
+def _hash(*key: int | str) -> int:
+    text = " ".join(map(str, key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
