@@ -33,6 +33,19 @@ CLASSES: Final = (
 )
 NUM_CLASSES: Final = len(CLASSES)
 
+CLASS_TITLES: Final = dict(
+    zip(
+        CLASSES,
+        (
+            *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses"),
+            *("left ear", "right ear", "earring", "nose", "mouth", "upper lip", "lower lip", "neck"),
+            *("necklace", "cloth", "hair", "hat"),
+        ),
+        strict=True,
+    )
+)
+"""What pages call the classes."""
+
 CELEBAMASK_HQ_CLASSES: Final = (
     "background",
     "skin",

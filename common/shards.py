@@ -15,6 +15,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import cv2
@@ -217,13 +218,61 @@ def read_shard(place: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, members
 
 
+def extent_of(row: Mapping[str, Any], member: str) -> Extent:
+    """Where a member lies in its tar, by the columns of a row of ``shards.parquet``."""
+    return Extent(row[f"{member}.offset"], row[f"{member}.size"])
+
+
+def read_member(root: Address, shard: str, extent: Extent) -> bytes:
+    """The bytes at one place of a shard, by one read of exactly these bytes.
+
+    An fsspec address is asked for the range alone: an opened remote file would read ahead by megabytes.
+
+    Args:
+        root: the folder of shards, local or an fsspec address.
+        shard: path of the tar below `root`.
+        extent: of a member, or of several that lie side by side.
+
+    Raises:
+        BrokenSample: the tar ends before the extent does.
+        OSError: the tar cannot be read.
+    """
+    path = root / shard
+    if isinstance(path, Path):
+        with path.open("rb") as stream:
+            return read_extent(stream.fileno(), extent, shard)
+    data: bytes = path.fs.cat_file(path.path, start=extent.offset, end=extent.offset + extent.size)
+    return _complete(data, extent, shard)
+
+
+def read_sample(root: Address, row: Mapping[str, Any]) -> dict[str, bytes]:
+    """All members of a sample by name; they lie side by side in their tar, so one read is enough.
+
+    Args:
+        root: the folder of shards, local or an fsspec address.
+        row: of ``shards.parquet``: ``shard``, and offset and size of each of `MEMBERS`.
+
+    Raises:
+        BrokenSample: the tar ends before the sample does.
+        OSError: the tar cannot be read.
+    """
+    extents = {name: extent_of(row, name) for name in MEMBERS}
+    start = min(extent.offset for extent in extents.values())
+    end = max(extent.offset + extent.size for extent in extents.values())
+    data = read_member(root, row["shard"], Extent(start, end - start))
+    return {name: data[extent.offset - start :][: extent.size] for name, extent in extents.items()}
+
+
 def read_extent(descriptor: int, extent: Extent, where: str) -> bytes:
     """The bytes of one member of an open file, without moving its position.
 
     Raises:
         BrokenSample: the file ends before the member does; `where` names it.
     """
-    data = os.pread(descriptor, extent.size, extent.offset)
+    return _complete(os.pread(descriptor, extent.size, extent.offset), extent, where)
+
+
+def _complete(data: bytes, extent: Extent, where: str) -> bytes:
     if len(data) != extent.size:
         raise BrokenSample(f"{where}: ends at {len(data)} of {extent.size} bytes; run the pipeline again")
     return data

@@ -11,6 +11,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from upath import UPath
 
 from common import manifest
 from common.cell_counts import cell_class_counts, cell_edges, dominant_classes, merge_cells
@@ -34,6 +35,8 @@ from common.shards import (
     encode_mask,
     encode_metadata,
     read_extent,
+    read_member,
+    read_sample,
     read_shard,
 )
 
@@ -178,6 +181,24 @@ def test_members_of_another_kind_are_refused() -> None:
     ):
         with pytest.raises(BrokenSample):
             decode(data)
+
+
+def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "toy.tar") as writer:
+        writer.add("first", members(0))
+        extents = writer.add("second", members(1))
+    remote = UPath("memory://read-member")
+    (remote / "toy.tar").write_bytes((tmp_path / "toy.tar").read_bytes())
+    row = {"shard": "toy.tar"} | {
+        f"{name}.{what}": getattr(extent, what)
+        for name, extent in extents.items()
+        for what in ("offset", "size")
+    }
+    for root in (tmp_path, remote):
+        assert read_member(root, "toy.tar", extents["jpg"]) == members(1)["jpg"]
+        assert read_sample(root, row) == members(1)
+        with pytest.raises(BrokenSample, match=r"toy\.tar"):
+            read_member(root, "toy.tar", Extent(10**6, 5))
 
 
 @given(st.lists(st.text("abcXYZ019_-", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))

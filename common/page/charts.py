@@ -15,20 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.classes import CLASS_COLOURS, CLASSES
-
-CLASS_TITLES: Final = dict(
-    zip(
-        CLASSES,
-        (
-            *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses"),
-            *("left ear", "right ear", "earring", "nose", "mouth", "upper lip", "lower lip", "neck"),
-            *("necklace", "cloth", "hair", "hat"),
-        ),
-        strict=True,
-    )
-)
-"""Plain English for the class names, in the order of `CLASSES`."""
+from common.mask_overlay import mask_overlay
 
 HEAT: Final = (31, 122, 153)
 """RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark."""
@@ -191,9 +178,8 @@ def face_picture(face: NDArray[np.uint8], side: int) -> str:
 
 def mask_picture(face: NDArray[np.uint8], mask: NDArray[np.uint8], side: int) -> str:
     """A face, uint8 RGB (S, S, 3), tinted by its mask, uint8 (S, S), beside itself: 2 `side` x `side`."""
-    colour = CLASS_COLOURS[mask].astype(np.uint16)
-    tinted = ((face.astype(np.uint16) * 2 + colour * 3) // 5).astype(np.uint8)
-    small = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in (face, tinted)]
+    pair = (face, mask_overlay(face, mask))
+    small = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in pair]
     return _encoded(cv2.cvtColor(np.hstack(small), cv2.COLOR_RGB2BGR), ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 86])
 
 

@@ -6,8 +6,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from common.classes import CLASS_COLOURS, CLASSES
-from common.page.charts import CLASS_TITLES, heat_map, mask_picture
+from common.classes import CLASS_COLOURS, CLASS_TITLES, CLASSES
+from common.page.charts import heat_map, mask_picture
 from common.page.elements import NARROW, count
 
 SIDE = 128

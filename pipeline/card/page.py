@@ -5,10 +5,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from common.classes import CLASSES
+from common.classes import CLASS_TITLES, CLASSES
 from common.files import write_text
 from common.layout import Layout
-from common.page.charts import CLASS_TITLES, face_picture, histogram, matrix, picture_uri
+from common.page.charts import face_picture, histogram, matrix, picture_uri
 from common.page.elements import count, document, duration, percent, scroll, section, table, unit, words
 from common.page.masks import class_legend, faces_with_masks, presence_maps
 from common.storage import Address

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +16,11 @@ from common.sampling import evenly_spaced
 from common.shards import (
     MEMBERS,
     BrokenSample,
-    Extent,
     decode_cell_counts,
     decode_face,
     decode_mask,
     decode_metadata,
-    read_extent,
+    read_sample,
 )
 from common.storage import Address
 
@@ -95,7 +93,7 @@ def look(layout: Layout) -> Looks:
     face_sum, mask_sum = _Sum(), _Sum()
     for position, row in _rows(layout.samples, in_parts | in_mean | in_grid):
         try:
-            members = _members(layout.shards / row["shard"], row)
+            members = read_sample(layout.shards, row)
             if position in in_parts:
                 parts.append(decode_cell_counts(members["parts.npy"]))
                 _check_shape(parts[-1].shape, parts[0].shape)
@@ -176,25 +174,3 @@ def _rows(place: Address, positions: set[int]) -> Iterator[tuple[int, dict[str, 
         mine = wanted[(wanted >= start) & (wanted < start + batch.num_rows)]
         yield from zip(mine.tolist(), batch.take(pa.array(mine - start)).to_pylist(), strict=True)
         start += batch.num_rows
-
-
-def _members(tar: Address, row: dict[str, Any]) -> dict[str, bytes]:
-    """The members of a sample, which lie side by side in its tar, by one read.
-
-    Far away only these bytes are asked for: an opened remote file would read ahead by megabytes.
-
-    Raises:
-        BrokenSample: the tar ends before the sample does.
-        OSError: the tar cannot be read.
-    """
-    extents = {name: Extent(row[f"{name}.offset"], row[f"{name}.size"]) for name in MEMBERS}
-    first = min(extent.offset for extent in extents.values())
-    size = max(extent.offset + extent.size for extent in extents.values()) - first
-    if isinstance(tar, Path):
-        with tar.open("rb") as stream:
-            data = read_extent(stream.fileno(), Extent(first, size), tar.name)
-    else:
-        data = tar.fs.cat_file(tar.path, start=first, end=first + size)
-    if len(data) != size:
-        raise BrokenSample(f"it ends after {len(data)} of {size} bytes")
-    return {name: data[extent.offset - first :][: extent.size] for name, extent in extents.items()}

@@ -13,7 +13,7 @@ from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
 from common.progress import progress
-from common.shards import BrokenSample, Extent, decode_cell_counts, decode_mask
+from common.shards import BrokenSample, Extent, decode_cell_counts, decode_mask, read_member
 from common.storage import Address
 from pipeline.compare.agreement import Agreement
 from pipeline.runner.cluster import read_bounded
@@ -112,6 +112,4 @@ def compare_shard(task: CompareTask) -> Agreement:
 def _member(task: CompareTask, row: dict[str, object], name: str, suffix: str) -> bytes:
     folder = task.second if suffix else task.first
     extent = Extent(int(str(row[f"{name}.offset{suffix}"])), int(str(row[f"{name}.size{suffix}"])))
-    with (folder / str(row[f"shard{suffix}"])).open("rb") as stream:
-        stream.seek(extent.offset)
-        return stream.read(extent.size)
+    return read_member(folder, str(row[f"shard{suffix}"]), extent)

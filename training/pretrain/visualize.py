@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.classes import CLASS_COLOURS
 from common.config import Config
+from common.mask_overlay import mask_overlay
 from training.data.loader import Batch
 from training.data.transforms import MEAN, STD
 from training.pretrain.model import Labels, Outputs
@@ -73,8 +74,7 @@ def _photo(patch: Tensor) -> Picture:
 
 def _tinted(photo: Picture, mask: Tensor, classes: ClassSet) -> Picture:
     colours = CLASS_COLOURS[[members[0] for members in classes.members]]
-    tint = colours[_scaled(mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST, SIDE)]
-    return ((photo.astype(np.uint16) * 2 + tint.astype(np.uint16) * 3) // 5).astype(np.uint8)
+    return mask_overlay(photo, _scaled(mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST, SIDE), colours)
 
 
 def _tiles(labels: Labels, outputs: Outputs, row: int, tiles: int) -> Picture:

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from common.classes import CLASS_COLOURS, CLASSES
-from common.page.charts import CLASS_TITLES, face_picture, heat_map, mask_picture
+from common.classes import CLASS_COLOURS, CLASS_TITLES, CLASSES
+from common.page.charts import face_picture, heat_map, mask_picture
 from common.page.elements import NARROW, count, scroll, section, table, words
 from training.report.elements import title_of
 from training.report.results import Presence, Results

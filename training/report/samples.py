@@ -1,6 +1,6 @@
 """What the result page shows of the shards: counts, faces with masks, and where the parts are."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ from common.layout import SPLITS, Layout
 from common.sampling import evenly_spaced
 from common.shards import (
     BrokenSample,
-    Extent,
     decode_cell_counts,
     decode_face,
     decode_mask,
     decode_metadata,
-    read_extent,
+    extent_of,
+    read_member,
+    read_sample,
 )
 from training.report.results import Face, Presence, Split
 
@@ -53,13 +54,6 @@ def spread(positions: NDArray[np.int64], count: int) -> list[int]:
     return positions[evenly_spaced(count, len(positions))].tolist()
 
 
-def _member(layout: Layout, row: dict[str, Any], name: str) -> bytes:
-    with (layout.shards / row["shard"]).open("rb") as stream:
-        return read_extent(
-            stream.fileno(), Extent(row[f"{name}.offset"], row[f"{name}.size"]), str(row["shard"])
-        )
-
-
 def read_face(layout: Layout, samples: manifest.Manifest, position: int) -> Face:
     """The sample in one row of the manifest.
 
@@ -68,11 +62,12 @@ def read_face(layout: Layout, samples: manifest.Manifest, position: int) -> Face
     """
     row = samples.table.slice(position, 1).to_pylist()[0]
     try:
+        members = read_sample(layout.shards, row)
         return Face(
             key=row["key"],
-            image=decode_face(_member(layout, row, "jpg")),
-            mask=decode_mask(_member(layout, row, "mask.png")),
-            facts=decode_metadata(_member(layout, row, "json")),
+            image=decode_face(members["jpg"]),
+            mask=decode_mask(members["mask.png"]),
+            facts=decode_metadata(members["json"]),
         )
     except BrokenSample as error:
         raise UserError(f"{layout.shards / row['shard']}, sample {row['key']}: {error}") from error
@@ -86,7 +81,9 @@ def read_presence(layout: Layout, samples: manifest.Manifest) -> Presence | None
     found = []
     for row in samples.table.take(positions).to_pylist():
         try:
-            found.append(decode_cell_counts(_member(layout, row, "parts.npy")) > 0)
+            found.append(
+                decode_cell_counts(read_member(layout.shards, row["shard"], extent_of(row, "parts.npy"))) > 0
+            )
         except BrokenSample as error:
             raise UserError(f"{layout.shards / row['shard']}, sample {row['key']}: {error}") from error
     present = np.stack(found)
