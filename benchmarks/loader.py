@@ -34,7 +34,7 @@ from common.layout import Layout
 from common.memory import keep_freed_memory
 from common.shards import decode_face, decode_mask, encode_face, encode_mask, read_shard
 from training.data.loader import Batch, load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
 from training.pretrain.model import make_labels
 
@@ -125,7 +125,7 @@ def _decode(face: bytes, mask: bytes) -> int:
 
 
 def _batches(config: Config, faces: Samples) -> Iterator[Batch]:
-    return load(faces, in_order(faces, BATCH), True, 1, config.stream)
+    return load(faces, sequential_batches(faces, BATCH), {"jpg", "mask.png"}, 1, config.stream)
 
 
 def _with_labels(config: Config, faces: Samples) -> int:

@@ -26,7 +26,7 @@ from pipeline.parse.stage import parse
 from pipeline.verify.stage import verify
 from synthetic import write_dataset
 from training.data.loader import load as load_batches
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 
 FACES = 6
@@ -91,7 +91,9 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
 
 def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
     faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
-    (batch,) = load_batches(faces, in_order(faces, FACES), masks=True, workers=0, stream=config.stream)
+    (batch,) = load_batches(
+        faces, sequential_batches(faces, FACES), masks=True, workers=0, stream=config.stream
+    )
     assert batch.images.shape == (FACES, 3, 256, 256)
     assert batch.masks.shape == (FACES, 256, 256)
 

@@ -18,9 +18,9 @@ from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
 from pipeline.parse.stage import parse
 from training.data.loader import load as stream
-from training.data.sampler import PlannedBatches
+from training.data.sampler import BatchSampler
 from training.data.samples import read_samples
-from training.data.shard_cache import OPEN_AT_MOST, ShardFiles
+from training.data.shard_cache import OPEN_AT_MOST, ShardCache
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_training_streams_the_same_batches_from_an_object_store(
     batches = []
     for layout in (remote, shards):
         faces = read_samples(layout, ("train", "val", "test"))
-        planned = PlannedBatches(faces.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
-        batches.append(list(stream(faces, planned, True, 2, cached)))
+        planned = BatchSampler(faces.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
+        batches.append(list(stream(faces, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
     assert len(list(tmp_path.glob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
@@ -86,9 +86,9 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
 ) -> None:
     names = sorted({*read_samples(remote, ("train", "val", "test")).shards})
     sizes = {name: (remote.shards / name).stat().st_size for name in names}
-    with ShardFiles(remote.shards, str(tmp_path), capacity=max(sizes.values())) as files:
+    with ShardCache(remote.shards, str(tmp_path), capacity=max(sizes.values())) as files:
         for name in names * 2:
-            with files.opened(name) as descriptor:
+            with files.open(name) as descriptor:
                 assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
             assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= max(sizes.values())
 
@@ -99,22 +99,22 @@ def test_a_rewritten_shard_is_not_served_from_the_cache(
     place = bucket / "rewritten" / "train-000000.tar"
     for content in (b"first", b"second"):
         place.write_bytes(content)
-        with ShardFiles(place.parent, str(tmp_path), 10**9) as files, files.opened(place.name) as descriptor:
+        with ShardCache(place.parent, str(tmp_path), 10**9) as files, files.open(place.name) as descriptor:
             assert os.pread(descriptor, 100, 0) == content
 
 
 def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
     name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
-    with ShardFiles(remote.shards, str(tmp_path), 10**9) as files:
+    with ShardCache(remote.shards, str(tmp_path), 10**9) as files:
         files.prefetch([name])
     assert len(list(tmp_path.glob("*.tar"))) == 1
 
 
 def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
     with (
-        ShardFiles(remote.shards, str(tmp_path), 10**9) as files,
+        ShardCache(remote.shards, str(tmp_path), 10**9) as files,
         pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
-        files.opened("portraits/train-000099.tar"),
+        files.open("portraits/train-000099.tar"),
     ):
         pass
 
@@ -126,9 +126,9 @@ def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layo
 def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}.tar").write_bytes(b"x")
-    with ShardFiles(tmp_path, None, 10**9) as files:
+    with ShardCache(tmp_path, None, 10**9) as files:
         for number in range(2000):
-            with files.opened(f"{number}.tar") as descriptor:
+            with files.open(f"{number}.tar") as descriptor:
                 assert os.pread(descriptor, 1, 0) == b"x"
         assert sum(shard.descriptor.done() for shard in files._shards.values()) == OPEN_AT_MOST
 

@@ -12,7 +12,7 @@ from common.config import load as load_config
 from common.errors import UserError
 from common.layout import Layout
 from training.data.loader import load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import to_input
 from training.engine import checkpoint
@@ -32,7 +32,7 @@ CELL = 16
 def portraits64(shards: Layout) -> torch.Tensor:
     """All painted portraits, uint8 (24, 3, 64, 64)."""
     faces = read_samples(shards, ("train", "val", "test"))
-    images = [batch.images for batch in load(faces, in_order(faces, 8), False, 0, CONFIG.stream)]
+    images = [batch.images for batch in load(faces, sequential_batches(faces, 8), {"jpg"}, 0, CONFIG.stream)]
     small = torch.nn.functional.interpolate(torch.cat(images).float(), size=64, mode="area")
     return small.round().to(torch.uint8)
 

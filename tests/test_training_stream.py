@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.layout import Layout
 from training.data.label_subsets import labelled_subset
 from training.data.loader import load
-from training.data.sampler import PlannedBatches, epoch_order, in_order
+from training.data.sampler import BatchSampler, epoch_order, sequential_batches
 from training.data.samples import Samples, read_samples
 
 STREAM = config.load().stream
@@ -57,7 +57,7 @@ def test_ranks_share_every_epoch_without_loss_or_repetition(
     steps = len(shards)  # so many batches are batch_size whole epochs
     seen: Counter[int] = Counter()
     for rank in range(world):
-        for batch in PlannedBatches(shards, 0, 2, batch_size, 0, steps, rank, world):
+        for batch in BatchSampler(shards, 0, 2, batch_size, 0, steps, rank, world):
             seen.update(batch)
     assert set(seen.values()) == {batch_size}
     assert len(seen) == len(shards)
@@ -67,8 +67,8 @@ def test_ranks_share_every_epoch_without_loss_or_repetition(
 @settings(deadline=None, max_examples=60)
 def test_a_stopped_run_goes_on_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
     shards = shard_of_each(sizes)
-    whole = list(PlannedBatches(shards, 7, 2, batch_size, 0, 15))
-    assert list(PlannedBatches(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
+    whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
+    assert list(BatchSampler(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -79,13 +79,13 @@ def test_epochs_and_seeds_differ() -> None:
 
 def test_no_samples_is_an_error_for_people() -> None:
     with pytest.raises(UserError, match="no samples"):
-        PlannedBatches([], 0, 1, 4, 0, 1)
+        BatchSampler([], 0, 1, 4, 0, 1)
 
 
 def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
     faces = read_samples(shards, ("train", "val", "test", "unlabelled"))
-    planned = PlannedBatches(faces.shards, 1, 2, 5, 0, 6)
-    found = [list(load(faces, planned, True, workers, STREAM)) for workers in (0, 2)]
+    planned = BatchSampler(faces.shards, 1, 2, 5, 0, 6)
+    found = [list(load(faces, planned, {"jpg", "mask.png"}, workers, STREAM)) for workers in (0, 2)]
     for alone, shared in zip(*found, strict=True):
         assert alone.indices.tolist() == shared.indices.tolist()
         assert np.array_equal(alone.images, shared.images)
@@ -104,7 +104,7 @@ def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards:
 
 def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards: Layout) -> None:
     faces = read_samples(shards, ("train",))
-    seen = [i for batch in in_order(faces, 4) for i in batch]
+    seen = [i for batch in sequential_batches(faces, 4) for i in batch]
     assert seen == list(range(len(faces)))
 
 
@@ -124,7 +124,7 @@ def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Pa
     victim = broken.shards / faces.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
-        list(load(faces, in_order(faces, 4), False, 0, STREAM))
+        list(load(faces, sequential_batches(faces, 4), {"jpg"}, 0, STREAM))
 
 
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:

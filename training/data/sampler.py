@@ -1,9 +1,8 @@
 """Sampling: exact epochs over shards, in an order that is a pure function of (seed, epoch).
 
-The manifest knows every sample's shard and offsets, so the order of all
-batches is planned before anything is read. It does not depend on the number
-of loader workers, each epoch holds every sample exactly once, and a stopped
-run goes on at any batch without reading what came before.
+The manifest gives every sample's shard and offsets, so the order of all batches is known before
+anything is read. It does not depend on the number of loader workers, each epoch holds every sample
+exactly once, and a stopped run resumes at any batch without reading those before it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from training.data.samples import Samples
 def epoch_order(shards: Sequence[str], seed: int, epoch: int, window: int) -> NDArray[np.int64]:
     """The order of one epoch: shards are shuffled, then the samples within each `window` of shards.
 
-    A window bounds how many shards are read at the same time.
+    The window bounds how many shards are read at the same time.
 
     Returns:
         int64 (N,), a permutation of 0..N-1 that depends on the arguments alone.
@@ -26,24 +25,26 @@ def epoch_order(shards: Sequence[str], seed: int, epoch: int, window: int) -> ND
     random = np.random.default_rng([seed, epoch])
     names, numbers = np.unique(np.asarray(shards), return_inverse=True)
     shuffled = random.permutation(len(names))
-    place = np.empty(len(names), np.int64)
-    place[shuffled] = np.arange(len(names)) // window
-    return np.lexsort((random.random(len(shards)), place[numbers])).astype(np.int64)
+    window_of_shard = np.empty(len(names), np.int64)
+    window_of_shard[shuffled] = np.arange(len(names)) // window
+    return np.lexsort((random.random(len(shards)), window_of_shard[numbers])).astype(np.int64)
 
 
-class PlannedBatches:
-    """The batches of a run: epochs one after the other, cut into equal batches.
+class BatchSampler:
+    """The batches of a run: consecutive epochs, cut into batches of equal size.
 
-    A batch may hold the end of one epoch and the start of the next, so no sample is
-    dropped or repeated whatever the batch size. With several ranks each takes its own
-    stride of every batch.
+    A batch may hold the end of one epoch and the start of the next, so no sample is dropped or
+    repeated whatever the batch size. Of several ranks, each takes its own stride of every batch.
 
     Args:
         shards: shard of each sample.
         seed, window: see `epoch_order`.
         batch_size: samples per batch over all ranks.
-        start, stop: first batch, and the one after the last.
-        rank, world: which part of each batch.
+        start, stop: the first batch, and the one after the last.
+        rank, world: this rank takes the samples ``rank``, ``rank + world``, ... of each batch.
+
+    Raises:
+        UserError: there are no samples.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class PlannedBatches:
             yield batch[self._rank :: self._world]
 
 
-def in_order(faces: Samples, batch_size: int) -> list[list[int]]:
+def sequential_batches(samples: Samples, batch_size: int) -> list[list[int]]:
     """Every sample once, in the manifest's order, for evaluation."""
-    return [list(range(i, min(i + batch_size, len(faces)))) for i in range(0, len(faces), batch_size)]
+    count = len(samples)
+    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]

@@ -1,14 +1,17 @@
-"""Which samples there are: the rows of the manifest, by split, with their labels and their bytes' offsets."""
+"""The samples that the manifest lists, by split, with their labels and where their bytes lie."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from common import manifest
 from common.layout import Layout
+from common.shards import Extent
 from common.storage import Address
 
 
@@ -23,7 +26,7 @@ class Samples:
         extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 2) of offset and size.
         attribute_names: names of the label columns.
         attributes: int8 (N, A), 0 or 1, -1 where unknown.
-        identities: identity of each sample, or None.
+        identities: identity of each sample, or None where it is unknown.
     """
 
     root: Address
@@ -36,6 +39,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def extent(self, member: str, index: int) -> Extent:
+        """Where the bytes of a member of one sample lie in its shard."""
+        offset, size = self.extents[member][index]
+        return Extent(int(offset), int(size))
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Only the samples at `indices`, in that order."""
@@ -60,25 +68,23 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
     Raises:
         UserError: there is no manifest.
     """
-    found = manifest.read(layout.require_samples())
-    table = found.table
-    wanted = np.isin(np.array(table["split"].to_pylist()), splits)
-    table = table.filter(wanted)
-    columns = [np.asarray(table[name].fill_null(-1)).astype(np.int8) for name in found.attributes]
+    listed = manifest.read(layout.require_samples())
+    table = listed.table.filter(pc.is_in(listed.table["split"], pa.array(splits, pa.string())))
+    labels = [np.asarray(table[name].fill_null(-1)).astype(np.int8) for name in listed.attributes]
     return Samples(
         root=layout.shards,
         keys=table["key"].to_pylist(),
         shards=table["shard"].to_pylist(),
         extents={
-            name: np.stack([np.asarray(table[f"{name}.{what}"]) for what in ("offset", "size")], axis=1)
+            name: np.stack([np.asarray(table[f"{name}.{field}"]) for field in ("offset", "size")], axis=1)
             for name in ("jpg", "mask.png", "parts.npy")
         },
-        attribute_names=found.attributes,
-        attributes=np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), np.int8),
+        attribute_names=listed.attributes,
+        attributes=np.stack(labels, axis=1) if labels else np.empty((table.num_rows, 0), np.int8),
         identities=table["identity"].to_pylist(),
     )
 
 
 def manifest_hash(layout: Layout) -> str:
-    """SHA-256 of ``shards.parquet``: names the shards that a checkpoint was trained on."""
+    """SHA-256 of ``shards.parquet``, which identifies the shards that a checkpoint was trained on."""
     return hashlib.sha256(layout.require_samples().read_bytes()).hexdigest()

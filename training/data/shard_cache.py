@@ -1,8 +1,7 @@
-"""Open shards: local ones as they are, remote ones through a bounded cache on the local disk.
+"""Open shards: local ones in place, remote ones through a bounded cache on the local disk.
 
-A remote shard is downloaded once, whole, ahead of its use, and is shared by all
-threads and by all processes of a machine. The least recently used ones are
-closed, and deleted from the cache, when there are too many.
+A remote shard is downloaded whole and once, ahead of its use, and shared by all threads and
+processes of a machine. When the cache is full, the least recently used shards are closed and deleted.
 """
 
 import hashlib
@@ -23,14 +22,14 @@ from common.files import replacing
 from common.storage import Address, is_local
 
 OPEN_AT_MOST: Final = 256
-"""Local shards that are open at a time; a process may usually have 1,024 files."""
+"""Limit of local shards that are open at a time; a process may usually open 1,024 files."""
 DOWNLOADS: Final = 4
-"""Remote shards that are downloaded at a time."""
+"""Limit of remote shards that are downloaded at a time."""
 
 
 @dataclass
 class _Shard:
-    """A shard that is open or being opened, and by how many readers it is in use."""
+    """A shard that is open or being opened, with the number of its readers."""
 
     descriptor: Future[int]
     size: int = 0
@@ -38,14 +37,13 @@ class _Shard:
     copy: Path | None = field(default=None)
 
 
-class ShardFiles:
-    """Descriptors of the shards below `root`, for `os.pread` from any thread.
+class ShardCache:
+    """File descriptors of the shards below `root`, for `os.pread` from any thread.
 
     Args:
         root: folder or fsspec address.
         cache: local folder for remote shards; None takes one in the system's temporary folder.
-        capacity: bytes of remote shards that are kept in the cache. The shards in use
-            at one moment are kept even if they are more.
+        capacity: bytes of remote shards that the cache holds. Shards in use are kept even beyond it.
     """
 
     def __init__(self, root: Address, cache: str | None, capacity: int) -> None:
@@ -66,15 +64,15 @@ class ShardFiles:
             self._close(shard)
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Start downloading shards that will be needed soon; does nothing for local ones."""
+        """Start to download shards that will be needed soon; local shards need nothing."""
         if not is_local(self._root):
             for name in names:
                 with self._lock:
                     self._entry(name)
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[int]:
-        """The descriptor of a shard, which stays open and in the cache within this context.
+    def open(self, name: str) -> Iterator[int]:
+        """The file descriptor of a shard, which stays open and in the cache within this context.
 
         Raises:
             UserError: the shard cannot be read.
@@ -86,7 +84,9 @@ class ShardFiles:
             yield shard.descriptor.result()
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"{self._root / name}: cannot be read ({reason}); is the set whole?") from error
+            raise UserError(
+                f"{self._root / name}: cannot be read ({reason}); is the data set complete?"
+            ) from error
         finally:
             with self._lock:
                 shard.readers -= 1
@@ -108,24 +108,24 @@ class ShardFiles:
         try:
             path = self._local(name, shard)
             shard.descriptor.set_result(os.open(path, os.O_RDONLY))
-        except Exception as error:  # whoever waits for the descriptor raises it
+        except Exception as error:  # raised where the descriptor is awaited
             shard.descriptor.set_exception(error)
 
     def _local(self, name: str, shard: _Shard) -> Path:
-        place = self._root / name
-        if isinstance(place, Path):
-            return place
-        # The store's own tag of the content is in the name, so a shard that was rewritten is fetched anew.
-        tag = hashlib.sha256(f"{place} {place.fs.ukey(place.path)}".encode()).hexdigest()[:32]
+        address = self._root / name
+        if isinstance(address, Path):
+            return address
+        # The name includes the store's own tag of the content, so a rewritten shard is downloaded again.
+        tag = hashlib.sha256(f"{address} {address.fs.ukey(address.path)}".encode()).hexdigest()[:32]
         shard.copy = self._cache / f"{tag}.tar"
         if not shard.copy.is_file():
             with replacing(shard.copy) as temporary:
-                place.fs.get_file(place.path, str(temporary))
+                address.fs.get_file(address.path, str(temporary))
         shard.size = shard.copy.stat().st_size
         return shard.copy
 
     def _evict(self) -> None:
-        """Close what was not used for longest until the rest fits; the caller holds the lock."""
+        """Close the least recently used shards until the rest fits; the caller holds the lock."""
         for name, shard in list(self._shards.items()):
             total = sum(other.size for other in self._shards.values())
             if len(self._shards) <= OPEN_AT_MOST and total <= self._capacity:

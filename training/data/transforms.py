@@ -1,4 +1,4 @@
-"""How a face becomes the network's input, in training and afterwards."""
+"""From a face to the network's input, in training and in prediction."""
 
 from typing import Final
 
@@ -9,13 +9,13 @@ from torch import Tensor
 MEAN: Final = (0.485, 0.456, 0.406)
 """ImageNet channel means, for values 0 to 1."""
 STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet channel deviations, for values 0 to 1."""
+"""ImageNet channel standard deviations, for values 0 to 1."""
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize of uint8 or float (B, C, H, W) to float32 (B, C, size, size), without aliasing.
+    """Bilinear resize of uint8 or float (B, C, H, W) to float32 (B, C, size, size), antialiased.
 
-    On the CPU uint8 pictures are resized as such: ten times faster, rounded to whole levels after each axis.
+    On the CPU, uint8 images are resized as uint8: ten times faster, rounded to integers after each axis.
     """
     if images.dtype != torch.uint8 or images.device.type != "cpu":
         images = images.float()
@@ -24,8 +24,8 @@ def resize_images(images: Tensor, size: int) -> Tensor:
 
 
 def to_input(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 or float 0..255 (B, 3, H, W) faces and normalise them: float32 (B, 3, size, size)."""
+    """Resize uint8 or float 0..255 RGB images (B, 3, H, W) and normalise them: float32 (B, 3, size, size)."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
     resized = resize_images(images, size) if images.shape[-1] != size else images.float()
-    pictures = (resized / 255 - mean) / std
-    return pictures.contiguous(memory_format=torch.channels_last)
+    normalised = (resized / 255 - mean) / std
+    return normalised.contiguous(memory_format=torch.channels_last)

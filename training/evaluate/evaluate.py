@@ -18,7 +18,7 @@ from common.files import replacing, write_text
 from common.layout import Layout
 from common.progress import progress
 from training.data.loader import load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
 from training.engine.device import default_device
 from training.evaluate.metrics import SCORES, thresholds
@@ -94,7 +94,7 @@ def predict(
     bar = progress(title, len(faces), "faces")
 
     def images() -> Iterator[Tensor]:
-        for batch in load(faces, in_order(faces, batch_size), False, 1, stream):
+        for batch in load(faces, sequential_batches(faces, batch_size), {"jpg"}, 1, stream):
             yield batch.images
             bar.update(len(batch.indices))
 

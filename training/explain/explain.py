@@ -20,7 +20,7 @@ from common.layout import DEFAULT_SHARDS, Layout
 from common.progress import progress
 from common.sampling import evenly_spaced
 from training.data.loader import load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.explain.attribution import mean_maps
 from training.models.classifier import read_classifier
@@ -60,7 +60,9 @@ def explain(config: Config, file: Path, layout: Layout, output: Path, count: int
     bar = progress("explain", len(faces), "faces")
 
     def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:
-        for batch in load(faces, in_order(faces, config.evaluate.batch_size), False, 1, config.stream):
+        for batch in load(
+            faces, sequential_batches(faces, config.evaluate.batch_size), {"jpg"}, 1, config.stream
+        ):
             yield batch.images, faces.attributes[batch.indices.numpy()]
             bar.update(len(batch.indices))
 

@@ -22,7 +22,7 @@ from common.files import replacing, write_text
 from common.images import Refused
 from common.layout import Layout
 from training.data.loader import load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.export.deployed import Deployed
@@ -178,7 +178,7 @@ def faces_of_shards(shards: str) -> NDArray[np.uint8]:
     stream = Stream(cache=None, cache_gigabytes=1.0)
     batches = [
         batch.images.permute(0, 2, 3, 1).numpy()
-        for batch in load(some, in_order(some, FACES), False, 0, stream)
+        for batch in load(some, sequential_batches(some, FACES), {"jpg"}, 0, stream)
     ]
     return np.concatenate(batches)
 

@@ -12,7 +12,7 @@ from common.config import Config
 from common.layout import Layout
 from common.sampling import evenly_spaced
 from training.data.loader import load
-from training.data.sampler import in_order
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import resize_images
 from training.models.classifier import Classifier
@@ -49,10 +49,10 @@ class ValidationSamples:
         faces = faces.take(evenly_spaced(count, len(faces)))
         self._labels, self._batch_size = faces.attributes, 64
         self._precision = config.finetune.precision
-        planned = in_order(faces, self._batch_size)
+        planned = sequential_batches(faces, self._batch_size)
         self._pictures = [
             resize_images(batch.images, config.network.input_size).to(torch.uint8)
-            for batch in load(faces, planned, False, config.finetune.loader_workers, config.stream)
+            for batch in load(faces, planned, {"jpg"}, config.finetune.loader_workers, config.stream)
         ]
 
     def score(self, model: Classifier, place: torch.device) -> float | None:

@@ -11,7 +11,7 @@ from torch_ema import ExponentialMovingAverage
 from common.config import Config, Finetune
 from common.progress import progress
 from training.data.loader import Batch, load
-from training.data.sampler import PlannedBatches
+from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.transforms import resize_images, to_input
 from training.engine.batch_norm import measure_batch_norm
@@ -153,5 +153,5 @@ def _measure(config: Config, model: Classifier, faces: Samples, place: torch.dev
 
 def _batches(config: Config, faces: Samples, batch_size: int, steps: int) -> Iterator[Batch]:
     settings = config.finetune
-    planned = PlannedBatches(faces.shards, settings.seed, settings.shuffle_shards, batch_size, 0, steps)
-    return load(faces, planned, False, settings.loader_workers, config.stream)
+    planned = BatchSampler(faces.shards, settings.seed, settings.shuffle_shards, batch_size, 0, steps)
+    return load(faces, planned, {"jpg"}, settings.loader_workers, config.stream)

@@ -137,12 +137,16 @@ def reads_parts(config: Pretrain) -> bool:
     return bool(config.tasks.classification) and config.patch_grid is not None
 
 
+def members(config: Pretrain) -> set[str]:
+    """The members of a sample that the labels need."""
+    optional = {"mask.png": reads_masks(config), "parts.npy": reads_parts(config)}
+    return {"jpg", *(name for name, needed in optional.items() if needed)}
+
+
 def load_samples(faces: Samples, batches: Iterable[list[int]], config: Config) -> Iterator[Batch]:
-    """Read planned batches with no more members than the labels need; see `training.stream.load`."""
+    """Read planned batches with no more members than the labels need; see `training.data.loader.load`."""
     settings = config.pretrain
-    return load(
-        faces, batches, reads_masks(settings), settings.loader_workers, config.stream, reads_parts(settings)
-    )
+    return load(faces, batches, members(settings), settings.loader_workers, config.stream)
 
 
 def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Labels:

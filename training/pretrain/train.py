@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.progress import progress
-from training.data.sampler import PlannedBatches
+from training.data.sampler import BatchSampler
 from training.data.samples import Samples, read_samples
 from training.engine import checkpoint
 from training.engine.device import autocast
@@ -82,7 +82,7 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
                 stage.optimizer.zero_grad(set_to_none=True)
                 stage.opponent.zero_grad(set_to_none=True)
                 for number in range(settings.accumulate):
-                    part = batch.part(number, settings.accumulate).to(ranks.device)
+                    part = batch.micro_batch(number, settings.accumulate).to(ranks.device)
                     draws = seed_micro_batch(settings.seed, step, ranks.rank + number * ranks.world)
                     labels = make_labels(part, config, draws)
                     with stage.sharing(last=number + 1 == settings.accumulate):
@@ -158,9 +158,9 @@ def _check_parts(config: Config, ranks: Ranks) -> None:
 
 def _planned(
     config: Config, faces: Samples, start: int, stop: int, rank: int = 0, world: int = 1
-) -> PlannedBatches:
+) -> BatchSampler:
     settings = config.pretrain
-    return PlannedBatches(
+    return BatchSampler(
         faces.shards, settings.seed, settings.shuffle_shards, settings.batch_size, start, stop, rank, world
     )
 

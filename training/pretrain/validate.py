@@ -16,7 +16,7 @@ from training.data.samples import Samples, read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.device import autocast
 from training.engine.seeds import seed_micro_batch
-from training.pretrain.model import Labels, Outputs, PretrainModel, make_labels, reads_parts
+from training.pretrain.model import Labels, Outputs, PretrainModel, make_labels, members
 from training.pretrain.tasks.class_sets import CLASS_SETS
 from training.pretrain.tasks.segmentation import upsample
 
@@ -44,8 +44,7 @@ def answers(
     settings = config.pretrain
     parts = np.array_split(np.arange(len(faces)), max(1, len(faces) // settings.batch_size))
     planned = [part.tolist() for part in parts]
-    stored = reads_parts(settings)
-    loader = load(faces, planned, True, settings.loader_workers, config.stream, stored)
+    loader = load(faces, planned, members(settings) | {"mask.png"}, settings.loader_workers, config.stream)
     for number, batch in enumerate(loader):
         batch = batch.to(device)
         labels = make_labels(batch, config, seed_micro_batch(settings.seed, -1, number))
