@@ -10,143 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from common.errors import UserError
+from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
+from common.section import Fraction, Positive, Precision, Weight
+from common.section import Section as _Section
 
 PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
-Precision = Literal["float32", "bfloat16"]
-InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Data(_Section):
-    """Which photos.
-
-    input: folder of photos, table of paths or tar, or its fsspec address.
-    name: names the data set's folder in ``shards/``.
-    """
-
-    input: Annotated[str, Field(min_length=1)]
-    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
-
-
-class Sample(_Section):
-    """The painted sample set: how many portraits, from which seed."""
-
-    count: Positive
-    seed: int
-
-
-class Ingest(_Section):
-    """How inputs are read and planned into shards.
-
-    format: the layout of the input (``auto`` recognises it).
-    limit: only the first so many sources. shard_size: samples per shard.
-    min_side: shorter side in pixels below which a picture is refused.
-    max_pixels: declared size above which a file is refused before it is decoded.
-    val_fraction, test_fraction: used where the data set has no split of its own.
-    """
-
-    format: InputFormat
-    limit: Positive | None
-    seed: int
-    shard_size: Positive
-    min_side: Positive
-    max_pixels: Positive
-    val_fraction: Fraction
-    test_fraction: Fraction
-
-
-class Align(_Section):
-    """From pictures to aligned faces.
-
-    mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
-    ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
-    size: side of the stored face. detect_side: the detector sees pictures with the
-    longer side at most this long. threshold: detector score. min_visible: share of
-    the face's box that must lie inside the picture. faces: which of several faces; ``all``
-    makes a sample of each, the largest first.
-    """
-
-    mode: Literal["auto", "detect", "none"]
-    size: Annotated[int, Field(ge=32, le=1024)]
-    jpeg_quality: Annotated[int, Field(ge=95, le=100)]
-    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
-    threshold: Fraction
-    detect_side: Annotated[int, Field(ge=64)]
-    min_visible: Fraction
-    faces: Literal["largest", "centre", "all"]
-
-
-class Parse(_Section):
-    """From aligned faces to masks.
-
-    parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
-    pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
-    grid: cells per side of the stored part counts.
-    """
-
-    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
-    size: Annotated[int, Field(ge=64, multiple_of=32)]
-    batch_size: Positive
-    precision: Precision
-    grid: Positive
-
-
-class Weights(_Section):
-    """Where the detector's and the parser's weights come from; null paths are searched for.
-
-    class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
-    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
-    """
-
-    detector: str | None
-    parser: str | None
-    class_map: str | None
-    cache: str | None
-    timeout: Annotated[float, Field(gt=0)]
-
-
-class Cluster(_Section):
-    """The Dask cluster: an address to join, or so many local processes (0: one per core).
-
-    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
-    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
-    """
-
-    scheduler: str | None
-    workers: Annotated[int, Field(ge=0)]
-    in_flight: Positive
-    resources: dict[str, Annotated[float, Field(gt=0)]] | None
-
-
-class Quarantine(_Section):
-    """How much may be refused.
-
-    max_fraction: share of all sources; a run stops as soon as more are refused.
-    """
-
-    max_fraction: Fraction
-
-
-class Stream(_Section):
-    """Where remote shards are kept while they are read.
-
-    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
-    folder). cache_gigabytes: how much of it may be filled; make it larger than
-    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
-    """
-
-    cache: str | None
-    cache_gigabytes: Annotated[float, Field(gt=0)]
 
 
 class Network(_Section):
@@ -434,12 +305,12 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
     """Read ``params.yaml``, then `files` over it, then ``key=value`` `settings` over both.
 
     Raises:
-        UserError: a file is missing or no YAML mapping, or a key is unknown or ill-typed;
+        UserError: a file is missing or is not a YAML mapping, or a key is unknown or ill-typed;
             the message names the file or the key.
     """
     values = _read(PARAMS)
     for file in files:
-        _merge(values, _read(file), "", str(file))
+        _merge(values, _read(file), Config, "", str(file))
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -447,7 +318,7 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
         nested: Any = _parse_value(setting, text)
         for name in reversed(key.strip().split(".")):
             nested = {name: nested}
-        _merge(values, nested, "", f"--set {setting}")
+        _merge(values, nested, Config, "", f"--set {setting}")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -459,7 +330,7 @@ def _parse_value(setting: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {setting}: {text!r} is no YAML value") from error
+        raise UserError(f"--set {setting}: {text!r} is not a YAML value") from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -468,20 +339,34 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror}); --config names a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: no YAML: {error}") from error
+        raise UserError(f"{file}: not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: a mapping of sections was expected, as in {PARAMS.name}")
     return values
 
 
-def _merge(into: dict[str, Any], changes: Mapping[str, Any], path: str, where: str) -> None:
+def _merge(
+    into: dict[str, Any], changes: Mapping[str, Any], schema: type[BaseModel] | None, path: str, where: str
+) -> None:
+    """Replace single values of `into` by those of `changes`.
+
+    Args:
+        into: the values so far, changed in place.
+        changes: the values that replace them, nested alike.
+        schema: the section that `into` belongs to, whose keys are the only ones allowed; None for an
+            open mapping, a field whose type is a plain mapping, which may be given any key.
+        path: of `into`, with a dot at the end.
+        where: the file or flag that `changes` come from.
+    """
     for key, value in changes.items():
-        if key not in into:
-            known = ", ".join(sorted(into))
+        if schema is not None and key not in schema.model_fields:
+            known = ", ".join(sorted(schema.model_fields))
             raise UserError(f"{where}: unknown key {path}{key}; known here: {known}")
-        if isinstance(into[key], dict):
+        if isinstance(into.get(key), dict):
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}: {path}{key} is a section, not a value")
-            _merge(into[key], value, f"{path}{key}.", where)
+            field = schema.model_fields[key].annotation if schema is not None else None
+            section = field if isinstance(field, type) and issubclass(field, BaseModel) else None
+            _merge(into[key], value, section, f"{path}{key}.", where)
         else:
             into[key] = value

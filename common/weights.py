@@ -22,9 +22,9 @@ from typing import Final
 import pypi_simple
 import requests
 
-from common.config import Weights
 from common.errors import UserError
 from common.files import replacing
+from common.pipeline_config import Weights
 
 RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 

@@ -5,8 +5,9 @@ import json
 from typing import Final, get_args
 
 from common import command
-from common.config import Config, InputFormat
+from common.config import Config
 from common.layout import DEFAULT_SHARDS, Layout, dataset_name
+from common.pipeline_config import InputFormat
 from common.storage import address
 
 FILES: Final = (".csv", ".parquet", ".tar")

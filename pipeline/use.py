@@ -1,9 +1,11 @@
 """``python -m pipeline.use DIR``: point params.yaml, and so ``dvc repro``, at a folder of photos."""
 
 import argparse
-import json
-import re
+from io import StringIO
 from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from common.command import run
 from common.config import PARAMS
@@ -12,30 +14,34 @@ from common.files import write_text
 from common.layout import dataset_name
 
 
-def use(folder: Path) -> None:
-    """Write ``data.input`` and ``data.name`` into ``params.yaml``; all else in it stays as it is.
+def use(folder: Path, params: Path = PARAMS) -> None:
+    """Write ``data.input`` and ``data.name`` into `params`; everything else in it stays as it is.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name a folder of photos")
-    text = PARAMS.read_text(encoding="utf-8")
+        raise UserError(f"{folder} is not a folder; name a folder of photos")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # no line is wrapped
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    values = yaml.load(params.read_text(encoding="utf-8"))
     name = dataset_name(folder)
-    text = _replace(_replace(text, "input", str(folder)), "name", name)
-    write_text(PARAMS, text)
-    print(f"params.yaml: data.input is now {folder}, data.name {name}")
-
-
-def _replace(text: str, key: str, value: str) -> str:
-    """Change one line of the data section and nothing else, so that comments stay."""
-    line = re.compile(rf'(?m)^(data:\n(?:  .*\n)*?  {key}: )("(?:[^"\\]|\\.)*"|[^\s#]+)')
-    quoted = json.dumps(value, ensure_ascii=False) if re.search(r"[^\w./-]", value) else value
-    return line.sub(lambda found: found[1] + quoted, text, count=1)
+    # Quoted, because folders may be called 2020, null or yes.
+    values["data"]["input"] = DoubleQuotedScalarString(str(folder))
+    values["data"]["name"] = DoubleQuotedScalarString(name)
+    text = StringIO()
+    yaml.dump(values, text)
+    write_text(params, text.getvalue())
+    print(f"{params.name}: data.input is now {folder}, data.name {name}")
 
 
 def main() -> None:
-    """Read the command line and do it."""
+    """Read the command line and edit the file."""
     parser = argparse.ArgumentParser(description="Point params.yaml at a folder of photos.")
     parser.add_argument("folder", type=Path, help="folder of photos, or a data set in CelebA's layout")
     use(parser.parse_args().folder)

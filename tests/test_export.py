@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = {
         "dataset": "painted",
         "faces": {"train": 14, "test": 8},
-        "alignment": Recipe.of(config, detects=False).model_dump(mode="json"),
+        "alignment": Recipe.of(config.align, config.ingest, detects=False).model_dump(mode="json"),
         "code": "a test",
     }
     model = Classifier(config.network, ATTRIBUTES)

@@ -299,7 +299,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("nonsense.x=1", "unknown key nonsense"),
         ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
         ("finetune.runs=[{labels: 2.0, steps: 3}]", "finetune.runs.0.labels"),
-        ("parse.size={", "no YAML"),
+        ("parse.size={", "not a YAML value"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, said: str) -> None:
@@ -317,6 +317,12 @@ def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
         load([tmp_path / "typo.yaml"])
     with pytest.raises(UserError, match=r"none\.yaml"):
         load([tmp_path / "none.yaml"])
+
+
+def test_an_open_mapping_takes_new_keys_and_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("cluster: {resources: {GPU: 1.0}}\n")
+    config = load([tmp_path / "mine.yaml"], ["cluster.resources.memory=2.0"])
+    assert config.cluster.resources == {"GPU": 1.0, "memory": 2.0}
 
 
 @pytest.mark.parametrize("preset", ["mini", "paper"])

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,7 +25,7 @@ from PIL import Image
 from common import manifest
 from common.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
-from common.config import Config, load
+from common.config import PARAMS, Config, load
 from common.errors import UserError
 from common.images import Refused, decode_photo
 from common.layout import Layout
@@ -35,6 +36,7 @@ from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.plan import Content, ingest, plan
 from pipeline.parse.stage import parse
+from pipeline.use import use
 from synthetic import iterate_portraits, write_dataset
 
 
@@ -589,3 +591,27 @@ def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
         found = detect(picture, detector, threshold)
         assert found.shape == expected.shape
         assert np.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["photos", "2020", "null", "yes", "0x1f", "a: b # c", 'say "hi"', "ünï"])
+def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    params = tmp_path / "params.yaml"
+    params.write_bytes(PARAMS.read_bytes())
+    use(tmp_path / name, params)
+    lines, edited = PARAMS.read_text().splitlines(), params.read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in edited]
+    changed = [after for before, after in zip(lines, edited, strict=True) if before != after]
+    assert [line.split(":")[0] for line in changed] == ["  input", "  name"]
+    assert changed[0].endswith(" # folder of photos, table of paths or tars; known layouts are recognised")
+    data = yaml.safe_load(params.read_text())["data"]
+    assert data["input"] == str(tmp_path / name)
+    assert isinstance(data["name"], str)
+    first = params.read_bytes()
+    use(tmp_path / name, params)
+    assert params.read_bytes() == first
+
+
+def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        use(tmp_path / "none", tmp_path / "params.yaml")

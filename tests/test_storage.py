@@ -10,9 +10,10 @@ import pytest
 from upath import UPath
 
 from common import manifest
-from common.config import Config, Stream
+from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
+from common.pipeline_config import Stream
 from common.storage import Address, address
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest

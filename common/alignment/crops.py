@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from common.alignment.detector import Face, choose_faces, detect_faces
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
-from common.config import Align
+from common.pipeline_config import Align
 
 
 @dataclass(frozen=True)

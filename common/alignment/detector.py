@@ -14,9 +14,9 @@ from facexlib.detection.retinaface import RetinaFace, generate_config
 from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm, py_cpu_nms
 from numpy.typing import NDArray
 
-from common.config import Align
 from common.images import Refused
 from common.memory import keep_freed_memory
+from common.pipeline_config import Align
 
 OVERLAP: Final = 0.4
 """Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""

@@ -8,8 +8,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.config import Align, Config
 from common.errors import UserError
+from common.pipeline_config import Align, Ingest
 
 FILE: Final = "recipe.json"
 """Name of the file beside the aligned faces."""
@@ -32,10 +32,13 @@ class Recipe(BaseModel):
     min_side: int
 
     @classmethod
-    def of(cls, config: Config, detects: bool) -> Self:
-        """The recipe of a configuration, for a data set whose faces have to be found or not."""
-        align = config.align.model_copy(update={"mode": "detect" if detects else "none"})
-        return cls(align=align, max_pixels=config.ingest.max_pixels, min_side=config.ingest.min_side)
+    def of(cls, align: Align, ingest: Ingest, detects: bool) -> Self:
+        """The recipe of a data set whose faces have to be detected, or are aligned already."""
+        return cls(
+            align=align.model_copy(update={"mode": "detect" if detects else "none"}),
+            max_pixels=ingest.max_pixels,
+            min_side=ingest.min_side,
+        )
 
     @classmethod
     def read(cls, text: str, where: str) -> Self:

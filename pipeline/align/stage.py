@@ -76,7 +76,8 @@ def align(config: Config, layout: Layout) -> None:
     stage = Stage("align", "images", load, align_shard, touch_sources)
     folder = (layout.aligned / source.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config, layout, refusals)
-    write_text(folder / recipe.FILE, recipe.Recipe.of(config, detector is not None).model_dump_json() + "\n")
+    made_by = recipe.Recipe.of(config.align, config.ingest, detector is not None)
+    write_text(folder / recipe.FILE, made_by.model_dump_json() + "\n")
     records = [read_record(task.tar) for task in tasks]
     faces = sum(len(record.samples) for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)

@@ -13,7 +13,7 @@ from facexlib.parsing import init_parsing_model
 from torch import Tensor, nn
 
 from common.classes import CLASSES
-from common.config import Precision
+from common.section import Precision
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network, best_device
 

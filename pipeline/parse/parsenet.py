@@ -9,7 +9,7 @@ from facexlib.parsing import init_parsing_model
 from torch import Tensor
 
 from common.classes import CELEBAMASK_HQ_CLASSES
-from common.config import Precision
+from common.section import Precision
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network, best_device
 

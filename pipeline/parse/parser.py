@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import CLASSES, NUM_CLASSES
-from common.config import Config, Precision
+from common.config import Config
 from common.errors import UserError
 from common.memory import keep_freed_memory
+from common.section import Precision
 from common.weights import KNOWN, file_sha256, find
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map

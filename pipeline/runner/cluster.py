@@ -22,8 +22,8 @@ from distributed import (
     get_worker,
 )
 
-from common.config import Cluster
 from common.errors import UserError
+from common.pipeline_config import Cluster
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -19,10 +19,11 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from distributed import Client, KilledWorker, get_worker
 
-from common.config import Cluster, Config
+from common.config import Config
 from common.errors import UserError
 from common.files import remove_partials, write_text
 from common.layout import Layout
+from common.pipeline_config import Cluster
 from common.progress import progress
 from common.storage import Address
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Stream
 from common.errors import UserError
+from common.pipeline_config import Stream
 from common.shards import BrokenSample, decode_cell_counts, decode_face, decode_mask, read_extent
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache

@@ -20,7 +20,7 @@ def facts_of(layout: Layout, config: Config) -> dict[str, Any]:
     text = found.metadata.get(recipe.FACT)
     if text is None:
         detected = found.table["box_score"].null_count < found.table.num_rows
-        made = recipe.Recipe.of(config, detected)
+        made = recipe.Recipe.of(config.align, config.ingest, detected)
     else:
         made = recipe.Recipe.read(text, str(layout.samples))
     return {

@@ -2,7 +2,7 @@
 
 import torch
 
-from common.config import Precision
+from common.section import Precision
 
 
 def default_device() -> torch.device:

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Config, Stream
+from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
+from common.pipeline_config import Stream
 from common.progress import progress
 from training.data.loader import load
 from training.data.sampler import sequential_batches

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from common.command import run
-from common.config import Stream
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.images import Refused
 from common.layout import Layout
+from common.pipeline_config import Stream
 from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples

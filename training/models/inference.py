@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Precision
+from common.section import Precision
 from training.data.transforms import to_input
 from training.engine.device import autocast
 from training.models.classifier import Classifier

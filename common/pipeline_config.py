@@ -1,0 +1,135 @@
+"""The sections of the configuration that the pipeline and the data loader read.
+
+They are a module of their own so that the code that determines the bytes of a shard does not
+depend on the settings of the trainer.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.section import Fraction, Positive, Precision, Section
+
+InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
+
+
+class Data(Section):
+    """Which photos.
+
+    input: folder of photos, table of paths or tar, or its fsspec address.
+    name: names the data set's folder in ``shards/``.
+    """
+
+    input: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
+
+
+class Sample(Section):
+    """The painted sample set: how many portraits, from which seed."""
+
+    count: Positive
+    seed: int
+
+
+class Ingest(Section):
+    """How inputs are read and planned into shards.
+
+    format: the layout of the input (``auto`` recognises it).
+    limit: only the first so many sources. shard_size: samples per shard.
+    min_side: shorter side in pixels below which a picture is refused.
+    max_pixels: declared size above which a file is refused before it is decoded.
+    val_fraction, test_fraction: used where the data set has no split of its own.
+    """
+
+    format: InputFormat
+    limit: Positive | None
+    seed: int
+    shard_size: Positive
+    min_side: Positive
+    max_pixels: Positive
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+
+class Align(Section):
+    """From pictures to aligned faces.
+
+    mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
+    ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
+    size: side of the stored face. detect_side: the detector sees pictures with the
+    longer side at most this long. threshold: detector score. min_visible: share of
+    the face's box that must lie inside the picture. faces: which of several faces; ``all``
+    makes a sample of each, the largest first.
+    """
+
+    mode: Literal["auto", "detect", "none"]
+    size: Annotated[int, Field(ge=32, le=1024)]
+    jpeg_quality: Annotated[int, Field(ge=95, le=100)]
+    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+    threshold: Fraction
+    detect_side: Annotated[int, Field(ge=64)]
+    min_visible: Fraction
+    faces: Literal["largest", "centre", "all"]
+
+
+class Parse(Section):
+    """From aligned faces to masks.
+
+    parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
+    pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
+    grid: cells per side of the stored part counts.
+    """
+
+    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
+    size: Annotated[int, Field(ge=64, multiple_of=32)]
+    batch_size: Positive
+    precision: Precision
+    grid: Positive
+
+
+class Weights(Section):
+    """Where the detector's and the parser's weights come from; null paths are searched for.
+
+    class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
+    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
+    """
+
+    detector: str | None
+    parser: str | None
+    class_map: str | None
+    cache: str | None
+    timeout: Annotated[float, Field(gt=0)]
+
+
+class Cluster(Section):
+    """The Dask cluster: an address to join, or so many local processes (0: one per core).
+
+    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
+    """
+
+    scheduler: str | None
+    workers: Annotated[int, Field(ge=0)]
+    in_flight: Positive
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None
+
+
+class Quarantine(Section):
+    """How much may be refused.
+
+    max_fraction: share of all sources; a run stops as soon as more are refused.
+    """
+
+    max_fraction: Fraction
+
+
+class Stream(Section):
+    """Where remote shards are kept while they are read.
+
+    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
+    folder). cache_gigabytes: how much of it may be filled; make it larger than
+    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
+    """
+
+    cache: str | None
+    cache_gigabytes: Annotated[float, Field(gt=0)]
