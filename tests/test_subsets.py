@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from common import manifest
 from common.errors import UserError
 from common.layout import Layout
-from training.data.label_subsets import labelled_subset, main, read_subset, write_subsets
+from training.data.label_subsets import labelled_subset, read_subset, write_subsets
 from training.data.samples import Samples, read_samples
+from training.subsets.__main__ import main
 
 
 def faces(keys: list[str]) -> Samples:
