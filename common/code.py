@@ -49,7 +49,8 @@ def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
         package, _, _ = name.rpartition(".")
         if package:
             pending.append(package)
-        pending.extend(_imports(source, name if source.name == "__init__.py" else package))
+        tree = ast.parse(source.read_bytes())
+        pending.extend(imports(tree, name if source.name == "__init__.py" else package))
     files = {*sources.values(), *(file for source in sources.values() for file in _data_beside(source))}
     return sorted(file.relative_to(root) for file in files)
 
@@ -72,22 +73,28 @@ def code_hash(module: str, root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
+def imports(tree: ast.AST, package: str) -> set[str]:
+    """Every name that may be a module in the import statements of a syntax tree.
+
+    Args:
+        tree: of a file, or of a part of one.
+        package: dotted name of the package that the file lies in, which relative imports start from.
+    """
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    return names
+
+
 def _source(module: str, root: Path) -> Path | None:
     """The file of a module; None if it is not one of the project."""
     path = root.joinpath(*module.split("."))
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
-
-
-def _imports(source: Path, package: str) -> Iterator[str]:
-    """Every name that could be a module in the import statements of a file that lies in `package`."""
-    for node in ast.walk(ast.parse(source.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: 1 - node.level or None] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _data_beside(source: Path) -> Iterator[Path]:

@@ -1,13 +1,15 @@
 """``python -m training.run``: both training stages, evaluation and report, over finished shards."""
 
+from argparse import ArgumentParser
 from pathlib import Path
+from typing import Final
 
 from common import command
+from common.config import Config
 from common.layout import DEFAULT_SHARDS, Layout
 from common.memory import keep_freed_memory
 
-RESUME = ("auto", "anyway", "never")
-STAGES = ("pretrain", "finetune", "evaluate", "report")
+RESUME: Final = ("auto", "anyway", "never")
 
 EXAMPLES = """\
   python -m training.run
@@ -18,8 +20,62 @@ EXAMPLES = """\
   python -m training.run --shards OUT --output OUT/runs --set pretrain.steps=1000"""
 
 
+def pretrain_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
+    """Stage 1, to ``pretrain/``."""
+    from training.pretrain.train import pretrain
+
+    pretrain(config, layout, output / "pretrain", resume)
+
+
+def finetune_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
+    """Stage 2, from the weights of stage 1 to ``finetune/``."""
+    from training.finetune.runs import finetune
+    from training.models.pretrained import FILE
+
+    finetune(config, layout, output / "pretrain" / FILE, output / "finetune")
+
+
+def evaluate_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
+    """Scores of the fine-tuned classifiers, to ``evaluate/``."""
+    from training.evaluate.evaluate import evaluate
+
+    evaluate(config, layout, output / "finetune", output / "evaluate")
+
+
+def report_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
+    """The page about everything in `output`, ``report.html``."""
+    from training.report import report
+
+    report(config, layout, output, output / "report.html")
+
+
+STAGES: Final = {
+    "pretrain": pretrain_stage,
+    "finetune": finetune_stage,
+    "evaluate": evaluate_stage,
+    "report": report_stage,
+}
+"""By name, in their order. Each imports its own code, so DVC need not run it after edits of another's."""
+
+
 def main() -> None:
     """Read the command line and run the stages."""
+    options = _parser().parse_args()
+    config = command.config_from(options)
+    keep_freed_memory()
+    layout = Layout.at(options.shards)
+
+    from training.engine.distributed import rank_of_environment  # PyTorch, which --help need not wait for
+
+    if options.labels:
+        config = _with_labels(config, layout, options.labels)
+    for name in STAGES if options.stage == "all" else (options.stage,):
+        if name != "pretrain" and rank_of_environment() > 0:
+            return  # only pre-training is distributed
+        STAGES[name](config, layout, options.output, options.resume)
+
+
+def _parser() -> ArgumentParser:
     parser = command.parser("Train on shards: SSPL pre-training, fine-tuning, evaluation, report.", EXAMPLES)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
@@ -45,30 +101,13 @@ def main() -> None:
         help="what to fine-tune on instead of finetune.runs: shares such as 1%% 5%%, or lists that "
         "training.subsets wrote",
     )
-    options = parser.parse_args()
-    config = command.config_from(options)
-    keep_freed_memory()
-    layout, output = Layout.at(options.shards), options.output
+    return parser
 
-    from training.engine.distributed import rank_of_environment
-    from training.evaluate.evaluate import evaluate
-    from training.finetune.runs import finetune, with_labels
-    from training.models.pretrained import FILE
-    from training.pretrain.train import pretrain
-    from training.report import report
 
-    if options.labels:
-        config = with_labels(config, layout, options.labels)
-    stages = {
-        "pretrain": lambda: pretrain(config, layout, output / "pretrain", options.resume),
-        "finetune": lambda: finetune(config, layout, output / "pretrain" / FILE, output / "finetune"),
-        "evaluate": lambda: evaluate(config, layout, output / "finetune", output / "evaluate"),
-        "report": lambda: report(config, layout, output, output / "report.html"),
-    }
-    for name in STAGES if options.stage == "all" else (options.stage,):
-        if name != "pretrain" and rank_of_environment() > 0:
-            return  # only pre-training shares its work
-        stages[name]()
+def _with_labels(config: Config, layout: Layout, labels: list[str]) -> Config:
+    from training.finetune.runs import with_labels
+
+    return with_labels(config, layout, labels)
 
 
 if __name__ == "__main__":
