@@ -249,12 +249,12 @@ class Finetune(_Section):
 class Evaluate(_Section):
     """Evaluation.
 
-    batch_size: faces per batch. groups: attributes; for each, faces with and without it are compared.
-    resamples, seed: of the bootstrap over identities.
+    batch_size: faces per batch. subgroups: attributes by each of which the faces with and without it are
+    compared. resamples, seed: of the bootstrap over identities, which gives the confidence intervals.
     """
 
     batch_size: Positive
-    groups: list[str]
+    subgroups: list[str]
     resamples: Positive
     seed: int
 

@@ -25,8 +25,8 @@ from common.page.charts import Series, line_chart, nice_ticks
 from common.shards import ShardWriter, encode_cell_counts, encode_face, encode_mask, encode_metadata
 from common.version import git_commit
 from training.data.samples import manifest_hash
-from training.evaluate.evaluate import MAJORITY
-from training.evaluate.metrics import SCORES
+from training.evaluate.metrics import METRICS
+from training.evaluate.scoring import MAJORITY
 from training.models.pretrained import export_network
 from training.report.collect import report
 
@@ -150,7 +150,7 @@ def write_runs(
     (output / "evaluate").mkdir()
     (output / "finetune" / "runs.json").write_text(json.dumps(runs))
     averages = {
-        name: {score: found[attributes[0]][score] for score in SCORES}
+        name: {score: found[attributes[0]][score] for score in METRICS}
         for name, found in details.items()
         if runs
     }

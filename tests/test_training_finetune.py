@@ -25,8 +25,9 @@ from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import read_samples
 from training.engine import checkpoint
+from training.engine.average_precision import mean_average_precision
 from training.engine.optim import adam_by_group
-from training.finetune.model_selection import Best, mean_average_precision
+from training.finetune.model_selection import Best
 from training.finetune.runs import finetune, with_labels
 from training.finetune.semi_supervised import Teacher, Thresholds, label_shares
 from training.finetune.train import rates

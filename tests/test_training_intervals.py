@@ -7,13 +7,19 @@ from hypothesis import strategies as st
 
 from common.config import load
 from training.data.samples import Samples
-from training.evaluate.bootstrap import DIFFERENCE, draw, interval, mean_of, resample, resampled_scores
-from training.evaluate.metrics import SCORES, all_scores, scores
-from training.evaluate.scoring import SCRATCH, Judge, intervals
-from training.evaluate.subgroups import gap
+from training.evaluate.bootstrap import (
+    confidence_interval,
+    mean_over_attributes,
+    resample_attribute,
+    resample_attributes,
+    resample_identities,
+)
+from training.evaluate.metrics import METRICS, score_attribute, score_attributes
+from training.evaluate.scoring import SCRATCH, Evaluator, uncertainty
+from training.evaluate.subgroups import compare_subgroups
 
-AP = SCORES.index("average_precision")
-SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.groups=[Hat]"]).evaluate
+SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
+SHARE, DIFFERENCE = METRICS["accuracy"].bounds, METRICS["accuracy"].difference_bounds
 
 
 def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str, ...]) -> Samples:
@@ -31,9 +37,9 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
 ) -> None:
     labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
     truth, chances = labels.astype(np.int8), eighths / 8
-    found = resampled_scores(truth, chances, threshold, times[None].astype(np.float64))[0]
-    expected = scores(truth.repeat(times), chances.repeat(times), threshold)
-    for value, name in zip(found, SCORES, strict=True):
+    found = resample_attribute(truth, chances, threshold, times[None].astype(np.float64))[0]
+    expected = score_attribute(truth.repeat(times), chances.repeat(times), threshold)
+    for value, name in zip(found, METRICS, strict=True):
         if expected[name] is None:
             assert np.isnan(value), name
         else:
@@ -42,17 +48,17 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
 
 def test_pictures_of_one_person_are_drawn_together_and_unknown_people_alone() -> None:
     people = ["a", "b", "a", None, None, "b", "a"]
-    draws = draw(people, 200, seed=1)
-    assert (draws[:, 0] == draws[:, 2]).all() and (draws[:, 0] == draws[:, 6]).all()
-    assert (draws[:, 1] == draws[:, 5]).all()
-    assert (draws[:, 3] != draws[:, 4]).any()
-    assert (draws[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()  # four people are drawn of four
+    weights = resample_identities(people, 200, seed=1)
+    assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 0] == weights[:, 6]).all()
+    assert (weights[:, 1] == weights[:, 5]).all()
+    assert (weights[:, 3] != weights[:, 4]).any()
+    assert (weights[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()  # four people are drawn of four
 
 
 def test_equal_seeds_draw_the_same_and_others_do_not() -> None:
     people = [str(i) for i in range(50)]
-    assert np.array_equal(draw(people, 20, 3), draw(people, 20, 3))
-    assert not np.array_equal(draw(people, 20, 3), draw(people, 20, 4))
+    assert np.array_equal(resample_identities(people, 20, 3), resample_identities(people, 20, 3))
+    assert not np.array_equal(resample_identities(people, 20, 3), resample_identities(people, 20, 4))
 
 
 def test_few_people_with_many_pictures_give_a_wider_interval_than_many_people() -> None:
@@ -62,8 +68,8 @@ def test_few_people_with_many_pictures_give_a_wider_interval_than_many_people() 
     chances = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
 
     def width(people: list[str | None]) -> float:
-        values = resampled_scores(labels, chances, 0.5, draw(people, 300, 0))[:, 0]
-        low, high = interval(values, float(np.mean(values))) or (0, 0)
+        values = resample_attribute(labels, chances, 0.5, resample_identities(people, 300, 0))[:, 0]
+        low, high = confidence_interval(values, float(np.mean(values)), SHARE) or (0, 0)
         return high - low
 
     assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
@@ -74,8 +80,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for trial in range(100):
         labels = np.ones(300, np.int8)
         chances = (random.random(300) < 0.7).astype(np.float64)
-        values = resampled_scores(labels, chances, 0.5, draw([None] * 300, 200, trial))[:, 0]
-        low, high = interval(values, float(chances.mean())) or (0, 0)
+        values = resample_attribute(labels, chances, 0.5, resample_identities([None] * 300, 200, trial))[:, 0]
+        low, high = confidence_interval(values, float(chances.mean()), SHARE) or (0, 0)
         covered += low <= 0.7 <= high
     assert 88 <= covered <= 100
 
@@ -84,26 +90,28 @@ def test_all_attributes_at_once_are_each_scored_alone() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(-1, 2, (200, 4)).astype(np.int8)
     chances = random.random((200, 4))
-    draws = draw([None] * 200, 50, 0)
-    found = resample(labels, chances, [0.5] * 4, draws)
-    assert found.shape == (50, 4, len(SCORES))
-    assert np.allclose(found[:, 2], resampled_scores(labels[:, 2], chances[:, 2], 0.5, draws), equal_nan=True)
+    weights = resample_identities([None] * 200, 50, 0)
+    found = resample_attributes(labels, chances, [0.5] * 4, weights)
+    assert found.shape == (50, 4, len(METRICS))
+    assert np.allclose(
+        found[:, 2], resample_attribute(labels[:, 2], chances[:, 2], 0.5, weights), equal_nan=True
+    )
 
 
 def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
-    values = np.full((2, 3, len(SCORES)), 0.5)
+    values = np.full((2, 3, len(METRICS)), 0.5)
     values[0, 0], values[:, 2] = np.nan, 0.9
-    scored = np.array([True, True, False])[:, None].repeat(len(SCORES), 1)
-    assert (mean_of(values, scored) == 0.5).all()
-    assert interval(np.full(3, np.nan), 0.5) is None
+    scored = np.array([True, True, False])[:, None].repeat(len(METRICS), 1)
+    assert (mean_over_attributes(values, scored) == 0.5).all()
+    assert confidence_interval(np.full(3, np.nan), 0.5, SHARE) is None
 
 
 def test_an_interval_lies_around_the_estimate_and_within_what_is_possible() -> None:
     values = np.linspace(0.3, 0.5, 101)
-    assert interval(values, 0.1) == [0.005, 0.195]
-    assert interval(values, 0.99) == [0.895, 1.0]
-    assert interval(values - 0.4, -0.2, DIFFERENCE) == [-0.295, -0.105]
-    assert interval(values, None) is None
+    assert confidence_interval(values, 0.1, SHARE) == [0.005, 0.195]
+    assert confidence_interval(values, 0.99, SHARE) == [0.895, 1.0]
+    assert confidence_interval(values - 0.4, -0.2, DIFFERENCE) == [-0.295, -0.105]
+    assert confidence_interval(values, None, SHARE) is None
 
 
 def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:
@@ -112,10 +120,10 @@ def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:
     labels[::7, 0], labels[::5, 1] = -1, -1
     noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
     chances = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
-    found = gap(labels, chances, [0.5] * 3, 0, draw([None] * 600, 200, 0))
+    found = compare_subgroups(labels, chances, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0))
     for name, answer in (("yes", 1), ("no", 0)):
         rows = labels[:, 0] == answer
-        alone = all_scores(labels[rows][:, 1:], chances[rows][:, 1:], [0.5] * 2)
+        alone = score_attributes(labels[rows][:, 1:], chances[rows][:, 1:], [0.5] * 2)
         mean = np.mean([each["average_precision"] for each in alone])  # type: ignore[arg-type]
         assert found[name]["faces"] == rows.sum()
         assert found[name]["average_precision"] == pytest.approx(mean, abs=1e-4)
@@ -130,7 +138,7 @@ def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:
 def test_groups_are_compared_on_the_attributes_that_both_have() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
     chances = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
-    found = gap(labels, chances, [0.5] * 3, 0, draw([None] * 4, 20, 0))
+    found = compare_subgroups(labels, chances, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0))
     # Only the second attribute has both answers in both groups; the third would pull the no group to 0.75.
     assert found["yes"]["average_precision"] == 1.0
     assert found["no"]["average_precision"] == 0.5
@@ -138,7 +146,9 @@ def test_groups_are_compared_on_the_attributes_that_both_have() -> None:
 
 def test_a_group_that_nobody_is_in_has_no_gap() -> None:
     labels = np.array([[1, 1], [1, 0], [1, 1]], np.int8)
-    found = gap(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, draw([None] * 3, 20, 0))
+    found = compare_subgroups(
+        labels, np.full((3, 2), 0.4), [0.5] * 2, 0, resample_identities([None] * 3, 20, 0)
+    )
     assert found["no"]["faces"] == 0
     assert found["difference"]["accuracy"] is None and found["difference"]["accuracy_interval"] is None
 
@@ -149,14 +159,14 @@ def test_a_gain_is_paired_with_the_run_from_scratch_on_the_same_labels(
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (200, 5)).astype(np.int8)
     test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
-    judge = Judge(test, SETTINGS)
-    assert "no gaps by Hat" in capsys.readouterr().out
+    evaluator = Evaluator(test, SETTINGS)
+    assert "no subgroups by Hat" in capsys.readouterr().out
     noise, signal = random.random((200, 5)), (labels + random.random((200, 5))) / 2
     guesses = {"scratch-5%": noise, "semi-5%": signal, "pretrained-5%": random.random((200, 5))}
-    scored = {name: judge.score(guess, [0.5] * 5) for name, guess in guesses.items()}
+    scored = {name: evaluator.score(guess, [0.5] * 5) for name, guess in guesses.items()}
     scored["semi-9%"] = scored["semi-5%"]
     runs = [{"name": name, "initial": name.split("-")[0], "labels": name.split("-")[1]} for name in scored]
-    found = intervals(scored, runs)
+    found = uncertainty(scored, runs)
     low, high = found["semi-5%"]["gains"]["average_precision"]["interval"]
     assert 0.2 < low < found["semi-5%"]["gains"]["average_precision"]["value"] < high
     low, high = found["pretrained-5%"]["gains"]["average_precision"]["interval"]
@@ -173,5 +183,5 @@ def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
     guess = random.random((120, 2))
     other = guess.copy()
     other[60:, 1] = random.random(60)
-    judge = Judge(faces_of(labels, [None] * 120, ("Hat", "Smile")), SETTINGS)
-    assert judge.score(guess, [0.5, 0.5]).attributes == judge.score(other, [0.5, 0.5]).attributes
+    evaluator = Evaluator(faces_of(labels, [None] * 120, ("Hat", "Smile")), SETTINGS)
+    assert evaluator.score(guess, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes

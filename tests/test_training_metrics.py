@@ -7,16 +7,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score
 
-from training.evaluate.evaluate import format_table
-from training.evaluate.metrics import (
-    BINS,
-    SCORES,
-    best_threshold,
-    calibration_error,
-    mean_scores,
-    scores,
-    thresholds,
-)
+from training.evaluate.calibration import BINS, calibration_error
+from training.evaluate.metrics import METRICS, mean_scores, score_attribute
+from training.evaluate.output import format_table
+from training.evaluate.thresholds import best_threshold, best_thresholds
 
 
 def test_scores_are_scikit_learns_over_the_known_labels() -> None:
@@ -25,7 +19,7 @@ def test_scores_are_scikit_learns_over_the_known_labels() -> None:
     chances = random.random(200)
     known = labels >= 0
     truth, guess = labels[known], chances[known]
-    found = scores(labels, chances, 0.3)
+    found = score_attribute(labels, chances, 0.3)
     assert found["average_precision"] == sklearn_metrics.average_precision_score(truth, guess)
     assert found["roc_auc"] == sklearn_metrics.roc_auc_score(truth, guess)
     assert found["balanced_accuracy"] == balanced_accuracy_score(truth, guess >= 0.3)
@@ -34,17 +28,17 @@ def test_scores_are_scikit_learns_over_the_known_labels() -> None:
 
 
 def test_an_attribute_with_one_answer_has_accuracy_and_calibration_alone() -> None:
-    found = scores(np.zeros(5, np.int8), np.full(5, 0.2), 0.5)
+    found = score_attribute(np.zeros(5, np.int8), np.full(5, 0.2), 0.5)
     assert {name: value for name, value in found.items() if value is not None} == {
         "accuracy": 1.0,
         "calibration_error": pytest.approx(0.2),
     }
-    assert scores(np.full(5, -1, np.int8), np.full(5, 0.2), 0.5) == dict.fromkeys(SCORES)
+    assert score_attribute(np.full(5, -1, np.int8), np.full(5, 0.2), 0.5) == dict.fromkeys(METRICS)
 
 
 def test_a_constant_answer_has_balanced_accuracy_one_half_and_the_prevalence_as_precision() -> None:
     labels = np.array([1] * 20 + [0] * 80, np.int8)
-    found = scores(labels, np.full(100, 0.2), 0.5)
+    found = score_attribute(labels, np.full(100, 0.2), 0.5)
     assert found["accuracy"] == 0.8
     assert found["balanced_accuracy"] == 0.5
     assert found["f1"] == 0.0
@@ -84,17 +78,17 @@ def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> N
 
 
 def test_without_faces_to_tune_on_every_threshold_is_one_half() -> None:
-    assert thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
+    assert best_thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
 
 
 def test_means_leave_out_what_is_missing() -> None:
-    empty: dict[str, float | None] = dict.fromkeys(SCORES)
+    empty: dict[str, float | None] = dict.fromkeys(METRICS)
     means = mean_scores([{**empty, "accuracy": 0.5}, {**empty, "accuracy": 1.0}])
     assert means == {**empty, "accuracy": 0.75}
 
 
 def test_the_table_has_a_row_per_run_in_percent() -> None:
-    row = dict.fromkeys(SCORES, 0.5)
+    row = dict.fromkeys(METRICS, 0.5)
     lines = format_table(
         {"majority class": row, "pretrained-1%": {"faces": 84, **row, "roc_auc": None}}
     ).split("\n")

@@ -1,4 +1,4 @@
-"""Evaluation on the test split: thresholds from val, majority class and scratch beside."""
+"""Evaluation of the fine-tuned runs on the test split, with thresholds from val."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Config
+from common.config import Evaluate
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
@@ -22,59 +22,44 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
 from training.engine.device import default_device
-from training.evaluate.metrics import SCORES, thresholds
-from training.evaluate.scoring import MAJORITY, Judge, Scored, intervals, write_plots
+from training.evaluate.output import format_table, predictions_table, write_json, write_plots
+from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
+from training.evaluate.thresholds import best_thresholds
 from training.models.classifier import Classifier, read_classifier
 from training.models.inference import predict_logits
 
-__all__ = ["MAJORITY", "evaluate", "format_table", "predict"]
 
+def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
+    """Compute all metrics of every fine-tuned run, and keep every prediction.
 
-def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
-    """Score every fine-tuned run; write means, scores per attribute, and every prediction.
-
-    ``metrics.json`` holds means by run name, ``attributes.json`` scores, intervals and thresholds per
-    run and attribute, ``intervals.json`` the intervals of the means, gains and gaps (see
-    `training.evaluate.scoring`), ``predictions.parquet`` a row per run and test face, ``table.txt`` the table
-    that is printed, ``plots/`` what ``dvc plots`` draws.
+    Writes to `output`:
+        ``metrics.json``: the means over the attributes, by run name.
+        ``attributes.json``: metrics, confidence intervals and thresholds, by run and attribute.
+        ``intervals.json``: the intervals of the means, the gains over the runs from scratch, and the
+            subgroups (see `training.evaluate.scoring.uncertainty`).
+        ``predictions.parquet``: a row per run and test face.
+        ``table.txt``: the table that is printed. ``plots/``: what ``dvc plots`` draws.
 
     Raises:
-        UserError: the fine-tuning results are missing, or no test face has a label.
+        UserError: the results of fine-tuning are missing, or no test face has a label.
     """
     runs = _read_runs(finetuned)
     output.mkdir(parents=True, exist_ok=True)
-    scored: dict[str, Scored] = {}
-    predictions: list[pa.Table] = []
+    scores: dict[str, RunScores] = {}
+    predictions = [pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})]
     if runs:
-        train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
-        if not len(test):
-            raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
-        judge = Judge(test, config.evaluate)
-        scored[MAJORITY] = judge.score(np.tile(_shares(train), (len(test), 1)), None)
-        for run in runs:
-            on_val, on_test = _predict(config, finetuned / run["name"], val, test)
-            cut = thresholds(val.attributes, on_val)
-            scored[run["name"]] = judge.score(on_test, cut)
-            predictions.append(_as_table(run["name"], test, on_test))
-    faces = {run["name"]: run["faces"] for run in runs}
-    means = {
-        name: {**({"faces": faces[name]} if name in faces else {}), **each.means}
-        for name, each in scored.items()
-    }
-    _write_json(output / "metrics.json", means)
-    _write_json(output / "attributes.json", {name: each.attributes for name, each in scored.items()})
-    _write_json(output / "intervals.json", intervals(scored, runs))
-    write_plots(output / "plots", runs, scored)
+        scores, predictions = _score_runs(settings, stream, layout, finetuned, runs)
+    faces = {run["name"]: {"faces": run["faces"]} for run in runs}
+    means = {name: {**faces.get(name, {}), **each.means} for name, each in scores.items()}
+    write_json(output / "metrics.json", means)
+    write_json(output / "attributes.json", {name: each.attributes for name, each in scores.items()})
+    write_json(output / "intervals.json", uncertainty(scores, runs))
+    write_plots(output / "plots", runs, scores)
     table = format_table(means) if means else "no labels, so no classifier and no scores"
     write_text(output / "table.txt", table + "\n")
     with replacing(output / "predictions.parquet") as temporary:
-        empty = pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})
-        pq.write_table(pa.concat_tables(predictions) if predictions else empty, temporary)
+        pq.write_table(pa.concat_tables(predictions), temporary)
     print(table)
-
-
-def _write_json(file: Path, values: Any) -> None:
-    write_text(file, json.dumps(values, indent=2) + "\n")
 
 
 def _read_runs(finetuned: Path) -> list[dict[str, Any]]:
@@ -84,6 +69,26 @@ def _read_runs(finetuned: Path) -> list[dict[str, Any]]:
     runs = json.loads(file.read_text(encoding="utf-8"))
     assert isinstance(runs, list)
     return runs
+
+
+def _score_runs(
+    settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, runs: list[dict[str, Any]]
+) -> tuple[dict[str, RunScores], list[pa.Table]]:
+    """The scores of the majority class and of every run, and the predictions of every run."""
+    train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
+    if not len(test):
+        raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
+    evaluator = Evaluator(test, settings)
+    scores = {MAJORITY: evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)}
+    predictions = []
+    for name in (run["name"] for run in runs):
+        model = read_classifier(finetuned / name / "classifier.pt")
+        batch = settings.batch_size
+        on_val = predict(model, val, batch, stream, f"val {name}") if len(val) else None
+        on_test = predict(model, test, batch, stream, f"test {name}")
+        scores[name] = evaluator.score(on_test, best_thresholds(val.attributes, on_val))
+        predictions.append(predictions_table(name, test, on_test))
+    return scores, predictions
 
 
 def predict(
@@ -104,47 +109,8 @@ def predict(
     return torch.from_numpy(logits).sigmoid().double().numpy()
 
 
-def _predict(
-    config: Config, folder: Path, val: Samples, test: Samples
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
-    """Probabilities of a run on val (None without val faces) and on test, which is read this once."""
-    model = read_classifier(folder / "classifier.pt")
-    batch = config.evaluate.batch_size
-    on_val = predict(model, val, batch, config.stream, f"val {folder.name}") if len(val) else None
-    return on_val, predict(model, test, batch, config.stream, f"test {folder.name}")
-
-
-def _shares(train: Samples) -> NDArray[np.float64]:
-    """The share of yes per attribute, float64 (A,); one half where no label is known."""
+def _prevalence(train: Samples) -> NDArray[np.float64]:
+    """The share of positive labels per attribute, float64 (A,); one half where no label is known."""
     known = train.attributes >= 0
     count = known.sum(axis=0)
     return np.where(count > 0, (train.attributes * known).sum(axis=0) / np.maximum(count, 1), 0.5)
-
-
-def _as_table(run: str, test: Samples, probabilities: NDArray[np.float64]) -> pa.Table:
-    """Run, key, identity; per attribute the probability, and the label as NAME.label, null if unknown."""
-    columns: dict[str, Any] = {
-        "run": [run] * len(test),
-        "key": list(test.keys),
-        "identity": pa.array(test.identities, pa.string()),
-    }
-    for column, name in enumerate(test.attribute_names):
-        labels = test.attributes[:, column]
-        columns[name] = probabilities[:, column].astype(np.float32)
-        columns[f"{name}.label"] = pa.array(labels, mask=labels < 0)
-    return pa.table(columns)
-
-
-def format_table(means: dict[str, dict[str, Any]]) -> str:
-    """The headline table as plain text: a row per run, scores in percent."""
-    titles = ["run", "faces", *(name.replace("_", " ") for name in SCORES)]
-    rows = [titles]
-    for name, mean in means.items():
-        cells = ["-" if mean[score] is None else f"{100 * mean[score]:.1f}" for score in SCORES]
-        rows.append([name, f"{mean['faces']:,}" if "faces" in mean else "", *cells])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
-    lines = []
-    for name, *cells in rows:
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *padded]))
-    return "\n".join(lines)

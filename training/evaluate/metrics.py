@@ -1,11 +1,16 @@
-"""Scores of attribute predictions, by scikit-learn."""
+"""The metrics of attribute predictions.
 
-from collections.abc import Iterable, Mapping, Sequence
+`METRICS` is the only list of them: an entry adds a metric to the JSON files, the tables, the confidence
+intervals, the plots and the pages. Each metric is written twice, once for a plain set of faces (mostly by
+scikit-learn), and once for many weighted resamples of it at once (see `training.evaluate.weighted`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -14,124 +19,172 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-SCORES: Final = (
-    *("accuracy", "balanced_accuracy", "f1", "average_precision", "roc_auc"),
-    "calibration_error",
-)
-"""Names of the scores; all lie in 0..1, and the last is the only one of which less is better."""
+from training.evaluate.calibration import BINS, bin_of, calibration_error
+from training.evaluate.weighted import WeightedPredictions
 
-BINS: Final = 15
-"""Bins of equal width of the calibration error, as in Guo et al., "On calibration of modern neural
-networks", 2017."""
+Scores = dict[str, float | None]
+"""A value per metric by name; None where the metric is not defined."""
 
 
-def scores(
-    labels: NDArray[np.int8], probabilities: NDArray[np.float64], threshold: float
-) -> dict[str, float | None]:
-    """Scores of one attribute over the faces whose label is known.
+@dataclass(frozen=True)
+class Metric:
+    """One metric of binary predictions.
+
+    Attributes:
+        name: its key in files.
+        title: what tables and pages call it, in lower case.
+        function: (labels, probabilities, threshold) to the value, for labels int8 (N,) of 0 and 1 with
+            N > 0, probabilities float64 (N,), and the threshold at or above which a prediction is positive.
+        resampled: the same on every resample, float64 (R,).
+        bounds: its least and greatest possible value.
+        higher_is_better: its direction.
+        needs_both_classes: whether it is undefined unless both labels occur.
+        headline: whether it appears where there is room for a few metrics only.
+    """
+
+    name: str
+    title: str
+    function: Callable[[NDArray[np.int8], NDArray[np.float64], float], float]
+    resampled: Callable[[WeightedPredictions], NDArray[np.float64]]
+    bounds: tuple[float, float] = (0.0, 1.0)
+    higher_is_better: bool = True
+    needs_both_classes: bool = True
+    headline: bool = False
+
+    @property
+    def difference_bounds(self) -> tuple[float, float]:
+        """The least and greatest possible difference of two values."""
+        low, high = self.bounds
+        return low - high, high - low
+
+
+def _resampled_accuracy(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    correct = (predictions.probabilities >= 0.5) == predictions.labels
+    return predictions.weights @ correct.astype(np.float64) / predictions.total
+
+
+def _resampled_balanced_accuracy(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    sensitivity = predictions.true_positives / predictions.positives
+    return (sensitivity + 1 - predictions.false_positives / predictions.negatives) / 2
+
+
+def _resampled_f1(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    predicted = predictions.true_positives + predictions.false_positives
+    return 2 * predictions.true_positives / (predictions.positives + predicted)
+
+
+def _resampled_average_precision(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    true_positives, false_positives = predictions.ranking
+    precision = true_positives / np.maximum(true_positives + false_positives, 1.0)
+    gained = np.diff(true_positives, axis=1, prepend=0.0)
+    return np.einsum("rk,rk->r", gained, precision) / predictions.positives
+
+
+def _resampled_roc_auc(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    true_positives, false_positives = predictions.ranking
+    gained = np.diff(true_positives, axis=1, prepend=0.0)
+    steps = np.diff(false_positives, axis=1, prepend=0.0)
+    area = np.einsum("rk,rk->r", steps, true_positives - gained / 2)
+    return area / (predictions.positives * predictions.negatives)
+
+
+def _resampled_calibration_error(predictions: WeightedPredictions) -> NDArray[np.float64]:
+    # The count of a bin cancels: |mean probability - share| * count = |sum of (probability - label)|.
+    count = len(predictions.labels)
+    distance = np.zeros((count, BINS))
+    distance[np.arange(count), bin_of(predictions.probabilities)] = (
+        predictions.probabilities - predictions.labels
+    )
+    return np.abs(predictions.weights @ distance).sum(axis=1) / predictions.total
+
+
+METRICS: Final[dict[str, Metric]] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy",
+            "accuracy",
+            # At 0.5 rather than the tuned threshold, as the literature on CelebA reports it.
+            lambda labels, probabilities, threshold: float(accuracy_score(labels, probabilities >= 0.5)),
+            _resampled_accuracy,
+            needs_both_classes=False,
+        ),
+        Metric(
+            "balanced_accuracy",
+            "balanced accuracy",
+            lambda labels, probabilities, threshold: float(
+                balanced_accuracy_score(labels, probabilities >= threshold)
+            ),
+            _resampled_balanced_accuracy,
+            headline=True,
+        ),
+        Metric(
+            "f1",
+            "F1",
+            lambda labels, probabilities, threshold: float(f1_score(labels, probabilities >= threshold)),
+            _resampled_f1,
+        ),
+        Metric(
+            "average_precision",
+            "average precision",
+            lambda labels, probabilities, threshold: float(average_precision_score(labels, probabilities)),
+            _resampled_average_precision,
+            headline=True,
+        ),
+        Metric(
+            "roc_auc",
+            "ROC AUC",
+            lambda labels, probabilities, threshold: float(roc_auc_score(labels, probabilities)),
+            _resampled_roc_auc,
+        ),
+        Metric(
+            "calibration_error",
+            "calibration error",
+            lambda labels, probabilities, threshold: calibration_error(labels, probabilities),
+            _resampled_calibration_error,
+            higher_is_better=False,
+            needs_both_classes=False,
+        ),
+    )
+}
+"""All metrics by name, in the order of tables."""
+
+PRIMARY: Final = "average_precision"
+"""The metric by which runs are compared where one number must decide."""
+
+
+def score_attribute(labels: NDArray[np.int8], probabilities: NDArray[np.float64], threshold: float) -> Scores:
+    """All metrics of one attribute over the faces whose label is known.
 
     Args:
         labels: int8 (N,), 0 or 1, -1 where unknown.
-        probabilities: float (N,), 0 to 1.
-        threshold: a probability at or above it is a yes, for balanced accuracy and F1; plain
-            accuracy takes 0.5.
-
-    Returns:
-        A value per name in `SCORES`; None for all but accuracy and calibration error where only one
-        answer occurs, and for all where no label is known.
+        probabilities: float64 (N,), 0 to 1.
+        threshold: a probability at or above it is a positive prediction.
     """
     known = labels >= 0
-    truth, guess = labels[known], probabilities[known]
-    if not len(truth):
-        return dict.fromkeys(SCORES)
-    result: dict[str, float | None] = dict.fromkeys(SCORES)
-    result["accuracy"] = float(accuracy_score(truth, guess >= 0.5))
-    result["calibration_error"] = calibration_error(truth, guess)
-    if truth.min() != truth.max():
-        result["balanced_accuracy"] = float(balanced_accuracy_score(truth, guess >= threshold))
-        result["f1"] = float(f1_score(truth, guess >= threshold))
-        result["average_precision"] = float(average_precision_score(truth, guess))
-        result["roc_auc"] = float(roc_auc_score(truth, guess))
-    return result
+    targets, predicted = labels[known], probabilities[known]
+    classes = len(np.unique(targets))
+    return {
+        name: metric.function(targets, predicted, threshold)
+        if classes >= (2 if metric.needs_both_classes else 1)
+        else None
+        for name, metric in METRICS.items()
+    }
 
 
-def bin_of(probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The bin, 0..BINS-1, of each probability, by the edges of scikit-learn's ``calibration_curve``."""
-    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probabilities)
-
-
-def reliability(
-    labels: NDArray[np.int8], probabilities: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """The reliability curve of predictions whose labels are known: how often a probability comes true.
-
-    Args:
-        labels: int8 (N,), 0 or 1; N > 0.
-        probabilities: float (N,), 0 to 1.
-
-    Returns:
-        For each bin that is not empty: mean probability, share of labels 1, and count.
-    """
-    # scikit-learn wants to have seen both answers, unless it is told which one is the yes.
-    observed, predicted = calibration_curve(labels == 1, probabilities, n_bins=BINS, pos_label=True)
-    counts = np.bincount(bin_of(probabilities), minlength=BINS)
-    return predicted, observed, counts[counts > 0]
-
-
-def calibration_error(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> float:
-    """Expected calibration error: the mean distance of the reliability curve from the diagonal,
-    weighted by the count of each bin; arguments as in `reliability`.
-    """
-    predicted, observed, counts = reliability(labels, probabilities)
-    return float(np.average(np.abs(predicted - observed), weights=counts))
-
-
-def best_threshold(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> float:
-    """The probability threshold with the best balanced accuracy, from faces that are not tested on.
-
-    0.5 where only one answer occurs. The threshold lies midway between two neighbouring
-    probabilities.
-    """
-    known = labels >= 0
-    truth, guess = labels[known], probabilities[known]
-    if not len(truth) or truth.min() == truth.max():
-        return 0.5
-    order = np.argsort(guess, kind="stable")
-    truth, guess = truth[order], guess[order]
-    yes, no = truth.sum(), (1 - truth).sum()
-    below_yes = np.concatenate(([0], np.cumsum(truth)))
-    below_no = np.concatenate(([0], np.cumsum(1 - truth)))
-    balanced = ((yes - below_yes) / yes + below_no / no) / 2
-    edges = np.concatenate(([guess[0]], (guess[1:] + guess[:-1]) / 2, [guess[-1] + 1e-9]))
-    possible = np.concatenate(([True], guess[1:] > guess[:-1], [True]))
-    return float(edges[np.argmax(np.where(possible, balanced, -1.0))])
-
-
-def thresholds(labels: NDArray[np.int8], probabilities: NDArray[np.float64] | None) -> list[float]:
-    """`best_threshold` of every attribute.
-
-    Args:
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        probabilities: float (N, A); None if there are no faces to tune on.
-    """
-    if probabilities is None:
-        return [0.5] * labels.shape[1]
-    return [best_threshold(truth, guess) for truth, guess in zip(labels.T, probabilities.T, strict=True)]
-
-
-def all_scores(
+def score_attributes(
     labels: NDArray[np.int8], probabilities: NDArray[np.float64], thresholds: Sequence[float]
-) -> list[dict[str, float | None]]:
-    """`scores` of every attribute; labels int8 (N, A), probabilities float (N, A)."""
+) -> list[Scores]:
+    """`score_attribute` of every attribute; labels int8 (N, A), probabilities float64 (N, A)."""
     columns = zip(labels.T, probabilities.T, thresholds, strict=True)
-    return [scores(truth, guess, threshold) for truth, guess, threshold in columns]
+    return [score_attribute(target, probability, cut) for target, probability, cut in columns]
 
 
-def mean_scores(by_attribute: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each score over the attributes that have it."""
-    found = list(by_attribute)
-    means: dict[str, float | None] = {}
-    for name in SCORES:
-        values = [value for each in found if (value := each[name]) is not None]
+def mean_scores(by_attribute: Iterable[Mapping[str, float | None]]) -> Scores:
+    """The mean of each metric over the attributes for which it is defined."""
+    scores = list(by_attribute)
+    means: Scores = {}
+    for name in METRICS:
+        values = [value for each in scores if (value := each[name]) is not None]
         means[name] = round(float(np.mean(values)), 4) if values else None
     return means

@@ -1,164 +1,152 @@
-"""From probabilities on the test faces to scores with intervals, gaps between groups, and plots."""
+"""From probabilities on the test faces to metrics with confidence intervals and subgroups."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Evaluate
-from common.files import write_text
 from training.data.samples import Samples
-from training.evaluate.bootstrap import DIFFERENCE, draw, interval, mean_of, resample
-from training.evaluate.metrics import SCORES, all_scores, mean_scores, reliability
-from training.evaluate.subgroups import gap
+from training.evaluate.bootstrap import (
+    confidence_interval,
+    mean_over_attributes,
+    resample_attributes,
+    resample_identities,
+)
+from training.evaluate.calibration import reliability
+from training.evaluate.metrics import METRICS, Scores, mean_scores, score_attributes
+from training.evaluate.subgroups import compare_subgroups
+from training.evaluate.thresholds import DEFAULT
 
 MAJORITY: Final = "majority class"
-"""The name of the baseline that gives every face the share of yes among the train faces."""
+"""The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
 SCRATCH: Final = "scratch"
 """The initialisation that gains are measured against."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One run on the test faces.
+class RunScores:
+    """The metrics of one run on the test faces.
 
     Attributes:
-        means: by score, over the attributes that have it.
-        attributes: by attribute the ``threshold``, and per score the value and ``SCORE_interval``.
-        drawn: means on every resample, float64 (R, len(SCORES)); paired between runs.
-        gaps: by attribute of ``evaluate.groups`` what `training.evaluate.subgroups.gap` returns;
-            empty for a baseline.
-        reliability: rows ``predicted``, ``observed``, ``count`` over all attributes together.
+        means: by metric, over the attributes for which it is defined.
+        attributes: by attribute the ``threshold``, and for each metric its value and ``METRIC_interval``.
+        resampled_means: the means on every resample, float64 (R, M); paired between runs.
+        subgroups: by attribute of ``evaluate.subgroups``, see `training.evaluate.subgroups`; empty for a
+            baseline.
+        reliability: rows of ``predicted``, ``observed`` and ``count`` over all attributes together.
     """
 
-    means: dict[str, float | None]
+    means: Scores
     attributes: dict[str, dict[str, Any]]
-    drawn: NDArray[np.float64]
-    gaps: dict[str, Any]
+    resampled_means: NDArray[np.float64]
+    subgroups: dict[str, Any]
     reliability: list[dict[str, float]]
 
 
-class Judge:
-    """Scores runs on the same test faces and the same resamples of them.
+class Evaluator:
+    """Computes the metrics of several runs on the same test faces and the same resamples of them.
 
     Args:
-        test: the faces; those of one identity are drawn together.
-        settings: resamples, seed, groups. A group that is no attribute here is said and left out.
+        test: the test faces.
+        settings: resamples, seed and subgroups. A subgroup whose attribute the faces do not have is
+            left out with a notice.
     """
 
     def __init__(self, test: Samples, settings: Evaluate) -> None:
         self._test = test
-        self._draws = draw(test.identities, settings.resamples, settings.seed)
-        self._groups = {
-            name: test.attribute_names.index(name) for name in settings.groups if name in test.attribute_names
+        self._weights = resample_identities(test.identities, settings.resamples, settings.seed)
+        self._subgroups = {
+            name: test.attribute_names.index(name)
+            for name in settings.subgroups
+            if name in test.attribute_names
         }
-        if missing := [name for name in settings.groups if name not in self._groups]:
-            print(f"evaluate: no gaps by {', '.join(missing)}, for the faces have no such attribute")
+        if missing := [name for name in settings.subgroups if name not in self._subgroups]:
+            print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
 
-    def score(self, probabilities: NDArray[np.float64], cut: Sequence[float] | None) -> Scored:
-        """Score one run.
+    def score(self, probabilities: NDArray[np.float64], thresholds: Sequence[float] | None) -> RunScores:
+        """The metrics of one run.
 
         Args:
-            probabilities: float (N, A) of the test faces.
-            cut: thresholds from val, one per attribute; None for a baseline, which answers by 0.5 and
-                has no gaps.
+            probabilities: float64 (N, A) of the test faces.
+            thresholds: one per attribute, from val; None for a baseline, which gets the default threshold
+                and no subgroups.
         """
         labels, names = self._test.attributes, self._test.attribute_names
-        at = [0.5] * len(names) if cut is None else cut
-        found = all_scores(labels, probabilities, at)
-        drawn = resample(labels, probabilities, at, self._draws)
+        cuts = [DEFAULT] * len(names) if thresholds is None else thresholds
+        scores = score_attributes(labels, probabilities, cuts)
+        resampled = resample_attributes(labels, probabilities, cuts, self._weights)
         attributes: dict[str, dict[str, Any]] = {}
         for column, name in enumerate(names):
-            attributes[name] = {} if cut is None else {"threshold": cut[column]}
-            for position, score in enumerate(SCORES):
-                value = found[column][score]
-                edges = interval(drawn[:, column, position], value)
-                attributes[name] |= {score: value, f"{score}_interval": edges}
-        scored = np.array([[each[score] is not None for score in SCORES] for each in found])
-        gaps = {
-            name: gap(labels, probabilities, at, column, self._draws)
-            for name, column in self._groups.items()
-            if cut is not None
+            attributes[name] = {} if thresholds is None else {"threshold": thresholds[column]}
+            for position, metric in enumerate(METRICS.values()):
+                value = scores[column][metric.name]
+                interval = confidence_interval(resampled[:, column, position], value, metric.bounds)
+                attributes[name] |= {metric.name: value, f"{metric.name}_interval": interval}
+        defined = np.array([[value is not None for value in each.values()] for each in scores])
+        subgroups = {
+            name: compare_subgroups(labels, probabilities, cuts, column, self._weights)
+            for name, column in self._subgroups.items()
+            if thresholds is not None
         }
-        known = labels >= 0
-        columns = reliability(labels[known], probabilities[known])
-        rows = [
-            {"predicted": round(float(p), 4), "observed": round(float(o), 4), "count": int(n)}
-            for p, o, n in zip(*columns, strict=True)
-        ]
-        return Scored(mean_scores(found), attributes, mean_of(drawn, scored), gaps, rows)
+        return RunScores(
+            mean_scores(scores),
+            attributes,
+            mean_over_attributes(resampled, defined),
+            subgroups,
+            _reliability_rows(labels, probabilities),
+        )
 
 
-def intervals(scored: Mapping[str, Scored], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is uncertain about the means, by run name.
+def _reliability_rows(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> list[dict[str, float]]:
+    known = labels >= 0
+    curve = reliability(labels[known], probabilities[known])
+    return [
+        {"predicted": round(float(predicted), 4), "observed": round(float(observed), 4), "count": int(count)}
+        for predicted, observed, count in zip(*curve, strict=True)
+    ]
+
+
+def uncertainty(scores: Mapping[str, RunScores], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of ``intervals.json``, by run name.
 
     Args:
-        scored: by run name.
+        scores: by run name.
         runs: entries of ``runs.json``.
 
     Returns:
-        ``means``: [low, high] by score. ``gains``: what the mean is above that of the run from scratch
-        with the same labels, by score ``value`` and ``interval``; empty where there is none. ``gaps``
-        and ``reliability`` as in `Scored`.
+        ``means``: the interval of each mean. ``gains``: for each metric the ``value`` and ``interval`` of
+        the mean minus that of the run from scratch with the same labels; empty without such a run.
+        ``gaps``: the subgroups. ``reliability`` as in `RunScores`.
     """
     scratch = {str(run["labels"]): run["name"] for run in runs if run["initial"] == SCRATCH}
-    base = {run["name"]: scratch.get(str(run["labels"])) for run in runs if run["initial"] != SCRATCH}
-    found = {}
-    for name, each in scored.items():
-        other = scored.get(base.get(name) or "")
-        found[name] = {
-            "means": {score: interval(each.drawn[:, i], each.means[score]) for i, score in enumerate(SCORES)},
-            "gains": _gains(each, other) if other else {},
-            "gaps": each.gaps,
+    baselines = {run["name"]: scratch.get(str(run["labels"])) for run in runs if run["initial"] != SCRATCH}
+    return {
+        name: {
+            "means": {
+                metric.name: confidence_interval(
+                    each.resampled_means[:, column], each.means[metric.name], metric.bounds
+                )
+                for column, metric in enumerate(METRICS.values())
+            },
+            "gains": _gains(each, baseline) if (baseline := scores.get(baselines.get(name) or "")) else {},
+            "gaps": each.subgroups,
             "reliability": each.reliability,
         }
-    return found
+        for name, each in scores.items()
+    }
 
 
-def _gains(run: Scored, base: Scored) -> dict[str, Any]:
-    found = {}
-    for position, score in enumerate(SCORES):
-        after, before = run.means[score], base.means[score]
+def _gains(run: RunScores, baseline: RunScores) -> dict[str, Any]:
+    gains = {}
+    for column, metric in enumerate(METRICS.values()):
+        after, before = run.means[metric.name], baseline.means[metric.name]
         if after is not None and before is not None:
-            drawn = run.drawn[:, position] - base.drawn[:, position]
+            resampled = run.resampled_means[:, column] - baseline.resampled_means[:, column]
             gain = after - before
-            found[score] = {"value": round(gain, 4), "interval": interval(drawn, gain, DIFFERENCE)}
-    return found
-
-
-def write_plots(folder: Path, runs: Sequence[Mapping[str, Any]], scored: Mapping[str, Scored]) -> None:
-    """Write ``labels.csv``, ``attributes.csv`` and ``calibration.json`` for ``dvc plots``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(
-        folder / "labels.csv",
-        _csv(
-            ["start", "faces", *SCORES],
-            [[run["initial"], run["faces"], *scored[run["name"]].means.values()] for run in runs],
-        ),
-    )
-    write_text(
-        folder / "attributes.csv",
-        _csv(
-            ["run", "attribute", *SCORES],
-            [
-                [run, attribute, *(values[score] for score in SCORES)]
-                for run, each in scored.items()
-                for attribute, values in each.attributes.items()
-            ],
-        ),
-    )
-    rows = [{"run": run["name"], **row} for run in runs for row in scored[run["name"]].reliability]
-    write_text(folder / "calibration.json", json.dumps(rows, indent=1) + "\n")
-
-
-def _csv(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([heads, *rows])
-    return text.getvalue()
+            interval = confidence_interval(resampled, gain, metric.difference_bounds)
+            gains[metric.name] = {"value": round(gain, 4), "interval": interval}
+    return gains

@@ -1,4 +1,4 @@
-"""Gaps between groups of faces: the mean scores of faces with an attribute, and of those without."""
+"""Metrics by subgroup: the faces with an attribute against the faces without it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,61 +6,66 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate.bootstrap import DIFFERENCE, Draws, interval, mean_of, resample
-from training.evaluate.metrics import SCORES, all_scores
+from training.evaluate.bootstrap import confidence_interval, mean_over_attributes, resample_attributes
+from training.evaluate.metrics import METRICS, score_attributes
+from training.evaluate.weighted import Weights
 
 
-def gap(
+def compare_subgroups(
     labels: NDArray[np.int8],
     probabilities: NDArray[np.float64],
     thresholds: Sequence[float],
     by: int,
-    draws: Draws,
+    weights: Weights,
 ) -> dict[str, Any]:
-    """Mean scores of the faces with and without one attribute, and their difference.
+    """Mean metrics of the faces with and without one attribute, and their difference.
 
-    The means of a score are over the attributes that have it in both groups, so that both are means
-    of the same; the attribute that makes the groups is left out.
+    The mean of a metric is over the attributes for which it is defined in both subgroups, so that both
+    means are comparable; the attribute that defines the subgroups is left out.
 
     Args:
         labels: int8 (N, A), 0 or 1, -1 where unknown.
-        probabilities: float (N, A).
-        thresholds: one per attribute, the same for both groups.
-        by: position of the attribute that makes the groups; faces where it is unknown take no part.
-        draws: float (R, N), see `training.evaluate.bootstrap.draw`.
+        probabilities: float64 (N, A), 0 to 1.
+        thresholds: one per attribute, the same for both subgroups.
+        by: column of the attribute that defines the subgroups; faces without its label are left out.
+        weights: float64 (R, N), from `training.evaluate.bootstrap.resample_identities`.
 
     Returns:
-        ``yes``, ``no``: ``faces``, and by score the mean and ``SCORE_interval``. ``difference``: yes
-        minus no, in the same form. None where there is no such attribute.
+        ``yes`` and ``no``: ``faces``, and for each metric its mean and ``METRIC_interval``.
+        ``difference``: yes minus no, likewise. None where a metric is not defined.
     """
     others = [column for column in range(labels.shape[1]) if column != by]
-    cut = [thresholds[column] for column in others]
-    names, found, resampled = ("no", "yes"), [], []
-    for answer in (0, 1):
-        rows = labels[:, by] == answer
-        part = labels[np.ix_(rows, others)], probabilities[np.ix_(rows, others)], cut
-        values = [[each[name] for name in SCORES] for each in all_scores(*part)]
-        found.append(np.array(values, np.float64).reshape(len(others), len(SCORES)))
-        resampled.append(
-            resample(*part, draws[:, rows]) if others else np.empty((len(draws), 0, len(SCORES)))
-        )
-    scored = ~np.isnan(found[0]) & ~np.isnan(found[1])
-    means = [mean_of(each[None], scored)[0] for each in found]
-    drawn = [mean_of(each, scored) for each in resampled]
-    groups: dict[str, Any] = {
-        name: {"faces": int((labels[:, by] == answer).sum()), **_named(means[answer], drawn[answer])}
-        for answer, name in enumerate(names)
+    cuts = [thresholds[column] for column in others]
+    members = [labels[:, by] == value for value in (0, 1)]
+    scores, resampled = [], []
+    for rows in members:
+        subgroup = labels[np.ix_(rows, others)], probabilities[np.ix_(rows, others)], cuts
+        values = [list(each.values()) for each in score_attributes(*subgroup)]
+        scores.append(np.array(values, np.float64).reshape(len(others), len(METRICS)))
+        resampled.append(resample_attributes(*subgroup, weights[:, rows]))
+    defined = ~np.isnan(scores[0]) & ~np.isnan(scores[1])
+    means = [mean_over_attributes(each[None], defined)[0] for each in scores]
+    resampled_means = [mean_over_attributes(each, defined) for each in resampled]
+    subgroups: dict[str, Any] = {
+        name: {
+            "faces": int(members[value].sum()),
+            **_with_intervals(means[value], resampled_means[value], difference=False),
+        }
+        for value, name in enumerate(("no", "yes"))
     }
-    return {**groups, "difference": _named(means[1] - means[0], drawn[1] - drawn[0], DIFFERENCE)}
+    difference = _with_intervals(
+        means[1] - means[0], resampled_means[1] - resampled_means[0], difference=True
+    )
+    return {**subgroups, "difference": difference}
 
 
-def _named(
-    means: NDArray[np.float64], drawn: NDArray[np.float64], bounds: tuple[float, float] = (0.0, 1.0)
+def _with_intervals(
+    means: NDArray[np.float64], resampled: NDArray[np.float64], difference: bool
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for position, name in enumerate(SCORES):
-        known = not np.isnan(means[position])
-        value = float(means[position]) if known else None
-        found[name] = None if value is None else round(value, 4)
-        found[f"{name}_interval"] = interval(drawn[:, position], value, bounds)
-    return found
+    entry: dict[str, Any] = {}
+    for column, (name, metric) in enumerate(METRICS.items()):
+        value = None if np.isnan(means[column]) else float(means[column])
+        bounds = metric.difference_bounds if difference else metric.bounds
+        entry[name] = None if value is None else round(value, 4)
+        entry[f"{name}_interval"] = confidence_interval(resampled[:, column], value, bounds)
+    return entry

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 import yaml
 
 from common.errors import UserError
-from training.evaluate.metrics import SCORES
+from training.evaluate.metrics import METRICS
 from training.predict.predictor import Predictor
 
 INTENDED: Final = """\
@@ -127,11 +127,11 @@ def _front_matter(facts: dict[str, Any], evidence: Evidence, license_name: str) 
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
         "tags": ["face-attributes", "multi-label", "self-supervised"],
-        "metrics": list(SCORES[:1]),
+        "metrics": list(METRICS)[:1],
     }
     values = [
         {"type": name, "value": evidence.means[name]}
-        for name in SCORES
+        for name in METRICS
         if evidence.means.get(name) is not None
     ]
     if values:
@@ -217,8 +217,8 @@ def _percent(entry: dict[str, Any], score: str) -> str:
 def _scores(evidence: Evidence) -> str:
     if not evidence.means:
         return "Not evaluated: no metrics.json with this run was found."
-    names = [name for name in _score_names(evidence.means) if evidence.means.get(name) is not None]
-    rows = [["", *(name.replace("_", " ") for name in names)]]
+    names = [name for name in METRICS if evidence.means.get(name) is not None]
+    rows = [["", *(METRICS[name].title for name in names)]]
     for title, entry in ((evidence.run, evidence.means), ("majority class", evidence.majority)):
         if entry:
             rows.append([title, *(_percent(entry, name) for name in names)])
@@ -228,22 +228,12 @@ def _scores(evidence: Evidence) -> str:
     )
 
 
-def _score_names(entry: dict[str, Any]) -> list[str]:
-    """Published scores first, then other shares that the evaluation has, such as F1."""
-    others = [
-        name
-        for name, value in entry.items()
-        if isinstance(value, float) and 0 <= value <= 1 and name not in SCORES and name != "threshold"
-    ]
-    return [*SCORES, *others]
-
-
 def _attributes(predictor: Predictor, evidence: Evidence) -> str:
-    rows = [["attribute", "threshold", *(name.replace("_", " ") for name in SCORES)]]
+    rows = [["attribute", "threshold", *(metric.title for metric in METRICS.values())]]
     for name in predictor.attributes:
         entry = evidence.attributes.get(name, {})
         rows.append(
-            [name, f"{predictor.thresholds[name]:.3f}", *(_percent(entry, score) for score in SCORES)]
+            [name, f"{predictor.thresholds[name]:.3f}", *(_percent(entry, score) for score in METRICS)]
         )
     return markdown_table(rows)
 
@@ -254,10 +244,10 @@ def _gaps(evidence: Evidence) -> str:
         return "Not measured."
     names = [
         name
-        for name in SCORES
+        for name in METRICS
         if any(gap["difference"].get(name) is not None for gap in evidence.gaps.values())
     ]
-    rows = [["group", "faces", *(name.replace("_", " ") for name in names)]]
+    rows = [["group", "faces", *(METRICS[name].title for name in names)]]
     for group, gap in evidence.gaps.items():
         for answer in ("yes", "no", "difference"):
             entry = gap[answer]

@@ -2,10 +2,7 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from common.config import Config
@@ -15,26 +12,9 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import resize_images
+from training.engine.average_precision import mean_average_precision
 from training.models.classifier import Classifier
 from training.models.inference import predict_logits
-
-
-def mean_average_precision(labels: NDArray[np.int8], logits: NDArray[np.float32]) -> float | None:
-    """The mean of the average precisions of all attributes for which both answers occur.
-
-    Args:
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        logits: float (N, A).
-
-    Returns:
-        0 to 1; None if there is no such attribute.
-    """
-    found = []
-    for truth, guess in zip(labels.T, logits.T, strict=True):
-        known = truth >= 0
-        if known.any() and truth[known].min() != truth[known].max():
-            found.append(float(average_precision_score(truth[known], guess[known])))
-    return float(np.mean(found)) if found else None
 
 
 class ValidationSamples:

@@ -18,7 +18,8 @@ from common.layout import Layout
 from training.data.samples import manifest_hash
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
-from training.evaluate.evaluate import MAJORITY, evaluate
+from training.evaluate.evaluate import evaluate
+from training.evaluate.scoring import MAJORITY
 from training.finetune.runs import finetune
 from training.pretrain.resume import run_facts
 from training.pretrain.train import pretrain
@@ -79,7 +80,7 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
     with TemporaryDirectory() as temporary:
         tuned, scored = Path(temporary, "finetune"), Path(temporary, "evaluate")
         finetune(own, layout, source, tuned)
-        evaluate(own, layout, tuned, scored)
+        evaluate(own.evaluate, own.stream, layout, tuned, scored)
         (run,) = json.loads((tuned / "runs.json").read_text(encoding="utf-8"))
         means = json.loads((scored / "metrics.json").read_text(encoding="utf-8"))
         details = json.loads((scored / "attributes.json").read_text(encoding="utf-8"))

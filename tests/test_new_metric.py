@@ -1,0 +1,59 @@
+"""A metric is one entry of METRICS: it then appears in every result of the evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.config import load
+from common.layout import Layout
+from training.evaluate.evaluate import evaluate
+from training.evaluate.metrics import METRICS, Metric
+from training.evaluate.weighted import WeightedPredictions
+from training.finetune.runs import finetune
+
+
+def weighted_specificity(predictions: WeightedPredictions) -> np.ndarray:
+    return 1 - predictions.false_positives / predictions.negatives
+
+
+SPECIFICITY = Metric(
+    "specificity",
+    "true negative rate",
+    lambda labels, probabilities, threshold: float((probabilities[labels == 0] < threshold).mean()),
+    weighted_specificity,
+)
+
+
+def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, SPECIFICITY.name, SPECIFICITY)
+    config = load(
+        settings=[
+            "network.width=8",
+            "network.input_size=32",
+            "finetune.runs=[{labels: 1.0, steps: 2}]",
+            "finetune.initial=[scratch]",
+            "finetune.batch_size=4",
+            "finetune.batch_norm_batches=2",
+            "finetune.loader_workers=0",
+            "evaluate.resamples=10",
+        ]
+    )
+    output = tmp_path / "evaluate"
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", output)
+
+    mean = json.loads((output / "metrics.json").read_text())["scratch-100%"]["specificity"]
+    assert 0 <= mean <= 1
+    low, high = json.loads((output / "intervals.json").read_text())["scratch-100%"]["means"]["specificity"]
+    assert low <= mean <= high
+    attributes = json.loads((output / "attributes.json").read_text())["scratch-100%"]
+    values = [each["specificity"] for each in attributes.values() if each["specificity"] is not None]
+    assert mean == pytest.approx(np.mean(values), abs=1e-4)
+    heads, _, row = (output / "table.txt").read_text().splitlines()
+    assert heads.endswith("true negative rate")
+    assert row.split()[-1] == f"{100 * mean:.1f}"
+    assert "specificity" in (output / "plots" / "labels.csv").read_text().splitlines()[0]
