@@ -1,0 +1,181 @@
+"""Commands, options, paths, settings and links that the documents name exist."""
+
+import importlib.util
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "shards/README.md",
+    ROOT / "manifests/README.md",
+]
+FOLDERS = ("benchmarks", "common", "docs", "pipeline", "presets", "synthetic", "tests", "training")
+"""Folders that hold only files of the repository."""
+
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def code(text: str) -> Iterator[str]:
+    """The lines of code blocks, without trailing comments, and the spans of inline code."""
+    fence = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    indented = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
+    for block in fence.findall(text):
+        yield from (line.split("  #")[0].strip() for line in block.splitlines() if line.strip())
+    prose = fence.sub("", text)
+    yield from indented.findall(prose)
+    yield from (span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", prose))
+
+
+def unknown_commands(text: str) -> list[str]:
+    """Modules that ``python -m`` cannot run, options that their help does not list, missing make targets."""
+    wrong = []
+    for line in code(text):
+        for module, arguments in re.findall(r"(?:python|torchrun \S+ \S+) -m ([\w.]+)([^|]*)", line):
+            if not is_command(module):
+                wrong.append(f"python -m {module}")
+                continue
+            options = re.findall(r"(?<!\S)--[a-z][\w-]*", arguments)
+            wrong += [f"{module} {o}" for o in options if not re.search(rf"{o}\b(?!-)", usage(module))]
+        for target in re.findall(r"^make (\w+)", line):
+            if not re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE):
+                wrong.append(f"make {target}")
+    return wrong
+
+
+def is_command(module: str) -> bool:
+    """Whether ``python -m`` can run the module."""
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{module}.__main__")
+    except ModuleNotFoundError:
+        return False
+    return spec is not None
+
+
+@cache
+def usage(module: str) -> str:
+    """What a command prints for ``--help``."""
+    out = StringIO()
+    with patch.object(sys, "argv", [module, "--help"]), redirect_stdout(out), pytest.raises(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return out.getvalue()
+
+
+def unknown_paths(text: str) -> list[str]:
+    """Paths below `FOLDERS`, and files of the root, that do not exist."""
+    words = [word.rstrip(".,;:") for span in code(text) for word in re.findall(r"[^\s\"'(){}=]+", span)]
+    paths = [word for word in words if word.split("/")[0] in FOLDERS and "/" in word]
+    paths += [word for word in words if re.fullmatch(r"(params|dvc)\.yaml|Makefile|pyproject\.toml", word)]
+    return [path for path in paths if not exists(path)]
+
+
+def exists(path: str) -> bool:
+    """Whether a path of the project exists; ``*`` and ``<...>`` stand for anything."""
+    pattern = re.sub(r"<[^>]*>", "*", path).rstrip("/")
+    return any(ROOT.glob(pattern))
+
+
+def unknown_settings(text: str) -> list[str]:
+    """Keys of ``params.yaml``, such as ``parse.size``, that it does not have."""
+    wrong = []
+    for span in code(text):
+        for key in re.findall(rf"(?<![\w/.-])((?:{'|'.join(PARAMS)})\.[\w.<>*]+)", span):
+            if Path(key).suffix in (".yaml", ".json", ".onnx", ".jpg", ".py", ".parquet", ".csv"):
+                continue
+            if not has_key(PARAMS, key.rstrip(".").split(".")):
+                wrong.append(key)
+    return wrong
+
+
+def has_key(values: Any, names: list[str]) -> bool:
+    """Whether nested mappings have a key; ``*`` and ``<...>`` stand for any."""
+    if not names:
+        return True
+    if not isinstance(values, dict):
+        return False
+    if names[0] == "*" or names[0].startswith("<"):
+        return any(has_key(value, names[1:]) for value in values.values())
+    return names[0] in values and has_key(values[names[0]], names[1:])
+
+
+def broken_links(text: str, folder: Path) -> list[str]:
+    """Relative links whose file or heading does not exist."""
+    wrong = []
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        file = folder / path
+        if not file.exists():
+            wrong.append(link)
+        elif anchor:
+            target = file.read_text(encoding="utf-8") if path else text
+            wrong += [] if anchor in headings(target) else [link]
+    return wrong
+
+
+def headings(text: str) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert unknown_commands(text) == []
+    assert unknown_paths(text) == []
+    assert unknown_settings(text) == []
+    assert broken_links(text, document.parent) == []
+
+
+def test_what_does_not_exist_is_noticed() -> None:
+    text = """# Title
+Run `python -m training.nothing`, or `make nothing`.
+
+```
+python -m training.run --stage all --nothing 3   # --comment
+torchrun --nproc-per-node 8 -m training.run --missing
+```
+
+    python -m pipeline.nothing
+
+`training/nothing.py`, `training/run.py`, `presets/*.yaml`, `parse.size=512`, `parse.nothing`, `pretrain.*`.
+[here](#title) [there](#nothing) [file](nothing.md) [self](README.md#title) [self](README.md#nothing)
+"""
+    assert unknown_commands(text) == [
+        "training.run --nothing",
+        "training.run --missing",
+        "python -m pipeline.nothing",
+        "python -m training.nothing",
+        "make nothing",
+    ]
+    assert unknown_paths(text) == ["training/nothing.py"]
+    assert unknown_settings(text) == ["parse.nothing"]
+    assert broken_links(text, ROOT) == ["#nothing", "nothing.md", "README.md#title", "README.md#nothing"]
+
+
+def test_every_command_is_documented() -> None:
+    files = subprocess.run(
+        ["git", "ls-files", "*/__main__.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    modules = [file.removesuffix("/__main__.py").replace("/", ".") for file in files]
+    assert modules
+    assert [name for name in modules if not re.search(rf"`python -m {re.escape(name)}[ `]", text)] == []
