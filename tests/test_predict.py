@@ -16,15 +16,17 @@ from PIL import Image
 
 from common.config import Config, load
 from common.errors import UserError
+from common.images import Refused
 from common.layout import Layout
 from common.shards import decode_face, read_shard
 from pipeline.align.stage import align
 from pipeline.ingest.plan import ingest
 from synthetic.dataset import paint_portrait
-from training.data.provenance import facts_of
+from training.data.provenance import provenance
 from training.engine import checkpoint
 from training.finetune.runs import finetune
-from training.predict.predict import Predictor, Refused, photos_in, predict
+from training.predict import Predictor
+from training.predict.predict import photos_in, predict
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -107,8 +109,9 @@ def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
     assert facts["dataset"] == "portraits"
     assert sum(facts["faces"].values()) == 24
     assert facts["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
+    other = load(settings=["align.size=64"])
     # Another configuration of the training does not change how the faces were made.
-    assert facts_of(shards, load(settings=["align.size=64"]))["alignment"] == facts["alignment"]
+    assert provenance(shards, other.align, other.ingest)["alignment"] == facts["alignment"]
 
 
 def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
@@ -154,7 +157,7 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
     aligned_already: Path, shards: Layout, portraits: Path
 ) -> None:
     from training.data.transforms import to_input
-    from training.models.classifier import read_classifier
+    from training.models.classifier_file import read_classifier
 
     predictor = Predictor.load(aligned_already)
     row = pq.read_table(shards.samples).to_pylist()[0]

@@ -27,7 +27,7 @@ from common.version import git_commit
 from training.data.samples import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
-from training.models.pretrained import export_network
+from training.models.pretrained import save_pretrained
 from training.report.collect import report
 
 CONFIG = load()
@@ -335,7 +335,7 @@ def test_stored_configuration_wins_over_the_current_one(tmp_path: Path) -> None:
     write_pretraining(tmp_path / "runs")
     write_runs(tmp_path / "runs", (), {})
     used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"])
-    export_network(tmp_path / "runs" / "pretrain" / "pretrained.safetensors", nn.Linear(1, 1), used)
+    save_pretrained(tmp_path / "runs" / "pretrain" / "pretrained.safetensors", nn.Linear(1, 1), used)
     words = _Words(make(layout, tmp_path / "runs"))
     assert "Samples per second 38.4" in words.text  # 50 steps of 96 in 125 seconds
     assert "batch_size: 7" not in words.text  # that section has no part in pre-training

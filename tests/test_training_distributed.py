@@ -12,7 +12,7 @@ from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from training.engine import checkpoint
-from training.models.pretrained import read_exported
+from training.models.pretrained import read_pretrained
 from training.pretrain.train import pretrain
 
 TINY = [
@@ -49,8 +49,8 @@ def test_two_processes_train_as_one_that_accumulates_two_parts(shards: Layout, t
     done = run_two_processes(shards, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     pretrain(load(settings=[*TINY, "pretrain.accumulate=2"]), shards, tmp_path / "one")
-    two = read_exported(tmp_path / "two" / "pretrain" / "pretrained.safetensors")["network"]
-    one = read_exported(tmp_path / "one" / "pretrained.safetensors")["network"]
+    two = read_pretrained(tmp_path / "two" / "pretrain" / "pretrained.safetensors")["network"]
+    one = read_pretrained(tmp_path / "one" / "pretrained.safetensors")["network"]
     assert two.keys() == one.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)

@@ -27,15 +27,17 @@ from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.average_precision import mean_average_precision
 from training.engine.optim import adam_by_group
-from training.finetune.model_selection import Best
-from training.finetune.runs import finetune, with_labels
-from training.finetune.semi_supervised import Teacher, Thresholds, label_shares
-from training.finetune.train import rates
+from training.finetune.labels import runs_for
+from training.finetune.model_selection import BestWeights
+from training.finetune.runs import finetune
+from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
+from training.finetune.train import learning_rates
 from training.models import build
 from training.models.attribute_groups import branch_groups, read_groups
-from training.models.classifier import Classifier, attribute_loss, load_network, read_classifier
+from training.models.classifier import Classifier, attribute_loss
+from training.models.classifier_file import read_classifier
 from training.models.imagenet import load_imagenet
-from training.models.pretrained import export_network, read_exported
+from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [
     "network.width=8",
@@ -62,7 +64,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stage 1 result with random weights: what matters here is what is done with them."""
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("pretrain") / "pretrained.safetensors"
-    export_network(path, build(configured().network), configured())
+    save_pretrained(path, build(configured().network), configured())
     return path
 
 
@@ -73,7 +75,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     real = stream._Reader._sample
 
     def sample(self: stream._Reader, index: int) -> object:
-        keys.append(self._faces.keys[index])
+        keys.append(self._samples.keys[index])
         return real(self, index)
 
     monkeypatch.setattr(stream._Reader, "_sample", sample)
@@ -104,14 +106,14 @@ def test_no_member_of_a_test_face_is_read_and_no_val_face_is_learnt_from(
 
 
 def test_the_kept_weights_are_those_of_the_best_step_on_val() -> None:
-    best = Best()
+    best = BestWeights()
     for step, score in enumerate((0.3, 0.5, 0.4, 0.5)):
         best.offer(step, score, lambda step=step: {"weight": torch.full((1,), float(step))})
-    assert (best.step, best.score, best.state["weight"].item()) == (1, 0.5, 1.0)
-    best = Best()
+    assert (best.step, best.score, best.weights["weight"].item()) == (1, 0.5, 1.0)
+    best = BestWeights()
     for step in (2, 4):
         best.offer(step, None, lambda step=step: {"weight": torch.full((1,), float(step))})
-    assert (best.step, best.state["weight"].item()) == (4, 4.0)
+    assert (best.step, best.weights["weight"].item()) == (4, 4.0)
 
 
 def test_the_score_on_val_leaves_out_what_it_cannot_tell() -> None:
@@ -133,13 +135,13 @@ def test_a_missing_label_changes_neither_loss_nor_gradient() -> None:
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """Parts with a parameter that is another one now; running statistics are no parameters."""
-    parts = set()
+    """Parameter groups of which a parameter has changed; running statistics are no parameters."""
+    groups = set()
     for name, value in before.items():
         if "running" not in name and "num_batches" not in name and not torch.equal(value, after[name]):
             branch = name.startswith("network.branches.")
-            parts.add("heads" if name.startswith("heads.") else "branches" if branch else "backbone")
-    return parts
+            groups.add("heads" if name.startswith("heads.") else "branches" if branch else "backbone")
+    return groups
 
 
 @pytest.mark.parametrize(
@@ -150,13 +152,13 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
         (["finetune.frozen_steps=3"], {"backbone", "branches", "heads"}),
     ],
 )
-def test_a_frozen_trunk_stays_as_stage_1_left_it(
+def test_a_frozen_backbone_stays_as_stage_1_left_it(
     shards: Layout, pretrained: Path, tmp_path: Path, settings: list[str], learnt: set[str]
 ) -> None:
     config = configured("finetune.validate_every=null", *settings)
     finetune(config, shards, pretrained, tmp_path)
     before = Classifier(config.network, CELEBA_ATTRIBUTES)
-    load_network(before, config.network, read_exported(pretrained))
+    load_pretrained(before.network, config.network, pretrained)
     after = read_classifier(tmp_path / "pretrained-50%" / "classifier.pt")
     assert changed(before.state_dict(), after.state_dict()) == learnt
 
@@ -166,15 +168,15 @@ def test_from_scratch_nothing_is_frozen() -> None:
         "finetune.rates={backbone: 0.0, branches: 0.5, heads: 2.0}", "finetune.scratch_rate=0.003"
     )
     rate = config.finetune.optimizer.learning_rate
-    assert list(rates(config.finetune, "pretrained").values()) == [0.0, 0.5 * rate, 2.0 * rate]
-    assert list(rates(config.finetune, "scratch").values()) == [0.003] * 3
+    assert list(learning_rates(config.finetune, "pretrained").values()) == [0.0, 0.5 * rate, 2.0 * rate]
+    assert list(learning_rates(config.finetune, "scratch").values()) == [0.003] * 3
 
 
-def test_each_part_learns_at_its_own_rate() -> None:
+def test_each_parameter_group_learns_at_its_own_rate() -> None:
     config = configured("finetune.rates={backbone: 0.1, branches: 1.0, heads: 10.0}")
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     before = copy.deepcopy(model.state_dict())
-    optimizer = adam_by_group(model.parameter_groups(), rates(config.finetune, "pretrained"), 0.0)
+    optimizer = adam_by_group(model.parameter_groups(), learning_rates(config.finetune, "pretrained"), 0.0)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     optimizer.step()
@@ -212,10 +214,10 @@ def test_other_label_sets_make_one_group() -> None:
     ("text", "said"),
     [
         ("upper: [Bangs]\nlower: [Bangs]\n", "Bangs is listed twice"),
-        ("nose: [Big_Nose]\n", "nose is no branch"),
+        ("nose: [Big_Nose]\n", "nose is not a branch"),
         ("upper: Bangs\n", "upper must be a list"),
-        ("[Bangs]\n", "under each of whole, upper"),
-        ("{", "no YAML"),
+        ("[Bangs]\n", "under any of whole, upper"),
+        ("{", "not a YAML"),
     ],
 )
 def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -272,7 +274,7 @@ def test_imagenet_weights_that_do_not_fit_are_refused(
     path = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
     spl = configured(f"finetune.imagenet={path}", "finetune.initial=[imagenet]")
-    with pytest.raises(UserError, match="nobody publishes ImageNet weights of spl"):
+    with pytest.raises(UserError, match="no published ImageNet weights of spl"):
         finetune(spl, shards, pretrained, tmp_path / "runs")
     with pytest.raises(UserError, match="of another model .* no layer1.2.conv1.weight"):
         load_imagenet(build(imagenet("resnet34", path).network), path)
@@ -297,7 +299,7 @@ def test_every_attribute_gets_pseudo_labels_as_often_as_it_has_labels() -> None:
     draws = torch.Generator().manual_seed(0)
     labels = torch.zeros(100, 3, dtype=torch.int8)
     labels[:4, 0], labels[:60, 1] = 1, 1  # rare, common, and never seen
-    thresholds = Thresholds(label_shares(labels), keep=0.5, recent=400)
+    thresholds = PseudoLabelThresholds(positive_shares(labels), keep=0.5, window=400)
     # A teacher that says no to the rare attribute for every face: a threshold of 0.5 would never give a yes.
     logits = torch.randn(400, 3, generator=draws) + torch.tensor([-6.0, 1.0, 0.0])
     assert (logits[:, 0] < 0).all()
@@ -308,7 +310,7 @@ def test_every_attribute_gets_pseudo_labels_as_often_as_it_has_labels() -> None:
 
 
 def test_thresholds_follow_the_recent_answers_alone() -> None:
-    thresholds = Thresholds(torch.tensor([0.5]), keep=1.0, recent=4)
+    thresholds = PseudoLabelThresholds(torch.tensor([0.5]), keep=1.0, window=4)
     thresholds.pseudo_labels(torch.tensor([[100.0], [101.0], [102.0], [103.0]]))
     assert thresholds.pseudo_labels(torch.tensor([[0.0], [1.0], [2.0], [3.0]])).flatten().tolist() == [
         0,
@@ -331,7 +333,7 @@ def test_the_teacher_is_the_average_and_is_not_trained(soft: str) -> None:
             parameter.add_(0.01)
     average.update()
     before = copy.deepcopy(teacher._network.state_dict())
-    found = teacher.pseudo_labels(torch.randn(8, 3, 32, 32))
+    found = teacher.targets(torch.randn(8, 3, 32, 32))
     for mine, shadow in zip(teacher._network.parameters(), average.shadow_params, strict=True):
         assert torch.equal(mine, shadow)
         assert not mine.requires_grad
@@ -343,7 +345,12 @@ def test_the_teacher_is_the_average_and_is_not_trained(soft: str) -> None:
 
 
 def test_a_finished_run_is_trained_again_only_if_something_changed(
-    shards: Layout, pretrained: Path, tmp_path: Path, seen: list[str], capsys: pytest.CaptureFixture[str]
+    shards: Layout,
+    pretrained: Path,
+    tmp_path: Path,
+    seen: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     finetune(configured(), shards, pretrained, tmp_path)
     first, file = entries(tmp_path), tmp_path / "pretrained-50%" / "classifier.pt"
@@ -351,10 +358,15 @@ def test_a_finished_run_is_trained_again_only_if_something_changed(
     seen.clear()
     finetune(configured("finetune.loader_workers=1"), shards, pretrained, tmp_path)
     assert (entries(tmp_path), file.stat().st_mtime_ns, seen) == (first, written, [])
-    assert "pretrained-50% is done already" in capsys.readouterr().out
+    assert "pretrained-50% is up to date" in capsys.readouterr().out
+    written = file.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr("training.finetune.runs.code_hash", lambda module: "other code")
+        finetune(configured(), shards, pretrained, tmp_path)
+    assert file.stat().st_mtime_ns > written
     other = tmp_path / "other.safetensors"
     torch.manual_seed(6)
-    export_network(other, build(configured().network), configured())
+    save_pretrained(other, build(configured().network), configured())
     for config, weights in (
         (configured("finetune.seed=1"), pretrained),
         (configured("finetune.augment.rotate=5.0"), pretrained),
@@ -403,7 +415,7 @@ def test_labels_on_the_command_line_replace_the_configured_runs(
 
 def test_labels_take_the_steps_of_the_nearest_run(shards: Layout) -> None:
     config = configured("finetune.runs=[{labels: 0.1, steps: 7}, {labels: 1.0, steps: 9}]")
-    runs = with_labels(config, shards, ["0.2", "60%"]).finetune.runs
+    runs = runs_for(["0.2", "60%"], config.finetune, shards)
     assert [(run.labels, run.steps) for run in runs] == [(0.2, 7), (0.6, 9)]
     with pytest.raises(UserError, match="no such file, and 'half' is no share"):
-        with_labels(config, shards, ["half"])
+        runs_for(["half"], config.finetune, shards)

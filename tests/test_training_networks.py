@@ -17,9 +17,11 @@ from training.engine.batch_norm import measure_batch_norm
 from training.engine.ema import take_average
 from training.engine.optim import check_finite, rate_factor
 from training.finetune.augment import augment
-from training.models import BRANCHES, SplNetwork
+from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_groups import branch_groups, read_groups
-from training.models.classifier import Classifier, attribute_loss, load_network, read_classifier
+from training.models.classifier import Classifier, attribute_loss
+from training.models.classifier_file import read_classifier
+from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel
 
 
@@ -88,17 +90,17 @@ def test_a_batch_without_any_known_label_has_no_loss() -> None:
     assert attribute_loss(torch.randn(3, 2), torch.full((3, 2), -1), {"whole": [0, 1]}).item() == 0.0
 
 
-def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another() -> None:
+def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another(tmp_path: Path) -> None:
     config = load(settings=["network.width=8"])
     stage1 = PretrainModel(config)
-    state = {"network": stage1.network.state_dict(), "config": config.model_dump(mode="json")}
+    save_pretrained(tmp_path / "pretrained.safetensors", stage1.network, config)
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
-    load_network(model, config.network, state)
+    load_pretrained(model.network, config.network, tmp_path / "pretrained.safetensors")
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, stage1.network.state_dict()[name])
     wider = load(settings=["network.width=16"]).network
     with pytest.raises(UserError, match="width=8"):
-        load_network(Classifier(wider, CELEBA_ATTRIBUTES), wider, state)
+        load_pretrained(build(wider), wider, tmp_path / "pretrained.safetensors")
 
 
 def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:

@@ -17,7 +17,7 @@ from common.layout import Layout
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.optim import rate_factor
-from training.models.pretrained import read_exported
+from training.models.pretrained import read_pretrained
 from training.pretrain import train as loop
 from training.pretrain.train import pretrain
 
@@ -83,8 +83,8 @@ def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
     done = subprocess.run(command(shards, tmp_path), capture_output=True, text=True, check=True)
     assert "going on at step" in done.stdout
     assert curves(tmp_path / "pretrain") == curves(whole)
-    expected = read_exported(whole / "pretrained.safetensors")["network"]
-    found = read_exported(tmp_path / "pretrain" / "pretrained.safetensors")["network"]
+    expected = read_pretrained(whole / "pretrained.safetensors")["network"]
+    found = read_pretrained(tmp_path / "pretrain" / "pretrained.safetensors")["network"]
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert not (tmp_path / "pretrain" / "checkpoints").exists()
@@ -209,7 +209,7 @@ def test_a_checkpoint_says_what_made_it(
 
 
 def test_the_exported_network_says_what_it_is(whole: Path) -> None:
-    found = read_exported(whole / "pretrained.safetensors")
+    found = read_pretrained(whole / "pretrained.safetensors")
     assert found["config"]["network"]["width"] == 8
     assert found["classes"][17] == "hair"
     assert found["preprocessing"]["size"] == 32
@@ -219,7 +219,7 @@ def test_the_exported_network_says_what_it_is(whole: Path) -> None:
 def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="train again"):
-        read_exported(tmp_path / "x.safetensors")
+        read_pretrained(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("batch_size", [24, 64, 100, 512])

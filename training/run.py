@@ -91,8 +91,8 @@ def _parser() -> ArgumentParser:
         "--resume",
         choices=RESUME,
         default="auto",
-        help="what pre-training does about a checkpoint: go on if it is of the same run (auto), "
-        "in any case (anyway), or delete it and start anew (never)",
+        help="what pre-training does with a checkpoint: resume if it is of the same run (auto), "
+        "resume in any case (anyway), or delete it and start over (never)",
     )
     parser.add_argument(
         "--labels",
@@ -105,9 +105,10 @@ def _parser() -> ArgumentParser:
 
 
 def _with_labels(config: Config, layout: Layout, labels: list[str]) -> Config:
-    from training.finetune.runs import with_labels
+    from training.finetune.labels import runs_for
 
-    return with_labels(config, layout, labels)
+    settings = config.finetune.model_copy(update={"runs": runs_for(labels, config.finetune, layout)})
+    return config.model_copy(update={"finetune": settings})
 
 
 if __name__ == "__main__":

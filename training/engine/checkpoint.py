@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, the latest few of a run, loaded without running any code."""
+"""Checkpoints: written atomically, the latest few of a run kept, loaded without executing any code."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import replacing
 
 UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
-"""What torch.load raises for a file that it did not write, or that was cut."""
+"""What torch.load raises for a file that it did not write, or that is truncated."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -22,19 +22,23 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
+    Args:
+        path: the file.
+        made_by: the command that writes it, for the error message.
+
     Raises:
-        UserError: the file is missing or no checkpoint.
+        UserError: the file is missing or not a checkpoint.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; `python -m training.run --stage pretrain` makes it")
+        raise UserError(f"{path} is missing; `{made_by}` writes it")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise UserError(
-            f"{path}: no readable checkpoint; delete it and train again ({error})"[:300]
+            f"{path}: not a readable checkpoint; delete it and train again ({error})"[:300]
         ) from error
 
 
@@ -50,17 +54,18 @@ def save_step(folder: Path, step: int, keep: int, state: dict[str, Any]) -> None
         path.unlink()
 
 
-def latest(folder: Path, say: bool = True) -> tuple[Path, dict[str, Any]] | None:
+def latest(folder: Path, notices: bool = True) -> tuple[Path, dict[str, Any]] | None:
     """The latest checkpoint of a run that can be read; None if there is none.
 
-    One that cannot be read, such as a file that a full disk cut, is passed over and, if `say`, named.
+    One that cannot be read, such as a file that a full disk truncated, is skipped; with `notices` a line
+    is printed that names it.
     """
     for path in _paths(folder):
         try:
             return path, load(path)
         except UserError as error:
-            if say:
-                print(f"pretrain: passed over {error}")
+            if notices:
+                print(f"pretrain: skipped {error}")
     return None
 
 

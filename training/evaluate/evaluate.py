@@ -25,7 +25,8 @@ from training.engine.device import default_device
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import best_thresholds
-from training.models.classifier import Classifier, read_classifier
+from training.models.classifier import Classifier
+from training.models.classifier_file import read_classifier
 from training.models.inference import predict_logits
 
 

@@ -23,7 +23,7 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.explain.attribution import mean_maps
-from training.models.classifier import read_classifier
+from training.models.classifier_file import read_classifier
 
 matplotlib.use("agg")
 

@@ -25,11 +25,12 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.engine import checkpoint
-from training.export.deployed import Deployed
 from training.export.model_card import Evidence, card
+from training.models.classifier_file import save_thresholds
+from training.predict.inference_model import InferenceModel
 from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
-from training.predict.thresholds import evaluation_of
+from training.predict.thresholds import evaluation_folder
 
 Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From aligned faces, uint8 (B, S, S, 3), to probabilities, float32 (B, A)."""
@@ -89,9 +90,7 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
         _package(name)
     model = predictor.model.cpu().eval()
     output.mkdir(parents=True, exist_ok=True)
-    state = checkpoint.load(source)
-    extra = {"thresholds": predictor.thresholds, "thresholds_from": predictor.thresholds_from}
-    checkpoint.save(output / "classifier.pt", {**state, **extra})
+    save_thresholds(source, output / "classifier.pt", predictor.thresholds, predictor.thresholds_from)
     _write_graphs(model, faces, output)
     session = runtime.InferenceSession(str(output / "classifier.onnx"), providers=["CPUExecutionProvider"])
     graph = torch.export.load(output / "classifier.pt2").module()
@@ -124,7 +123,7 @@ def _package(name: str) -> Any:
         raise UserError(f"export needs {name}: pip install onnx onnxruntime onnxscript") from error
 
 
-def _write_graphs(model: Deployed, faces: NDArray[np.uint8], output: Path) -> None:
+def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path) -> None:
     # An example of one face would be taken for a fixed batch of one.
     example = torch.from_numpy(np.resize(faces, (2, *faces.shape[1:])))
     dynamic = {"faces": {0: torch.export.Dim("batch", min=1, max=4096)}}
@@ -263,7 +262,7 @@ def main() -> None:
     measured = export(predictor, faces, options.checkpoint, options.output)
     state = checkpoint.load(options.checkpoint)
     write_text(options.output / "labels.json", labels(predictor, state["facts"]))
-    evaluation = options.evaluation or evaluation_of(options.checkpoint)
+    evaluation = options.evaluation or evaluation_folder(options.checkpoint)
     evidence = Evidence.read(evaluation, options.checkpoint)
     rows = table(measured)
     text = card(predictor, state, evidence, rows, len(faces), options.license)

@@ -1,4 +1,4 @@
-"""Random changes of training faces in stage 2, for a whole batch on its device."""
+"""Augmentation of training images in stage 2: a whole batch at once, on its device, drawn per image."""
 
 import math
 
@@ -10,52 +10,63 @@ from common.config import Augment
 
 
 def augment(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Mirror, turn, scale, shift, recolour and partly hide faces, each by draws of its own.
+    """Flip, rotate, scale, shift, colour-jitter and erase images, each by its own random parameters.
 
     Args:
         images: float or uint8 0..255, (B, 3, S, S).
-        config: how much.
-        generator: CPU generator of all draws.
+        config: the ranges of the parameters.
+        generator: CPU generator of all random draws.
 
     Returns:
         float32 0..255, (B, 3, S, S).
     """
-    batch, where = len(images), images.device
+    jittered = _jitter_color(_warp(images.float(), config, generator), config, generator)
+    return _erase(jittered, config.erase, generator) if config.erase else jittered
 
-    def draw(reach: float) -> Tensor:
-        return reach * (2 * torch.rand(batch, generator=generator) - 1)
 
-    mirrored = (torch.rand(batch, generator=generator) < config.flip).float()
-    angle, scale = draw(math.radians(config.rotate)), 1 + draw(config.zoom)
-    sign = 1 - 2 * mirrored
-    matrix = torch.stack(
-        [
-            torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, 2 * draw(config.shift)], dim=1),
-            torch.stack([sign * angle.sin() * scale, angle.cos() * scale, 2 * draw(config.shift)], dim=1),
-        ],
-        dim=1,
-    ).to(where)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    faces = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+def _warp(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """One affine warp per image; the border is reflected."""
+    batch = len(images)
+    flipped = (torch.rand(batch, generator=generator) < config.flip).float()
+    angle = _uniform(math.radians(config.rotate), batch, generator)
+    scale = 1 + _uniform(config.zoom, batch, generator)
+    sign = 1 - 2 * flipped
+    right, down = (2 * _uniform(config.shift, batch, generator) for _ in range(2))
+    rows = (
+        torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
+        torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
+    )
+    matrices = torch.stack(rows, dim=1).to(images.device)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _jitter_color(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Change saturation, contrast and brightness, and turn some images grey."""
+    batch, device = len(images), images.device
 
     def factor() -> Tensor:
-        return (1 + draw(config.color)).to(where)[:, None, None, None]
+        return (1 + _uniform(config.color, batch, generator)).to(device)[:, None, None, None]
 
-    gray = faces.mean(dim=1, keepdim=True)
-    colourless = (torch.rand(batch, generator=generator) < config.gray).to(where)[:, None, None, None]
-    saturation = torch.where(colourless, torch.zeros((), device=where), factor())
-    faces = gray + saturation * (faces - gray)
-    middle = faces.mean(dim=(1, 2, 3), keepdim=True)
-    coloured = ((middle + factor() * (faces - middle)) * factor()).clamp(0, 255)
-    return _erase(coloured, config.erase, generator) if config.erase else coloured
+    grey = images.mean(dim=1, keepdim=True)
+    greyscale = (torch.rand(batch, generator=generator) < config.gray).to(device)[:, None, None, None]
+    saturation = factor().masked_fill(greyscale, 0)
+    images = grey + saturation * (images - grey)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((mean + factor() * (images - mean)) * factor()).clamp(0, 255)
 
 
-def _erase(faces: Tensor, reach: float, generator: torch.Generator) -> Tensor:
-    """Grey out one square per face, of a side up to `reach` of its side (DeVries and Taylor 2017)."""
-    batch, side = len(faces), faces.shape[-1]
-    half = reach * side * torch.rand(batch, generator=generator) / 2
-    centre = side * torch.rand(2, batch, generator=generator)
+def _erase(images: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Grey out one square per image, its side up to `fraction` of the image's (DeVries and Taylor 2017)."""
+    batch, side = len(images), images.shape[-1]
+    half = fraction * side * torch.rand(batch, generator=generator) / 2
+    centres = side * torch.rand(2, batch, generator=generator)
     pixels = torch.arange(side) + 0.5
-    rows, columns = ((pixels - middle[:, None]).abs() < half[:, None] for middle in centre)
-    hidden = (rows[:, :, None] & columns[:, None, :])[:, None].to(faces.device)
-    return torch.where(hidden, torch.full((), 127.5, device=faces.device), faces)
+    rows, columns = ((pixels - centre[:, None]).abs() < half[:, None] for centre in centres)
+    erased = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
+    return images.masked_fill(erased, 127.5)
+
+
+def _uniform(reach: float, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers between -`reach` and `reach`, float (`count`,)."""
+    return reach * (2 * torch.rand(count, generator=generator) - 1)

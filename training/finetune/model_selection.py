@@ -1,12 +1,13 @@
-"""The choice of the step whose weights are kept, on faces of the val split alone."""
+"""Model selection: which step's weights are kept, judged on samples of the val split alone."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from common.config import Config
+from common.config import Finetune
 from common.layout import Layout
+from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.loader import load
 from training.data.sampler import sequential_batches
@@ -16,43 +17,54 @@ from training.engine.average_precision import mean_average_precision
 from training.models.classifier import Classifier
 from training.models.inference import predict_logits
 
+BATCH_SIZE = 64
 
-class ValidationSamples:
-    """Faces of the val split, at most ``validate_samples`` and evenly spread, kept at the network's size.
 
-    The same ones for every run, so a run's score can be compared with another's.
+class ValidationSet:
+    """At most ``validate_samples`` labelled samples of the val split, evenly spaced, at the network's size.
+
+    They are the same for every run, so the scores of different runs can be compared.
+
+    Args:
+        settings: how many samples, and the precision of the forward pass.
+        input_size: side of the network's input in pixels.
+        stream: the cache of remote shards.
+        layout: the shards.
     """
 
-    def __init__(self, config: Config, layout: Layout) -> None:
-        faces = read_samples(layout, ("val",)).labelled()
-        count = min(len(faces), config.finetune.validate_samples)
-        faces = faces.take(evenly_spaced(count, len(faces)))
-        self._labels, self._batch_size = faces.attributes, 64
-        self._precision = config.finetune.precision
-        planned = sequential_batches(faces, self._batch_size)
-        self._pictures = [
-            resize_images(batch.images, config.network.input_size).to(torch.uint8)
-            for batch in load(faces, planned, {"jpg"}, config.finetune.loader_workers, config.stream)
-        ]
+    def __init__(self, settings: Finetune, input_size: int, stream: Stream, layout: Layout) -> None:
+        samples = read_samples(layout, ("val",)).labelled()
+        samples = samples.take(evenly_spaced(settings.validate_samples, len(samples)))
+        self._labels, self._precision = samples.attributes, settings.precision
+        batches = load(
+            samples, sequential_batches(samples, BATCH_SIZE), {"jpg"}, settings.loader_workers, stream
+        )
+        self._images = [resize_images(batch.images, input_size).to(torch.uint8) for batch in batches]
 
-    def score(self, model: Classifier, place: torch.device) -> float | None:
-        """Mean average precision of `model`; None if val cannot tell. The training mode is kept."""
-        if not self._pictures:
+    def score(self, model: Classifier, device: torch.device) -> float | None:
+        """Mean average precision of `model`, 0 to 1; None if no attribute occurs both present and absent."""
+        if not self._images:
             return None
-        logits = predict_logits(model, self._pictures, place, self._precision)
+        logits = predict_logits(model, self._images, device, self._precision)
         return mean_average_precision(self._labels, logits)
 
 
-class Best:
-    """The weights with the best score so far; of equal ones the first, and without scores the last."""
+class BestWeights:
+    """The weights with the highest score so far: the first of equal ones, the last if there are no scores.
+
+    Attributes:
+        step: optimisation steps after which they were taken.
+        score: their score.
+        weights: the state dict, a copy.
+    """
 
     def __init__(self) -> None:
         self.step = 0
         self.score: float | None = None
-        self.state: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
 
-    def offer(self, step: int, score: float | None, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Keep a copy of what `state` gives if `score` is better than all before."""
+    def offer(self, step: int, score: float | None, state_dict: Callable[[], dict[str, Tensor]]) -> None:
+        """Keep a copy of what `state_dict` returns if `score` is higher than all before."""
         if score is None or self.score is None or score > self.score:
             self.step, self.score = step, score
-            self.state = {name: value.detach().clone() for name, value in state().items()}
+            self.weights = {name: value.detach().clone() for name, value in state_dict().items()}

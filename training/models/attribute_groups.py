@@ -20,40 +20,41 @@ def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
     """Attribute names by branch.
 
     Args:
-        file: YAML, a list of names under each of ``whole``, ``upper``, ``middle`` and ``lower``
-            that has any.
+        file: YAML, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
 
     Raises:
-        UserError: the file cannot be read or is no such mapping, or names an attribute twice.
+        UserError: the file cannot be read, is not such a mapping, or names an attribute twice.
     """
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        groups = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
-            f"{file}: no YAML file of attribute groups ({error}); look at finetune.groups"
+            f"{file}: not a YAML file of attribute groups ({error}); check finetune.groups"
         ) from error
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"{file}: a list of attribute names under each of {', '.join(BRANCHES)} was expected")
+    if not isinstance(groups, dict) or not groups:
+        raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
     seen: set[str] = set()
-    for branch, names in found.items():
+    for branch, names in groups.items():
         if branch not in BRANCHES:
-            raise UserError(f"{file}: {branch} is no branch of the network; known are {', '.join(BRANCHES)}")
+            raise UserError(
+                f"{file}: {branch} is not a branch of the network, which are {', '.join(BRANCHES)}"
+            )
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{file}: {branch} must be a list of attribute names")
         for name in names:
             if name in seen:
-                raise UserError(f"{file}: {name} is listed twice; one branch predicts an attribute")
+                raise UserError(f"{file}: {name} is listed twice; each attribute belongs to one branch")
             seen.add(name)
-    return found
+    return groups
 
 
 def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
-    """Positions in `attributes` by branch, branches without any left out.
+    """Positions in `attributes` by branch, without branches that have none.
 
     Args:
         attributes: names of the labels.
-        groups: as `read_groups` gives them, by default CelebA's. A name that they do not have
-            goes to the whole face, so other label sets make one group.
+        groups: attribute names by branch, CelebA's by default. An attribute that is not listed
+            belongs to ``whole``, so that other label sets make one group.
     """
     groups = read_groups() if groups is None else groups
     branch_of = {name: branch for branch, names in groups.items() for name in names}

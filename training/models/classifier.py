@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from common.config import Network
 from common.errors import UserError
-from training.engine import checkpoint
 from training.models import build
 from training.models.attribute_groups import Groups, branch_groups
 
@@ -20,16 +18,19 @@ GROUPS: Final = ("backbone", "branches", "heads")
 
 
 class Classifier(nn.Module):
-    """Attribute logits of faces.
+    """Attribute logits of face images.
 
     Attributes:
-        config: the network.
+        config: the network's settings.
         attributes: names, in the order of the logits.
+        network: images to features.
+        groups: positions of the attributes that each branch predicts.
+        heads: a linear layer for each of these branches.
 
     Args:
         config: as above.
         attributes: as above.
-        groups: which branch predicts which, see `branch_groups`; by default CelebA's.
+        groups: attribute names by branch, see `branch_groups`; CelebA's by default.
     """
 
     def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
@@ -43,9 +44,9 @@ class Classifier(nn.Module):
         order = [position for group in self.groups.values() for position in group]
         self.register_buffer("inverse", torch.tensor(order).argsort(), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Logits, float (B, A), of normalised pictures, float (B, 3, S, S)."""
-        branches = self.network(pictures).branches
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float (B, A), of normalised images, float (B, 3, S, S)."""
+        branches = self.network(images).branches
         logits = [head(branches[branch].mean(dim=(2, 3))) for branch, head in self.heads.items()]
         inverse = self.get_buffer("inverse")
         return torch.cat(logits, dim=1)[:, inverse]
@@ -68,53 +69,18 @@ class Classifier(nn.Module):
         return {**groups, "heads": list(self.heads.parameters())}
 
 
-def attribute_loss(logits: Tensor, attributes: Tensor, groups: dict[str, list[int]]) -> Tensor:
-    """Binary cross-entropy with logits, a mean over the known labels of each branch, summed.
+def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
+    """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
 
     Args:
         logits: float (B, A).
-        attributes: (B, A) of 0 and 1, or probabilities; -1 is unknown and takes no part.
-        groups: positions by branch.
+        targets: (B, A), 0, 1 or a probability; -1 where unknown, which contributes nothing.
+        groups: positions of the attributes by branch.
     """
-    known = (attributes >= 0).float()
-    each = F.binary_cross_entropy_with_logits(
-        logits.float(), attributes.clamp(min=0).float(), reduction="none"
-    )
+    known = (targets >= 0).float()
+    each = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0).float(), reduction="none")
     terms = []
     for group in groups.values():
         weight = known[:, group]
         terms.append((each[:, group] * weight).sum() / weight.sum().clamp(min=1))
     return torch.stack(terms).sum()
-
-
-def load_network(classifier: Classifier, config: Network, state: dict[str, Any]) -> None:
-    """Take stem, backbone and branches from a stage 1 checkpoint; the heads stay as they are.
-
-    Raises:
-        UserError: the checkpoint is of another network.
-    """
-    found = state["config"]["network"]
-    differing = [
-        f"{key}={found.get(key)}" for key, value in config.model_dump().items() if found.get(key) != value
-    ]
-    if differing:
-        raise UserError(
-            f"the pre-trained network has {', '.join(differing)}; pre-train again, or set network.* to that"
-        )
-    classifier.network.load_state_dict(state["network"])
-
-
-def read_classifier(path: Path) -> Classifier:
-    """The classifier that fine-tuning wrote as ``classifier.pt``, on the CPU, in evaluation mode.
-
-    Raises:
-        UserError: the file is missing or is no classifier.
-    """
-    state = checkpoint.load(path)
-    try:
-        network = Network.model_validate(state["config"]["network"])
-        model = Classifier(network, state["attributes"], state.get("groups"))
-        model.load_state_dict(state["model"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: no classifier of this project; fine-tune again ({error})"[:300]) from error
-    return model.eval()

@@ -1,4 +1,4 @@
-"""ImageNet weights that the user has, for networks with a backbone that others train too."""
+"""ImageNet weights from a local file, for networks whose backbone torchvision or timm publish too."""
 
 import re
 from pathlib import Path
@@ -16,24 +16,24 @@ from training.models.registry import FaceNetwork
 
 
 def load_imagenet(network: FaceNetwork, path: Path) -> None:
-    """Take the backbone's weights from a state dict of torchvision or timm; its classifier is left out.
+    """Load the backbone's weights from a state dict of torchvision or timm; its classifier is ignored.
 
     Args:
         network: of ``resnet*`` or ``timm:*``, changed in place.
-        path: .pth or .safetensors.
+        path: a .pth or .safetensors file.
 
     Raises:
         UserError: the network has no such backbone, or the file cannot be read or is of another model.
     """
     if not isinstance(network, BackboneNetwork):
         raise UserError(
-            "nobody publishes ImageNet weights of spl and sspl; set network.name to resnet18, resnet34, "
-            "resnet50 or timm:NAME, or take imagenet out of finetune.initial"
+            "there are no published ImageNet weights of spl and sspl; set network.name to resnet18, "
+            "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.initial"
         )
-    given = {_plain(name): value for name, value in _read(path).items()}
+    weights = {_normalised(name): value for name, value in _read(path).items()}
     state = network.backbone.state_dict()
     for name, value in state.items():
-        theirs = given.get(_plain(_published(name)))
+        theirs = weights.get(_normalised(_published(name)))
         if theirs is None and name.endswith("num_batches_tracked"):
             continue
         if theirs is None:
@@ -48,7 +48,7 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        found: Any = (
+        content: Any = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
@@ -58,22 +58,22 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"finetune.imagenet: {path} cannot be read as a state dict ({error})"[:300]
         ) from error
     for key in ("state_dict", "model"):  # as training scripts save them
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"finetune.imagenet: {path} is no state dict of names and tensors")
-    return found
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"finetune.imagenet: {path} is not a state dict of names and tensors")
+    return content
 
 
 def _published(name: str) -> str:
-    """The name that torchvision and timm give to a tensor of this project's backbones."""
+    """The name that torchvision and timm use for a tensor of this project's backbones."""
     name = re.sub(r"^0\.0\.", "conv1.", name)
     name = re.sub(r"^0\.1\.", "bn1.", name)
     return re.sub(r"^([1-4])\.", r"layer\1.", name)
 
 
-def _plain(name: str) -> str:
-    """One spelling of a name: timm joins the stages' names by underscores where it hands out their maps."""
+def _normalised(name: str) -> str:
+    """A name without wrappers' prefixes and with underscores, with which timm joins stages' names."""
     return re.sub(r"^(module\.|model\.)+", "", name).replace(".", "_")
 
 

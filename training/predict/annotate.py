@@ -1,4 +1,4 @@
-"""Photos with boxes around their faces, and what was predicted of them beside the picture."""
+"""Photos with a numbered box around each face, and the predicted attributes in a panel beside the photo."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,28 +9,29 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.predict.predictor import Face
 
-LEAST_SIDE: Final = 480
-"""Pixels of the shorter side below which a picture is enlarged, to be in proportion to the text beside it."""
-MOST_SIDE: Final = 1600
-"""Pixels of the longer side above which it is shrunk."""
-PANEL: Final = 330
-TEXT: Final = 15
+MIN_SIDE: Final = 480
+"""Pixels of the shorter side below which a photo is enlarged, to be in proportion to the text beside it."""
+MAX_SIDE: Final = 1600
+"""Pixels of the longer side above which it is reduced."""
+PANEL_WIDTH: Final = 330
+FONT_SIZE: Final = 15
+LINE_HEIGHT: Final = FONT_SIZE + 5
 COLORS: Final = ("#ff5a36", "#2f9bff", "#34c26a", "#f0b400", "#c56cf0", "#00b8b8")
 
 
-def annotate(picture: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
-    """A picture, RGB uint8 (H, W, 3), with a numbered box per face and a list of its attributes at the right.
+def annotate(image: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
+    """A photo, RGB uint8 (H, W, 3), with a box per face; the panel lists the attributes that are present.
 
-    Listed are the attributes that count as present, the most probable first.
+    The most probable attribute comes first.
     """
-    photo = Image.fromarray(picture)
-    scale = max(1.0, LEAST_SIDE / min(photo.size))
-    scale = min(scale, MOST_SIDE / max(photo.size))
+    photo = Image.fromarray(image)
+    scale = max(1.0, MIN_SIDE / min(photo.size))
+    scale = min(scale, MAX_SIDE / max(photo.size))
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
-    font = ImageFont.load_default(TEXT)
+    font = ImageFont.load_default(FONT_SIZE)
     lines = [line for number, face in enumerate(faces, 1) for line in _lines(number, face)]
-    height = max(photo.height, (len(lines) + 1) * (TEXT + 5))
-    canvas = Image.new("RGB", (photo.width + PANEL, height), "#16181d")
+    height = max(photo.height, (len(lines) + 1) * LINE_HEIGHT)
+    canvas = Image.new("RGB", (photo.width + PANEL_WIDTH, height), "#16181d")
     canvas.paste(photo)
     draw = ImageDraw.Draw(canvas)
     for number, face in enumerate(faces, 1):
@@ -39,10 +40,10 @@ def annotate(picture: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
         right, bottom = min(right, photo.width - 1), min(bottom, photo.height - 1)
         left, top = max(left, 0), max(top, 0)
         draw.rectangle((left, top, right, bottom), outline=color, width=3)
-        draw.rectangle((left, top, left + 12 + 9 * len(str(number)), top + TEXT + 6), fill=color)
+        draw.rectangle((left, top, left + 12 + 9 * len(str(number)), top + FONT_SIZE + 6), fill=color)
         draw.text((left + 6, top + 2), str(number), fill="white", font=font)
-    for position, (text, color) in enumerate(lines):
-        draw.text((photo.width + 14, 8 + position * (TEXT + 5)), text, fill=color, font=font)
+    for row, (text, color) in enumerate(lines):
+        draw.text((photo.width + 14, 8 + row * LINE_HEIGHT), text, fill=color, font=font)
     return canvas
 
 

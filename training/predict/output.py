@@ -1,4 +1,4 @@
-"""The rows that prediction writes: one per face, and one per photo that has none."""
+"""The rows that prediction writes: one per face, and one per photo without a face."""
 
 import csv
 import json
@@ -27,15 +27,15 @@ COLUMNS: Final = {
     "score": pa.float64(),
     "present": pa.list_(pa.string()),
 }
-"""Columns before the probabilities, which follow under the attributes' names. ``face`` counts from 1,
-``reason`` and ``detail`` say why a photo has no face, the box is in pixels of the upright photo."""
+"""Columns before those of the probabilities, which have the attributes' names. ``face`` counts from 1,
+``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
 
 FORMATS: Final = (".csv", ".json", ".parquet")
 
 
-def shown(photo: Path) -> str:
-    """A path as text; bytes that are no UTF-8 are written in hexadecimal, as Python does it."""
-    return os.fsencode(photo).decode("utf-8", "backslashreplace")
+def path_text(path: Path) -> str:
+    """A path as text; bytes that are not UTF-8 become hexadecimal escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
     rows = []
     for number, face in enumerate(faces, 1):
         left, top, right, bottom = face.box
-        row = {"photo": shown(photo), "face": number, "reason": None, "detail": None}
+        row = {"photo": path_text(photo), "face": number, "reason": None, "detail": None}
         row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
         rows.append({**row, "present": face.present, **face.probabilities})
     return rows
@@ -51,25 +51,25 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
 
 def refused_row(photo: Path, refused: Refused, attributes: Sequence[str]) -> dict[str, Any]:
     """The row of a photo without a face: all but its path and the reason is null."""
-    nothing = dict.fromkeys([*COLUMNS, *attributes])
-    return {**nothing, "photo": shown(photo), "reason": refused.reason, "detail": refused.detail}
+    empty = dict.fromkeys([*COLUMNS, *attributes])
+    return {**empty, "photo": path_text(photo), "reason": refused.reason, "detail": refused.detail}
 
 
 def check_format(output: Path) -> None:
-    """Refuse a file name whose ending is none of `FORMATS`.
+    """Check that the file name has one of the suffixes `FORMATS`.
 
     Raises:
-        UserError: it is not.
+        UserError: it has not.
     """
     if output.suffix.lower() not in FORMATS:
-        raise UserError(f"{output}: the name must end in {', '.join(FORMATS)}, which is the format")
+        raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
 
 
 def write_rows(output: Path, rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> None:
-    """Write rows as CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the ending.
+    """Write rows as CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
 
     Raises:
-        UserError: the ending is none of `FORMATS`.
+        UserError: the suffix is none of `FORMATS`.
     """
     check_format(output)
     with replacing(output) as temporary:

@@ -1,4 +1,4 @@
-"""``python -m training.predict``: attributes of all faces in photos, by a classifier's file alone."""
+"""``python -m training.predict``: attributes of all faces in photos, from a classifier's file alone."""
 
 import argparse
 import sys
@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.command import run
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.progress import progress
 from training.predict.annotate import annotate
-from training.predict.output import check_format, face_rows, refused_row, shown, write_rows
-from training.predict.predictor import Face, Predictor
-
-__all__ = ["Face", "Predictor", "Refused", "predict"]
+from training.predict.output import check_format, face_rows, path_text, refused_row, write_rows
+from training.predict.predictor import Predictor
 
 EXAMPLES = """\
 examples:
@@ -23,26 +20,26 @@ examples:
   python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/"""
 
 
-def photos_in(places: list[Path]) -> list[tuple[Path, Path]]:
-    """(file, its name in the results folder) of each photo: files as named, folders with all below them.
+def photos_in(paths: list[Path]) -> list[tuple[Path, Path]]:
+    """(file, its path below the results folder) of each photo: files, and all files below folders.
 
-    Hidden files in folders are passed over, and so are links to folders.
+    Hidden files in folders and links to folders are skipped.
 
     Raises:
-        UserError: there is nothing to predict.
+        UserError: there is no file.
     """
-    found: dict[Path, Path] = {}
-    for place in places:
-        if place.is_dir():
-            for file in _files(place):
-                found.setdefault(file, Path(place.resolve().name) / file.relative_to(place))
+    photos: dict[Path, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            for file in _files(path):
+                photos.setdefault(file, Path(path.resolve().name) / file.relative_to(path))
         else:
-            found.setdefault(place, Path(place.name))
-    if not found:
+            photos.setdefault(path, Path(path.name))
+    if not photos:
         raise UserError(
-            f"{', '.join(map(shown, places))}: no files in there; name photos or folders of photos"
+            f"{', '.join(map(path_text, paths))}: no files here; name photos or folders of photos"
         )
-    return list(found.items())
+    return list(photos.items())
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -59,44 +56,44 @@ def _files(folder: Path) -> Iterator[Path]:
 def predict(
     predictor: Predictor, photos: list[tuple[Path, Path]], annotated: Path | None
 ) -> list[dict[str, Any]]:
-    """The rows of all photos, in order; one that has no usable face gets a row with the reason.
+    """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
         predictor: the classifier.
-        photos: (file, its name in `annotated`), see `photos_in`.
-        annotated: folder for pictures with boxes, or None.
+        photos: (file, its path below `annotated`), see `photos_in`.
+        annotated: folder for annotated images, or None.
     """
     rows: list[dict[str, Any]] = []
     taken: set[Path] = set()
     bar = progress("predict", len(photos), "photos")
     for photo, name in photos:
         try:
-            picture = predictor.read(photo)
-            faces = predictor.predict(picture)
+            image = predictor.read(photo)
+            faces = predictor.predict(image)
         except Refused as refused:
             rows.append(refused_row(photo, refused, predictor.attributes))
         else:
             rows += face_rows(photo, faces)
             if annotated:
-                with replacing(_free(annotated / f"{shown(name)}.jpg", taken)) as temporary:
-                    annotate(picture, faces).save(temporary, "JPEG", quality=92)
+                with replacing(_unused(annotated / f"{path_text(name)}.jpg", taken)) as temporary:
+                    annotate(image, faces).save(temporary, "JPEG", quality=92)
         bar.update(1)
     bar.close()
     return rows
 
 
-def _free(place: Path, taken: set[Path]) -> Path:
-    """The path itself, or with a number where photos of several folders have one name."""
-    number, free = 1, place
-    while free in taken:
+def _unused(path: Path, taken: set[Path]) -> Path:
+    """`path`, or the same with a number if photos of several folders share a name."""
+    number, unused = 1, path
+    while unused in taken:
         number += 1
-        free = place.with_name(f"{place.stem}-{number}.jpg")
-    taken.add(free)
-    return free
+        unused = path.with_name(f"{path.stem}-{number}.jpg")
+    taken.add(unused)
+    return unused
 
 
 def main() -> None:
-    """Read the command line, predict, and say what was refused."""
+    """Read the command line, predict, and report which photos were refused."""
     parser = argparse.ArgumentParser(
         description="Predict the attributes of all faces in photos.",
         epilog=EXAMPLES,
@@ -118,7 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--detect",
         action="store_true",
-        help="find faces although the classifier learnt from pictures that were aligned already",
+        help="detect faces although the classifier was trained on images that were already aligned",
     )
     options = parser.parse_args()
     if options.output:
@@ -127,8 +124,8 @@ def main() -> None:
     predictor = Predictor.load(options.checkpoint, options.thresholds, options.detect)
     if predictor.recipe.align.mode == "none":
         print(
-            "predict: this classifier learnt from pictures that were aligned already, so the central square "
-            "of each photo is taken as its one face; --detect finds faces instead",
+            "predict: this classifier was trained on images that were already aligned, so the central square "
+            "of each photo is taken as its one face; --detect detects faces instead",
             file=sys.stderr,
         )
     rows = predict(predictor, photos, options.annotate)
@@ -137,7 +134,7 @@ def main() -> None:
     else:
         for row in rows:
             print(_line(row))
-    _say(rows, len(photos), predictor)
+    _print_summary(rows, len(photos), predictor)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -147,7 +144,7 @@ def _line(row: dict[str, Any]) -> str:
     return f"{row['photo']}, face {row['face']}: {present}"
 
 
-def _say(rows: list[dict[str, Any]], photos: int, predictor: Predictor) -> None:
+def _print_summary(rows: list[dict[str, Any]], photos: int, predictor: Predictor) -> None:
     refused = [row for row in rows if row["reason"]]
     thresholds = "0.5" if predictor.thresholds_from != "val" else "from val"
     print(
@@ -159,7 +156,3 @@ def _say(rows: list[dict[str, Any]], photos: int, predictor: Predictor) -> None:
         print(f"  {row['photo']}: {row['reason']}: {row['detail']}", file=sys.stderr)
     if len(refused) > 10:
         print(f"  and {len(refused) - 10:,} more", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run(main)

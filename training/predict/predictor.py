@@ -1,8 +1,8 @@
-"""Attributes of the faces in photos, by a classifier's file alone.
+"""Attributes of the faces in photos, from a classifier's file alone.
 
 ::
 
-    from training.predict.predict import Predictor
+    from training.predict import Predictor
 
     predictor = Predictor.load("classifier.pt")
     for face in predictor("photo.jpg"):
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,20 +28,19 @@ from common.errors import UserError
 from common.images import Refused, decode_photo
 from common.shards import decode_face, encode_face
 from common.weights import find
-from training.engine import checkpoint
 from training.engine.device import default_device
-from training.export.deployed import Deployed
-from training.models.classifier import read_classifier
-from training.predict.thresholds import read_thresholds
+from training.models.classifier_file import read_classifier_file
+from training.predict.inference_model import InferenceModel
+from training.predict.thresholds import Thresholds, read_thresholds
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face of a photo and what was predicted of it.
+    """A face of a photo and its predicted attributes.
 
     Attributes:
         box: left, top, right, bottom in pixels of the upright photo.
-        score: the detector's, 0 to 1; None where nothing was detected.
+        score: the detector's score, 0 to 1; None where no detector ran.
         image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
         probabilities: 0 to 1, by attribute.
         present: attributes whose probability reaches their threshold.
@@ -55,62 +54,72 @@ class Face:
 
 
 class Predictor:
-    """A classifier that takes photos as they are.
+    """A classifier of ordinary photos.
 
     Attributes:
+        model: from aligned faces to probabilities.
+        metadata: the data that the classifier was trained on, see `training.data.provenance`.
+        recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
         attributes: names, in the classifier's order.
-        recipe: how faces are aligned, as the pipeline did it; all faces of a photo are taken.
         thresholds: by attribute.
         thresholds_from: ``val``, or ``none known`` where all are 0.5.
-        model: the network, from aligned faces to probabilities.
     """
 
     def __init__(
-        self, model: Deployed, recipe: Recipe, thresholds: dict[str, float], said: str, weights: Path | None
+        self,
+        model: InferenceModel,
+        metadata: dict[str, Any],
+        recipe: Recipe,
+        thresholds: Thresholds,
+        detector_weights: Path | None,
     ) -> None:
         self._device = default_device()
         self.model = model.to(self._device).eval()
-        self.recipe = recipe
-        self.attributes = list(thresholds)
-        self.thresholds, self.thresholds_from = thresholds, said
-        self._weights = weights
+        self.metadata, self.recipe = metadata, recipe
+        self.thresholds, self.thresholds_from = thresholds
+        self.attributes = list(self.thresholds)
+        self._detector_weights = detector_weights
 
     @classmethod
     def load(cls, path: str | Path, thresholds: str | Path | None = None, detect: bool = False) -> Self:
         """A predictor from ``classifier.pt``.
 
         Args:
-            path: written by fine-tuning or by ``training.export``.
-            thresholds: ``attributes.json`` or ``labels.json``; see `read_thresholds`.
-            detect: find faces even if the classifier learnt from pictures that were aligned already.
-                They are aligned as facexlib does, which is not how those were.
+            path: the file that fine-tuning or ``training.export`` wrote.
+            thresholds: ``attributes.json`` or ``labels.json``, see `read_thresholds`; None for those in
+                the classifier's file, or else in the evaluation beside it.
+            detect: detect faces even if the classifier was trained on images that were already aligned.
+                facexlib aligns them, which differs from how those were aligned.
 
         Raises:
-            UserError: a file is missing or does not fit, or the detector's weights cannot be had.
+            UserError: a file is missing or does not fit, or the detector's weights are not available.
         """
         path = Path(path)
-        model, state = read_classifier(path), checkpoint.load(path)
-        if "facts" not in state:
+        file = read_classifier_file(path)
+        if file.metadata is None:
             raise UserError(f"{path}: does not say how faces were aligned; fine-tune again")
-        recipe = Recipe.model_validate(state["facts"]["alignment"])
+        recipe = Recipe.model_validate(file.metadata["alignment"])
         mode = "detect" if detect else recipe.align.mode
         align = recipe.align.model_copy(update={"faces": "all", "mode": mode})
         recipe = recipe.model_copy(update={"align": align})
-        chosen = None if thresholds is None else Path(thresholds)
-        deployed = Deployed(model, align.size, int(state["config"]["network"]["input_size"]))
+        if thresholds is None and file.thresholds is not None:
+            chosen = file.thresholds, file.thresholds_from
+        else:
+            given = None if thresholds is None else Path(thresholds)
+            chosen = read_thresholds(file.model.attributes, path, given)
         weights = find(align.detector, load().weights) if mode == "detect" else None
-        return cls(deployed, recipe, *read_thresholds(state, path, chosen), weights)
+        return cls(InferenceModel(file.model, align.size), file.metadata, recipe, chosen, weights)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
 
         Raises:
-            Refused: it cannot be read or decoded, or shows no face; its ``reason`` is a short code.
+            Refused: the photo cannot be read or decoded, or shows no face; ``reason`` is a short code.
         """
         return self.predict(self.read(photo))
 
     def read(self, photo: str | Path) -> NDArray[np.uint8]:
-        """The upright RGB picture, uint8 (H, W, 3), in a file.
+        """The upright RGB image in a file, uint8 (H, W, 3).
 
         Raises:
             Refused: see `decode_photo`, and ``unreadable`` or ``not-a-file``.
@@ -123,55 +132,49 @@ class Predictor:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
         return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side)
 
-    def predict(self, picture: NDArray[np.uint8]) -> list[Face]:
-        """All faces of an upright RGB picture, uint8 (H, W, 3), the largest first.
+    def predict(self, image: NDArray[np.uint8]) -> list[Face]:
+        """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.
 
         Raises:
             Refused: ``no-face`` or ``face-outside``.
         """
         align = self.recipe.align
         with _one_thread():
-            crops = aligned_crops(picture, align, self._detector())
-        # The pipeline stores faces as JPEG, so the classifier has only ever seen them after it.
+            crops = aligned_crops(image, align, self._detector())
+        # The classifier was trained on faces that the pipeline had stored as JPEG.
         faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
-            chances = self.model(batch).double().cpu().numpy()
+            probabilities = self.model(batch).double().cpu().tolist()
         return [
-            self._face(picture, crop, face, row)
-            for crop, face, row in zip(crops, faces, chances, strict=True)
+            self._face(crop, image.shape[:2], face, values)
+            for crop, face, values in zip(crops, faces, probabilities, strict=True)
         ]
 
     def _detector(self) -> RetinaFace | None:
-        return load_detector(self.recipe.align.detector, self._weights) if self._weights else None
-
-    def _face(
-        self,
-        picture: NDArray[np.uint8],
-        crop: Crop,
-        face: NDArray[np.uint8],
-        chances: NDArray[np.float64],
-    ) -> Face:
-        if crop.face is None:
-            height, width = picture.shape[:2]
-            side = min(height, width)
-            left, top = (width - side) // 2, (height - side) // 2
-            box = (float(left), float(top), float(left + side), float(top + side))
-        else:
-            left, top, right, bottom = (round(float(edge), 2) for edge in crop.face.box)
-            box = (left, top, right, bottom)
-        probabilities = {
-            name: round(float(chance), 6) for name, chance in zip(self.attributes, chances, strict=True)
-        }
-        present = [name for name, chance in probabilities.items() if chance >= self.thresholds[name]]
-        return Face(
-            box, None if crop.face is None else round(crop.face.score, 6), face, probabilities, present
+        return (
+            load_detector(self.recipe.align.detector, self._detector_weights)
+            if self._detector_weights
+            else None
         )
+
+    def _face(self, crop: Crop, photo: tuple[int, ...], face: NDArray[np.uint8], values: list[float]) -> Face:
+        """The prediction for one crop of a photo of height and width `photo`."""
+        if crop.face is None:
+            side = min(photo)
+            top, left = ((length - side) // 2 for length in photo)
+            box, score = (float(left), float(top), float(left + side), float(top + side)), None
+        else:
+            x0, y0, x1, y1 = (round(float(edge), 2) for edge in crop.face.box)
+            box, score = (x0, y0, x1, y1), round(crop.face.score, 6)
+        probabilities = {name: round(value, 6) for name, value in zip(self.attributes, values, strict=True)}
+        present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
+        return Face(box, score, face, probabilities, present)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute as the pipeline's workers do: with more threads landmarks differ in the last digits."""
+    """Compute on one thread, as the pipeline's workers do: others give landmarks with other last digits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,64 +1,61 @@
-"""From which probability on an attribute counts as present."""
+"""The probability at or above which an attribute counts as present."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
 
 DEFAULT: Final = 0.5
-"""Where nothing else is known."""
+"""The threshold of an attribute for which no other is known."""
+
+Thresholds = tuple[dict[str, float], str]
+"""The threshold of each attribute, and where they come from: ``val`` or ``none known``."""
 
 
-def evaluation_of(checkpoint: Path) -> Path:
-    """Where ``training.run`` writes the scores of a classifier in ``RUNS/finetune/NAME/classifier.pt``."""
+def evaluation_folder(checkpoint: Path) -> Path:
+    """The folder in which ``training.run`` evaluates the classifier RUNS/finetune/NAME/classifier.pt."""
     return checkpoint.absolute().parent.parent.parent / "evaluate"
 
 
-def read_thresholds(
-    state: dict[str, Any], checkpoint: Path, file: Path | None
-) -> tuple[dict[str, float], str]:
-    """The threshold of each attribute, and where it is from.
-
-    Taken from `file` if there is one, else from the classifier's file itself (an exported one
-    has them), else from the evaluation beside it; 0.5 where these say nothing.
+def read_thresholds(attributes: Sequence[str], checkpoint: Path, file: Path | None) -> Thresholds:
+    """The thresholds in `file`, or in the evaluation beside the classifier; `DEFAULT` where there is none.
 
     Args:
-        state: content of the classifier's file.
-        checkpoint: its path.
-        file: ``attributes.json`` of an evaluation, or ``labels.json`` of an export.
+        attributes: their names.
+        checkpoint: path of the classifier, whose folder is named like its run.
+        file: ``attributes.json`` of an evaluation, or ``labels.json`` of an export; None to look for
+            the evaluation of ``training.run``.
 
     Raises:
-        UserError: the file is missing, or says nothing of this classifier.
+        UserError: `file` cannot be read, or has no attribute of this classifier.
     """
-    names = list(state["attributes"])
-    if file is None and "thresholds" in state:
-        return dict(state["thresholds"]), str(state["thresholds_from"])
-    beside = evaluation_of(checkpoint) / "attributes.json"
     run = checkpoint.absolute().parent.name
-    known: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
+    evaluated = evaluation_folder(checkpoint) / "attributes.json"
     if file is not None:
-        known = _of_run(file, run)
-        if not any(name in known for name in names):
-            raise UserError(f"{file}: says nothing of the run {run} nor of this classifier's attributes")
-    elif beside.is_file():
-        file, known = beside, _of_run(beside, run)
-    found = {
-        name: float(known[name]["threshold"])
-        for name in names
-        if name in known and known[name].get("threshold") is not None
+        entries = _entries(file, run)
+        if not any(name in entries for name in attributes):
+            raise UserError(f"{file}: has neither the run {run} nor an attribute of this classifier")
+    elif evaluated.is_file():
+        entries = _entries(evaluated, run)
+    known = {
+        name: float(entries[name]["threshold"])
+        for name in attributes
+        if name in entries and entries[name].get("threshold") is not None
     }
-    said = "val" if found else "none known"
-    return {name: found.get(name, DEFAULT) for name in names}, said
+    return {name: known.get(name, DEFAULT) for name in attributes}, "val" if known else "none known"
 
 
-def _of_run(file: Path, run: str) -> dict[str, Any]:
+def _entries(file: Path, run: str) -> dict[str, Any]:
+    """The entry of each attribute by name: of `run` in ``attributes.json``, or in ``labels.json``."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise UserError(f"{file}: no JSON: {error}") from error
+        raise UserError(f"{file}: not valid JSON: {error}") from error
     entries: Any = content.get("attributes", content.get(run, {})) if isinstance(content, dict) else {}
     if isinstance(entries, list):
         entries = {entry["name"]: entry for entry in entries}

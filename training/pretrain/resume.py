@@ -61,7 +61,7 @@ def resume(folder: Path, facts: dict[str, Any], stage: Stage, ranks: Ranks, choi
         if ranks.first:
             checkpoint.clear(folder)
         return 0
-    found = checkpoint.latest(folder, say=ranks.first)
+    found = checkpoint.latest(folder, notices=ranks.first)
     if found is None:
         return 0
     path, state = found

@@ -26,7 +26,7 @@ from training.engine.logger import Log
 from training.engine.optim import check_finite, set_rate
 from training.engine.seeds import seed_micro_batch
 from training.engine.signals import noted_signals
-from training.models.pretrained import FILE, export_network
+from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import accuracies, load_samples, losses, make_labels
 from training.pretrain.resume import resume, run_facts, save
 from training.pretrain.state import Stage
@@ -206,5 +206,5 @@ def _finish(
         log.values(settings.steps, "val", found)
         log.picture(settings.steps, "tasks", _picture(stage, shown, config, ranks))
         metrics["val"] = {"samples": len(shown), **{name: round(v, 4) for name, v in found.items()}}
-    export_network(output / FILE, network, config)
+    save_pretrained(output / FILE, network, config)
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from common.config import Config, load
 from common.layout import DEFAULT_SHARDS, Layout
 from training.engine import checkpoint
-from training.models.pretrained import read_exported
+from training.models.pretrained import read_pretrained
 from training.report.results import Run
 
 PACKAGES: Final = (
@@ -29,7 +29,7 @@ def used_config(config: Config, output: Path, runs: Sequence[Run]) -> dict[str, 
     ]
     for file, sections in stored:
         if file.is_file():
-            read = read_exported if file.suffix == ".safetensors" else checkpoint.load
+            read = read_pretrained if file.suffix == ".safetensors" else checkpoint.load
             kept = read(file)["config"]
             values.update({name: kept[name] for name in sections})
     return values

@@ -1,4 +1,4 @@
-"""The classifier as it is used: aligned faces in, probabilities out, nothing left to get wrong in between."""
+"""The classifier as it is deployed: aligned faces in, probabilities out, with the preprocessing inside."""
 
 import torch
 import torch.nn.functional as F
@@ -8,26 +8,25 @@ from training.data.transforms import MEAN, STD
 from training.models.classifier import Classifier
 
 
-class Deployed(nn.Module):
-    """A classifier with its preprocessing inside.
+class InferenceModel(nn.Module):
+    """A classifier with its preprocessing.
 
     The resize is a product with one matrix per axis, the weights of PyTorch's antialiased bilinear
-    resize, because runtimes differ in how they resize. On the CPU training rounds resized faces to
-    whole levels, which this does not; that moved probabilities by 0.0004 on average and 0.015 at most
-    (two classifiers, 200 faces of CelebA each).
+    resize, because runtimes differ in how they resize. On the CPU training rounds resized images to
+    whole levels and this model does not; that moved probabilities by 0.0004 on average and by 0.015 at
+    most (two classifiers, 200 faces of CelebA each).
 
     Args:
         classifier: on any device.
         size: side of the aligned faces in pixels.
-        input_size: side that the network sees.
     """
 
-    def __init__(self, classifier: Classifier, size: int, input_size: int) -> None:
+    def __init__(self, classifier: Classifier, size: int) -> None:
         super().__init__()
         self.classifier = classifier
         resize = F.interpolate(
             torch.eye(size)[None, None],
-            (input_size, size),
+            (classifier.config.input_size, size),
             mode="bilinear",
             antialias=True,
             align_corners=False,
@@ -42,6 +41,6 @@ class Deployed(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         """Probabilities, float32 (B, A), of aligned RGB faces, uint8 or float 0..255 (B, S, S, 3)."""
         resize, mean, std = (self.get_buffer(name) for name in ("resize", "mean", "std"))
-        pictures = resize @ faces.permute(0, 3, 1, 2).float() @ resize.T
-        pictures = (pictures / 255 - mean[:, None, None]) / std[:, None, None]
-        return self.classifier(pictures).float().sigmoid()
+        images = resize @ faces.permute(0, 3, 1, 2).float() @ resize.T
+        images = (images / 255 - mean[:, None, None]) / std[:, None, None]
+        return self.classifier(images).float().sigmoid()
