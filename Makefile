@@ -40,8 +40,8 @@ study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; s
 	dvc stage list --name-only $(STUDY) | grep -v ':pretrain@\|:table$$' | xargs -P $(JOBS) -n 6 dvc --wait-for-lock repro --single-item
 	dvc repro $(STUDY)
 
-test: $(READY) ## run all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run all tests, a process per core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

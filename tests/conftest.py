@@ -1,6 +1,7 @@
 """What tests share: a small painted data set, and the shards that the real pipeline makes of it."""
 
-from collections.abc import Iterator
+import fcntl
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,29 @@ PORTRAITS = 24
 
 
 @pytest.fixture(scope="session")
-def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of painted portraits in CelebA's layout, with exact masks beside it."""
-    folder = tmp_path_factory.mktemp("input") / "portraits"
-    write_dataset(folder, count=PORTRAITS, seed=3, workers=1)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A temporary folder that all test processes of one run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Let the first test process fill `folder`; the others wait for it and use the result."""
+    finished = folder.with_name(f"{folder.name}.finished")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            make(folder)
+            finished.touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def portraits(shared_folder: Path) -> Path:
+    """A data set of painted portraits in CelebA's layout, with exact masks beside it."""
+    return make_once(
+        shared_folder / "portraits", lambda folder: write_dataset(folder, count=PORTRAITS, seed=3, workers=1)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +57,16 @@ def pipeline_config(portraits: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def shards(pipeline_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
     """Shards of the painted portraits, made by the real parser on a real cluster; do not change them."""
-    layout = Layout.at(tmp_path_factory.mktemp("shards"))
-    ingest(pipeline_config, layout)
-    align(pipeline_config, layout)
-    parse(pipeline_config, layout)
-    return layout
+
+    def run_pipeline(folder: Path) -> None:
+        layout = Layout.at(folder)
+        ingest(pipeline_config, layout)
+        align(pipeline_config, layout)
+        parse(pipeline_config, layout)
+
+    return Layout.at(make_once(shared_folder / "shards", run_pipeline))
 
 
 @pytest.fixture(scope="session")
