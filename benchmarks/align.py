@@ -38,8 +38,8 @@ from common.errors import UserError
 from common.images import decode_photo
 from common.layout import Layout
 from common.weights import find
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
 from synthetic import write_dataset
 
 IN_MEMORY: Final = 48

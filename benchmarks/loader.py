@@ -95,9 +95,9 @@ def _measure(config: Config, faces: Samples, rounds: int) -> None:
 
 
 def _painted(folder: Path, count: int) -> Layout:
-    from pipeline.align.stage import align
-    from pipeline.ingest.plan import ingest
-    from pipeline.parse.stage import parse
+    from pipeline.align.run import align
+    from pipeline.ingest.run import ingest
+    from pipeline.parse.run import parse
     from synthetic import write_dataset
 
     write_dataset(folder / "portraits", count=count, seed=1, workers=1)

@@ -40,12 +40,13 @@ from common.files import write_text
 from common.layout import Layout
 from common.shards import decode_face, read_shard
 from common.weights import find
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
 from pipeline.parse import bisenet
-from pipeline.parse.parser import ParserFile, find_parser, load_network, load_parser, normalised
+from pipeline.parse.find_parser import find_parser
+from pipeline.parse.parser import ParserFile, load_network, load_parser, normalised
+from pipeline.parse.run import parse
 from pipeline.parse.sides import assign_sides
-from pipeline.parse.stage import parse
 from pipeline.runner.cluster import connect, no_model
 from synthetic import write_dataset
 
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
-    file = find_parser(config)
+    file = find_parser(config.parse, config.weights)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
     waiting = start_up(config, no_model) + start_up(config, partial(load_parser, file))
     rates: dict[str, list[float]] = {"a": [], "b": [], "b_without_start_up": [], "c": []}
@@ -189,7 +190,7 @@ def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
     pictures = sorted((folder / "images").glob("*.jpg"))[:limit]
     if not pictures:
         raise UserError(f"{folder}/images holds no JPEG files")
-    file = find_parser(config)
+    file = find_parser(config.parse, config.weights)
     parse_faces, model = load_parser(file), _plain_network(config)
     confusion = np.zeros((3, NUM_CLASSES, NUM_CLASSES), np.int64)
     for picture in pictures:

@@ -14,7 +14,8 @@ from common.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from common.errors import UserError
 from common.progress import progress
 from common.shards import decode_face
-from pipeline.parse.parser import find_parser, load_parser
+from pipeline.parse.find_parser import find_parser
+from pipeline.parse.parser import load_parser
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     pictures = sorted((options.folder / "images").glob("*.jpg"))[: options.limit]
     if not pictures:
         raise UserError(f"{options.folder}/images holds no JPEG files")
-    file = find_parser(config)
+    file = find_parser(config.parse, config.weights)
     parse_faces = load_parser(file)
     confusion = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     bar = progress("parser quality", len(pictures), "faces")

@@ -31,11 +31,13 @@ from common.classes import CLASSES
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout
-from pipeline.align.stage import align
-from pipeline.align.stage import plan as align_tasks
+from pipeline.align.run import align
+from pipeline.align.run import plan as align_tasks
 from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.plan import Content, ingest, plan
-from pipeline.parse.stage import parse
+from pipeline.ingest.content import Content
+from pipeline.ingest.plan import plan
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from synthetic import iterate_portraits
 
 PAINTED = 64
@@ -169,7 +171,7 @@ def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
     began = time.monotonic()
     with _memory() as peak:
         listing = read_listing(file, "table")
-        table = plan(listing, contents, run)
+        table = plan(listing, contents, run.ingest, run.data.name)
         del listing, contents
         facts = {"dataset": "planned", "root": str(folder), "aligned": "true"}
         manifest.write_table(layout.source, table, ("smiling",), facts)

@@ -1,8 +1,8 @@
-"""Patch-level part labels: how many pixels of each class lie in each cell of a grid.
+"""Per-cell class counts: how many pixels of each class lie in each cell of a grid.
 
 Counts are stored once per sample on a fine grid (12 x 12 by default), so the
-labels of any coarser patch that is made of whole cells are exact sums and need
-no second look at the mask.
+targets of any coarser patch that is made of whole cells are exact sums, without
+decoding the mask again.
 """
 
 from typing import Any
@@ -72,11 +72,11 @@ def dominant_classes(counts: NDArray[np.integer[Any]], top: int) -> NDArray[np.b
     return chosen & (counts > 0)
 
 
-def merge_cells(parts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:
+def merge_cells(counts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:
     """Counts on a coarser grid of `patches` x `patches`, as exact sums of stored cells.
 
     Args:
-        parts: uint16 (..., G, G, C).
+        counts: uint16 (..., G, G, C).
         patches: patches per side; must divide G.
 
     Returns:
@@ -85,10 +85,10 @@ def merge_cells(parts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:
     Raises:
         ValueError: the grid is no multiple of the patches.
     """
-    grid = parts.shape[-2]
+    grid = counts.shape[-2]
     if patches < 1 or grid % patches:
-        raise ValueError(f"{patches} patches a side are not made of whole cells of a {grid} x {grid} grid")
+        raise ValueError(f"{patches} patches a side do not consist of whole cells of a {grid} x {grid} grid")
     step = grid // patches
-    lead = parts.shape[:-3]
-    blocks = parts.reshape(*lead, patches, step, patches, step, parts.shape[-1])
+    lead = counts.shape[:-3]
+    blocks = counts.reshape(*lead, patches, step, patches, step, counts.shape[-1])
     return blocks.astype(np.int64).sum(axis=(-4, -2))

@@ -1,4 +1,4 @@
-"""What all commands share: --config, --set, and errors as one sentence."""
+"""What all commands share: ``--config``, ``--set``, and errors reported as one sentence."""
 
 import argparse
 import sys
@@ -45,14 +45,14 @@ def config_from(options: argparse.Namespace, settings: list[str] | None = None) 
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; exit with status 1 and one sentence on a user's error, 130 on Ctrl-C."""
+    """Run a command; exit with status 1 and one sentence on a `UserError` or an `OSError`, 130 on Ctrl-C."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        print("stopped; the same command continues where this one ended", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, wherever they lie."""
+"""Atomic writes: files appear complete or not at all, locally and at remote addresses."""
 
 import errno
 import fcntl
@@ -15,60 +15,60 @@ from common.errors import UserError
 from common.storage import Address
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says when a disk, or one's share of it, is used up."""
+"""Error numbers of a full disk and of an exhausted quota."""
 
 
 @contextmanager
-def replacing(place: Address) -> Iterator[Path]:
-    """Give a local temporary file to write to; make it `place` if nothing went wrong.
+def replacing(path: Address) -> Iterator[Path]:
+    """Yield a local temporary file to write to, which becomes `path` if no error is raised.
 
     On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which
-    object stores do whole or not at all.
+    object stores do atomically.
 
     Raises:
         UserError: the disk is full.
         OSError: the file could not be written (no permission).
     """
     try:
-        with _beside(place) if isinstance(place, Path) else _uploading(place) as temporary:
+        with _beside(path) if isinstance(path, Path) else _uploading(path) as temporary:
             yield temporary
     except OSError as error:
         if error.errno in FULL:
             raise UserError(
-                f"{place}: the disk is full; make space, then run the same command again, "
-                "it goes on where this one ended"
+                f"{path}: the disk is full; make space, then run the same command again, "
+                "it continues where this one ended"
             ) from error
         raise
 
 
 @contextmanager
-def _beside(place: Path) -> Iterator[Path]:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.partial")
+def _beside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("wb") as claim:
-            # The lock ends with the process, so it tells living writers' files from dead ones' better than
-            # a process id, which the next container uses again. Some network disks have no locks.
+            # The lock ends with the process, so it tells the files of living writers from those of dead ones
+            # better than a process id, which the next container reuses. Some network disks have no locks.
             with suppress(OSError):
                 fcntl.flock(claim, fcntl.LOCK_EX)
             yield temporary
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            temporary.replace(place)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _uploading(place: UPath) -> Iterator[Path]:
+def _uploading(path: UPath) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
-        temporary = Path(folder, place.name)
+        temporary = Path(folder, path.name)
         yield temporary
-        place.fs.put_file(str(temporary), place.path)
+        path.fs.put_file(str(temporary), path.path)
 
 
 def remove_partials(folder: Address) -> None:
-    """Delete the temporary files that killed processes left in `folder`; living ones keep theirs."""
+    """Delete the temporary files that killed processes left in `folder`, but not those of running ones."""
     if not isinstance(folder, Path):
         return
     for temporary in folder.glob(".*.partial"):
@@ -77,7 +77,7 @@ def remove_partials(folder: Address) -> None:
             temporary.unlink()
 
 
-def write_text(place: Address, text: str) -> None:
-    """Write UTF-8 text to `place`, whole or not at all."""
-    with replacing(place) as temporary:
+def write_text(path: Address, text: str) -> None:
+    """Write UTF-8 text to `path`, completely or not at all."""
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Photos of any kind to upright RGB arrays, or a reason why not."""
+"""Photos of any kind to upright RGB arrays, or the reason why not."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
 
 ACCEPTED: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are no pictures."""
+"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
 
 DAMAGE: Final = (
     OSError,
@@ -27,11 +27,11 @@ DAMAGE: Final = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise on damaged data; it has no common class."""
+"""What Pillow's decoders raise on damaged data; the exceptions have no common base class."""
 
 
 class Refused(Exception):
-    """A picture that cannot become a sample.
+    """An image that cannot become a sample.
 
     Attributes:
         reason: short code, such as ``truncated``.
@@ -46,7 +46,7 @@ class Refused(Exception):
 def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint8]:
     """Decode a photo to RGB, uint8 (H, W, 3), upright.
 
-    Grayscale, CMYK, palette and 16-bit pictures are converted, transparency is laid
+    Grayscale, CMYK, palette and 16-bit images are converted, transparency is laid
     over white, the EXIF orientation is applied, and of an animation the first frame is taken.
 
     Args:
@@ -62,19 +62,19 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            picture = Image.open(io.BytesIO(data), formats=_formats())
+            image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError as error:
             raise Refused("not-an-image", "no image format was recognised") from error
         except DAMAGE as error:
             raise Refused("truncated", f"the image header is damaged: {error}"[:200]) from error
-        width, height = picture.size
+        width, height = image.size
         if width * height > max_pixels:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
         if min(width, height) < min_side:
             raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {min_side}")
         try:
-            picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
         except DAMAGE as error:
             raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
 
@@ -84,13 +84,13 @@ def _formats() -> list[str]:
     return [name for name in ACCEPTED if name in Image.OPEN]
 
 
-def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode.startswith(("I;16", "I")):
-        values = np.asarray(picture).astype(np.float64)
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith(("I;16", "I")):
+        values = np.asarray(image).astype(np.float64)
         gray = np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
-    if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        layers = picture.convert("RGBA")
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, "white")
-        picture = Image.alpha_composite(white, layers)
-    return np.array(picture.convert("RGB"))
+        image = Image.alpha_composite(white, layers)
+    return np.array(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Where outputs lie: shards, manifests and the aligned faces between the two stages.
+"""Where outputs lie: shards, manifests, and the aligned faces that wait for the parser.
 
 All of them may be local folders or fsspec addresses.
 """
@@ -14,7 +14,7 @@ from common.storage import Address, address
 SPLITS: Final = ("train", "val", "test", "unlabelled")
 
 DEFAULT_SHARDS: Final = Path("shards")
-"""The default output folder; only there do manifests lie beside the shards instead of inside."""
+"""The default output folder; its manifests lie beside it, those of any other folder inside."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Layout:
     Attributes:
         shards: holds ``<dataset>/<split>-NNNNNN.tar``.
         manifests: holds ``source.parquet``, ``shards.parquet`` and ``quarantine.parquet``.
-        aligned: holds ``<dataset>/<split>-NNNNNN.tar`` of faces that wait for the parser.
+        aligned: holds ``<dataset>/<split>-NNNNNN.tar`` of aligned faces.
     """
 
     shards: Address
@@ -73,7 +73,7 @@ class Layout:
 
 
 def dataset_name(folder: Address) -> str:
-    """The name of the data set in `folder`: the folder's, with ``_`` for what a name may not hold."""
+    """The name of the data set in `folder`: the folder's, with ``_`` for disallowed characters."""
     return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
 
 

@@ -3,7 +3,7 @@
 ``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
 ``quarantine.parquet`` a row (source, reason, detail) per input that did not
 become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
-is worth knowing of an input that was kept, sorted, with spaces between, or null.
+is worth knowing about an input that was kept, sorted and separated by spaces, or null.
 Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
@@ -55,7 +55,7 @@ QUARANTINE_FIELDS: Final = pa.schema(
 )
 
 BATCH_ROWS: Final = 1 << 16
-"""Rows that `batches` has in memory at a time."""
+"""Rows that `batches` holds in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Manifest:
     Attributes:
         table: one row per source or sample.
         attributes: names of the attribute columns, in the data set's order.
-        metadata: what holds for the whole manifest, such as the data set's name.
+        metadata: strings about the whole manifest, such as the data set's name.
     """
 
     table: pa.Table
@@ -80,7 +80,7 @@ class Manifest:
 def rows_by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(shard, its rows in the order of the tar), in the order of names; rows without a shard are left out.
 
-    Each table is a copy of its rows, for a slice of an Arrow table is pickled with all of it.
+    Each table is a copy of its rows, because a slice of an Arrow table is pickled with the whole table.
 
     Args:
         table: with the columns ``shard`` and ``mask.png.offset``.
@@ -101,10 +101,10 @@ def write(
     attributes: tuple[str, ...] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a manifest, whole or not at all; equal rows give equal bytes.
+    """Write a manifest completely or not at all; equal rows give equal bytes.
 
     Args:
-        path: where to.
+        path: the file to write.
         fields: one of the three schemas of this module.
         rows: a mapping per row; missing values become null.
         attributes: names of the attribute columns to add.
@@ -132,11 +132,11 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     """Read a manifest.
 
     Args:
-        path: where from.
+        path: the file to read.
         columns: only these; all if None.
 
     Raises:
-        UserError: the file is missing or no manifest.
+        UserError: the file is missing or is not a manifest.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
@@ -158,7 +158,7 @@ def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a manifest in their order, `BATCH_ROWS` at a time, so that any number fits into memory.
 
     Args:
-        path: where from.
+        path: the file to read.
         columns: only these; at least one.
     """
     with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, for programs that allocate the same large blocks again and again."""
+"""Keep freed memory in the process, for programs that allocate the same large blocks over and over."""
 
 import ctypes
 import sys
@@ -14,11 +14,11 @@ KEEP: Final = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to hand large freed blocks out again instead of returning them to the kernel.
+    """Tell glibc to reuse large freed blocks instead of returning them to the kernel.
 
     On a CPU a network's activations are large blocks; by default each is mapped anew and
-    every page of it faulted in at every step, a third of the parser's time. Without glibc
-    this does nothing.
+    all its pages are faulted in at every step, which takes a third of the parser's time. Without
+    glibc this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -25,7 +25,7 @@ class Data(Section):
 
 
 class Sample(Section):
-    """The painted sample set: how many portraits, from which seed."""
+    """The painted sample set: the number of portraits, and the seed."""
 
     count: Positive
     seed: int
@@ -36,7 +36,7 @@ class Ingest(Section):
 
     format: the layout of the input (``auto`` recognises it).
     limit: only the first so many sources. shard_size: samples per shard.
-    min_side: shorter side in pixels below which a picture is refused.
+    min_side: shorter side in pixels below which an image is refused.
     max_pixels: declared size above which a file is refused before it is decoded.
     val_fraction, test_fraction: used where the data set has no split of its own.
     """
@@ -52,13 +52,13 @@ class Ingest(Section):
 
 
 class Align(Section):
-    """From pictures to aligned faces.
+    """From images to aligned faces.
 
     mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
     ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
-    size: side of the stored face. detect_side: the detector sees pictures with the
-    longer side at most this long. threshold: detector score. min_visible: share of
-    the face's box that must lie inside the picture. faces: which of several faces; ``all``
+    size: side of the stored face. detect_side: the detector sees images whose
+    longer side is at most this long. threshold: detector score. min_visible: share of
+    the face's box that must lie inside the image. faces: which of several faces; ``all``
     makes a sample of each, the largest first.
     """
 
@@ -77,7 +77,7 @@ class Parse(Section):
 
     parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
     pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
-    grid: cells per side of the stored part counts.
+    grid: cells per side of the stored class counts.
     """
 
     parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
@@ -91,7 +91,7 @@ class Weights(Section):
     """Where the detector's and the parser's weights come from; null paths are searched for.
 
     class_map: of an ONNX or TorchScript parser; null: beside it, as FILE.yaml or FILE.json
-    instead of FILE.onnx. timeout: seconds to wait for a host before the next place is tried.
+    instead of FILE.onnx. timeout: seconds to wait for a host before the next source is tried.
     """
 
     detector: str | None
@@ -127,8 +127,8 @@ class Stream(Section):
     """Where remote shards are kept while they are read.
 
     cache: local folder, shared by all processes of a machine (null: one in the system's temporary
-    folder). cache_gigabytes: how much of it may be filled; make it larger than
-    ``shuffle_shards`` shards, or each is downloaded more than once per epoch.
+    folder). cache_gigabytes: how much of it may be filled; a cache smaller than
+    ``shuffle_shards`` shards downloads each shard more than once per epoch.
     """
 
     cache: str | None

@@ -12,7 +12,7 @@ PLAIN_INTERVAL: Final = 10.0
 
 
 class Progress(Protocol):
-    """What a loop needs to say how far it is."""
+    """What a loop needs to report its progress."""
 
     def update(self, count: int, note: str = "") -> None:
         """Count `count` more finished units; `note` is shown beside the rate."""
@@ -47,7 +47,7 @@ class _Lines:
         self._title, self._total, self._unit = title, total, unit
         self._done, self._skipped = done, done
         self._start = self._last = time.monotonic()
-        self._said, self._note = -1, ""
+        self._printed, self._note = -1, ""
 
     def update(self, count: int, note: str = "") -> None:
         self._done += count
@@ -56,12 +56,12 @@ class _Lines:
             self._print()
 
     def close(self) -> None:
-        if self._said != self._done:
+        if self._printed != self._done:
             self._print()
 
     def _print(self) -> None:
         self._last = time.monotonic()
-        self._said = self._done
+        self._printed = self._done
         seconds = max(self._last - self._start, 1e-9)
         rate = (self._done - self._skipped) / seconds
         left = (
@@ -77,17 +77,17 @@ class _Lines:
         )
 
 
-def progress(title: str, total: int, unit: str, done: int = 0, shown: bool = True) -> Progress:
+def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = True) -> Progress:
     """Start a progress display on standard error.
 
     Args:
-        title: what is going on, such as ``parse``.
-        total: units in all.
+        title: the activity, such as ``parse``.
+        total: number of units.
         unit: plural name of a unit, such as ``images``.
-        done: units that an earlier run finished; they do not count into the rate.
-        shown: without, nothing is printed; for all but the first of several processes.
+        done: units that an earlier run finished; they do not count towards the rate.
+        enabled: False prints nothing, for all but the first of several processes.
     """
-    if not shown:
+    if not enabled:
         return _Silent()
     kind = _Bar if sys.stderr.isatty() else _Lines
     return kind(title, total, unit, done)

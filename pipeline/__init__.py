@@ -1,1 +1,1 @@
-"""The offline half: photos in, WebDataset shards of aligned faces, masks and part counts out."""
+"""The offline half: from photos to WebDataset shards of aligned faces, masks and per-cell class counts."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import dataclass
 from typing import Final, get_args
 
 from common import command
@@ -14,9 +15,21 @@ FILES: Final = (".csv", ".parquet", ".tar")
 """Inputs that are one file; their data set is named without the ending."""
 
 
-def parse_arguments(description: str, module: str) -> tuple[Config, Layout, bool]:
-    """Read the command line, see `read_options`."""
-    return read_options(arguments(description, module).parse_args())
+@dataclass(frozen=True)
+class Options:
+    """What the flags mean.
+
+    Attributes:
+        config: the configuration.
+        layout: where the outputs lie.
+        from_input: whether to start from the input (``--input`` was given) instead of the manifest.
+        any_code: whether to keep shards that other code made.
+    """
+
+    config: Config
+    layout: Layout
+    from_input: bool
+    any_code: bool
 
 
 def arguments(description: str, module: str) -> argparse.ArgumentParser:
@@ -44,7 +57,7 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
         help="folder or address (s3://bucket/celeba) for shards, with their manifests in its manifests/ "
         "(default: shards/ and manifests/)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N inputs")
+    parser.add_argument("--limit", type=int, metavar="N", help="use the first N inputs only")
     parser.add_argument(
         "--align",
         choices=("detect", "none"),
@@ -53,37 +66,39 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one"
     )
+    parser.add_argument(
+        "--any-code",
+        action="store_true",
+        help="keep finished shards that other code made, such as an earlier version, instead of making "
+        "them again; shards of other inputs or settings are always made again",
+    )
     return parser
 
 
-def read_options(options: argparse.Namespace) -> tuple[Config, Layout, bool]:
-    """What the flags mean.
-
-    Returns:
-        The configuration, the output's layout, and whether to start from the input
-        folder (--input was given) rather than from the manifest.
+def read_options(flags: argparse.Namespace) -> Options:
+    """The options that the parsed flags mean.
 
     Raises:
         UserError: a value is not allowed.
     """
-    config = command.config_from(options, _settings(options))
-    return config, Layout.at(options.output), options.input is not None
+    config = command.config_from(flags, _settings(flags))
+    return Options(config, Layout.at(flags.output), flags.input is not None, flags.any_code)
 
 
-def _settings(options: argparse.Namespace) -> list[str]:
-    flags = {
-        "data.input": options.input,
-        "ingest.format": options.format,
-        "ingest.limit": options.limit,
-        "align.mode": options.align,
-        "cluster.scheduler": options.scheduler,
+def _settings(flags: argparse.Namespace) -> list[str]:
+    values = {
+        "data.input": flags.input,
+        "ingest.format": flags.format,
+        "ingest.limit": flags.limit,
+        "align.mode": flags.align,
+        "cluster.scheduler": flags.scheduler,
     }
-    settings = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
-    if options.input is not None:
-        settings.append(f"data.name={json.dumps(_name(options.input))}")
+    settings = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    if flags.input is not None:
+        settings.append(f"data.name={json.dumps(_name(flags.input))}")
     return settings
 
 
 def _name(text: str) -> str:
-    place = address(text)
-    return dataset_name(place.with_suffix("") if place.suffix.lower() in FILES else place)
+    path = address(text)
+    return dataset_name(path.with_suffix("") if path.suffix.lower() in FILES else path)

@@ -1,4 +1,4 @@
-"""Where a source's bytes come from: a file of the input folder, or a member of a tar in it.
+"""The bytes of a source: a file of the input folder, or a member of a tar in it.
 
 A source is named relative to the input folder, with forward slashes; ``shard.tar::member``
 is a member of an uncompressed tar.
@@ -41,7 +41,7 @@ def open_source(root: Address, source: str) -> AbstractContextManager[IO[bytes]]
 
 
 def open_file(root: Address, path: str) -> AbstractContextManager[IO[bytes]]:
-    """The file `path` below `root`; names are taken as they are, also by remote file systems."""
+    """The file `path` below `root`; names are used verbatim, by remote file systems too."""
     if isinstance(root, Path):
         return (root / path).open("rb")
     return root.fs.open(f"{root.path.rstrip('/')}/{path}", "rb")
@@ -49,7 +49,7 @@ def open_file(root: Address, path: str) -> AbstractContextManager[IO[bytes]]:
 
 def _open_member(root: Address, tar: str, member: str) -> AbstractContextManager[IO[bytes]]:
     with open_file(root, tar) as stream:
-        # A tar that was replaced has another size: its old index must not be used.
+        # The size is part of the cache's key, so that a replaced tar is indexed again.
         offsets = _index(root, tar, stream.seek(0, io.SEEK_END))
         if member not in offsets:
             raise FileNotFoundError(f"{tar} has no member {member}")
@@ -63,12 +63,12 @@ def _open_member(root: Address, tar: str, member: str) -> AbstractContextManager
 
 @lru_cache(maxsize=INDEXED_TARS)
 def _index(root: Address, tar: str, size: int) -> dict[str, tuple[int, int]]:
-    found = {}
+    offsets = {}
     with open_file(root, tar) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for entry in archive:
-                    found[entry.name] = (entry.offset_data, entry.size)
+                    offsets[entry.name] = (entry.offset_data, entry.size)
         except tarfile.TarError:
-            return found  # members before the damage can still be read
-    return found
+            return offsets  # members before the damage can still be read
+    return offsets

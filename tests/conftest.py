@@ -9,9 +9,9 @@ from moto.server import ThreadedMotoServer
 
 from common.config import Config, load
 from common.layout import Layout
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
-from pipeline.parse.stage import parse
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from synthetic import write_dataset
 
 PORTRAITS = 24

@@ -23,11 +23,11 @@ from common.errors import UserError
 from common.layout import Layout
 from common.shards import KEY_PATTERN
 from common.storage import Address, address
-from pipeline.align.stage import align
+from pipeline.align.run import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
 from pipeline.ingest.listing import Source
-from pipeline.ingest.plan import ingest
+from pipeline.ingest.run import ingest
 from pipeline.source import read_source
 
 
@@ -391,7 +391,7 @@ def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
         found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(place))
         assert found is expected, place
     assert set(by_path(tmp_path / "u", "folder")) == {"1_0_0_20170104023102422.jpg"}
-    with pytest.raises(UserError, match="no folder, no .csv"):
+    with pytest.raises(UserError, match="neither a folder nor a .csv"):
         read_listing(tmp_path / "f" / "1.jpg")
     with pytest.raises(UserError, match="the format celeba is a folder"):
         read_listing(tmp_path / "t" / "x.csv", "celeba")
@@ -475,7 +475,7 @@ def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tm
 
 
 def test_an_s3_folder_that_is_not_there_is_an_error(bucket: Address) -> None:
-    with pytest.raises(UserError, match="s3://photos/none is no folder"):
+    with pytest.raises(UserError, match="s3://photos/none is not a folder"):
         read_listing(address("s3://photos/none"))
 
 

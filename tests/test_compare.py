@@ -18,17 +18,18 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
-from pipeline.align.stage import align
-from pipeline.compare.stage import compare
-from pipeline.ingest.plan import ingest
+from pipeline.align.run import align
+from pipeline.compare.run import compare
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
-from pipeline.parse.stage import parse
-from pipeline.verify.stage import verify
+from pipeline.verify.run import verify
 from synthetic import write_dataset
 from training.data.loader import load as load_batches
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 
+TOP = 9
 FACES = 6
 
 
@@ -81,7 +82,7 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
 ) -> None:
     assert not Path(config.data.input).exists()
     assert not sibling.aligned.exists()
-    findings = verify(config, sibling)
+    findings = verify(config.cluster, sibling)
     assert not findings, findings.table()
     first, second = (pq.read_table(layout.samples).to_pylist() for layout in (origin, sibling))
     assert [row["key"] for row in first] == [row["key"] for row in second]
@@ -92,7 +93,11 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
 def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
     faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
     (batch,) = load_batches(
-        faces, sequential_batches(faces, FACES), masks=True, workers=0, stream=config.stream
+        faces,
+        sequential_batches(faces, FACES),
+        ("jpg", "mask.png", "parts.npy"),
+        workers=0,
+        stream=config.stream,
     )
     assert batch.images.shape == (FACES, 3, 256, 256)
     assert batch.masks.shape == (FACES, 256, 256)
@@ -100,7 +105,7 @@ def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
 
 def test_the_origin_is_not_changed_by_its_sibling(origin: Layout, sibling: Layout, config: Config) -> None:
     assert sibling.shards != origin.shards
-    findings = verify(config, origin)
+    findings = verify(config.cluster, origin)
     assert not findings, findings.table()
 
 
@@ -128,7 +133,7 @@ def masks(layout: Layout) -> dict[str, np.ndarray]:
 def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
     patches: int, origin: Layout, sibling: Layout, config: Config
 ) -> None:
-    figures = compare(config, origin, sibling, patches).figures()
+    figures = compare(config.cluster, origin, sibling, patches, TOP).figures()
     first, second = masks(origin), masks(sibling)
     a, b = (np.stack([found[key] for key in sorted(first)]) for found in (first, second))
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES, 0, 0)
@@ -161,12 +166,12 @@ def patch_counts(mask: np.ndarray, patches: int) -> np.ndarray:
 
 
 def top(counts: np.ndarray, config: Config) -> set[int]:
-    largest = sorted(range(19), key=lambda number: (-counts[number], number))[: config.pretrain.top_parts]
+    largest = sorted(range(19), key=lambda number: (-counts[number], number))[:TOP]
     return {number for number in largest if counts[number]}
 
 
 def test_a_set_agrees_with_itself(origin: Layout, config: Config) -> None:
-    figures = compare(config, origin, origin, 1).figures()
+    figures = compare(config.cluster, origin, origin, 1, TOP).figures()
     assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
 
 
@@ -177,17 +182,17 @@ def test_keys_that_only_one_set_has_are_counted(
     shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
     table = pq.read_table(fewer.samples)
     pq.write_table(table.slice(2), fewer.samples)
-    agreement = compare(config, origin, fewer, 1)
+    agreement = compare(config.cluster, origin, fewer, 1, TOP)
     assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 2, 0)
     assert "2 only in the first" in agreement.table()
-    agreement = compare(config, fewer, origin, 1)
+    agreement = compare(config.cluster, fewer, origin, 1, TOP)
     assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 0, 2)
 
 
 def test_sets_without_a_common_key_are_compared_to_nothing(
     origin: Layout, shards: Layout, config: Config
 ) -> None:
-    agreement = compare(config, origin, shards, 1)
+    agreement = compare(config.cluster, origin, shards, 1, TOP)
     assert agreement.figures()["pixel_agreement"] is None
     assert "0 samples in both sets" in agreement.table()
 
@@ -196,7 +201,7 @@ def test_a_grid_that_is_not_made_of_whole_cells_is_refused(
     origin: Layout, sibling: Layout, config: Config
 ) -> None:
     with pytest.raises(UserError, match="whole cells"):
-        compare(config, origin, sibling, 5)
+        compare(config.cluster, origin, sibling, 5, TOP)
 
 
 def test_the_command_prints_a_table_and_writes_json(

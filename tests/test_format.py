@@ -245,7 +245,7 @@ def test_webdataset_reads_what_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["a.b", "../up", "a/b", "", "ä", "a b"])
 def test_a_key_cannot_climb_out_or_hold_a_dot(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="no sample key"), ShardWriter(tmp_path / "x.tar") as writer:
+    with pytest.raises(ValueError, match="is not a sample key"), ShardWriter(tmp_path / "x.tar") as writer:
         writer.add(key, members())
     assert list(tmp_path.iterdir()) == []
 

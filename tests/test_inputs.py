@@ -31,11 +31,13 @@ from common.images import Refused, decode_photo
 from common.layout import Layout
 from common.shards import check_key, decode_face, decode_metadata
 from common.weights import find
-from pipeline.align.stage import align
+from pipeline.align.run import align
 from pipeline.ingest.adapters import read_listing
+from pipeline.ingest.content import Content
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.plan import Content, ingest, plan
-from pipeline.parse.stage import parse
+from pipeline.ingest.plan import plan
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from pipeline.use import use
 from synthetic import iterate_portraits, write_dataset
 
@@ -216,7 +218,7 @@ def test_a_file_that_is_larger_than_any_allowed_picture_is_refused_unread(tmp_pa
 def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no files"):
         read_listing(tmp_path)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         read_listing(tmp_path / "none")
 
 
@@ -286,7 +288,7 @@ def test_nobody_is_ever_in_two_splits(
             own.setdefault(identity, set()).add(split)
     config = load(settings=["data.name=d", f"ingest.seed={seed}", "ingest.shard_size=4"])
     try:
-        rows = plan(Listing(sources, names, aligned=False), contents, config).to_pylist()
+        rows = plan(Listing(sources, names, aligned=False), contents, config.ingest, "photos").to_pylist()
     except UserError as error:
         assert any(len(splits) > 1 for splits in own.values())
         assert "is in two splits" in str(error)
@@ -306,7 +308,7 @@ def test_nobody_is_ever_in_two_splits(
 def test_a_label_must_not_be_named_like_a_column_of_the_manifests() -> None:
     listing = Listing([Source("a.jpg", attributes=(1,))], ("confidence",), aligned=False)
     with pytest.raises(UserError, match="cannot be named 'confidence'"):
-        plan(listing, [Content("0" * 64, 1)], load())
+        plan(listing, [Content("0" * 64, 1)], load().ingest, "photos")
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,18 @@ from torch import Tensor, nn
 
 from common import weights
 from common.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
-from common.config import load
+from common.config import Config, load
 from common.errors import UserError
 from common.shards import decode_face
 from pipeline.parse import quantize
 from pipeline.parse.class_map import ClassMap, read_class_map
-from pipeline.parse.parser import FaceParser, find_parser, load_parser
+from pipeline.parse.find_parser import find_parser
+from pipeline.parse.parser import FaceParser, ParserFile, load_parser
 from pipeline.parse.sides import assign_sides
+
+
+def parser_file(config: Config) -> ParserFile:
+    return find_parser(config.parse, config.weights)
 
 
 def exact_masks(portraits: Path) -> list[np.ndarray]:
@@ -77,7 +82,7 @@ def test_a_mask_without_a_face_is_left_alone() -> None:
 
 def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarray) -> None:
     config = load()
-    masks, confidence = load_parser(find_parser(config))(faces)
+    masks, confidence = load_parser(parser_file(config))(faces)
     truth = np.stack(exact_masks(portraits)[: len(faces)])
     for name in ("skin", "hair", "nose", "l_eye", "r_eye"):
         found, real = masks == CLASSES.index(name), truth == CLASSES.index(name)
@@ -90,11 +95,11 @@ def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarr
 
 
 def test_bfloat16_and_batches_do_not_change_the_masks(faces: np.ndarray) -> None:
-    parse_faces = load_parser(find_parser(load()))
+    parse_faces = load_parser(parser_file(load()))
     together, _ = parse_faces(faces)
     alone = np.concatenate([parse_faces(face[None])[0] for face in faces])
     assert np.mean(together == alone) > 0.999
-    exact, _ = load_parser(find_parser(load(settings=["parse.precision=float32"])))(faces)
+    exact, _ = load_parser(parser_file(load(settings=["parse.precision=float32"])))(faces)
     assert np.mean(together == exact) > 0.99
 
 
@@ -114,18 +119,18 @@ BISENET_MAP = {
 
 
 def bisenet() -> nn.Module:
-    weights = find_parser(load()).path
+    weights = parser_file(load()).path
     return init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
 
 
 def file_parser(kind: str, path: Path, class_map: dict[str, object]) -> FaceParser:
     path.with_suffix(".json").write_text(json.dumps(class_map))
-    return load_parser(find_parser(load(settings=[f"parse.parser={kind}", f"weights.parser={path}"])))
+    return load_parser(parser_file(load(settings=[f"parse.parser={kind}", f"weights.parser={path}"])))
 
 
 @pytest.fixture(scope="module")
 def exact(faces: np.ndarray) -> np.ndarray:
-    return load_parser(find_parser(load(settings=["parse.precision=float32"])))(faces)[0]
+    return load_parser(parser_file(load(settings=["parse.precision=float32"])))(faces)[0]
 
 
 @pytest.fixture(scope="module")
@@ -262,13 +267,13 @@ def test_a_file_that_is_no_network_is_refused(kind: str, tmp_path: Path) -> None
 
 def test_a_network_without_a_file_or_a_class_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"weights\.parser"):
-        find_parser(load(settings=["parse.parser=onnx"]))
+        parser_file(load(settings=["parse.parser=onnx"]))
     path = tmp_path / "network.onnx"
-    with pytest.raises(UserError, match="no such file"):
-        find_parser(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
+    with pytest.raises(UserError, match="does not exist"):
+        parser_file(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
     path.write_bytes(b"network")
     with pytest.raises(UserError, match="class map"):
-        find_parser(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
+        parser_file(load(settings=["parse.parser=onnx", f"weights.parser={path}"]))
 
 
 def test_onnx_runtime_is_asked_for_only_where_it_is_needed(
@@ -309,7 +314,7 @@ def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(
 ) -> None:
     network, settings = parsenet
     small = np.ascontiguousarray(faces[:2, 40:104, 40:104])
-    masks, _ = load_parser(find_parser(load(settings=settings)))(small)
+    masks, _ = load_parser(parser_file(load(settings=settings)))(small)
     pixels = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         classes = network(pixels)[0].argmax(dim=1).numpy().astype(np.uint8)
@@ -321,7 +326,7 @@ def test_parsenet_with_other_weights_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.pth"
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match=weights.KNOWN["parsenet"].sha256):
-        find_parser(load(settings=["parse.parser=parsenet", f"weights.parser={path}"]))
+        parser_file(load(settings=["parse.parser=parsenet", f"weights.parser={path}"]))
 
 
 def test_an_int8_file_is_the_same_each_time_and_its_masks_are_nearly_those_of_float32(
@@ -336,10 +341,10 @@ def test_an_int8_file_is_the_same_each_time_and_its_masks_are_nearly_those_of_fl
     assert files[0].read_bytes() == files[1].read_bytes()
     assert "mean F1 against it" in capsys.readouterr().out
     chosen = ["parse.parser=onnx", f"weights.parser={files[0]}"]
-    masks, _ = load_parser(find_parser(load(settings=chosen)))(faces)
-    exact, _ = load_parser(find_parser(load(settings=["parse.size=256", "parse.precision=float32"])))(faces)
+    masks, _ = load_parser(parser_file(load(settings=chosen)))(faces)
+    exact, _ = load_parser(parser_file(load(settings=["parse.size=256", "parse.precision=float32"])))(faces)
     assert np.mean(masks == exact) > 0.97
-    assert files[0].stat().st_size < find_parser(small).path.stat().st_size / 3
+    assert files[0].stat().st_size < parser_file(small).path.stat().st_size / 3
 
 
 def test_an_int8_file_needs_its_packages_and_says_which(

@@ -19,8 +19,8 @@ from common.errors import UserError
 from common.images import Refused
 from common.layout import Layout
 from common.shards import decode_face, read_shard
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
 from synthetic.dataset import paint_portrait
 from training.data.provenance import provenance
 from training.engine import checkpoint

@@ -20,9 +20,9 @@ from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
-from pipeline.parse.stage import parse
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from pipeline.runner.shard_record import record_path
 from synthetic import write_dataset
 from tests.conftest import PORTRAITS
@@ -216,7 +216,7 @@ def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: {tmp_path / 'none'} is no folder; --input names a folder of photos\n"
+    assert done.stderr == f"error: {tmp_path / 'none'} is not a folder; --input names a folder of photos\n"
 
 
 def test_help_shows_examples() -> None:

@@ -15,9 +15,9 @@ from common.errors import UserError
 from common.layout import Layout
 from common.pipeline_config import Stream
 from common.storage import Address, address
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
-from pipeline.parse.stage import parse
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from training.data.loader import load as stream
 from training.data.sampler import BatchSampler
 from training.data.samples import read_samples

@@ -20,8 +20,8 @@ from common.config import load
 from common.errors import UserError
 from common.files import remove_partials, replacing
 from common.layout import Layout
-from pipeline.align.stage import align
-from pipeline.ingest.plan import ingest
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record
 from synthetic import write_dataset
@@ -235,7 +235,7 @@ def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_comple
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
     victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
-    environment = deadly(tmp_path, "pipeline.align.stage", "decode_photo", "data", victim["sha256"])
+    environment = deadly(tmp_path, "pipeline.align.shard", "decode_photo", "data", victim["sha256"])
     output = tmp_path / "out"
     done = run(photos, output, **environment)
     assert done.returncode == 0, done.stderr
@@ -262,7 +262,7 @@ def test_a_face_that_kills_the_parser_is_quarantined_too(
     tar.with_suffix(".json").unlink()
     face = tar.read_bytes()[victim["jpg.offset"] :][: victim["jpg.size"]]
     digest = hashlib.sha256(face).hexdigest()
-    done = run(photos, output, **deadly(tmp_path, "pipeline.parse.stage", "decode_face", "data", digest))
+    done = run(photos, output, **deadly(tmp_path, "pipeline.parse.shard", "decode_face", "data", digest))
     assert done.returncode == 0, done.stderr
     refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
@@ -277,7 +277,7 @@ def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(
     tar = sorted((output / "photos").glob("*.tar"))[0]
     tar.with_suffix(".json").unlink()
     preload = tmp_path / "bug.py"
-    preload.write_text("import pipeline.parse.stage as s\ns.encode_mask = None\n")
+    preload.write_text("import pipeline.parse.shard as s\ns.encode_mask = None\n")
     done = run(photos, output, DASK_DISTRIBUTED__WORKER__PRELOAD=str(preload))
     assert done.returncode == 1
     assert f"parse failed at {tar}: TypeError" in done.stderr

@@ -36,8 +36,8 @@ from common.shards import (
 )
 from pipeline.verify.findings import Findings
 from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
+from pipeline.verify.run import verify
 from pipeline.verify.shard import VerifyTask, verify_tar
-from pipeline.verify.stage import verify
 
 Members = dict[str, bytes]
 
@@ -58,7 +58,7 @@ def copy(shards: Layout, tmp_path: Path) -> Layout:
 
 
 def found(config: Config, layout: Layout) -> dict[str, int]:
-    return dict(verify(config, layout).counts)
+    return dict(verify(config.cluster, layout).counts)
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -142,12 +142,12 @@ def test_a_set_without_checksums_is_checked_by_its_contents(copy: Layout, cluste
     table = pq.read_table(copy.samples)
     names = [name for name in table.column_names if not name.endswith(".crc32")]
     pq.write_table(table.select(names).replace_schema_metadata(table.schema.metadata), copy.samples)
-    findings = verify(cluster_config, copy)
+    findings = verify(cluster_config.cluster, copy)
     assert not findings
     assert "not checked" in findings.table()
     row = table.to_pylist()[0]
     flip(copy.shards / row["shard"], row["mask.png.offset"] + 60)
-    assert set(found(cluster_config, copy)) <= {"masks", "parts"} != set()
+    assert set(found(cluster_config, copy)) <= {"masks", "cell-counts"} != set()
 
 
 def test_two_swapped_masks_are_found(copy: Layout, cluster_config: Config) -> None:
@@ -156,7 +156,7 @@ def test_two_swapped_masks_are_found(copy: Layout, cluster_config: Config) -> No
         one["mask.png"], two["mask.png"] = two["mask.png"], one["mask.png"]
 
     change_samples(copy, swap)
-    assert found(cluster_config, copy) == {"parts": 2}
+    assert found(cluster_config, copy) == {"cell-counts": 2}
 
 
 def test_edited_parts_are_found(copy: Layout, cluster_config: Config) -> None:
@@ -166,7 +166,7 @@ def test_edited_parts_are_found(copy: Layout, cluster_config: Config) -> None:
         samples[0][1]["parts.npy"] = encode_cell_counts(parts)
 
     change_samples(copy, edit)
-    assert found(cluster_config, copy) == {"parts": 1}
+    assert found(cluster_config, copy) == {"cell-counts": 1}
 
 
 def test_a_mask_of_another_size_than_its_face_is_found(copy: Layout, cluster_config: Config) -> None:
@@ -216,9 +216,9 @@ def test_a_fact_that_disagrees_with_the_manifest_is_found(
         samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {fact: value})
 
     change_samples(copy, edit)
-    findings = verify(cluster_config, copy)
-    assert findings.counts == {"facts": 1}
-    assert fact in findings.examples["facts"][0]
+    findings = verify(cluster_config.cluster, copy)
+    assert findings.counts == {"metadata": 1}
+    assert fact in findings.examples["metadata"][0]
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -228,7 +228,7 @@ def test_a_member_that_is_something_else_is_found(member: str, content: bytes, c
         samples[0][1][member] = content
 
     change_samples(copy, replace)
-    check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "parts", "json": "facts"}[member]
+    check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
     assert verify_first(copy).counts == {check: 1}
 
 
@@ -288,12 +288,12 @@ def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, cluster_config: 
         ("mask.png.offset", -5, {"extents": 1}),
         ("mask.png.crc32", 7, {"checksums": 1}),
         ("key", "0123456789abcdef", {"members": 8}),
-        ("source", "img_align_celeba/nobody.jpg", {"sources": 2, "facts": 1}),
-        ("split", "unlabelled", {"source-rows": 1, "splits": 1, "identities": 1, "facts": 1}),
-        ("Male", None, {"source-rows": 1, "facts": 1}),
-        ("identity", "nobody", {"source-rows": 1, "facts": 1}),
-        ("confidence", 0.01, {"facts": 1}),
-        ("box_score", 0.5, {"facts": 1}),
+        ("source", "img_align_celeba/nobody.jpg", {"sources": 2, "metadata": 1}),
+        ("split", "unlabelled", {"source-rows": 1, "splits": 1, "identities": 1, "metadata": 1}),
+        ("Male", None, {"source-rows": 1, "metadata": 1}),
+        ("identity", "nobody", {"source-rows": 1, "metadata": 1}),
+        ("confidence", 0.01, {"metadata": 1}),
+        ("box_score", 0.5, {"metadata": 1}),
     ],
 )
 def test_an_edited_row_is_found(
@@ -335,7 +335,7 @@ def test_an_identity_in_two_splits_is_found(copy: Layout, cluster_config: Config
 
     rewrite(copy.source, rename)
     rewrite(copy.samples, rename)
-    assert found(cluster_config, copy) == {"identities": 1, "facts": 1}
+    assert found(cluster_config, copy) == {"identities": 1, "metadata": 1}
 
 
 @pytest.mark.parametrize("name", ["source.parquet", "shards.parquet", "quarantine.parquet"])
@@ -351,7 +351,7 @@ def test_a_missing_or_unreadable_manifest_is_a_finding(
 def test_a_manifest_without_a_column_is_a_finding(copy: Layout, cluster_config: Config) -> None:
     table = pq.read_table(copy.samples)
     pq.write_table(table.drop_columns(["jpg.offset"]), copy.samples)
-    findings = verify(cluster_config, copy)
+    findings = verify(cluster_config.cluster, copy)
     assert findings.counts == {"manifests": 1}
     assert "jpg.offset" in findings.examples["manifests"][0]
 
@@ -393,7 +393,7 @@ def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, clust
 
 
 def test_an_empty_folder_is_a_finding(cluster_config: Config, tmp_path: Path) -> None:
-    findings = verify(cluster_config, Layout.at(tmp_path))
+    findings = verify(cluster_config.cluster, Layout.at(tmp_path))
     assert findings.counts == {"manifests": 3}
     assert "not checked: needs the manifests" in findings.table()
 

@@ -1,1 +1,1 @@
-"""From a picture to aligned faces: what the pipeline stores, and what prediction does to new photos."""
+"""From an image to aligned faces, in the pipeline and for the photos that a classifier is given."""

@@ -1,4 +1,4 @@
-"""From one picture to its aligned faces."""
+"""From one image to its aligned faces."""
 
 from dataclasses import dataclass
 
@@ -17,21 +17,21 @@ class Crop:
 
     Attributes:
         image: uint8 RGB (S, S, 3).
-        matrix: float64 (2, 3), picture to crop, pixel centres at integers.
-        face: what the detector found; None where the central square was taken.
-        found: how many faces the detector found in the picture, or None.
+        matrix: float64 (2, 3), image to crop, pixel centres at integers.
+        face: the detected face; None where the central square was taken.
+        detected: how many faces the detector found in the image, or None.
     """
 
     image: NDArray[np.uint8]
     matrix: NDArray[np.float64]
     face: Face | None
-    found: int | None
+    detected: int | None
 
 
 def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace | None) -> list[Crop]:
-    """The aligned faces of an RGB picture, uint8 (H, W, 3): one, or all with that policy, largest first.
+    """The aligned faces of an RGB image, uint8 (H, W, 3): one, or all with that policy, largest first.
 
-    Without a detector the picture's central square is the one face.
+    Without a detector, the one face is the image's central square.
 
     Raises:
         Refused: ``no-face`` or ``face-outside``.
@@ -39,9 +39,9 @@ def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace 
     if detector is None:
         matrix = central_square(image.shape[1], image.shape[0], config.size)
         return [Crop(warp(image, matrix, config.size), matrix, None, None)]
-    found = detect_faces(image, detector, config)
+    faces = detect_faces(image, detector, config)
     crops = []
-    for face in choose_faces(found, image, config):
+    for face in choose_faces(faces, image, config):
         matrix = similarity(face.landmarks, FACE_TEMPLATE * config.size)
-        crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(found)))
+        crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(faces)))
     return crops

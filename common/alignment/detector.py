@@ -24,7 +24,7 @@ OVERLAP: Final = 0.4
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face, in pixels of the picture.
+    """A detected face, in pixels of the image.
 
     Attributes:
         box: left, top, right, bottom.
@@ -48,9 +48,9 @@ def load_detector(name: str, weights: Path) -> RetinaFace:
 
 
 def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) -> list[Face]:
-    """All faces of an RGB picture, uint8 (H, W, 3), best score first.
+    """All faces of an RGB image, uint8 (H, W, 3), best score first.
 
-    A picture whose longer side exceeds ``detect_side`` is shrunk for the detector only.
+    An image whose longer side exceeds ``detect_side`` is shrunk for the detector only.
     """
     height, width = image.shape[:2]
     shrink = min(1.0, config.detect_side / max(height, width))
@@ -58,7 +58,7 @@ def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) 
     if shrink < 1:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    found = detect(small, detector, config.threshold)
+    rows = detect(small, detector, config.threshold)
     factor = np.array([width / small.shape[1], height / small.shape[0]])
     return [
         Face(
@@ -66,16 +66,16 @@ def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) 
             score=float(row[4]),
             landmarks=row[5:15].reshape(5, 2).astype(np.float64) * factor,
         )
-        for row in found
+        for row in rows
     ]
 
 
 @torch.inference_mode()
 def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> NDArray[np.float32]:
-    """What ``detector.detect_faces`` of facexlib finds in an RGB picture, sooner.
+    """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
-    The anchors of a size are worked out once, not in Python loops for each picture, and only those
-    that score above the threshold are decoded.
+    The anchors of an image size are computed once instead of in Python loops for each image, and
+    only those that score above the threshold are decoded.
 
     Returns:
         float32 (N, 15): box, score, five landmarks; best score first.
@@ -91,7 +91,7 @@ def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> 
     anchors = _anchors(detector.backbone, height, width).to(device)[likely]
     variance = detector.cfg["variance"]
     sides = torch.tensor([width, height], device=device)
-    found = torch.cat(
+    detections = torch.cat(
         (
             decode(boxes[0, likely], anchors, variance) * sides.repeat(2),
             scores[likely, None],
@@ -99,24 +99,24 @@ def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> 
         ),
         dim=1,
     )
-    rows = found.float().cpu().numpy()
+    rows = detections.float().cpu().numpy()
     kept: NDArray[np.float32] = rows[py_cpu_nms(rows[:, :5], OVERLAP)]
     return kept
 
 
 @lru_cache(maxsize=64)
 def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
-    """Centres and sides of the anchors of a picture, float32 (M, 4), as shares of its sides."""
+    """Centres and sides of the anchors of an image, float32 (M, 4), as shares of its sides."""
     name = {"mobilenet0.25": "mobile0.25", "Resnet50": "resnet50"}[backbone]
     anchors: torch.Tensor = PriorBox(generate_config(name), image_size=(height, width)).forward()
     return anchors
 
 
 def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:
-    """The faces to keep of a picture: one, or with the policy ``all`` every visible one, largest first.
+    """The faces of an image to keep: one, or with the policy ``all`` every visible one, largest first.
 
     Raises:
-        Refused: ``no-face``, or ``face-outside`` when too little of a face's box is in the picture.
+        Refused: ``no-face``, or ``face-outside`` when too little of a face's box lies in the image.
     """
     if config.faces != "all":
         return [choose_face(faces, image, config)]
@@ -127,10 +127,10 @@ def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> 
 
 
 def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> Face:
-    """The one face to keep of a picture: the most central with ``centre``, else the largest.
+    """The one face of an image to keep: the most central with ``centre``, else the largest.
 
     Raises:
-        Refused: ``no-face``, or ``face-outside`` when too little of its box is in the picture.
+        Refused: ``no-face``, or ``face-outside`` when too little of its box lies in the image.
     """
     if not faces:
         raise Refused("no-face", f"no face scored {config.threshold} or more")
@@ -145,7 +145,7 @@ def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> F
         chosen = max(faces, key=lambda face: _area(_inside(face, image)))
     visible = _visible(chosen, image)
     if visible < config.min_visible:
-        raise Refused("face-outside", f"only {visible:.0%} of the face lies in the picture")
+        raise Refused("face-outside", f"only {visible:.0%} of the face lies in the image")
     return chosen
 
 

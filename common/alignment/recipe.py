@@ -1,7 +1,7 @@
-"""What was done to the photos of a data set before they became faces, so that others can be treated alike.
+"""How the photos of a data set were turned into faces, so that others can be treated alike.
 
-The align stage writes it beside the aligned faces, ``shards.parquet`` has it as its fact
-``alignment``, and every classifier carries it.
+The align stage writes it beside the aligned faces, ``shards.parquet`` holds it in its metadata
+under ``alignment``, and every classifier carries it.
 """
 
 from typing import Final, Self
@@ -11,18 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.errors import UserError
 from common.pipeline_config import Align, Ingest
 
-FILE: Final = "recipe.json"
+RECIPE_FILE: Final = "recipe.json"
 """Name of the file beside the aligned faces."""
 
-FACT: Final = "alignment"
-"""Name of the fact in ``shards.parquet``."""
+METADATA_KEY: Final = "alignment"
+"""Its key in the metadata of ``shards.parquet``."""
 
 
 class Recipe(BaseModel):
     """How photos became faces.
 
     align: as in the configuration, but its mode is ``detect`` or ``none``, what ``auto`` came to.
-    max_pixels, min_side: pictures beyond these were refused.
+    max_pixels, min_side: images beyond these were refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,9 +45,9 @@ class Recipe(BaseModel):
         """A recipe from its JSON text.
 
         Raises:
-            UserError: it is none; the message names `where` it came from.
+            UserError: the text is not a recipe; the message names `where` it came from.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise UserError(f"{where}: no alignment that this version knows ({error})"[:300]) from error
+            raise UserError(f"{where}: not an alignment recipe of this version ({error})"[:300]) from error

@@ -18,11 +18,11 @@ FACE_TEMPLATE: Final = (
     )
     / 512
 )
-"""Where facexlib puts the five landmarks, as shares of the side, float64 (5, 2): the eye on the
+"""The five landmarks in facexlib's crops, as shares of the side, float64 (5, 2): the eye on the
 image's left, the one on its right, nose tip, mouth corner on the left, mouth corner on the right."""
 
 BORDER: Final = (132, 133, 135)
-"""RGB gray that facexlib fills the outside with."""
+"""RGB gray with which facexlib fills what lies outside the image."""
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -56,7 +56,7 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
 
 
 def central_square(width: int, height: int, size: int) -> NDArray[np.float64]:
-    """The float64 (2, 3) matrix that maps a picture's central square to size x size pixels.
+    """The float64 (2, 3) matrix that maps an image's central square to size x size pixels.
 
     Pixel centres are at integers, so the matrix holds the half-pixel shift of a resize.
     """
@@ -68,9 +68,9 @@ def central_square(width: int, height: int, size: int) -> NDArray[np.float64]:
 
 
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Warp a picture by a similarity matrix to a square face.
+    """Warp an image by a similarity matrix to a square face.
 
-    A face that becomes much smaller is shrunk by area averaging first, so that no detail aliases.
+    A face that becomes much smaller is first shrunk by area averaging, to avoid aliasing.
 
     Args:
         image: uint8 (H, W, 3).

@@ -1,1 +1,1 @@
-"""Compare two sets of the same faces: where do their parsers agree."""
+"""Compare two sets of the same faces: how far their parsers agree."""

@@ -18,14 +18,14 @@ class Agreement:
     """Counts over the samples that both sets have.
 
     Attributes:
-        top: how many parts count as dominant (v).
+        top: how many classes of a patch count as dominant (v).
         patches: patches per side in which they are compared.
         samples: keys that both sets have.
-        only_first, only_second: keys that one set alone has.
-        other_faces: samples whose JPEG differs between the sets, so that their masks show other crops.
+        only_first, only_second: keys that only one of the sets has.
+        other_faces: samples whose JPEG differs between the sets, so that their masks are of different crops.
         pixels: int64 (19, 19), pixels by class in the first and in the second set.
-        same_parts: patches whose dominant parts are the same classes.
-        shared_parts, either_parts: dominant parts of both sets, and of one or both, over all patches.
+        same_dominant: patches whose dominant classes are the same.
+        shared_dominant, either_dominant: dominant classes of both sets, and of either, over all patches.
     """
 
     top: int
@@ -35,18 +35,18 @@ class Agreement:
     only_second: int = 0
     other_faces: int = 0
     pixels: NDArray[np.int64] = field(default_factory=_no_pixels)
-    same_parts: int = 0
-    shared_parts: int = 0
-    either_parts: int = 0
+    same_dominant: int = 0
+    shared_dominant: int = 0
+    either_dominant: int = 0
 
     def merge(self, other: "Agreement") -> None:
         """Add the counts of other samples."""
         self.samples += other.samples
         self.other_faces += other.other_faces
         self.pixels += other.pixels
-        self.same_parts += other.same_parts
-        self.shared_parts += other.shared_parts
-        self.either_parts += other.either_parts
+        self.same_dominant += other.same_dominant
+        self.shared_dominant += other.shared_dominant
+        self.either_dominant += other.either_dominant
 
     def figures(self) -> dict[str, Any]:
         """The figures as JSON-able values; null where a class has no pixel in either set."""
@@ -71,13 +71,13 @@ class Agreement:
             "mean_f1_of_parts": sum(f1) / len(f1) if f1 else None,
             "top_parts": self.top,
             "patches": self.patches,
-            "same_top_parts": self.same_parts / (self.samples * self.patches**2) if self.samples else None,
-            "shared_top_parts": self.shared_parts / self.either_parts if self.either_parts else None,
+            "same_top_parts": self.same_dominant / (self.samples * self.patches**2) if self.samples else None,
+            "shared_top_parts": self.shared_dominant / self.either_dominant if self.either_dominant else None,
             "classes": classes,
         }
 
     def table(self) -> str:
-        """The figures for people."""
+        """The figures as text."""
         figures = self.figures()
         lines = [f"{'class':<12}{'pixels':>14}{'other pixels':>14}{'IoU':>8}{'F1':>8}"]
         for name, value in figures["classes"].items():
@@ -92,12 +92,12 @@ class Agreement:
         if self.samples:
             lines += [
                 f"pixels of the same class: {figures['pixel_agreement']:.2%}",
-                f"mean F1 of the parts (without background): {figures['mean_f1_of_parts']:.3f}",
-                f"{where} with exactly the same top {self.top} parts: {figures['same_top_parts']:.2%}",
-                f"top {self.top} parts of either set that both have: {figures['shared_top_parts']:.2%}",
+                f"mean F1 of the face regions (without background): {figures['mean_f1_of_parts']:.3f}",
+                f"{where} with exactly the same top {self.top} classes: {figures['same_top_parts']:.2%}",
+                f"top {self.top} classes of either set that both have: {figures['shared_top_parts']:.2%}",
             ]
         if self.other_faces:
             lines.append(
-                f"{self.other_faces:,} samples have another face picture: their masks show other crops"
+                f"{self.other_faces:,} samples have different face images: their masks are of different crops"
             )
         return "\n".join(lines)

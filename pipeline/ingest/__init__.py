@@ -1,1 +1,1 @@
-"""First stage: list the inputs, refuse what cannot be used, plan the shards."""
+"""First stage: list the inputs, refuse those that cannot be used, plan the shards."""

@@ -1,7 +1,7 @@
-"""Which adapter reads which input.
+"""The adapters of all input layouts.
 
-An adapter is a module of two functions, one small file each: ``recognised(place)`` says whether
-the layout is its own, ``read(place)`` lists the sources. To add one, name it in `ADAPTERS` and in
+An adapter is a small module with two functions: ``recognised(path)`` tells whether the input has
+its layout, ``read(path)`` lists the sources. To add one, name it in `ADAPTERS` and in
 ``ingest.format`` of the configuration.
 """
 
@@ -14,13 +14,13 @@ from pipeline.ingest.listing import Listing
 
 
 class Adapter(Protocol):
-    """What a module offers to be an adapter."""
+    """The functions of an adapter module."""
 
-    def recognised(self, place: Address) -> bool:
-        """Whether `place`, a folder or a file that exists, is laid out as this data set."""
+    def recognised(self, path: Address) -> bool:
+        """Whether `path`, a folder or a file that exists, is laid out as this data set."""
 
-    def read(self, place: Address) -> Listing:
-        """List all sources of `place`.
+    def read(self, path: Address) -> Listing:
+        """List all sources of `path`.
 
         Raises:
             UserError: a label file is malformed; the message names file and line.
@@ -35,27 +35,27 @@ ADAPTERS: Final[dict[str, Adapter]] = {
     "utkface": utkface,
     "folder": folder,
 }
-"""By the name of their format; without one, the first that recognises the input reads it."""
+"""The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
-def read_listing(place: Address, form: str = "auto") -> Listing:
+def read_listing(path: Address, form: str = "auto") -> Listing:
     """List an input with the adapter of the format `form`, or with the one that recognises it.
 
     Raises:
         UserError: the input is missing, empty or of no known kind, or its label files are malformed.
     """
-    if not place.exists():
-        raise UserError(f"{place} is no folder; --input names a folder of photos")
+    if not path.exists():
+        raise UserError(f"{path} is not a folder; --input names a folder of photos")
     if form == "auto":
-        found = next((adapter for adapter in ADAPTERS.values() if adapter.recognised(place)), None)
-        if found is None:
-            raise UserError(f"{place} is no folder, no .csv, .parquet or .tar file; name one of these")
-        adapter = found
+        recognising = next((adapter for adapter in ADAPTERS.values() if adapter.recognised(path)), None)
+        if recognising is None:
+            raise UserError(f"{path} is neither a folder nor a .csv, .parquet or .tar file")
+        adapter = recognising
     else:
         adapter = ADAPTERS[form]
-        if place.is_file() and form not in ("table", "webdataset"):
-            raise UserError(f"{place} is no folder; the format {form} is a folder")
-    listing = adapter.read(place)
+        if path.is_file() and form not in ("table", "webdataset"):
+            raise UserError(f"{path} is not a folder; the format {form} is a folder")
+    listing = adapter.read(path)
     if not listing.sources:
-        raise UserError(f"{place} holds no files; --input names a folder of photos")
+        raise UserError(f"{path} holds no files; --input names a folder of photos")
     return listing

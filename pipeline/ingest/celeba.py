@@ -22,23 +22,23 @@ PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
 LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
-def recognised(place: Address) -> bool:
-    """Whether `place` is laid out as CelebA."""
-    return (place / ALIGNED).is_dir() or (place / UNCROPPED).is_dir()
+def recognised(path: Address) -> bool:
+    """Whether `path` is laid out as CelebA."""
+    return (path / ALIGNED).is_dir() or (path / UNCROPPED).is_dir()
 
 
-def read(place: Address) -> Listing:
-    """List the images, the aligned ones if both are there, and every label row that has none.
+def read(path: Address) -> Listing:
+    """List the images, the aligned ones if both exist, and every label row without an image.
 
     Raises:
         UserError: a label file has a row of the wrong width, an unknown value, or two
             rows for one image; the message names file and line.
     """
-    folder = ALIGNED if (place / ALIGNED).is_dir() else UNCROPPED
-    names, labels = _read_attributes(place / ATTRIBUTES)
-    partition = _read_pairs(place / PARTITION, PARTITIONS)
-    identity = _read_pairs(place / IDENTITY, None)
-    refusals = {file.path.removeprefix(f"{folder}/"): file.refused for file in list_files(place, folder)}
+    folder = ALIGNED if (path / ALIGNED).is_dir() else UNCROPPED
+    names, labels = _read_attributes(path / ATTRIBUTES)
+    partition = _read_pairs(path / PARTITION, PARTITIONS)
+    identity = _read_pairs(path / IDENTITY, None)
+    refusals = {file.path.removeprefix(f"{folder}/"): file.refused for file in list_files(path, folder)}
     missing = ("label-without-image", f"{ATTRIBUTES} has a row for it, {folder}/ has no such file")
     sources = [
         Source(
@@ -69,7 +69,7 @@ def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[in
         image, *values = line.split()
         if len(values) != len(names):
             raise UserError(
-                f"{file}, line {number}: {len(values)} labels for {len(names)} attributes; mend the row"
+                f"{file}, line {number}: {len(values)} labels for {len(names)} attributes; fix the row"
             )
         if image in labels:
             raise UserError(f"{file}, line {number}: a second row for {image}; delete one")

@@ -1,7 +1,7 @@
 """The files of an input folder, and which of them may be read: one policy for all adapters.
 
-Hidden files are passed over. Links are followed to files inside the input folder only;
-links to folders never are, since what lies inside is listed anyway.
+Hidden files are skipped. Links are followed only to files inside the input folder, and
+never to folders, whose files are listed anyway.
 """
 
 import errno
@@ -28,14 +28,14 @@ class File:
     refused: Refusal | None = None
 
 
-def folder_of(place: Address) -> Address:
+def folder_of(path: Address) -> Address:
     """The folder that source paths are relative to: the input itself, or where the input file lies."""
-    return place.parent if place.is_file() else place
+    return path.parent if path.is_file() else path
 
 
 @contextmanager
-def remote_errors(place: Address) -> Iterator[None]:
-    """Turn what a remote file system raises, in kinds of its own, into one sentence.
+def remote_errors(path: Address) -> Iterator[None]:
+    """Turn the exceptions of a remote file system, which have no common class, into one sentence.
 
     Raises:
         UserError: the file system does not answer, or refuses.
@@ -44,10 +44,10 @@ def remote_errors(place: Address) -> Iterator[None]:
         yield
     except (OSError, UserError):
         raise
-    except Exception as error:  # no fsspec implementation documents its kinds
-        if isinstance(place, Path):
+    except Exception as error:  # fsspec implementations do not document what they raise
+        if isinstance(path, Path):
             raise
-        raise UserError(f"{place}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}") from error
 
 
 def list_files(root: Address, under: str = "") -> list[File]:
@@ -56,35 +56,35 @@ def list_files(root: Address, under: str = "") -> list[File]:
     Raises:
         UserError: `under` is a link out of `root`.
     """
-    found = _local(root, under) if isinstance(root, Path) else _remote(root, under)
-    return sorted(found, key=lambda file: file.path)
+    files = _local(root, under) if isinstance(root, Path) else _remote(root, under)
+    return sorted(files, key=lambda file: file.path)
 
 
 def refusal(root: Path, path: str) -> Refusal | None:
     """Why the local file `path` below `root` must not be read, or None if it may.
 
-    A file that is missing is not refused here: reading it says so.
+    A missing file is not refused here, but when it is read.
     """
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
         return "bad-name", "the name is not UTF-8"
-    place = root / path
-    target, inside = Path(os.path.realpath(place)), Path(os.path.realpath(root))
+    file = root / path
+    target, inside = Path(os.path.realpath(file)), Path(os.path.realpath(root))
     if not target.is_relative_to(inside):
         return "link-outside", "a symbolic link that leaves the input folder"
     try:
-        mode = place.stat().st_mode
+        mode = file.stat().st_mode
     except FileNotFoundError:
-        return ("unreadable", "a symbolic link to nothing") if place.is_symlink() else None
+        return ("unreadable", "a symbolic link to nothing") if file.is_symlink() else None
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "link-loop", "a symbolic link that leads back to itself"
         return "unreadable", error.strerror or str(error)
     if stat.S_ISDIR(mode):
-        if Path(os.path.realpath(place.parent)).is_relative_to(target):
+        if Path(os.path.realpath(file.parent)).is_relative_to(target):
             return "link-loop", "a symbolic link to a folder that holds it"
-        return "link-folder", "a symbolic link to a folder, whose files are listed where they lie"
+        return "link-folder", "a symbolic link to a folder, whose files are listed in that folder"
     return None if stat.S_ISREG(mode) else ("not-a-file", "a pipe, a socket or a device")
 
 
@@ -98,7 +98,7 @@ def _local(root: Path, under: str) -> Iterator[File]:
             with os.scandir(root / folder) as scan:
                 entries = list(scan)
         except OSError as error:
-            yield File(_shown(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
+            yield File(_printable(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
@@ -109,10 +109,10 @@ def _local(root: Path, under: str) -> Iterator[File]:
             elif entry.is_file(follow_symlinks=False) and path.isascii():
                 yield File(path)
             else:
-                yield File(_shown(path), refusal(root, path))
+                yield File(_printable(path), refusal(root, path))
 
 
-def _shown(path: str) -> str:
+def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -5,12 +5,12 @@ from pipeline.ingest.files import list_files
 from pipeline.ingest.listing import Listing, Source
 
 
-def recognised(place: Address) -> bool:
-    """Whether `place` is a folder, of whatever files."""
-    return place.is_dir()
+def recognised(path: Address) -> bool:
+    """Whether `path` is a folder, of whatever files."""
+    return path.is_dir()
 
 
-def read(place: Address) -> Listing:
-    """List all files below `place` except hidden ones."""
-    sources = [Source(file.path, refused=file.refused) for file in list_files(place)]
+def read(path: Address) -> Listing:
+    """List all files below `path` except hidden ones."""
+    sources = [Source(file.path, refused=file.refused) for file in list_files(path)]
     return Listing(sources, (), aligned=False)

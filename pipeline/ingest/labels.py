@@ -1,4 +1,4 @@
-"""How labels are spelled, and label files as numbered lines."""
+"""The spellings of labels, and label files as numbered lines."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -11,8 +11,8 @@ Label = int | None
 """1 yes, 0 no, None unknown."""
 
 
-class Spelled(Enum):
-    """A label as it is written; what 0 says depends on the others."""
+class Spelling(Enum):
+    """A label as it is written; the meaning of 0 depends on the other labels."""
 
     YES = "1"
     MINUS = "-1"
@@ -22,46 +22,46 @@ class Spelled(Enum):
 
 
 _SPELLINGS: Final = {
-    "1": Spelled.YES,
-    "1.0": Spelled.YES,
-    "true": Spelled.YES,
-    "-1": Spelled.MINUS,
-    "-1.0": Spelled.MINUS,
-    "0": Spelled.ZERO,
-    "0.0": Spelled.ZERO,
-    "false": Spelled.FALSE,
-    "": Spelled.UNKNOWN,
-    "nan": Spelled.UNKNOWN,
-    "none": Spelled.UNKNOWN,
-    "null": Spelled.UNKNOWN,
+    "1": Spelling.YES,
+    "1.0": Spelling.YES,
+    "true": Spelling.YES,
+    "-1": Spelling.MINUS,
+    "-1.0": Spelling.MINUS,
+    "0": Spelling.ZERO,
+    "0.0": Spelling.ZERO,
+    "false": Spelling.FALSE,
+    "": Spelling.UNKNOWN,
+    "nan": Spelling.UNKNOWN,
+    "none": Spelling.UNKNOWN,
+    "null": Spelling.UNKNOWN,
 }
 
 
-def spelled(value: Any, where: str) -> Spelled:
-    """How a cell of a table or a value of a JSON object spells a label.
+def read_spelling(value: Any, where: str) -> Spelling:
+    """The spelling of a label in a cell of a table or a value of a JSON object.
 
     Raises:
         UserError: it is none of 1, 0, -1, true, false, NaN or empty; the message starts with `where`.
     """
-    found = _SPELLINGS.get(str(value).strip().lower())
-    if found is None:
+    spelling = _SPELLINGS.get(str(value).strip().lower())
+    if spelling is None:
         raise UserError(f"{where}: {value!r} is none of 1, 0, -1, true, false, NaN or empty")
-    return found
+    return spelling
 
 
-def settle(rows: list[tuple[Spelled, ...] | None]) -> list[tuple[Label, ...] | None]:
-    """What the labels of a whole data set say.
+def interpret(rows: list[tuple[Spelling, ...] | None]) -> list[tuple[Label, ...] | None]:
+    """The labels that the spellings of a whole data set mean.
 
     A data set is written in one of two notations. If -1 occurs anywhere in it, it is CelebA's:
     1 yes, -1 no, 0 unknown. Otherwise 1 is yes and 0 is no.
     """
-    signed = any(Spelled.MINUS in row for row in rows if row is not None)
-    meaning: dict[Spelled, Label] = {
-        Spelled.YES: 1,
-        Spelled.MINUS: 0,
-        Spelled.FALSE: 0,
-        Spelled.ZERO: None if signed else 0,
-        Spelled.UNKNOWN: None,
+    signed = any(Spelling.MINUS in row for row in rows if row is not None)
+    meaning: dict[Spelling, Label] = {
+        Spelling.YES: 1,
+        Spelling.MINUS: 0,
+        Spelling.FALSE: 0,
+        Spelling.ZERO: None if signed else 0,
+        Spelling.UNKNOWN: None,
     }
     return [None if row is None else tuple(meaning[label] for label in row) for row in rows]
 

@@ -1,13 +1,13 @@
-"""Adapter for LFW with attributes, in either form in which they are distributed.
+"""Adapter for LFW with attributes, in either of its two distributions.
 
 The images lie in ``Person_Name/Person_Name_0001.jpg``, in the input folder itself or in ``lfw/``,
 ``lfw-deepfunneled/``, ``lfw-funneled/`` or ``lfw_funneled/``. The person is the identity. Labels
-come from the first of these files that is there:
+come from the first of these files that exists:
 
 - ``lfw_att_40.mat`` or ``lfw_att_73.mat`` of LFWA (Liu et al., ICCV 2015; MATLAB 7.3, which is
   HDF5): ``AttrName``, ``name`` (paths with backslashes) and ``label`` (1, 0, or NaN), with LFWA's
   own split by identity from ``indices_train_test.mat`` (``indices_img_train`` and
-  ``indices_img_test``, numbers from 1) if that is there too;
+  ``indices_img_test``, numbers from 1) if that exists too;
 - ``lfw_attributes.txt`` (Kumar et al., ICCV 2009): a comment, a line of tab-separated column names
   (``person``, ``imagenum``, then 73 attributes), then a row of real-valued scores per image. Above
   0 is yes, below 0 is no, 0 and NaN are unknown.
@@ -42,24 +42,24 @@ class _Labels:
     splits: dict[str, str]
 
 
-def recognised(place: Address) -> bool:
+def recognised(path: Address) -> bool:
     """Whether a folder holds one of the attribute files of LFW."""
-    return any((place / name).is_file() for name in (*MATRICES, SCORES))
+    return any((path / name).is_file() for name in (*MATRICES, SCORES))
 
 
-def read(place: Address) -> Listing:
-    """List the images and every label row that has none.
+def read(path: Address) -> Listing:
+    """List the images and every label row without an image.
 
     Raises:
         UserError: there is no attribute file, or it is malformed; the message names file and line.
     """
-    folder = next((name for name in FOLDERS if (place / name).is_dir()), "")
+    folder = next((name for name in FOLDERS if (path / name).is_dir()), "")
     lead = f"{folder}/" if folder else ""
-    matrix = next((name for name in MATRICES if (place / name).is_file()), None)
-    if matrix is None and not (place / SCORES).is_file():
-        raise UserError(f"{place} has none of {', '.join((*MATRICES, SCORES))}")
-    labels = _read_matrix(place, matrix) if matrix else _read_scores(place / SCORES)
-    files = {file.path.removeprefix(lead): file.refused for file in list_files(place, folder)}
+    matrix = next((name for name in MATRICES if (path / name).is_file()), None)
+    if matrix is None and not (path / SCORES).is_file():
+        raise UserError(f"{path} has none of {', '.join((*MATRICES, SCORES))}")
+    labels = _read_matrix(path, matrix) if matrix else _read_scores(path / SCORES)
+    files = {file.path.removeprefix(lead): file.refused for file in list_files(path, folder)}
     images = {path: refused for path, refused in files.items() if "/" in path or refused}
     missing = ("label-without-image", f"{labels.file} has a row for it, there is no such file")
     sources = [
@@ -106,14 +106,14 @@ def _path(person: str, number: int) -> str:
     return f"{name}/{name}_{number:04d}.jpg"
 
 
-def _read_matrix(place: Address, name: str) -> _Labels:
-    file = place / name
+def _read_matrix(path: Address, name: str) -> _Labels:
+    file = path / name
     try:
         with file.open("rb") as stream, h5py.File(stream) as content:
             names = tuple(text.strip().replace(" ", "_") for text in _strings(content, "AttrName"))
             paths = [text.replace("\\", "/") for text in _strings(content, "name")]
             label = np.asarray(content["label"], np.float64).T  # MATLAB stores columns first
-        splits = _read_indices(place / INDICES, paths)
+        splits = _read_indices(path / INDICES, paths)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{file}: not LFWA's attribute file: {error}") from error
     if label.shape != (len(paths), len(names)):

@@ -1,9 +1,9 @@
-"""What an adapter says of an input: its sources, their labels, and what cannot be used."""
+"""An adapter's listing of an input: its sources, their labels, and those that cannot be used."""
 
 from dataclasses import dataclass
 from typing import Final
 
-OWN_SPLITS: Final = ("train", "val", "test")
+OFFICIAL_SPLITS: Final = ("train", "val", "test")
 """The splits that a data set can name."""
 
 
@@ -14,7 +14,7 @@ class Source:
     Attributes:
         path: relative to the input folder, with forward slashes; ``shard.tar::member`` in a tar.
         split: the data set's own ``train``, ``val`` or ``test``; None if it has none.
-        identity: who it is, or None.
+        identity: the person in it, or None.
         attributes: 0, 1 or None (unknown) per attribute name; None if there is no label.
         refused: (reason, detail) if the adapter already knows that it cannot be used.
     """

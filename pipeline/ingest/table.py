@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest.files import Refusal, folder_of, refusal
-from pipeline.ingest.labels import Label, Spelled, settle, spelled
-from pipeline.ingest.listing import OWN_SPLITS, Listing, Source
+from pipeline.ingest.labels import Label, Spelling, interpret, read_spelling
+from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
 
 SUFFIXES: Final = (".csv", ".parquet")
 PATH, SPLIT, IDENTITY = "path", "split", "identity"
@@ -31,11 +31,11 @@ Row = tuple[str, list[Any]]
 """Where a row stands, such as ``faces.csv, line 3``, and its cells."""
 
 
-def recognised(place: Address) -> bool:
-    """Whether `place` is a table, or a folder with one table that has a ``path`` column."""
-    if place.is_file():
-        return place.suffix.lower() in SUFFIXES
-    tables = _tables(place)
+def recognised(path: Address) -> bool:
+    """Whether `path` is a table, or a folder with one table that has a ``path`` column."""
+    if path.is_file():
+        return path.suffix.lower() in SUFFIXES
+    tables = _tables(path)
     if len(tables) != 1:
         return False
     try:
@@ -44,16 +44,16 @@ def recognised(place: Address) -> bool:
         return False
 
 
-def read(place: Address) -> Listing:
+def read(path: Address) -> Listing:
     """List the rows of a table.
 
     Raises:
         UserError: there is no single table, or a row has the wrong width, a bad label or split,
             no path, or the path of an earlier row; the message names file and line.
     """
-    tables = [place] if place.is_file() else _tables(place)
+    tables = [path] if path.is_file() else _tables(path)
     if len(tables) != 1:
-        raise UserError(f"{place} holds {len(tables)} CSV or Parquet files; name the one to read as --input")
+        raise UserError(f"{path} holds {len(tables)} CSV or Parquet files; name the one to read as --input")
     rows = _rows(tables[0])
     where, header = next(rows, (f"{tables[0]}, line 1", []))
     if PATH not in header or len(set(header)) != len(header) or not all(header):
@@ -61,21 +61,21 @@ def read(place: Address) -> Listing:
     names = tuple(name for name in header if name not in (PATH, SPLIT, IDENTITY))
     root = folder_of(tables[0])
     seen: dict[str, str] = {}
-    sources, labels = [], list[tuple[Spelled, ...] | None]()
+    sources, spellings = [], list[tuple[Spelling, ...] | None]()
     for where, cells in rows:
         if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} cells for {len(header)} columns; mend the row")
+            raise UserError(f"{where}: {len(cells)} cells for {len(header)} columns; fix the row")
         row = dict(zip(header, cells, strict=True))
-        path = _path(row, where)
-        if path in seen:
-            raise UserError(f"{where}: a second row for {path}, after {seen[path]}; delete one")
-        seen[path] = where
-        labels.append(tuple(spelled(row[name], where) for name in names))
-        sources.append((path, _split(row, where), _text(row.get(IDENTITY)), _refused(root, path)))
-    settled = [_known(row) for row in settle(labels)]
+        source = _path(row, where)
+        if source in seen:
+            raise UserError(f"{where}: a second row for {source}, after {seen[source]}; delete one")
+        seen[source] = where
+        spellings.append(tuple(read_spelling(row[name], where) for name in names))
+        sources.append((source, _split(row, where), _text(row.get(IDENTITY)), _refused(root, source)))
+    labels = [_known_labels(row) for row in interpret(spellings)]
     listed = [
-        Source(path, split, identity, attributes, refused)
-        for (path, split, identity, refused), attributes in zip(sources, settled, strict=True)
+        Source(source, split, identity, attributes, refused)
+        for (source, split, identity, refused), attributes in zip(sources, labels, strict=True)
     ]
     return Listing(sorted(listed, key=lambda source: source.path), names, aligned=False)
 
@@ -90,7 +90,7 @@ def _rows(table: Address) -> Iterator[Row]:
         with table.open("rb") as stream:
             yield from _parquet(table, stream) if table.suffix.lower() == ".parquet" else _csv(table, stream)
     except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f"{table}: not the table that its name promises: {error}") from error
+        raise UserError(f"{table}: not a table of the kind that its name says: {error}") from error
 
 
 def _csv(table: Address, stream: Any) -> Iterator[Row]:
@@ -122,8 +122,8 @@ def _path(row: dict[str, Any], where: str) -> str:
 
 def _split(row: dict[str, Any], where: str) -> str | None:
     split = _text(row.get(SPLIT))
-    if split is not None and split not in OWN_SPLITS:
-        raise UserError(f"{where}: the split {split!r} is none of {', '.join(OWN_SPLITS)} or empty")
+    if split is not None and split not in OFFICIAL_SPLITS:
+        raise UserError(f"{where}: the split {split!r} is none of {', '.join(OFFICIAL_SPLITS)} or empty")
     return split
 
 
@@ -131,8 +131,8 @@ def _text(value: Any) -> str | None:
     return None if value is None or value != value or value == "" else str(value)
 
 
-def _known(labels: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
-    """The labels if at least one is known; a row without any has no label."""
+def _known_labels(labels: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
+    """The labels if at least one is known; otherwise the row has none."""
     return labels if labels and any(label is not None for label in labels) else None
 
 

@@ -1,10 +1,10 @@
 """Adapter for UTKFace: the labels are in the file names, ``age_gender_race_date.jpg``.
 
 ``25_0_2_20170116174525125.jpg`` is 25 years old, gender 0 (male; 1 is female), race 2; UTKFace's
-own numbers, in its own words (https://susanqq.github.io/UTKFace/). Folders may be nested as in
+numbers (https://susanqq.github.io/UTKFace/). Folders may be nested as in
 its archives (``part1/``). An age becomes one of nine yes/no attributes, in the groups of FairFace
-(Karkkainen and Joo, 2021); a race one of five. A name that does not read so, and a few in
-UTKFace do not, is kept without a label.
+(Karkkainen and Joo, 2021); a race one of five. Sources with other names, of which UTKFace
+has a few, are kept without a label.
 """
 
 import re
@@ -22,28 +22,28 @@ RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
 ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
 
 
-def recognised(place: Address) -> bool:
+def recognised(path: Address) -> bool:
     """Whether at least half of the files in a folder have UTKFace's names."""
-    if not place.is_dir():
+    if not path.is_dir():
         return False
-    files = list_files(place)
+    files = list_files(path)
     fitting = sum(labels_of(file.path) is not None for file in files)
     return fitting > 0 and 2 * fitting >= len(files)
 
 
-def read(place: Address) -> Listing:
-    """List all files below `place` with the labels that their names spell."""
+def read(path: Address) -> Listing:
+    """List all files below `path` with the labels in their names."""
     sources = [
-        Source(file.path, attributes=labels_of(file.path), refused=file.refused) for file in list_files(place)
+        Source(file.path, attributes=labels_of(file.path), refused=file.refused) for file in list_files(path)
     ]
     return Listing(sources, ATTRIBUTES, aligned=False)
 
 
 def labels_of(path: str) -> tuple[int, ...] | None:
-    """What a file's name says, 0 or 1 per name in `ATTRIBUTES`; None if it does not read so."""
-    found = NAME.match(path.rpartition("/")[2])
-    if not found or int(found[1]) > AGES[-1][1]:
+    """The labels in a file's name, 0 or 1 per name in `ATTRIBUTES`; None if it has none."""
+    match = NAME.match(path.rpartition("/")[2])
+    if not match or int(match[1]) > AGES[-1][1]:
         return None
-    age, gender, race = (int(number) for number in found.groups())
+    age, gender, race = (int(number) for number in match.groups())
     ages = (int(first <= age <= last) for first, last in AGES)
     return (int(gender == 0), *ages, *(int(race == number) for number in range(len(RACES))))

@@ -1,10 +1,10 @@
 """Adapter for WebDataset tars: the images in them become sources ``shard.tar::member``.
 
 The input is one uncompressed ``.tar``, or a folder with tars directly in it. Members with the same
-name up to the first dot are one sample. Its images are the members whose whole rest is jpg, jpeg,
-png or webp; in a sample without such, those that end so (``IMG.2020.jpg``, but not the
-``KEY.mask.png`` beside a ``KEY.jpg``). Labels are read from two other members of the sample, and
-nothing else is decoded, least of all by pickle:
+name up to the first dot are one sample. Its images are the members with the extension jpg, jpeg,
+png or webp; in a sample without such, those whose last extension is one of these (``IMG.2020.jpg``,
+but not the ``KEY.mask.png`` beside a ``KEY.jpg``). Labels are read from two other members of the
+sample, and nothing else is decoded, never with pickle:
 
 - ``KEY.json``: an object with optional ``attributes`` ({name: label}, as this project's own shards
   have them; notation as in a table), ``identity`` and ``split``;
@@ -23,14 +23,14 @@ from typing import IO, Final
 from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest.files import Refusal, folder_of, list_files
-from pipeline.ingest.labels import Spelled, settle, spelled
-from pipeline.ingest.listing import OWN_SPLITS, Listing, Source
+from pipeline.ingest.labels import Spelling, interpret, read_spelling
+from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
 from pipeline.source import MEMBER, open_file
 
 IMAGES: Final = ("jpg", "jpeg", "png", "webp")
 MOST_CLASSES: Final = 256
 LARGEST_LABEL: Final = 1 << 20
-"""Bytes; a larger .json or .cls is no label."""
+"""Bytes; a larger .json or .cls is not a label."""
 
 _SPLIT: Final = re.compile(r"(train|val|test)(?![a-z])")
 
@@ -41,57 +41,57 @@ class _Sample:
     identity: str | None = None
     images: list[tuple[str, Refusal | None]] = field(default_factory=list)
     dotted: list[tuple[str, Refusal | None]] = field(default_factory=list)
-    labels: dict[str, Spelled] = field(default_factory=dict)
+    labels: dict[str, Spelling] = field(default_factory=dict)
     number: int | None = None
 
 
-def recognised(place: Address) -> bool:
-    """Whether `place` is a tar, or a folder with tars and no image directly in it."""
-    if place.is_file():
-        return place.suffix.lower() == ".tar"
-    suffixes = {entry.suffix.lower() for entry in place.iterdir()}
+def recognised(path: Address) -> bool:
+    """Whether `path` is a tar, or a folder with tars and no image directly in it."""
+    if path.is_file():
+        return path.suffix.lower() == ".tar"
+    suffixes = {entry.suffix.lower() for entry in path.iterdir()}
     return ".tar" in suffixes and not any(f".{image}" in suffixes for image in IMAGES)
 
 
-def read(place: Address) -> Listing:
+def read(path: Address) -> Listing:
     """List the images in all tars.
 
     Raises:
         UserError: a label is malformed; the message names tar and member.
     """
-    root = folder_of(place)
+    root = folder_of(path)
     tars = [file for file in list_files(root) if file.path.endswith(".tar") and "/" not in file.path]
-    if place.is_file():
-        tars = [file for file in tars if file.path == place.name]
+    if path.is_file():
+        tars = [file for file in tars if file.path == path.name]
     samples: list[_Sample] = []
     sources: list[Source] = []
     for tar in tars:
         refused = tar.refused
         if not refused:
-            found: dict[str, _Sample] = {}
+            in_tar: dict[str, _Sample] = {}
             try:
                 with open_file(root, tar.path) as stream:
-                    _read_tar(tar.path, stream, found)
+                    _read_tar(tar.path, stream, in_tar)
             except (tarfile.TarError, OSError) as error:
                 refused = ("truncated", f"the tar is damaged: {error}")
-            samples.extend(found.values())
+            samples.extend(in_tar.values())
         if refused:
             sources.append(Source(tar.path, refused=refused))
-    _number_classes(place, samples)
+    _number_classes(path, samples)
     names = tuple(dict.fromkeys(name for sample in samples for name in sample.labels))
-    spelt = [
-        tuple(sample.labels.get(name, Spelled.UNKNOWN) for name in names) if sample.labels else None
+    spellings = [
+        tuple(sample.labels.get(name, Spelling.UNKNOWN) for name in names) if sample.labels else None
         for sample in samples
     ]
-    for sample, attributes in zip(samples, settle(spelt), strict=True):
-        for path, refused in sample.images or sample.dotted:
-            sources.append(Source(path, sample.split, sample.identity, attributes, refused))
+    for sample, attributes in zip(samples, interpret(spellings), strict=True):
+        for name, refused in sample.images or sample.dotted:
+            sources.append(Source(name, sample.split, sample.identity, attributes, refused))
     return Listing(sorted(sources, key=lambda source: source.path), names, aligned=False)
 
 
 def _read_tar(tar: str, stream: IO[bytes], samples: dict[str, _Sample]) -> None:
-    """Add what a tar holds to `samples`, by key; if it is damaged, all before the damage is there."""
-    own = _SPLIT.match(tar)
+    """Add the samples of a tar to `samples`, by key; of a damaged tar, those before the damage."""
+    split = _SPLIT.match(tar)
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for entry in archive:
             folder, slash, name = entry.name.rpartition("/")
@@ -100,14 +100,14 @@ def _read_tar(tar: str, stream: IO[bytes], samples: dict[str, _Sample]) -> None:
             image = kind.rpartition(".")[2] in IMAGES
             if not image and kind not in ("json", "cls"):
                 continue
-            sample = samples.setdefault(folder + slash + stem, _Sample(own[1] if own else None))
+            sample = samples.setdefault(folder + slash + stem, _Sample(split[1] if split else None))
             if image:
-                shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+                printable = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
                 images = sample.images if kind in IMAGES else sample.dotted
-                images.append((f"{tar}{MEMBER}{shown}", _refused(entry)))
+                images.append((f"{tar}{MEMBER}{printable}", _refused(entry)))
             elif entry.isfile() and (content := archive.extractfile(entry)):
                 where = f"{tar}{MEMBER}{entry.name}"
-                (_read_class if kind == "cls" else _read_facts)(content.read(LARGEST_LABEL), where, sample)
+                (_read_class if kind == "cls" else _read_metadata)(content.read(LARGEST_LABEL), where, sample)
 
 
 def _refused(entry: tarfile.TarInfo) -> Refusal | None:
@@ -118,22 +118,22 @@ def _refused(entry: tarfile.TarInfo) -> Refusal | None:
     return None if entry.isfile() else ("not-a-file", "a link, a folder or a device in the tar")
 
 
-def _read_facts(data: bytes, where: str, sample: _Sample) -> None:
+def _read_metadata(data: bytes, where: str, sample: _Sample) -> None:
     try:
-        facts = json.loads(data)
+        metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: no JSON: {error}") from error
-    if not isinstance(facts, dict):
+        raise UserError(f"{where}: not JSON: {error}") from error
+    if not isinstance(metadata, dict):
         return
-    attributes = facts.get("attributes") or {}
+    attributes = metadata.get("attributes") or {}
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: attributes must be an object of name: label")
     for name, value in attributes.items():
-        sample.labels[name] = spelled(value, f"{where}, {name}")
-    if facts.get("identity") is not None:
-        sample.identity = str(facts["identity"])
-    if facts.get("split") in OWN_SPLITS:
-        sample.split = facts["split"]
+        sample.labels[name] = read_spelling(value, f"{where}, {name}")
+    if metadata.get("identity") is not None:
+        sample.identity = str(metadata["identity"])
+    if metadata.get("split") in OFFICIAL_SPLITS:
+        sample.split = metadata["split"]
 
 
 def _read_class(data: bytes, where: str, sample: _Sample) -> None:
@@ -143,12 +143,12 @@ def _read_class(data: bytes, where: str, sample: _Sample) -> None:
     sample.number = int(text)
 
 
-def _number_classes(place: Address, samples: list[_Sample]) -> None:
+def _number_classes(path: Address, samples: list[_Sample]) -> None:
     numbers = sorted({sample.number for sample in samples if sample.number is not None})
     if len(numbers) > MOST_CLASSES:
-        raise UserError(f"{place}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")
+        raise UserError(f"{path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")
     for sample in samples:
         if sample.number is not None:
             for number in numbers:
-                label = Spelled.YES if number == sample.number else Spelled.FALSE
+                label = Spelling.YES if number == sample.number else Spelling.FALSE
                 sample.labels[f"class_{number}"] = label

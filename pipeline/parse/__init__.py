@@ -1,1 +1,1 @@
-"""Third stage: masks and part counts by the pretrained parser, written into finished shards."""
+"""Third stage: masks and per-cell class counts by the pretrained parser, written into finished shards."""

@@ -3,11 +3,11 @@
 from common.command import run
 from common.errors import UserError
 from common.layout import Layout
-from pipeline.align.stage import align
+from pipeline.align.run import align
 from pipeline.command import arguments, read_options
-from pipeline.ingest.plan import ingest
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
-from pipeline.parse.stage import parse
 
 
 def main() -> None:
@@ -27,18 +27,19 @@ def main() -> None:
         metavar="DIR",
         help="the --output of an earlier run: its aligned faces are parsed again, into --output",
     )
-    options = parser.parse_args()
-    config, layout, from_input = read_options(options)
-    if options.origin is not None:
-        if from_input:
+    flags = parser.parse_args()
+    options = read_options(flags)
+    config, layout = options.config, options.layout
+    if flags.origin is not None:
+        if options.from_input:
             raise UserError(
                 "--input and --from exclude each other: --from takes faces that are aligned already"
             )
-        layout = make_sibling(Layout.at(options.origin), layout)
-    if from_input:
+        layout = make_sibling(Layout.at(flags.origin), layout)
+    if options.from_input:
         ingest(config, layout)
-        align(config, layout)
-    parse(config, layout)
+        align(config, layout, options.any_code)
+    parse(config, layout, options.any_code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""facexlib's BiSeNet, run where it is good and fast.
+"""facexlib's BiSeNet, at the input size at which it is accurate, and without its auxiliary heads.
 
-It needs 448 to 512 pixels whatever the stored size: on 200 CelebAMask-HQ faces
-its mean F1 is 0.81 at 448 and 0.53 at 256. Only the main head is run.
+It needs 448 to 512 pixels, whatever the stored size: on 200 CelebAMask-HQ faces
+its mean F1 is 0.81 at 448 and 0.53 at 256. Only the main head runs.
 """
 
 import os
@@ -30,7 +30,7 @@ CLASS_MAP: Final = ClassMap(
     sides="position",
     classes=CLASSES,
 )
-"""ImageNet's normalisation, as in training. The weights do not know left from right: see `sides`."""
+"""ImageNet's normalisation, as in training. The weights do not tell left from right: see `sides`."""
 
 
 def load(weights: Path, precision: Precision) -> Network:

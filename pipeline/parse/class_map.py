@@ -1,6 +1,6 @@
-"""What a parser's network takes and gives: the input's format, and which of our classes its classes are.
+"""The interface of a parser's network: the format of its input, and our class for each of its classes.
 
-An ONNX or TorchScript file comes with a class map, a YAML or JSON file with these keys, all of them::
+An ONNX or TorchScript file comes with a class map, a YAML or JSON file with these keys, all required::
 
     size: 448              # side in pixels of the input; null: any, then parse.size is used
     channels: RGB          # or BGR
@@ -10,8 +10,8 @@ An ONNX or TorchScript file comes with a class map, a YAML or JSON file with the
     std: [0.229, 0.224, 0.225]    # and they are divided by this
     output: 0              # which of the network's outputs, counted from 0
     values: logits         # or probabilities, one per class and pixel
-    coarse: centres        # or corners: of what in the picture a smaller output's first and last values are
-    sides: position        # brows, eyes, ears are given to the side they lie on; network: as the file says
+    coarse: centres        # or corners: what the first and last values of a smaller output refer to
+    sides: position        # brows, eyes, ears are assigned by position; network: left as they are
     classes: [background, skin, l_brow, ...]   # our class for each of the file's, in its order
 
 Several of the file's classes may be the same class of ours; their probabilities are added.
@@ -34,7 +34,7 @@ SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 def _known(name: str) -> str:
     if name not in CLASSES:
-        raise ValueError(f"{name!r} is no class; known: {', '.join(CLASSES)}")
+        raise ValueError(f"{name!r} is not a class; known: {', '.join(CLASSES)}")
     return name
 
 
@@ -43,7 +43,7 @@ Deviation = Annotated[float, Field(gt=0)]
 
 
 class ClassMap(BaseModel):
-    """The keys of a class map; the module says what each one means."""
+    """The keys of a class map, as the module's docstring explains them."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -71,16 +71,16 @@ def read_class_map(path: Path) -> ClassMap:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a class map") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: no YAML or JSON: {error}") from error
+        raise UserError(f"{path}: not YAML or JSON: {error}") from error
     try:
         return ClassMap.model_validate_json(values)
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path}: no class map: {'; '.join(lines)}") from error
+        raise UserError(f"{path}: not a class map: {'; '.join(lines)}") from error
 
 
 def class_map_beside(network: Path) -> Path:
-    """Where the class map of a network's file lies: the same name with `.yaml`, `.yml` or `.json`.
+    """The class map that lies beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
 
     Raises:
         UserError: there is none.

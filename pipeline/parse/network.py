@@ -1,4 +1,4 @@
-"""The one thing that differs between parsers: a network from pixels to scores per class."""
+"""What differs between parsers: a network from pixels to scores per class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Network:
     Attributes:
         scores: float32 (B, 3, S, S) normalised pixels, in the channel order of its class
             map, to (B, C, h, w): one score per class of the network and pixel.
-        device: where its input must lie.
+        device: the device of its input.
     """
 
     scores: Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""A parser from an ONNX file, run by ONNX Runtime in the precision that the file has."""
+"""A parser from an ONNX file, run by ONNX Runtime in the file's precision."""
 
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ def load(path: Path, class_map: ClassMap, size: int) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or the file is no network with one input of
+        UserError: ONNX Runtime is not installed, or the file is not a network with one input of
             `size` pixels a side and the output that the class map names.
     """
     try:
@@ -52,8 +52,8 @@ def load(path: Path, class_map: ClassMap, size: int) -> Network:
         values = pixels.numpy() if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).numpy()
         values = np.ascontiguousarray(values, np.float32)
         groups = np.array_split(values, len(values)) if group else [values]
-        found = np.concatenate([session.run([output], {names: part})[0] for part in groups])
-        result = torch.from_numpy(found.astype(np.float32, copy=False))
+        outputs = np.concatenate([session.run([output], {names: values})[0] for values in groups])
+        result = torch.from_numpy(outputs.astype(np.float32, copy=False))
         return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
 
     return Network(scores, torch.device("cpu"))

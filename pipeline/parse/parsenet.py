@@ -31,7 +31,7 @@ face restoration helper treats classes 14, 16, 17, 18 as no face, which fits tha
 
 
 def load(weights: Path, precision: Precision) -> Network:
-    """ParseNet with checked weights; its second output, a restored picture, is not used."""
+    """ParseNet with checked weights; its second output, a restored image, is not used."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     device = best_device()
     model = init_parsing_model("parsenet", device=device.type, model_rootpath=str(weights.parent))

@@ -1,8 +1,4 @@
-"""Face parsers behind one signature: faces to masks and confidences.
-
-``parse.parser`` names facexlib's `bisenet` or `parsenet`, whose weights are known, or the
-kind of a file that ``weights.parser`` gives: `onnx` or `torchscript`, with its class map.
-"""
+"""Face parsers behind one signature: from faces to masks and confidences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import CLASSES, NUM_CLASSES
-from common.config import Config
 from common.errors import UserError
 from common.memory import keep_freed_memory
 from common.section import Precision
-from common.weights import KNOWN, file_sha256, find
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
-from pipeline.parse.class_map import ClassMap, class_map_beside, read_class_map
+from pipeline.parse.class_map import ClassMap
 from pipeline.parse.network import Network
 from pipeline.parse.sides import assign_sides
 
@@ -34,8 +28,6 @@ FaceParser = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.f
   given it, 0 where there are none.
 """
 
-CLASS_MAPS = {"bisenet": bisenet.CLASS_MAP, "parsenet": parsenet.CLASS_MAP}
-
 
 @dataclass(frozen=True)
 class ParserFile:
@@ -46,7 +38,7 @@ class ParserFile:
         path: of its weights or its network.
         sha256: of that file.
         class_map: format of its input, and its classes.
-        size: side in pixels at which it sees the face.
+        size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
     """
 
@@ -56,28 +48,6 @@ class ParserFile:
     class_map: ClassMap
     size: int
     precision: Precision
-
-
-def find_parser(config: Config) -> ParserFile:
-    """The configured parser, its weights fetched and checked if they are known ones.
-
-    Raises:
-        UserError: a file is missing, is not what it should be, or has no class map.
-    """
-    kind = config.parse.parser
-    if kind in KNOWN:
-        path, sha256, class_map = find(kind, config.weights), KNOWN[kind].sha256, CLASS_MAPS[kind]
-    else:
-        if config.weights.parser is None:
-            raise UserError(f"parse.parser={kind} needs a file; name it with weights.parser")
-        path = Path(config.weights.parser).absolute()
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; weights.parser names it")
-        sha256 = file_sha256(path)
-        beside = config.weights.class_map
-        class_map = read_class_map(Path(beside) if beside else class_map_beside(path))
-    size = class_map.size or config.parse.size
-    return ParserFile(kind, path, sha256, class_map, size, config.parse.precision)
 
 
 @lru_cache(maxsize=1)
@@ -137,33 +107,35 @@ def _parse_faces(
 
 def normalised(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:
     """RGB faces, uint8 (B, S, S, 3), as the network's input, float32 (B, 3, size, size)."""
-    form = file.class_map
-    pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(form.scale)
+    class_map = file.class_map
+    pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(class_map.scale)
     pixels = F.interpolate(pixels, (file.size, file.size), mode="bilinear", align_corners=False)
-    if form.channels == "BGR":
+    if class_map.channels == "BGR":
         pixels = pixels.flip(1)
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (form.mean, form.std))
+    mean, std = (
+        torch.tensor(values, device=device)[:, None, None] for values in (class_map.mean, class_map.std)
+    )
     return (pixels - mean) / std
 
 
-def _resample(scores: Tensor, seen: int, stored: int, corner_aligned: bool) -> Tensor:
-    """Scores (B, C, h, w) at the stored size (B, C, S, S), bilinearly by way of the size that was seen."""
+def _resample(scores: Tensor, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
+    """Scores (B, C, h, w) at the stored size (B, C, S, S), resized bilinearly by way of the input's size."""
     rows, columns = (
-        _resampling(side, seen, stored, corner_aligned).to(scores.device) for side in scores.shape[-2:]
+        _resampling(side, input_size, stored, corner_aligned).to(scores.device) for side in scores.shape[-2:]
     )
     return torch.matmul(rows.T, torch.matmul(scores, columns))
 
 
 @lru_cache(maxsize=8)
-def _resampling(side: int, seen: int, stored: int, corner_aligned: bool) -> Tensor:
-    """Both bilinear resizes of one axis, side to seen to stored, as one matrix (side, stored).
+def _resampling(side: int, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
+    """Both bilinear resizes of one axis, side to input_size to stored, as one matrix (side, stored).
 
-    Resizing is linear, so the picture need not be made at the size that was seen.
+    Resizing is linear, so the scores need not be computed at the size of the network's input.
     """
     steps = torch.eye(side)[None]
-    if side != seen:
-        steps = F.interpolate(steps, seen, mode="linear", align_corners=corner_aligned)
-    if seen != stored:
+    if side != input_size:
+        steps = F.interpolate(steps, input_size, mode="linear", align_corners=corner_aligned)
+    if input_size != stored:
         steps = F.interpolate(steps, stored, mode="linear", align_corners=False)
     return steps[0]
 

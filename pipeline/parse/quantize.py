@@ -26,11 +26,12 @@ from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
 from pipeline.parse import bisenet
-from pipeline.parse.parser import FaceParser, ParserFile, find_parser, load_parser, normalised
+from pipeline.parse.find_parser import find_parser
+from pipeline.parse.parser import FaceParser, ParserFile, load_parser, normalised
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
-"""Faces that the ranges of the activations are taken from."""
+"""Faces from which the ranges of the activations are measured."""
 
 CHECKED_FACES: Final = 16
 """Other faces, on which int8 and float32 are compared."""
@@ -40,37 +41,28 @@ BATCH: Final = 4
 
 
 def quantize(config: Config, output: Path) -> None:
-    """Write `output`, an ONNX file, and its class map; say how far its masks are those of float32.
+    """Write `output`, an ONNX file, and its class map; print how far its masks differ from float32's.
 
     Raises:
-        UserError: a package is missing, or the weights cannot be had.
+        UserError: a package is missing, or the weights cannot be obtained.
     """
-    exact = find_parser(
-        config.model_copy(
-            update={"parse": config.parse.model_copy(update={"parser": "bisenet", "precision": "float32"})}
-        )
-    )
+    float32 = config.parse.model_copy(update={"parser": "bisenet", "precision": "float32"})
+    exact = find_parser(float32, config.weights)
     faces = _portraits(CALIBRATION_FACES + CHECKED_FACES, config.align.size)
-    device = torch.device("cpu")
-    pixels = normalised(faces[:CALIBRATION_FACES], exact, device).numpy()
+    pixels = normalised(faces[:CALIBRATION_FACES], exact, torch.device("cpu")).numpy()
     with TemporaryDirectory() as folder, replacing(output) as temporary:
         plain = Path(folder, "float32.onnx")
         _export(exact, plain)
         _quantize(plain, Path(folder, "int8.onnx"), pixels)
         Path(temporary).write_bytes(Path(folder, "int8.onnx").read_bytes())
-    form = exact.class_map.model_dump(mode="json") | {"size": exact.size}
-    write_text(output.with_suffix(".yaml"), yaml.safe_dump(form, sort_keys=False))
-    ours = {"parser": "onnx", "size": exact.size}
-    small = find_parser(
-        config.model_copy(
-            update={
-                "parse": config.parse.model_copy(update=ours),
-                "weights": config.weights.model_copy(update={"parser": str(output), "class_map": None}),
-            }
-        )
+    class_map = exact.class_map.model_dump(mode="json") | {"size": exact.size}
+    write_text(output.with_suffix(".yaml"), yaml.safe_dump(class_map, sort_keys=False))
+    quantized = find_parser(
+        config.parse.model_copy(update={"parser": "onnx", "size": exact.size}),
+        config.weights.model_copy(update={"parser": str(output), "class_map": None}),
     )
-    print(f"quantize: {output} ({output.stat().st_size / 1e6:.1f} MB), sha256 {small.sha256}")
-    _compare(load_parser(exact), load_parser(small), faces[CALIBRATION_FACES:])
+    print(f"quantize: {output} ({output.stat().st_size / 1e6:.1f} MB), sha256 {quantized.sha256}")
+    _compare(load_parser(exact), load_parser(quantized), faces[CALIBRATION_FACES:])
 
 
 def _portraits(count: int, size: int) -> NDArray[np.uint8]:
@@ -107,7 +99,7 @@ def _export(file: ParserFile, path: Path) -> None:
 
 
 class _Calibration:
-    """Hands the portraits over batch by batch, as ONNX Runtime asks for them."""
+    """Feeds the portraits to ONNX Runtime batch by batch."""
 
     def __init__(self, pixels: NDArray[np.float32]) -> None:
         self._batches: Iterator[NDArray[np.float32]] = iter(
@@ -123,7 +115,7 @@ def _quantize(plain: Path, output: Path, pixels: NDArray[np.float32]) -> None:
     quantization = _package("onnxruntime.quantization")
     preprocess = _package("onnxruntime.quantization.shape_inference").quant_pre_process
 
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of each layer that stays float32
+    logging.getLogger().setLevel(logging.ERROR)  # it warns about each layer that stays float32
     prepared = plain.with_name("prepared.onnx")
     preprocess(str(plain), str(prepared), skip_symbolic_shape=True)
     quantization.quantize_static(
@@ -137,14 +129,14 @@ def _quantize(plain: Path, output: Path, pixels: NDArray[np.float32]) -> None:
     )
 
 
-def _compare(exact: FaceParser, small: FaceParser, faces: NDArray[np.uint8]) -> None:
+def _compare(exact: FaceParser, quantized: FaceParser, faces: NDArray[np.uint8]) -> None:
     masks, seconds = [], []
-    for parse_faces in (exact, small):
+    for parse_faces in (exact, quantized):
         parse_faces(faces[:BATCH])
-        began = time.process_time()
+        start = time.process_time()
         batches = np.split(faces, range(BATCH, len(faces), BATCH))
         masks.append(np.concatenate([parse_faces(batch)[0] for batch in batches]))
-        seconds.append((time.process_time() - began) / len(faces))
+        seconds.append((time.process_time() - start) / len(faces))
     same = float(np.mean(masks[0] == masks[1]))
     scores = []
     for number in range(1, NUM_CLASSES):

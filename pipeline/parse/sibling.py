@@ -21,10 +21,10 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
     if output.source.is_file():
-        held = manifest.read(output.source).metadata.get("dataset")
-        if held != source.metadata.get("dataset"):
+        present = manifest.read(output.source).metadata.get("dataset")
+        if present != source.metadata.get("dataset"):
             raise UserError(
-                f"{output.shards} holds the data set {held}, not {source.metadata.get('dataset')}; "
+                f"{output.shards} holds the data set {present}, not {source.metadata.get('dataset')}; "
                 "give the new masks another --output"
             )
     content = origin.source.read_bytes()

@@ -1,8 +1,8 @@
-"""Left and right by position, because the parser's weights do not know them.
+"""Left and right by position, because the parser's weights do not tell them apart.
 
 facexlib's BiSeNet was trained on mirrored faces whose left and right labels were not
-swapped: of CelebAMask-HQ faces it takes 3 % of the brow and eye pixels for the other
-side's as they are and 89 % when they are mirrored, of CelebA faces 32 %. Faces are upright
+swapped: of CelebAMask-HQ faces it assigns 3 % of the brow and eye pixels to the other
+side as they are and 89 % when they are mirrored, of CelebA faces 32 %. Faces are upright
 once aligned, so what lies on the image's right of the nose is the subject's left.
 """
 
@@ -16,9 +16,9 @@ NOSE = CLASSES.index("nose")
 
 
 def assign_sides(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give brows, eyes and ears of upright faces to the side on which they lie.
+    """Assign brows, eyes and ears of upright faces to the side on which they lie.
 
-    The midline is the bridge of the nose (its upper quarter), or, where no nose is seen,
+    The midline is the bridge of the nose (its upper quarter), or, where no nose is visible,
     the middle of both brows and eyes.
 
     Args:

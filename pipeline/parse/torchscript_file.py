@@ -1,4 +1,4 @@
-"""A parser from a TorchScript file, run in the precision that the file has."""
+"""A parser from a TorchScript file, run in the file's precision."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ def load(path: Path, class_map: ClassMap) -> Network:
     """The scripted network; its code runs in TorchScript's interpreter, not in Python's.
 
     Raises:
-        UserError: the file is no TorchScript archive, or lacks the output that the class map names.
+        UserError: the file is not a TorchScript archive, or lacks the output that the class map names.
     """
     device = best_device()
     try:
         model = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: no TorchScript file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
 
     def scores(pixels: Tensor) -> Tensor:
         values = pixels if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()

@@ -1,1 +1,1 @@
-"""How shards are made: a Dask task each, with a record, retries and a quarantine."""
+"""How shards are made: one Dask task per shard, with a record, retries and a quarantine."""

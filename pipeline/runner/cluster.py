@@ -1,4 +1,4 @@
-"""Dask: a local cluster of processes or somebody else's, ready workers, and a bounded map over shards."""
+"""Dask: a local cluster or one that is joined, workers with the model loaded, a bounded map over shards."""
 
 import logging
 import os
@@ -29,21 +29,21 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 ALLOWED_FAILURES: Final = 1
-"""Deaths of a local worker that a shard is forgiven before it is suspected to be the cause."""
+"""How many workers may die over a shard before it is suspected to be the cause."""
 
 JOIN_SECONDS: Final = 10
 """How long a scheduler may take to answer, and to have its first worker."""
 
 SETTLE_SECONDS: Final = 2.0
-"""Age of a worker at which its nanny, on a busy machine, has surely noticed that it runs."""
+"""Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
 
 
 class ReadyWorkers(WorkerPlugin):
-    """Makes each worker process ready once: one torch thread, and the model in memory.
+    """Prepares each worker process once: one torch thread, and the model in memory.
 
     One thread, because models run faster side by side than on shared threads, and because
     the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
-    workers of a local cluster, too; they leave it to the driver, which ends them.
+    workers of a local cluster as well; they ignore it, and the driver ends them.
     """
 
     name = "sspl-faces"
@@ -52,7 +52,7 @@ class ReadyWorkers(WorkerPlugin):
         self._load, self._resources, self._local = load, config.resources, config.scheduler is None
 
     def setup(self, worker: Any) -> None:
-        """Load the model, unless tasks never come here."""
+        """Load the model, unless this worker gets no tasks."""
         if self._local and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):
@@ -109,9 +109,9 @@ def _joined(config: Cluster) -> Iterator[Client]:
         with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=JOIN_SECONDS)
         if not eligible_workers(client, config.resources):
-            asked = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
-            offering = f" that offers {asked} (cluster.resources)" if asked else ""
-            flag = f" --resources {asked.replace(' ', ',')}" if asked else ""
+            wanted = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
+            offering = f" that offers {wanted} (cluster.resources)" if wanted else ""
+            flag = f" --resources {wanted.replace(' ', ',')}" if wanted else ""
             raise UserError(
                 f"{config.scheduler} has no worker{offering}; "
                 f"start one with `dask worker {config.scheduler}{flag}`"
@@ -130,7 +130,7 @@ def _local(config: Cluster, tasks: int) -> Iterator[Client]:
         dask.config.set(
             {
                 "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-                # Dask gives up a nanny whose worker is gone for some seconds, which a restart may take.
+                # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
                 "distributed.deploy.lost-worker-timeout": "1 hour",
             }
         ),
@@ -151,8 +151,8 @@ def _unregister(client: Client) -> None:
         client.unregister_worker_plugin(ReadyWorkers.name)
 
 
-def _offers(offered: Mapping[str, float], asked: Mapping[str, float] | None) -> bool:
-    return all(offered.get(name, 0) >= amount for name, amount in (asked or {}).items())
+def _offers(offered: Mapping[str, float], wanted: Mapping[str, float] | None) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in (wanted or {}).items())
 
 
 def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> int:
@@ -191,7 +191,7 @@ def map_bounded(
     for future in running:
         task = submitted.pop(future.key)
         if future.status in ("cancelled", "lost"):
-            raise UserError("the Dask scheduler went away; the same command goes on where this one ended")
+            raise UserError("the Dask scheduler went away; the same command continues where this one ended")
         yield task, future
         submit_more()
 

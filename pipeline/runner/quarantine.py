@@ -1,18 +1,10 @@
-"""What is refused: counted while the run goes on, which stops when it is too much."""
+"""Refused sources, counted while a run goes on; it stops when there are too many."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from common.errors import UserError
-
-WORKER_DIED: Final = "worker-died"
-
-
-def worker_died(source: str) -> dict[str, str]:
-    """The quarantine row of a source that ends every worker process that opens it."""
-    detail = "the worker process died each time it opened this file"
-    return {"source": source, "reason": WORKER_DIED, "detail": detail}
 
 
 class Refusals:
@@ -42,7 +34,7 @@ class Refusals:
             raise UserError(
                 f"stopped: {refused:,} of {self._sources:,} sources are refused so far ({listed}), more than "
                 f"quarantine.max_fraction={self._max_fraction:g} allows; the last is {row.get('source')}: "
-                f"{row.get('detail')}. Finished shards stay; mend the input, or allow more with "
+                f"{row.get('detail')}. Finished shards stay; fix the input, or allow more with "
                 "--set quarantine.max_fraction=..."
             )
 
@@ -51,5 +43,5 @@ def table(splits: Mapping[str, int], reasons: Mapping[str, int], notices: Mappin
     """What a run kept and refused, a line per split, reason and notice."""
     lines = [(split, count) for split, count in splits.items()]
     lines += [(f"quarantined: {reason}", count) for reason, count in sorted(reasons.items())]
-    lines += [(f"kept, but said: {notice}", count) for notice, count in sorted(notices.items())]
-    return "\n".join(f"  {name:<34}{count:>10,}" for name, count in lines)
+    lines += [(f"kept with a notice: {notice}", count) for notice, count in sorted(notices.items())]
+    return "\n".join(f"  {name:<38}{count:>10,}" for name, count in lines)

@@ -1,16 +1,18 @@
 """The record that lies beside each tar: what it was made from, and what became of every row.
 
-A shard is finished when its record exists and carries the fingerprint of the
-work it would be made from now; the record is written after the tar.
+A shard is finished when its record exists and carries the fingerprint and the code hash of the
+work that it would be made from now; the record is written after the tar.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from common.files import write_text
 from common.storage import Address
+
+WORKER_DIED: Final = "worker-died"
 
 
 @dataclass(frozen=True)
@@ -18,28 +20,36 @@ class ShardRecord:
     """What became of one planned shard.
 
     Attributes:
-        fingerprint: hash of all that the tar's bytes depend on.
+        fingerprint: hash of all inputs and settings that the tar's bytes depend on.
         samples: one mapping per sample in the tar, in its order.
         quarantined: one mapping (source, reason, detail) per input that was refused.
+        code: hash of the code that made the tar; empty in records of versions that kept none.
     """
 
     fingerprint: str
     samples: list[dict[str, Any]]
     quarantined: list[dict[str, str]]
+    code: str = ""
 
 
-def fingerprint(*parts: Any) -> str:
+def fingerprint(*values: Any) -> str:
     """A hash of JSON-able values: equal values give the same 64 hex digits."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def worker_died(source: str) -> dict[str, str]:
+    """The quarantine row of a source that ends every worker process that opens it."""
+    detail = "the worker process died each time it opened this file"
+    return {"source": source, "reason": WORKER_DIED, "detail": detail}
 
 
 def record_path(tar: Address) -> Address:
-    """Where the record of a tar lies."""
+    """The path of a tar's record."""
     return tar.with_suffix(".json")
 
 
 def write_record(tar: Address, record: ShardRecord) -> None:
-    """Write the record of a tar that is already in place."""
+    """Write the record of a tar that is complete."""
     write_text(record_path(tar), json.dumps(asdict(record), sort_keys=True) + "\n")
 
 
@@ -58,32 +68,3 @@ def remove_unplanned(folder: Address, planned: set[Address]) -> None:
         if tar not in planned:
             record_path(tar).unlink(missing_ok=True)
             tar.unlink()
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """What the last run of a stage that had shards to make took; for people, nothing depends on it.
-
-    Attributes:
-        seconds: wall clock, start of the cluster included.
-        workers: at its start.
-        made: shards.
-        kept: shards that were up to date.
-        images: rows of the shards that were made.
-    """
-
-    seconds: float
-    workers: int
-    made: int
-    kept: int
-    images: int
-
-
-def write_stage_run(manifests: Address, stage: str, run: StageRun) -> None:
-    """Put the run into ``stages.json`` beside the manifests, a mapping from stage to `StageRun`."""
-    place = manifests / "stages.json"
-    try:
-        runs = dict(json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        runs = {}
-    write_text(place, json.dumps(runs | {stage: asdict(run)}, indent=2, sort_keys=True) + "\n")

@@ -1,9 +1,10 @@
 """The work of a stage: which shards are stale, who makes them, and what happens when a worker dies.
 
 One shard is one Dask task; no task knows of another. An exception in a task ends the run. A
-shard whose workers keep dying is made again alone, after all others: first each of its
-sources is touched by itself, and its name written down before. When the workers die at the
-same source each time, that source is left out and quarantined as ``worker-died``.
+shard whose workers keep dying is made again by itself, after all others: each of its sources
+is probed alone, and its name written down first. When the workers die at the same source each
+time, that source is excluded and quarantined as ``worker-died``. The names go through a file
+because a process that dies takes the events with it that it has not sent yet.
 """
 
 import json
@@ -11,87 +12,47 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Self
 
 from distributed import Client, KilledWorker, get_worker
 
-from common.config import Config
 from common.errors import UserError
 from common.files import remove_partials, write_text
-from common.layout import Layout
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.storage import Address
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import StageRun, read_record, remove_unplanned, write_stage_run
+from pipeline.runner.shard_record import read_record, remove_unplanned
+from pipeline.runner.shard_task import ShardStage, ShardTask, Task
+from pipeline.runner.stage_log import StageTiming, log_stage
 
 UNCLEAR_ROUNDS: Final = 3
-"""How often the workers of a lone shard may die at changing places before the run gives up."""
-
-Advance = Callable[[int], None]
-"""Says from within a task that so many more of its rows are done."""
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard of work.
-
-    Attributes:
-        tar: the tar to make; its record lies beside it.
-        fingerprint: hash of all that the tar's bytes depend on.
-        size: rows, for the progress display.
-    """
-
-    tar: Address
-    fingerprint: str
-    size: int
-
-
-Task = TypeVar("Task", bound=ShardTask)
-
-
-@dataclass(frozen=True)
-class Stage(Generic[Task]):
-    """What a stage does to one shard; all of it is sent to the workers.
-
-    Attributes:
-        name: such as ``parse``.
-        unit: plural name of a row.
-        load: loads the model, called once per worker process.
-        make: writes the tar and its record; sources in the set are left out and quarantined.
-        touch: does with each source alone what `make` does with it, without the ones in
-            the set; yields a source's name before it is touched.
-    """
-
-    name: str
-    unit: str
-    load: Callable[[], object]
-    make: Callable[[Task, frozenset[str], Advance], None]
-    touch: Callable[[Task, frozenset[str]], Iterator[str]]
+"""How often the workers of a suspected shard may die at different sources before the run gives up."""
 
 
 def finish_shards(
-    stage: Stage[Task],
+    stage: ShardStage[Task],
     tasks: Sequence[Task],
     folder: Address,
-    config: Config,
-    layout: Layout,
+    cluster: Cluster,
+    manifests: Address,
     refusals: Refusals,
+    any_code: bool,
 ) -> int:
     """Make all shards of `tasks` that are not finished, and return how many those were.
 
     Args:
         stage: what to do.
         tasks: all shards of the plan.
-        folder: where their tars lie; others in it, and what killed runs left, are deleted.
-        config: the configuration.
-        layout: where the run of the stage is recorded, unless it had nothing to make.
-        refusals: knows what was refused before this stage.
+        folder: where their tars lie; other tars in it, and what killed runs left, are deleted.
+        cluster: where the tasks run.
+        manifests: the folder in which the run of the stage is logged, unless there was nothing to make.
+        refusals: counts what was refused before this stage.
+        any_code: accept shards that other code made.
 
     Raises:
         UserError: too many sources are refused, workers die without a cause, or a disk is full.
@@ -99,38 +60,49 @@ def finish_shards(
     """
     start = time.monotonic()
     remove_partials(folder)
-    remove_partials(layout.manifests)
+    remove_partials(manifests)
     remove_unplanned(folder, {task.tar for task in tasks})
-    stale = []
-    for task in tasks:
-        record = read_record(task.tar)
-        if record is None or record.fingerprint != task.fingerprint:
-            stale.append(task)
-        else:
-            refusals.add(record.quarantined)
+    stale = _stale(stage, tasks, refusals, any_code)
     if not stale:
         return 0
     rows = sum(task.size for task in stale)
-    with connect(config.cluster, len(stale), stage.load) as client:
-        workers = eligible_workers(client, config.cluster.resources)
+    with connect(cluster, len(stale), stage.load) as client:
+        workers = eligible_workers(client, cluster.resources)
         with _Display(client, stage, sum(task.size for task in tasks), rows) as display:
-            for task in _finish(client, stage, stale, config.cluster, display.topic):
+            for task in _finish(client, stage, stale, cluster, display.topic):
                 display.reach(str(task.tar), task.size)
                 record = read_record(task.tar)
                 refusals.add(record.quarantined if record else ())
     seconds = round(time.monotonic() - start, 1)
-    write_stage_run(
-        layout.manifests,
-        stage.name,
-        StageRun(seconds, workers, len(stale), len(tasks) - len(stale), rows),
-    )
+    timing = StageTiming(seconds, workers, len(stale), len(tasks) - len(stale), rows)
+    log_stage(manifests, stage.name, timing)
     return len(stale)
 
 
+def _stale(stage: ShardStage[Task], tasks: Sequence[Task], refusals: Refusals, any_code: bool) -> list[Task]:
+    """The tasks whose shards have to be made; counts what the other shards refused."""
+    stale = []
+    other_code = 0
+    for task in tasks:
+        record = read_record(task.tar)
+        current = record is not None and record.fingerprint == task.fingerprint
+        if record is not None and current and record.code != task.code:
+            other_code += 1
+            current = any_code
+        if record is not None and current:
+            refusals.add(record.quarantined)
+        else:
+            stale.append(task)
+    if other_code:
+        verdict = "kept" if any_code else "made again; --any-code keeps them"
+        print(f"{stage.name}: {other_code:,} shards that other code made are {verdict}")
+    return stale
+
+
 def _finish(
-    client: Client, stage: Stage[Task], stale: Sequence[Task], cluster: Cluster, topic: str
+    client: Client, stage: ShardStage[Task], stale: Sequence[Task], cluster: Cluster, topic: str
 ) -> Iterator[Task]:
-    """Make the shards and yield each that is finished; the suspected ones last, one at a time."""
+    """Make the shards and yield each that is finished; suspected ones come last, one at a time."""
     suspected = []
     for task, future in map_bounded(client, partial(_make, stage, topic), stale, cluster):
         error = future.exception()
@@ -141,12 +113,15 @@ def _finish(
             raise _described(stage, task, error) from error
         yield task
     for task in suspected:
-        print(f"{stage.name}: workers died while they made {task.tar}; looking for the file", file=sys.stderr)
+        print(
+            f"{stage.name}: workers died while they made {task.tar}; looking for the source that ends them",
+            file=sys.stderr,
+        )
         _isolate(client, stage, task, cluster, topic)
         yield task
 
 
-def _described(stage: Stage[Any], task: ShardTask, error: BaseException) -> Exception:
+def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) -> Exception:
     """An error of a task, with the shard's name."""
     if isinstance(error, UserError):
         return UserError(f"{stage.name}, {task.tar}: {error}")
@@ -155,8 +130,8 @@ def _described(stage: Stage[Any], task: ShardTask, error: BaseException) -> Exce
     return RuntimeError(f"{stage.name} failed at {task.tar}: {type(error).__name__}: {error}")
 
 
-def _make(stage: Stage[Task], topic: str, task: Task, left_out: frozenset[str] = frozenset()) -> None:
-    """The Dask task: make one shard and say how far it is."""
+def _make(stage: ShardStage[Task], topic: str, task: Task, excluded: frozenset[str] = frozenset()) -> None:
+    """The Dask task: make one shard and report its progress."""
     settle()
     done = 0
 
@@ -165,45 +140,49 @@ def _make(stage: Stage[Task], topic: str, task: Task, left_out: frozenset[str] =
         done += count
         get_worker().log_event(topic, (str(task.tar), done))
 
-    stage.make(task, left_out, advance)
+    stage.make(task, excluded, advance)
 
 
-def _isolate(client: Client, stage: Stage[Task], task: Task, cluster: Cluster, topic: str) -> None:
-    left_out: frozenset[str] = frozenset()
-    note = task.tar.with_name(f".{task.tar.name}.touched.partial")
+def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Cluster, topic: str) -> None:
+    """Make a suspected shard, without the sources that end their workers."""
+    excluded: frozenset[str] = frozenset()
+    note = task.tar.with_name(f".{task.tar.name}.probed.partial")
     unclear = 0
     while True:
         note.unlink(missing_ok=True)
-        attempt = partial(_touch_and_make, stage, topic, note, left_out)
+        attempt = partial(_probe_and_make, stage, topic, note, excluded)
         [(_, future)] = map_bounded(client, attempt, [task], cluster)
         error = future.exception()
         if error is None:
             return
         if not isinstance(error, KilledWorker):
             raise _described(stage, task, error) from error
-        touched = set(_read_note(note))
-        if len(touched) == 1 and None not in touched:
-            left_out |= {str(touched.pop())}
+        probed = set(_read_note(note))
+        if len(probed) == 1 and None not in probed:
+            excluded |= {str(probed.pop())}
             continue
         unclear += 1
         if unclear == UNCLEAR_ROUNDS:
             note.unlink(missing_ok=True)
             raise UserError(
-                f"{stage.name}, {task.tar}: the workers keep dying, and not at one file; "
+                f"{stage.name}, {task.tar}: the workers keep dying, but not at the same source; "
                 "is there enough memory? Fewer workers (cluster.workers) need less"
             )
 
 
-def _touch_and_make(
-    stage: Stage[Task], topic: str, note: Address, left_out: frozenset[str], task: Task
+def _probe_and_make(
+    stage: ShardStage[Task], topic: str, note: Address, excluded: frozenset[str], task: Task
 ) -> None:
-    """The Dask task of a suspected shard; `note` holds what each attempt touched last, null when all was."""
+    """The Dask task of a suspected shard.
+
+    `note` is a JSON list of the source that each attempt opened last, or null if it had opened all.
+    """
     settle()
     earlier = _read_note(note)
-    for source in stage.touch(task, left_out):
+    for source in stage.probe(task, excluded):
         write_text(note, json.dumps([*earlier, source]))
     write_text(note, json.dumps([*earlier, None]))
-    _make(stage, topic, task, left_out)
+    _make(stage, topic, task, excluded)
     note.unlink(missing_ok=True)
 
 
@@ -212,9 +191,9 @@ def _read_note(note: Address) -> list[str | None]:
 
 
 class _Display:
-    """The progress of a stage: right also when a shard begins again after its worker died."""
+    """The progress of a stage, correct even when a shard begins again after its worker died."""
 
-    def __init__(self, client: Client, stage: Stage[Any], total: int, stale: int) -> None:
+    def __init__(self, client: Client, stage: ShardStage[Any], total: int, stale: int) -> None:
         self.topic = f"{stage.name}-{uuid.uuid4().hex}"
         self._client = client
         self._bar = progress(stage.name, total, stage.unit, total - stale)
@@ -226,7 +205,7 @@ class _Display:
         return self
 
     def reach(self, shard: str, rows: int) -> None:
-        """Say how many rows of a shard are done."""
+        """Report how many rows of a shard are done."""
         with self._lock:
             self._bar.update(rows - self._reached.get(shard, 0))
             self._reached[shard] = rows

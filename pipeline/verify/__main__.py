@@ -4,7 +4,7 @@ import sys
 
 from common import command
 from common.layout import DEFAULT_SHARDS, Layout
-from pipeline.verify.stage import verify
+from pipeline.verify.run import verify
 
 
 def main() -> None:
@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
     options = parser.parse_args()
     settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
-    findings = verify(command.config_from(options, settings), Layout.at(options.shards))
+    config = command.config_from(options, settings)
+    findings = verify(config.cluster, Layout.at(options.shards))
     print(findings.table())
     if findings:
         sys.exit(1)

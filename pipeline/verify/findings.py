@@ -1,4 +1,4 @@
-"""What a check found: a count and the first examples of each kind of damage."""
+"""The findings of all checks: a count and the first examples of each kind of damage."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ CHECKS: Final = {
     "checksums": "members have the bytes that were written",
     "faces": "faces decode, all to one size",
     "masks": "masks decode to classes 0 to 18 at their face's size",
-    "parts": "parts decode to the counts of the mask",
-    "facts": "facts decode and agree with the manifest",
+    "cell-counts": "class counts decode to those of the mask",
+    "metadata": "metadata decode and agree with the manifest",
 }
-"""Every check, in the order of the table, and what holds where it finds nothing."""
+"""Every check in the order of the table, and what holds if it finds nothing."""
 
 EXAMPLES: Final = 3
 """Examples that are kept of each check, so that a report of millions stays small."""
@@ -35,7 +35,7 @@ class Findings:
 
     Attributes:
         counts: how often each check found something.
-        examples: the first places and reasons of each check, at most `EXAMPLES`.
+        examples: the first locations and reasons of each check, at most `EXAMPLES`.
         skipped: checks that could not be made, and why.
     """
 
@@ -56,8 +56,8 @@ class Findings:
             raise KeyError(check)
         if count:
             self.counts[check] += count
-            kept = self.examples.setdefault(check, [])
-            kept.extend(list(examples)[: EXAMPLES - len(kept)])
+            listed = self.examples.setdefault(check, [])
+            listed.extend(list(examples)[: EXAMPLES - len(listed)])
 
     def merge(self, other: "Findings") -> None:
         """Take over the findings of another part of the set."""
@@ -70,9 +70,9 @@ class Findings:
         lines = [f"{'check':<14}{'found':>8}  what should hold"]
         for check, promise in CHECKS.items():
             count = self.counts[check]
-            found = "-" if check in self.skipped and not count else f"{count:,}"
+            number = "-" if check in self.skipped and not count else f"{count:,}"
             note = f" (not checked: {self.skipped[check]})" if check in self.skipped else ""
-            lines.append(f"{check:<14}{found:>8}  {promise}{note}")
+            lines.append(f"{check:<14}{number:>8}  {promise}{note}")
             lines += [f"{'':<24}{example}" for example in self.examples.get(check, [])]
             if count > EXAMPLES:
                 lines.append(f"{'':<24}... and {count - EXAMPLES:,} more")

@@ -1,6 +1,6 @@
 """The manifests against each other and against the folder: sources, splits, tars.
 
-Everything is computed on Arrow columns, so that millions of rows need no Python objects.
+Everything is computed on Arrow columns, so that no Python object is made per row.
 """
 
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ def read_manifests(layout: Layout, findings: Findings) -> Manifests | None:
         (layout.quarantine, manifest.QUARANTINE_FIELDS),
     ):
         try:
-            found = manifest.read(path)
-            wanted = list(fields) + [pa.field(name, pa.int8()) for name in found.attributes]
-            table = _with_columns(found.table, wanted, findings)
-            tables[path.name] = manifest.Manifest(table, found.attributes, found.metadata)
+            read = manifest.read(path)
+            wanted = list(fields) + [pa.field(name, pa.int8()) for name in read.attributes]
+            table = _with_columns(read.table, wanted, findings)
+            tables[path.name] = manifest.Manifest(table, read.attributes, read.metadata)
         except (UserError, pa.ArrowException, LookupError, ValueError) as error:
             findings.add("manifests", f"{path.name}: {error}")
     if len(tables) < 3:
@@ -143,8 +143,8 @@ def repeated(values: pa.ChunkedArray) -> pa.Array:
 
 
 def in_two_splits(samples: pa.Table, name: str) -> pa.ChunkedArray:
-    """The values of the column `name` that occur in more than one split; nulls are nobody's."""
-    # What is there once needs no look at its split; grouping takes more memory than counting.
+    """The values of the column `name` that occur in more than one split; nulls are ignored."""
+    # Counting first, because grouping takes more memory and values that occur once need none.
     twice = repeated(samples[name].drop_null())
     known = samples.select([name, "split"]).filter(pc.is_in(samples[name], twice))
     splits = known.group_by(name).aggregate([("split", "count_distinct")])
@@ -156,5 +156,5 @@ def _without(values: pa.ChunkedArray | pa.Array, known: pa.ChunkedArray | pa.Arr
 
 
 def _report(check: str, values: pa.Array | pa.ChunkedArray, problem: str, findings: Findings) -> None:
-    shown = values.slice(0, EXAMPLES).to_pylist()
-    findings.add_all(check, [f"{value}: {problem}" for value in shown], len(values))
+    examples = values.slice(0, EXAMPLES).to_pylist()
+    findings.add_all(check, [f"{value}: {problem}" for value in examples], len(values))

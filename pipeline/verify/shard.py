@@ -1,4 +1,4 @@
-"""One tar against its rows of the manifest: names, places, bytes, and what they decode to."""
+"""One tar against its rows of the manifest: names, extents, bytes, and decoded content."""
 
 import tarfile
 import zlib
@@ -34,7 +34,7 @@ class VerifyTask:
     """One tar to read back.
 
     Attributes:
-        tar: where it lies.
+        tar: its path.
         name: its name in the manifests.
         rows: its rows of ``shards.parquet``, and ``sha256`` of each row's source.
         attributes: names of the label columns.
@@ -48,7 +48,7 @@ class VerifyTask:
 
 @dataclass
 class TarReport:
-    """What one tar was found to be.
+    """The result for one tar.
 
     Attributes:
         findings: the damage.
@@ -67,44 +67,44 @@ def verify_tar(task: VerifyTask) -> TarReport:
     try:
         with task.tar.open("rb") as stream:
             length = stream.seek(0, 2)
-            places = _walk(stream, length, task, report.findings)
+            extents = _walk(stream, length, task, report.findings)
             rows = task.rows.to_pylist()
-            _check_members(rows, places, task, report.findings)
+            _check_members(rows, extents, task, report.findings)
             for row in rows:
-                _check_sample(row, places, stream, length, task, report)
+                _check_sample(row, extents, stream, length, task, report)
     except OSError as error:
         report.findings.add("tars", f"{task.name}: {error.strerror or error}")
     return report
 
 
 def _walk(stream: BinaryIO, length: int, task: VerifyTask, findings: Findings) -> dict[str, Extent]:
-    """Where the tar's own headers say that each member lies; damage of the archive becomes a finding."""
-    places: dict[str, Extent] = {}
+    """The extent of each member by the tar's headers; damage of the archive becomes a finding."""
+    extents: dict[str, Extent] = {}
     end = 0
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for entry in tar:
-                if entry.name in places:
-                    findings.add("members", f"{task.name}: {entry.name!r} is there twice")
+                if entry.name in extents:
+                    findings.add("members", f"{task.name}: {entry.name!r} occurs twice")
                 elif not entry.isfile():
-                    findings.add("members", f"{task.name}: {entry.name!r} is no file")
-                places[entry.name] = Extent(entry.offset_data, entry.size)
+                    findings.add("members", f"{task.name}: {entry.name!r} is not a file")
+                extents[entry.name] = Extent(entry.offset_data, entry.size)
             end = tar.offset
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        findings.add("tars", f"{task.name}: {error} after {len(places):,} members")
-        return places
+        findings.add("tars", f"{task.name}: {error} after {len(extents):,} members")
+        return extents
     if not _ends(stream, end, length):
         findings.add(
             "tars",
-            f"{task.name}: neither a member nor a tar's end at byte {end:,} of {length:,}, "
-            f"after {len(places):,} members",
+            f"{task.name}: neither a member nor the end of a tar at byte {end:,} of {length:,}, "
+            f"after {len(extents):,} members",
         )
-    return places
+    return extents
 
 
 def _ends(stream: BinaryIO, end: int, length: int) -> bool:
-    """Whether from byte `end` on there is what closes a tar: two or more blocks of zeros, a whole record."""
+    """Whether a tar ends properly at byte `end`: with at least two blocks of zeros, at a whole record."""
     if length < end + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE:
         return False
     stream.seek(end)
@@ -115,20 +115,20 @@ def _ends(stream: BinaryIO, end: int, length: int) -> bool:
 
 
 def _check_members(
-    rows: list[dict[str, Any]], places: dict[str, Extent], task: VerifyTask, findings: Findings
+    rows: list[dict[str, Any]], extents: dict[str, Extent], task: VerifyTask, findings: Findings
 ) -> None:
     if findings.counts["tars"]:
-        return  # what a damaged archive lacks follows from that
+        return  # missing members follow from the damage
     listed = {f"{row['key']}.{name}" for row in rows for name in MEMBERS}
-    for name in sorted(listed - places.keys()):
+    for name in sorted(listed - extents.keys()):
         findings.add("members", f"{task.name}: {name} is not in the tar")
-    for name in sorted(places.keys() - listed):
+    for name in sorted(extents.keys() - listed):
         findings.add("members", f"{task.name}: {name!r} is not in the manifest")
 
 
 def _check_sample(
     row: dict[str, Any],
-    places: dict[str, Extent],
+    extents: dict[str, Extent],
     stream: BinaryIO,
     length: int,
     task: VerifyTask,
@@ -138,17 +138,17 @@ def _check_sample(
     findings, where = report.findings, f"{task.name}: {row['key']}"
     members = {}
     for name in MEMBERS:
-        place = places.get(f"{row['key']}.{name}")
-        if place is None or place.offset + place.size > length:
-            continue  # reported already, as a lacking member or a cut tar
+        extent = extents.get(f"{row['key']}.{name}")
+        if extent is None or extent.offset + extent.size > length:
+            continue  # reported already, as a missing member or a truncated tar
         listed = (row[f"{name}.offset"], row[f"{name}.size"])
-        if listed != (place.offset, place.size):
+        if listed != (extent.offset, extent.size):
             findings.add(
-                "extents", f"{where}.{name}: at {place.offset}, {place.size} bytes; listed at {listed}"
+                "extents", f"{where}.{name}: at {extent.offset}, {extent.size} bytes; listed at {listed}"
             )
             continue
-        stream.seek(place.offset)
-        data = stream.read(place.size)
+        stream.seek(extent.offset)
+        data = stream.read(extent.size)
         checksum = row[f"{name}.crc32"]
         if checksum is not None and zlib.crc32(data) != checksum:
             findings.add("checksums", f"{where}.{name}: CRC-32 {zlib.crc32(data)}, written with {checksum}")
@@ -159,8 +159,8 @@ def _check_sample(
         report.sizes[side] += 1
         report.first.setdefault(side, where)
     mask = _check_mask(members.get("mask.png"), side, where, findings)
-    parts = _check_parts(members.get("parts.npy"), mask, where, findings)
-    _check_facts(members.get("json"), row, parts, task.attributes, where, findings)
+    counts = _check_cell_counts(members.get("parts.npy"), mask, where, findings)
+    _check_metadata(members.get("json"), row, counts, task.attributes, where, findings)
 
 
 def _check_face(data: bytes | None, where: str, findings: Findings) -> int:
@@ -194,27 +194,27 @@ def _check_mask(data: bytes | None, side: int, where: str, findings: Findings) -
     return mask
 
 
-def _check_parts(
+def _check_cell_counts(
     data: bytes | None, mask: np.ndarray | None, where: str, findings: Findings
 ) -> np.ndarray | None:
-    """The part counts if they are those of the mask."""
+    """The class counts if they are those of the mask."""
     if data is None:
         return None
     try:
-        parts = decode_cell_counts(data)
-        wrong = mask is not None and not np.array_equal(parts, cell_class_counts(mask, parts.shape[0]))
+        counts = decode_cell_counts(data)
+        wrong = mask is not None and not np.array_equal(counts, cell_class_counts(mask, counts.shape[0]))
     except ValueError as error:
-        findings.add("parts", f"{where}.parts.npy: {error}")
+        findings.add("cell-counts", f"{where}.parts.npy: {error}")
         return None
     if wrong:
-        findings.add("parts", f"{where}.parts.npy: not the counts of the mask")
-    return parts if mask is not None and not wrong else None
+        findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
+    return counts if mask is not None and not wrong else None
 
 
-def _check_facts(
+def _check_metadata(
     data: bytes | None,
     row: dict[str, Any],
-    parts: np.ndarray | None,
+    counts: np.ndarray | None,
     attributes: tuple[str, ...],
     where: str,
     findings: Findings,
@@ -222,23 +222,23 @@ def _check_facts(
     if data is None:
         return
     try:
-        facts = decode_metadata(data)
+        metadata = decode_metadata(data)
     except BrokenSample as error:
-        findings.add("facts", f"{where}.json: {error}")
+        findings.add("metadata", f"{where}.json: {error}")
         return
     labels = {name: row[name] for name in attributes if row[name] is not None}
     expected = {name: row[name] for name in ("source", "split", "identity")} | {"attributes": labels or None}
     if row["sha256"] is not None:
         expected["sha256"] = row["sha256"]
-    wrong = [name for name, value in expected.items() if name not in facts or facts[name] != value]
-    if not row["key"].startswith(str(facts.get("sha256"))[:16]):
+    wrong = [name for name, value in expected.items() if name not in metadata or metadata[name] != value]
+    if not row["key"].startswith(str(metadata.get("sha256"))[:16]):
         wrong.append("sha256 (of another key)")
-    if not _close(facts.get("box_score"), row["box_score"], 1e-6):
+    if not _close(metadata.get("box_score"), row["box_score"], 1e-6):
         wrong.append("box_score")
-    if not _confident(facts.get("confidence"), row["confidence"], parts):
+    if not _confident(metadata.get("confidence"), row["confidence"], counts):
         wrong.append("confidence")
     if wrong:
-        findings.add("facts", f"{where}.json: disagrees on {', '.join(wrong)}")
+        findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
 
 
 def _close(left: Any, right: Any, tolerance: float) -> bool:
@@ -247,7 +247,7 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
     return isinstance(left, int | float) and abs(left - right) <= tolerance
 
 
-def _confident(values: Any, mean: float | None, parts: np.ndarray | None) -> bool:
+def _confident(values: Any, mean: float | None, counts: np.ndarray | None) -> bool:
     """Whether there is a confidence for the classes that have pixels, and the manifest has their mean."""
     numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
     if not numbers or mean is None:
@@ -255,4 +255,4 @@ def _confident(values: Any, mean: float | None, parts: np.ndarray | None) -> boo
     seen = [value for value in values if value > 0]
     if not seen or not _close(sum(seen) / len(seen), mean, CONFIDENCE_TOLERANCE):
         return False
-    return parts is None or [value > 0 for value in values] == (parts.sum(axis=(0, 1)) > 0).tolist()
+    return counts is None or [value > 0 for value in values] == (counts.sum(axis=(0, 1)) > 0).tolist()

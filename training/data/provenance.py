@@ -17,7 +17,7 @@ def provenance(layout: Layout, align: Align, ingest: Ingest) -> dict[str, Any]:
     """
     samples = manifest.read(layout.require_samples(), columns=["split", "box_score"])
     splits = samples.table["split"].to_pylist()
-    text = samples.metadata.get(recipe.FACT)
+    text = samples.metadata.get(recipe.METADATA_KEY)
     if text is None:
         detected = samples.table["box_score"].null_count < samples.table.num_rows
         alignment = recipe.Recipe.of(align, ingest, detected)

@@ -66,7 +66,7 @@ def pretrain(config: Config, layout: Layout, output: Path, choice: str = "auto")
         loader = load_samples(faces, batches, config)
         log = Log(output, start, settings.tensorboard, active=ranks.first)
         size = settings.batch_size
-        bar = progress("pretrain", settings.steps * size, "samples", start * size, shown=ranks.first)
+        bar = progress("pretrain", settings.steps * size, "samples", start * size, enabled=ranks.first)
         saved = time.monotonic()
         stage.start_clock()
         with log:

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from common.config import Config
 from common.layout import Layout
 from common.manifest import rows_by_shard
+from common.pipeline_config import Cluster
 from common.progress import progress
 from pipeline.runner.cluster import read_bounded
 from pipeline.verify.findings import CHECKS, Findings
@@ -12,17 +12,17 @@ from pipeline.verify.manifests import check_manifests, check_tars, read_manifest
 from pipeline.verify.shard import TarReport, VerifyTask, verify_tar
 
 
-def verify(config: Config, layout: Layout) -> Findings:
+def verify(cluster: Cluster, layout: Layout) -> Findings:
     """Everything that is wrong with a finished set.
 
     Memory holds the manifests, and per worker the rows of one shard and one sample.
 
     Args:
-        config: which cluster to use.
+        cluster: where the tars are read.
         layout: where the set lies.
 
     Raises:
-        UserError: the cluster cannot be reached. Damage is no error but a finding.
+        UserError: the cluster cannot be reached. Damage is a finding, not an error.
     """
     findings = Findings()
     manifests = read_manifests(layout, findings)
@@ -38,7 +38,7 @@ def verify(config: Config, layout: Layout) -> Findings:
     ]
     reports: dict[str, TarReport] = {}
     bar = progress("verify", sum(task.rows.num_rows for task in tasks), "samples")
-    for task, report in read_bounded(config.cluster, verify_tar, tasks):
+    for task, report in read_bounded(cluster, verify_tar, tasks):
         reports[task.name] = report
         bar.update(task.rows.num_rows)
     bar.close()
@@ -49,7 +49,7 @@ def verify(config: Config, layout: Layout) -> Findings:
 
 
 def _check_sizes(reports: dict[str, TarReport], findings: Findings) -> None:
-    """All faces of a set have the size that most have."""
+    """Report faces whose size is not the most common one of the set."""
     sizes: Counter[int] = Counter()
     for name in sorted(reports):
         sizes.update(reports[name].sizes)

@@ -1,0 +1,52 @@
+"""The ingest stage: list an input, hash its sources, plan its shards."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pyarrow as pa
+
+from common import manifest
+from common.config import Config
+from common.layout import SPLITS, Layout
+from common.storage import Address, address
+from pipeline.ingest.adapters import read_listing
+from pipeline.ingest.content import hash_sources
+from pipeline.ingest.files import folder_of, remote_errors
+from pipeline.ingest.plan import plan
+
+
+def ingest(config: Config, layout: Layout) -> Address:
+    """List, hash and plan; write ``source.parquet`` and return its path.
+
+    Every source gets a row. A usable one gets a key (the first 16 hex digits of its
+    content's SHA-256), a split and a shard; any other a reason and a detail.
+
+    Raises:
+        UserError: no input, malformed label files, or a remote file system that does not answer.
+    """
+    path = address(config.data.input)
+    with remote_errors(path):
+        listing = read_listing(path, config.ingest.format)
+        listing = replace(listing, sources=listing.sources[: config.ingest.limit])
+        root = folder_of(path)
+        contents = hash_sources(root, listing.sources, config.ingest.max_pixels)
+    table = plan(listing, contents, config.ingest, config.data.name)
+    manifest.write_table(
+        layout.source,
+        table,
+        listing.attributes,
+        {"dataset": config.data.name, "root": str(root), "aligned": str(listing.aligned).lower()},
+    )
+    print(_summary(table))
+    return layout.source
+
+
+def _summary(table: pa.Table) -> str:
+    splits = Counter(table["split"].drop_null().to_pylist())
+    reasons = Counter(table["reason"].drop_null().to_pylist())
+    notices = Counter(" ".join(table["notices"].drop_null().to_pylist()).split())
+    by_split = ", ".join(f"{splits[split]:,} {split}" for split in SPLITS if splits[split])
+    lines = [f"ingest: {table.num_rows:,} sources, {reasons.total():,} refused; {by_split or 'none usable'}"]
+    lines += [f"  refused: {reason:<31}{count:>10,}" for reason, count in sorted(reasons.items())]
+    lines += [f"  kept with a notice: {notice:<20}{count:>10,}" for notice, count in sorted(notices.items())]
+    return "\n".join(lines)

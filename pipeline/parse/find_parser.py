@@ -1,0 +1,37 @@
+"""From the configuration to a parser that is ready to be loaded.
+
+``parse.parser`` names facexlib's `bisenet` or `parsenet`, whose weights are known, or the
+kind of the file that ``weights.parser`` names: `onnx` or `torchscript`, with its class map.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from common.errors import UserError
+from common.pipeline_config import Parse, Weights
+from common.weights import KNOWN, file_sha256, find
+from pipeline.parse import bisenet, parsenet
+from pipeline.parse.class_map import class_map_beside, read_class_map
+from pipeline.parse.parser import ParserFile
+
+CLASS_MAPS: Final = {"bisenet": bisenet.CLASS_MAP, "parsenet": parsenet.CLASS_MAP}
+
+
+def find_parser(parse: Parse, weights: Weights) -> ParserFile:
+    """The configured parser; known weights are fetched if need be, and checked.
+
+    Raises:
+        UserError: a file is missing, is not what it should be, or has no class map.
+    """
+    kind = parse.parser
+    if kind in KNOWN:
+        path, sha256, class_map = find(kind, weights), KNOWN[kind].sha256, CLASS_MAPS[kind]
+    else:
+        if weights.parser is None:
+            raise UserError(f"parse.parser={kind} needs a file; name it with weights.parser")
+        path = Path(weights.parser).absolute()
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; weights.parser names it")
+        sha256 = file_sha256(path)
+        class_map = read_class_map(Path(weights.class_map) if weights.class_map else class_map_beside(path))
+    return ParserFile(kind, path, sha256, class_map, class_map.size or parse.size, parse.precision)

@@ -1,0 +1,89 @@
+"""The parse stage: plan a task per shard, parse those that are not finished yet, write the manifests."""
+
+from functools import partial
+from typing import Final
+
+from common import manifest
+from common.code import code_hash
+from common.config import Config
+from common.errors import UserError
+from common.layout import Layout
+from pipeline.parse.find_parser import find_parser
+from pipeline.parse.manifests import require_record, write_manifests
+from pipeline.parse.parser import load_parser
+from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
+from pipeline.runner.cluster import no_model
+from pipeline.runner.quarantine import Refusals
+from pipeline.runner.shard_record import fingerprint, read_record
+from pipeline.runner.shard_runner import finish_shards
+from pipeline.runner.shard_task import ShardStage
+
+FORMAT_VERSION: Final = 2
+"""Raise it when old tars must not be used any more, not even with ``--any-code``."""
+
+
+def parse(config: Config, layout: Layout, any_code: bool = False) -> None:
+    """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
+
+    Args:
+        config: the configuration.
+        layout: where the manifests, the aligned faces and the shards lie.
+        any_code: accept finished shards that other code made.
+
+    Raises:
+        UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
+            many sources are refused.
+    """
+    source = manifest.read(layout.source)
+    tasks = plan(source, config, layout)
+    refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
+    refusals.add(row for row in source.rows() if row["reason"])
+    for task in tasks:
+        refusals.add(require_record(task.aligned).quarantined)
+    load = partial(load_parser, tasks[0].parser) if tasks else no_model
+    stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
+    folder = (layout.shards / source.metadata["dataset"]).absolute()
+    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code)
+    samples, refused = write_manifests(source, tasks, layout)
+    print(
+        f"parse: {samples:,} samples in {layout.shards}/{source.metadata['dataset']}/, "
+        f"{refused:,} quarantined, {source.table.num_rows:,} sources; "
+        f"{len(tasks) - made} of {len(tasks)} shards were up to date"
+    )
+
+
+def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[ParseTask]:
+    """The parse task of every planned shard, in the order of their names.
+
+    Raises:
+        UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
+    """
+    parser = find_parser(config.parse, config.weights)
+    code = code_hash("pipeline.parse.shard")
+    settings = [
+        FORMAT_VERSION,
+        config.parse.model_dump(mode="json"),
+        parser.sha256,
+        parser.class_map.model_dump(mode="json"),
+    ]
+    tasks = []
+    for name in sorted({name for name in source.table["shard"].to_pylist() if name}):
+        aligned = read_record(layout.aligned / name)
+        if aligned is None:
+            raise UserError(
+                f"{layout.aligned / name} is missing; run `python -m pipeline.align` first, "
+                "or name the set that has the aligned faces with --from"
+            )
+        tasks.append(
+            ParseTask(
+                tar=(layout.shards / name).absolute(),
+                fingerprint=fingerprint(settings, aligned.fingerprint),
+                code=fingerprint(code, aligned.code),
+                size=len(aligned.samples),
+                aligned=(layout.aligned / name).absolute(),
+                parser=parser,
+                batch_size=config.parse.batch_size,
+                grid=config.parse.grid,
+            )
+        )
+    return tasks

@@ -1,0 +1,117 @@
+"""Parse one aligned shard and write the finished one with its record.
+
+The hash of this module and of all that it imports is part of the code version of a finished shard.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.cell_counts import cell_class_counts
+from common.shards import (
+    ShardWriter,
+    decode_face,
+    decode_metadata,
+    encode_cell_counts,
+    encode_mask,
+    encode_metadata,
+    read_shard,
+)
+from common.storage import Address
+from pipeline.parse.parser import ParserFile, load_parser
+from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
+from pipeline.runner.shard_task import Advance, ShardTask
+
+AlignedSample = tuple[str, dict[str, bytes]]
+"""The key of an aligned face, and its members by name."""
+
+
+@dataclass(frozen=True)
+class ParseTask(ShardTask):
+    """An aligned tar and everything that the finished one depends on; its size counts faces.
+
+    Attributes:
+        aligned: the aligned tar.
+        parser: which network makes the masks.
+        batch_size: faces per forward pass.
+        grid: cells per side of the stored class counts.
+    """
+
+    aligned: Address
+    parser: ParserFile
+    batch_size: int
+    grid: int
+
+
+def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> None:
+    """Write a finished tar and its record; the faces of `excluded` sources are left out."""
+    parse_faces = load_parser(task.parser)
+    samples: list[dict[str, Any]] = []
+    with ShardWriter(task.tar) as writer:
+        for batch in _batches(task.aligned, excluded, task.batch_size):
+            masks, confidences = parse_faces(np.stack([decode_face(members["jpg"]) for _, members in batch]))
+            for sample, mask, confidence in zip(batch, masks, confidences, strict=True):
+                samples.append(_write_sample(writer, sample, mask, confidence, task))
+            advance(len(batch))
+    quarantined = [worker_died(source) for source in sorted(excluded)]
+    write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
+
+
+def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:
+    """Parse each face by itself and discard the result; yields its source first."""
+    parse_faces = load_parser(task.parser)
+    for _, members in read_shard(task.aligned):
+        source = decode_metadata(members["json"])["source"]
+        if source not in excluded:
+            yield source
+            parse_faces(decode_face(members["jpg"])[None])
+
+
+def _write_sample(
+    writer: ShardWriter,
+    sample: AlignedSample,
+    mask: NDArray[np.uint8],
+    confidence: NDArray[np.float32],
+    task: ParseTask,
+) -> dict[str, Any]:
+    """Append a finished sample; returns what the manifest holds of it."""
+    key, members = sample
+    metadata = decode_metadata(members["json"]) | {
+        "parser": task.parser.kind,
+        "parser_sha256": task.parser.sha256,
+        "parser_size": task.parser.size,
+        "confidence": [round(float(value), 4) for value in confidence],
+    }
+    finished = {
+        "jpg": members["jpg"],
+        "mask.png": encode_mask(mask),
+        "parts.npy": encode_cell_counts(cell_class_counts(mask, task.grid)),
+        "json": encode_metadata(metadata),
+    }
+    extents = writer.add(key, finished)
+    return {
+        "key": key,
+        "source": metadata["source"],
+        "box_score": metadata["box_score"],
+        "confidence": round(float(confidence[confidence > 0].mean()), 4),
+        **{f"{name}.offset": extent.offset for name, extent in extents.items()},
+        **{f"{name}.size": extent.size for name, extent in extents.items()},
+        **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
+    }
+
+
+def _batches(aligned: Address, excluded: frozenset[str], size: int) -> Iterator[list[AlignedSample]]:
+    batch: list[AlignedSample] = []
+    for key, members in read_shard(aligned):
+        if excluded and decode_metadata(members["json"])["source"] in excluded:
+            continue
+        batch.append((key, members))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
