@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.axes import Axes
 from s3fs import S3FileSystem
 
 from common import manifest
 from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
-from common.page.charts import histogram
+from common.page.figures import correlations, figure
 from common.shards import MEMBERS, ShardWriter, decode_face, encode_cell_counts, encode_face, encode_mask
 from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
-from pipeline.card.samples import look
+from pipeline.card.samples import summarize_samples
 
 CHROMIUM = shutil.which("chromium")
 
@@ -71,7 +72,7 @@ def test_correlations_are_those_of_numpy(shards: Layout) -> None:
 
 
 def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards: Layout) -> None:
-    looks = look(shards)
+    looks = summarize_samples(shards)
     rows = manifest.read(shards.samples).rows()
     faces = []
     for row in rows:
@@ -227,7 +228,7 @@ def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(
         return answer
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
-    look(Layout.at("s3://fewbytes/set"))
+    summarize_samples(Layout.at("s3://fewbytes/set"))
     sizes = [sum(row[f"{name}.size"] for name in MEMBERS) for row in manifest.read(shards.samples).rows()]
     assert 1 <= len(fetched) <= 5  # measured, averaged, best, worst and random may be the same samples
     assert max(fetched) <= max(sizes) + 1024 * len(MEMBERS)  # headers and padding lie between members
@@ -242,13 +243,21 @@ def test_the_card_of_a_set_in_an_object_store_is_the_same(
     bucket.fs.mkdir("cards")
     bucket.fs.put(str(shards.shards), "cards/set", recursive=True)
     layout = Layout.at("s3://cards/set")
-    assert card(count_all(layout), look(layout)) == page.read_text(encoding="utf-8")
+    assert card(count_all(layout), summarize_samples(layout)) == page.read_text(encoding="utf-8")
 
 
-def test_the_bars_of_a_histogram_hold_all_values() -> None:
-    picture = histogram([0.01, 0.02, 0.5, 1.0], "x", bins=2)
-    heights = [float(value) for value in re.findall(r'class="area"[^>]*height="([\d.]+)"', picture)]
-    assert heights == [pytest.approx(heights[0])] * 2
+def test_the_correlation_figure_has_a_cell_per_pair_and_none_where_it_is_unknown() -> None:
+    values = np.array([[1, np.nan, np.nan], [-0.5, 1, np.nan], [np.nan, 0.25, 1]])
+    images = []
+
+    def draw(axes: Axes) -> None:
+        correlations(axes, values, ["a", "b", "c"])
+        images.append(np.asarray(axes.images[0].get_array()))
+
+    assert "<image" in figure(draw, "x")
+    opacity = images[0][..., 3]
+    assert opacity.tolist() == [[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0]]
+    assert (images[0][1, 0, :3] != images[0][2, 1, :3]).any()  # the sign is a colour
 
 
 def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""What the data card and the result page are made of: charts, pictures, tables and the style sheet."""
+"""What the data card and the result page share: templates, figures, images, and how numbers are written."""

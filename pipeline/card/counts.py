@@ -1,4 +1,4 @@
-"""What the manifests say of a set: stages, reasons, splits, checks, labels.
+"""The counts of a set by its manifests: stages, reasons, splits, checks, labels.
 
 Manifests are read in batches, and where a question is about all rows at once by the one or two columns
 that it needs, so that ten million rows fit into memory.
@@ -58,7 +58,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Counts:
-    """All that the page says in numbers.
+    """The counts that the page shows.
 
     Attributes:
         dataset: its name.
@@ -127,8 +127,8 @@ def _refused(layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _counted(values: pa.ChunkedArray | pa.Array) -> dict[str, int]:
-    found = [(row["values"], row["counts"]) for row in pc.value_counts(values.drop_null()).to_pylist()]
-    return dict(sorted(found, key=lambda item: (-item[1], item[0])))
+    counts = [(row["values"], row["counts"]) for row in pc.value_counts(values.drop_null()).to_pylist()]
+    return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
 
 
 def _unaccounted(layout: Layout) -> int:
@@ -139,15 +139,15 @@ def _unaccounted(layout: Layout) -> int:
     return int(pc.sum(pc.invert(pc.is_in(sources, known))).as_py() or 0)
 
 
-def _in_two_splits(place: Address, name: str) -> int:
-    return len(in_two_splits(manifest.read(place, [name, "split"]).table, name))
+def _in_two_splits(path: Address, name: str) -> int:
+    return len(in_two_splits(manifest.read(path, [name, "split"]).table, name))
 
 
-def _splits(place: Address) -> tuple[list[Split], dict[str, int]]:
+def _splits(path: Address) -> tuple[list[Split], dict[str, int]]:
     """The splits that have samples, and the samples by notice, most first."""
-    samples, sure, notices = Counter[str](), Counter[str](), Counter[str]()
+    samples, rated, notices = Counter[str](), Counter[str](), Counter[str]()
     confidence, shards = dict.fromkeys(SPLITS, 0.0), defaultdict[str, set[str]](set)
-    for batch in manifest.batches(place, ["split", "shard", "confidence", "notices"]):
+    for batch in manifest.batches(path, ["split", "shard", "confidence", "notices"]):
         for codes, count in _counted(batch["notices"]).items():
             for code in codes.split():
                 notices[code] += count
@@ -155,31 +155,31 @@ def _splits(place: Address) -> tuple[list[Split], dict[str, int]]:
             rows = batch.filter(pc.equal(batch["split"], name))
             samples[name] += rows.num_rows
             shards[name].update(pc.unique(rows["shard"]).to_pylist())
-            sure[name] += rows.num_rows - rows["confidence"].null_count
+            rated[name] += rows.num_rows - rows["confidence"].null_count
             confidence[name] += pc.sum(rows["confidence"]).as_py() or 0.0
-    identities = manifest.read(place, ["split", "identity"]).table.group_by("split")
+    identities = manifest.read(path, ["split", "identity"]).table.group_by("split")
     people = identities.aggregate([("identity", "count_distinct")]).to_pylist()
     known = {row["split"]: row["identity_count_distinct"] or None for row in people}
-    found = [
-        Split(name, samples[name], len(shards[name]), known.get(name), confidence[name] / max(1, sure[name]))
+    splits = [
+        Split(name, samples[name], len(shards[name]), known.get(name), confidence[name] / max(1, rated[name]))
         for name in SPLITS
         if samples[name]
     ]
-    return found, dict(sorted(notices.items(), key=lambda item: (-item[1], item[0])))
+    return splits, dict(sorted(notices.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _stages(place: Address) -> dict[str, dict[str, float]]:
+def _stages(path: Address) -> dict[str, dict[str, float]]:
     try:
-        return dict(json.loads(place.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
-def _labels(place: Address, names: tuple[str, ...]) -> Labels:
+def _labels(path: Address, names: tuple[str, ...]) -> Labels:
     size = len(names)
     both, first, pairs = (np.zeros((size, size), np.int64) for _ in range(3))
     labelled = 0
-    for batch in manifest.batches(place, list(names)) if names else ():
+    for batch in manifest.batches(path, list(names)) if names else ():
         values = np.stack([np.asarray(batch[name].fill_null(-1)) for name in names], axis=1)
         known, yes = (values >= 0).astype(np.float64), (values == 1).astype(np.float64)
         labelled += int(known.any(axis=1).sum())

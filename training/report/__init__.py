@@ -1,5 +1,5 @@
-"""The result page: `collect` reads what there is, `page` writes it as one self-contained HTML file."""
+"""The result page: modules gather values, ``templates/`` lays them out as one self-contained HTML file."""
 
-from training.report.collect import report
+from training.report.page import report
 
 __all__ = ["report"]

@@ -1,34 +1,116 @@
-"""The result page as HTML. It stands alone: no script, no font, no picture is loaded, and every text that
-comes from data is escaped.
-"""
+"""The result page: gathers what the stages wrote and has ``templates/report.html.j2`` lay it out."""
 
-from html import escape
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
-from common.page.elements import document
-from training.report.labels import by_labels
-from training.report.origins import input_section, mistakes_section, reproduce_section
-from training.report.results import Results
-from training.report.scores import by_attribute, headline, lede, scores_section
-from training.report.training import costs_section, finetuning_section, pretraining_section
-from training.report.trust import activation_maps, calibration, group_gaps
+import yaml
+
+from common.config import PARAMS, Config
+from common.files import write_text
+from common.layout import Layout
+from common.page.figures import SERIES
+from common.page.render import render
+from common.version import git_commit
+from training.data.samples import manifest_hash
+from training.evaluate.metrics import METRICS
+from training.report.costs import cost_rows, read_costs
+from training.report.dataset import class_presence, face_grid, read_dataset
+from training.report.diagnostics import read_maps, reliability_figures, subgroup_tables
+from training.report.headline import headline, lede, without_runs
+from training.report.initialisations import colours, title
+from training.report.mistakes import find_mistakes
+from training.report.pretraining import read_pretraining
+from training.report.provenance import commands, used_config, versions
+from training.report.runs import MAIN, Evaluation, challenger, read_evaluation
+from training.report.scores import attribute_bars, label_figures, labels_of, score_cells
+from training.report.study import read_study
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def page(results: Results) -> str:
-    """The whole page; equal results give equal text."""
-    sections = [
-        scores_section(results),
-        by_labels(results),
-        by_attribute(results),
-        mistakes_section(results),
-        calibration(results),
-        group_gaps(results),
-        activation_maps(results),
-        input_section(results),
-        pretraining_section(results),
-        finetuning_section(results),
-        costs_section(results),
-        reproduce_section(results),
-    ]
-    title = f"Facial attributes from few labels: {results.dataset}"
-    top = f'<header><p class="over">{escape(title)}</p><h1>{headline(results)}</h1>{lede(results)}</header>'
-    return document(title, top, sections)
+def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
+    """Write the result page: one HTML file that loads nothing.
+
+    The same shards and results give the same bytes. Configuration values that are stored
+    beside trained weights take precedence over `config`, so the page describes what was done.
+
+    Args:
+        config: the configuration.
+        layout: where the shards and manifests lie.
+        output: the folder of results, with ``finetune/``, ``evaluate/`` and, where they were
+            made, ``pretrain/``, ``study/`` and ``explain/``.
+        file: where the page goes.
+
+    Raises:
+        UserError: a result or a manifest is missing, or a shard is broken.
+    """
+    write_text(file, render(TEMPLATES, "report.html.j2", **read_results(config, layout, output)))
+    print(f"report: {file}")
+
+
+def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]:
+    """The values of the template, from the manifests, the shards and the folder of results.
+
+    Raises:
+        UserError: a result or a manifest is missing, or a shard is broken.
+    """
+    dataset = read_dataset(layout, config.data.name, str(config.data.input))
+    evaluation = read_evaluation(output, dataset.labelled_test_faces())
+    used = used_config(config, output, evaluation)
+    used["data"].update(name=dataset.name, input=dataset.root)
+    pretraining = read_pretraining(output / "pretrain", used["pretrain"]["batch_size"])
+    pretrained_on = pretraining.samples if pretraining else None
+    labelled = sum(split.labelled for split in dataset.splits)
+    faces = sum(split.faces for split in dataset.splits)
+    return {
+        "title": f"Facial attributes from few labels: {dataset.name}",
+        "headline": headline(evaluation, pretrained_on)
+        if evaluation
+        else without_runs(faces, labelled, pretrained_on),
+        **_evaluated(evaluation),
+        "mistakes": find_mistakes(output, dataset, evaluation) if evaluation else None,
+        "maps": read_maps(output / "explain"),
+        "study": read_study(output / "study"),
+        "dataset": dataset,
+        "faces": faces,
+        "face_grid": face_grid(dataset),
+        "presence": class_presence(dataset),
+        "pretraining": pretraining,
+        "costs": cost_rows(read_costs(layout, pretraining, evaluation.runs if evaluation else [])),
+        "commands": commands(config, layout, output, used["data"]["input"]),
+        "config": yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=100),
+        "shards_sha256": manifest_hash(layout),
+        "versions": versions(),
+        "commit": git_commit(PARAMS.parent),
+    }
+
+
+def _evaluated(evaluation: Evaluation | None) -> dict[str, Any]:
+    """The values that come from evaluated runs; without any, the template needs only that there are none."""
+    if evaluation is None:
+        return {"evaluation": None}
+    bars, undefined = attribute_bars(evaluation)
+    return {
+        "evaluation": evaluation,
+        "lede": lede(evaluation),
+        "metrics": list(METRICS.values()),
+        "main": METRICS[MAIN],
+        "score_cells": score_cells,
+        "labels_of": labels_of,
+        "name": title,
+        "legend_entries": _legend_entries,
+        "colours": colours([run.initial for run in evaluation.runs]),
+        "challenger": challenger(evaluation.budgets[0]),
+        "label_figures": label_figures(evaluation),
+        "attribute_bars": bars,
+        "undefined": undefined,
+        "reliability": reliability_figures(evaluation),
+        "subgroups": subgroup_tables(evaluation),
+        "training_titles": list(dict.fromkeys(title for run in evaluation.runs for title in run.training)),
+    }
+
+
+def _legend_entries(initials: Iterable[str]) -> list[tuple[str, str]]:
+    """(CSS class, title) of initialisations."""
+    return [(f"series-{number % len(SERIES)}", title(name)) for name, number in colours(initials).items()]

@@ -2,7 +2,6 @@
 
 import platform
 import shlex
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +9,8 @@ from typing import Any, Final
 from common.config import Config, load
 from common.layout import DEFAULT_SHARDS, Layout
 from training.engine import checkpoint
-from training.models.pretrained import read_pretrained
-from training.report.results import Run
+from training.models.pretrained import FILE, read_pretrained
+from training.report.runs import Evaluation
 
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python", "facexlib", "webdataset", "pyarrow", "dask"),
@@ -20,18 +19,18 @@ PACKAGES: Final = (
 """Packages on which the numbers may depend."""
 
 
-def used_config(config: Config, output: Path, runs: Sequence[Run]) -> dict[str, Any]:
+def used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:
     """The configuration, with the sections that were stored beside the weights as they were then."""
     values = config.model_dump(mode="json")
-    stored = [(output / "pretrain" / "pretrained.safetensors", ("network", "pretrain"))]
-    stored += [
-        (output / "finetune" / run.name / "classifier.pt", ("network", "finetune")) for run in runs[:1]
-    ]
-    for file, sections in stored:
-        if file.is_file():
-            read = read_pretrained if file.suffix == ".safetensors" else checkpoint.load
-            kept = read(file)["config"]
-            values.update({name: kept[name] for name in sections})
+    pretrained = output / "pretrain" / FILE
+    if pretrained.is_file():
+        stored = read_pretrained(pretrained)["config"]
+        values.update({name: stored[name] for name in ("network", "pretrain")})
+    if evaluation is not None:
+        classifier = output / "finetune" / evaluation.runs[0].name / "classifier.pt"
+        if classifier.is_file():
+            stored = checkpoint.load(classifier)["config"]
+            values.update({name: stored[name] for name in ("network", "finetune")})
     return values
 
 
@@ -46,12 +45,12 @@ def commands(config: Config, layout: Layout, output: Path, root: str) -> list[st
     ]
 
 
-def versions() -> list[tuple[str, str]]:
-    """The versions of Python and `PACKAGES`."""
-    found = [("Python", platform.python_version())]
+def versions() -> str:
+    """The versions of Python and of those of `PACKAGES` that are installed."""
+    versions = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
-            found.append((name, metadata.version(name)))
+            versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return ", ".join(versions)

@@ -1,48 +1,49 @@
-"""What the result page shows of results made apart: the label-efficiency study and activation maps."""
+"""The label-efficiency study, from the table and the plot that it wrote."""
 
 import json
-import statistics
-from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.page.charts import data_uri
-from training.report.results import ActivationMap, StudyLine
+from markupsafe import Markup
 
-SCORES = ("average_precision", "balanced_accuracy")
-
-
-def read_study(output: Path) -> list[StudyLine]:
-    """Mean and deviation over the seeds from ``study/study.json``; nothing without that file."""
-    file = output / "study" / "study.json"
-    if not file.is_file():
-        return []
-    values: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
-        for score in SCORES:
-            if (value := cell["scores"].get(score)) is not None:
-                values[score, cell["initial"]][cell["faces"]].append(value)
-    return [
-        StudyLine(
-            initial,
-            score,
-            [
-                (float(faces), statistics.fmean(each), statistics.stdev(each) if len(each) > 1 else 0.0)
-                for faces, each in sorted(by_faces.items())
-            ],
-            max(map(len, by_faces.values())),
-        )
-        for (score, initial), by_faces in values.items()
-    ]
+from common.page.figures import inline
+from training.report.runs import MAIN
 
 
-def read_maps(output: Path) -> list[ActivationMap]:
-    """The pictures that ``explain/maps.json`` names; nothing without that file, or where one is missing."""
-    folder = output / "explain"
-    if not (folder / "maps.json").is_file():
-        return []
-    listed = json.loads((folder / "maps.json").read_text(encoding="utf-8"))["attributes"]
-    return [
-        ActivationMap(entry["name"], entry["branch"], data_uri((folder / entry["file"]).read_bytes(), "png"))
-        for entry in listed
-        if (folder / entry["file"]).is_file()
-    ]
+@dataclass(frozen=True)
+class Study:
+    """The study.
+
+    Attributes:
+        faces: numbers of labelled faces, rising.
+        rows: title of an initialisation, and its mean average precision at each of `faces` as text.
+        seeds: how many, at most.
+        plot: its plot, None without one.
+    """
+
+    faces: Sequence[int]
+    rows: Sequence[Sequence[str]]
+    seeds: int
+    plot: Markup | None
+
+
+def read_study(folder: Path) -> Study | None:
+    """The study from its folder; None if there is none."""
+    if not (folder / "study.json").is_file():
+        return None
+    summary = json.loads((folder / "study.json").read_text(encoding="utf-8"))["summary"]
+    faces = sorted({row["faces"] for row in summary})
+    cells: dict[str, dict[int, str]] = {}
+    for row in summary:
+        cells.setdefault(row["title"], {})
+        if score := row["scores"].get(MAIN):
+            spread = "" if score["deviation"] is None else f" \u00b1 {100 * score['deviation']:.1f}"
+            cells[row["title"]][row["faces"]] = f"{100 * score['mean']:.1f}{spread}"
+    plot = folder / "plot.svg"
+    return Study(
+        faces,
+        [[title, *(values.get(number, "\u2013") for number in faces)] for title, values in cells.items()],
+        max((row["seeds"] for row in summary), default=0),
+        inline(plot.read_text(encoding="utf-8"), "Metrics by labelled faces") if plot.is_file() else None,
+    )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from common.config import Config
 from common.errors import UserError
 from common.files import write_text
-from common.page.elements import percent
+from common.page.formats import percent
 from training.study.grid import cell_file, cells, initials, title
 
 SHOWN: Final = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.page.elements import percent, signed
+from common.page.formats import percent, signed
 from training.study.grid import SCRATCH, SEMI, title
 from training.study.table import SHOWN, Study
 

@@ -1,0 +1,117 @@
+"""Figures by matplotlib as inline SVG that follows the reader's light or dark scheme.
+
+Figures are drawn in the colours of `THEME`, and each of these becomes a variable of the style sheet.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK: Final = "#000000"
+SOFT: Final = "#676c75"
+GRID: Final = "#e3e0d8"
+SERIES: Final = ("#bd6a24", "#1f7a99", "#7a4fa3", "#4b7f3a", "#b04a6c", "#8a7a1f", "#3f5fb0")
+MARKERS: Final = "soD^vP*"
+"""Shapes of the points, so that colour is not all that tells lines apart."""
+
+THEME: Final = {
+    INK: "currentColor",
+    "#ffffff": "none",
+    SOFT: "var(--soft)",
+    GRID: "var(--line)",
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)},
+}
+
+SMALL: Final = (2.4, 1.45)
+WIDE: Final = (3.8, 2.2)
+"""Width and height of figures, in inches: for a column of curves, and for half of the page."""
+
+STYLE: Final[Any] = {
+    "svg.hashsalt": "page",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 7,
+    "text.color": SOFT,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 2,
+    "ytick.major.size": 0,
+    **{f"boxplot.{part}props.color": SERIES[1] for part in ("box", "whisker", "cap", "median")},
+}
+
+# Names of groups, clip paths, and a style rule for all elements: none is of use inside a page.
+REDUNDANT: Final = re.compile(
+    r'\s(?:id="\w+_\d+"|clip-path="[^"]*")|<metadata>.*?</metadata>'
+    r"|<defs>\s*(?:<style.*?</style>|<clipPath.*?</clipPath>\s*)+\s*</defs>|<!--.*?-->",
+    re.DOTALL,
+)
+
+
+def colour(number: int) -> str:
+    """The colour of the series with this number, from 0."""
+    return SERIES[number % len(SERIES)]
+
+
+def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = WIDE) -> Markup:
+    """What `draw` puts on a pair of axes, as SVG without a background.
+
+    Args:
+        draw: draws with colours of `THEME`.
+        label: what a screen reader says.
+        size: width and height in inches; a page scales figures to its columns.
+    """
+    with rc_context(STYLE):
+        canvas = Figure(figsize=size, layout="constrained")
+        draw(canvas.subplots())
+        stream = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        canvas.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    return inline(stream.getvalue(), label)
+
+
+def inline(svg: str, label: str) -> Markup:
+    """The SVG file of a matplotlib figure as an element of a page, in the page's colours."""
+    view = re.search(r'viewBox="[\d. -]+"', svg)
+    start = re.search(r"<svg[^>]*>", svg)
+    if view is None or start is None:
+        raise ValueError("an SVG file of matplotlib was expected")
+    body = REDUNDANT.sub("", svg[start.end() :])
+    for drawn, themed in THEME.items():
+        body = body.replace(drawn, themed)
+    return Markup(f'<svg class="chart" {view[0]} role="img" aria-label="{escape(label)}">{body}')
+
+
+def correlations(axes: Axes, values: NDArray[np.float64], names: list[str]) -> None:
+    """Draw the lower triangle of a symmetric matrix of -1 to 1, float64 (N, N), one cell per pair.
+
+    Positive values have the second colour of `SERIES`, negative ones the first; the opacity is the
+    absolute value, so that it works on light and dark. NaN is empty.
+    """
+    rgba = np.zeros((*values.shape, 4))
+    known = np.tril(~np.isnan(values), -1)
+    for sign, shade in ((1, SERIES[1]), (-1, SERIES[0])):
+        cells = known & (np.sign(values) == sign)
+        rgba[cells, :3] = [int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        rgba[cells, 3] = np.abs(values[cells])
+    axes.imshow(rgba, interpolation="none")
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(False)
