@@ -147,12 +147,11 @@ class Pretrain(_Section):
 
 
 class Augment(_Section):
-    """Random changes of a training face in stage 2.
+    """Random augmentation of a training image in stage 2.
 
-    flip, gray: probabilities. rotate: greatest angle in degrees. zoom: greatest change of
-    scale. shift: greatest move as a share of the side. color: greatest change of
-    brightness, contrast and saturation. erase: greatest side of the square that is
-    greyed out, as a share of the side.
+    flip, gray: probabilities. rotate: largest angle in degrees. zoom: largest relative change of scale.
+    shift: largest translation as a share of the side. color: largest relative change of brightness,
+    contrast and saturation. erase: largest side of the square that is greyed out, as a share of the side.
     """
 
     flip: Fraction
@@ -176,9 +175,9 @@ class FinetuneRun(_Section):
 
 
 class Rates(_Section):
-    """Factors on the learning rate where weights come trained; 0 freezes the part.
+    """Factors on the learning rate of each parameter group of trained weights; 0 freezes the group.
 
-    From scratch they do not count: all parts learn at ``scratch_rate``.
+    From scratch they do not apply: all groups have ``scratch_rate``.
     """
 
     backbone: Weight
@@ -187,14 +186,13 @@ class Rates(_Section):
 
 
 class SemiSupervised(_Section):
-    """The unlabelled train faces in stage 2; the averaged network teaches.
+    """Unlabelled train faces in stage 2; the averaged network is the teacher.
 
-    longer: factor on the steps of a run and on ``frozen_steps``, since unlabelled faces keep a longer
-    run from learning the few labelled ones by heart. batch_size: unlabelled faces per step. start:
-    share of the steps before the first of them.
-    weight: of their loss. keep: share of them that gets a pseudo-label, per attribute and answer.
-    soft: a pseudo-label is the teacher's probability instead of yes or no. recent: faces whose
-    answers the thresholds are drawn from. augment: what the learner sees.
+    longer: factor on a run's steps and on ``frozen_steps``, since unlabelled faces keep a longer run from
+    overfitting the few labelled ones. batch_size: unlabelled faces per step. start: share of the steps
+    before the first of them. weight: of their loss. keep: share of them that gets a pseudo-label, per
+    attribute and class. soft: the target is the teacher's probability instead of 0 or 1. recent: faces
+    whose logits the thresholds are computed from. augment: what the student sees.
     """
 
     longer: Annotated[float, Field(ge=1)]
@@ -214,9 +212,9 @@ class Finetune(_Section):
     the unlabelled faces; ``imagenet``: the file that `imagenet` names (a state dict of
     torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
-    frozen_steps: steps before a trained backbone starts to learn. scratch_rate: learning rate from scratch.
-    validate_every: steps between two looks at the val split, of which the best is kept (null: the
-    last step is taken). validate_samples: at most so many faces of it.
+    frozen_steps: steps before a trained backbone is trained further. scratch_rate: learning rate from
+    scratch. validate_every: steps between two validations, of which the best one's weights are kept
+    (null: those of the last step). validate_samples: at most so many faces of the val split.
     """
 
     seed: int

@@ -16,7 +16,7 @@ from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import to_input
 from training.engine import checkpoint
-from training.explain.attribution import contributions, mean_maps
+from training.explain.attribution import attribution, mean_maps
 from training.explain.explain import explain
 from training.models.classifier import Classifier, attribute_loss
 
@@ -62,7 +62,7 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
         loss.backward()
         optimizer.step()
     images, labels = plant(portraits64, generator)
-    maps, average = mean_maps(model, 64, [(images, labels.numpy().astype(np.int8))])
+    maps, average = mean_maps(model, [(images, labels.numpy().astype(np.int8))])
     assert average.shape == (64, 64, 3)
     for column, ((y, x), _) in enumerate(PLANTED.values()):
         found = maps[column].difference
@@ -75,21 +75,21 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
         assert sum(maps[column].counts) == len(images)
 
 
-def test_contributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Tensor) -> None:
+def test_attributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Tensor) -> None:
     model = Classifier(CONFIG.network, ("Male", "Eyeglasses", "Goatee", "Smiling", "Big_Nose")).eval()
-    pictures = to_input(portraits64[:4], 64)
-    maps = contributions(model, pictures)
+    images = to_input(portraits64[:4], 64)
+    maps = attribution(model, images)
     bias = torch.cat([head.bias for head in model.heads.values()])[model.get_buffer("inverse")]
     with torch.no_grad():
-        assert torch.allclose(maps.sum(dim=(2, 3)) + bias, model(pictures), atol=1e-4)
+        assert torch.allclose(maps.sum(dim=(2, 3)) + bias, model(images), atol=1e-4)
 
 
-def test_every_attribute_gets_a_picture_and_an_entry(shards: Layout, tmp_path: Path) -> None:
+def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Path) -> None:
     names = read_samples(shards, ("test",)).attribute_names
     model = Classifier(CONFIG.network, names)
     facts = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
     checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
-    explain(CONFIG, tmp_path / "classifier.pt", shards, tmp_path / "explain", 5)
+    explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)
     entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
     assert [entry["name"] for entry in entries] == list(names)
     assert {entry["name"]: entry["branch"] for entry in entries}["Eyeglasses"] == "upper"
@@ -105,4 +105,4 @@ def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path
     facts = {"attributes": ["Happy"], "config": CONFIG.model_dump(mode="json")}
     checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
     with pytest.raises(UserError, match="no test face with labels"):
-        explain(CONFIG, tmp_path / "classifier.pt", shards, tmp_path / "explain", 5)
+        explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)

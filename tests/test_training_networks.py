@@ -21,6 +21,7 @@ from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_groups import branch_groups, read_groups
 from training.models.classifier import Classifier, attribute_loss
 from training.models.classifier_file import read_classifier
+from training.models.inference import predict_logits
 from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel
 
@@ -203,3 +204,13 @@ def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pyt
     monkeypatch.delattr(type(model.network), "parameter_groups")
     with pytest.raises(UserError, match="exactly one"):
         model.parameter_groups()
+
+
+def test_inference_gives_the_logits_of_evaluation_mode_and_leaves_the_mode_as_it_was() -> None:
+    model = Classifier(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
+    images = torch.randint(0, 256, (5, 3, 40, 40), dtype=torch.uint8)
+    model.train()
+    logits = predict_logits(model, images.split(2), torch.device("cpu"))
+    assert model.training
+    with torch.no_grad():
+        assert np.allclose(logits, model.eval()(to_input(images, 32)).numpy(), atol=1e-5)

@@ -1,1 +1,1 @@
-"""What every training loop needs: optimiser, ranks, checkpoints, averages, log, signals."""
+"""What training loops share: devices, seeds, optimiser, processes, checkpoints, averages, log, signals."""

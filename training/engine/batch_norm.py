@@ -1,4 +1,4 @@
-"""Batch-norm statistics: measured anew under averaged weights, or taken from each batch."""
+"""Batch-norm statistics: measured again for averaged weights, or computed from each batch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def measure_batch_norm(
     network: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]
 ) -> None:
-    """Replace all running statistics by plain means over `batches` under the present weights.
+    """Replace all running statistics by their means over `batches` under the current weights.
 
     Args:
-        network: changed in place; its training mode is kept.
+        network: changed in place; the training mode of each module is kept.
         forward: runs the network on one batch.
         batches: inputs of `forward`.
     """
@@ -36,10 +36,10 @@ def measure_batch_norm(
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluate `model`, but normalise each batch by its own statistics, as in training.
+    """Evaluation mode, but each batch is normalised by its own statistics, as in training.
 
-    Patches and tiles share the backbone and differ in their statistics; the running ones mix both
-    and fit neither. They are not changed here.
+    The inputs of different tasks share the backbone but differ in their statistics; the running ones
+    mix them and fit neither. They are not changed here.
     """
     modes = {module: module.training for module in model.modules()}
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -1,8 +1,8 @@
-"""The processes of one run: alone, or side by side under ``torchrun``.
+"""The processes of one run: a single one, or several under ``torchrun``.
 
-Every optimisation step has one batch, which is cut into parts, one or more for each
-process. What a part holds and what is drawn for it is a function of (seed, step,
-part), so N processes compute what one process computes that accumulates N parts.
+The batch of every optimisation step is split into micro-batches, one or more for each process. The
+samples of a micro-batch and its random numbers are a function of (seed, step, micro-batch), so N
+processes compute what one process computes that accumulates gradients over N micro-batches.
 """
 
 import os
@@ -23,9 +23,9 @@ class Ranks:
     """One process among the others.
 
     Attributes:
-        rank: the number of this process, from 0; only number 0 writes files and prints.
-        world: how many there are.
-        device: where it computes.
+        rank: the number of this process, from 0; only rank 0 writes files and prints.
+        world: the number of processes.
+        device: the device of this process.
     """
 
     rank: int
@@ -34,23 +34,24 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Share the gradients of `model` in every backward pass; alone, `model` itself.
+        """`model` with its gradients averaged over the processes in every backward pass.
 
-        Running batch-norm statistics are those of rank 0; training does not read them.
+        A single process gets `model` itself. Running batch-norm statistics are those of rank 0; training
+        does not read them.
         """
         if self.world == 1:
             return model
-        numbers = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=numbers)
+        indices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=indices)
 
     def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
-        """On several GPUs, take batch-norm statistics over the whole batch, as one GPU would.
+        """On several GPUs, compute batch-norm statistics over the whole batch, as one GPU would.
 
-        On CPU torch has no such layer, and statistics are taken over each process's part.
+        PyTorch has no such layer for the CPU, where statistics are those of each micro-batch.
         """
         if self.world == 1 or self.device.type != "cuda":
             return model
@@ -65,7 +66,7 @@ class Ranks:
                     parameter.grad /= self.world
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The mean of each value over the processes, which all must ask at the same time."""
+        """The mean of each value over the processes, all of which must call this at the same time."""
         if self.world == 1:
             return dict(values)
         total = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
@@ -73,32 +74,32 @@ class Ranks:
         return dict(zip(values, (total / self.world).tolist(), strict=True))
 
     def greatest(self, number: int) -> int:
-        """The greatest number that any process has; all must ask at the same time."""
+        """The largest `number` of any process; all must call this at the same time."""
         if self.world == 1:
             return number
-        found = torch.tensor(number, device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest.item())
 
 
 def rank_of_environment() -> int:
-    """The number of this process as ``torchrun`` set it; 0 without."""
+    """The rank that ``torchrun`` gave this process; 0 without ``torchrun``."""
     return int(os.environ.get("RANK", 0))
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, over nccl on GPUs and gloo on CPU; leave in the end."""
+    """Join the processes that ``torchrun`` started, over nccl on GPUs and gloo on CPUs, and leave at exit."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield Ranks(0, 1, default_device())
         return
-    place = default_device()
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    device = default_device()
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()

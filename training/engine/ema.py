@@ -1,8 +1,7 @@
 """Averaged weights with batch-norm statistics that belong to them.
 
-torch-ema averages parameters only. The running means and variances of batch
-normalisation belong to the raw weights, so they are measured anew under the
-averaged ones before these are evaluated.
+torch-ema averages parameters only. The running means and variances of batch normalisation belong to
+the raw weights, so they are measured again under the averaged ones before these are evaluated.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,6 +18,6 @@ def take_average(
     forward: Callable[[Tensor], object],
     batches: Iterable[Tensor],
 ) -> None:
-    """Give `network` the averaged weights and the batch-norm statistics that belong to them."""
+    """Give `network` the averaged weights, and measure batch-norm statistics for them on `batches`."""
     average.copy_to()
     measure_batch_norm(network, forward, batches)

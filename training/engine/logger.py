@@ -1,4 +1,4 @@
-"""What a run logs while it trains: curves and pictures, by DVCLive, and by TensorBoard if asked for."""
+"""The log of a training run: curves and images, by DVCLive and optionally TensorBoard."""
 
 from pathlib import Path
 from types import TracebackType
@@ -15,15 +15,15 @@ class Log:
     """The log of one run, as a context.
 
     Args:
-        output: folder of the run; curves lie in ``dvclive/plots/metrics``, pictures in
+        output: folder of the run; curves lie in ``dvclive/plots/metrics``, images in
             ``dvclive/plots/images``, TensorBoard's events in ``tensorboard``.
-        step: steps done by an earlier process; what was logged after them is dropped, since
-            the run is about to do those steps again.
+        step: steps done by an earlier process; later points of its curves are dropped, since the run
+            is about to do these steps again.
         tensorboard: whether to write TensorBoard's events too.
-        active: without, nothing is written; for all processes but the first.
+        active: whether anything is written; only the first process of a run does.
 
     Raises:
-        UserError: TensorBoard was asked for and is not installed.
+        UserError: TensorBoard is to be used and is not installed.
     """
 
     def __init__(self, output: Path, step: int, tensorboard: bool, active: bool = True) -> None:
@@ -58,7 +58,7 @@ class Log:
                 self._board.add_scalar(f"{group}/{name}", value, step)
 
     def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """Keep an RGB picture, uint8 (H, W, 3), of what the network does after `step` steps."""
+        """Log an RGB image, uint8 (H, W, 3), after `step` steps."""
         if self._live:
             self._live.step = step
             self._live.log_image(f"{name}-{step:09d}.png", picture)

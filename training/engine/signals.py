@@ -1,4 +1,4 @@
-"""Stopping in good order: a signal is noted, and the loop ends after its present step."""
+"""Graceful stopping: a signal is recorded, and the loop ends after its current step."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop.
+    """Whether a signal requested that the run stop.
 
     Attributes:
         number: the signal's number; 0 if there was none.

@@ -1,9 +1,9 @@
-"""What each place of a face contributes to each attribute's logit, averaged over faces.
+"""Attribution maps: what each location of a face contributes to each attribute's logit, averaged over faces.
 
-What a place of a branch's last features contributes is the product of the features there and the
-logit's gradient by them, summed over channels (HiResCAM, Draelos and Carin 2020, arXiv:2011.08891).
-With mean pooling and a linear head this is the class-activation map, and the sum over all places
-is the logit without its bias. Nothing is attributed to a branch that does not predict the attribute.
+The attribution of a cell of a branch's last features is the product of the features there and the
+gradient of the logit with respect to them, summed over channels (HiResCAM, Draelos and Carin 2020,
+arXiv:2011.08891). With mean pooling and a linear head this is the class activation map, and the sum
+over all cells is the logit without its bias. Only the branch that predicts the attribute is considered.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,15 +24,15 @@ from training.models.classifier import Classifier
 from training.models.features import Features
 
 SHIFTS: Final = 3
-"""Positions per axis at which each face is seen."""
+"""Shifts per axis at which each face is seen."""
 
 
 @dataclass(frozen=True)
-class Maps:
-    """Mean contributions to the logit of one attribute, float (S, S), positive towards yes.
+class MeanMaps:
+    """Mean attribution to the logit of one attribute, float (S, S), positive where it raises the logit.
 
     Attributes:
-        present, absent: over the faces that have it and that do not; None without any.
+        present, absent: over the faces with and without the attribute; None if there are none.
         counts: how many faces those are.
     """
 
@@ -42,125 +42,131 @@ class Maps:
 
     @property
     def difference(self) -> NDArray[np.float64] | None:
-        """What tells the two apart: present minus absent, or the one that there is."""
+        """Present minus absent, which tells the two apart; the only one if the other is None."""
         if self.present is None or self.absent is None:
             return self.absent if self.present is None else self.present
         return self.present - self.absent
 
 
-def contributions(model: Classifier, pictures: Tensor) -> Tensor:
-    """Contributions of each feature cell to each logit, float (B, A, h, w).
+def attribution(model: Classifier, images: Tensor) -> Tensor:
+    """The attribution of each logit to each feature cell, float (B, A, h, w).
 
     Args:
         model: in evaluation mode.
-        pictures: normalised, float (B, 3, S, S).
+        images: normalised, float (B, 3, S, S).
     """
-    with _detached_features(model.network) as seen:
-        logits = model(pictures)
-    (features,) = seen
-    maps: list[Tensor | None] = [None] * logits.shape[1]
+    with _detached_features(model.network) as captured:
+        logits = model(images)
+    (features,) = captured
+    maps: dict[int, Tensor] = {}
     for branch, positions in model.groups.items():
         cells = features.branches[branch]
         for position in positions:
-            (slope,) = torch.autograd.grad(logits[:, position].sum(), cells, retain_graph=True)
-            maps[position] = (slope * cells).sum(dim=1).detach()
-    return torch.stack([found for found in maps if found is not None], dim=1)
+            (gradient,) = torch.autograd.grad(logits[:, position].sum(), cells, retain_graph=True)
+            maps[position] = (gradient * cells).sum(dim=1).detach()
+    return torch.stack([maps[position] for position in sorted(maps)], dim=1)
 
 
 @dataclass(frozen=True)
 class View:
-    """One of the ways in which each face is seen: mirrored or not, then moved by whole pixels.
+    """One of the ways in which each face is seen: flipped or not, then shifted by whole pixels.
 
     A feature cell is many pixels wide; the cells of other views lie elsewhere on the face.
     """
 
     down: int
     right: int
-    mirrored: bool
+    flipped: bool
 
-    def of(self, pictures: Tensor) -> Tensor:
-        """The pictures, float (B, 3, S, S), in this view; borders are repeated."""
-        size, pad = pictures.shape[-1], max(abs(self.down), abs(self.right))
-        seen = F.pad(pictures.flip(-1) if self.mirrored else pictures, (pad, pad, pad, pad), mode="replicate")
+    def apply(self, images: Tensor) -> Tensor:
+        """The images, float (B, 3, S, S), in this view; borders are replicated."""
+        size, pad = images.shape[-1], max(abs(self.down), abs(self.right))
+        padded = F.pad(images.flip(-1) if self.flipped else images, (pad, pad, pad, pad), mode="replicate")
         top, left = pad + self.down, pad + self.right
-        return seen[..., top : top + size, left : left + size].contiguous(memory_format=torch.channels_last)
+        view = padded[..., top : top + size, left : left + size]
+        return view.contiguous(memory_format=torch.channels_last)
 
-    def back(self, cells: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-        """Values of the cells of this view, (..., h, h), at the pixels of the face, (..., S, S).
+    def invert(self, cells: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+        """Values of this view's cells, (..., h, h), at the pixels of the face, (..., `size`, `size`).
 
-        Odd kernels with symmetric padding, as all networks of the project have them, centre cell i at
-        pixel i * stride. Between centres values are linear, outside of them constant.
+        Odd kernels with symmetric padding, which all networks of the project have, centre cell i at
+        pixel i * stride. Values are linear between centres and constant beyond the outer ones.
         """
         count = cells.shape[-1]
         rows, columns = (
-            _linear((np.arange(size) - move) / (size // count), count) for move in (self.down, self.right)
+            _interpolation((np.arange(size) - shift) / (size // count), count)
+            for shift in (self.down, self.right)
         )
-        found = np.einsum("yi,...ij,xj->...yx", rows, cells, columns)
-        return found[..., ::-1] if self.mirrored else found
-
-
-def _linear(places: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Weights of linear interpolation, (N, count), at N places on an axis of `count` values."""
-    inside = np.clip(places, 0, count - 1)[:, None]
-    return np.maximum(0.0, 1.0 - np.abs(inside - np.arange(count)))
+        values = np.einsum("yi,...ij,xj->...yx", rows, cells, columns)
+        return values[..., ::-1] if self.flipped else values
 
 
 def views(stride: int) -> list[View]:
-    """`SHIFTS` x `SHIFTS` moves within a cell of `stride` pixels, and their mirror images."""
-    moves = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
-    return [View(down, right, mirrored) for down, right, mirrored in product(moves, moves, (False, True))]
+    """`SHIFTS` x `SHIFTS` shifts within a cell of `stride` pixels, each with and without a flip."""
+    shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
+    return [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
+
+
+def mean_maps(
+    model: Classifier, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
+) -> tuple[list[MeanMaps], NDArray[np.float64]]:
+    """The mean maps of all attributes, at the network's input size, and the average face.
+
+    Args:
+        model: the classifier.
+        batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
+
+    Returns:
+        A `MeanMaps` per attribute, and the average face, float RGB 0..255 (F, F, 3).
+    """
+    device, size = default_device(), model.config.input_size
+    model.to(device).eval()
+    with torch.no_grad():
+        cells = model.network(torch.zeros(1, 3, size, size, device=device)).backbone.shape[-1]
+    used_views = views(size // int(cells))
+    sums: list[Any] = [0.0] * len(used_views)
+    counts: Any = 0
+    face_sum: Any = 0.0
+    faces = 0
+    for images, labels in batches:
+        inputs = to_input(images.to(device), size)
+        selected = np.stack([labels == 1, labels == 0])
+        for number, view in enumerate(used_views):
+            maps = attribution(model, view.apply(inputs)).double().cpu().numpy()
+            sums[number] = sums[number] + np.einsum("nba,bahw->nahw", selected, maps)
+        counts = counts + selected.sum(axis=1)
+        face_sum = face_sum + images.double().sum(dim=0).permute(1, 2, 0).numpy()
+        faces += len(images)
+    total = np.mean([view.invert(each, size) for view, each in zip(used_views, sums, strict=True)], axis=0)
+    means = [
+        MeanMaps(
+            total[0, position] / present if present else None,
+            total[1, position] / absent if absent else None,
+            (present, absent),
+        )
+        for position, (present, absent) in enumerate(counts.T.tolist())
+    ]
+    return means, face_sum / faces
+
+
+def _interpolation(positions: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Weights of linear interpolation, (N, `count`), at N positions on an axis of `count` values."""
+    clipped = np.clip(positions, 0, count - 1)[:, None]
+    return np.maximum(0.0, 1.0 - np.abs(clipped - np.arange(count)))
 
 
 @contextmanager
 def _detached_features(network: nn.Module) -> Iterator[list[Features]]:
-    """Catch what `network` hands to the heads, cut off from what made it, so that only heads are traced."""
-    seen: list[Features] = []
+    """Capture what `network` passes to the heads, detached from its graph, so that only heads are traced."""
+    captured: list[Features] = []
 
-    def cut(module: nn.Module, inputs: Any, features: Features) -> Features:
+    def detach(module: nn.Module, inputs: Any, features: Features) -> Features:
         branches = {name: cells.detach().requires_grad_() for name, cells in features.branches.items()}
-        seen.append(Features(features.backbone.detach(), branches))
-        return seen[-1]
+        captured.append(Features(features.backbone.detach(), branches))
+        return captured[-1]
 
-    handle = network.register_forward_hook(cut)
+    handle = network.register_forward_hook(detach)
     try:
-        yield seen
+        yield captured
     finally:
         handle.remove()
-
-
-def mean_maps(
-    model: Classifier, size: int, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
-) -> tuple[list[Maps], NDArray[np.float64]]:
-    """The maps of all attributes, and the average face, float RGB 0..255 (F, F, 3).
-
-    Args:
-        model: in evaluation mode.
-        size: side in pixels of what it sees, and of the maps.
-        batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
-    """
-    model.to(default_device()).eval()
-    with torch.no_grad():
-        cells = model.network(torch.zeros(1, 3, size, size, device=default_device())).backbone.shape[-1]
-    looks = views(size // int(cells))
-    sums: list[Any] = [0.0] * len(looks)
-    counts: Any = 0
-    average: Any = 0.0
-    faces = 0
-    for images, labels in batches:
-        pictures = to_input(images.to(default_device()), size)
-        chosen = np.stack([labels == 1, labels == 0])
-        for number, view in enumerate(looks):
-            found = contributions(model, view.of(pictures)).double().cpu().numpy()
-            sums[number] = sums[number] + np.einsum("nba,bahw->nahw", chosen, found)
-        counts = counts + chosen.sum(axis=1)
-        average = average + images.double().sum(dim=0).permute(1, 2, 0).numpy()
-        faces += len(images)
-    total = np.mean([view.back(each, size) for view, each in zip(looks, sums, strict=True)], axis=0)
-    maps = []
-    for position, (present, absent) in enumerate(counts.T.tolist()):
-        means = [
-            each[position] / count if count else None
-            for each, count in zip(total, (present, absent), strict=True)
-        ]
-        maps.append(Maps(means[0], means[1], (present, absent)))
-    return maps, average / faces

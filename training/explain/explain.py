@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from common import command
-from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import DEFAULT_SHARDS, Layout
+from common.pipeline_config import Stream
 from common.progress import progress
 from common.sampling import evenly_spaced
 from training.data.loader import load
@@ -29,12 +29,12 @@ matplotlib.use("agg")
 
 from matplotlib.figure import Figure
 
-TOWARDS: Final = np.array([214, 69, 28], np.float64)
-AWAY: Final = np.array([28, 101, 196], np.float64)
-"""RGB of contributions above and below those of the mean place."""
+RAISES: Final = np.array([214, 69, 28], np.float64)
+LOWERS: Final = np.array([28, 101, 196], np.float64)
+"""RGB of attribution above and below the mean over the map."""
 
 OPACITY: Final = 0.75
-"""Of the strongest colour, so that the face shows through."""
+"""Of the strongest colour, so that the face remains visible."""
 
 COLUMNS: Final = 8
 
@@ -43,67 +43,77 @@ EXAMPLES = """\
   python -m training.explain --checkpoint classifier.pt --shards OUT --output OUT/runs/explain --faces 500"""
 
 
-def explain(config: Config, file: Path, layout: Layout, output: Path, count: int) -> None:
-    """Average the maps over at most `count` test faces, evenly spread; write pictures and ``maps.json``.
+def explain(
+    checkpoint: Path, layout: Layout, output: Path, count: int, batch_size: int, stream: Stream
+) -> None:
+    """Average attribution maps over test faces; write images and ``maps.json``.
 
-    ``NAME.png`` shows three faces: contributions where the attribute is present, where it is absent, and
-    their difference. ``sheet.png`` has the differences of all attributes.
+    ``NAME.png`` shows three faces: the attribution where the attribute is present, where it is absent,
+    and the difference. ``sheet.png`` shows the differences of all attributes.
+
+    Args:
+        checkpoint: ``classifier.pt``.
+        layout: the shards.
+        output: folder.
+        count: faces at most, evenly spaced over the test split.
+        batch_size: faces per batch.
+        stream: the cache of remote shards.
 
     Raises:
-        UserError: the checkpoint is missing, or the shards have no test face with its attributes' labels.
+        UserError: the checkpoint is missing, or no test face has labels of its attributes.
     """
-    model = read_classifier(file)
-    faces = read_samples(layout, ("test",)).labelled()
-    if not len(faces) or tuple(faces.attribute_names) != model.attributes:
-        raise UserError(f"{layout.shards} has no test face with labels for the attributes of {file}")
-    faces = faces.take(evenly_spaced(count, len(faces)))
-    bar = progress("explain", len(faces), "faces")
+    model = read_classifier(checkpoint)
+    samples = read_samples(layout, ("test",)).labelled()
+    if not len(samples) or tuple(samples.attribute_names) != model.attributes:
+        raise UserError(f"{layout.shards} has no test face with labels for the attributes of {checkpoint}")
+    samples = samples.take(evenly_spaced(count, len(samples)))
+    bar = progress("explain", len(samples), "faces")
 
     def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:
-        for batch in load(
-            faces, sequential_batches(faces, config.evaluate.batch_size), {"jpg"}, 1, config.stream
-        ):
-            yield batch.images, faces.attributes[batch.indices.numpy()]
+        planned = sequential_batches(samples, batch_size)
+        for batch in load(samples, planned, {"jpg"}, 1, stream):
+            yield batch.images, samples.attributes[batch.indices.numpy()]
             bar.update(len(batch.indices))
 
-    maps, average = mean_maps(model, model.config.input_size, batches())
+    maps, average = mean_maps(model, batches())
     bar.close()
     branch_of = {position: branch for branch, group in model.groups.items() for position in group}
-    entries, tiles = [], []
-    for position, (name, found) in enumerate(zip(faces.attribute_names, maps, strict=True)):
-        pictures = [overlay(average, each) for each in (found.present, found.absent, found.difference)]
+    entries, thumbnails = [], []
+    for position, (name, means) in enumerate(zip(samples.attribute_names, maps, strict=True)):
+        images = [overlay(average, each) for each in (means.present, means.absent, means.difference)]
         with replacing(output / f"{name}.png") as temporary:
-            Image.fromarray(np.hstack(pictures)).save(temporary, format="png")
+            Image.fromarray(np.hstack(images)).save(temporary, format="png")
+        present, absent = means.counts
         entry = {"name": name, "branch": branch_of[position], "file": f"{name}.png"}
-        entries.append({**entry, "present": found.counts[0], "absent": found.counts[1]})
-        tiles.append((f"{name.replace('_', ' ')}\n{branch_of[position]}", pictures[-1]))
+        entries.append({**entry, "present": present, "absent": absent})
+        thumbnails.append((f"{name.replace('_', ' ')}\n{branch_of[position]}", images[-1]))
     write_text(output / "maps.json", json.dumps({"attributes": entries}, indent=2) + "\n")
-    _sheet(tiles, output / "sheet.png")
+    _write_sheet(thumbnails, output / "sheet.png")
     print(f"explain: {len(entries)} attributes in {output}, all on {output / 'sheet.png'}")
 
 
-def overlay(average: NDArray[np.float64], found: NDArray[np.float64] | None) -> NDArray[np.uint8]:
-    """A map, float (s, s) or None, over a grey face, float RGB 0..255 (S, S, 3): uint8 RGB (S, S, 3).
+def overlay(face: NDArray[np.float64], attribution: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+    """A map, float (s, s) or None, over a face in grey, float RGB 0..255 (S, S, 3): uint8 RGB (S, S, 3).
 
-    Red is more than at the mean place and blue less, as every place contributes to most answers.
+    Red is above the map's mean and blue below, since every location contributes to most logits.
     """
-    grey = average.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    if found is None:
+    grey = face.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    if attribution is None:
         return np.rint(grey).astype(np.uint8)
-    centred = found - found.mean()
-    large = cv2.resize(centred, grey.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    strength = OPACITY * np.abs(large) / (np.abs(centred).max() or 1.0)
-    shown = (1 - strength) * grey + strength * np.where(large > 0, TOWARDS, AWAY)
-    return np.rint(shown).astype(np.uint8)
+    centred = attribution - attribution.mean()
+    resized = cv2.resize(centred, grey.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    strength = OPACITY * np.abs(resized) / (np.abs(centred).max() or 1.0)
+    blended = (1 - strength) * grey + strength * np.where(resized > 0, RAISES, LOWERS)
+    return np.rint(blended).astype(np.uint8)
 
 
-def _sheet(tiles: list[tuple[str, NDArray[np.uint8]]], file: Path) -> None:
-    rows = -(-len(tiles) // COLUMNS)
+def _write_sheet(thumbnails: list[tuple[str, NDArray[np.uint8]]], file: Path) -> None:
+    rows = -(-len(thumbnails) // COLUMNS)
     figure = Figure(figsize=(1.6 * COLUMNS, 2.0 * rows), layout="constrained", dpi=100)
     for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
         axes.set_axis_off()
-    for axes, (title, picture) in zip(figure.axes, tiles, strict=False):
-        axes.imshow(picture)
+    for axes, (title, image) in zip(figure.axes, thumbnails, strict=False):
+        axes.imshow(image)
         axes.set_title(title, fontsize=8)
     with replacing(file) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -115,9 +125,10 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="classifier.pt")
     parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
     parser.add_argument("--output", type=Path, default=Path("runs/explain"), metavar="DIR")
-    parser.add_argument("--faces", type=int, default=500, metavar="N", help="at most so many (default: 500)")
+    parser.add_argument("--faces", type=int, default=500, metavar="N", help="at most N (default: 500)")
     options = parser.parse_args()
     if options.faces < 1:
-        raise UserError("--faces must be at least 1")
+        raise UserError(f"--faces {options.faces}: must be at least 1")
     config = command.config_from(options)
-    explain(config, options.checkpoint, Layout.at(options.shards), options.output, options.faces)
+    batch_size, layout = config.evaluate.batch_size, Layout.at(options.shards)
+    explain(options.checkpoint, layout, options.output, options.faces, batch_size, config.stream)

@@ -1,7 +1,7 @@
 """``python -m training.export``: a classifier for other runtimes."""
 
 from common.command import run
-from training.export.onnx import main
+from training.export.export import main
 
 if __name__ == "__main__":
     run(main)

@@ -1,38 +1,33 @@
 """The model card of an exported classifier: Markdown with YAML front matter, as Hugging Face reads it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tabulate import tabulate
 
 from common.errors import UserError
 from training.evaluate.metrics import METRICS
 from training.predict.predictor import Predictor
 
-INTENDED: Final = """\
-Research on learning face representations from few labels: comparing methods, sorting photos that the user has
-the right to process, finding where a classifier errs."""
-
-NOT_INTENDED: Final = """\
-Identifying people; deciding on work, credit, access, policing or health; inferring gender identity,
-ethnicity, character or feelings of a person. The attributes are what annotators saw in a picture, some of
-them matters of taste (such as "Attractive"). Look at the gaps between groups before any use."""
+TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is known of how good a classifier is.
+class Results:
+    """How a classifier was trained and evaluated; each mapping is empty where nothing is known.
 
     Attributes:
-        run: its name in the evaluation.
-        means: its entry of ``metrics.json``, empty if there is none.
-        majority: the majority class's entry, empty if there is none.
-        attributes: its entry of ``attributes.json``, empty if there is none.
-        gaps: by group, from ``intervals.json``, empty if there are none.
-        training: its entry of ``runs.json``, empty if there is none.
+        run: the run's name.
+        means: its entry of ``metrics.json``, with ``METRIC_interval`` from ``intervals.json``.
+        majority: the same of the majority class.
+        attributes: its entry of ``attributes.json``.
+        gaps: by group, from ``intervals.json``.
+        training: its entry of ``runs.json``.
     """
 
     run: str
@@ -44,223 +39,146 @@ class Evidence:
 
     @classmethod
     def read(cls, evaluation: Path, checkpoint: Path) -> Self:
-        """What the files in an evaluation's folder, and ``runs.json`` beside the classifier's folder, say."""
-        place = checkpoint.absolute().parent
-        means = _read(evaluation / "metrics.json")
-        details = _read(evaluation / "attributes.json")
-        runs = _read(place.parent / "runs.json") or []
-        training: dict[str, Any] = next((entry for entry in runs if entry.get("name") == place.name), {})
-        run = place.name
-        uncertain = _read(evaluation / "intervals.json")
+        """Read the files of an evaluation, and ``runs.json`` beside the classifier's folder.
+
+        Raises:
+            UserError: a file is not valid JSON.
+        """
+        folder = checkpoint.absolute().parent
+        run = folder.name
+        means = _read_json(evaluation / "metrics.json")
+        intervals = _read_json(evaluation / "intervals.json")
+        runs = _read_json(folder.parent / "runs.json") or []
 
         def means_of(name: str) -> dict[str, Any]:
-            edges = uncertain.get(name, {}).get("means", {})
-            return means.get(name, {}) | {f"{score}_interval": pair for score, pair in edges.items()}
+            bounds = intervals.get(name, {}).get("means", {})
+            return means.get(name, {}) | {f"{metric}_interval": pair for metric, pair in bounds.items()}
 
         return cls(
             run=run,
             means=means_of(run),
             majority=means_of("majority class"),
-            attributes=details.get(run, {}),
-            gaps=uncertain.get(run, {}).get("gaps", {}),
-            training=training,
+            attributes=_read_json(evaluation / "attributes.json").get(run, {}),
+            gaps=intervals.get(run, {}).get("gaps", {}),
+            training=next((entry for entry in runs if entry.get("name") == run), {}),
         )
 
 
-def _read(file: Path) -> Any:
+def _read_json(file: Path) -> Any:
     if not file.is_file():
         return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file}: no JSON ({error}); evaluate again") from error
+        raise UserError(f"{file}: not valid JSON ({error}); evaluate again") from error
 
 
-def card(
+def model_card(
     predictor: Predictor,
-    state: dict[str, Any],
-    evidence: Evidence,
-    forms: Sequence[Sequence[str]],
-    faces: int,
+    results: Results,
+    files: Sequence[Sequence[str]],
+    compared_faces: int,
     license_name: str,
 ) -> str:
-    """The text of the card; what is not known is said so.
+    """The text of the card; the same inputs give the same text, and what is not known is named as such.
 
     Args:
         predictor: the classifier.
-        state: content of its file.
-        evidence: its scores.
-        forms: rows of the table of exported files, titles first.
-        faces: how many the exported files were compared on.
-        license_name: of the weights.
+        results: its training and its scores.
+        files: rows of the table of exported files, the first of them the headings.
+        compared_faces: how many faces the exported files were compared on.
+        license_name: licence of the weights.
     """
-    facts = state["facts"]
-    parts = [
-        "---\n" + yaml.safe_dump(_front_matter(facts, evidence, license_name), sort_keys=False) + "---",
-        f"# Facial attributes, trained on {facts['dataset']}",
-        "One probability per attribute of an aligned face.",
-        "## Use\n\n" + _usage(predictor),
-        "## How faces must be aligned\n\n" + _alignment(predictor),
-        "## Data and labels\n\n" + _data(facts, evidence, state),
-        "## Scores on the test split\n\n" + _scores(evidence),
-        "## Attributes\n\n" + _attributes(predictor, evidence),
-        "## Gaps between groups\n\n" + _gaps(evidence),
-        f"## Files\n\nCompared on {faces} aligned faces; time on the CPU of the machine that exported.\n\n"
-        + markdown_table(forms),
-        "## Intended use\n\n" + INTENDED,
-        "## Not intended\n\n" + NOT_INTENDED,
-        "## Licence\n\n" + _licence(license_name),
-        f"Made by: {facts['code']}.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("model_card.md.j2").render(
+        front_matter=_front_matter(predictor.metadata, results, license_name),
+        metadata=predictor.metadata,
+        align=predictor.recipe.align,
+        attributes=predictor.attributes,
+        thresholds_from=predictor.thresholds_from,
+        network=predictor.model.classifier.config,
+        training=results.training,
+        scores=_means_table(results) if results.means else "",
+        by_attribute=_attribute_table(predictor, results),
+        gaps=_gap_table(results.gaps) if results.gaps else "",
+        files=_table(files),
+        compared_faces=compared_faces,
+        license=license_name,
+    )
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a Markdown table; the first is the titles."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
-def _front_matter(facts: dict[str, Any], evidence: Evidence, license_name: str) -> dict[str, Any]:
-    front: dict[str, Any] = {
-        "license": license_name,
-        "library_name": "onnx",
-        "pipeline_tag": "image-classification",
-        "tags": ["face-attributes", "multi-label", "self-supervised"],
-        "metrics": list(METRICS)[:1],
-    }
-    values = [
-        {"type": name, "value": evidence.means[name]}
+def _front_matter(metadata: Mapping[str, Any], results: Results, license_name: str) -> str:
+    """The YAML that the Hub reads, with the mean scores as a model index."""
+    dataset = metadata["dataset"]
+    scores = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="facial attributes",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type=name,
+            metric_value=results.means[name],
+        )
         for name in METRICS
-        if evidence.means.get(name) is not None
+        if results.means.get(name) is not None
     ]
-    if values:
-        result = {
-            "task": {"type": "image-classification", "name": "facial attributes"},
-            "dataset": {"type": facts["dataset"], "name": facts["dataset"], "split": "test"},
-            "metrics": values,
-        }
-        front["model-index"] = [{"name": evidence.run, "results": [result]}]
-    return front
-
-
-def _usage(predictor: Predictor) -> str:
-    side = predictor.recipe.align.size
-    return f"""\
-```python
-import json
-import numpy as np
-import onnxruntime
-from PIL import Image
-
-labels = json.load(open("labels.json", encoding="utf-8"))["attributes"]
-faces = np.asarray(Image.open("aligned.png").convert("RGB"))[None]  # uint8 (1, {side}, {side}, 3)
-session = onnxruntime.InferenceSession("classifier.onnx")
-(probabilities,) = session.run(None, {{"faces": faces}})
-present = [label["name"] for label, p in zip(labels, probabilities[0]) if p >= label["threshold"]]
-```
-
-Resizing and normalisation are inside the graph. `python -m training.predict --checkpoint classifier.pt PHOTO`
-of the project finds and aligns the faces of ordinary photos. Thresholds: {_thresholds(predictor)}."""
-
-
-def _thresholds(predictor: Predictor) -> str:
-    return (
-        "best balanced accuracy on val" if predictor.thresholds_from == "val" else "0.5 throughout, not tuned"
+    data = ModelCardData(
+        license=license_name,
+        library_name="onnx",
+        pipeline_tag="image-classification",
+        tags=["face-attributes", "multi-label", "self-supervised"],
+        metrics=[next(iter(METRICS))],
+        model_name=results.run,
+        eval_results=scores or None,
     )
+    return data.to_yaml()
 
 
-def _alignment(predictor: Predictor) -> str:
-    align = predictor.recipe.align
-    if align.mode == "none":
-        how = (
-            "The central square of pictures that were aligned already by their data set, "
-            f"resized to {align.size} x {align.size}. Other pictures must be aligned as there."
-        )
-    else:
-        how = (
-            f"Faces are found by facexlib's `{align.detector}` (score {align.threshold:g} or more, longer "
-            f"side at most {align.detect_side} pixels) and warped by the similarity transform that best maps "
-            f"their five landmarks to facexlib's template, to {align.size} x {align.size}, gray outside."
-        )
-    return f"{how} They were stored as JPEG of quality {align.jpeg_quality}. All values are in `labels.json`."
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a Markdown table; the first are the headings."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(body, head, tablefmt="github", disable_numparse=True)
 
 
-def _data(facts: dict[str, Any], evidence: Evidence, state: dict[str, Any]) -> str:
-    counts = ", ".join(f"{count:,} {split}" for split, count in facts["faces"].items())
-    lines = [f"Data set `{facts['dataset']}`: {counts} faces. {len(state['attributes'])} attributes."]
-    training = evidence.training
-    if training:
-        share = training.get("labels")
-        of = f" ({share:.4g} of the labelled train faces)" if isinstance(share, float) else f" ({share})"
-        lines.append(
-            f"Labels of {training['faces']:,} faces were used{of}; initialisation: {training['initial']}; "
-            f"{training['steps']:,} optimisation steps."
-        )
-    else:
-        lines.append("How many labels were used is not known here (no runs.json beside the classifier).")
-    network = state["config"]["network"]
-    lines.append(
-        f"Network: `{network['name']}`, width {network['width']}, input {network['input_size']} pixels."
-    )
-    return " ".join(lines)
+def _means_table(results: Results) -> str:
+    names = [name for name in METRICS if results.means.get(name) is not None]
+    entries = {results.run: results.means, "majority class": results.majority}
+    rows = [[title, *(_percent(entry, name) for name in names)] for title, entry in entries.items() if entry]
+    return _table([["", *(METRICS[name].title for name in names)], *rows])
 
 
-def _percent(entry: dict[str, Any], score: str) -> str:
-    value, interval = entry.get(score), entry.get(f"{score}_interval")
+def _attribute_table(predictor: Predictor, results: Results) -> str:
+    rows = [["attribute", "threshold", *(metric.title for metric in METRICS.values())]]
+    for name in predictor.attributes:
+        scores = [_percent(results.attributes.get(name, {}), metric) for metric in METRICS]
+        rows.append([name, f"{predictor.thresholds[name]:.3f}", *scores])
+    return _table(rows)
+
+
+def _gap_table(gaps: Mapping[str, Any]) -> str:
+    """Scores of the faces with and without each group's attribute, and their difference."""
+    names = [
+        name for name in METRICS if any(gap["difference"].get(name) is not None for gap in gaps.values())
+    ]
+    rows = [["group", "faces", *(METRICS[name].title for name in names)]]
+    for group, gap in gaps.items():
+        for key, title in (("yes", "yes"), ("no", "no"), ("difference", "yes minus no")):
+            faces = f"{gap[key]['faces']:,}" if "faces" in gap[key] else ""
+            rows.append([f"{group}: {title}", faces, *(_percent(gap[key], name) for name in names)])
+    return _table(rows)
+
+
+def _percent(entry: Mapping[str, Any], metric: str) -> str:
+    """A score in percent with its interval, such as ``91.2 (90.1 to 92.3)``; ``-`` if it is not known."""
+    value, interval = entry.get(metric), entry.get(f"{metric}_interval")
     if value is None:
         return "-"
     text = f"{100 * value:.1f}"
     return f"{text} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else text
-
-
-def _scores(evidence: Evidence) -> str:
-    if not evidence.means:
-        return "Not evaluated: no metrics.json with this run was found."
-    names = [name for name in METRICS if evidence.means.get(name) is not None]
-    rows = [["", *(METRICS[name].title for name in names)]]
-    for title, entry in ((evidence.run, evidence.means), ("majority class", evidence.majority)):
-        if entry:
-            rows.append([title, *(_percent(entry, name) for name in names)])
-    return (
-        "In percent, means over the attributes; in brackets 95 % intervals where known.\n\n"
-        + markdown_table(rows)
-    )
-
-
-def _attributes(predictor: Predictor, evidence: Evidence) -> str:
-    rows = [["attribute", "threshold", *(metric.title for metric in METRICS.values())]]
-    for name in predictor.attributes:
-        entry = evidence.attributes.get(name, {})
-        rows.append(
-            [name, f"{predictor.thresholds[name]:.3f}", *(_percent(entry, score) for score in METRICS)]
-        )
-    return markdown_table(rows)
-
-
-def _gaps(evidence: Evidence) -> str:
-    """A table per score of all groups; each difference is yes minus no."""
-    if not evidence.gaps:
-        return "Not measured."
-    names = [
-        name
-        for name in METRICS
-        if any(gap["difference"].get(name) is not None for gap in evidence.gaps.values())
-    ]
-    rows = [["group", "faces", *(METRICS[name].title for name in names)]]
-    for group, gap in evidence.gaps.items():
-        for answer in ("yes", "no", "difference"):
-            entry = gap[answer]
-            faces = f"{entry['faces']:,}" if "faces" in entry else ""
-            title = f"{group}: {answer}" if answer != "difference" else f"{group}: yes minus no"
-            rows.append([title, faces, *(_percent(entry, name) for name in names)])
-    said = "Means over the other attributes, in percent (points for differences), with 95 % intervals."
-    return f"{said}\n\n{markdown_table(rows)}"
-
-
-def _licence(name: str) -> str:
-    text = (
-        "The code is under Apache-2.0. Weights that were learnt from a data set may be bound by its terms: "
-        "CelebA, for one, allows non-commercial research only. Read its terms before sharing."
-    )
-    return text if name == "other" else f"Weights: {name}. {text}"
