@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 JOBS ?= $(shell nproc)
-STUDY := training/study/dvc.yaml
 
 .PHONY: help setup demo study test lint types
 
@@ -29,16 +28,10 @@ demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=D
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
-study: export PATH := $(CURDIR)/$(BIN):$(PATH)
-study: export OMP_NUM_THREADS = 1
-study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is done (INPUT=DIR: your folder)
-	@$(if $(INPUT),python -m pipeline.use "$(INPUT)",true)
-	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # DVC that is stopped while it writes it leaves it empty
-	dvc repro parse
-	@# One stage of DVC runs at a time, but several DVCs may run: a group of stages each, none waiting for another.
-	dvc stage list --name-only $(STUDY) | grep ':pretrain@' | xargs -P $(JOBS) -n 1 dvc --wait-for-lock repro --single-item
-	dvc stage list --name-only $(STUDY) | grep -v ':pretrain@\|:table$$' | xargs -P $(JOBS) -n 6 dvc --wait-for-lock repro --single-item
-	dvc repro $(STUDY)
+study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is up to date (INPUT=DIR: your folder)
+	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
+	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)
 
 test: $(READY) ## run all tests, a process per core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15

@@ -258,14 +258,14 @@ class Evaluate(_Section):
 
 
 class Study(_Section):
-    """The label-efficiency study: every initialisation x share of labels x seed; scratch always takes part.
+    """The label-efficiency study: initialisations x label shares x seeds; scratch always takes part.
 
-    pretrainings: initialisations by the tasks of their stage 1; the weights are those of ``pretrain.tasks``.
-    semi: pre-trainings from which the semi-supervised mode starts too. labels: shares of the
-    labelled train faces. steps: optimisation steps for each share.
+    pretrainings: by name, the pretext tasks of stage 1 that are trained; their weights are those of
+    ``pretrain.tasks``. semi: pre-trainings from which semi-supervised fine-tuning starts too. labels:
+    shares of the labelled train faces. steps: optimisation steps for each share.
     """
 
-    pretrainings: list[Literal["rotation", "segmentation", "classification", "joint", "full"]]
+    pretrainings: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Annotated[list[str], Field(min_length=1)]]
     semi: list[str]
     labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     steps: list[Positive]
@@ -277,6 +277,8 @@ class Study(_Section):
             raise ValueError("study.steps must have one number for each of study.labels")
         if not set(self.semi) <= set(self.pretrainings):
             raise ValueError("study.semi must name some of study.pretrainings")
+        if reserved := [name for name in self.pretrainings if name == "scratch" or name.startswith("semi-")]:
+            raise ValueError(f"study.pretrainings.{reserved[0]} is a reserved name; rename it")
         return self
 
 

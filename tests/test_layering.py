@@ -136,7 +136,7 @@ def test_an_import_of_another_package_is_found(module: str, name: str) -> None:
         ("training.models.spl", "training.pretrain.model.PretrainModel"),
         ("training.data.loader", "training.engine.optim"),
         ("training.predict.predictor", "training.explain.attribution"),
-        ("training.study.work", "training.run"),
+        ("training.study.cell", "training.run"),
     ],
 )
 def test_an_import_upwards_or_sideways_is_found(module: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The label-efficiency study: its stages under the real DVC, its table, and when a verdict is given."""
+"""The label-efficiency study: the whole command with its records, its table, and its verdicts."""
 
 import json
 import os
@@ -9,18 +9,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from common.config import Config, load
+from common.config import Study, load
 from common.errors import UserError
 from common.layout import Layout
-from training.study import table, verdicts
-from training.study.grid import cell_config, cell_file, cell_settings, cells, pretraining_config
+from training.evaluate.metrics import METRICS
+from training.study import results as study_results
+from training.study import verdicts
+from training.study.cell import cell_config, cell_settings
+from training.study.grid import cell_file, cells
 from training.study.plot import plot
+from training.study.pretrainings import pretraining_config
+from training.study.results import StudyResults
+from training.study.schedule import Job, run_jobs
+from training.study.table import as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,7 +39,7 @@ TINY: dict[str, Any] = {
     "study": {"seeds": [0, 1]},
 }
 GRID: dict[str, Any] = {
-    "pretrainings": ["rotation"],
+    "pretrainings": {"rotation": ["rotation"]},
     "semi": [],
     "labels": [0.5, 1.0],
     "steps": [2, 3],
@@ -90,18 +98,17 @@ def start_study(project: Path) -> subprocess.Popen[str]:
 
 
 def finished(project: Path) -> dict[str, int]:
-    """When each result that DVC has recorded was written, in nanoseconds, by its path."""
-    stages = yaml.safe_load((project / "training/study/dvc.lock").read_text())["stages"]
-    paths = [out["path"] for name, stage in stages.items() if name != "table" for out in stage["outs"]]
-    return {path: (project / path).stat().st_mtime_ns for path in paths if not path.endswith("metrics.json")}
+    """When each result of the study was written, in nanoseconds, by its path."""
+    study = project / "runs/study"
+    files = [*study.glob("pretrain/*/pretrained.safetensors"), *study.glob("cells/*/*.json")]
+    return {str(file.relative_to(study)): file.stat().st_mtime_ns for file in files}
 
 
 @pytest.fixture(scope="module")
 def studied(project: Path) -> dict[str, Any]:
     """The project after ``make study``, stopped by Ctrl-C after the first cell, and again to its end."""
     first = start_study(project)
-    lock = project / "training/study/dvc.lock"
-    while not (lock.is_file() and "cells/" in lock.read_text()) and first.poll() is None:
+    while not list(project.glob("runs/study/cells/*/*.json")) and first.poll() is None:
         time.sleep(0.1)
     time.sleep(1)  # the next cell starts
     os.killpg(first.pid, signal.SIGINT)
@@ -113,41 +120,87 @@ def studied(project: Path) -> dict[str, Any]:
     return {"before": before, "stopped": stopped, "resumed": resumed, "status": status}
 
 
-def test_an_interrupted_study_goes_on_and_does_nothing_twice(project: Path, studied: dict[str, Any]) -> None:
+PENDING = """
+import json, sys
+from pathlib import Path
+from common.config import Study, load
+from common.layout import Layout
+from training.study import cell, pretrainings
+from training.study.grid import cells
+config, layout, root = load([Path("presets/mini.yaml")], sys.argv[1:]), Layout.at("."), Path("runs/study")
+names = [name for name in config.study.pretrainings if not pretrainings.is_done(config, layout, root, name)]
+grid = [str(each) for each in cells(config.study) if not cell.is_done(config, layout, root, each)]
+print(json.dumps([names, grid]))
+"""
+
+
+def pending(project: Path, *settings: str) -> list[list[str]]:
+    """Pre-trainings and cells that the study would run now."""
+    command = [sys.executable, "-c", PENDING, *settings]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_interrupted_study_is_resumed_and_does_nothing_twice(
+    project: Path, studied: dict[str, Any]
+) -> None:
     assert studied["status"][0] != 0, studied["stopped"]
     assert studied["status"][1] == 0, studied["resumed"]
-    assert 2 + 1 <= len(studied["before"]) < 2 + 8
+    assert 1 + 1 <= len(studied["before"]) < 1 + 8
     after = finished(project)
-    assert len(after) == 2 + 2 * 2 * 2
+    assert len(after) == 1 + 2 * 2 * 2
     assert {path: after[path] for path in studied["before"]} == studied["before"]
 
 
-def test_a_finished_study_runs_nothing(project: Path, studied: dict[str, Any]) -> None:
-    before = finished(project)
-    said = dvc(project, "repro", "training/study/dvc.yaml")
-    assert "Running stage" not in said
-    assert "up to date" in said
-    assert finished(project) == before
+def test_a_finished_study_runs_nothing_and_another_seed_its_own_cells(
+    project: Path, studied: dict[str, Any]
+) -> None:
+    assert pending(project) == [[], []]
+    names, grid = pending(project, "study.seeds=[0,1,2]")
+    assert names == []
+    assert grid == [
+        f"{initial}, {share} % of the labels, seed 2"
+        for initial in ("scratch", "rotation")
+        for share in (50, 100)
+    ]
 
 
-def test_another_seed_runs_its_own_cells_and_the_table_only(project: Path, studied: dict[str, Any]) -> None:
-    file = project / "params.yaml"
-    text = file.read_text()
-    params = yaml.safe_load(text)
-    params["study"]["seeds"] = [0, 1, 2]
-    write_yaml(file, params)
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        ("training/finetune/train.py", "# a remark", (0, 0)),
+        ("training/finetune/train.py", "EDITED = True", (0, 8)),
+        ("training/pretrain/train.py", "EDITED = True", (1, 0)),
+    ],
+)
+def test_an_edit_of_the_code_makes_its_own_results_stale(
+    project: Path, studied: dict[str, Any], file: str, line: str, expected: tuple[int, int]
+) -> None:
+    edited = project / file
+    text = edited.read_text()
+    edited.write_text(f"{text}\n{line}\n")
     try:
-        said = dvc(project, "repro", "--dry", "training/study/dvc.yaml")
+        names, grid = pending(project)
     finally:
-        file.write_text(text)
-    ran = {line.split(":")[1].strip("'") for line in said.splitlines() if line.startswith("Running stage")}
-    assert ran == {"scratch@0.5-2", "scratch@1.0-2", "tuned@rotation-0.5-2", "tuned@rotation-1.0-2", "table"}
+        edited.write_text(text)
+    assert (len(names), len(grid)) == expected
 
 
-def test_the_pipeline_alone_runs_no_study(project: Path, studied: dict[str, Any]) -> None:
-    said = dvc(project, "repro", "--dry", "--force")
-    assert "parse" in said
-    assert "study" not in said
+def test_dvc_scans_no_pipeline_but_the_root_s() -> None:
+    files = subprocess.run(
+        ["git", "ls-files", "*dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert files.stdout.split() == ["dvc.yaml"]
+
+
+def test_a_job_that_fails_is_named_after_the_others_have_run(tmp_path: Path) -> None:
+    def job(name: str, code: str) -> Job:
+        return Job(name, [sys.executable, "-c", code], tmp_path / "logs" / name)
+
+    jobs = [job("broken", "raise SystemExit('no such luck')"), job("fine", "print('ran')")]
+    with pytest.raises(UserError, match=r"1 of 2 jobs failed, among them broken \(no such luck\)"):
+        run_jobs(jobs, 1)
+    assert (tmp_path / "logs" / "fine").read_text() == "ran\n"
 
 
 def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied: dict[str, Any]) -> None:
@@ -164,8 +217,11 @@ def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied:
             values = [scores[score] for scores in each]
             assert summary["mean"] == pytest.approx(sum(values) / 2)
             assert summary["deviation"] == pytest.approx(statistics.stdev(values))
-        shown = [row["scores"][score] for score in table.SHOWN]
-        texts = [f"{100 * each['mean']:.1f} ± {100 * each['deviation']:.1f}" for each in shown]
+        shown = [row["scores"].get(metric) for metric in METRICS]
+        texts = [
+            f"{100 * each['mean']:.1f} ± {100 * each['deviation']:.1f}" if each else "\u2013"
+            for each in shown
+        ]
         assert [cell.strip() for cell in lines[3 + number].split("|")[3:-1]] == texts
     assert (project / "runs/study/plot.svg").read_text().count("labelled faces") == 2
     assert (project / "runs/study/verdicts.md").is_file()
@@ -184,40 +240,44 @@ def test_cells_of_one_seed_see_the_same_faces_wherever_they_start(
 def test_settings_of_the_semi_supervised_mode_concern_its_cells_alone() -> None:
     usual, other = load(), load(settings=["finetune.semi_supervised.weight=0.5"])
     for initial, same in (("scratch", True), ("full", True), ("semi-full", False)):
-        (cell,) = cells(usual, initial, [0.01], [0])
+        (cell,) = cells(usual.study, initial, [0.01], [0])
         assert (cell_settings(usual, cell) == cell_settings(other, cell)) is same
 
 
-def test_a_pre_training_leaves_out_the_tasks_of_others() -> None:
-    tasks = pretraining_config(load(settings=["pretrain.tasks.angle=0.5"]), "rotation").pretrain.tasks
-    assert tasks.model_dump() == {
-        "segmentation": 0, "classification": 0, "rotation": 1, "angle": 0.5, "agreement": 0,
-    }  # fmt: skip
+def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
+    tasks = pretraining_config(load(), "rotation").pretrain.tasks
+    blocks: Any = tasks if isinstance(tasks, dict) else tasks.model_dump()
+    weights = {name: block["weight"] if isinstance(block, dict) else block for name, block in blocks.items()}
+    assert (weights["rotation"], weights["segmentation"], weights["classification"]) == (1, 0, 0)
+    with pytest.raises(
+        UserError, match="study.pretrainings.other lists the task turning; pretrain.tasks has"
+    ):
+        pretraining_config(load(settings=["study.pretrainings.other=[turning]"]), "other")
 
 
 def test_the_grid_is_every_start_share_and_seed() -> None:
     config = load(settings=["study.semi=[full]", "study.seeds=[4, 7]"])
-    found = cells(config)
+    found = cells(config.study)
     assert len(set(found)) == len(found) == 7 * 4 * 2
-    one = cells(config, "semi-full", [0.05], [7])[0]
+    one = cells(config.study, "semi-full", [0.05], [7])[0]
     assert one.pretraining == "full"
     own = cell_config(config, one).finetune
     assert (own.seed, own.runs[0].labels, own.runs[0].steps) == (7, 0.05, config.study.steps[1])
     with pytest.raises(UserError, match="study.labels"):
-        cells(config, "full", [0.07])
+        cells(config.study, "full", [0.07])
     with pytest.raises(UserError, match="no initialisation half"):
-        cells(config, "half")
+        cells(config.study, "half")
     with pytest.raises(UserError, match="one number for each"):
         load(settings=["study.steps=[1]"])
 
 
 @pytest.fixture
-def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], table.Study]:
+def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResults]:
     """Makes a study of made-up cells: average precision by initialisation and seed, at 1 % and 100 %."""
 
-    def make(scores: dict[str, Iterable[float]]) -> table.Study:
-        config = made_up()
-        for cell in cells(config):
+    def make(scores: dict[str, Iterable[float]]) -> StudyResults:
+        settings = made_up()
+        for cell in cells(settings):
             values = list(scores.get(cell.initial, ()))
             if cell.seed < len(values):
                 value = values[cell.seed]
@@ -230,16 +290,16 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], table.Stu
                 file = cell_file(tmp_path, cell)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(json.dumps(found))
-        return table.read_study(config, tmp_path)
+        return study_results.read_results(settings, tmp_path)
 
     return make
 
 
-def made_up() -> Config:
-    return load(settings=["study.semi=[full]", "study.labels=[0.01, 1.0]", "study.steps=[1, 1]"])
+def made_up() -> Study:
+    return load(settings=["study.semi=[full]", "study.labels=[0.01, 1.0]", "study.steps=[1, 1]"]).study
 
 
-def verdict_of(study: table.Study, words: str) -> tuple[str, float, float | None]:
+def verdict_of(study: StudyResults, words: str) -> tuple[str, float, float | None]:
     rows = [row for row in verdicts.verdicts(study) if words in row["claim"] and row["labels"] == 0.01]
     row = next(row for row in rows if row["score"] == "average_precision")
     return row["verdict"], row["difference"], row["error"]
@@ -255,37 +315,47 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_standard_error(study_of: Any
             "full": [0.40, 0.42, 0.45],
         }
     )
-    verdict, mean, error = verdict_of(study, "SSPL beats training from scratch")
+    verdict, mean, error = verdict_of(study, "by PRT + PST + PCT + adversarial beats training")
     assert verdict == "holds"
     assert mean == pytest.approx((0.10 + 0.10 + 0.11) / 3)
     assert error == pytest.approx(statistics.stdev([0.10, 0.10, 0.11]) / 3**0.5)
-    assert verdict_of(study, "PRT only")[0] == "fails"
-    assert verdict_of(study, "PST only")[0] == "undecided"
-    assert verdict_of(study, "complement")[1] == pytest.approx((0.06 + 0.02 + 0.04) / 3)
+    assert verdict_of(study, "by PRT beats")[0] == "fails"
+    assert verdict_of(study, "by PST beats")[0] == "undecided"
+    assert verdict_of(study, "best of PRT, PST, PCT")[1] == pytest.approx((0.06 + 0.02 + 0.04) / 3)
     text = verdicts.as_markdown(study)
     assert "+10.3 ± 0.3, holds" in text
-    assert "PCT only beats" not in text
+    assert "by PCT beats" not in text
 
 
 def test_a_single_seed_decides_nothing(study_of: Any) -> None:
     study = study_of({"scratch": [0.3], "full": [0.6]})
-    assert verdict_of(study, "SSPL beats")[::2] == ("undecided", None)
+    assert verdict_of(study, "by PRT + PST + PCT + adversarial beats")[::2] == ("undecided", None)
     assert study.missing == 7 * 2 * 3 - 4
-    assert "38 cells are not done" in table.as_markdown(study)
+    assert "38 cells are not done" in as_markdown(study)
 
 
 def test_seeds_are_compared_with_themselves(study_of: Any) -> None:
     spread_but_always_better = {"scratch": [0.1, 0.3, 0.5], "full": [0.15, 0.35, 0.56]}
-    assert verdict_of(study_of(spread_but_always_better), "SSPL beats")[0] == "holds"
+    assert (
+        verdict_of(study_of(spread_but_always_better), "by PRT + PST + PCT + adversarial beats")[0] == "holds"
+    )
 
 
-def test_a_target_is_met_by_the_mean_that_was_measured(study_of: Any) -> None:
-    scores = {"scratch": [0.30, 0.30], "full": [0.39, 0.40], "semi-full": [0.41, 0.42]}
-    met = {(row["target"], row["points"]): row["met"] for row in verdicts.reached(study_of(scores))}
-    assert met["full SSPL above from scratch, mean average precision, 1 % of the labels", 10] is False
-    assert met["full SSPL above from scratch, balanced accuracy, 1 % of the labels", 5] is True
-    better = "semi-supervised from full above full SSPL, mean average precision, 1 % of the labels"
-    assert met[better, 1] is True
+def test_claims_follow_from_the_pre_trainings_that_are_configured(study_of: Any) -> None:
+    texts = [claim.text for claim in verdicts.claims(made_up())]
+    assert texts[-3:] == [
+        "PRT + PST + PCT beats the best of PRT, PST, PCT",
+        "PRT + PST + PCT + adversarial beats PRT + PST + PCT",
+        "Pseudo-labels of unlabelled faces improve on PRT + PST + PCT + adversarial alone",
+    ]
+    assert len(texts) == 5 + 3
+
+
+def test_where_less_is_better_a_lower_score_wins(study_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = replace(METRICS["average_precision"], higher_is_better=False)
+    monkeypatch.setitem(METRICS, "average_precision", metric)
+    study = study_of({"scratch": [0.3, 0.32, 0.34], "rotation": [0.2, 0.22, 0.24]})
+    assert verdict_of(study, "by PRT beats")[:2] == ("holds", pytest.approx(0.1))
 
 
 def test_the_plot_is_the_same_file_for_the_same_cells(study_of: Any, tmp_path: Path) -> None:
@@ -294,5 +364,8 @@ def test_the_plot_is_the_same_file_for_the_same_cells(study_of: Any, tmp_path: P
         plot(study, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     text = (tmp_path / "a.svg").read_text()
-    assert all(words in text for words in ("from scratch", "full SSPL", "8,000", "mean average precision"))
-    assert "PRT only" not in text
+    assert all(
+        words in text
+        for words in ("from scratch", "PRT + PST + PCT + adversarial", "8,000", "average precision")
+    )
+    assert ">PRT<" not in text

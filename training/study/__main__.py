@@ -1,6 +1,7 @@
-"""``python -m training.study``: pre-train an initialisation, run cells, make the table."""
+"""``python -m training.study``: the whole study, or one pre-training, some cells, or the table of it."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Final
 
@@ -10,19 +11,59 @@ from common.layout import DEFAULT_SHARDS, Layout
 from common.memory import keep_freed_memory
 
 EXAMPLES = """\
+  python -m training.study --config presets/mini.yaml
+  python -m training.study --jobs 4 --config presets/mini.yaml
   python -m training.study pretrain full --config presets/mini.yaml
   python -m training.study cell full --labels 0.01 --seeds 0 --config presets/mini.yaml
-  python -m training.study cell scratch --config presets/mini.yaml
   python -m training.study table --config presets/mini.yaml"""
 
-ACTIONS: Final = ("pretrain", "cell", "table")
+ACTIONS: Final = ("all", "pretrain", "cell", "table")
 
 
 def main() -> None:
-    """Read the command line and do one part of the study."""
-    parser = command.parser("The label-efficiency study; `make study` runs all of it.", EXAMPLES)
-    parser.add_argument("action", choices=ACTIONS, help="what to do; what is done already is skipped")
+    """Read the command line and run the study or one part of it."""
+    options = _parser().parse_args()
+    if (options.action in ("pretrain", "cell")) != (options.name is not None):
+        raise UserError(
+            f"{options.action} takes {'no name' if options.name else 'the name of an initialisation'}"
+        )
+    config, layout, root = command.config_from(options), Layout.at(options.shards), options.output
+    keep_freed_memory()
+
+    # Each action imports what it runs; --help need not wait for PyTorch.
+    if options.action == "all":
+        from training.study.schedule import run_study
+
+        run_study(config, layout, root, options.jobs, _forwarded(options))
+    elif options.action == "pretrain":
+        from training.study.pretrainings import run_pretraining
+
+        run_pretraining(config, layout, root, options.name, options.resume)
+    elif options.action == "cell":
+        from training.study.cell import run_cell
+        from training.study.grid import cells
+
+        for cell in cells(config.study, options.name, options.labels, options.seeds):
+            run_cell(config, layout, root, cell)
+    else:
+        from training.study.output import write_results
+
+        write_results(config, layout, root)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser(
+        "The label-efficiency study. What is up to date is skipped, what was stopped is resumed.", EXAMPLES
+    )
+    parser.add_argument("action", nargs="?", choices=ACTIONS, default="all", help="default: all")
     parser.add_argument("name", nargs="?", help="pretrain, cell: which initialisation")
+    parser.add_argument(
+        "--jobs",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="all: number of processes at a time (default: one per core)",
+    )
     parser.add_argument(
         "--labels", type=float, nargs="+", default=[], metavar="SHARE", help="cell: which (default: all)"
     )
@@ -36,31 +77,22 @@ def main() -> None:
     parser.add_argument(
         "--resume", choices=("auto", "anyway", "never"), default="auto", help="pretrain: as training.run does"
     )
-    options = parser.parse_args()
-    if (options.name is None) != (options.action == "table"):
-        raise UserError(
-            f"{options.action} takes {'no name' if options.name else 'the name of an initialisation'}"
-        )
-    run(options)
+    return parser
 
 
-def run(options: argparse.Namespace) -> None:
-    """Do what the command line says."""
-    config, layout, root = command.config_from(options), Layout.at(options.shards), options.output
-    keep_freed_memory()
+def _forwarded(options: argparse.Namespace) -> list[str]:
+    """The arguments that give a process of the study the same configuration, shards and output."""
+    files = [argument for file in options.config for argument in ("--config", str(file))]
+    settings = [argument for setting in options.settings for argument in ("--set", setting)]
+    data = ["--shards", options.shards, "--output", str(options.output)]
+    return [*files, *settings, *data, "--resume", options.resume]
 
-    from training.study.grid import cells
-    from training.study.work import pretrain_one, run_cell
 
-    if options.action == "pretrain":
-        pretrain_one(config, layout, root, options.name, options.resume)
-    elif options.action == "cell":
-        for cell in cells(config, options.name, options.labels, options.seeds):
-            run_cell(config, layout, root, cell)
-    else:
-        from training.study.results import write_results
-
-        write_results(config, root)
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is not positive")
+    return number
 
 
 if __name__ == "__main__":

@@ -1,34 +1,51 @@
-"""What the study says about the claims of the paper, and about the targets that were set for it.
+"""What the study says about the claims of the method.
 
-A claim is that one initialisation scores higher than another with as many labels. Cells of the same
-seed see the same faces, so differences are taken per seed; their mean is compared with its standard
-error. A claim **holds** if the mean lies more than `ERRORS` standard errors above zero, it **fails**
-if it lies more than that below, and is **undecided** otherwise or with a single seed.
+A claim is that one initialisation scores better than another with as many labels. Cells of the same seed
+see the same faces, so differences are paired by seed; their mean is compared with its standard error. A
+claim **holds** if the mean lies more than `ERRORS` standard errors above zero, **fails** if it lies as far
+below, and is **undecided** otherwise or with a single seed.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from common.page.formats import percent, signed
-from training.study.grid import SCRATCH, SEMI, title
-from training.study.table import SHOWN, Study
+from common.config import Study
+from training.evaluate.metrics import METRICS, PRIMARY, Metric
+from training.study.grid import SCRATCH, SEMI
+from training.study.results import StudyResults
+from training.study.table import MISSING, markdown
+from training.study.titles import title
 
 ERRORS: Final = 3.0
 """With three seeds, so two degrees of freedom, chance alone goes beyond it on one side one time in twenty
 (Student's t: 2.92)."""
 
-SINGLE: Final = ("rotation", "segmentation", "classification")
-SCORES: Final = ("average_precision", "balanced_accuracy", "accuracy")
+
+@dataclass(frozen=True)
+class Claim:
+    """That the initialisation `better` beats the best of the `others` at each label share."""
+
+    text: str
+    better: str
+    others: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean over seeds of paired differences of a score, as a share, and its standard error."""
+    """The mean over seeds of paired differences of a metric, positive if better, and its standard error."""
 
     mean: float
     error: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Difference | None":
+        """The mean difference of at least one value; the error takes two."""
+        if not values:
+            return None
+        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+        return cls(statistics.fmean(values), error)
 
     @property
     def verdict(self) -> str:
@@ -39,167 +56,132 @@ class Difference:
 
     def __str__(self) -> str:
         spread = "" if self.error is None else f" ± {100 * self.error:.1f}"
-        return f"{signed(self.mean)}{spread}"
+        return f"{100 * self.mean:+.1f}{spread}, {self.verdict}"
 
 
-@dataclass(frozen=True)
-class Target:
-    """What was asked for: `better` above `worse` by `points` at a share of the labels."""
-
-    better: str
-    worse: str
-    labels: float
-    score: str
-    points: float
-
-
-TARGETS: Final = (
-    Target("full", SCRATCH, 0.01, "balanced_accuracy", 5),
-    Target("full", SCRATCH, 0.01, "average_precision", 10),
-    Target("full", SCRATCH, 0.05, "balanced_accuracy", 4),
-    Target("full", SCRATCH, 0.05, "average_precision", 8),
-    Target("full", SCRATCH, 0.2, "balanced_accuracy", 0),
-    Target("full", SCRATCH, 0.2, "average_precision", 0),
-    *(Target(task, SCRATCH, 0.01, score, 0) for task in SINGLE for score in SCORES[:2]),
-    Target("best", "full", 0.01, "average_precision", 1),
-    Target("best", "full", 0.05, "average_precision", 1),
-)
-"""On CelebA's test split; ``best`` is the best semi-supervised mode at that share."""
+def claims(settings: Study) -> list[Claim]:
+    """Each pre-training beats scratch, and the best of those with some of its tasks; pseudo-labels help."""
+    tasks = {name: frozenset(each) for name, each in settings.pretrainings.items()}
+    titles = {name: title(settings, name) for name in tasks}
+    result = [
+        Claim(f"Pre-training by {titles[name]} beats training from scratch", name, [SCRATCH])
+        for name in tasks
+    ]
+    for name in tasks:
+        parts = [other for other in tasks if tasks[other] < tasks[name]]
+        largest = [other for other in parts if not any(tasks[other] < tasks[third] for third in parts)]
+        if largest:
+            best = "the best of " if len(largest) > 1 else ""
+            others = ", ".join(titles[other] for other in largest)
+            result.append(Claim(f"{titles[name]} beats {best}{others}", name, largest))
+    result += [
+        Claim(f"Pseudo-labels of unlabelled faces improve on {titles[name]} alone", SEMI + name, [name])
+        for name in settings.semi
+    ]
+    return result
 
 
-def difference(study: Study, better: str, worse: str, labels: float, score: str) -> Difference | None:
-    """How much `better` scores above `worse`; None if they have no seed in common."""
-    first, second = study.by_seed(better, labels, score), study.by_seed(worse, labels, score)
-    return _mean([first[seed] - second[seed] for seed in first if seed in second])
+def verdicts(results: StudyResults) -> list[dict[str, Any]]:
+    """A row per claim, label share and headline metric that has cells.
 
-
-def best_of(study: Study, names: list[str], labels: float, score: str) -> str | None:
-    """The name with the highest mean; None if none has a score."""
-    found = {name: each.mean for name in names if (each := study.summary(name, labels, score))}
-    return max(found, key=found.__getitem__) if found else None
-
-
-def verdicts(study: Study) -> list[dict[str, Any]]:
-    """A row per claim, share and score that has cells.
-
-    Keys: ``claim``, ``labels``, ``score``, ``difference``, ``error``, ``verdict``.
+    Keys: ``claim``, ``labels``, ``score`` (a metric's name), ``difference``, ``error``, ``verdict``.
     """
     rows = []
-    for claim, better, worse in _claims():
-        for labels in study.labels:
-            for score in SCORES:
-                rival = worse or best_of(study, list(SINGLE), labels, score)
-                found = difference(study, better, rival, labels, score) if rival else None
-                if found:
-                    rows.append(_as_row(claim, labels, score, found))
-    low, high = study.labels[0], study.labels[-1]
-    for score in SCORES if low != high else ():
-        gains = [_gains(study, labels, score) for labels in (low, high)]
-        shrinking = _mean([gains[0][seed] - gains[1][seed] for seed in gains[0] if seed in gains[1]])
-        if shrinking:
-            claim = (
-                f"The gain of SSPL is larger with {100 * low:g} % of the labels than with {100 * high:g} %"
-            )
-            rows.append(_as_row(claim, low, score, shrinking))
-    return rows
+    for claim in claims(results.settings):
+        for labels in results.labels:
+            for metric in _headline():
+                other = _best_of(results, claim.others, labels, metric)
+                gain = Difference.of(list(_gains(results, claim.better, other, labels, metric).values()))
+                if gain:
+                    rows.append(_as_row(claim.text, labels, metric, gain))
+    return rows + _shrinking_gains(results)
 
 
-def reached(study: Study) -> list[dict[str, Any]]:
-    """A row per target that has cells: ``target``, ``points``, ``measured`` (mean, in points), ``met``."""
-    rows = []
-    semi = [name for name in study.initials if name.startswith(SEMI)]
-    for target in TARGETS:
-        best = best_of(study, semi, target.labels, target.score)
-        better = best if target.better == "best" else target.better
-        found = difference(study, better, target.worse, target.labels, target.score) if better else None
-        if better and found:
-            pair = f"{title(better)} above {title(target.worse)}"
-            what = f"{pair}, {SHOWN[target.score]}, {100 * target.labels:g} % of the labels"
-            measured = 100 * found.mean
-            met = measured > 0 and measured >= target.points
-            rows.append({"target": what, "points": target.points, "measured": str(found), "met": met})
-    return rows
-
-
-def as_markdown(study: Study) -> str:
-    """The verdicts in words and tables, then the targets."""
+def as_markdown(results: StudyResults) -> str:
+    """The verdicts in words, and a table per claim."""
+    rows = verdicts(results)
     lines = [
-        "# Claims of the paper",
+        "# Claims of the method",
         "",
-        "Differences in points: mean over seeds ± standard error, of cells with the same seed and labels. "
-        f"A claim holds if the mean is more than {ERRORS:g} standard errors above zero, fails if it is so "
-        "far below, and is undecided otherwise.",
+        "Differences in percentage points: mean over seeds ± standard error, of cells with the same seed and "
+        f"labels. A claim holds if the mean is more than {ERRORS:g} standard errors above zero, fails if it "
+        "is as far below, and is undecided otherwise.",
     ]
-    claims: dict[str, list[Mapping[str, Any]]] = {}
-    for row in verdicts(study):
-        claims.setdefault(row["claim"], []).append(row)
-    for claim, rows in claims.items():
-        lines += ["", f"## {claim}", "", f"**{_in_words(rows)}** (judged by mean average precision)", ""]
-        lines += [
-            f"| labels | {' | '.join(SHOWN[score] for score in SCORES)} |",
-            "|--:|" + "---|" * len(SCORES),
-        ]
-        for labels in dict.fromkeys(row["labels"] for row in rows):
-            here = {row["score"]: row for row in rows if row["labels"] == labels}
-            texts = [
-                f"{Difference(here[s]['difference'], here[s]['error'])}, {here[s]['verdict']}"
-                if s in here
-                else percent(None)
-                for s in SCORES
+    for claim in dict.fromkeys(row["claim"] for row in rows):
+        its_rows = [row for row in rows if row["claim"] == claim]
+        primary = METRICS[PRIMARY].title
+        lines += ["", f"## {claim}", "", f"**{_in_words(its_rows)}** (judged by {primary})", ""]
+        table = []
+        for labels in dict.fromkeys(row["labels"] for row in its_rows):
+            by_metric = {row["score"]: row for row in its_rows if row["labels"] == labels}
+            cells = [
+                str(Difference(row["difference"], row["error"])) if row else MISSING
+                for row in (by_metric.get(metric.name) for metric in _headline())
             ]
-            lines.append(f"| {100 * labels:g} % | {' | '.join(texts)} |")
-    targets = reached(study)
-    if targets:
-        lines += ["", "# Targets", "", "| target | points | measured | met |", "|---|--:|--:|---|"]
-        for row in targets:
-            wanted = f"at least {row['points']:g}" if row["points"] else "above 0"
-            lines.append(
-                f"| {row['target']} | {wanted} | {row['measured']} | {'yes' if row['met'] else 'no'} |"
-            )
+            table.append([f"{100 * labels:g} %", *cells])
+        lines.append(markdown(["labels", *(metric.title for metric in _headline())], table, text_columns=0))
     return "\n".join(lines) + "\n"
 
 
-def _claims() -> list[tuple[str, str, str | None]]:
-    """Claim, better and worse initialisation; None is the best single task at that share."""
-    return [
-        ("Pre-training on unlabelled faces helps: SSPL beats training from scratch", "full", SCRATCH),
-        *(
-            (f"One task alone helps: {title(name)} beats training from scratch", name, SCRATCH)
-            for name in SINGLE
-        ),
-        ("The tasks complement each other: all three beat the best one", "joint", None),
-        ("Adversarial agreement of local and global features helps", "full", "joint"),
-    ]
+def _headline() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.headline]
 
 
-def _gains(study: Study, labels: float, score: str) -> dict[int, float]:
-    full, scratch = study.by_seed("full", labels, score), study.by_seed(SCRATCH, labels, score)
-    return {seed: full[seed] - scratch[seed] for seed in full if seed in scratch}
+def _best_of(results: StudyResults, names: Iterable[str], labels: float, metric: Metric) -> str | None:
+    """The name with the best mean; None if none has a score."""
+    summaries = {name: results.summary(name, labels, metric.name) for name in names}
+    means = {name: _sign(metric) * summary.mean for name, summary in summaries.items() if summary}
+    return max(means, key=means.__getitem__) if means else None
 
 
-def _mean(values: list[float]) -> Difference | None:
-    if not values:
-        return None
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return Difference(statistics.fmean(values), error)
+def _gains(
+    results: StudyResults, better: str, other: str | None, labels: float, metric: Metric
+) -> dict[int, float]:
+    """By how much `better` beats `other`, by the seeds that both have."""
+    if other is None:
+        return {}
+    first = results.by_seed(better, labels, metric.name)
+    second = results.by_seed(other, labels, metric.name)
+    return {seed: _sign(metric) * (first[seed] - second[seed]) for seed in first if seed in second}
 
 
-def _as_row(claim: str, labels: float, score: str, found: Difference) -> dict[str, Any]:
+def _shrinking_gains(results: StudyResults) -> list[dict[str, Any]]:
+    """Rows of the claim that pre-training by most tasks gains more with few labels than with many."""
+    tasks, low, high = results.settings.pretrainings, results.labels[0], results.labels[-1]
+    if low == high or not tasks:
+        return []
+    name = max(tasks, key=lambda name: len(tasks[name]))
+    shares = f"with {100 * low:g} % of the labels than with {100 * high:g} %"
+    rows = []
+    for metric in _headline():
+        few, many = (_gains(results, name, SCRATCH, labels, metric) for labels in (low, high))
+        difference = Difference.of([few[seed] - many[seed] for seed in few if seed in many])
+        if difference:
+            claim = f"The gain of {results.title(name)} over training from scratch is larger {shares}"
+            rows.append(_as_row(claim, low, metric, difference))
+    return rows
+
+
+def _sign(metric: Metric) -> int:
+    return 1 if metric.higher_is_better else -1
+
+
+def _as_row(claim: str, labels: float, metric: Metric, difference: Difference) -> dict[str, Any]:
     return {
         "claim": claim,
         "labels": labels,
-        "score": score,
-        "difference": found.mean,
-        "error": found.error,
-        "verdict": found.verdict,
+        "score": metric.name,
+        "difference": difference.mean,
+        "error": difference.error,
+        "verdict": difference.verdict,
     }
 
 
-def _in_words(rows: list[Mapping[str, Any]]) -> str:
-    judged = [row for row in rows if row["score"] == SCORES[0]]
-    groups = {
+def _in_words(rows: Iterable[dict[str, Any]]) -> str:
+    judged = [row for row in rows if row["score"] == PRIMARY]
+    by_verdict = {
         verdict: [f"{100 * row['labels']:g} %" for row in judged if row["verdict"] == verdict]
         for verdict in ("holds", "fails", "undecided")
     }
-    parts = [f"{verdict} at {', '.join(shares)}" for verdict, shares in groups.items() if shares]
-    return "; ".join(parts).capitalize()
+    texts = [f"{verdict} at {', '.join(shares)}" for verdict, shares in by_verdict.items() if shares]
+    return "; ".join(texts).capitalize()

@@ -1,0 +1,112 @@
+"""The cells of the study: fine-tuning and evaluation of one initialisation, label share and seed.
+
+The result says what it was made from: shards, weights, settings and code. A cell is done if that is what
+it would be now.
+"""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from common.code import code_hash
+from common.config import Config, FinetuneRun
+from common.errors import UserError
+from common.files import write_text
+from common.layout import Layout
+from training.data.samples import manifest_hash
+from training.evaluate.evaluate import evaluate
+from training.evaluate.metrics import METRICS
+from training.evaluate.scoring import MAJORITY
+from training.finetune.runs import finetune
+from training.study.grid import Cell, cell_file, pretrained_file
+
+
+def cell_config(config: Config, cell: Cell) -> Config:
+    """The configuration of one cell: a single fine-tuning run."""
+    changes = {
+        "seed": cell.seed,
+        "runs": [FinetuneRun(labels=cell.labels, steps=cell.steps)],
+        "initial": [cell.mode],
+    }
+    return config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
+
+
+def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
+    """The settings that the result of a cell depends on, as JSON values."""
+    unused = {"loader_workers"} if cell.mode == "semi" else {"loader_workers", "semi_supervised"}
+    settings = cell_config(config, cell)
+    return {
+        "network": settings.network.model_dump(mode="json"),
+        "finetune": settings.finetune.model_dump(mode="json", exclude=unused),
+        "evaluate": settings.evaluate.model_dump(mode="json", exclude={"batch_size"}),
+    }
+
+
+def is_done(config: Config, layout: Layout, root: Path, cell: Cell) -> bool:
+    """Whether the result of a cell is there and up to date; False if its pre-training is missing."""
+    file = cell_file(root, cell)
+    if not file.is_file() or (cell.pretraining and not pretrained_file(root, cell.pretraining).is_file()):
+        return False
+    result = json.loads(file.read_text(encoding="utf-8"))
+    return result.get("made_from") == _provenance(config, layout, root, cell)
+
+
+def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
+    """Fine-tune and evaluate one cell and keep its scores; nothing happens if it is done.
+
+    The file holds the cell, ``faces``, ``seconds``, ``loss``, ``scores`` (means over attributes),
+    ``attributes`` (scores by attribute), ``majority`` (means of the majority class), ``made_from``.
+
+    Raises:
+        UserError: the pre-training is missing, or what fine-tuning and evaluation raise.
+    """
+    weights = pretrained_file(root, cell.pretraining or cell.initial)
+    if cell.pretraining and not weights.is_file():
+        raise UserError(
+            f"{weights} is missing; `python -m training.study pretrain {cell.pretraining}` makes it"
+        )
+    if is_done(config, layout, root, cell):
+        print(f"study: {cell} is up to date")
+        return
+    print(f"study: {cell}")
+    settings = cell_config(config, cell)
+    with TemporaryDirectory() as temporary:
+        finetuned, evaluated = Path(temporary, "finetune"), Path(temporary, "evaluate")
+        finetune(settings, layout, weights, finetuned)
+        evaluate(settings.evaluate, settings.stream, layout, finetuned, evaluated)
+        (run,) = _read(finetuned / "runs.json")
+        means, attributes = _read(evaluated / "metrics.json"), _read(evaluated / "attributes.json")
+    result = {
+        "initial": cell.initial,
+        "labels": cell.labels,
+        "seed": cell.seed,
+        **{name: run[name] for name in ("faces", "steps", "seconds", "loss")},
+        "scores": {name: means[run["name"]][name] for name in METRICS},
+        "attributes": attributes[run["name"]],
+        "majority": means[MAJORITY],
+        "made_from": _provenance(config, layout, root, cell),
+    }
+    write_text(cell_file(root, cell), json.dumps(result, indent=1) + "\n")
+
+
+def _provenance(config: Config, layout: Layout, root: Path, cell: Cell) -> dict[str, Any]:
+    weights = pretrained_file(root, cell.pretraining) if cell.pretraining else None
+    return {
+        "shards": manifest_hash(layout),
+        "weights": _sha256(weights, weights.stat().st_mtime_ns) if weights else None,
+        "code": code_hash(__name__),
+        **cell_settings(config, cell),
+    }
+
+
+@cache
+def _sha256(file: Path, modified: int) -> str:
+    """The hash of a file; `modified`, its time in nanoseconds, keeps the cache from being stale."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
