@@ -12,6 +12,7 @@ from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS, Metric
 from training.evaluate.weighted import WeightedPredictions
 from training.finetune.runs import finetune
+from training.report import report
 
 
 def weighted_specificity(predictions: WeightedPredictions) -> np.ndarray:
@@ -57,3 +58,8 @@ def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
     assert heads.endswith("true negative rate")
     assert row.split()[-1] == f"{100 * mean:.1f}"
     assert "specificity" in (output / "plots" / "labels.csv").read_text().splitlines()[0]
+
+    report(config, shards, tmp_path, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text().casefold()
+    assert "true negative rate" in page
+    assert f"{100 * mean:.1f}" in page

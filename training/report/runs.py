@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
+from training.evaluate.metrics import PRIMARY
 from training.evaluate.scoring import MAJORITY, SCRATCH
 from training.report.initialisations import in_order
 
-MAIN: Final = "average_precision"
+MAIN: Final = PRIMARY
 """The metric of the headline, by which the best run is chosen."""
 
 TRAINING: Final = {
