@@ -20,6 +20,7 @@ from common.config import Study, load
 from common.errors import UserError
 from common.layout import Layout
 from training.evaluate.metrics import METRICS
+from training.models.attribute_groups import CELEBA_FILE
 from training.study import results as study_results
 from training.study import verdicts
 from training.study.cell import cell_config, cell_settings
@@ -242,6 +243,18 @@ def test_settings_of_the_semi_supervised_mode_concern_its_cells_alone() -> None:
     for initial, same in (("scratch", True), ("full", True), ("semi-full", False)):
         (cell,) = cells(usual.study, initial, [0.01], [0])
         assert (cell_settings(usual, cell) == cell_settings(other, cell)) is same
+
+
+def test_attribute_groups_concern_a_cell_by_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "groups.yaml"
+    shutil.copy(CELEBA_FILE, file)
+    usual, same = load(), load(settings=[f"finetune.groups={file}"])
+    (cell,) = cells(usual.study, "scratch", [0.01], [0])
+    assert cell_settings(usual, cell) == cell_settings(same, cell)
+    groups = yaml.safe_load(file.read_text())
+    groups["lower"] += [groups["upper"].pop()]
+    write_yaml(file, groups)
+    assert cell_settings(usual, cell) != cell_settings(same, cell)
 
 
 def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:

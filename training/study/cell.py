@@ -21,6 +21,7 @@ from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
 from training.finetune.runs import finetune
+from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.study.grid import Cell, cell_file, pretrained_file
 
 
@@ -35,10 +36,14 @@ def cell_config(config: Config, cell: Cell) -> Config:
 
 
 def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
-    """The settings that the result of a cell depends on, as JSON values."""
-    unused = {"loader_workers"} if cell.mode == "semi" else {"loader_workers", "semi_supervised"}
+    """The settings that the result of a cell depends on, as JSON values; of a file, its content."""
+    unused = {"loader_workers", "groups", "imagenet"}
+    if cell.mode != "semi":
+        unused.add("semi_supervised")
     settings = cell_config(config, cell)
+    groups = settings.finetune.groups
     return {
+        "groups": read_groups(CELEBA_FILE if groups is None else Path(groups)),
         "network": settings.network.model_dump(mode="json"),
         "finetune": settings.finetune.model_dump(mode="json", exclude=unused),
         "evaluate": settings.evaluate.model_dump(mode="json", exclude={"batch_size"}),
