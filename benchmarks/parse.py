@@ -59,7 +59,7 @@ def main() -> None:
     """Read the command line, measure the three ways in turn, and print the ratios."""
     parser = command.parser(
         "Faces per second of the offline half.",
-        "  python -m benchmarks.parse --faces ../shared/celeba --facemasks ../shared/facemasks",
+        "  python -m benchmarks.parse --faces celeba --facemasks facemasks",
     )
     parser.add_argument("--faces", metavar="DIR", help="aligned faces (default: painted ones, made now)")
     parser.add_argument("--count", type=int, default=1500, help="faces that b reads (default: 1500)")

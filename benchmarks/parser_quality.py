@@ -22,7 +22,7 @@ def main() -> None:
     """Read the command line, parse all pictures and print the table."""
     parser = command.parser(
         "F1 of the parser against CelebAMask-HQ masks.",
-        "  python -m benchmarks.parser_quality ../shared/facemasks --limit 200 --set parse.size=512",
+        "  python -m benchmarks.parser_quality facemasks --limit 200 --set parse.size=512",
     )
     parser.add_argument("folder", type=Path, help="holds images/ and masks/")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")

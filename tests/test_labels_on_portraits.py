@@ -23,7 +23,7 @@ from training.pretrain.tasks.rotation import choose_tile, turn_tiles
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
 SWAPPED |= {right: left for left, right in SWAPPED.items()}
-# The merged classes as METHOD.md names them, by the names of their members.
+# The merged classes of the 2021 paper, by the names of their members.
 MERGED_NAMES = {
     "background": ["background"],
     "skin": ["skin"],

@@ -1,8 +1,8 @@
 """The ``sspl`` network of the CVPR 2021 paper: four ResNet-18 branches that attend to each other.
 
 After every stage the whole branch attends to the aggregate (1x1 convolution) of the three
-local ones, and each local branch attends to the whole one. METHOD gives no inner structure for
-the attention of 2021; the journal's unit is used, without the step that changes the width.
+local ones, and each local branch attends to the whole one. The inner structure of the attention of
+2021 was not at hand; the journal's unit is used, without the step that changes the width.
 """
 
 from collections.abc import Collection
