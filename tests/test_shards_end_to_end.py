@@ -1,4 +1,4 @@
-"""The whole offline half on painted faces: the common by an independent reader, resume, bad input."""
+"""The whole offline half on painted faces: the format by an independent reader, resume, bad input."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ def run(config: Config, layout: Layout) -> None:
     parse(config, layout)
 
 
-def test_every_sample_keeps_the_contract(shards: Layout, portraits: Path) -> None:
+def test_every_sample_has_the_documented_format(shards: Layout, portraits: Path) -> None:
     rows = pq.read_table(shards.samples).to_pylist()
     assert len(rows) == PORTRAITS
     by_key = {row["key"]: row for row in rows}

@@ -62,7 +62,7 @@ def finish_shards(
     remove_partials(folder)
     remove_partials(manifests)
     remove_unplanned(folder, {task.tar for task in tasks})
-    stale = _stale(stage, tasks, refusals, any_code)
+    stale = stale_tasks(stage.name, tasks, refusals, any_code)
     if not stale:
         return 0
     rows = sum(task.size for task in stale)
@@ -79,8 +79,14 @@ def finish_shards(
     return len(stale)
 
 
-def _stale(stage: ShardStage[Task], tasks: Sequence[Task], refusals: Refusals, any_code: bool) -> list[Task]:
-    """The tasks whose shards have to be made; counts what the other shards refused."""
+def stale_tasks(stage: str, tasks: Sequence[Task], refusals: Refusals, any_code: bool) -> list[Task]:
+    """The tasks whose shards have to be made; `refusals` counts what the other shards refused.
+
+    A shard is up to date if its record has the task's fingerprint and, unless `any_code`, its code hash.
+
+    Raises:
+        UserError: too many sources are refused.
+    """
     stale = []
     other_code = 0
     for task in tasks:
@@ -95,7 +101,7 @@ def _stale(stage: ShardStage[Task], tasks: Sequence[Task], refusals: Refusals, a
             stale.append(task)
     if other_code:
         verdict = "kept" if any_code else "made again; --any-code keeps them"
-        print(f"{stage.name}: {other_code:,} shards that other code made are {verdict}")
+        print(f"{stage}: {other_code:,} shards that other code made are {verdict}")
     return stale
 
 
