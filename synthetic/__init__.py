@@ -12,7 +12,7 @@ for rehearsals at scale.
 """
 
 from synthetic.contact_sheet import write_contact_sheet
-from synthetic.dataset import SampleError, iterate_portraits, paint_portrait, write_dataset
+from synthetic.dataset import iterate_portraits, paint_portrait, write_dataset
 from synthetic.frequencies import DRAWN_ATTRIBUTES
 from synthetic.paint import Portrait, paint_person
 from synthetic.person import Moment, Person, draw_moment, draw_person
@@ -22,7 +22,6 @@ __all__ = [
     "Moment",
     "Person",
     "Portrait",
-    "SampleError",
     "draw_moment",
     "draw_person",
     "iterate_portraits",

@@ -110,55 +110,52 @@ def hat(scene: Scene) -> list[Layer]:
     layers = [_hat_shadow(scene, brow)]
     layers.append(_cloth_layer(scene, dome, tone, depth=1.1, radius=0.45, knit=kind == "beanie"))
     if kind == "cap":
-        peak = symmetric(
-            curve(
-                [
-                    (0.0, brow - 0.30),
-                    (0.6, brow - 0.25),
-                    (1.05, brow + 0.02),
-                    (1.10, brow + 0.20),
-                    (0.65, brow + 0.12),
-                    (0.0, brow + 0.09),
-                ],
-                36,
-            )
-        )
-        layers.append(
-            _cloth_layer(scene, peak, tone * np.float32(rng.uniform(0.45, 0.9)), depth=0.5, radius=0.12)
-        )
-    elif kind == "beanie":
-        cuff = symmetric(
-            curve(
-                [
-                    (0.0, brow - 0.50),
-                    (0.8, brow - 0.44),
-                    (edge + 0.02, brow - 0.30),
-                    (edge + 0.03, brow + 0.07),
-                    (0.8, brow + 0.02),
-                    (0.0, brow - 0.04),
-                ],
-                36,
-            )
-        )
-        layers.append(_cloth_layer(scene, cuff, tone, depth=0.5, radius=0.14, knit=True))
-    else:
-        brim = ellipse(0.0, brow - 0.14, 1.75, 0.20)
-        band = symmetric(
-            curve(
-                [
-                    (0.0, brow - 0.52),
-                    (0.7, brow - 0.49),
-                    (edge, brow - 0.40),
-                    (edge, brow - 0.15),
-                    (0.7, brow - 0.2),
-                    (0.0, brow - 0.2),
-                ],
-                36,
-            )
-        )
-        layers.append(_cloth_layer(scene, band, tone * np.float32(0.35), depth=0.2, radius=0.1))
-        layers.append(_cloth_layer(scene, brim, tone, depth=0.5, radius=0.12))
-    return layers
+        return [*layers, _peak(scene, tone, brow)]
+    if kind == "beanie":
+        return [*layers, _cuff(scene, tone, brow, edge)]
+    return [*layers, *_band_and_brim(scene, tone, brow, edge)]
+
+
+def _peak(scene: Scene, tone: Floats, brow: float) -> Layer:
+    outline = [
+        (0.0, brow - 0.30),
+        (0.6, brow - 0.25),
+        (1.05, brow + 0.02),
+        (1.10, brow + 0.20),
+        (0.65, brow + 0.12),
+        (0.0, brow + 0.09),
+    ]
+    darker = tone * np.float32(scene.rng.uniform(0.45, 0.9))
+    return _cloth_layer(scene, symmetric(curve(outline, 36)), darker, depth=0.5, radius=0.12)
+
+
+def _cuff(scene: Scene, tone: Floats, brow: float, edge: float) -> Layer:
+    outline = [
+        (0.0, brow - 0.50),
+        (0.8, brow - 0.44),
+        (edge + 0.02, brow - 0.30),
+        (edge + 0.03, brow + 0.07),
+        (0.8, brow + 0.02),
+        (0.0, brow - 0.04),
+    ]
+    return _cloth_layer(scene, symmetric(curve(outline, 36)), tone, depth=0.5, radius=0.14, knit=True)
+
+
+def _band_and_brim(scene: Scene, tone: Floats, brow: float, edge: float) -> list[Layer]:
+    outline = [
+        (0.0, brow - 0.52),
+        (0.7, brow - 0.49),
+        (edge, brow - 0.40),
+        (edge, brow - 0.15),
+        (0.7, brow - 0.2),
+        (0.0, brow - 0.2),
+    ]
+    band = symmetric(curve(outline, 36))
+    brim = ellipse(0.0, brow - 0.14, 1.75, 0.20)
+    return [
+        _cloth_layer(scene, band, tone * np.float32(0.35), depth=0.2, radius=0.1),
+        _cloth_layer(scene, brim, tone, depth=0.5, radius=0.12),
+    ]
 
 
 def _hat_shadow(scene: Scene, brow: float) -> Layer:

@@ -10,14 +10,14 @@ def background(rng: np.random.Generator, height: int, width: int) -> Bytes:
     """Draw a background, uint8 RGB (height, width, 3)."""
     base = _colour(rng)
     kind = rng.choice(4, p=[0.35, 0.25, 0.2, 0.2])
-    picture = _gradient(rng, height, width, base)
+    image = _gradient(rng, height, width, base)
     if kind == 1:
-        picture = _bokeh(rng, picture)
+        image = _bokeh(rng, image)
     elif kind == 2:
-        picture = _banner(rng, picture)
+        image = _banner(rng, image)
     elif kind == 3:
-        picture = _street(rng, picture)
-    return picture
+        image = _street(rng, image)
+    return image
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
@@ -34,25 +34,25 @@ def _gradient(rng: np.random.Generator, height: int, width: int, base: np.ndarra
     )
 
 
-def _soft(picture: Bytes, sigma: float) -> Bytes:
+def _soft(image: Bytes, sigma: float) -> Bytes:
     size = 2 * int(2.5 * sigma) + 1
-    return cv2.GaussianBlur(picture, (size, size), sigma).astype(np.uint8, copy=False)
+    return cv2.GaussianBlur(image, (size, size), sigma).astype(np.uint8, copy=False)
 
 
-def _bokeh(rng: np.random.Generator, picture: Bytes) -> Bytes:
-    height, width = picture.shape[:2]
-    discs = picture.copy()
+def _bokeh(rng: np.random.Generator, image: Bytes) -> Bytes:
+    height, width = image.shape[:2]
+    discs = image.copy()
     for _ in range(int(rng.integers(8, 26))):
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         radius = max(2, int(rng.uniform(0.02, 0.09) * width))
         cv2.circle(discs, centre, radius, _colour(rng).tolist(), -1)
-    mixed = ((picture.astype(np.uint16) * 9 + discs.astype(np.uint16) * 11) // 20).astype(np.uint8)
+    mixed = ((image.astype(np.uint16) * 9 + discs.astype(np.uint16) * 11) // 20).astype(np.uint8)
     return _soft(mixed, float(rng.uniform(1.5, 5.0)))
 
 
-def _banner(rng: np.random.Generator, picture: Bytes) -> Bytes:
+def _banner(rng: np.random.Generator, image: Bytes) -> Bytes:
     """Rows of lettering, as on the wall behind a red carpet."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     ink = _colour(rng).tolist()
     scale = float(rng.uniform(0.6, 1.8)) * width / 178
     letters = "".join(chr(65 + int(code)) for code in rng.integers(0, 26, 5))
@@ -60,16 +60,16 @@ def _banner(rng: np.random.Generator, picture: Bytes) -> Bytes:
         start = int(rng.integers(-int(60 * scale), int(40 * scale)))
         for column in range(start, width, int(150 * scale)):
             cv2.putText(
-                picture, letters, (column, row), cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(3 * scale))
+                image, letters, (column, row), cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, int(3 * scale))
             )
-    return _soft(picture, float(rng.uniform(0.8, 2.5)))
+    return _soft(image, float(rng.uniform(0.8, 2.5)))
 
 
-def _street(rng: np.random.Generator, picture: Bytes) -> Bytes:
+def _street(rng: np.random.Generator, image: Bytes) -> Bytes:
     """Upright and flat blocks, far out of focus."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     for _ in range(int(rng.integers(6, 16))):
         x, y = int(rng.integers(-20, width)), int(rng.integers(-20, height))
         w, h = int(rng.uniform(0.05, 0.4) * width), int(rng.uniform(0.1, 0.7) * height)
-        cv2.rectangle(picture, (x, y), (x + w, y + h), _colour(rng).tolist(), -1)
-    return _soft(picture, float(rng.uniform(3.0, 8.0)) * width / 178)
+        cv2.rectangle(image, (x, y), (x + w, y + h), _colour(rng).tolist(), -1)
+    return _soft(image, float(rng.uniform(3.0, 8.0)) * width / 178)

@@ -1,4 +1,4 @@
-"""One picture that shows many: portraits of a set beside their masks."""
+"""The contact sheet: portraits of a set beside their masks in one image."""
 
 from pathlib import Path
 from typing import Final
@@ -6,8 +6,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from common.classes import CLASSES
-from synthetic.dataset import SampleError, draw_identities, paint_portrait
+from common.errors import UserError
+from common.mask_overlay import mask_overlay
+from synthetic.dataset import draw_identities, paint_portrait
 from synthetic.geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
 
 ROWS: Final = 8
@@ -16,36 +17,19 @@ LARGEST_FILE: Final = 300_000
 """Bytes; the sheet is committed with the documentation."""
 
 
-def class_colours() -> Bytes:
-    """Return one well separated RGB colour per parsing class, uint8 (19, 3); the background is black."""
-    hue = (np.arange(len(CLASSES)) * 0.6180339887498949 * 180 % 180).astype(np.uint8)
-    saturation = np.where(np.arange(len(CLASSES)) % 2, 150, 220).astype(np.uint8)
-    value = np.full(len(CLASSES), 245, np.uint8)
-    colours = cv2.cvtColor(np.stack([hue, saturation, value], axis=-1)[None], cv2.COLOR_HSV2RGB)[0]
-    colours[0] = 0
-    return colours.astype(np.uint8, copy=False)
-
-
-def overlay(image: Bytes, mask: Bytes) -> Bytes:
-    """Return a uint8 RGB picture tinted by its uint8 mask; both (height, width)."""
-    tint = class_colours()[mask].astype(np.int32)
-    mixed = (image.astype(np.int32) * 9 + tint * 11) // 20
-    return np.where((mask == 0)[:, :, None], image // 2, mixed).astype(np.uint8)
-
-
 def contact_sheet(seed: int) -> Bytes:
     """Return portraits of the first `ROWS` x `COLUMNS` people of a set, each beside its mask, uint8 RGB."""
     cell_width, cell_height = round(ALIGNED_WIDTH * 0.62), round(ALIGNED_HEIGHT * 0.62)
     gap = 4
     width, height = COLUMNS * (2 * cell_width + 2 * gap) + gap, ROWS * (cell_height + gap) + gap
     sheet = np.full((height, width, 3), 255, np.uint8)
-    # A person has 9 pictures at most, so this many pictures show enough people.
-    people, first_pictures = np.unique(draw_identities(9 * ROWS * COLUMNS, seed), return_index=True)
-    for place in range(ROWS * COLUMNS):
-        portrait = paint_portrait(int(first_pictures[place]), int(people[place]), seed)
-        row, column = divmod(place, COLUMNS)
+    # A person has 9 images at most, so this many images show enough people.
+    people, first_images = np.unique(draw_identities(9 * ROWS * COLUMNS, seed), return_index=True)
+    for cell in range(ROWS * COLUMNS):
+        portrait = paint_portrait(int(first_images[cell]), int(people[cell]), seed)
+        row, column = divmod(cell, COLUMNS)
         top, left = gap + row * (cell_height + gap), gap + column * (2 * cell_width + 2 * gap)
-        pair = np.hstack([portrait.image, overlay(portrait.image, portrait.mask)])
+        pair = np.hstack([portrait.image, mask_overlay(portrait.image, portrait.mask)])
         small = cv2.resize(pair, (2 * cell_width, cell_height), interpolation=cv2.INTER_AREA)
         sheet[top : top + cell_height, left : left + 2 * cell_width] = small
     return sheet
@@ -55,17 +39,17 @@ def write_contact_sheet(path: Path | str, seed: int) -> None:
     """Write the contact sheet of a seed as PNG or JPEG, by the file's extension, in less than 300 KB.
 
     Raises:
-        SampleError: the extension is another one, or the file cannot be written.
+        UserError: the extension is another one, or the file cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise SampleError(f"--contact-sheet must end in .png, .jpg or .jpeg, not {target.name!r}")
+        raise UserError(f"--contact-sheet must end in .png, .jpg or .jpeg, not {target.name!r}")
     sheet = contact_sheet(seed)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(_encoded(sheet, target.suffix.lower()))
     except OSError as error:
-        raise SampleError(f"cannot write {target}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def _encoded(sheet: Bytes, suffix: str) -> bytes:

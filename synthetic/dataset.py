@@ -1,4 +1,4 @@
-"""The sample set on disk, in the official layout of CelebA plus one exact mask per picture."""
+"""The sample set on disk, in the official layout of CelebA plus one exact mask per image."""
 
 import os
 import shutil
@@ -17,48 +17,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.attributes import CELEBA_ATTRIBUTES
+from common.errors import UserError
+from common.progress import progress
 from synthetic.paint import Portrait, paint_person
 from synthetic.person import draw_moment, draw_person
 from synthetic.report import README_TITLE, readme
 
 BLOCK: Final = 120
-"""Pictures are handed out to people in blocks of this many, so that no picture depends on the set's size."""
+"""Images are handed out to people in blocks of this many, so that no image depends on the set's size."""
 
 PARTITION_SHARES: Final = (0.7, 0.8)
 """Below the first share a person is in train (0), below the second in validation (1), above in test (2)."""
 
 LANDMARK_NAMES: Final = tuple(
-    f"{place}_{axis}" for place in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
+    f"{point}_{axis}" for point in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"
 )
 LARGEST_COUNT: Final = 999_999
-"""The most pictures that six-digit names can tell apart."""
+"""The most images that six-digit names can tell apart."""
 
 PERSON_STREAM: Final = 1
-PICTURE_STREAM: Final = 2
+IMAGE_STREAM: Final = 2
 IDENTITY_STREAM: Final = 3
-
-
-class SampleError(Exception):
-    """A request that cannot be met; its message is one line for the user."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the lists say about one picture: attributes by name and int landmarks (10,) in official order."""
+    """One image's rows in the lists: attributes by name and int landmarks (10,) in the official order."""
 
     attributes: dict[str, bool]
     landmarks: NDArray[np.int64]
 
 
-def picture_name(index: int) -> str:
-    """Return the official file name of the picture with this index, which counts from 0."""
+def image_name(index: int) -> str:
+    """Return the official file name of the image with this index, which counts from 0."""
     return f"{index + 1:06d}.jpg"
 
 
 def draw_identities(count: int, seed: int) -> NDArray[np.int64]:
-    """Return who is in each of the first `count` pictures: identity numbers from 1, int64 (count,).
+    """Return who is in each of the first `count` images: identity numbers from 1, int64 (count,).
 
-    A person has 1 to 9 pictures, scattered over a block of `BLOCK`.
+    A person has 1 to 9 images, scattered over a block of `BLOCK`.
     """
     blocks: list[NDArray[np.int64]] = []
     first = 1
@@ -77,19 +75,19 @@ def partition_of(identity: int, seed: int) -> int:
     Multiples of the golden ratio spread evenly over 0..1, so even small sets have people in every partition.
     """
     golden_ratio = 0.6180339887498949
-    place = (identity * golden_ratio + 0.37 * seed) % 1
-    return sum(place >= share for share in PARTITION_SHARES)
+    position = (identity * golden_ratio + 0.37 * seed) % 1
+    return sum(position >= share for share in PARTITION_SHARES)
 
 
 def paint_portrait(index: int, identity: int, seed: int, wild: bool = False) -> Portrait:
-    """Paint picture `index` (from 0) of a set, of the person `identity`, a function of the arguments only."""
+    """Paint image `index` (from 0) of a set, of the person `identity`, a function of the arguments only."""
     person = draw_person(np.random.default_rng([seed, PERSON_STREAM, identity]))
-    rng = np.random.default_rng([seed, PICTURE_STREAM, index])
+    rng = np.random.default_rng([seed, IMAGE_STREAM, index])
     return paint_person(person, draw_moment(person, rng), rng, wild)
 
 
 def iterate_portraits(count: int, seed: int, wild: bool = False) -> Iterator[Portrait]:
-    """Paint the first `count` pictures of a set one by one, without writing anything."""
+    """Paint the first `count` images of a set one by one, without writing anything."""
     for index, identity in enumerate(draw_identities(count, seed)):
         yield paint_portrait(index, int(identity), seed, wild)
 
@@ -100,60 +98,59 @@ def write_dataset(
     seed: int = 0,
     wild: bool = False,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write a sample set; the bytes depend on `count`, `seed` and `wild` only.
 
     Args:
         output: folder to create; it may hold an earlier sample set, which is replaced.
-        count: number of pictures, 1 to 999,999.
+        count: number of images, 1 to 999,999.
         seed: number of the set, at least 0.
-        wild: write large pictures to `img_celeba/`, as CelebA does, not aligned ones to `img_align_celeba/`.
+        wild: write large images to `img_celeba/`, as CelebA does, not aligned ones to `img_align_celeba/`.
         workers: number of processes; None for one per processor. They are spawned, so a script that asks for
             more than one needs the usual `if __name__ == "__main__":`.
-        progress: called with (pictures done, pictures in all).
 
     Raises:
-        SampleError: a number is out of range, or `output` holds something else or cannot be written.
+        UserError: a number is out of range, or `output` holds something else or cannot be written.
     """
     if not 1 <= count <= LARGEST_COUNT:
-        raise SampleError(f"--count must be between 1 and {LARGEST_COUNT}, not {count}")
+        raise UserError(f"--count must be between 1 and {LARGEST_COUNT}, not {count}")
     if seed < 0:
-        raise SampleError(f"--seed must not be negative, but is {seed}")
+        raise UserError(f"--seed must not be negative, but is {seed}")
     if workers is not None and workers < 1:
-        raise SampleError(f"--workers must be at least 1, not {workers}")
+        raise UserError(f"--workers must be at least 1, not {workers}")
     root = Path(output)
     try:
-        pictures, masks = _prepare(root, wild)
+        images, masks = _prepare(root, wild)
         (root / "README.md").write_text(readme(count, seed, wild), encoding="utf-8")
         identities = draw_identities(count, seed)
-        _remove_stale(pictures, masks, count)
-        job = partial(_write_picture, pictures=pictures, masks=masks, seed=seed, wild=wild)
+        _remove_stale(images, masks, count)
+        job = partial(_write_image, images=images, masks=masks, seed=seed, wild=wild)
         rows: list[Row] = []
+        bar = progress("sample", count, "images")
         for row in _run(job, identities, workers or os.cpu_count() or 1):
             rows.append(row)
-            if progress is not None:
-                progress(len(rows), count)
+            bar.update(1)
+        bar.close()
         _write_lists(root, identities, rows, seed, wild)
     except BrokenProcessPool as error:
-        raise SampleError("a painting process was killed; try fewer --workers") from error
+        raise UserError("a painting process was killed; try fewer --workers") from error
     except OSError as error:
-        raise SampleError(f"cannot write the sample set to {root}: {error.strerror or error}") from error
+        raise UserError(f"cannot write the sample set to {root}: {error.strerror or error}") from error
 
 
 def _prepare(root: Path, wild: bool) -> tuple[Path, Path]:
-    """Create the folders and return those of pictures and masks; refuse a folder that holds anything else."""
+    """Create the folders and return those of images and masks; refuse a folder that holds anything else."""
     if root.exists() and not root.is_dir():
-        raise SampleError(f"{root} is a file; --output must be a folder")
+        raise UserError(f"{root} is a file; --output must be a folder")
     if root.exists() and any(root.iterdir()) and not _is_sample_set(root):
-        raise SampleError(f"{root} is not empty and holds no earlier sample set; choose another --output")
+        raise UserError(f"{root} is not empty and holds no earlier sample set; choose another --output")
     for name in ("img_align_celeba", "img_celeba"):
         if (name == "img_celeba") != wild and (root / name).is_dir():
             shutil.rmtree(root / name)
-    pictures, masks = root / ("img_celeba" if wild else "img_align_celeba"), root / "masks"
-    pictures.mkdir(parents=True, exist_ok=True)
+    images, masks = root / ("img_celeba" if wild else "img_align_celeba"), root / "masks"
+    images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(exist_ok=True)
-    return pictures, masks
+    return images, masks
 
 
 def _is_sample_set(root: Path) -> bool:
@@ -161,13 +158,13 @@ def _is_sample_set(root: Path) -> bool:
     return marker.is_file() and marker.read_text(encoding="utf-8", errors="replace").startswith(README_TITLE)
 
 
-def _remove_stale(pictures: Path, masks: Path, count: int) -> None:
-    """Delete what an earlier, larger set has left behind."""
-    for folder, suffix in ((pictures, ".jpg"), (masks, ".png")):
+def _remove_stale(images: Path, masks: Path, count: int) -> None:
+    """Delete what an earlier, larger set left."""
+    for folder, suffix in ((images, ".jpg"), (masks, ".png")):
         for path in folder.glob(f"*{suffix}"):
             if not path.stem.isdigit() or not 1 <= int(path.stem) <= count:
                 path.unlink()
-    for path in pictures.parent.glob("list_landmarks_*.txt"):
+    for path in images.parent.glob("list_landmarks_*.txt"):
         path.unlink()
 
 
@@ -184,18 +181,18 @@ def _run(job: Callable[[int, int], Row], identities: NDArray[np.int64], workers:
         yield from pool.map(job, range(len(people)), people, chunksize=8)
 
 
-def _write_picture(index: int, identity: int, pictures: Path, masks: Path, seed: int, wild: bool) -> Row:
+def _write_image(index: int, identity: int, images: Path, masks: Path, seed: int, wild: bool) -> Row:
     portrait = paint_portrait(index, identity, seed, wild)
-    quality = int(np.random.default_rng([seed, PICTURE_STREAM, index, 1]).integers(78, 96))
-    name = picture_name(index)
-    (pictures / name).write_bytes(encode_jpeg(portrait.image, quality))
+    quality = int(np.random.default_rng([seed, IMAGE_STREAM, index, 1]).integers(78, 96))
+    name = image_name(index)
+    (images / name).write_bytes(encode_jpeg(portrait.image, quality))
     encoded = cv2.imencode(".png", portrait.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
     (masks / name).with_suffix(".png").write_bytes(encoded.tobytes())
     return Row(portrait.attributes, np.rint(portrait.landmarks).astype(np.int64).ravel())
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """Return a uint8 RGB picture as JPEG bytes; `quality` is 0..100."""
+    """Return a uint8 RGB image as JPEG bytes; `quality` is 0..100."""
     encoded = cv2.imencode(
         ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )[1]
@@ -204,7 +201,7 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 def _write_lists(root: Path, identities: NDArray[np.int64], rows: list[Row], seed: int, wild: bool) -> None:
     """Write the four text files of the official layout."""
-    names = [picture_name(index) for index in range(len(rows))]
+    names = [image_name(index) for index in range(len(rows))]
 
     def write(name: str, lines: list[str]) -> None:
         (root / name).write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
@@ -220,7 +217,7 @@ def _write_lists(root: Path, identities: NDArray[np.int64], rows: list[Row], see
         "list_eval_partition.txt",
         [f"{name} {partition_of(person, seed)}" for name, person in zip(names, people, strict=True)],
     )
-    places = [" ".join(f"{value:3d}" for value in row.landmarks) for row in rows]
+    points = [" ".join(f"{value:3d}" for value in row.landmarks) for row in rows]
     header = [str(len(rows)), " ".join(LANDMARK_NAMES) + " "]
     landmarks = "list_landmarks_celeba.txt" if wild else "list_landmarks_align_celeba.txt"
-    write(landmarks, header + [f"{name} {line}" for name, line in zip(names, places, strict=True)])
+    write(landmarks, header + [f"{name} {line}" for name, line in zip(names, points, strict=True)])

@@ -29,17 +29,19 @@ def eye_outline(scene: Scene, side: int) -> tuple[Points, Points]:
 
 def eyes(scene: Scene) -> list[Layer]:
     """Paint both eyes with iris, catchlight, lids and lashes."""
-    return [layer for side, part in ((1, "l_eye"), (-1, "r_eye")) for layer in _eye(scene, side, part)]
+    return [
+        layer for side, class_name in ((1, "l_eye"), (-1, "r_eye")) for layer in _eye(scene, side, class_name)
+    ]
 
 
-def _eye(scene: Scene, side: int, part: str) -> list[Layer]:
+def _eye(scene: Scene, side: int, class_name: str) -> list[Layer]:
     upper, lower = eye_outline(scene, side)
     outline = np.concatenate([upper, lower[::-1]])
     window = scene.canvas.around(outline, 0.16)
     coverage = window.fill(outline, softness=0.008)
     ball = _eyeball(scene, window, side, upper)
     lids = _lids(scene, window, side, upper, lower)
-    return [Layer(window, unit(coverage), ball, part), lids]
+    return [Layer(window, unit(coverage), ball, class_name), lids]
 
 
 def _eyeball(scene: Scene, window: Canvas, side: int, upper: Points) -> Floats:
@@ -108,7 +110,7 @@ def brows(scene: Scene) -> list[Layer]:
     """Paint the eyebrows as hairs over a soft shadow."""
     person = scene.person
     layers = []
-    for side, part in ((1, "l_brow"), (-1, "r_brow")):
+    for side, class_name in ((1, "l_brow"), (-1, "r_brow")):
         y = person.brow_height + side * person.asymmetry - 0.02 * max(0.0, scene.moment.smile)
         arch = 0.05 if person.male else 0.075
         spine = curve(
@@ -142,5 +144,5 @@ def brows(scene: Scene) -> list[Layer]:
         )
         tone = np.minimum(tone * np.float32(0.62), scene.skin * np.float32(0.55))
         colour = tone
-        layers.append(Layer(window, ink, colour, part, extent))
+        layers.append(Layer(window, ink, colour, class_name, extent))
     return layers

@@ -1,6 +1,6 @@
 """How often traits and attributes occur: numbers measured on CelebA, so that metrics behave alike.
 
-The odds per group were measured on a 12,001-picture subset of CelebA's attribute file; those of traits that
+The odds per group were measured on a 12,001-image subset of CelebA's attribute file; those of traits that
 the file does not list (hair styles, clothes, ways to wear a beard) are guesses.
 """
 
@@ -75,7 +75,7 @@ DRAWN_ATTRIBUTES: Final = tuple(
     Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
     """.split()  # noqa: SIM905
 )
-"""The attributes that can be seen in the picture."""
+"""The attributes that can be seen in the image."""
 
 COIN_ODDS: Final = {
     "Arched_Eyebrows": 0.267,
@@ -88,4 +88,4 @@ COIN_ODDS: Final = {
     "Pointy_Nose": 0.271,
     "Sideburns": 0.060,
 }
-"""The attributes that cannot be seen: drawn by lot, independent of the picture, with CelebA's frequency."""
+"""The attributes that cannot be seen: drawn at random, independent of the image, with CelebA's frequency."""

@@ -4,7 +4,7 @@ Everything is drawn in *head coordinates*: the origin is midway between the pupi
 right, y grows downwards, and the unit is the distance between the pupils. A frontal head therefore spans
 about x in [-1.2, 1.2] and y in [-1.8, 1.8]. The pose is applied once, to the finished drawing.
 
-OpenCV is only given 8-bit pictures and fixed-point coordinates, where its filters are bit-exact, so that a
+OpenCV is only given 8-bit images and fixed-point coordinates, where its filters are bit-exact, so that a
 seed gives the same bytes on every machine.
 """
 
@@ -26,7 +26,7 @@ CELEBA_EYES: Final = ((69.5, 111.3), (107.5, 111.3))
 """Pixel positions (x, y) to which CelebA's alignment brings the eyes, the image's left one first."""
 
 PIXELS_PER_UNIT: Final = 64.0
-"""Resolution of the drawing, 1.7 times the 38 pixels between the eyes of an aligned CelebA picture."""
+"""Resolution of the drawing, 1.7 times the 38 pixels between the eyes of an aligned CelebA image."""
 
 FRACTION_BITS: Final = 4
 """Sub-pixel bits of the coordinates handed to OpenCV's drawing functions."""
@@ -123,38 +123,38 @@ class Canvas:
         return np.multiply.outer(down.astype(np.float32), across.astype(np.float32))
 
 
-def blurred(picture: Bytes, sigma: float) -> Bytes:
-    """Return a uint8 picture smoothed by a Gaussian of `sigma` head units; 0 returns it unchanged."""
+def blurred(image: Bytes, sigma: float) -> Bytes:
+    """Return a uint8 image smoothed by a Gaussian of `sigma` head units; 0 returns it unchanged."""
     pixels = sigma * PIXELS_PER_UNIT
     if pixels < 0.2:
-        return picture
+        return image
     if pixels > 2.0:
-        return _boxed(picture, pixels).astype(np.uint8, copy=False)
+        return _boxed(image, pixels).astype(np.uint8, copy=False)
     size = 2 * max(1, round(2.5 * pixels)) + 1
-    return cv2.GaussianBlur(picture, (size, size), pixels).astype(np.uint8, copy=False)
+    return cv2.GaussianBlur(image, (size, size), pixels).astype(np.uint8, copy=False)
 
 
-def finely_blurred(picture: Bytes, sigma: float) -> NDArray[np.uint16]:
-    """Return a uint8 picture smoothed by `sigma` head units as uint16 in 0..65535, without 8-bit steps."""
-    return _boxed(picture.astype(np.uint16) * np.uint16(257), sigma * PIXELS_PER_UNIT).astype(
+def finely_blurred(image: Bytes, sigma: float) -> NDArray[np.uint16]:
+    """Return a uint8 image smoothed by `sigma` head units as uint16 in 0..65535, without 8-bit steps."""
+    return _boxed(image.astype(np.uint16) * np.uint16(257), sigma * PIXELS_PER_UNIT).astype(
         np.uint16, copy=False
     )
 
 
-def _boxed(picture: NDArray[Any], pixels: float) -> NDArray[Any]:
+def _boxed(image: NDArray[Any], pixels: float) -> NDArray[Any]:
     """Smooth by three box filters, whose cost does not grow with `pixels`, the standard deviation.
 
     Three boxes of width n have the variance 3 (n^2 - 1) / 12.
     """
     size = 2 * round((np.sqrt(4 * pixels * pixels + 1) - 1) / 2) + 1
     for _ in range(3):
-        picture = cv2.blur(picture, (size, size))
-    return picture
+        image = cv2.blur(image, (size, size))
+    return image
 
 
-def unit(picture: Bytes) -> Floats:
-    """Return a uint8 picture as float32 in 0..1."""
-    return picture * np.float32(1 / 255)
+def unit(image: Bytes) -> Floats:
+    """Return a uint8 image as float32 in 0..1."""
+    return image * np.float32(1 / 255)
 
 
 def curve(control: ArrayLike, count: int = 24) -> Points:
@@ -223,9 +223,9 @@ class Pose:
 
 @dataclass(frozen=True)
 class Camera:
-    """The similarity from posed head coordinates to the picture's pixels: scale * R(roll) * p + shift.
+    """The similarity from posed head coordinates to the image's pixels: scale * R(roll) * p + shift.
 
-    `width` and `height` are the picture's size; `roll` is in radians, positive clockwise on the screen.
+    `width` and `height` are the image's size; `roll` is in radians, positive clockwise on the screen.
     """
 
     width: int

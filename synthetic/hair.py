@@ -96,8 +96,8 @@ def _parted(scene: Scene) -> list[Sheet]:
 
 def _roots(scene: Scene, volume: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the parting's front end, at the hairline, and its back end, on the crown."""
-    part = 0.9 * scene.person.parting
-    return (part, _hairline(scene)), (part * 0.8, -1.90 - volume)
+    parting = 0.9 * scene.person.parting
+    return (parting, _hairline(scene)), (parting * 0.8, -1.90 - volume)
 
 
 def _short_guides(scene: Scene, volume: float) -> tuple[Points, Points]:
@@ -184,10 +184,10 @@ def _combed_back(scene: Scene) -> list[Sheet]:
 
 def _fringe(scene: Scene) -> Sheet:
     """Return strands that fall over the forehead, to one side when the parting is to one side."""
-    part = scene.person.parting
-    tilt = 0.35 * part
-    left = curve([(0.8 * part - 0.25, -1.72), (-0.80, -1.30), (-1.0, -0.80), (-1.04, -0.36 - tilt)], 14)
-    right = curve([(0.8 * part + 0.25, -1.72), (0.80, -1.30), (1.0, -0.80), (1.04, -0.36 + tilt)], 14)
+    parting = scene.person.parting
+    tilt = 0.35 * parting
+    left = curve([(0.8 * parting - 0.25, -1.72), (-0.80, -1.30), (-1.0, -0.80), (-1.04, -0.36 - tilt)], 14)
+    right = curve([(0.8 * parting + 0.25, -1.72), (0.80, -1.30), (1.0, -0.80), (1.04, -0.36 + tilt)], 14)
     return Sheet(left, right, 140, lock=0.09)
 
 
@@ -201,10 +201,10 @@ def _across(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
     rng = scene.rng
     steps = np.linspace(0, 1, 8)
     slant = 0.08 + 0.12 * rng.random((sheet.strands, 1))
-    place = np.minimum(1.0, rng.uniform(-0.05, 1, (sheet.strands, 1)) + slant * steps)
+    position = np.minimum(1.0, rng.uniform(-0.05, 1, (sheet.strands, 1)) + slant * steps)
     knots = np.linspace(0, 1, len(sheet.inner))
     near, far = (
-        np.stack([np.interp(place, knots, guide[:, axis]) for axis in (0, 1)], axis=-1)
+        np.stack([np.interp(position, knots, guide[:, axis]) for axis in (0, 1)], axis=-1)
         for guide in (sheet.inner, sheet.outer)
     )
     weight = (1.03 * steps**1.1)[:, None]
@@ -221,15 +221,15 @@ def _along(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
     swing = (0.015 + 0.085 * scene.wave) * np.minimum(1, 2.0 * steps)
     turns = 17 if scene.wave > 0.3 else 4
 
-    def bend(place: Points, jitter: Points | float = 0.0) -> Points:
-        points: Points = sheet.inner * (1 - place[:, None, None]) + sheet.outer * place[:, None, None]
-        ripple = np.sin(phase + 4.0 * place[:, None] + jitter + turns * steps) * swing
+    def bend(position: Points, jitter: Points | float = 0.0) -> Points:
+        points: Points = sheet.inner * (1 - position[:, None, None]) + sheet.outer * position[:, None, None]
+        ripple = np.sin(phase + 4.0 * position[:, None] + jitter + turns * steps) * swing
         points[:, :, 0] += ripple
         points[:, :, 1] += 0.3 * ripple
         return points
 
-    place: Points = np.linspace(0, 1, sheet.strands) + rng.normal(0, 0.01, sheet.strands)
-    lines: Points = bend(rng.permutation(place), 0.35 * rng.standard_normal((sheet.strands, 1)))
+    position: Points = np.linspace(0, 1, sheet.strands) + rng.normal(0, 0.01, sheet.strands)
+    lines: Points = bend(rng.permutation(position), 0.35 * rng.standard_normal((sheet.strands, 1)))
     # Strands that end early or late make the tips uneven.
     uneven = sheet.lock * rng.standard_normal((sheet.strands, 1))
     lines[:, :, 1] += uneven * np.clip((steps - 0.6) / 0.4, 0, 1) ** 2

@@ -30,7 +30,7 @@ def _skin(
 def ears(scene: Scene) -> list[Layer]:
     """Paint both ears; hair that is painted later may hide them."""
     layers = []
-    for side, part in ((1, "l_ear"), (-1, "r_ear")):
+    for side, class_name in ((1, "l_ear"), (-1, "r_ear")):
         x = side * (scene.person.face_width + 0.11)
         outline = curve(
             np.array([x, 0.0])
@@ -58,7 +58,10 @@ def ears(scene: Scene) -> list[Layer]:
         redness = np.full_like(occlusion, 0.55)
         layers.append(
             Layer(
-                window, unit(coverage), _skin(scene, window, surface_of(rim), occlusion, redness, 0.05), part
+                window,
+                unit(coverage),
+                _skin(scene, window, surface_of(rim), occlusion, redness, 0.05),
+                class_name,
             )
         )
     return layers
@@ -137,10 +140,10 @@ def face(scene: Scene) -> list[Layer]:
 
 
 def _sum(terms: dict[str, tuple[float, Floats]]) -> Floats:
-    """Return the weighted sum of named pictures, float32 (height, width)."""
+    """Return the weighted sum of named images, float32 (height, width)."""
     total: Floats = np.zeros_like(next(iter(terms.values()))[1])
-    for weight, picture in terms.values():
-        total += np.float32(weight) * picture
+    for weight, image in terms.values():
+        total += np.float32(weight) * image
     return total
 
 

@@ -1,4 +1,4 @@
-"""Layers of paint: one body part each, with its colour, its soft coverage and its parsing class."""
+"""Layers of paint: one face region each, with its colour, its soft coverage and its parsing class."""
 
 from dataclasses import dataclass
 
@@ -16,21 +16,21 @@ class Layer:
         window: where the paint lies.
         coverage: float32 (height, width) in 0..1; 1 hides what is below.
         colour: float32 RGB in 0..1, (height, width, 3) or one colour (3,), already lit.
-        part: name from `common.classes.CLASSES` of the pixels that are covered by at least half, or None
+        class_name: name from `common.classes.CLASSES` of the pixels that are at least half covered, or None
             for paint that changes the colour but not the class (make-up, stubble, shadows).
         extent: uint8 (height, width) coverage that decides the class instead of `coverage`, for paint that
-            is thinner than its part (eyebrow hairs) or see-through (spectacle lenses).
+            is thinner than its region (eyebrow hairs) or see-through (spectacle lenses).
     """
 
     window: Canvas
     coverage: Floats
     colour: Floats
-    part: str | None = None
+    class_name: str | None = None
     extent: Bytes | None = None
 
 
 class Painting:
-    """What has been painted so far.
+    """The drawing so far.
 
     Attributes:
         canvas: the whole drawing.
@@ -46,16 +46,16 @@ class Painting:
         self.classes: Bytes = np.zeros((canvas.height, canvas.width), np.uint8)
 
     def add(self, layer: Layer) -> None:
-        """Paint a layer over what is there; raises ValueError when its part is not a parsing class."""
+        """Paint a layer over the others; raises ValueError if its class is not a parsing class."""
         window = layer.window
         rows = slice(window.row, window.row + window.height)
         columns = slice(window.column, window.column + window.width)
         below, through = self.colour[rows, columns], self.coverage[rows, columns]
         # Shadows and make-up lie on what is already there; they never float over the background.
-        coverage = layer.coverage * through if layer.part is None else layer.coverage
+        coverage = layer.coverage * through if layer.class_name is None else layer.coverage
         below += coverage[:, :, None] * (layer.colour - below)
-        if layer.part is None:
+        if layer.class_name is None:
             return
         through += coverage * (1 - through)
         extent = layer.coverage >= 0.5 if layer.extent is None else layer.extent >= 128
-        self.classes[rows, columns][extent] = CLASSES.index(layer.part)
+        self.classes[rows, columns][extent] = CLASSES.index(layer.class_name)

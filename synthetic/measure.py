@@ -1,7 +1,7 @@
 """How real the portraits look to real models; run `python -m synthetic.measure --help`.
 
 RetinaFace looks for the face and its landmarks, and facexlib's BiSeNet parses it; both are compared with what
-the painter knows. Pictures are compressed to JPEG first, as in the set on disk. Needs torch, facexlib and
+the painter knows. Images are compressed to JPEG first, as in the set on disk. Needs torch, facexlib and
 their weights, which nothing else in this package does.
 """
 
@@ -32,11 +32,11 @@ IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 @dataclass
 class Tally:
-    """Running sums over pictures.
+    """Running sums over images.
 
     Attributes:
-        faces: number of faces found in each picture.
-        landmark_errors: mean distance of the five landmarks over the true eye distance, per found face.
+        faces: number of faces detected in each image.
+        landmark_errors: mean distance of the five landmarks over the true eye distance, per detected face.
         confusion: int64 (19, 19), true class by parsed class, in pixels.
         seconds: processor time spent painting and compressing.
     """
@@ -55,14 +55,14 @@ def class_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return 2 * hits / np.maximum(confusion.sum(axis=0) + confusion.sum(axis=1), 1)
 
 
-def landmark_error(found: Points, true: Points) -> float:
+def landmark_error(detected: Points, true: Points) -> float:
     """Return the mean distance of landmarks (5, 2) over the true distance between the eyes."""
     distance = np.hypot(*(true[1] - true[0]))
-    return float(np.mean(np.hypot(*(found - true).T)) / distance)
+    return float(np.mean(np.hypot(*(detected - true).T)) / distance)
 
 
 def parse(parser: Any, image: Bytes) -> Bytes:
-    """Return BiSeNet's classes of a square uint8 RGB picture, at the picture's own size, uint8."""
+    """Return BiSeNet's classes of a square uint8 RGB image, at the image's own size, uint8."""
     import torch
 
     large = cv2.resize(image, (PARSER_SIZE, PARSER_SIZE), interpolation=cv2.INTER_CUBIC)
@@ -75,7 +75,7 @@ def parse(parser: Any, image: Bytes) -> Bytes:
 
 
 def measure(weights: str, count: int, seed: int, wild: bool = False) -> Tally:
-    """Paint `count` pictures and show them to the models; wild pictures are only detected, not parsed."""
+    """Paint `count` images and show them to the models; wild images are only detected, not parsed."""
     import torch
     from facexlib.detection import init_detection_model
     from facexlib.parsing import init_parsing_model
@@ -89,21 +89,21 @@ def measure(weights: str, count: int, seed: int, wild: bool = False) -> Tally:
         portrait = paint_portrait(index, int(identity), seed, wild)
         compressed = np.frombuffer(encode_jpeg(portrait.image, 87), np.uint8)
         tally.seconds += time.process_time() - start
-        add_picture(
+        add_image(
             tally, portrait, cv2.imdecode(compressed, cv2.IMREAD_COLOR), detector, None if wild else parser
         )
     return tally
 
 
-def add_picture(tally: Tally, portrait: Portrait, bgr: Any, detector: Any, parser: Any) -> None:
-    """Show one picture, uint8 BGR as decoded from its file, to the models and add what they say."""
+def add_image(tally: Tally, portrait: Portrait, bgr: Any, detector: Any, parser: Any) -> None:
+    """Show one image, uint8 BGR as decoded from its file, to the models and add the results."""
     import torch
 
     with torch.inference_mode():
-        found = detector.detect_faces(bgr, conf_threshold=THRESHOLD)
-    tally.faces.append(len(found))
-    if len(found) == 1:
-        tally.landmark_errors.append(landmark_error(found[0][5:15].reshape(5, 2), portrait.landmarks))
+        faces = detector.detect_faces(bgr, conf_threshold=THRESHOLD)
+    tally.faces.append(len(faces))
+    if len(faces) == 1:
+        tally.landmark_errors.append(landmark_error(faces[0][5:15].reshape(5, 2), portrait.landmarks))
     if parser is not None:
         parsed = parse(parser, np.ascontiguousarray(bgr[CENTRE, :, ::-1]))
         pairs = portrait.mask[CENTRE].ravel().astype(np.int64) * NUM_CLASSES + parsed.ravel()
@@ -124,15 +124,15 @@ def table(tally: Tally) -> str:
     """Return the figures as lines of text."""
     faces = np.array(tally.faces)
     lines = [
-        f"pictures                                {len(faces)}",
+        f"images                                  {len(faces)}",
         f"painted and compressed per core second  {len(faces) / tally.seconds:.1f}",
-        f"exactly one face found                  {100 * np.mean(faces == 1):.1f} %  "
+        f"exactly one face detected               {100 * np.mean(faces == 1):.1f} %  "
         f"(none: {np.sum(faces == 0)}, several: {np.sum(faces > 1)})",
         f"mean landmark error / eye distance      {100 * np.mean(tally.landmark_errors or [1.0]):.2f} %",
     ]
     if tally.confusion.sum():
         f1 = class_f1(tally.confusion)
-        lines.append(f"mean F1 of the 18 parts                 {f1[1:].mean():.3f}")
+        lines.append(f"mean F1 of the 18 face regions          {f1[1:].mean():.3f}")
         lines += [f"  F1 {name:35s} {value:.3f}" for name, value in zip(CLASSES, f1, strict=True)]
         lines.append(
             f"mean F1, left and right as one           {class_f1(_paired(tally.confusion))[1:].mean():.3f}"
@@ -140,7 +140,7 @@ def table(tally: Tally) -> str:
         pairs = [(CLASSES.index(left), CLASSES.index(right)) for left, right in FLIP_PAIRS]
         wrong = sum(int(tally.confusion[a, b] + tally.confusion[b, a]) for a, b in pairs)
         right = sum(int(tally.confusion[a, a] + tally.confusion[b, b]) for a, b in pairs)
-        lines.append(f"left taken for right, of paired parts   {100 * wrong / max(1, wrong + right):.1f} %")
+        lines.append(f"left taken for right, of paired regions {100 * wrong / max(1, wrong + right):.1f} %")
     return "\n".join(lines)
 
 
@@ -148,9 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m synthetic.measure", description=__doc__)
     parser.add_argument("--weights", required=True, metavar="DIR", help="folder of facexlib's weight files")
-    parser.add_argument("--count", type=int, default=500, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=500, help="number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="number of the set (default: %(default)s)")
-    parser.add_argument("--wild", action="store_true", help="measure detection on wild pictures")
+    parser.add_argument("--wild", action="store_true", help="measure detection on wild images")
     options = parser.parse_args(arguments)
     for name in WEIGHT_FILES:
         # Without this check facexlib would download what is missing.

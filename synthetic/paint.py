@@ -52,7 +52,7 @@ PARTS: Final[tuple[Part, ...]] = (
 
 @dataclass(frozen=True)
 class Portrait:
-    """A picture and everything known about it.
+    """An image and everything known about it.
 
     Attributes:
         image: uint8 RGB (height, width, 3).
@@ -77,7 +77,7 @@ def paint_person(person: Person, moment: Moment, rng: np.random.Generator, wild:
         person: lasting traits, see `draw_person`.
         moment: expression, pose and accessories, see `draw_moment`.
         rng: drives light, textures, background and camera.
-        wild: paint a larger picture with the face anywhere, at any of several sizes and tilted by up to 30
+        wild: paint a larger image with the face anywhere, at any of several sizes and tilted by up to 30
             degrees, instead of CelebA's aligned 178 x 218.
     """
     reach = 5.2 if wild else 3.25
@@ -123,12 +123,12 @@ def _wild_camera(eyes_at: Points, rng: np.random.Generator) -> Camera:
 
 
 def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) -> tuple[Bytes, Bytes]:
-    """Return picture and mask as the camera sees a painting before a background, uint8, of the camera's size.
+    """Return image and mask as the camera sees a painting before a background, uint8, of the camera's size.
 
     Args:
         painting: the finished drawing.
         pose: turn of the head.
-        camera: size and similarity of the picture.
+        camera: size and similarity of the image.
         behind: uint8 RGB (height, width, 3) of the camera's size.
     """
     canvas = painting.canvas
@@ -141,7 +141,7 @@ def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) ->
     drawing = np.empty((canvas.height, canvas.width, 4), np.uint8)
     drawing[:, :, :3] = np.clip(exposed * np.float32(255) + np.float32(0.5), 0, 255)
     drawing[:, :, 3] = painting.coverage * np.float32(255) + np.float32(0.5)
-    # Where a picture pixel spans several drawing pixels, these are averaged first.
+    # Where an image pixel spans several drawing pixels, these are averaged first.
     spread = float(scale) / camera.scale
     if spread > 1.4:
         size = 2 * round(spread / 2) + 1
@@ -156,7 +156,7 @@ def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) ->
 
 
 def develop(image: Bytes, blurry: bool, rng: np.random.Generator, scale: float) -> Bytes:
-    """Return the picture as the lens and the sensor leave it: exposure, blur and noise, uint8 RGB.
+    """Return the image as the lens and the sensor leave it: exposure, blur and noise, uint8 RGB.
 
     `scale` is the distance between the eyes in pixels; blur grows with it.
     """

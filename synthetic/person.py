@@ -1,4 +1,4 @@
-"""Who is painted: the draw of a person's lasting traits and of one picture's passing ones.
+"""Random people: a person's lasting traits, and those of a single image.
 
 The frequencies are those of CelebA's attribute file (see `frequencies`), so that a classifier's metrics on
 the sample set meet the same imbalances and correlations.
@@ -12,12 +12,12 @@ from common.attributes import CELEBA_ATTRIBUTES
 from synthetic import frequencies as odds
 
 GLASSES_ON = 0.7
-"""Share of their pictures in which people who own spectacles wear them."""
+"""Share of their images in which people who own spectacles wear them."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same in all the pictures of one person. Lengths are in head units, the rest in 0..1."""
+    """What stays the same in all the images of one person. Lengths are in head units, the rest in 0..1."""
 
     male: bool
     young: bool
@@ -61,7 +61,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Moment:
-    """What changes from one picture of a person to the next. Angles are in radians."""
+    """What changes from one image of a person to the next. Angles are in radians."""
 
     smile: float
     mouth_open: float
@@ -169,7 +169,7 @@ def _iris(rng: np.random.Generator, hair: str, melanin: float) -> tuple[float, f
 
 
 def draw_moment(person: Person, rng: np.random.Generator) -> Moment:
-    """Draw expression, pose and accessories of one picture of a person."""
+    """Draw expression, pose and accessories of one image of a person."""
     group = person.group
     smiling = bool(rng.random() < odds.SMILING[group])
     opened = bool(rng.random() < odds.SMILE_OPENS_MOUTH[smiling])
@@ -196,10 +196,10 @@ def draw_moment(person: Person, rng: np.random.Generator) -> Moment:
 
 
 def attributes_of(person: Person, moment: Moment, rng: np.random.Generator) -> dict[str, bool]:
-    """Return all of CelebA's 40 attributes by name; those in `frequencies.COIN_ODDS` are drawn by lot."""
+    """Return all of CelebA's 40 attributes by name; those in `frequencies.COIN_ODDS` are drawn at random."""
     hatless = moment.hat == "none"
     haired = person.hair != "bald" and hatless
-    seen = {
+    visible = {
         "5_o_Clock_Shadow": person.facial_hair == "stubble",
         "Bags_Under_Eyes": person.bags,
         "Bald": person.hair == "bald",
@@ -232,5 +232,5 @@ def attributes_of(person: Person, moment: Moment, rng: np.random.Generator) -> d
         "Wearing_Necktie": moment.clothing == "tie",
         "Young": person.young,
     }
-    lot = {name: bool(rng.random() < share) for name, share in odds.COIN_ODDS.items()}
-    return {name: seen[name] if name in seen else lot[name] for name in CELEBA_ATTRIBUTES}
+    random = {name: bool(rng.random() < share) for name, share in odds.COIN_ODDS.items()}
+    return {name: visible[name] if name in visible else random[name] for name in CELEBA_ATTRIBUTES}

@@ -9,15 +9,15 @@ README_TITLE: Final = "# Painted portraits in CelebA's layout"
 """First line of the file, by which an earlier sample set is recognised."""
 
 MEASURED: Final = """\
-Measured on 500 aligned and 200 wild pictures of seed 1, as JPEG of quality 87, with
+Measured on 500 aligned and 200 wild images of seed 1, as JPEG of quality 87, with
 `python -m synthetic.measure --weights DIR --count 500 --seed 1` and `--count 200 --seed 1 --wild`
 (facexlib 0.3.0, RetinaFace mobile0.25 at threshold 0.97, BiSeNet at 512 on the central 178 x 178 pixels):
 
 | measure | aligned | wild |
 |---|---|---|
-| pictures in which RetinaFace finds exactly one face | 100.0 % | 100.0 % |
+| images in which RetinaFace detects exactly one face | 100.0 % | 100.0 % |
 | mean error of its five landmarks, of the distance between the eyes | 5.89 % | 6.34 % |
-| mean F1 of BiSeNet over the 18 parts | 0.651 | |
+| mean F1 of BiSeNet over the 18 face regions | 0.651 | |
 | the same with left and right brow, eye and ear as one | 0.803 | |
 | F1 of skin, hair, nose | 0.953, 0.951, 0.897 | |
 | F1 of upper lip, lower lip, mouth | 0.842, 0.891, 0.835 | |
@@ -36,9 +36,9 @@ def readme(count: int, seed: int, wild: bool) -> str:
     """Return the text of a set's README.md."""
     folder = "img_celeba" if wild else "img_align_celeba"
     kind = (
-        "Pictures of 360 to 560 pixels with one face anywhere, tilted by up to 30 degrees"
+        "Images of 360 to 560 pixels with one face anywhere, tilted by up to 30 degrees"
         if wild
-        else "Pictures of 178 x 218 with the eyes where CelebA's alignment puts them"
+        else "Images of 178 x 218 with the eyes where CelebA's alignment puts them"
     )
     command = f"python -m synthetic --output DIR --count {count} --seed {seed}" + " --wild" * wild
     landmarks = "list_landmarks_celeba.txt" if wild else "list_landmarks_align_celeba.txt"
@@ -49,7 +49,7 @@ def readme(count: int, seed: int, wild: bool) -> str:
 No photograph was used.
 
 - `{folder}/NNNNNN.jpg`: {kind}.
-- `masks/NNNNNN.png`: the exact 19-class parsing mask of each picture, 8-bit indices in the order of
+- `masks/NNNNNN.png`: the exact 19-class parsing mask of each image, 8-bit indices in the order of
   `common.classes.CLASSES` (facexlib's). Left and right are the subject's. As in hand-made masks, spectacles
   include their lenses, hoop earrings what they enclose, and a beard is skin.
 - `list_attr_celeba.txt`, `identity_CelebA.txt`, `list_eval_partition.txt`, `{landmarks}`:
@@ -60,7 +60,7 @@ No photograph was used.
 Drawn, hence visible:
 {_wrapped(DRAWN_ATTRIBUTES)}
 
-Not drawn, but decided by lot with CelebA's frequency, independent of the picture:
+Not drawn, but decided at random with CelebA's frequency, independent of the image:
 {_wrapped(tuple(COIN_ODDS))}
 
 The frequencies and the dependence on sex and age follow CelebA's attribute file.

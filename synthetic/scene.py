@@ -24,7 +24,7 @@ SKIN_TONES = np.array(
 
 @dataclass
 class Scene:
-    """One picture about to be painted.
+    """One image about to be painted.
 
     Attributes:
         canvas: the whole drawing.
@@ -160,11 +160,11 @@ class Scene:
         """Normals of the face over `face_window`."""
         return surface_of(self.relief)
 
-    def face_crop(self, window: Canvas, picture: Floats) -> Floats:
-        """Return the part of a `face_window` picture that lies under a window inside it."""
+    def face_crop(self, window: Canvas, image: Floats) -> Floats:
+        """Return the part of a `face_window` image that lies under a window inside it."""
         face = self.face_window
         row, column = window.row - face.row, window.column - face.column
-        return picture[row : row + window.height, column : column + window.width]
+        return image[row : row + window.height, column : column + window.width]
 
     def face_surface_in(self, window: Canvas) -> Surface:
         """Return the face's normals over a window that lies inside `face_window`."""
