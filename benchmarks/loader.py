@@ -36,7 +36,7 @@ from common.shards import decode_face, decode_mask, encode_face, encode_mask, re
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
-from training.pretrain.model import make_labels
+from training.pretrain.model import PretrainModel
 
 BATCH: Final = 32
 FACE_SIDE: Final = 512
@@ -129,10 +129,11 @@ def _batches(config: Config, faces: Samples) -> Iterator[Batch]:
 
 
 def _with_labels(config: Config, faces: Samples) -> int:
-    draws, count = torch.Generator().manual_seed(0), 0
-    for batch in _batches(config, faces):
-        count += len(make_labels(batch, config, draws).patches)
-    return count
+    model = PretrainModel(config.network, config.pretrain)
+    return sum(
+        len(model.prepare(batch, number, 0).crops.patches)
+        for number, batch in enumerate(_batches(config, faces))
+    )
 
 
 def _enlarged(face: bytes, mask: bytes) -> tuple[bytes, bytes]:

@@ -3,7 +3,7 @@
 Every row adds one measure to the row before and is timed against the plain step: two processes take
 turns, one step each, round after round, so that whatever else the machine does meets both alike. Ratios
 are medians over the rounds. Time is the process's CPU time, all threads and the kernel's share
-included, on one thread, unless ``--wall`` and ``--threads`` say otherwise. Labels are made beforehand:
+included, on one thread, unless ``--wall`` and ``--threads`` say otherwise. Targets are made beforehand:
 the step is forward, backward and Adam.
 """
 
@@ -24,10 +24,9 @@ from common import command
 from common.config import Config, load
 from common.errors import UserError
 from common.memory import keep_freed_memory
+from training.data.loader import Batch
 from training.engine.optim import adam
-from training.pretrain.model import Labels, PretrainModel, losses
-from training.pretrain.tasks.adversarial import Discriminator
-from training.pretrain.tasks.rotation import TurnedTiles
+from training.pretrain.model import Example, PretrainModel
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,8 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
         keep_freed_memory()
     torch.manual_seed(0)
     layout = torch.channels_last if row.channels_last else torch.contiguous_format
-    model = PretrainModel(config)
-    discriminator = Discriminator(model.network.channels)
+    model = PretrainModel(config.network, config.pretrain)
+    adversaries = nn.ModuleDict({t.name: made for t in model.active() if (made := t.adversary()) is not None})
     if not row.formulas:
         make_plain(model)
     model.to(memory_format=layout)
@@ -155,32 +154,30 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
         optimizer = torch.optim.Adam(
             model.parameters(), lr=optimizer.defaults["lr"], weight_decay=optimizer.defaults["weight_decay"]
         )
-    size, tiles = config.network.input_size, config.network.tiles**2
-    labels = Labels(
-        patches=torch.randn(batch, 3, size, size).contiguous(memory_format=layout),
-        masks=torch.randint(0, 19, (batch, size, size)),
-        parts=torch.randint(0, 2, (batch, 19)).float(),
-        turned=TurnedTiles(
-            torch.randn(batch, 3 * tiles, size, size).contiguous(memory_format=layout),
-            torch.randint(0, tiles, (batch,)),
-            torch.randint(0, 4, (batch,)),
-        ),
-    )
+    example = model.prepare(random_batch(batch, 2 * config.network.input_size), 0, 0)
+    patches = example.crops.patches.contiguous(memory_format=layout)
     if row.convolutions:
-        return convolutions_alone(model, labels)
+        return convolutions_alone(model, example)
     forward = torch.compile(model) if row.compiled else model
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
-            terms = losses(forward(labels.patches, labels.turned.tiles), labels, config, discriminator)
+            total, _ = model.losses(forward(patches, example.targets), example.targets, adversaries)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        total.backward()
         optimizer.step()
 
     return step
 
 
-def convolutions_alone(model: PretrainModel, labels: Labels) -> Callable[[], None]:
+def random_batch(count: int, side: int) -> Batch:
+    """A batch of noise; its masks have 19 classes."""
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
+    masks = torch.randint(0, 19, (count, side, side), dtype=torch.uint8)
+    return Batch(images, masks, torch.arange(count))
+
+
+def convolutions_alone(model: PretrainModel, example: Example) -> Callable[[], None]:
     """The model's convolutions, forward and backward in bfloat16, with nothing between them.
 
     No step that computes the same convolutions directly can be faster.
@@ -193,7 +190,7 @@ def convolutions_alone(model: PretrainModel, labels: Labels) -> Callable[[], Non
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
     with torch.autocast("cpu", torch.bfloat16):
-        model(labels.patches, labels.turned.tiles)
+        model(example.crops.patches, example.targets)
     for hook in hooks:
         hook.remove()
 

@@ -14,13 +14,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from common.errors import UserError
 from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
-from common.section import Fraction, Positive, Precision, Weight
-from common.section import Section as _Section
+from common.section import Fraction, Positive, Precision, Section, Weight
 
 PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
 
 
-class Network(_Section):
+class Network(Section):
     """The network.
 
     name: ``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or
@@ -28,14 +27,13 @@ class Network(_Section):
     64 as in the papers, or what the timm model has. stem: ``large`` is the paper's 7x7
     stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution for inputs below
     128 pixels; timm's models keep their own and are ``large``. input_size: side in pixels
-    that the network sees. tiles: tiles per side of the rotation task.
+    that the network sees.
     """
 
     name: Annotated[str, Field(pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$")]
     width: Annotated[int, Field(ge=8, multiple_of=8)] | None
     stem: Literal["large", "small"]
     input_size: Annotated[int, Field(ge=32)]
-    tiles: Annotated[int, Field(ge=2, le=4)]
 
     @model_validator(mode="after")
     def _possible(self) -> "Network":
@@ -43,12 +41,10 @@ class Network(_Section):
             raise ValueError(
                 f"{self.name} has its own width and stem; set network.width=null and network.stem=large"
             )
-        if self.name == "sspl" and self.tiles != 3:
-            raise ValueError("sspl feeds a row of tiles to each of three branches; set network.tiles=3")
         return self
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """Adam with warm-up.
 
     warmup: share of all steps. schedule: ``cosine`` to zero, ``constant``, or the paper's
@@ -61,42 +57,28 @@ class Optimizer(_Section):
     schedule: Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
 
 
-class Tasks(_Section):
-    """Weight of each loss of stage 1; a task of weight 0 takes no part and costs nothing.
-
-    rotation is which tile was turned, angle is by how much.
-    """
-
-    segmentation: Weight
-    classification: Weight
-    rotation: Weight
-    angle: Weight
-    agreement: Weight
-
-
-class Pretrain(_Section):
+class Pretrain(Section):
     """Stage 1.
 
-    flip: probability that a face is mirrored. patch_fraction: least and greatest side of the
-    random patch, as a share of the face's (the paper: 224 / 512 = 0.4375 for both). patch_grid: patches
-    are made of whole cells of a grid with so many a side, and the classification's labels of stored
-    counts instead of masks (null: patches lie at any pixel). classes: ``all``
-    19, or ``merged`` to the 8 of 2021. top_parts: how many of the largest classes count as present (v).
-    segmentation_upscale: logits per side of a cell of the last stage (1 as published).
-    tile_fraction: side of the crop within a tile. tile_turns: quarter turns that the chosen tile is drawn
-    from. tile_jitter: greatest shift of a colour channel, in 1/255. min_foreground: a tile may
-    be turned if the sum of its mask ids is at least this share of its pixel count.
-    discriminator_interval: the discriminator steps every so many batches.
-    average_decay: decay of the weights' moving average. log_every: steps between two lines of
-    metrics. batch_norm_batches: batches that measure the averaged weights' statistics.
+    tasks: a block of settings per pretext task, by its name. Every block has a ``weight`` (0 switches the
+    task off); what else it holds is declared beside the task, in ``training/pretrain/tasks/``, and checked
+    there before anything runs.
+    flip: probability that a face is mirrored. patch_fraction: least and greatest side of the random patch
+    that most tasks share, as a share of the face's (the paper: 224 / 512 = 0.4375 for both).
+    patch_grid: patches are made of whole cells of a grid with so many a side, and classes are counted from
+    the stored counts instead of the mask (null: patches lie at any pixel).
+    classes: ``all`` 19, or ``merged`` to the 8 of 2021.
+    average_decay: decay of the weights' moving average. batch_norm_batches: batches on which the averaged
+    network's batch-norm statistics are measured.
     recompute: the branches' activations are computed again in the backward pass instead of kept,
     for less memory and more time. compile: ``torch.compile`` the model.
-    batch_size: samples of one optimisation step, over all processes. accumulate: parts in which each
-    process computes its share of a batch, one after the other. clip_norm: greatest norm of all
-    gradients together (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is
-    written, and how many are kept. validate_every, picture_every: steps between two validations and two
-    pictures (null: only at the end). validate_samples: at most so many faces of the val split, evenly
-    spread over it. tensorboard: write TensorBoard's events beside DVCLive's files.
+    batch_size: samples of one optimisation step, over all processes. accumulate: micro-batches into which
+    each process divides its share of a batch. clip_norm: greatest norm of all gradients together
+    (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is written, and how
+    many are kept. log_every, validate_every, picture_every: steps between two lines of metrics, two
+    validations and two pictures (the latter two null: only at the end). validate_samples: at most so many
+    samples of the val split, evenly spread over it. tensorboard: write TensorBoard's events beside
+    DVCLive's files.
     """
 
     seed: int
@@ -105,19 +87,11 @@ class Pretrain(_Section):
     accumulate: Positive
     optimizer: Optimizer
     clip_norm: Annotated[float, Field(gt=0)] | None
-    tasks: Tasks
+    tasks: dict[str, dict[str, Any]]
     flip: Fraction
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
     patch_grid: Positive | None
     classes: Literal["all", "merged"]
-    top_parts: Positive
-    segmentation_upscale: Positive
-    label_smoothing: Fraction
-    tile_fraction: Annotated[float, Field(gt=0, le=1)]
-    tile_turns: Annotated[list[Annotated[int, Field(ge=0, le=3)]], Field(min_length=1)]
-    tile_jitter: Annotated[int, Field(ge=0, le=64)]
-    min_foreground: Weight
-    discriminator_interval: Positive
     average_decay: Fraction
     precision: Precision
     recompute: bool
@@ -134,19 +108,15 @@ class Pretrain(_Section):
     batch_norm_batches: Positive
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Pretrain":
+    def _consistent(self) -> "Pretrain":
         if self.patch_fraction[0] > self.patch_fraction[1]:
             raise ValueError("patch_fraction must be [least, greatest]")
-        if not any(self.tasks.model_dump().values()):
-            raise ValueError("every task has weight 0; give one of pretrain.tasks a weight")
         if self.recompute and self.compile:
             raise ValueError("compiled graphs plan their own memory; set pretrain.recompute=false")
-        if self.tasks.angle and len(set(self.tile_turns)) < 2:
-            raise ValueError("one quarter turn alone has no angle to tell; set pretrain.tasks.angle=0")
         return self
 
 
-class Augment(_Section):
+class Augment(Section):
     """Random augmentation of a training image in stage 2.
 
     flip, gray: probabilities. rotate: largest angle in degrees. zoom: largest relative change of scale.
@@ -163,7 +133,7 @@ class Augment(_Section):
     erase: Fraction
 
 
-class FinetuneRun(_Section):
+class FinetuneRun(Section):
     """One amount of supervision.
 
     labels: a share of the labelled train faces, or the path of a list that ``training.subsets``
@@ -174,7 +144,7 @@ class FinetuneRun(_Section):
     steps: Positive
 
 
-class Rates(_Section):
+class Rates(Section):
     """Factors on the learning rate of each parameter group of trained weights; 0 freezes the group.
 
     From scratch they do not apply: all groups have ``scratch_rate``.
@@ -185,7 +155,7 @@ class Rates(_Section):
     heads: Annotated[float, Field(gt=0)]
 
 
-class SemiSupervised(_Section):
+class SemiSupervised(Section):
     """Unlabelled train faces in stage 2; the averaged network is the teacher.
 
     longer: factor on a run's steps and on ``frozen_steps``, since unlabelled faces keep a longer run from
@@ -205,7 +175,7 @@ class SemiSupervised(_Section):
     augment: Augment
 
 
-class Finetune(_Section):
+class Finetune(Section):
     """Stage 2: every run once per initialisation, on the same faces for the same steps.
 
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
@@ -244,7 +214,7 @@ class Finetune(_Section):
         return self
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """Evaluation.
 
     batch_size: faces per batch. subgroups: attributes by each of which the faces with and without it are
@@ -257,7 +227,7 @@ class Evaluate(_Section):
     seed: int
 
 
-class Study(_Section):
+class Study(Section):
     """The label-efficiency study: initialisations x label shares x seeds; scratch always takes part.
 
     pretrainings: by name, the pretext tasks of stage 1 that are trained; their weights are those of
@@ -282,7 +252,7 @@ class Study(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """The whole configuration, one attribute per section of ``params.yaml``."""
 
     data: Data

@@ -12,18 +12,20 @@ from hypothesis import strategies as st
 
 from common.cell_counts import cell_class_counts
 from common.classes import CLASSES, NUM_CLASSES
-from common.config import load
+from common.config import Config, load
 from common.errors import UserError
 from training.data.loader import Batch
-from training.pretrain.model import make_labels, reads_masks, reads_parts
+from training.engine.seeds import keyed_generator
+from training.pretrain.model import Example, PretrainModel
+from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.class_sets import ALL, CLASS_SETS, MERGED
 from training.pretrain.tasks.classification import count_classes, dominant_classes
 from training.pretrain.tasks.patches import random_patches
-from training.pretrain.tasks.rotation import choose_tile, turn_tiles
+from training.pretrain.tasks.rotation import RotationConfig, choose_position, rotate_patches
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
 SWAPPED |= {right: left for left, right in SWAPPED.items()}
-# The merged classes of the 2021 paper, by the names of their members.
+# The merged classes of 2021 by the names of their members.
 MERGED_NAMES = {
     "background": ["background"],
     "skin": ["skin"],
@@ -34,6 +36,14 @@ MERGED_NAMES = {
     "neck": ["neck", "neck_l", "cloth"],
     "hair": ["hair", "hat"],
 }
+
+
+def prepare(config: Config, batch: Batch, step: int = 0) -> Example:
+    return PretrainModel(config.network, config.pretrain).prepare(batch, step, 0)
+
+
+def only(task: str) -> list[str]:
+    return [f"pretrain.tasks.{name}.weight={float(name == task)}" for name in TASKS]
 
 
 @pytest.fixture(scope="session")
@@ -75,29 +85,31 @@ def test_patch_labels_equal_those_made_one_sample_at_a_time(
     config = load(
         settings=[
             "network.input_size=48",
+            "network.width=8",
             f"pretrain.classes={classes}",
-            f"pretrain.top_parts={top}",
+            f"pretrain.tasks.classification.top_classes={top}",
             f"pretrain.flip={flip}",
             "pretrain.patch_fraction=[0.4375, 0.6]",
         ]
     )
-    labels = make_labels(painted, config, torch.Generator().manual_seed(5))
-    draws = torch.Generator().manual_seed(5)
-    torch.rand(len(painted.images), generator=draws)
-    side = round(256 * (0.4375 + (0.6 - 0.4375) * torch.rand((), generator=draws).item()))
-    corners = torch.randint(0, 256 - side + 1, (len(painted.images), 2), generator=draws).tolist()
-    assert labels.parts.shape == (len(corners), len(CLASS_SETS[classes].names))
+    targets = prepare(config, painted, step=5).targets
+    masks, present = targets["segmentation"]["masks"], targets["classification"]["classes"]
+    generator = keyed_generator(config.pretrain.seed, 5, 0, "crops")
+    torch.rand(len(painted.images), generator=generator)
+    side = round(256 * (0.4375 + (0.6 - 0.4375) * torch.rand((), generator=generator).item()))
+    corners = torch.randint(0, 256 - side + 1, (len(painted.images), 2), generator=generator).tolist()
+    assert present.shape == (len(corners), len(CLASS_SETS[classes].names))
     for sample, (top_edge, left_edge) in enumerate(corners):
         mask = painted.masks[sample].numpy()
         mask = mirrored(mask) if flip else mask
         patch = mask[top_edge : top_edge + side, left_edge : left_edge + side].tolist()
         pixels = Counter(merged(value, classes) for row in patch for value in row)
         largest = sorted(pixels, key=lambda c: (-pixels[c], c))[:top]
-        assert labels.parts[sample].nonzero()[:, 0].tolist() == sorted(largest)
+        assert present[sample].nonzero()[:, 0].tolist() == sorted(largest)
         for y in range(48):
             for x in range(48):
                 nearest = patch[int((y + 0.5) * side / 48)][int((x + 0.5) * side / 48)]
-                assert labels.masks[sample, y, x] == merged(nearest, classes)
+                assert masks[sample, y, x] == merged(nearest, classes)
 
 
 def test_merged_classes_are_those_of_2021() -> None:
@@ -115,16 +127,16 @@ def test_merged_classes_are_those_of_2021() -> None:
 
 @pytest.mark.parametrize("classes", ["all", "merged"])
 def test_merging_counts_and_counting_merged_masks_agree(painted: Batch, classes: str) -> None:
-    found = CLASS_SETS[classes]
-    counted = count_classes(found.merge(painted.masks), len(found.names))
-    assert torch.equal(counted, found.merge_counts(count_classes(painted.masks)))
+    class_set = CLASS_SETS[classes]
+    counted = count_classes(class_set.merge(painted.masks), len(class_set.names))
+    assert torch.equal(counted, class_set.merge_counts(count_classes(painted.masks)))
     assert counted.sum(1).tolist() == [256 * 256] * len(painted.masks)
 
 
 def stored(painted: Batch, grid: int) -> Batch:
     """The batch with the counts that its shards would hold."""
-    parts = np.stack([cell_class_counts(mask.numpy(), grid) for mask in painted.masks])
-    return Batch(painted.images, painted.masks, painted.indices, torch.from_numpy(parts.astype(np.int32)))
+    counts = np.stack([cell_class_counts(mask.numpy(), grid) for mask in painted.masks])
+    return Batch(painted.images, painted.masks, painted.indices, torch.from_numpy(counts.astype(np.int32)))
 
 
 @pytest.mark.parametrize("classes", ["all", "merged"])
@@ -136,97 +148,98 @@ def test_stored_counts_give_the_labels_that_the_cropped_mask_gives(
     config = load(
         settings=[
             "network.input_size=32",
+            "network.width=8",
             f"pretrain.flip={flipped}",
             f"pretrain.patch_grid={grid}",
             f"pretrain.classes={classes}",
             "pretrain.patch_fraction=[0.2, 1.0]",
         ]
     )
-    labels = make_labels(stored(painted, 12), config, torch.Generator().manual_seed(seed))
+    present = prepare(config, stored(painted, 12), step=seed).targets["classification"]["classes"]
 
-    draws = torch.Generator().manual_seed(seed)
-    turned = torch.rand(len(painted.images), generator=draws) < flipped
-    corners, side = random_patches(len(painted.images), 256, grid, config.pretrain.patch_fraction, draws)
+    generator = keyed_generator(config.pretrain.seed, seed, 0, "crops")
+    flips = torch.rand(len(painted.images), generator=generator) < flipped
+    fraction = config.pretrain.patch_fraction
+    corners, side = random_patches(len(painted.images), 256, grid, fraction, generator)
     assert side % (256 // grid) == 0
     names = CLASS_SETS[config.pretrain.classes]
-    for mask, (top, left), around, got in zip(
-        painted.masks.numpy(), corners.tolist(), turned, labels.parts, strict=True
+    for mask, (top, left), flip, got in zip(
+        painted.masks.numpy(), corners.tolist(), flips, present, strict=True
     ):
-        patch = (mirrored(mask) if around else mask)[top : top + side, left : left + side]
+        patch = (mirrored(mask) if flip else mask)[top : top + side, left : left + side]
         counts = names.merge(torch.from_numpy(patch.copy())[None].long())
-        expected = dominant_classes(count_classes(counts, len(names.names)), config.pretrain.top_parts)[0]
+        expected = dominant_classes(count_classes(counts, len(names.names)), 9)[0]
         assert torch.equal(got, expected)
 
 
 def test_classification_alone_on_a_grid_reads_no_mask(painted: Batch) -> None:
-    alone = "pretrain.tasks={segmentation: 0, classification: 1.0, rotation: 0, angle: 0, agreement: 0}"
-    for grid, masks in (("4", False), ("null", True)):
-        config = load(settings=[alone, "network.input_size=32", f"pretrain.patch_grid={grid}"])
-        assert reads_masks(config.pretrain) is masks
-        assert reads_parts(config.pretrain) is not masks
+    settings = [*only("classification"), "network.input_size=32", "network.width=8"]
+    for grid, member in (("4", "parts.npy"), ("null", "mask.png")):
+        config = load(settings=[*settings, f"pretrain.patch_grid={grid}"])
+        assert PretrainModel(config.network, config.pretrain).members() == {"jpg", member}
     batch = stored(painted, 12)
     blind = Batch(batch.images, torch.empty(0, dtype=torch.uint8), batch.indices, batch.cell_counts)
-    config = load(settings=[alone, "network.input_size=32", "pretrain.patch_grid=4"])
-    seen, unseen = (make_labels(one, config, torch.Generator().manual_seed(1)) for one in (batch, blind))
-    assert torch.equal(seen.parts, unseen.parts)
-    assert torch.equal(seen.patches, unseen.patches)
+    config = load(settings=[*settings, "pretrain.patch_grid=4"])
+    with_masks, without = (prepare(config, each) for each in (batch, blind))
+    assert torch.equal(
+        with_masks.targets["classification"]["classes"], without.targets["classification"]["classes"]
+    )
+    assert torch.equal(with_masks.crops.patches, without.crops.patches)
 
 
-@pytest.mark.parametrize(("grid", "said"), [("3", "256 pixels is not 3 whole cells"), ("8", "12 x 12 grid")])
-def test_a_grid_that_does_not_fit_is_refused(painted: Batch, grid: str, said: str) -> None:
-    config = load(settings=["network.input_size=32", f"pretrain.patch_grid={grid}"])
-    with pytest.raises(UserError, match=said):
-        make_labels(stored(painted, 12), config, torch.Generator())
+@pytest.mark.parametrize(
+    ("grid", "message"), [("3", "256 pixels is not 3 whole cells"), ("8", "12 x 12 grid")]
+)
+def test_a_grid_that_does_not_fit_is_refused(painted: Batch, grid: str, message: str) -> None:
+    config = load(settings=["network.input_size=32", "network.width=8", f"pretrain.patch_grid={grid}"])
+    with pytest.raises(UserError, match=message):
+        prepare(config, stored(painted, 12))
 
 
-WHOLE_TILES = [
-    "network.input_size=32",
-    "pretrain.tasks.angle=0",
-    "pretrain.tile_jitter=0",
-    "pretrain.tile_fraction=1.0",
-    "pretrain.min_foreground=0.0",
-]
-
-
-def test_in_2021_the_chosen_tile_is_always_upside_down(painted: Batch) -> None:
-    made, plain = (
-        turn_tiles(
+def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
+    made, upright = (
+        rotate_patches(
             painted.images,
             painted.masks,
-            3,
+            RotationConfig(
+                weight=1.0,
+                angle_weight=0.0,
+                grid=3,
+                crop_fraction=1.0,
+                angles=[angle],
+                jitter=0,
+                min_foreground=0.0,
+            ),
             32,
-            load(settings=[*WHOLE_TILES, f"pretrain.tile_turns=[{turns}]"]).pretrain,
             torch.Generator().manual_seed(1),
         )
-        for turns in (2, 0)
+        for angle in (180, 0)
     )
-    assert made.angle.tolist() == [2] * len(painted.images)
-    for sample, tile in enumerate(made.tile.tolist()):
-        for place in range(9):
-            got, upright = (t.tiles[sample, 3 * place : 3 * place + 3] for t in (made, plain))
-            expected = upright.flip((1, 2)) if place == tile else upright
-            # A resize before or after the turn rounds differently.
+    assert made["angle"].tolist() == [2] * len(painted.images)
+    for sample, position in enumerate(made["position"].tolist()):
+        for number in range(9):
+            got, plain = (m["patches"][sample, 3 * number : 3 * number + 3] for m in (made, upright))
+            expected = plain.flip((1, 2)) if number == position else plain
+            # A resize before or after the rotation rounds differently.
             assert (got - expected).abs().max() < 0.1
 
 
 def test_rotation_alone_needs_masks_for_the_foreground_rule_only(painted: Batch) -> None:
-    alone = "pretrain.tasks={segmentation: 0, classification: 0, rotation: 1.0, angle: 1.0, agreement: 0}"
-    free = load(settings=[alone, "network.input_size=32", "pretrain.min_foreground=0.0"])
-    ruled = load(settings=[alone, "network.input_size=32"])
-    assert (reads_masks(free.pretrain), reads_masks(ruled.pretrain)) == (False, True)
+    settings = [*only("rotation"), "network.input_size=32", "network.width=8"]
+    ruled = load(settings=settings)
+    assert PretrainModel(ruled.network, ruled.pretrain).members() == {"jpg", "mask.png"}
+    free = load(settings=[*settings, "pretrain.tasks.rotation.min_foreground=0.0"])
+    assert PretrainModel(free.network, free.pretrain).members() == {"jpg"}
     blind = Batch(painted.images, torch.empty(0, dtype=torch.uint8), painted.indices)
-    with_masks, without = (
-        make_labels(batch, free, torch.Generator().manual_seed(2)).turned for batch in (painted, blind)
-    )
-    assert torch.equal(with_masks.tiles, without.tiles)
-    assert torch.equal(with_masks.tile, without.tile)
+    with_masks, without = (prepare(free, batch).targets["rotation"] for batch in (painted, blind))
+    assert all(torch.equal(value, without[key]) for key, value in with_masks.items())
 
 
 @given(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**16 - 1))
 @settings(deadline=None, max_examples=100)
-def test_the_tile_is_the_first_eligible_draw_or_the_last(seed: int, count: int, bits: int) -> None:
-    eligible = torch.tensor([[bool(bits >> place & 1) for place in range(count)]])
-    chosen = choose_tile(eligible, torch.Generator().manual_seed(seed)).item()
+def test_the_position_is_the_first_eligible_draw_or_the_last(seed: int, count: int, bits: int) -> None:
+    eligible = torch.tensor([[bool(bits >> number & 1) for number in range(count)]])
+    chosen = choose_position(eligible, torch.Generator().manual_seed(seed)).item()
     draws = torch.randint(0, count, (1, count), generator=torch.Generator().manual_seed(seed))[0].tolist()
     assert chosen == next((draw for draw in draws if eligible[0, draw]), draws[-1])
 

@@ -16,13 +16,17 @@ from training.data.loader import Batch
 from training.models import BRANCHES, LOCAL_BRANCHES, build
 from training.models.blocks import CrossAttentionUnit, PReLU
 from training.models.classifier import Classifier
-from training.pretrain.model import Labels, PretrainModel, losses, make_labels
-from training.pretrain.tasks.adversarial import Discriminator
+from training.pretrain.model import Example, PretrainModel
+from training.pretrain.tasks import TASKS
 
 PRESETS = PARAMS.parent / "presets"
-SMALL = ["network.width=8", "network.stem=small", "network.input_size=32", "pretrain.label_smoothing=0.0"]
+SMALL = [
+    "network.width=8",
+    "network.stem=small",
+    "network.input_size=32",
+    "pretrain.tasks.segmentation.label_smoothing=0.0",
+]
 NAMES = ["spl", "sspl", "resnet18", "resnet34", "resnet50", "timm:mobilenetv3_small_050"]
-TASKS = ("segmentation", "classification", "rotation", "angle", "agreement")
 
 
 def small(name: str, *settings: str) -> Config:
@@ -30,8 +34,13 @@ def small(name: str, *settings: str) -> Config:
     return load(settings=[*SMALL, *own, f"network.name={name}", *settings])
 
 
-def only(*tasks: str) -> str:
-    return f"pretrain.tasks={{{', '.join(f'{name}: {float(name in tasks)}' for name in TASKS)}}}"
+def only(*tasks: str) -> list[str]:
+    return [f"pretrain.tasks.{name}.weight={float(name in tasks)}" for name in TASKS]
+
+
+def build_model(config: Config) -> PretrainModel:
+    torch.manual_seed(0)
+    return PretrainModel(config.network, config.pretrain)
 
 
 def batch(seed: int = 0, count: int = 4) -> Batch:
@@ -41,9 +50,9 @@ def batch(seed: int = 0, count: int = 4) -> Batch:
     return Batch(images, masks, torch.arange(count))
 
 
-def losses_of(config: Config, model: PretrainModel, labels: Labels) -> dict[str, Tensor]:
-    judge = Discriminator(model.network.channels).to(labels.patches.dtype)
-    return losses(model(labels.patches, labels.turned.tiles), labels, config, judge)
+def losses_of(model: PretrainModel, example: Example) -> tuple[Tensor, dict[str, Tensor]]:
+    adversaries = nn.ModuleDict({t.name: made for t in model.active() if (made := t.adversary()) is not None})
+    return model.losses(model(example.crops.patches, example.targets), example.targets, adversaries)
 
 
 def parameters(module: nn.Module) -> int:
@@ -53,13 +62,12 @@ def parameters(module: nn.Module) -> int:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(name: str) -> None:
     config = small(name)
-    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
     totals = []
     for _ in range(2):
-        torch.manual_seed(0)
-        model = PretrainModel(config)
-        nn.init.ones_(model.segmentation.attend.weight)  # it starts at 0, which stops its own gradient
-        total = torch.stack(list(losses_of(config, model, labels).values())).sum()
+        model = build_model(config)
+        nn.init.ones_(model.tasks["segmentation"].head.attend.weight)  # 0 would stop its own gradient
+        example = model.prepare(batch(), 0, 0)
+        total, _ = losses_of(model, example)
         total.backward()
         totals.append(total.item())
     assert totals[0] == totals[1]
@@ -67,7 +75,7 @@ def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(
     assert [key for key, gradient in gradients.items() if gradient is None] == []
     # A slope whose few inputs all happen to be positive has a gradient of 0.
     assert [key for key, g in gradients.items() if g.numel() > 1 and not g.abs().sum() > 0] == []
-    features = model.network(labels.patches)
+    features = model.network(example.crops.patches)
     side = features.backbone.shape[-1]
     assert features.backbone.shape == (4, model.network.channels, side, side)
     assert list(features.branches) == list(BRANCHES)
@@ -112,13 +120,12 @@ def test_a_resnet_at_width_64_is_torchvisions() -> None:
         assert torch.allclose(ours(pictures).backbone.flatten(1), theirs(pictures), atol=1e-4)
 
 
-def test_in_2021_a_row_of_tiles_reaches_its_local_branch_first() -> None:
-    config = small("sspl")
-    head = PretrainModel(config).rotation.eval()
-    tiles = torch.randn(2, 27, 32, 32)
-    before = head.enter(tiles)
-    tiles[:, 9:18] += 1
-    after = head.enter(tiles)
+def test_in_2021_a_row_of_patches_reaches_its_local_branch_first() -> None:
+    head = build_model(small("sspl")).tasks["rotation"].head.eval()
+    patches = torch.randn(2, 27, 32, 32)
+    before = head.enter(patches)
+    patches[:, 9:18] += 1
+    after = head.enter(patches)
     changed = [name for name in BRANCHES if not torch.equal(before[name], after[name])]
     assert changed == ["whole", "middle"]
 
@@ -154,73 +161,103 @@ def test_a_timm_model_that_gives_its_maps_channels_last_is_turned_round() -> Non
         assert network(torch.randn(1, 3, 224, 224)).backbone.shape == (1, 768, 7, 7)
 
 
-def test_rows_of_tiles_need_three_rows() -> None:
-    with pytest.raises(UserError, match="network.tiles=3"):
-        load(settings=["network.name=sspl", "network.tiles=2"])
+def test_rows_of_patches_need_three_rows() -> None:
+    with pytest.raises(UserError, match="pretrain.tasks.rotation.grid=2.*set it to 3"):
+        build_model(small("sspl", "pretrain.tasks.rotation.grid=2"))
 
 
 @pytest.mark.parametrize("name", ["spl", "sspl", "resnet18"])
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name: str, task: str) -> None:
-    config = small(name, only(task))
-    torch.manual_seed(0)
-    model = PretrainModel(config)
-    heads = {
-        "segmentation": model.segmentation,
-        "classification": model.classification,
-        "rotation": model.rotation and model.rotation.tile,
-        "angle": model.rotation and model.rotation.angle,
-        "agreement": model.fusion,
-    }
-    assert [head for head, module in heads.items() if module is not None] == [task]
+    model = build_model(small(name, *only(task)))
+    assert list(model.tasks) == [task]
     if task == "segmentation":
-        nn.init.ones_(model.segmentation.attend.weight)
-    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
-    terms = losses_of(config, model, labels)
-    assert list(terms) == [task]
-    terms[task].backward()
+        nn.init.ones_(model.tasks[task].head.attend.weight)
+    example = model.prepare(batch(), 0, 0)
+    assert list(example.targets) == [task]
+    total, terms = losses_of(model, example)
+    assert {term.split("/")[0] for term in terms} == {task}
+    total.backward()
     trained = {key for key, p in model.named_parameters() if p.requires_grad}
     assert {key for key, p in model.named_parameters() if p.grad is not None} == trained
-    assert bool(labels.turned.tiles.numel()) == (task in ("rotation", "angle"))
-    assert bool(labels.masks.numel()) == (task == "segmentation")
-    assert bool(labels.parts.numel()) == (task == "classification")
 
 
 @pytest.mark.parametrize(("task", "units"), [("segmentation", 0), ("rotation", 0), ("classification", 16)])
 def test_branches_run_only_for_the_tasks_that_read_them(task: str, units: int) -> None:
-    config = small("spl", only(task))
-    model, ran = PretrainModel(config), []
+    model, ran = build_model(small("spl", *only(task))), []
     for module in model.modules():
         if isinstance(module, CrossAttentionUnit):
             module.register_forward_hook(lambda *_: ran.append(1))
-    labels = make_labels(batch(), config, torch.Generator())
-    model(labels.patches, labels.turned.tiles)
+    example = model.prepare(batch(), 0, 0)
+    model(example.crops.patches, example.targets)
     assert len(ran) == units
 
 
-def test_switching_a_task_off_leaves_the_labels_of_the_others_as_they_were() -> None:
-    everything = make_labels(batch(), small("spl"), torch.Generator().manual_seed(0))
-    for task, names in {"segmentation": ("patches", "masks"), "classification": ("patches", "parts")}.items():
-        alone = make_labels(batch(), small("spl", only(task)), torch.Generator().manual_seed(0))
-        for name in names:
-            assert torch.equal(getattr(alone, name), getattr(everything, name))
-    turned = make_labels(batch(), small("spl", only("rotation")), torch.Generator().manual_seed(0)).turned
-    assert torch.equal(turned.tiles, everything.turned.tiles)
-    assert torch.equal(turned.tile, everything.turned.tile)
+@pytest.mark.parametrize("task", TASKS)
+def test_switching_a_task_off_changes_neither_draws_nor_first_weights_of_the_others(task: str) -> None:
+    everything = build_model(small("spl"))
+    others = build_model(small("spl", *only(*(name for name in TASKS if name != task))))
+    assert list(others.tasks) == [name for name in TASKS if name != task]
+    before, after = (model.prepare(batch(), 5, 2) for model in (everything, others))
+    assert torch.equal(before.crops.patches, after.crops.patches)
+    for name, targets in after.targets.items():
+        assert targets.keys() == before.targets[name].keys()
+        assert all(torch.equal(value, before.targets[name][key]) for key, value in targets.items())
+    weights = everything.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in others.state_dict().items())
+
+
+def test_draws_differ_by_step_and_micro_batch() -> None:
+    model = build_model(small("spl"))
+    positions = [
+        model.prepare(batch(count=32), step, number).targets["rotation"]["position"].tolist()
+        for step, number in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert positions[0] == positions[1]
+    assert positions[0] != positions[2] != positions[3] != positions[0]
 
 
 def test_all_tasks_at_weight_zero_are_refused() -> None:
     with pytest.raises(UserError, match="every task has weight 0"):
-        load(settings=[only()])
+        build_model(small("spl", *only()))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rotation.grid=7", "pretrain.tasks.rotation.grid: Input should be less than or equal to 4"),
+        ("rotation={weight: 1.0, angles: [45]}", "pretrain.tasks.rotation.angles.0: Input should be 0, 90"),
+        ("classification.top_classes=0.5", "pretrain.tasks.classification.top_classes: Input should be"),
+    ],
+)
+def test_a_wrong_setting_of_a_task_is_named_with_its_full_key(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_model(small("spl", f"pretrain.tasks.{setting}"))
+
+
+def test_unknown_settings_and_tasks_are_refused() -> None:
+    settings = small("spl").pretrain
+    for blocks, message in (
+        (
+            {"rotaton": {"weight": 1.0}},
+            "pretrain.tasks.rotaton: there is no such task; known are segmentation",
+        ),
+        ({"segmentation": {"weight": 1.0, "upscale": 4}}, "pretrain.tasks.segmentation.label_smoothing"),
+        (
+            {"adversarial": {"weight": 1.0, "interval": 3, "x": 1}},
+            "pretrain.tasks.adversarial.x: Extra inputs",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            PretrainModel(small("spl").network, settings.model_copy(update={"tasks": blocks}))
 
 
 def test_slopes_and_units_compute_what_the_plain_formulas_compute() -> None:
     config = small("spl", "network.stem=large", "network.input_size=64")
-    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
     values, gradients = [], []
     for plain in (False, True):
-        torch.manual_seed(0)
-        model = PretrainModel(config)
+        model = build_model(config)
+        example = model.prepare(batch(), 0, 0)
         if plain:
             make_plain(model)
             assert not any(isinstance(module, PReLU) for module in model.modules())
@@ -230,11 +267,11 @@ def test_slopes_and_units_compute_what_the_plain_formulas_compute() -> None:
             if isinstance(module, nn.PReLU):
                 module.weight.data.uniform_(-0.5, 1.0, generator=draws)
         torch.manual_seed(2)  # dropout
-        outputs = model(labels.patches.double(), labels.turned.tiles.double())
-        answers = [outputs.segmentation, outputs.tile, outputs.angle, outputs.fused, outputs.whole]
-        answers += list(outputs.classification.values())
-        torch.stack([answer.square().sum() for answer in answers]).sum().backward()
-        values.append(torch.cat([answer.flatten() for answer in answers]).detach())
+        patches = example.targets["rotation"]["patches"].double()
+        outputs = model(example.crops.patches.double(), {"rotation": {"patches": patches}})
+        flat = torch.cat([value.flatten() for task in outputs.values() for value in task.values()])
+        flat.square().sum().backward()
+        values.append(flat.detach())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.allclose(values[0], values[1], rtol=1e-10, atol=1e-10)
     scale = gradients[1].abs().max()
@@ -257,11 +294,9 @@ def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor() -> No
 def test_recomputed_activations_change_neither_gradients_nor_running_statistics(name: str) -> None:
     states = []
     for recompute in ("false", "true"):
-        config = small(name, f"pretrain.recompute={recompute}")
-        torch.manual_seed(0)
-        model = PretrainModel(config)
-        labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
-        torch.stack(list(losses_of(config, model, labels).values())).sum().backward()
+        model = build_model(small(name, f"pretrain.recompute={recompute}"))
+        torch.manual_seed(0)  # dropout and the discriminator
+        losses_of(model, model.prepare(batch(), 0, 0))[0].backward()
         gradients = {key: p.grad for key, p in model.named_parameters()}
         states.append((gradients, dict(model.network.named_buffers())))
     for kept, again in zip(*states, strict=True):
@@ -270,16 +305,14 @@ def test_recomputed_activations_change_neither_gradients_nor_running_statistics(
 
 
 def test_the_model_compiles_as_one_graph() -> None:
-    config = small("spl", "network.stem=large")
-    torch.manual_seed(0)
-    model = PretrainModel(config)
-    model.segmentation.classify[3].p = 0.0
-    labels = make_labels(batch(), config, torch.Generator().manual_seed(0))
-    expected = model(labels.patches, labels.turned.tiles)
+    model = build_model(small("spl", "network.stem=large"))
+    model.tasks["segmentation"].head.classify[3].p = 0.0
+    example = model.prepare(batch(), 0, 0)
+    expected = model(example.crops.patches, example.targets)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    found = compiled(labels.patches, labels.turned.tiles)
-    assert torch.allclose(found.segmentation, expected.segmentation, atol=1e-4)
-    assert torch.allclose(found.fused, expected.fused, atol=1e-4)
+    outputs = compiled(example.crops.patches, example.targets)
+    for task, key in (("segmentation", "logits"), ("adversarial", "local")):
+        assert torch.allclose(outputs[task][key], expected[task][key], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["sspl", "resnet18", "timm:mobilenetv3_small_050"])
@@ -294,12 +327,13 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     settings, optimizer = config.pretrain, config.pretrain.optimizer
     assert round(config.align.size * settings.patch_fraction[0]) == config.network.input_size == 224
     assert round(config.align.size * settings.patch_fraction[1]) == 224
-    assert round(config.align.size // config.network.tiles * settings.tile_fraction) == 150
+    rotation = settings.tasks["rotation"]
+    assert round(config.align.size // rotation["grid"] * rotation["crop_fraction"]) == 150
     assert (optimizer.learning_rate, optimizer.weight_decay, settings.batch_size) == (5e-4, 5e-4, 64)
     assert settings.steps * 64 == pytest.approx(80 * 162_770, abs=64)
     assert optimizer.schedule == "pretrain_paper"
-    assert (settings.discriminator_interval, settings.min_foreground) == (3, 0.25)
-    assert (config.network.width, config.network.stem, config.network.tiles) == (64, "large", 3)
+    assert (settings.tasks["adversarial"]["interval"], rotation["min_foreground"]) == (3, 0.25)
+    assert (config.network.width, config.network.stem, rotation["grid"]) == (64, "large", 3)
     finetune = config.finetune
     assert (finetune.optimizer.learning_rate, finetune.optimizer.weight_decay) == (1e-4, 5e-5)
     assert (finetune.batch_size, finetune.optimizer.schedule) == (24, "finetune_paper")
@@ -308,10 +342,12 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
         assert run.steps == pytest.approx(70 * run.labels * 162_770 / 24, abs=1)
     journal = preset == "paper.yaml"
     assert config.network.name == ("spl" if journal else "sspl")
-    assert (settings.classes, settings.top_parts) == (("all", 9) if journal else ("merged", 4))
-    assert settings.segmentation_upscale == 1
-    assert settings.tile_turns == ([0, 1, 2, 3] if journal else [2])
-    assert settings.tasks.model_dump() == {**dict.fromkeys(TASKS, 1.0), "angle": float(journal)}
+    top_classes = settings.tasks["classification"]["top_classes"]
+    assert (settings.classes, top_classes) == (("all", 9) if journal else ("merged", 4))
+    assert settings.tasks["segmentation"]["upscale"] == 1
+    assert rotation["angles"] == ([0, 90, 180, 270] if journal else [180])
+    assert rotation["angle_weight"] == float(journal)
+    assert {name: block["weight"] for name, block in settings.tasks.items()} == dict.fromkeys(TASKS, 1.0)
 
 
 def test_recomputing_and_compiling_exclude_each_other() -> None:
@@ -319,9 +355,9 @@ def test_recomputing_and_compiling_exclude_each_other() -> None:
         load(settings=["pretrain.recompute=true", "pretrain.compile=true"])
 
 
-def test_one_quarter_turn_alone_has_no_angle_to_tell() -> None:
-    with pytest.raises(UserError, match="pretrain.tasks.angle=0"):
-        load(settings=["pretrain.tile_turns=[2]"])
+def test_a_single_angle_cannot_be_predicted() -> None:
+    with pytest.raises(UserError, match="pretrain.tasks.rotation: .*set angle_weight to 0"):
+        build_model(small("spl", "pretrain.tasks.rotation.angles=[180]"))
 
 
 def test_no_preset_is_left_out_of_the_tests() -> None:

@@ -259,9 +259,8 @@ def test_attribute_groups_concern_a_cell_by_their_content(tmp_path: Path) -> Non
 
 def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
     tasks = pretraining_config(load(), "rotation").pretrain.tasks
-    blocks: Any = tasks if isinstance(tasks, dict) else tasks.model_dump()
-    weights = {name: block["weight"] if isinstance(block, dict) else block for name, block in blocks.items()}
-    assert (weights["rotation"], weights["segmentation"], weights["classification"]) == (1, 0, 0)
+    weights = {name: block["weight"] for name, block in tasks.items()}
+    assert weights == {"rotation": 1, "segmentation": 0, "classification": 0, "adversarial": 0}
     with pytest.raises(
         UserError, match="study.pretrainings.other lists the task turning; pretrain.tasks has"
     ):

@@ -45,7 +45,9 @@ def curve(output: Path, name: str) -> list[float]:
     return [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]]
 
 
-def test_two_processes_train_as_one_that_accumulates_two_parts(shards: Layout, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
+    shards: Layout, tmp_path: Path
+) -> None:
     done = run_two_processes(shards, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     pretrain(load(settings=[*TINY, "pretrain.accumulate=2"]), shards, tmp_path / "one")
@@ -57,8 +59,8 @@ def test_two_processes_train_as_one_that_accumulates_two_parts(shards: Layout, t
     assert curve(tmp_path / "two" / "pretrain", "loss") == pytest.approx(
         curve(tmp_path / "one", "loss"), rel=1e-4
     )
-    assert curve(tmp_path / "two" / "pretrain", "agreement_loss") == pytest.approx(
-        curve(tmp_path / "one", "agreement_loss"), rel=1e-4
+    assert curve(tmp_path / "two" / "pretrain", "adversarial/loss") == pytest.approx(
+        curve(tmp_path / "one", "adversarial/loss"), rel=1e-4
     )
     assert json.loads((tmp_path / "two" / "pretrain" / "metrics.json").read_text())["steps"] == 4
     assert done.stderr.count("fewer than two faces") + done.stdout.count("fewer than two faces") <= 1
@@ -70,18 +72,19 @@ def test_all_processes_hold_the_same_weights_after_every_step(shards: Layout, tm
         "from pathlib import Path\n"
         "from common.config import load\n"
         "from common.layout import Layout\n"
-        "from training import pretrain, stage\n"
-        "real = stage.Stage.note\n"
-        "def note(self, values):\n"
-        "    real(self, values)\n"
-        "    both = [*self.model.parameters(), *self.discriminator.parameters()]\n"
+        "from training.pretrain import state, train\n"
+        "real = state.TrainState.average_over_processes\n"
+        "def average(self, values):\n"
+        "    means = real(self, values)\n"
+        "    both = [*self.model.parameters(), *self.adversaries.parameters()]\n"
         "    flat = torch.cat([p.detach().flatten() for p in both])\n"
         "    other = [torch.empty_like(flat) for _ in range(2)]\n"
         "    torch.distributed.all_gather(other, flat)\n"
         "    assert torch.equal(*other)\n"
         "    Path(sys.argv[2], f'equal-{torch.distributed.get_rank()}').open('a').write('x')\n"
-        "stage.Stage.note = note\n"
-        "pretrain.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "    return means\n"
+        "state.TrainState.average_over_processes = average\n"
+        "train.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     script = tmp_path / "check.py"
     script.write_text(code)
@@ -97,7 +100,7 @@ def test_all_processes_hold_the_same_weights_after_every_step(shards: Layout, tm
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
     config = load(settings=[*TINY, "pretrain.accumulate=3"])
-    with pytest.raises(UserError, match=r"batch_size=8 cannot be cut into 3 equal parts"):
+    with pytest.raises(UserError, match=r"batch_size=8 cannot be divided into 3 equal micro-batches"):
         pretrain(config, shards, tmp_path)
 
 
@@ -109,15 +112,16 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
         "from pathlib import Path\n"
         "from common.config import load\n"
         "from common.layout import Layout\n"
-        "from training import pretrain, stage\n"
-        "real = stage.Stage.note\n"
-        "def note(self, values):\n"
-        "    real(self, values)\n"
+        "from training.pretrain import state, train\n"
+        "real = state.TrainState.average_over_processes\n"
+        "def average(self, values):\n"
+        "    means = real(self, values)\n"
         "    if os.environ['RANK'] == '1' and not Path(sys.argv[2], 'sent').exists():\n"
         "        Path(sys.argv[2], 'sent').touch()\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "stage.Stage.note = note\n"
-        "pretrain.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "    return means\n"
+        "state.TrainState.average_over_processes = average\n"
+        "train.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     script = tmp_path / "stop.py"
     script.write_text(stop)

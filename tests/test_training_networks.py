@@ -30,10 +30,10 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def test_the_published_network_with_nine_tiles_and_nineteen_classes_has_46_2_million_parameters() -> None:
-    settings = ["network.width=64", "network.stem=large", "network.input_size=224", "network.tiles=3"]
-    settings.append("pretrain.segmentation_upscale=1")
-    assert parameters(PretrainModel(load(settings=settings))) == 46_207_449
+def test_the_published_network_with_nine_patches_and_nineteen_classes_has_46_2_million_parameters() -> None:
+    settings = ["network.width=64", "network.stem=large", "network.input_size=224"]
+    config = load(settings=[*settings, "pretrain.tasks.segmentation.upscale=1"])
+    assert parameters(PretrainModel(config.network, config.pretrain)) == 46_207_449
 
 
 @pytest.mark.parametrize(("stem", "stride"), [("large", 32), ("small", 16)])
@@ -93,7 +93,7 @@ def test_a_batch_without_any_known_label_has_no_loss() -> None:
 
 def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another(tmp_path: Path) -> None:
     config = load(settings=["network.width=8"])
-    stage1 = PretrainModel(config)
+    stage1 = PretrainModel(config.network, config.pretrain)
     save_pretrained(tmp_path / "pretrained.safetensors", stage1.network, config)
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     load_pretrained(model.network, config.network, tmp_path / "pretrained.safetensors")

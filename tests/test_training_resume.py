@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
     assert "Traceback" not in said
     assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
     done = subprocess.run(command(shards, tmp_path), capture_output=True, text=True, check=True)
-    assert "going on at step" in done.stdout
+    assert "resuming at step" in done.stdout
     assert curves(tmp_path / "pretrain") == curves(whole)
     expected = read_pretrained(whole / "pretrained.safetensors")["network"]
     found = read_pretrained(tmp_path / "pretrain" / "pretrained.safetensors")["network"]
@@ -147,9 +147,9 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
     cut = checkpoint.step_path(tmp_path / "checkpoints", 4)
     cut.write_bytes(cut.read_bytes()[:-1000])
     pretrain(load(settings=TINY), shards, tmp_path)
-    said = capsys.readouterr().out
-    assert f"passed over {cut}: no readable checkpoint" in said
-    assert "going on at step 3" in said
+    printed = capsys.readouterr().out
+    assert f"skipped {cut}: not a readable checkpoint" in printed
+    assert "resuming at step 3" in printed
     assert curves(tmp_path) == curves(whole)
 
 
@@ -174,7 +174,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(
     assert "log_every" not in said
     assert "--resume anyway" in said
     pretrain(other, shards, tmp_path, "anyway")
-    assert "going on at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
+    assert "resuming at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
 
 
 def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(
@@ -202,10 +202,10 @@ def test_a_checkpoint_says_what_made_it(
     assert found is not None
     _, state = found
     assert state["step"] == 1
-    assert len(state["facts"]["shards"]) == 64
+    assert len(state["provenance"]["shards"]) == 64
     assert state["config"]["pretrain"]["batch_size"] == 4
     assert state["code"]
-    assert {"model", "discriminator", "optimizer", "opponent", "average"} <= state["stage"].keys()
+    assert {"model", "adversaries", "optimizer", "adversarial_optimizer", "average"} <= state["state"].keys()
 
 
 def test_the_exported_network_says_what_it_is(whole: Path) -> None:

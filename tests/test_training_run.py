@@ -44,6 +44,20 @@ TINY = [
 ]
 
 
+TRAIN_VALUES = {
+    "loss",
+    "segmentation/loss",
+    "segmentation/pixel_accuracy",
+    "classification/loss",
+    "classification/accuracy",
+    "rotation/position_loss",
+    "rotation/angle_loss",
+    "rotation/position_accuracy",
+    "rotation/angle_accuracy",
+    "adversarial/loss",
+}
+
+
 @pytest.fixture(scope="module")
 def config() -> Config:
     return load(settings=TINY)
@@ -61,7 +75,12 @@ def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFac
 def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpoint(trained: Path) -> None:
     metrics = json.loads((trained / "pretrain" / "metrics.json").read_text())
     assert metrics["steps"] == 6
-    assert metrics["segmentation_loss"] > 0
+    assert metrics["train"]["segmentation/loss"] > 0
+    assert set(metrics["train"]) == TRAIN_VALUES
+    assert [task["abbreviation"] for task in metrics["tasks"]] == ["PST", "PCT", "PRT", "adversarial"]
+    for task in metrics["tasks"]:
+        for metric in task["metrics"]:
+            assert f"{task['name']}/{metric['name']}" in metrics["val"]
     assert 0 <= metrics["waiting"] <= 1
     assert not (trained / "pretrain" / "checkpoints").exists()
     curve = trained / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain" / "loss.tsv"

@@ -6,28 +6,40 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import cell_counts as parts
+from common import cell_counts as stored_counts
 from common.cell_counts import cell_class_counts, merge_cells
 from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
-from common.config import Config, load
-from training.data.loader import Batch
-from training.pretrain.model import PretrainModel, flip, losses, make_labels
-from training.pretrain.tasks.adversarial import Discriminator, Fusion, discriminator_loss, fooling_loss
+from training.models import Features
+from training.pretrain.tasks import PretextTask
+from training.pretrain.tasks.adversarial import AdversarialConfig, AdversarialTask, Fusion
+from training.pretrain.tasks.base import TaskContext
+from training.pretrain.tasks.class_sets import ALL
 from training.pretrain.tasks.classification import (
     BRANCH_CLASSES,
     classification_loss,
     count_classes,
     dominant_classes,
 )
-from training.pretrain.tasks.patches import crop, resize_masks
-from training.pretrain.tasks.rotation import choose_tile, foreground, normalise, turn_tiles
+from training.pretrain.tasks.patches import crop, flip_images, flip_masks, resize_masks
+from training.pretrain.tasks.rotation import (
+    RotationConfig,
+    choose_position,
+    foreground,
+    normalise,
+    rotate_patches,
+)
 from training.pretrain.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
 
 
-@pytest.fixture
-def config() -> Config:
-    return load(
-        settings=["network.width=8", "network.input_size=32", "pretrain.tile_jitter=2", "pretrain.flip=0.0"]
+def rotation_config(grid: int = 3) -> RotationConfig:
+    return RotationConfig(
+        weight=1.0,
+        angle_weight=1.0,
+        grid=grid,
+        crop_fraction=0.88,
+        angles=[0, 90, 180, 270],
+        jitter=2,
+        min_foreground=0.25,
     )
 
 
@@ -50,7 +62,7 @@ def test_a_crop_holds_the_pixels_of_its_square() -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, NUM_CLASSES))
 @settings(deadline=None, max_examples=50)
-def test_the_dominant_parts_are_the_largest_classes_that_have_a_pixel(seed: int, top: int) -> None:
+def test_the_dominant_classes_are_the_largest_that_have_a_pixel(seed: int, top: int) -> None:
     counts = np.random.default_rng(seed).integers(0, 6, NUM_CLASSES)
     largest = sorted(range(NUM_CLASSES), key=lambda c: (-counts[c], c))[:top]
     expected = [1.0 if c in largest and counts[c] > 0 else 0.0 for c in range(NUM_CLASSES)]
@@ -62,11 +74,11 @@ def test_the_dominant_parts_are_the_largest_classes_that_have_a_pixel(seed: int,
 def test_the_target_is_that_of_the_stored_counts(seed: int, top: int, most: int) -> None:
     counts = np.random.default_rng(seed).integers(0, most, (3, 3, NUM_CLASSES))
     assert np.array_equal(
-        dominant_classes(torch.tensor(counts), top).bool(), parts.dominant_classes(counts, top)
+        dominant_classes(torch.tensor(counts), top).bool(), stored_counts.dominant_classes(counts, top)
     )
 
 
-def test_counted_classes_agree_with_stored_part_counts() -> None:
+def test_counted_classes_agree_with_stored_counts() -> None:
     _, masks = random_batch(size=60)
     for mask, counted in zip(masks, count_classes(masks), strict=True):
         stored = cell_class_counts(mask.numpy(), 12)
@@ -81,90 +93,91 @@ def test_branches_share_out_all_classes_but_none_twice() -> None:
 
 def test_the_classification_loss_sums_the_branches_means() -> None:
     logits = {name: torch.randn(4, len(group)) for name, group in BRANCH_CLASSES.items()}
-    parts = torch.randint(0, 2, (4, NUM_CLASSES)).float()
+    present = torch.randint(0, 2, (4, NUM_CLASSES)).float()
     expected = 0.0
     for name, group in BRANCH_CLASSES.items():
-        target = parts[:, list(group)].numpy()
+        target = present[:, list(group)].numpy()
         chance = 1 / (1 + np.exp(-logits[name].numpy().astype(np.float64)))
         expected += -(target * np.log(chance) + (1 - target) * np.log(1 - chance)).mean()
-    assert classification_loss(logits, parts).item() == pytest.approx(expected, rel=1e-4)
+    assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_flip_mirrors_the_picture_and_swaps_left_and_right_classes() -> None:
+def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes() -> None:
     images, masks = random_batch()
-    flipped, swapped = flip(images, masks, torch.ones(len(images), dtype=torch.bool))
+    everyone = torch.ones(len(images), dtype=torch.bool)
+    flipped, swapped = flip_images(images, everyone), flip_masks(masks, everyone)
     assert torch.equal(flipped, images.flip(-1))
     names = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
     names |= {right: left for left, right in names.items()}
     for before, after in zip(masks.flip(-1).flatten().tolist(), swapped.flatten().tolist(), strict=True):
         assert CLASSES[after] == names.get(CLASSES[before], CLASSES[before])
-    again = flip(flipped, swapped, torch.ones(len(images), dtype=torch.bool))
-    assert torch.equal(again[0], images)
-    assert torch.equal(again[1], masks)
+    assert torch.equal(flip_images(flipped, everyone), images)
+    assert torch.equal(flip_masks(swapped, everyone), masks)
     assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
 
 
 def test_samples_that_are_not_drawn_stay_as_they_are() -> None:
     images, masks = random_batch()
-    assert torch.equal(flip(images, masks, torch.zeros(len(images), dtype=torch.bool))[0], images)
+    nobody = torch.zeros(len(images), dtype=torch.bool)
+    assert torch.equal(flip_images(images, nobody), images)
+    assert torch.equal(flip_masks(masks, nobody), masks)
 
 
-@pytest.mark.parametrize("tiles", [2, 3, 4])
-def test_turned_tiles_equal_a_slow_reference(config: Config, tiles: int) -> None:
+@pytest.mark.parametrize("grid", [2, 3, 4])
+def test_rotated_patches_equal_a_slow_reference(grid: int) -> None:
     images, masks = random_batch(size=64)
-    made = turn_tiles(images, masks, tiles, 32, config.pretrain, torch.Generator().manual_seed(3))
-    draws = torch.Generator().manual_seed(3)
-    count, side = tiles * tiles, 64 // tiles
-    tile = choose_tile(foreground(masks, tiles, config.pretrain.min_foreground), draws)
-    angle = torch.randint(0, 4, (6,), generator=draws)
-    cut = round(side * config.pretrain.tile_fraction)
-    corner = torch.randint(0, side - cut + 1, (6, count, 2), generator=draws)
-    reach = config.pretrain.tile_jitter
-    jitter = torch.randint(-reach, reach + 1, (6, count, 3, 1, 1), generator=draws)
-    assert torch.equal(made.tile, tile)
-    assert torch.equal(made.angle, angle)
+    made = rotate_patches(images, masks, rotation_config(grid), 32, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    count, side = grid * grid, 64 // grid
+    position = choose_position(foreground(masks, grid, 0.25), generator)
+    angle = torch.randint(0, 4, (6,), generator=generator)
+    crop_side = round(side * 0.88)
+    corner = torch.randint(0, side - crop_side + 1, (6, count, 2), generator=generator)
+    jitter = torch.randint(-2, 3, (6, count, 3, 1, 1), generator=generator)
+    assert torch.equal(made["position"], position)
+    assert torch.equal(made["angle"], angle)
     for sample in range(6):
-        for place in range(count):
-            y = (place // tiles) * 64 // tiles + int(corner[sample, place, 0])
-            x = (place % tiles) * 64 // tiles + int(corner[sample, place, 1])
-            patch = images[sample : sample + 1, :, y : y + cut, x : x + cut].float()
-            patch = (patch + jitter[sample, place]).clamp(0, 255)
+        for number in range(count):
+            y = (number // grid) * 64 // grid + int(corner[sample, number, 0])
+            x = (number % grid) * 64 // grid + int(corner[sample, number, 1])
+            patch = images[sample : sample + 1, :, y : y + crop_side, x : x + crop_side].float()
+            patch = (patch + jitter[sample, number]).clamp(0, 255)
             patch = torch.nn.functional.interpolate(
                 patch, (32, 32), mode="bilinear", antialias=True, align_corners=False
             )[0]
             values = np.asarray(patch, np.float64)
             deviation = values.std((1, 2), keepdims=True)
             values = (values - values.mean((1, 2), keepdims=True)) / deviation
-            if place == tile[sample]:
+            if number == position[sample]:
                 values = np.rot90(values, int(angle[sample]), (1, 2))
-            got = made.tiles[sample, 3 * place : 3 * place + 3].numpy()
+            got = made["patches"][sample, 3 * number : 3 * number + 3].numpy()
             two_roundings_to_whole_levels = 1.1 / deviation
             assert (np.abs(got - values) < two_roundings_to_whole_levels).all()
 
 
-def test_a_tile_of_background_is_turned_only_when_there_is_no_other() -> None:
+def test_a_patch_of_background_is_rotated_only_when_there_is_no_other() -> None:
     masks = torch.zeros(40, 60, 60, dtype=torch.uint8)
     masks[:, 20:40, 20:40] = CLASSES.index("nose")
     eligible = foreground(masks, 3, 0.25)
     assert eligible.nonzero()[:, 1].unique().tolist() == [4]
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.cat([choose_tile(eligible, generator) for _ in range(50)])
-    # Nine draws with replacement miss the one eligible tile with probability (8/9)^9 = 0.35.
+    drawn = torch.cat([choose_position(eligible, generator) for _ in range(50)])
+    # Nine draws with replacement miss the one eligible patch with probability (8/9)^9 = 0.35.
     assert 0.60 < (drawn == 4).float().mean() < 0.70
-    none = choose_tile(torch.zeros(2000, 9, dtype=torch.bool), generator)
+    none = choose_position(torch.zeros(2000, 9, dtype=torch.bool), generator)
     assert none.unique().tolist() == list(range(9))
 
 
 def test_the_foreground_measure_is_the_sum_of_mask_ids() -> None:
     _, masks = random_batch(size=60)
     for mask, eligible in zip(masks, foreground(masks, 3, 5.0), strict=True):
-        for place in range(9):
-            y, x = 20 * (place // 3), 20 * (place % 3)
+        for number in range(9):
+            y, x = 20 * (number // 3), 20 * (number % 3)
             total = int(mask[y : y + 20, x : x + 20].long().sum())
-            assert bool(eligible[place]) == (total >= 5.0 * 400)
+            assert bool(eligible[number]) == (total >= 5.0 * 400)
 
 
-def test_normalised_tiles_have_no_mean_and_unit_deviation_even_when_flat() -> None:
+def test_normalised_patches_have_no_mean_and_unit_deviation_even_when_flat() -> None:
     made = normalise(torch.rand(5, 3, 8, 8) * 200)
     assert made.mean((2, 3)).abs().max() < 1e-5
     assert (made.std((2, 3), correction=0) - 1).abs().max() < 1e-4
@@ -195,7 +208,7 @@ def test_the_segmentation_head_starts_without_attention_and_keeps_the_size() -> 
     assert torch.equal(head.attend(features), features)
 
 
-def test_an_upscaled_head_draws_finer_than_the_trunk_sees() -> None:
+def test_an_upscaled_head_is_finer_than_the_backbone() -> None:
     torch.manual_seed(0)
     head, backbone = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)
     fine = head(backbone)
@@ -215,39 +228,41 @@ def test_criss_cross_attention_mixes_rows_and_columns_only() -> None:
     assert torch.equal(reached, expected)
 
 
+def adversarial_task(channels: int) -> PretextTask[AdversarialConfig]:
+    context = TaskContext(channels, 32, False, ALL, None)
+    return AdversarialTask(AdversarialConfig(weight=1.0, interval=3), context)
+
+
 def test_the_discriminator_learns_to_tell_two_clouds_apart_and_the_network_is_not_touched_by_it() -> None:
     torch.manual_seed(0)
-    judge = Discriminator(64)
-    whole, fused = torch.randn(64, 64) + 1, torch.randn(64, 64, requires_grad=True)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
-    before = discriminator_loss(judge, fused, whole).item()
+    task = adversarial_task(64)
+    discriminator = task.adversary()
+    assert discriminator is not None
+    outputs = {"whole": torch.randn(64, 64) + 1, "local": torch.randn(64, 64, requires_grad=True)}
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
+    before = task.adversary_loss(discriminator, outputs).item()
     for _ in range(50):
         optimizer.zero_grad()
-        discriminator_loss(judge, fused, whole).backward()
+        task.adversary_loss(discriminator, outputs).backward()
         optimizer.step()
-    assert discriminator_loss(judge, fused, whole).item() < 0.2 < before
-    assert fused.grad is None
-    fooling_loss(judge, fused).backward()
-    assert fused.grad is not None
-    assert fused.grad.abs().sum() > 0
+    assert task.adversary_loss(discriminator, outputs).item() < 0.2 < before
+    assert outputs["local"].grad is None
+    task.fooling_losses(discriminator, outputs)["loss"].backward()
+    assert outputs["local"].grad is not None
+    assert outputs["local"].grad.abs().sum() > 0
+
+
+def test_a_task_does_not_hold_its_adversary_among_its_parameters() -> None:
+    task = adversarial_task(16)
+    branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
+    outputs = task(Features(branches["whole"], branches))
+    assert {name: tuple(vector.shape) for name, vector in outputs.items()} == {
+        "local": (2, 16),
+        "whole": (2, 16),
+    }
+    assert [name.split(".")[0] for name, _ in task.named_parameters()] == ["fusion"] * 4
 
 
 def test_fusion_reads_the_three_local_branches() -> None:
     branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
     assert Fusion(16)(branches).shape == (2, 16)
-
-
-def test_a_task_of_weight_zero_takes_no_part_in_the_loss(config: Config) -> None:
-    only = load(
-        settings=[
-            "network.width=8",
-            "network.input_size=32",
-            "pretrain.tasks={segmentation: 0, classification: 0, rotation: 2.0, angle: 0, agreement: 0}",
-        ]
-    )
-    images, masks = random_batch(size=64)
-    batch = Batch(images, masks, torch.arange(6))
-    labels = make_labels(batch, only, torch.Generator().manual_seed(0))
-    model = PretrainModel(only)
-    terms = losses(model(labels.patches, labels.turned.tiles), labels, only, Discriminator(64))
-    assert list(terms) == ["rotation"]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,12 @@ from training.data.samples import read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.logger import Log
 from training.pretrain.model import PretrainModel
+from training.pretrain.tasks import TASKS
+from training.pretrain.tasks.classification import average_precision
+from training.pretrain.tasks.segmentation import mean_iou, pixel_accuracy
 from training.pretrain.train import pretrain
-from training.pretrain.validate import answers, segmentation_scores, validate, validation_faces
-from training.pretrain.visualize import tasks_picture
+from training.pretrain.validate import Validator, read_validation_samples
+from training.pretrain.visualize import tasks_image
 
 TINY = [
     "network.width=8",
@@ -39,18 +42,22 @@ def config() -> Config:
     return load(settings=TINY)
 
 
-def test_validation_gives_the_same_scores_whenever_it_is_asked(config: Config, shards: Layout) -> None:
-    faces = read_samples(shards, ("train",))
-    model = PretrainModel(config)
+def validator_of(config: Config, shards: Layout) -> Validator:
+    return Validator(read_samples(shards, ("train",)), config.pretrain, config.stream, CPU)
+
+
+def test_validation_gives_the_same_scores_every_time(config: Config, shards: Layout) -> None:
+    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    first, second = (validate(model, faces, config, CPU) for _ in range(2))
+    first, second = (validator.scores(model) for _ in range(2))
     assert first == second
     assert set(first) == {
-        "pixel_accuracy",
-        "mean_iou",
-        "average_precision",
-        "tile_accuracy",
-        "angle_accuracy",
+        "segmentation/pixel_accuracy",
+        "segmentation/mean_iou",
+        "classification/average_precision",
+        "classification/accuracy",
+        "rotation/position_accuracy",
+        "rotation/angle_accuracy",
     }
     assert all(0 <= value <= 1 for value in first.values())
     assert model.training
@@ -58,17 +65,25 @@ def test_validation_gives_the_same_scores_whenever_it_is_asked(config: Config, s
 
 
 def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(config: Config, shards: Layout) -> None:
-    faces = read_samples(shards, ("train",))
-    batches = [batch.indices.tolist() for batch, _, _ in answers(PretrainModel(config), faces, config, CPU)]
-    assert sorted(index for batch in batches for index in batch) == list(range(len(faces)))
+    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
+    batches = [indices.tolist() for indices, _, _ in validator.predictions(model)]
+    assert sorted(index for batch in batches for index in batch) == list(range(len(validator.samples)))
     assert min(len(batch) for batch in batches) >= 4
 
 
 def test_scores_are_those_of_the_definition() -> None:
-    confusion = np.array([[8, 2, 0], [1, 3, 0], [0, 0, 0]])  # the third class occurs nowhere
-    found = segmentation_scores(confusion)
-    assert found["pixel_accuracy"] == pytest.approx(11 / 14)
-    assert found["mean_iou"] == pytest.approx((8 / 11 + 3 / 6) / 2)
+    confusion = torch.tensor([[[8, 1, 0], [1, 1, 0], [0, 0, 0]], [[0, 1, 0], [0, 2, 0], [0, 0, 0]]])
+    assert pixel_accuracy({"confusion": confusion}) == pytest.approx(11 / 14)
+    # The third class occurs nowhere.
+    assert mean_iou({"confusion": confusion}) == pytest.approx((8 / 11 + 3 / 6) / 2)
+
+
+def test_average_precision_is_of_the_classes_that_vary() -> None:
+    targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    logits = torch.tensor([[2.0, 0.0, 3.0], [1.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
+    expected = (1 + (1 / 2 + 2 / 3) / 2) / 2
+    assert average_precision({"targets": targets, "logits": logits}) == pytest.approx(expected)
+    assert average_precision({"targets": targets[:1], "logits": logits[:1]}) is None
 
 
 def test_batch_statistics_neither_read_nor_change_the_running_ones() -> None:
@@ -95,45 +110,49 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
         "training.pretrain.validate.read_samples",
         lambda layout, splits: real(layout, splits).take(np.arange(0)),
     )
-    assert validation_faces(config, shards) is None
+    assert read_validation_samples(shards, 96) is None
     pretrain(config, shards, tmp_path)
     assert capsys.readouterr().out.count("nothing is validated") == 1
     assert "val" not in json.loads((tmp_path / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize(
-    "tasks",
-    [
-        "{segmentation: 1, classification: 1, rotation: 1, angle: 1, agreement: 1}",
-        "{segmentation: 1, classification: 0, rotation: 0, angle: 0, agreement: 0}",
-        "{segmentation: 0, classification: 0, rotation: 1, angle: 0, agreement: 0}",
-    ],
-)
-def test_the_picture_shows_a_row_per_face_and_only_the_tasks_that_train(shards: Layout, tasks: str) -> None:
-    config = load(settings=[*TINY, f"pretrain.tasks={tasks}"])
-    faces = read_samples(shards, ("train",))
-    model = PretrainModel(config)
-    pictures = [tasks_picture(*next(answers(model, faces, config, CPU)), config) for _ in range(2)]
-    assert pictures[0].dtype == np.uint8
-    assert np.array_equal(*pictures)
-    assert pictures[0].shape[0] > 4 * 156
-
-
-def test_green_marks_an_answer_that_agrees_and_orange_one_that_does_not(
-    config: Config, shards: Layout
+@pytest.mark.parametrize("tasks", [TASKS, ["segmentation"], ["rotation"], ["adversarial"]])
+def test_the_image_shows_a_row_per_sample_and_only_the_tasks_that_train(
+    shards: Layout, tasks: Collection[str]
 ) -> None:
-    faces = read_samples(shards, ("train",))
-    batch, labels, outputs = next(answers(PretrainModel(config), faces, config, CPU))
-    perfect = torch.nn.functional.one_hot(labels.turned.tile, 9).float()
-    angle = torch.nn.functional.one_hot(labels.turned.angle, 4).float()
-    right = replace(outputs, tile=perfect, angle=angle, classification={})
-    wrong = replace(right, tile=perfect.roll(1, dims=1))
+    weights = [f"pretrain.tasks.{name}.weight={float(name in tasks)}" for name in TASKS]
+    config = load(settings=[*TINY, *weights])
+    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
+    images = [validator.image(model) for _ in range(2)]
+    assert images[0].dtype == np.uint8
+    assert np.array_equal(*images)
+    assert images[0].shape[0] > 4 * 156
+    _, example, outputs = next(validator.predictions(model))
+    columns = {
+        task.name: len(task.panel(example.crops, example.targets[task.name], outputs[task.name], 4))
+        for task in model.active()
+    }
+    expected = {"segmentation": 2, "classification": 4, "rotation": 1, "adversarial": 0}
+    assert columns == {name: expected[name] for name in tasks}
 
-    def orange(picture: np.ndarray) -> int:
-        return int((picture == (225, 90, 20)).all(-1).sum())
 
-    assert orange(tasks_picture(batch, labels, right, config)) == 0
-    assert orange(tasks_picture(batch, labels, wrong, config)) > 400
+def test_green_marks_a_correct_prediction_and_orange_a_wrong_one(config: Config, shards: Layout) -> None:
+    model = PretrainModel(config.network, config.pretrain)
+    _, example, outputs = next(validator_of(config, shards).predictions(model))
+    targets = example.targets["rotation"]
+    correct = {
+        "position": torch.nn.functional.one_hot(targets["position"], 9).float(),
+        "angle": torch.nn.functional.one_hot(targets["angle"], 4).float(),
+    }
+    wrong = {**correct, "position": correct["position"].roll(1, dims=1)}
+    rotation = [task for task in model.active() if task.name == "rotation"]
+
+    def orange(prediction: dict[str, torch.Tensor]) -> int:
+        image = tasks_image(rotation, example, {**outputs, "rotation": prediction})
+        return int((image == (225, 90, 20)).all(-1).sum())
+
+    assert orange(correct) == 0
+    assert orange(wrong) > 400
 
 
 def test_a_run_logs_pictures_and_tensorboard_events(shards: Layout, tmp_path: Path) -> None:

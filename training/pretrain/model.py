@@ -1,237 +1,145 @@
-"""All tasks of stage 1 together: the model with every head, the labels of a batch, the losses.
+"""The model of stage 1: the network with every task that has a weight.
 
-A task of weight 0 has no head, no labels and no loss, and what only it would read is neither
-computed nor trained. Tensors of such a task are empty, of shape (0,).
+What no task reads is neither computed nor trained.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from common.classes import FLIP_CLASSES
-from common.config import Config, Pretrain
+from common.config import Network, Pretrain
+from common.pipeline_config import Stream
 from training.data.loader import Batch, load
 from training.data.samples import Samples
-from training.data.transforms import to_input
-from training.models import BRANCHES, LOCAL_BRANCHES, build
-from training.pretrain.tasks.adversarial import Discriminator, Fusion, fooling_loss
+from training.engine.seeds import keyed_generator
+from training.models import BRANCHES, build
+from training.pretrain.tasks import PretextTask, build_tasks, read_settings
+from training.pretrain.tasks.base import TaskContext, Tensors
 from training.pretrain.tasks.class_sets import CLASS_SETS
-from training.pretrain.tasks.classification import (
-    ClassificationHead,
-    classification_loss,
-    count_classes,
-    dominant_classes,
-    flip_cells,
-    merge_cells,
-    sum_cells,
-)
-from training.pretrain.tasks.patches import crop, random_patches, resize_masks
-from training.pretrain.tasks.rotation import RotationHead, TurnedTiles, rotation_loss, turn_tiles
-from training.pretrain.tasks.segmentation import SegmentationHead, segmentation_loss, upsample
+from training.pretrain.tasks.patches import Crops, make_crops
+
+SHARED_DRAWS = "crops"
+"""The name under which flips and patches are drawn; no task is called so."""
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What stage 1 makes of a batch, all without annotations. K is 19, or 8 if classes are merged.
+class Example:
+    """A micro-batch with everything that the model needs of it.
 
     Attributes:
-        patches: float32 (B, 3, S, S), normalised network input.
-        masks: int64 (B, S, S), the patches' parsing masks.
-        parts: float32 (B, K), 1 for the classes that dominate the patch.
-        turned: tiles of the rotation task.
+        crops: the samples and their patches.
+        targets: of each task, by its name.
     """
 
-    patches: Tensor
-    masks: Tensor
-    parts: Tensor
-    turned: TurnedTiles
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Logits per task; `fused` and `whole` are the vectors of the agreement, (B, C)."""
-
-    segmentation: Tensor
-    classification: dict[str, Tensor]
-    tile: Tensor
-    angle: Tensor
-    fused: Tensor
-    whole: Tensor
+    crops: Crops
+    targets: dict[str, dict[str, Tensor]]
 
 
 class PretrainModel(nn.Module):
-    """The network with the heads of all tasks that have a weight."""
+    """The network and the tasks.
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        tasks, classes = config.pretrain.tasks, CLASS_SETS[config.pretrain.classes]
-        self.network = build(config.network, config.pretrain.recompute)
-        channels, tiles = self.network.channels, config.network.tiles
-        upscale = config.pretrain.segmentation_upscale
-        self.segmentation = (
-            SegmentationHead(channels, len(classes.names), upscale) if tasks.segmentation else None
-        )
-        self.classification = ClassificationHead(channels, classes.branches) if tasks.classification else None
-        self.rotation = (
-            RotationHead(channels, tiles, bool(tasks.rotation), bool(tasks.angle), self.network.takes_rows)
-            if reads_tiles(config.pretrain)
-            else None
-        )
-        self.fusion = Fusion(channels) if tasks.agreement else None
-        self.reads_patches = reads_patches(config.pretrain)
-        self.reads_branches = reads_branches(config.pretrain)
-        self.network.freeze_unread(read_features(config.pretrain))
+    Args:
+        network: its name and size.
+        settings: of stage 1.
 
-    def forward(self, patches: Tensor, tiles: Tensor) -> Outputs:
-        """Answers for float (B, 3, S, S) patches and float (B, 3*m*m, S, S) tiles."""
-        nothing = patches.new_empty(0)
-        segmentation = fused = whole = tile = angle = nothing
-        classification: dict[str, Tensor] = {}
-        if self.reads_patches:
-            seen = self.network(patches, branches=self.reads_branches)
-            if self.segmentation is not None:
-                segmentation = self.segmentation(seen.backbone)
-            if self.classification is not None:
-                classification = self.classification(seen.branches)
-            if self.fusion is not None:
-                fused, whole = self.fusion(seen.branches), seen.branches["whole"].mean(dim=(2, 3))
-        if self.rotation is not None:
-            turned = self.network(self.rotation.enter(tiles), branches=False)
-            tile, angle = self.rotation(turned.backbone)
-        return Outputs(segmentation, classification, tile, angle, fused, whole)
-
-
-def read_features(config: Pretrain) -> set[str]:
-    """Names of the features that some task's gradient reaches: ``backbone`` and branches."""
-    tasks = config.tasks
-    read = {"backbone"} if tasks.segmentation or reads_tiles(config) else set()
-    return read | set(BRANCHES if tasks.classification else LOCAL_BRANCHES if tasks.agreement else ())
-
-
-def reads_branches(config: Pretrain) -> bool:
-    """Whether any task reads the branches' features."""
-    return bool(config.tasks.classification or config.tasks.agreement)
-
-
-def reads_patches(config: Pretrain) -> bool:
-    """Whether any task looks at patches."""
-    return bool(config.tasks.segmentation) or reads_branches(config)
-
-
-def reads_tiles(config: Pretrain) -> bool:
-    """Whether any task looks at tiles."""
-    return bool(config.tasks.rotation or config.tasks.angle)
-
-
-def reads_masks(config: Pretrain) -> bool:
-    """Whether labels need the masks; without them the loader need not decode any."""
-    tasks = config.tasks
-    counted = tasks.classification and not reads_parts(config)
-    return bool(tasks.segmentation or counted) or (reads_tiles(config) and config.min_foreground > 0)
-
-
-def reads_parts(config: Pretrain) -> bool:
-    """Whether labels come from stored part counts: patches are made of whole cells then."""
-    return bool(config.tasks.classification) and config.patch_grid is not None
-
-
-def members(config: Pretrain) -> set[str]:
-    """The members of a sample that the labels need."""
-    optional = {"mask.png": reads_masks(config), "parts.npy": reads_parts(config)}
-    return {"jpg", *(name for name, needed in optional.items() if needed)}
-
-
-def load_samples(faces: Samples, batches: Iterable[list[int]], config: Config) -> Iterator[Batch]:
-    """Read planned batches with no more members than the labels need; see `training.data.loader.load`."""
-    settings = config.pretrain
-    return load(faces, batches, members(settings), settings.loader_workers, config.stream)
-
-
-def make_labels(batch: Batch, config: Config, generator: torch.Generator) -> Labels:
-    """Make a batch's inputs and labels on the device that it lies on.
-
-    Patches are made whatever the tasks: the averaged weights' batch-norm statistics are measured on
-    them, and switching a task off changes no draw of the others.
+    Raises:
+        UserError: a task's settings are wrong, or do not fit the network.
     """
-    settings, size = config.pretrain, config.network.input_size
-    classes = CLASS_SETS[settings.classes]
-    images, masks = batch.images, batch.masks
-    if not reads_masks(settings):
-        masks = torch.zeros(1, 1, 1, dtype=torch.uint8, device=images.device).expand(len(images), 1, 1)
-    mirrored = torch.rand(len(images), generator=generator) < settings.flip
-    images, masks = flip(images, masks, mirrored)
-    grid = settings.patch_grid or images.shape[-1]
-    corner, side = random_patches(len(images), images.shape[-1], grid, settings.patch_fraction, generator)
-    corner = corner.to(images.device)[:, None]
-    top, left = corner[..., 0], corner[..., 1]
 
-    nothing = torch.empty(0, device=images.device)
-    patch_masks, parts = nothing.long(), nothing
-    turned = TurnedTiles(nothing, nothing.long(), nothing.long())
-    if settings.tasks.segmentation or (settings.tasks.classification and not reads_parts(settings)):
-        seen = classes.merge(crop(masks[:, None], top, left, side)[:, 0, 0])
-        if settings.tasks.segmentation:
-            patch_masks = resize_masks(seen, size)
-        if settings.tasks.classification:
-            parts = dominant_classes(count_classes(seen, len(classes.names)), settings.top_parts)
-    if reads_parts(settings):
-        cells = flip_cells(merge_cells(batch.cell_counts, grid), mirrored)
-        counts = sum_cells(cells, top[:, 0], left[:, 0], side, images.shape[-1])
-        parts = dominant_classes(classes.merge_counts(counts), settings.top_parts)
-    if reads_tiles(settings):
-        turned = turn_tiles(images, masks, config.network.tiles, size, settings, generator)
-    return Labels(to_input(crop(images, top, left, side)[:, 0], size), patch_masks, parts, turned)
+    def __init__(self, network: Network, settings: Pretrain) -> None:
+        super().__init__()
+        configs = read_settings(settings.tasks)
+        self.network = build(network, settings.recompute)
+        classes = CLASS_SETS[settings.classes]
+        context = TaskContext(
+            self.network.channels, network.input_size, self.network.takes_rows, classes, settings.patch_grid
+        )
+        self.tasks = build_tasks(configs, context, settings.seed)
+        self.settings, self.input_size = settings, network.input_size
+        self.network.freeze_unread(frozenset[str]().union(*(task.features for task in self.active())))
+
+    def active(self) -> list[PretextTask[Any]]:
+        """The tasks that have a weight, in the order of the registry."""
+        return [task for task in self.tasks.values() if isinstance(task, PretextTask)]
+
+    def forward(
+        self, patches: Tensor, targets: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Outputs by task, of float (B, 3, S, S) patches and, for tasks with images of their own, targets."""
+        outputs = {}
+        patch_readers = [task for task in self.active() if task.reads_patch]
+        if patch_readers:
+            features = self.network(patches, branches=_reads_branches(patch_readers))
+        for task in self.active():
+            if task.reads_patch:
+                outputs[task.name] = task(features)
+            else:
+                images = task.images(targets[task.name])
+                outputs[task.name] = task(self.network(images, branches=_reads_branches([task])))
+        return outputs
+
+    def members(self) -> frozenset[str]:
+        """The members of a sample that the tasks read; the others need not be decoded."""
+        return frozenset({"jpg"}).union(*(task.members() for task in self.active()))
+
+    def prepare(self, batch: Batch, step: int, micro_batch: int) -> Example:
+        """Cut patches and make every task's targets, on the device that the batch lies on.
+
+        Each task draws from a generator of its own, keyed by (seed, step, micro-batch, task), and so do the
+        patches. They are made whatever the tasks, since the averaged network's batch-norm statistics are
+        measured on them.
+        """
+        key = (self.settings.seed, step, micro_batch)
+        crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, SHARED_DRAWS))
+        targets = {task.name: task.targets(crops, keyed_generator(*key, task.name)) for task in self.active()}
+        return Example(crops, targets)
+
+    def losses(
+        self, outputs: Mapping[str, Tensors], targets: Mapping[str, Tensors], adversaries: nn.ModuleDict
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted total, and the unweighted terms by ``<task>/loss`` or ``<task>/<term>_loss``."""
+        terms, weighted = {}, []
+        for task in self.active():
+            values = task.losses(outputs[task.name], targets[task.name])
+            if task.name in adversaries:
+                values |= task.fooling_losses(adversaries[task.name], outputs[task.name])
+            for term, value in values.items():
+                terms[f"{task.name}/{term}"] = value
+                weighted.append(task.term_weight(term) * value)
+        return torch.stack(weighted).sum(), terms
+
+    @torch.no_grad()
+    def observe(
+        self, outputs: Mapping[str, Tensors], targets: Mapping[str, Tensors]
+    ) -> dict[str, dict[str, Tensor]]:
+        """What the metrics need of one batch, by task."""
+        return {task.name: task.observe(outputs[task.name], targets[task.name]) for task in self.active()}
+
+    def scores(
+        self, observations: Iterable[Mapping[str, Tensors]], training: bool = False
+    ) -> dict[str, float]:
+        """Metrics of one or more batches by ``<task>/<metric>``; see `PretextTask.scores`."""
+        batches = list(observations)
+        return {
+            f"{task.name}/{name}": value
+            for task in self.active()
+            for name, value in task.scores([batch[task.name] for batch in batches], training).items()
+        }
 
 
-def flip(images: Tensor, masks: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror the samples that bool (B,) `drawn` marks; left and right classes change places."""
-    mirrored = torch.nonzero(drawn)[:, 0].to(images.device)
-    classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device)
-    flipped = classes[masks[mirrored].flip(-1).int()]
-    return (
-        images.index_copy(0, mirrored, images[mirrored].flip(-1)),
-        masks.index_copy(0, mirrored, flipped),
-    )
+def _reads_branches(tasks: Iterable[PretextTask[Any]]) -> bool:
+    return any(task.features.intersection(BRANCHES) for task in tasks)
 
 
-def losses(
-    outputs: Outputs, labels: Labels, config: Config, discriminator: Discriminator
-) -> dict[str, Tensor]:
-    """The loss of every task whose weight is not 0, unweighted."""
-    weights, smoothing = config.pretrain.tasks, config.pretrain.label_smoothing
-    terms = {}
-    if weights.segmentation:
-        terms["segmentation"] = segmentation_loss(outputs.segmentation, labels.masks, smoothing)
-    if weights.classification:
-        groups = CLASS_SETS[config.pretrain.classes].branches
-        terms["classification"] = classification_loss(outputs.classification, labels.parts, groups)
-    if weights.rotation:
-        terms["rotation"] = rotation_loss(outputs.tile, labels.turned.tile)
-    if weights.angle:
-        terms["angle"] = rotation_loss(outputs.angle, labels.turned.angle)
-    if weights.agreement:
-        terms["agreement"] = fooling_loss(discriminator, outputs.fused)
-    return terms
-
-
-@torch.no_grad()
-def accuracies(outputs: Outputs, labels: Labels) -> dict[str, float]:
-    """Share of right answers on a batch of every task that gave any."""
-    found = {}
-    if outputs.segmentation.numel():
-        predicted = upsample(outputs.segmentation, labels.masks.shape[-1]).argmax(1)
-        found["segmentation_accuracy"] = (predicted == labels.masks).float().mean().item()
-    if outputs.classification:
-        groups = next(c.branches for c in CLASS_SETS.values() if len(c.names) == labels.parts.shape[-1])
-        parts = [
-            ((logits > 0) == labels.parts[:, list(groups[name])].bool()).float().mean()
-            for name, logits in outputs.classification.items()
-        ]
-        found["classification_accuracy"] = torch.stack(parts).mean().item()
-    if outputs.tile.numel():
-        found["rotation_accuracy"] = (outputs.tile.argmax(1) == labels.turned.tile).float().mean().item()
-    if outputs.angle.numel():
-        found["angle_accuracy"] = (outputs.angle.argmax(1) == labels.turned.angle).float().mean().item()
-    return found
+def load_samples(
+    samples: Samples,
+    batches: Iterable[list[int]],
+    model: PretrainModel,
+    settings: Pretrain,
+    stream: Stream,
+) -> Iterator[Batch]:
+    """Read planned batches with no more members than the tasks need; see `training.data.loader.load`."""
+    return load(samples, batches, model.members(), settings.loader_workers, stream)

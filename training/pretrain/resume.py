@@ -1,6 +1,8 @@
-"""Whether and where a run goes on: the checkpoint that fits, or a refusal that shows what differs."""
+"""Checkpoints of a run: what they belong to, when they are due, and whether a run continues from one."""
 
 import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +13,7 @@ from common.version import code_version
 from training.data.samples import manifest_hash
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
-from training.pretrain.state import Stage
+from training.pretrain.state import TrainState
 
 NOT_COMPARED: Final = {
     "accumulate",
@@ -26,74 +28,97 @@ NOT_COMPARED: Final = {
 }
 """Settings of stage 1 that do not change the weights, so that they may change within a run.
 
-`accumulate` does, but it is compared as ``parts``, together with the number of processes.
+`accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
 """
 
 
-def run_facts(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
-    """What the weights of a run depend on: shards, settings, and into how many parts a batch is cut."""
-    settings = config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED)
+def run_provenance(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
+    """What the weights of a run depend on: shards, settings, and how many micro-batches make a batch."""
     return {
         "shards": manifest_hash(layout),
-        "parts": ranks.world * config.pretrain.accumulate,
+        "micro_batches": ranks.world * config.pretrain.accumulate,
         "network": config.network.model_dump(mode="json"),
-        "pretrain": settings,
+        "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),
     }
 
 
-def resume(folder: Path, facts: dict[str, Any], stage: Stage, ranks: Ranks, choice: str) -> int:
-    """Restore the latest checkpoint of the run in `folder`; return the number of steps it has done.
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run.
 
-    Args:
-        folder: where the checkpoints lie.
-        facts: `run_facts` of this run.
-        stage: changed in place.
-        ranks: all restore the same; the first speaks and deletes.
-        choice: ``auto`` goes on if the checkpoint is of the same run, ``anyway`` even if it is not,
-            ``never`` deletes it and starts anew.
+    A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
+    whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
 
-    Raises:
-        UserError: the weights do not fit, or
-            the checkpoint is of other shards or settings, and nobody said to go on anyway;
-            only the first process says so, the others just exit.
+    Attributes:
+        folder: where they lie.
+        config: stored beside the weights.
+        provenance: `run_provenance` of this run.
+        ranks: all processes restore the same; the first prints, writes and deletes.
     """
-    if choice == "never":
-        if ranks.first:
-            checkpoint.clear(folder)
-        return 0
-    found = checkpoint.latest(folder, notices=ranks.first)
-    if found is None:
-        return 0
-    path, state = found
-    differing = checkpoint.differences(state["facts"], facts)
-    if differing and choice != "anyway":
-        if not ranks.first:
-            sys.exit(1)
-        raise UserError(
-            f"{path} is of another run ({'; '.join(differing)}); delete {folder} to start anew, "
-            "or add `--resume anyway` to go on with it"
-        )
-    try:
-        stage.restore(state["stage"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be continued: its weights do not fit the network that is configured now "
-            f"({'; '.join(differing)}); delete {folder} to start anew"
-        ) from error
-    if ranks.first:
-        changed = f" in spite of {'; '.join(differing)}" if differing else ""
-        print(f"pretrain: going on at step {state['step']:,}{changed}")
-        if state["code"] != (code := code_version()):
-            print(f"pretrain: the code has changed since: {state['code']} -> {code}")
-    return int(state["step"])
 
+    folder: Path
+    config: Config
+    provenance: dict[str, Any]
+    ranks: Ranks
+    _saved: float = field(default_factory=time.monotonic)
 
-def save(folder: Path, step: int, config: Config, facts: dict[str, Any], stage: Stage) -> None:
-    """Write the checkpoint after `step` steps: `facts`, the configuration, the code, and the stage."""
-    state = {
-        "facts": facts,
-        "config": config.model_dump(mode="json"),
-        "code": code_version(),
-        "stage": stage.state(),
-    }
-    checkpoint.save_step(folder, step, config.pretrain.keep_checkpoints, state)
+    def resume(self, state: TrainState, mode: str) -> int:
+        """Restore the latest checkpoint into `state`; return the number of steps that it has done.
+
+        Args:
+            state: changed in place.
+            mode: ``auto`` continues if the checkpoint is of the same run, ``anyway`` even if it is not,
+                ``never`` deletes it and starts anew.
+
+        Raises:
+            UserError: the weights do not fit, or the checkpoint is of other shards or settings
+                and `mode` is ``auto``; only the first process says so, the others just exit.
+        """
+        if mode == "never":
+            self.clear()
+            return 0
+        latest = checkpoint.latest(self.folder, notices=self.ranks.first)
+        if latest is None:
+            return 0
+        path, stored = latest
+        differences = checkpoint.differences(stored.get("provenance", {}), self.provenance)
+        if differences and mode != "anyway":
+            if not self.ranks.first:
+                sys.exit(1)
+            raise UserError(
+                f"{path} is of another run ({'; '.join(differences)}); delete {self.folder} to start anew, "
+                "or add `--resume anyway` to continue it"
+            )
+        try:
+            state.restore(stored["state"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} cannot be continued: its weights do not fit the network that is configured now "
+                f"({'; '.join(differences)}); delete {self.folder} to start anew"
+            ) from error
+        if self.ranks.first:
+            changed = f" in spite of {'; '.join(differences)}" if differences else ""
+            print(f"pretrain: resuming at step {stored['step']:,}{changed}")
+            if stored["code"] != (code := code_version()):
+                print(f"pretrain: the code has changed since: {stored['code']} -> {code}")
+        return int(stored["step"])
+
+    def save_due(self, state: TrainState, done: int, stopping: bool) -> None:
+        """Write the checkpoint after `done` steps if the run stops now, or if the last one is old."""
+        settings = self.config.pretrain
+        old = time.monotonic() - self._saved > 60 * settings.checkpoint_minutes
+        if not self.ranks.first or not (stopping or (old and done < settings.steps)):
+            return
+        stored = {
+            "provenance": self.provenance,
+            "config": self.config.model_dump(mode="json"),
+            "code": code_version(),
+            "state": state.state(),
+        }
+        checkpoint.save_step(self.folder, done, settings.keep_checkpoints, stored)
+        self._saved = time.monotonic()
+
+    def clear(self) -> None:
+        """Delete them."""
+        if self.ranks.first:
+            checkpoint.clear(self.folder)

@@ -15,9 +15,10 @@ from common.files import write_text
 from common.layout import Layout
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
+from training.pretrain.resume import run_provenance
 from training.pretrain.train import pretrain
 from training.study.grid import pretrained_file
-from training.study.tasks import run_provenance, with_tasks
+from training.study.tasks import with_tasks
 
 RECORD: Final = "made-from.json"
 """Name of the record beside the weights."""

@@ -1,8 +1,8 @@
 """What tables and plots call the initialisations."""
 
 from common.config import Study
+from training.pretrain.tasks import TASKS
 from training.study.grid import SCRATCH, SEMI
-from training.study.tasks import abbreviation
 
 
 def title(settings: Study, initial: str) -> str:
@@ -10,5 +10,5 @@ def title(settings: Study, initial: str) -> str:
     if initial == SCRATCH:
         return "from scratch"
     name = initial.removeprefix(SEMI)
-    tasks = " + ".join(abbreviation(task) for task in settings.pretrainings[name])
+    tasks = " + ".join(TASKS[task].abbreviation for task in settings.pretrainings[name])
     return f"{tasks}, semi-supervised" if initial != name else tasks

@@ -1,1 +1,6 @@
-"""The auxiliary tasks of stage 1; each file holds one task's labels, head and loss."""
+"""The pretext tasks of stage 1 by name, one file each; `base` says what a task consists of."""
+
+from training.pretrain.tasks.base import PretextTask
+from training.pretrain.tasks.registry import TASKS, build_tasks, read_settings
+
+__all__ = ["TASKS", "PretextTask", "build_tasks", "read_settings"]

@@ -1,4 +1,4 @@
-"""Adversarial agreement: local features together should say what the whole face says.
+"""Adversarial alignment: the local branches together should see what the whole branch sees.
 
 The three local branches' features are fused and pooled; a small discriminator
 tells that vector ("fake") from the whole branch's pooled vector ("real").
@@ -10,8 +10,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.models import LOCAL_BRANCHES
+from common.section import Positive
+from training.models import LOCAL_BRANCHES, Features
 from training.models.blocks import activation, convolution
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, Tensors
+from training.pretrain.tasks.patches import Crops
+
+
+class AdversarialConfig(TaskConfig):
+    """Settings of the alignment.
+
+    interval: the discriminator is trained in every so many-th step.
+    """
+
+    interval: Positive
+
+
+class AdversarialTask(PretextTask[AdversarialConfig]):
+    """The fused local features should pass for the whole branch's.
+
+    It has no targets. Outputs: ``local`` and ``whole``, float (B, C).
+    """
+
+    name = "adversarial"
+    abbreviation = "adversarial"
+    title = "Adversarial alignment"
+    config_class = AdversarialConfig
+    features = frozenset(LOCAL_BRANCHES)
+
+    def __init__(self, config: AdversarialConfig, context: TaskContext) -> None:
+        super().__init__(config, context)
+        self.fusion = Fusion(context.channels)
+
+    def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
+        """None: both sides are features."""
+        return {}
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """The fused and the whole branch's pooled vectors."""
+        whole = features.branches["whole"].mean(dim=(2, 3))
+        return {"local": self.fusion(features.branches), "whole": whole}
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """None without the discriminator; see `fooling_losses`."""
+        return {}
+
+    def adversary(self) -> nn.Module:
+        """The discriminator."""
+        return Discriminator(self.context.channels)
+
+    def adversary_interval(self) -> int:
+        """As configured."""
+        return self.config.interval
+
+    def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
+        """The network's term: the fused vector should pass for real."""
+        logits = adversary(outputs["local"]).float()
+        return {"loss": F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))}
+
+    def adversary_loss(self, adversary: nn.Module, outputs: Tensors) -> Tensor:
+        """The discriminator's term: real for the whole branch's vector, fake for the fused one."""
+        real = adversary(outputs["whole"].detach().float())
+        fake = adversary(outputs["local"].detach().float())
+        labels = torch.cat((torch.ones_like(real), torch.zeros_like(fake)))
+        return F.binary_cross_entropy_with_logits(torch.cat((real, fake)), labels)
 
 
 class Fusion(nn.Module):
@@ -43,18 +105,3 @@ class Discriminator(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Logits (B, 1) that vectors (B, C) come from the whole branch."""
         return self.layers(vectors)
-
-
-def fooling_loss(discriminator: Discriminator, fused: Tensor) -> Tensor:
-    """The network's term: the fused vector should pass for real."""
-    logits = discriminator(fused)
-    return F.binary_cross_entropy_with_logits(logits.float(), torch.ones_like(logits, dtype=torch.float32))
-
-
-def discriminator_loss(discriminator: Discriminator, fused: Tensor, whole: Tensor) -> Tensor:
-    """The discriminator's loss: real for the whole branch's vector, fake for the fused one; both detached."""
-    real, fake = discriminator(whole.detach()), discriminator(fused.detach())
-    return F.binary_cross_entropy_with_logits(
-        torch.cat((real, fake)).float(),
-        torch.cat((torch.ones_like(real), torch.zeros_like(fake))).float(),
-    )

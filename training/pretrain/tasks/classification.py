@@ -1,24 +1,114 @@
-"""PCT, the patch classification task: which face parts dominate a patch.
+"""PCT, the patch classification task: which classes dominate a patch.
 
-Image-level semantics. The label marks the `top` classes with the most pixels in
-the patch; each branch predicts its own group of classes. The pixels are counted in the cropped mask,
-or, where patches are made of whole grid cells, summed from the counts that the shards store: the
-mask is not read then.
+Image-level semantics. The target marks the classes with the most pixels in the patch; each branch
+predicts its own group of classes. The pixels are counted in the cropped mask, or, where patches are made
+of whole grid cells, summed from the counts that the shards store: the mask is not read then.
 """
 
 from typing import Final
 
+import cv2
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from common.classes import FLIP_CLASSES, NUM_CLASSES
+from common.classes import NUM_CLASSES
 from common.errors import UserError
-from training.models import BRANCHES
+from common.section import Positive
+from training.models import BRANCHES, Features
+from training.pretrain.tasks.base import (
+    PretextTask,
+    TaskConfig,
+    TaskContext,
+    TaskMetric,
+    Tensors,
+    share_correct,
+)
 from training.pretrain.tasks.class_sets import ALL
+from training.pretrain.tasks.panel import CORRECT, FAINT, INK, SIDE, WRONG, Column, Image, canvas, write
+from training.pretrain.tasks.patches import Crops
 
 BRANCH_CLASSES: Final = ALL.branches
 """Class numbers that each branch predicts (the journal's setting, 19 classes)."""
+
+LIST_WIDTH: Final = 84
+"""Pixels that the list of a branch's classes is wide."""
+
+
+class ClassificationConfig(TaskConfig):
+    """Settings of the classification.
+
+    top_classes: how many of the largest classes count as present (v in the paper).
+    """
+
+    top_classes: Positive
+
+
+class ClassificationTask(PretextTask[ClassificationConfig]):
+    """Binary cross-entropy of the dominant classes, branch by branch.
+
+    Targets: ``classes``, float32 (B, K) of 0 and 1. Outputs: by branch, float (B, classes of the branch).
+    """
+
+    name = "classification"
+    abbreviation = "PCT"
+    title = "Patch classification"
+    config_class = ClassificationConfig
+    features = frozenset(BRANCHES)
+
+    def __init__(self, config: ClassificationConfig, context: TaskContext) -> None:
+        super().__init__(config, context)
+        self.head = ClassificationHead(context.channels, context.classes.branches)
+
+    def members(self) -> frozenset[str]:
+        """The stored counts if patches are made of whole cells, else the mask."""
+        return frozenset({"mask.png" if self.context.patch_grid is None else "parts.npy"})
+
+    def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
+        """The dominant classes of the patches; nothing is drawn."""
+        classes, grid = self.context.classes, self.context.patch_grid
+        if grid is None:
+            counts = count_classes(crops.patch_masks, len(classes.names))
+        else:
+            cells = merge_cells(crops.cell_counts, grid)
+            size = crops.images.shape[-1]
+            counts = classes.merge_counts(sum_cells(cells, crops.top, crops.left, crops.side, size))
+        return {"classes": dominant_classes(counts, self.config.top_classes)}
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Logits by branch."""
+        return self.head(features.branches)
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """The branches' binary cross-entropies, summed."""
+        return {"loss": classification_loss(outputs, targets["classes"], self.context.classes.branches)}
+
+    def metrics(self) -> tuple[TaskMetric, ...]:
+        """Mean average precision, and the share of correct decisions at probability 0.5."""
+        return (
+            TaskMetric("average_precision", "mean average precision", average_precision, in_training=False),
+            TaskMetric("accuracy", "accuracy", share_correct("correct")),
+        )
+
+    def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """Targets, logits and correct decisions, (B, K) each, classes in the order of their numbers."""
+        classes = targets["classes"].cpu()
+        logits = torch.empty_like(classes)
+        for branch, group in self.context.classes.branches.items():
+            logits[:, list(group)] = outputs[branch].detach().float().cpu()
+        return {"targets": classes, "logits": logits, "correct": (logits > 0) == classes.bool()}
+
+    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
+        """A list of classes per branch, with the target (T) and the prediction (P) of each."""
+        columns = []
+        for branch, group in self.context.classes.branches.items():
+            names = [self.context.classes.names[number] for number in group]
+            true = (targets["classes"][:rows, list(group)] > 0).tolist()
+            predicted = (outputs[branch][:rows] > 0).tolist()
+            cells = [_class_list(names, t, p) for t, p in zip(true, predicted, strict=True)]
+            columns.append(Column(f"T  P  {branch}", cells))
+        return columns
 
 
 def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
@@ -28,29 +118,20 @@ def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
     return torch.bincount(slot.flatten(), minlength=batch * classes).view(batch, classes)
 
 
-def merge_cells(parts: Tensor, grid: int) -> Tensor:
+def merge_cells(cells: Tensor, grid: int) -> Tensor:
     """Stored counts, integer (B, G, G, 19), as exact sums on a coarser grid: int64 (B, grid, grid, 19).
 
     Raises:
         UserError: the stored grid is no multiple of it.
     """
-    batch, stored = parts.shape[:2]
+    batch, stored = cells.shape[:2]
     if stored % grid:
         raise UserError(
             f"patches on a grid of {grid} are not made of whole cells of the {stored} x {stored} grid "
             "that the shards hold; set pretrain.patch_grid to a divisor of it, or to null"
         )
     step = stored // grid
-    return parts.long().view(batch, grid, step, grid, step, -1).sum(dim=(2, 4))
-
-
-def flip_cells(cells: Tensor, drawn: Tensor) -> Tensor:
-    """Counts on equal cells, integer (B, G, G, 19), of the samples mirrored that bool (B,) `drawn` marks.
-
-    Columns turn round, and left and right classes change places.
-    """
-    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device)
-    return torch.where(drawn.to(cells.device)[:, None, None, None], cells.flip(2)[..., order], cells)
+    return cells.long().view(batch, grid, step, grid, step, -1).sum(dim=(2, 4))
 
 
 def sum_cells(cells: Tensor, top: Tensor, left: Tensor, side: int, size: int) -> Tensor:
@@ -81,7 +162,7 @@ def dominant_classes(counts: Tensor, top: int) -> Tensor:
     The rule is that of `common.cell_counts.dominant_classes`, on tensors of any device.
 
     Args:
-        counts: integer (..., K), pixels per class, such as sums of stored part counts.
+        counts: integer (..., K), pixels per class, such as sums of stored counts.
         top: v in the paper.
 
     Returns:
@@ -106,17 +187,40 @@ class ClassificationHead(nn.Module):
 
 
 def classification_loss(
-    logits: dict[str, Tensor], parts: Tensor, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES
+    logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES
 ) -> Tensor:
     """Binary cross-entropy with logits, one mean per branch, summed.
 
     Args:
         logits: by branch, float (B, classes of the branch).
-        parts: float (B, K) of 0 and 1.
+        targets: float (B, K) of 0 and 1.
         classes: class numbers of each branch.
     """
     terms = [
-        F.binary_cross_entropy_with_logits(logits[name].float(), parts[:, list(classes[name])])
+        F.binary_cross_entropy_with_logits(logits[name].float(), targets[:, list(classes[name])])
         for name in logits
     ]
     return torch.stack(terms).sum()
+
+
+def average_precision(observed: Tensors) -> float | None:
+    """Mean over the classes that are present in some patches and absent in others; None without any."""
+    targets, logits = observed["targets"], observed["logits"]
+    varied = (targets.amin(0) < targets.amax(0)).nonzero()[:, 0]
+    if not len(varied):
+        return None
+    scores = average_precision_score(targets[:, varied].numpy(), logits[:, varied].numpy(), average="macro")
+    return float(scores)
+
+
+def _class_list(names: list[str], true: list[bool], predicted: list[bool]) -> Image:
+    image = canvas(SIDE, LIST_WIDTH)
+    for line, (name, target, prediction) in enumerate(zip(names, true, predicted, strict=True)):
+        top, correct = 4 + 20 * line, target == prediction
+        boxes = ((0, target, CORRECT), (15, prediction, CORRECT if correct else WRONG))
+        for left, filled, colour in boxes:
+            cv2.rectangle(image, (left, top), (left + 11, top + 11), colour if filled else FAINT, -1)
+        if target and not prediction:
+            cv2.rectangle(image, (15, top), (26, top + 11), WRONG, 1)
+        write(image, name[:10], (32, top + 10), INK if correct else WRONG)
+    return image

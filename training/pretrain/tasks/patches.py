@@ -1,16 +1,84 @@
-"""Square patches cut from whole batches, without a loop over samples."""
+"""Square patches cut from whole batches, without a loop over samples, and what all tasks get to see."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.classes import FLIP_CLASSES, NUM_CLASSES
+from common.config import Pretrain
 from common.errors import UserError
+from training.data.loader import Batch
+from training.data.transforms import to_input
+from training.pretrain.tasks.class_sets import CLASS_SETS, ClassSet
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The samples of a batch, some of them mirrored, with a random patch of each.
+
+    Attributes:
+        images: uint8 (B, 3, H, H), whole faces.
+        masks: uint8 (B, H, H), classes 0..18; empty (0,) if no task reads them.
+        cell_counts: integer (B, G, G, 19), pixels per class and cell; empty (0,) if no task reads them.
+        patches: float32 (B, 3, S, S), the patches as normalised network input.
+        top, left: int64 (B,), the patches' upper left corners in pixels.
+        side: of the patches, in pixels.
+        classes: the classes of targets.
+    """
+
+    images: Tensor
+    masks: Tensor
+    cell_counts: Tensor
+    patches: Tensor
+    top: Tensor
+    left: Tensor
+    side: int
+    classes: ClassSet
+
+    @cached_property
+    def patch_masks(self) -> Tensor:
+        """The patches' masks, uint8 (B, side, side), in the classes of targets."""
+        masks = crop(self.masks[:, None], self.top[:, None], self.left[:, None], self.side)
+        return self.classes.merge(masks[:, 0, 0])
+
+
+def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: torch.Generator) -> Crops:
+    """Mirror samples at random and cut a patch from each, on the batch's device.
+
+    Args:
+        batch: with the members that the tasks read.
+        settings: flip, patch_fraction, patch_grid and classes.
+        input_size: side of the network's input in pixels.
+        generator: CPU generator.
+
+    Raises:
+        UserError: ``patch_grid`` does not divide the side of the images.
+    """
+    images, size = batch.images, batch.images.shape[-1]
+    mirrored = torch.rand(len(images), generator=generator) < settings.flip
+    grid = settings.patch_grid or size
+    corners, side = random_patches(len(images), size, grid, settings.patch_fraction, generator)
+    top, left = corners.to(images.device).unbind(1)
+    images = flip_images(images, mirrored)
+    patches = to_input(crop(images, top[:, None], left[:, None], side)[:, 0], input_size)
+    return Crops(
+        images,
+        flip_masks(batch.masks, mirrored),
+        flip_cells(batch.cell_counts, mirrored),
+        patches,
+        top,
+        left,
+        side,
+        CLASS_SETS[settings.classes],
+    )
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """Cut squares out of each picture of a batch.
+    """Cut squares out of each image of a batch.
 
     Args:
         images: any dtype (B, C, H, W).
@@ -35,14 +103,14 @@ def resize_masks(masks: Tensor, size: int) -> Tensor:
 def random_patches(
     count: int, size: int, grid: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Where squares of one random side lie, uniform over all places on a grid.
+    """Where squares of one random side lie, uniform over all positions on a grid.
 
     Args:
         count: of squares.
-        size: side of the pictures in pixels.
-        grid: places per side; `size` puts squares at any pixel.
+        size: side of the images in pixels.
+        grid: positions per side; `size` puts squares at any pixel.
         fraction: least and greatest side of the squares, as a share of `size`.
-        generator: of the draws.
+        generator: CPU generator.
 
     Returns:
         Upper left corners, int64 (count, 2), and the side; both in pixels.
@@ -59,3 +127,32 @@ def random_patches(
     share = least + (greatest - least) * torch.rand((), generator=generator).item()
     cells, cell = min(grid, max(1, round(grid * share))), size // grid
     return torch.randint(0, grid - cells + 1, (count, 2), generator=generator) * cell, cells * cell
+
+
+def flip_images(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the images (B, C, H, W) that bool (B,) `mirrored` marks."""
+    marked = torch.nonzero(mirrored)[:, 0].to(images.device)
+    return images.index_copy(0, marked, images[marked].flip(-1))
+
+
+def flip_masks(masks: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the masks, uint8 (B, H, W), that bool (B,) `mirrored` marks; left and right classes swap.
+
+    Masks that were not read, (0,), stay as they are.
+    """
+    if not masks.numel():
+        return masks
+    marked = torch.nonzero(mirrored)[:, 0].to(masks.device)
+    classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device)
+    return masks.index_copy(0, marked, classes[masks[marked].flip(-1).int()])
+
+
+def flip_cells(cells: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the counts, integer (B, G, G, 19), that bool (B,) `mirrored` marks; left and right classes swap.
+
+    Counts that were not read, (0,), stay as they are.
+    """
+    if not cells.numel():
+        return cells
+    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device)
+    return torch.where(mirrored.to(cells.device)[:, None, None, None], cells.flip(2)[..., order], cells)

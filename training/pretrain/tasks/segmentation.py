@@ -1,15 +1,96 @@
 """PST, the patch segmentation task: predict the parsing mask of a random patch.
 
-Pixel-level semantics. The label is the patch of the stored mask; the head is
+Pixel-level semantics. The target is the patch of the stored mask; the head is
 CCNet's recurrent criss-cross attention on the backbone's last stage.
 """
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.classes import NUM_CLASSES
+from common.classes import CLASS_COLOURS, NUM_CLASSES
+from common.mask_overlay import mask_overlay
+from common.section import Fraction, Positive
+from training.models import Features
 from training.models.blocks import CrissCrossAttention, PReLU, convolution
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
+from training.pretrain.tasks.panel import Column, Image, photo, scaled
+from training.pretrain.tasks.patches import Crops, resize_masks
+
+
+class SegmentationConfig(TaskConfig):
+    """Settings of the segmentation.
+
+    upscale: logits per side of a cell of the last stage (1 as published). label_smoothing: share of the
+    target that is spread over all classes.
+    """
+
+    upscale: Positive
+    label_smoothing: Fraction
+
+
+class SegmentationTask(PretextTask[SegmentationConfig]):
+    """Cross-entropy of the patch's classes, pixel by pixel.
+
+    Targets: ``masks``, int64 (B, S, S). Outputs: ``logits``, float (B, K, h, w).
+    """
+
+    name = "segmentation"
+    abbreviation = "PST"
+    title = "Patch segmentation"
+    config_class = SegmentationConfig
+    features = frozenset({"backbone"})
+
+    def __init__(self, config: SegmentationConfig, context: TaskContext) -> None:
+        super().__init__(config, context)
+        self.head = SegmentationHead(context.channels, len(context.classes.names), config.upscale)
+
+    def members(self) -> frozenset[str]:
+        """The mask."""
+        return frozenset({"mask.png"})
+
+    def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
+        """The masks of the patches; nothing is drawn."""
+        return {"masks": resize_masks(crops.patch_masks, self.context.input_size)}
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Logits of the backbone's features."""
+        return {"logits": self.head(features.backbone)}
+
+    def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """The cross-entropy."""
+        smoothing = self.config.label_smoothing
+        return {"loss": segmentation_loss(outputs["logits"], targets["masks"], smoothing)}
+
+    def metrics(self) -> tuple[TaskMetric, ...]:
+        """Pixel accuracy, and mean intersection over union."""
+        return (
+            TaskMetric("pixel_accuracy", "pixel accuracy", pixel_accuracy),
+            TaskMetric("mean_iou", "mean IoU", mean_iou, in_training=False),
+        )
+
+    def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """The confusion matrix of the batch, int64 (1, K, K): pixels by true and by predicted class."""
+        count = len(self.context.classes.names)
+        predicted = upsample(outputs["logits"], targets["masks"].shape[-1]).argmax(1)
+        pairs = (targets["masks"] * count + predicted).flatten()
+        return {"confusion": torch.bincount(pairs, minlength=count * count).view(1, count, count).cpu()}
+
+    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
+        """The target and the prediction over the patch."""
+        masks = targets["masks"][:rows]
+        predicted = upsample(outputs["logits"][:rows], masks.shape[-1]).argmax(1)
+        photos = [photo(patch) for patch in crops.patches[:rows]]
+        return [
+            Column(title, [self._overlay(p, m) for p, m in zip(photos, classes, strict=True)])
+            for title, classes in (("target mask", masks), ("predicted mask", predicted))
+        ]
+
+    def _overlay(self, image: Image, mask: Tensor) -> Image:
+        colours = CLASS_COLOURS[[members[0] for members in self.context.classes.members]]
+        return mask_overlay(image, scaled(mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST), colours)
 
 
 class SegmentationHead(nn.Module):
@@ -76,3 +157,18 @@ def segmentation_loss(logits: Tensor, masks: Tensor, label_smoothing: float) -> 
 def upsample(logits: Tensor, size: int) -> Tensor:
     """Bilinear upsampling of logits (B, K, h, w) to float32 (B, K, size, size)."""
     return F.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=False)
+
+
+def pixel_accuracy(observed: Tensors) -> float:
+    """Share of pixels whose class is predicted, from confusion matrices, int64 (N, K, K)."""
+    confusion = observed["confusion"].sum(0)
+    return (confusion.diagonal().sum() / confusion.sum()).item()
+
+
+def mean_iou(observed: Tensors) -> float:
+    """Mean intersection over union of the classes that occur, from confusion matrices, int64 (N, K, K)."""
+    confusion = observed["confusion"].sum(0).double()
+    intersection, true = confusion.diagonal(), confusion.sum(1)
+    union = true + confusion.sum(0) - intersection
+    present = true > 0
+    return (intersection[present] / union[present]).mean().item()

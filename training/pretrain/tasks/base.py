@@ -1,0 +1,200 @@
+"""`PretextTask`: what the model, the training loop, the validation and the picture need of a task.
+
+A new task is one file with a subclass and its `TaskConfig`, an entry in `training.pretrain.tasks.TASKS`,
+and a block of settings below ``pretrain.tasks``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from common.section import Section, Weight
+from training.models import Features
+from training.pretrain.tasks.class_sets import ClassSet
+from training.pretrain.tasks.panel import Column
+from training.pretrain.tasks.patches import Crops
+
+Tensors = Mapping[str, Tensor]
+"""Targets or outputs of one task, by names that the task chooses; the first dimension is the batch."""
+
+
+class TaskConfig(Section):
+    """Settings of one task. ``weight`` is that of its loss in the total; a task of weight 0 is not built."""
+
+    weight: Weight
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a task must know of the rest of the configuration.
+
+    Attributes:
+        channels: C of the features.
+        input_size: side of the network's input in pixels, S.
+        takes_rows: whether each local branch of the network has an input of its own (``sspl``).
+        classes: the classes of the targets.
+        patch_grid: see ``pretrain.patch_grid``.
+    """
+
+    channels: int
+    input_size: int
+    takes_rows: bool
+    classes: ClassSet
+    patch_grid: int | None
+
+
+@dataclass(frozen=True)
+class TaskMetric:
+    """A score of one task.
+
+    Attributes:
+        name, title: the key in files, and the words on a page.
+        function: the observations of one or more batches (see `PretextTask.observe`) to the score;
+            None if these batches cannot tell.
+        chance: the expected score of guessing; None if it depends on the data.
+        higher_is_better: its direction.
+        in_training: also measured on single batches while the network trains, not only on the val split.
+            Such a function never gives None.
+    """
+
+    name: str
+    title: str
+    function: Callable[[Tensors], float | None]
+    chance: float | None = None
+    higher_is_better: bool = True
+    in_training: bool = True
+
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class PretextTask(nn.Module, ABC, Generic[ConfigT]):
+    """One task of stage 1: its targets, head, losses, metrics and panel.
+
+    Its parameters are trained with the network's. Class attributes of a subclass:
+
+    Attributes:
+        name: key below ``pretrain.tasks``, and prefix of its losses and metrics.
+        abbreviation, title: for tables and pages.
+        config_class: the type of its settings.
+        features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
+        reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
+
+    Args:
+        config: its settings.
+        context: the rest of what it must know.
+    """
+
+    name: ClassVar[str]
+    abbreviation: ClassVar[str]
+    title: ClassVar[str]
+    config_class: ClassVar[type[TaskConfig]]
+    features: ClassVar[frozenset[str]]
+    reads_patch: ClassVar[bool] = True
+
+    def __init__(self, config: ConfigT, context: TaskContext) -> None:
+        super().__init__()
+        self.config, self.context = config, context
+
+    def members(self) -> frozenset[str]:
+        """Members of a sample that the targets need beside the image, such as ``mask.png``."""
+        return frozenset()
+
+    def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
+        """The network's input of a task that does not read the patch: (B, 3, S, S), or one by branch."""
+        raise NotImplementedError(f"{type(self).__name__} reads the patch")
+
+    @abstractmethod
+    def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
+        """Make a batch's targets on its device.
+
+        Args:
+            crops: the faces of the batch, and the patch of each.
+            generator: CPU generator of this task alone, so that its draws depend on no other task.
+        """
+
+    @abstractmethod
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Logits, or what else the losses read, of the network's features."""
+
+    @abstractmethod
+    def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """Scalar terms, unweighted, by ``loss`` or ``<term>_loss``."""
+
+    def term_weight(self, term: str) -> float:
+        """The weight in the total of one of the `losses`."""
+        return self.config.weight
+
+    def adversary(self) -> nn.Module | None:
+        """A network that is trained against this task by an optimiser of its own; None if there is none."""
+        return None
+
+    def adversary_interval(self) -> int:
+        """The adversary is trained in every so many-th step."""
+        return 1
+
+    def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
+        """Terms of the task's loss that the adversary computes; its parameters are frozen then."""
+        raise NotImplementedError(f"{type(self).__name__} has no adversary")
+
+    def adversary_loss(self, adversary: nn.Module, outputs: Tensors) -> Tensor:
+        """The adversary's loss, a scalar; nothing of it may reach the network."""
+        raise NotImplementedError(f"{type(self).__name__} has no adversary")
+
+    def metrics(self) -> tuple[TaskMetric, ...]:
+        """The scores of the task, in the order of tables."""
+        return ()
+
+    def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
+        """What `metrics` need of one batch; batches are concatenated along the first dimension."""
+        return {}
+
+    def scores(self, observations: Sequence[Tensors], training: bool) -> dict[str, float]:
+        """The metrics of one or more batches, by name; without those that cannot be told.
+
+        Args:
+            observations: of each batch.
+            training: only those that single batches of training are measured by.
+        """
+        joined = {key: torch.cat([batch[key] for batch in observations]) for key in observations[0]}
+        values = {
+            metric.name: metric.function(joined)
+            for metric in self.metrics()
+            if metric.in_training or not training
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
+        """Columns of the picture that show the task on the first `rows` samples."""
+        return []
+
+    def description(self) -> dict[str, Any]:
+        """What ``metrics.json`` says of the task, so that readers need no list of tasks."""
+        return {
+            "name": self.name,
+            "abbreviation": self.abbreviation,
+            "title": self.title,
+            "weight": self.config.weight,
+            "metrics": [
+                {
+                    "name": metric.name,
+                    "title": metric.title,
+                    "chance": None if metric.chance is None else round(metric.chance, 4),
+                    "higher_is_better": metric.higher_is_better,
+                }
+                for metric in self.metrics()
+            ],
+        }
+
+
+def share_correct(key: str) -> Callable[[Tensors], float]:
+    """A metric's function: the mean of the booleans or numbers observed as `key`."""
+
+    def function(observed: Tensors) -> float:
+        return observed[key].float().mean().item()
+
+    return function
