@@ -1,0 +1,102 @@
+"""`dvc repro` trains again after an edit of the code that trains, and only then."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.code import ROOT
+from common.config import load
+from common.layout import Layout
+
+SMALL = [
+    "data.name=portraits",
+    "network.width=8",
+    "network.input_size=32",
+    "pretrain.steps=2",
+    "pretrain.batch_size=4",
+    "pretrain.batch_norm_batches=1",
+    "pretrain.loader_workers=0",
+    "pretrain.validate_every=null",
+    "finetune.runs=[{labels: 1.0, steps: 2}]",
+    "finetune.initial=[pretrained]",
+    "finetune.batch_size=4",
+    "finetune.batch_norm_batches=1",
+    "finetune.loader_workers=0",
+]
+LOOP = "training/finetune/train.py"
+STEP = "        loss.backward()\n"
+
+
+@pytest.fixture(scope="module")
+def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with finished shards and small settings, in which DVC has run both stages."""
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("common", "training"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dvcignore", copy)
+    assert isinstance(shards.shards, Path) and isinstance(shards.samples, Path)
+    shutil.copytree(shards.shards / "portraits", copy / "shards" / "portraits")
+    (copy / "manifests").mkdir()
+    shutil.copy(shards.samples, copy / "manifests")
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = {name: stages[name] for name in ("pretrain", "finetune")}
+    (copy / "dvc.yaml").write_text(yaml.safe_dump({"vars": ["params.yaml"], "stages": stages}))
+    (copy / "params.yaml").write_text(yaml.safe_dump(load(settings=SMALL).model_dump(mode="json")))
+    dvc(copy, "init", "--no-scm", "--quiet")
+    assert "Running stage 'finetune'" in repro(copy)
+    return copy
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    """The output of DVC, whose stages call the Python of this test."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def repro(project: Path) -> str:
+    return dvc(project, "repro", "finetune")
+
+
+def edit(project: Path, file: str, old: str, new: str) -> None:
+    text = (project / file).read_text()
+    assert text.count(old) == 1
+    (project / file).write_text(text.replace(old, new))
+
+
+def test_an_edit_of_the_training_loop_trains_again_and_a_comment_does_not(project: Path) -> None:
+    classifier = project / "runs" / "finetune" / "pretrained-100%" / "classifier.pt"
+    written = classifier.stat().st_mtime_ns
+    assert "Running stage" not in repro(project)
+
+    edit(project, LOOP, STEP, f"        # The gradients of this batch.\n{STEP}")
+    output = repro(project)
+    assert "Running stage 'finetune'" in output
+    assert "finetune: pretrained-100% is up to date" in output
+    assert classifier.stat().st_mtime_ns == written
+
+    edit(project, LOOP, STEP, "        (2 * loss).backward()\n")
+    output = repro(project)
+    assert "Running stage 'finetune'" in output
+    assert "is up to date" not in output
+    assert "Running stage 'pretrain'" not in output
+    assert classifier.stat().st_mtime_ns > written
+
+
+def test_an_edit_of_code_that_a_stage_does_not_run_runs_nothing(project: Path) -> None:
+    report = project / "training" / "report" / "__init__.py"
+    report.write_text(f"{report.read_text()}EDITED = True\n")
+    assert "Running stage" not in repro(project)
