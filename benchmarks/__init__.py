@@ -1,1 +1,1 @@
-"""Measurements of the real thing; each module is a command, none is a test."""
+"""Benchmarks of the real code; each module is a command, none is a test."""

@@ -1,25 +1,22 @@
-"""``python -m benchmarks.parse``: what the offline half gives against a plain loop and the bare network.
+"""``python -m benchmarks.parse``: the pipeline compared with a plain loop and with the bare network.
 
-Three ways to masks, in turn, on the same faces and all cores:
+Three variants are measured in turn, on the same faces and all cores:
 
-a. ``plain loop``: facexlib's BiSeNet as people run it, one face at a time, float32, at 512 pixels, with
-   torch's own threads.
-b. ``pipeline.parse``: from files to finished shards (ingest, align, parse), cluster and all. Also without
-   the start-up of the two clusters, which does not grow with the number of faces.
+a. ``plain loop``: facexlib's BiSeNet as it is usually run, one face at a time, float32, at 512 pixels,
+   with PyTorch's own threads.
+b. ``pipeline.parse``: from files to finished shards (ingest, align, parse), including the cluster. Also
+   without the start-up of the two clusters, which does not grow with the number of faces.
 c. ``bare network``: the network as b runs it, on tensors in memory, in as many processes.
 
 With another parser (``--set parse.parser=onnx --set weights.parser=FILE``) b and c run that one. With
---facemasks it also says what a's and b's settings reach against true masks.
+--facemasks, the masks of a and b are also compared with true masks.
 """
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -32,10 +29,11 @@ from facexlib.parsing import init_parsing_model
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.parser_quality import confusion_matrix, f1_scores, image_files, read_pair
+from benchmarks.processes import parallel_rate
 from common import command
-from common.classes import FROM_CELEBAMASK_HQ, NUM_CLASSES
+from common.classes import NUM_CLASSES
 from common.config import Config
-from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.shards import decode_face, read_shard
@@ -56,9 +54,9 @@ BARE_FACES: Final = 64
 
 
 def main() -> None:
-    """Read the command line, measure the three ways in turn, and print the ratios."""
+    """Read the command line, measure the three variants in turn, and print the ratios."""
     parser = command.parser(
-        "Faces per second of the offline half.",
+        "Faces per second of the pipeline.",
         "  python -m benchmarks.parse --faces celeba --facemasks facemasks",
     )
     parser.add_argument("--faces", metavar="DIR", help="aligned faces (default: painted ones, made now)")
@@ -66,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="rounds of all three (default: 2)")
     parser.add_argument("--facemasks", type=Path, metavar="DIR", help="CelebAMask-HQ pairs, for the quality")
     parser.add_argument("--pairs", type=int, default=200, help="pairs for the quality (default: 200)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         source = options.faces
@@ -87,25 +85,28 @@ def main() -> None:
 def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
     file = find_parser(config.parse, config.weights)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
-    waiting = start_up(config, no_model) + start_up(config, partial(load_parser, file))
+    start_up_seconds = start_up(config, no_model) + start_up(config, partial(load_parser, file))
     rates: dict[str, list[float]] = {"a": [], "b": [], "b_without_start_up": [], "c": []}
     for turn in range(rounds):
         layout = Layout.at(folder / f"shards-{turn}")
-        began = time.monotonic()
+        started = time.monotonic()
         for stage in (ingest, align, parse):
             stage(config, layout)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         faces, count = _stored(layout)
         rates["b"].append(count / seconds)
-        rates["b_without_start_up"].append(count / (seconds - waiting))
-        rates["c"].append(_bare(file, config.parse.batch_size, faces, workers))
+        rates["b_without_start_up"].append(count / (seconds - start_up_seconds))
+        arguments = (file, config.parse.batch_size, faces)
+        rates["c"].append(parallel_rate(_bare_network, arguments, len(faces), workers))
         rates["a"].append(_plain_rate(config, faces[:PLAIN_FACES]))
-    figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": waiting}
+    figures = {name: float(np.median(values)) for name, values in rates.items()} | {
+        "start_up": start_up_seconds
+    }
     a, b, steady, c, _ = figures.values()
     print(f"\n{workers} processes, {rounds} rounds, medians in faces per second")
     print(f"  a plain loop, float32 at {PLAIN_SIDE}       {a:7.2f}")
     print(f"  b pipeline.parse, files to shards   {b:7.2f}")
-    print(f"    without {waiting:4.1f} s of start-up       {steady:7.2f}")
+    print(f"    without {start_up_seconds:4.1f} s of start-up       {steady:7.2f}")
     print(f"  c bare network at {file.size}               {c:7.2f}")
     print(f"b / a = {b / a:.2f} (target 4)")
     print(f"b / c = {b / c:.3f} (target 0.85), without start-up {steady / c:.3f}")
@@ -113,48 +114,34 @@ def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
 
 
 def start_up(config: Config, load_model: Callable[[], object]) -> float:
-    """Seconds until a stage's cluster is there, with the model, and gone again."""
-    began = time.monotonic()
+    """Seconds to start a stage's cluster, load the model in its workers, and stop it again."""
+    started = time.monotonic()
     with connect(config.cluster, 64, load_model):
         pass
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
 def _stored(layout: Layout) -> tuple[NDArray[np.uint8], int]:
-    """Some of the aligned faces, uint8 (N, S, S, 3), and how many samples there are in all."""
+    """At most `BARE_FACES` aligned faces, uint8 (N, S, S, 3), and the number of all samples."""
     table = pq.read_table(str(layout.samples), columns=["shard"])
     first = layout.shards / table["shard"][0].as_py()
     faces = [decode_face(members["jpg"]) for _, members in read_shard(first)]
     return np.stack(faces[:BARE_FACES]), table.num_rows
 
 
-def _bare(file: ParserFile, batch: int, faces: NDArray[np.uint8], workers: int) -> float:
-    """Faces per second of the network alone, over all processes."""
-    context = multiprocessing.get_context("spawn")
-    together, rates = context.Barrier(workers), context.Queue()
-    arguments = (file, batch, faces, together, rates)
-    processes = [context.Process(target=_bare_rate, args=arguments) for _ in range(workers)]
-    for process in processes:
-        process.start()
-    total = sum(rates.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total
-
-
-def _bare_rate(
-    file: ParserFile, batch: int, faces: NDArray[np.uint8], together: Barrier, rates: "Queue[float]"
-) -> None:
-    load_parser(file)  # sets what b's workers set: one thread, freed memory kept
+def _bare_network(file: ParserFile, batch: int, faces: NDArray[np.uint8]) -> Callable[[], None]:
+    load_parser(file)  # configures the process like b's workers: one thread, freed memory kept
     network = load_network(file)
     with torch.inference_mode():
         inputs = [normalised(faces[i : i + batch], file, network.device) for i in range(0, len(faces), batch)]
         network.scores(inputs[0])
-        together.wait()
-        began = time.monotonic()
-        for pixels in inputs:
-            network.scores(pixels)
-    rates.put(len(faces) / (time.monotonic() - began))
+
+    def work() -> None:
+        with torch.inference_mode():
+            for pixels in inputs:
+                network.scores(pixels)
+
+    return work
 
 
 def _plain_network(config: Config) -> nn.Module:
@@ -177,37 +164,27 @@ def _plain_rate(config: Config, faces: NDArray[np.uint8]) -> float:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = _plain_network(config)
     _plain_mask(model, faces[0])
-    began = time.monotonic()
+    started = time.monotonic()
     for face in faces:
         _plain_mask(model, face)
-    rate = len(faces) / (time.monotonic() - began)
+    rate = len(faces) / (time.monotonic() - started)
     torch.set_num_threads(threads)
     return rate
 
 
 def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
-    """Mean F1 over the 18 parts of a's masks, of those with sides by position, and of b's."""
-    pictures = sorted((folder / "images").glob("*.jpg"))[:limit]
-    if not pictures:
-        raise UserError(f"{folder}/images holds no JPEG files")
+    """Mean F1 over the 18 face regions of a's masks, of a's with sides by position, and of b's."""
     file = find_parser(config.parse, config.weights)
-    parse_faces, model = load_parser(file), _plain_network(config)
+    parse_faces, model, images = load_parser(file), _plain_network(config), image_files(folder, limit)
     confusion = np.zeros((3, NUM_CLASSES, NUM_CLASSES), np.int64)
-    for picture in pictures:
-        face = decode_face(picture.read_bytes())
-        truth = cv2.imread(str(folder / "masks" / f"{picture.stem}.png"), cv2.IMREAD_GRAYSCALE)
+    for face, truth in map(read_pair, images):
         plain = _plain_mask(model, face)
-        found = (plain, assign_sides(plain[None])[0], parse_faces(face[None])[0][0])
-        for counts, mask in zip(confusion, found, strict=True):
-            pair = FROM_CELEBAMASK_HQ[truth].astype(np.int64) * NUM_CLASSES + mask
-            counts += np.bincount(pair.ravel(), minlength=NUM_CLASSES**2).reshape(counts.shape)
-    scores = [
-        float((2 * counts.diagonal() / np.maximum(counts.sum(0) + counts.sum(1), 1))[1:].mean())
-        for counts in confusion
-    ]
+        masks = (plain, assign_sides(plain[None])[0], parse_faces(face[None])[0][0])
+        confusion += np.stack([confusion_matrix(truth, mask) for mask in masks])
+    scores = [float(f1_scores(each)[1:].mean()) for each in confusion]
     print(
-        f"mean F1 of 18 parts over {len(pictures)} pairs: a {scores[0]:.3f}, a with sides by position "
-        f"{scores[1]:.3f}, b {scores[2]:.3f} (target: not more than 0.005 under a)"
+        f"mean F1 of 18 regions over {len(images)} pairs: a {scores[0]:.3f}, a with sides by position "
+        f"{scores[1]:.3f}, b {scores[2]:.3f} (target: at most 0.005 below a)"
     )
     return dict(zip(("f1_a", "f1_a_with_sides", "f1_b"), scores, strict=True))
 

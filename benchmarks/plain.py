@@ -1,4 +1,4 @@
-"""The network as the formulas are usually typed: what the faster forms are measured and tested against."""
+"""Straightforward forms of the network's blocks, which the faster forms are compared with."""
 
 from types import MethodType
 
@@ -9,18 +9,18 @@ from training.models.blocks import CrossAttentionUnit, PReLU
 
 
 def plain_unit(unit: CrossAttentionUnit, branch: Tensor, backbone: Tensor) -> Tensor:
-    """`CrossAttentionUnit`, one operation per line of its description; shapes are the same."""
+    """`CrossAttentionUnit`, operation by operation as it is described; the shapes are the same."""
     branch = unit.adapt(branch)
     both = torch.cat((branch, backbone), dim=1)
     channel = unit.channel(both + both * unit.excite[1:](nn.functional.adaptive_avg_pool2d(both, 1)))
     total = branch + backbone
     mean, greatest = total.mean(1, keepdim=True), total.amax(1, keepdim=True)
-    where = unit.spatial(torch.cat((mean, greatest), dim=1))
-    return channel + total + total * where
+    attention = unit.spatial(torch.cat((mean, greatest), dim=1))
+    return channel + total + total * attention
 
 
 def make_plain(model: nn.Module) -> None:
-    """Let `model` compute by PyTorch's own PReLU and by `plain_unit`, with the weights that it has."""
+    """Make `model` use PyTorch's own PReLU and `plain_unit`, with its present weights."""
     for module in model.modules():
         if isinstance(module, PReLU):
             module.__class__ = nn.PReLU  # type: ignore[assignment]

@@ -1,12 +1,12 @@
-"""``python -m benchmarks.scale``: time and memory against the number of images.
+"""``python -m benchmarks.scale``: time and memory by the number of images.
 
-The real pipeline (ingest, align without detection, parse on the local cluster) over 1,000, 2,000, 4,000
-and 8,000 images with a stub for the parser: a TorchScript file that knows nothing and costs nothing, so
-that what is seen is this project's own work. The images are painted portraits whose bytes differ in a
-JPEG comment. Memory is the greatest resident set, in MB, of the driver and of the largest worker.
+The real pipeline (ingest, align without detection, parse on the local cluster) runs over 1,000, 2,000,
+4,000 and 8,000 images with a stub for the parser, a TorchScript file that costs next to nothing, so that
+only this project's own work is measured. The images are painted portraits whose bytes differ in a JPEG
+comment. Memory is the peak resident set size, in MB, of the driver and of the largest worker.
 
 Then a table of a million photos is planned, up to the tasks of align. The photos need not exist: their
-hashes are made up, for what hashing costs is the disk's affair.
+hashes are invented, since the cost of hashing is that of reading the disk.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ SIZES = (1000, 2000, 4000, 8000)
 
 
 class StubParser(nn.Module):
-    """Six coarse cells of "skin" in the middle of the face, whatever it is shown."""
+    """Predicts a square of skin in the middle of the face, whatever the input."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits, float (B, 19, 8, 8), of pixels (B, 3, S, S)."""
@@ -56,10 +56,10 @@ class StubParser(nn.Module):
 
 def main() -> None:
     """Read the command line, measure, and print two tables."""
-    parser = command.parser("Time and memory against the number of images.", "  python -m benchmarks.scale")
+    parser = command.parser("Time and memory by the number of images.", "  python -m benchmarks.scale")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of images")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows to plan (default: 1,000,000)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()
     figures: dict[str, object] = {}
     with TemporaryDirectory() as name:
@@ -73,7 +73,7 @@ def main() -> None:
         ]
         config = command.config_from(options, settings)
         figures["images"] = _images(config, options.sizes, folder)
-        # In a process of its own, whose memory is not yet used.
+        # A new process, so that the peak memory is that of planning alone.
         context = multiprocessing.get_context("spawn")
         with context.Pool(1) as pool:
             figures["planning"] = pool.apply(_planning, (config, options.rows, folder))
@@ -108,11 +108,11 @@ def _images(config: Config, sizes: list[int], folder: Path) -> list[dict[str, fl
         data = config.data.model_copy(update={"input": str(source), "name": "scale"})
         run = config.model_copy(update={"data": data})
         layout = Layout.at(folder / f"shards-{size}")
-        began = time.monotonic()
+        started = time.monotonic()
         with _memory() as peak:
             for stage in (ingest, align, parse):
                 stage(run, layout)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         rows.append({"images": size, "seconds": seconds, **peak})
         print(
             f"{size:>8,}{seconds:>9.1f}{size / seconds:>10.1f}{peak['driver']:>11.0f}{peak['worker']:>11.0f}",
@@ -122,21 +122,21 @@ def _images(config: Config, sizes: list[int], folder: Path) -> list[dict[str, fl
     if len(rows) > 1:
         slope, start = np.polyfit(sizes_, seconds_, 1)
         off = np.abs(slope * sizes_ + start - seconds_) / seconds_
-        print(f"a straight line: {start:.1f} s + {1000 * slope:.2f} ms per image, off by {off.max():.1%}")
+        print(f"linear fit: {start:.1f} s + {1000 * slope:.2f} ms per image, error at most {off.max():.1%}")
         growth = [max(r[who] for r in rows) / min(r[who] for r in rows) - 1 for who in ("driver", "worker")]
         print(f"memory grows by {growth[0]:.1%} in the driver, {growth[1]:.1%} in the workers (target: 10 %)")
     return rows
 
 
 def _numbered(jpeg: bytes, number: int) -> bytes:
-    """The JPEG with a comment, so that no two have the same bytes."""
+    """The JPEG with a comment that makes its bytes unique."""
     text = f"{number:08d}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
 
 
 @contextmanager
 def _memory() -> Iterator[dict[str, float]]:
-    """The greatest resident sets, in MB, of this process and of its largest child while it is open."""
+    """Peak resident set sizes, in MB, of this process and of its largest child within the context."""
     peak, done = {"driver": 0.0, "worker": 0.0}, threading.Event()
     this = psutil.Process(os.getpid())
 
@@ -159,7 +159,7 @@ def _memory() -> Iterator[dict[str, float]]:
 
 
 def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
-    """Plan a table of `rows` photos: read, planned, written, and planned again into tasks of `align`."""
+    """Read and plan a table of `rows` photos, write the manifest, and divide it into tasks of `align`."""
     file = folder / "photos.csv"
     with file.open("w") as stream:
         stream.write("path,identity,smiling\n")
@@ -168,26 +168,26 @@ def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
     data = config.data.model_copy(update={"input": str(file), "name": "planned"})
     run, layout = config.model_copy(update={"data": data}), Layout.at(folder / "planned")
     contents = [Content(hashlib.sha256(b"%d" % number).hexdigest(), 1) for number in range(rows)]
-    began = time.monotonic()
+    started = time.monotonic()
     with _memory() as peak:
         listing = read_listing(file, "table")
         table = plan(listing, contents, run.ingest, run.data.name)
         del listing, contents
-        facts = {"dataset": "planned", "root": str(folder), "aligned": "true"}
-        manifest.write_table(layout.source, table, ("smiling",), facts)
+        metadata = {"dataset": "planned", "root": str(folder), "aligned": "true"}
+        manifest.write_table(layout.source, table, ("smiling",), metadata)
         written = time.monotonic()
         tasks = align_tasks(manifest.read(layout.source), run, layout)
     figures = {
         "rows": rows,
-        "plan_seconds": written - began,
+        "plan_seconds": written - started,
         "task_seconds": time.monotonic() - written,
         "driver": peak["driver"],
         "manifest_mb": layout.source.stat().st_size / 1e6,
     }
     print(
         f"planning {rows:,} rows: {figures['plan_seconds']:.1f} s to read, plan and write source.parquet "
-        f"({figures['manifest_mb']:.0f} MB), {figures['task_seconds']:.1f} s to cut it into "
-        f"{len(tasks):,} tasks; at most {peak['driver']:.0f} MB"
+        f"({figures['manifest_mb']:.0f} MB), {figures['task_seconds']:.1f} s to divide it into "
+        f"{len(tasks):,} tasks; peak memory {peak['driver']:.0f} MB"
     )
     return figures
 
