@@ -5,13 +5,13 @@ say what is allowed and have no defaults of their own. A file given with
 ``--config`` and ``--set key=value`` override single values, in that order.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from common.config_files import merge, read_mapping, read_setting
 from common.errors import UserError
 from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
 from common.section import Fraction, Positive, Precision, Section, Weight
@@ -278,65 +278,13 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
         UserError: a file is missing or is not a YAML mapping, or a key is unknown or ill-typed;
             the message names the file or the key.
     """
-    values = _read(PARAMS)
+    values = read_mapping(PARAMS)
     for file in files:
-        _merge(values, _read(file), Config, "", str(file))
+        merge(values, read_mapping(file), Config, "", str(file))
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise UserError(f"--set {setting}: write it as key=value, such as parse.size=512")
-        nested: Any = _parse_value(setting, text)
-        for name in reversed(key.strip().split(".")):
-            nested = {name: nested}
-        _merge(values, nested, Config, "", f"--set {setting}")
+        merge(values, read_setting(setting), Config, "", f"--set {setting}")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise UserError("invalid configuration: " + "; ".join(lines)) from error
-
-
-def _parse_value(setting: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {setting}: {text!r} is not a YAML value") from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); --config names a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: a mapping of sections was expected, as in {PARAMS.name}")
-    return values
-
-
-def _merge(
-    into: dict[str, Any], changes: Mapping[str, Any], schema: type[BaseModel] | None, path: str, where: str
-) -> None:
-    """Replace single values of `into` by those of `changes`.
-
-    Args:
-        into: the values so far, changed in place.
-        changes: the values that replace them, nested alike.
-        schema: the section that `into` belongs to, whose keys are the only ones allowed; None for an
-            open mapping, a field whose type is a plain mapping, which may be given any key.
-        path: of `into`, with a dot at the end.
-        where: the file or flag that `changes` come from.
-    """
-    for key, value in changes.items():
-        if schema is not None and key not in schema.model_fields:
-            known = ", ".join(sorted(schema.model_fields))
-            raise UserError(f"{where}: unknown key {path}{key}; known here: {known}")
-        if isinstance(into.get(key), dict):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{where}: {path}{key} is a section, not a value")
-            field = schema.model_fields[key].annotation if schema is not None else None
-            section = field if isinstance(field, type) and issubclass(field, BaseModel) else None
-            _merge(into[key], value, section, f"{path}{key}.", where)
-        else:
-            into[key] = value

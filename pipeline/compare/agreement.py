@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from common.classes import CLASSES, NUM_CLASSES
 
@@ -79,10 +80,13 @@ class Agreement:
     def table(self) -> str:
         """The figures as text."""
         figures = self.figures()
-        lines = [f"{'class':<12}{'pixels':>14}{'other pixels':>14}{'IoU':>8}{'F1':>8}"]
-        for name, value in figures["classes"].items():
-            shares = "".join(f"{'-' if value[k] is None else f'{value[k]:.3f}':>8}" for k in ("iou", "f1"))
-            lines.append(f"{name:<12}{value['pixels']:>14,}{value['pixels_other']:>14,}{shares}")
+        rows = [
+            (name, f"{value['pixels']:,}", f"{value['pixels_other']:,}", value["iou"], value["f1"])
+            for name, value in figures["classes"].items()
+        ]
+        headers = ("class", "pixels", "other pixels", "IoU", "F1")
+        columns = ("left", "right", "right", "right", "right")
+        lines = [tabulate(rows, headers, floatfmt=".3f", missingval="-", colalign=columns)]
         where = f"{self.patches} x {self.patches} patches" if self.patches > 1 else "faces"
         lines += [
             "",

@@ -39,7 +39,7 @@ def read(path: Address) -> Listing:
     partition = _read_pairs(path / PARTITION, PARTITIONS)
     identity = _read_pairs(path / IDENTITY, None)
     refusals = {file.path.removeprefix(f"{folder}/"): file.refused for file in list_files(path, folder)}
-    missing = ("label-without-image", f"{ATTRIBUTES} has a row for it, {folder}/ has no such file")
+    missing = ("label-without-image", f"{ATTRIBUTES} has a row for it, but {folder}/ has no such file")
     sources = [
         Source(
             path=f"{folder}/{name}",

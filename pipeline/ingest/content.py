@@ -58,7 +58,7 @@ def _hash(root: Address, source: Source, max_bytes: int) -> Content:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except FileNotFoundError:
         reason = "unreadable" if source.attributes is None else "label-without-image"
-        return Content(None, 0, (reason, "there is no such file"))
+        return Content(None, 0, (reason, "the file does not exist"))
     except OSError as error:
         return Content(None, 0, ("unreadable", error.strerror or str(error)))
     return Content(digest, size, None if size else ("empty", "the file has no bytes"))

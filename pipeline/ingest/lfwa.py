@@ -61,7 +61,7 @@ def read(path: Address) -> Listing:
     labels = _read_matrix(path, matrix) if matrix else _read_scores(path / SCORES)
     files = {file.path.removeprefix(lead): file.refused for file in list_files(path, folder)}
     images = {path: refused for path, refused in files.items() if "/" in path or refused}
-    missing = ("label-without-image", f"{labels.file} has a row for it, there is no such file")
+    missing = ("label-without-image", f"{labels.file} has a row for it, but the file does not exist")
     sources = [
         Source(
             path=lead + path,

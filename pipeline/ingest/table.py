@@ -142,5 +142,5 @@ def _refused(root: Address, path: str) -> Refusal | None:
     if not isinstance(root, Path):
         return None
     if not os.path.lexists(root / path):
-        return "label-without-image", "the table has a row for it, there is no such file"
+        return "label-without-image", "the table has a row for it, but the file does not exist"
     return refusal(root, path)
