@@ -14,8 +14,9 @@ from common.config import PARAMS, Config, load
 from common.errors import UserError
 from training.data.loader import Batch
 from training.models import BRANCHES, LOCAL_BRANCHES, build
-from training.models.blocks import CrossAttentionUnit, PReLU
+from training.models.blocks import CrossAttentionUnit
 from training.models.classifier import Classifier
+from training.models.cpu_ops import PReLU
 from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import TASKS
 

@@ -14,7 +14,8 @@ from common.classes import CLASS_COLOURS, NUM_CLASSES
 from common.mask_overlay import mask_overlay
 from common.section import Fraction, Positive
 from training.models import Features
-from training.models.blocks import CrissCrossAttention, PReLU, convolution
+from training.models.blocks import CrissCrossAttention, convolution
+from training.models.cpu_ops import PReLU
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
 from training.pretrain.tasks.panel import Column, Image, photo, scaled
 from training.pretrain.tasks.patches import Crops, resize_masks
