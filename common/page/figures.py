@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 INK: Final = "#000000"
 SOFT: Final = "#676c75"
 GRID: Final = "#e3e0d8"
-SERIES: Final = ("#bd6a24", "#1f7a99", "#7a4fa3", "#4b7f3a", "#b04a6c", "#8a7a1f", "#3f5fb0")
+SERIES: Final = ("#d55e00", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#56b4e9", "#555555")
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
+
 MARKERS: Final = "soD^vP*"
 """Shapes of the points, so that colour is not all that tells lines apart."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.classes import CLASS_TITLES
 from common.mask_overlay import mask_overlay
 
-HEAT: Final = (31, 122, 153)
+HEAT: Final = (0, 114, 178)
 """RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark."""
 
 JPEG_QUALITY: Final = 86

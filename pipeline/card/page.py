@@ -70,7 +70,7 @@ def card(counts: Counts, samples: SampleSummary) -> str:
         areas=figure(
             lambda axes: _draw_areas(axes, samples.shares),
             "Share of the pixels that each class covers",
-            (5.6, 3.6),
+            (4.2, 3.4),
         ),
         average_face=face_image(samples.face, 256),
         average_mask=png_image(samples.mask),

@@ -13,14 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.files import replacing
+from common.page.figures import MARKERS, colour
 from training.evaluate.metrics import METRICS, Metric
 from training.evaluate.scoring import MAJORITY
 from training.study.results import StudyResults
 
-COLOURS: Final = ("#555555", "#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#0072b2", "#d55e00")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
-
-MARKERS: Final = "sv^D<oP"
 SPREAD: Final = 0.012
 """Share of the axis by which neighbouring lines are shifted, so that no error bar hides another."""
 
@@ -63,7 +60,7 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
             [100 * summary.mean for _, summary in points],
             yerr=[100 * (summary.deviation or 0) for _, summary in points],
             label=results.title(initial),
-            color=COLOURS[number % len(COLOURS)],
+            color=colour(number),
             marker=MARKERS[number % len(MARKERS)],
             markersize=4,
             linewidth=1.2,
