@@ -26,21 +26,21 @@ ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "Young")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs of a classifier with random weights, their evaluation, and photos; no shards."""
     folder = tmp_path_factory.mktemp("export")
     run = folder / "runs" / "finetune" / "pretrained-5%"
     run.mkdir(parents=True)
     config = load(settings=["network.width=8", "network.input_size=32"])
     torch.manual_seed(0)
-    facts = {
+    metadata = {
         "dataset": "painted",
         "faces": {"train": 14, "test": 8},
         "alignment": Recipe.of(config.align, config.ingest, detects=False).model_dump(mode="json"),
         "code": "a test",
     }
     model = Classifier(config.network, ATTRIBUTES)
-    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "facts": facts}
+    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "facts": metadata}
     checkpoint.save(run / "classifier.pt", {**state, "config": config.model_dump(mode="json")})
     entry = {"name": run.name, "initial": "pretrained", "labels": 0.05, "faces": 7, "steps": 80}
     (run.parent / "runs.json").write_text(json.dumps([entry]))
@@ -65,14 +65,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(place: Path) -> Path:
+def exported(workspace: Path) -> Path:
     """What the command makes of it, run in that folder."""
     done = command(
-        "--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos", cwd=place
+        "--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos", cwd=workspace
     )
     assert done.returncode == 0, done.stderr
     assert "classifier.onnx" in done.stdout
-    return place / "exported"
+    return workspace / "exported"
 
 
 def command(*arguments: str, cwd: Path, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
@@ -88,12 +88,12 @@ def command(*arguments: str, cwd: Path, path: str = str(ROOT)) -> subprocess.Com
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
-    place: Path, exported: Path, batch: int
+    workspace: Path, exported: Path, batch: int
 ) -> None:
-    predictor = Predictor.load(place / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
-    found = [predictor(photo)[0] for photo in sorted((place / "photos").iterdir())]
-    faces = np.resize(np.stack([face.image for face in found]), (batch, 256, 256, 3))
-    wanted = np.resize([list(face.probabilities.values()) for face in found], (batch, len(ATTRIBUTES)))
+    predictor = Predictor.load(workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
+    predicted = [predictor(photo)[0] for photo in sorted((workspace / "photos").iterdir())]
+    faces = np.resize(np.stack([face.image for face in predicted]), (batch, 256, 256, 3))
+    wanted = np.resize([list(face.probabilities.values()) for face in predicted], (batch, len(ATTRIBUTES)))
     session = onnxruntime.InferenceSession(str(exported / "classifier.onnx"))
     graph = torch.export.load(exported / "classifier.pt2").module()
     with torch.inference_mode():
@@ -133,10 +133,10 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
         assert text in body, text
 
 
-def test_a_missing_package_is_one_sentence_that_says_what_to_install(place: Path, tmp_path: Path) -> None:
+def test_a_missing_package_is_one_sentence_that_says_what_to_install(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
     arguments = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos/0.png")
-    done = command(*arguments, cwd=place, path=f"{tmp_path}:{ROOT}")
+    done = command(*arguments, cwd=workspace, path=f"{tmp_path}:{ROOT}")
     assert done.returncode == 1
     assert "error: export needs onnxruntime: pip install onnx onnxruntime onnxscript" in done.stderr
     assert "Traceback" not in done.stderr

@@ -51,7 +51,7 @@ def aligned_already(shards: Layout, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a wild portrait, the same lying on its side by EXIF, and three faces in one picture."""
+    """A folder with a wild portrait, the same lying on its side by EXIF, and three faces in one photo."""
     folder = tmp_path_factory.mktemp("wild") / "phötos 1"
     folder.mkdir()
     portraits = [paint_portrait(index, index + 1, 5, wild=True).image for index in range(3)]
@@ -74,7 +74,7 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detected(
     aligned_already: Path, wild: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, np.ndarray]]:
-    """A classifier whose facts say that faces were detected, and the pipeline's faces of the wild photos."""
+    """A classifier whose metadata says that faces were detected, and the pipeline's faces of these photos."""
     output = tmp_path_factory.mktemp("detected")
     config = load(settings=[f"data.input={wild}", "data.name=wild", "cluster.workers=1", "align.size=160"])
     layout = Layout.at(output)
@@ -105,13 +105,13 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
     aligned_already: Path, shards: Layout, pipeline_config: Config
 ) -> None:
-    facts = checkpoint.load(aligned_already)["facts"]
-    assert facts["dataset"] == "portraits"
-    assert sum(facts["faces"].values()) == 24
-    assert facts["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
+    metadata = checkpoint.load(aligned_already)["facts"]
+    assert metadata["dataset"] == "portraits"
+    assert sum(metadata["faces"].values()) == 24
+    assert metadata["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
     other = load(settings=["align.size=64"])
     # Another configuration of the training does not change how the faces were made.
-    assert provenance(shards, other.align, other.ingest)["alignment"] == facts["alignment"]
+    assert provenance(shards, other.align, other.ingest)["alignment"] == metadata["alignment"]
 
 
 def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
@@ -139,7 +139,7 @@ def test_a_raw_photo_is_seen_as_in_the_shard(
     assert predictor(wild / "alone.png")[0].image.shape == (160, 160, 3)
 
 
-def test_every_face_of_a_picture_is_found_and_a_turned_photo_is_the_upright_one(
+def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_one(
     detected: tuple[Path, dict[str, np.ndarray]], wild: Path
 ) -> None:
     predictor = Predictor.load(detected[0])
@@ -163,9 +163,9 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
     row = pq.read_table(shards.samples).to_pylist()[0]
     (face,) = predictor(portraits / row["source"])
     with torch.inference_mode():
-        pictures = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
-        chances = read_classifier(aligned_already)(pictures).sigmoid()[0]
-    assert np.allclose(list(face.probabilities.values()), chances.numpy(), atol=0.03)
+        images = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
+        probabilities = read_classifier(aligned_already)(images).sigmoid()[0]
+    assert np.allclose(list(face.probabilities.values()), probabilities.numpy(), atol=0.03)
 
 
 def test_bad_photos_are_rows_with_reasons_and_stop_nothing(
@@ -235,10 +235,10 @@ def test_annotated_pictures_have_a_box_around_each_face(
     from training.predict.annotate import annotate
 
     predictor = Predictor.load(detected[0])
-    picture = predictor.read(wild / "group.png")
-    faces = predictor.predict(picture)
-    drawn, plain = (np.asarray(annotate(picture, found)).astype(int) for found in (faces, []))
-    scale = plain.shape[0] / picture.shape[0]
+    image = predictor.read(wild / "group.png")
+    faces = predictor.predict(image)
+    drawn, plain = (np.asarray(annotate(image, boxes)).astype(int) for boxes in (faces, []))
+    scale = plain.shape[0] / image.shape[0]
     changed = np.abs(drawn[: plain.shape[0]] - plain).max(axis=2)
     for face in faces:
         x = round((face.box[0] + face.box[2]) / 2 * scale)
@@ -258,8 +258,8 @@ def test_thresholds_come_from_the_evaluation_beside_or_from_a_file_else_are_a_ha
     (runs / "evaluate").mkdir()
     content = {"pretrained-5%": {"Male": {"threshold": 0.25}}}
     (runs / "evaluate" / "attributes.json").write_text(json.dumps(content))
-    found = Predictor.load(path)
-    assert (found.thresholds["Male"], found.thresholds["Young"]) == (0.25, 0.5)
+    predictor = Predictor.load(path)
+    assert (predictor.thresholds["Male"], predictor.thresholds["Young"]) == (0.25, 0.5)
     (tmp_path / "labels.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
     assert Predictor.load(path, tmp_path / "labels.json").thresholds["Young"] == 0.75
     with pytest.raises(UserError, match="gone.json"):

@@ -65,9 +65,9 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
     maps, average = mean_maps(model, [(images, labels.numpy().astype(np.int8))])
     assert average.shape == (64, 64, 3)
     for column, ((y, x), _) in enumerate(PLANTED.values()):
-        found = maps[column].difference
-        assert found is not None
-        peak = np.unravel_index(found.argmax(), found.shape)
+        difference = maps[column].difference
+        assert difference is not None
+        peak = np.unravel_index(difference.argmax(), difference.shape)
         assert np.hypot(peak[0] - y, peak[1] - x) < CELL, (peak, (y, x))
         present, absent = maps[column].present, maps[column].absent
         assert present is not None and absent is not None
@@ -87,8 +87,8 @@ def test_attributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Te
 def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Path) -> None:
     names = read_samples(shards, ("test",)).attribute_names
     model = Classifier(CONFIG.network, names)
-    facts = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    content = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
     explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)
     entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
     assert [entry["name"] for entry in entries] == list(names)
@@ -102,7 +102,7 @@ def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Pa
 
 def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:
     model = Classifier(CONFIG.network, ("Happy",))
-    facts = {"attributes": ["Happy"], "config": CONFIG.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    content = {"attributes": ["Happy"], "config": CONFIG.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
     with pytest.raises(UserError, match="no test face with labels"):
         explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)

@@ -86,22 +86,22 @@ def entries(output: Path) -> dict[str, dict[str, object]]:
     return {run["name"]: run for run in json.loads((output / "runs.json").read_text())}
 
 
-def test_no_member_of_a_test_face_is_read_and_no_val_face_is_learnt_from(
+def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
     shards: Layout, pretrained: Path, tmp_path: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learnt: list[str] = []
-    monkeypatch.setattr("training.finetune.train.check_finite", lambda loss, step, keys: learnt.extend(keys))
+    trained: list[str] = []
+    monkeypatch.setattr("training.finetune.train.check_finite", lambda loss, step, keys: trained.extend(keys))
     finetune(configured("finetune.initial=[scratch, semi]"), shards, pretrained, tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
     assert {split[key] for key in seen} == {"train", "val"}
-    assert {split[key] for key in learnt} == {"train"}
+    assert {split[key] for key in trained} == {"train"}
     run = entries(tmp_path)["semi-50%"]
-    assert len(set(learnt)) == run["faces"]
+    assert len(set(trained)) == run["faces"]
     assert (entries(tmp_path)["scratch-50%"]["steps"], run["steps"]) == (4, 6)
     assert run["chosen_step"] in (2, 4, 6)
     assert run["val_average_precision"] > 0
-    unlabelled = {key for key in seen if split[key] == "train"} - set(learnt)
+    unlabelled = {key for key in seen if split[key] == "train"} - set(trained)
     assert unlabelled, "the semi-supervised run reads faces whose labels it does not have"
 
 
@@ -145,7 +145,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "learnt"),
+    ("settings", "trained"),
     [
         (["finetune.rates={backbone: 0.0, branches: 1.0, heads: 1.0}"], {"branches", "heads"}),
         (["finetune.frozen_steps=4"], {"branches", "heads"}),
@@ -153,14 +153,14 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     ],
 )
 def test_a_frozen_backbone_stays_as_stage_1_left_it(
-    shards: Layout, pretrained: Path, tmp_path: Path, settings: list[str], learnt: set[str]
+    shards: Layout, pretrained: Path, tmp_path: Path, settings: list[str], trained: set[str]
 ) -> None:
     config = configured("finetune.validate_every=null", *settings)
     finetune(config, shards, pretrained, tmp_path)
     before = Classifier(config.network, CELEBA_ATTRIBUTES)
     load_pretrained(before.network, config.network, pretrained)
     after = read_classifier(tmp_path / "pretrained-50%" / "classifier.pt")
-    assert changed(before.state_dict(), after.state_dict()) == learnt
+    assert changed(before.state_dict(), after.state_dict()) == trained
 
 
 def test_from_scratch_nothing_is_frozen() -> None:
@@ -211,7 +211,7 @@ def test_other_label_sets_make_one_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("upper: [Bangs]\nlower: [Bangs]\n", "Bangs is listed twice"),
         ("nose: [Big_Nose]\n", "nose is not a branch"),
@@ -220,9 +220,9 @@ def test_other_label_sets_make_one_group() -> None:
         ("{", "not a YAML"),
     ],
 )
-def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "groups.yaml").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_groups(tmp_path / "groups.yaml")
 
 
@@ -234,10 +234,10 @@ def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> N
     save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
     ours = build(imagenet("resnet18", path).network).eval()
     load_imagenet(ours, path)
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     theirs.fc = torch.nn.Identity()
     with torch.no_grad():
-        assert torch.allclose(ours(pictures).backbone.mean((2, 3)), theirs(pictures), atol=1e-4)
+        assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "convnext_atto"])
@@ -248,13 +248,13 @@ def test_a_timm_model_gives_its_backbone(tmp_path: Path, name: str) -> None:
     ours = build(imagenet(f"timm:{name}", tmp_path / "weights.pth").network).eval()
     load_imagenet(ours, tmp_path / "weights.pth")
     given = theirs.state_dict()
-    found = ours.state_dict()
-    first = next(name for name in found if name.endswith("weight") and found[name].dim() == 4)
+    state = ours.state_dict()
+    first = next(name for name in state if name.endswith("weight") and state[name].dim() == 4)
     assert any(
-        torch.equal(found[first], value) for value in given.values() if value.shape == found[first].shape
+        torch.equal(state[first], value) for value in given.values() if value.shape == state[first].shape
     )
     named = {key.replace(".", "_"): value for key, value in given.items()}
-    for key, value in found.items():
+    for key, value in state.items():
         assert torch.equal(value, named[key.removeprefix("backbone.model.").replace(".", "_")]), key
 
 
@@ -296,17 +296,17 @@ def test_a_network_learns_from_imagenet_weights(shards: Layout, tmp_path: Path) 
 
 
 def test_every_attribute_gets_pseudo_labels_as_often_as_it_has_labels() -> None:
-    draws = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(100, 3, dtype=torch.int8)
     labels[:4, 0], labels[:60, 1] = 1, 1  # rare, common, and never seen
     thresholds = PseudoLabelThresholds(positive_shares(labels), keep=0.5, window=400)
     # A teacher that says no to the rare attribute for every face: a threshold of 0.5 would never give a yes.
-    logits = torch.randn(400, 3, generator=draws) + torch.tensor([-6.0, 1.0, 0.0])
+    logits = torch.randn(400, 3, generator=generator) + torch.tensor([-6.0, 1.0, 0.0])
     assert (logits[:, 0] < 0).all()
-    found = thresholds.pseudo_labels(logits)
-    counts = [[int((found[:, column] == answer).sum()) for answer in (1, 0, -1)] for column in range(3)]
+    labels = thresholds.pseudo_labels(logits)
+    counts = [[int((labels[:, column] == label).sum()) for label in (1, 0, -1)] for column in range(3)]
     assert counts == [[8, 192, 200], [120, 80, 200], [0, 0, 400]]
-    assert logits[found[:, 0] == 1, 0].min() > logits[found[:, 0] == -1, 0].max()
+    assert logits[labels[:, 0] == 1, 0].min() > logits[labels[:, 0] == -1, 0].max()
 
 
 def test_thresholds_follow_the_recent_answers_alone() -> None:
@@ -333,14 +333,14 @@ def test_the_teacher_is_the_average_and_is_not_trained(soft: str) -> None:
             parameter.add_(0.01)
     average.update()
     before = copy.deepcopy(teacher._network.state_dict())
-    found = teacher.targets(torch.randn(8, 3, 32, 32))
+    targets = teacher.targets(torch.randn(8, 3, 32, 32))
     for mine, shadow in zip(teacher._network.parameters(), average.shadow_params, strict=True):
         assert torch.equal(mine, shadow)
         assert not mine.requires_grad
     assert all(torch.equal(before[name], value) for name, value in teacher._network.state_dict().items())
-    given = found[found >= 0]
-    assert 0 < len(given) < found.numel()
-    assert set(found[found < 0].tolist()) == {-1.0}
+    given = targets[targets >= 0]
+    assert 0 < len(given) < targets.numel()
+    assert set(targets[targets < 0].tolist()) == {-1.0}
     assert (set(given.tolist()) == {0.0, 1.0}) == (soft == "false")
 
 
@@ -403,13 +403,13 @@ def test_labels_on_the_command_line_replace_the_configured_runs(
     for setting in SMALL:
         command += ["--set", setting]
     subprocess.run(command, capture_output=True, text=True, check=True)
-    found = entries(tmp_path / "finetune")
+    runs = entries(tmp_path / "finetune")
     count = len(read_samples(shards, ("train",)).labelled())
-    assert {name: run["faces"] for name, run in found.items()} == {
+    assert {name: run["faces"] for name, run in runs.items()} == {
         "pretrained-25%": round(0.25 * count),
         "pretrained-seed3-50%": round(0.5 * count),
     }
-    states = [checkpoint.load(tmp_path / "finetune" / name / "classifier.pt") for name in found]
+    states = [checkpoint.load(tmp_path / "finetune" / name / "classifier.pt") for name in runs]
     assert [len(state["attributes"]) for state in states] == [40, 40]
 
 

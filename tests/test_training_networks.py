@@ -69,8 +69,8 @@ def test_logits_come_in_the_order_of_the_attributes() -> None:
 def test_a_classifier_read_back_answers_as_the_one_that_was_saved(tmp_path: Path) -> None:
     config = load(settings=["network.width=8"])
     model = Classifier(config.network, ("Smiling", "Goatee")).eval()
-    facts = {"attributes": ["Smiling", "Goatee"], "config": config.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **facts})
+    content = {"attributes": ["Smiling", "Goatee"], "config": config.model_dump(mode="json")}
+    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
     pictures = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(read_classifier(tmp_path / "classifier.pt")(pictures), model(pictures))
