@@ -179,7 +179,7 @@ torchrun --nproc-per-node 8 -m training.run --missing
     python -m pipeline.nothing
 
 `training/nothing.py`, `training/run.py`, `presets/*.yaml`, `parse.size=512`, `parse.nothing`, `pretrain.*`.
-`load` of `common/config.py`, `nothing` in `common/config.py`
+`Config` of `common/config.py`, `nothing` in `common/config.py`
 [here](#title) [there](#nothing) [file](nothing.md) [self](README.md#title) [self](README.md#nothing)
 """
     assert unknown_commands(text) == [
