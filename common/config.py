@@ -270,6 +270,17 @@ class Config(Section):
     evaluate: Evaluate
     study: Study
 
+    @model_validator(mode="after")
+    def _knows_tasks(self) -> "Config":
+        known = self.pretrain.tasks
+        for name, tasks in self.study.pretrainings.items():
+            if unknown := [task for task in tasks if task not in known]:
+                raise ValueError(
+                    f"study.pretrainings.{name} lists the task {unknown[0]}; "
+                    f"pretrain.tasks has {', '.join(known)}"
+                )
+        return self
+
 
 def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
     """Read ``params.yaml``, then `files` over it, then ``key=value`` `settings` over both.

@@ -18,7 +18,6 @@ from training.engine.distributed import Ranks
 from training.pretrain.resume import run_provenance
 from training.pretrain.train import pretrain
 from training.study.grid import pretrained_file
-from training.study.tasks import with_tasks
 
 RECORD: Final = "made-from.json"
 """Name of the record beside the weights."""
@@ -28,13 +27,18 @@ def pretraining_config(config: Config, name: str) -> Config:
     """The configuration of one pre-training: tasks that it does not list get weight 0.
 
     Raises:
-        UserError: the study has no such pre-training, or it lists a task without settings.
+        UserError: the study has no such pre-training.
     """
     if name not in config.study.pretrainings:
         known = ", ".join(config.study.pretrainings)
         raise UserError(f"the study has no pre-training {name}; study.pretrainings has {known}")
-    selected = with_tasks(config.pretrain, config.study.pretrainings[name], f"study.pretrainings.{name}")
-    return config.model_copy(update={"pretrain": selected})
+    selected = config.study.pretrainings[name]
+    tasks = {
+        task: block if task in selected else {**block, "weight": 0.0}
+        for task, block in config.pretrain.tasks.items()
+    }
+    pretrain_section = config.pretrain.model_copy(update={"tasks": tasks})
+    return config.model_copy(update={"pretrain": pretrain_section})
 
 
 def is_done(config: Config, layout: Layout, root: Path, name: str) -> bool:
