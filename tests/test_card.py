@@ -44,20 +44,20 @@ def copied(shards: Layout, place: Path) -> Layout:
 
 
 def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
-    said = text_of(page)
+    text = text_of(page)
     samples = manifest.read(shards.samples).rows()
-    assert f"{len(samples)} faces with masks" in said
+    assert f"{len(samples)} faces with masks" in text
     for split in ("train", "val", "test"):
         rows = [row for row in samples if row["split"] == split]
         people = len({row["identity"] for row in rows})
         confidence = np.mean([row["confidence"] for row in rows])
-        found = re.search(rf"{split} (\d+) [\d.]+ % (\d+) (\d+) ([\d.]+)", said)
+        found = re.search(rf"{split} (\d+) [\d.]+ % (\d+) (\d+) ([\d.]+)", text)
         assert found is not None, split
         assert [int(found[i]) for i in (1, 2, 3)] == [len(rows), len({row["shard"] for row in rows}), people]
         assert float(found[4]) == pytest.approx(confidence, abs=6e-4)
     smiling = [row["Smiling"] for row in samples if row["Smiling"] is not None]
-    assert f"Smiling {100 * np.mean(smiling):.1f}" in said
-    assert said.count("\u2713") == 4
+    assert f"Smiling {100 * np.mean(smiling):.1f}" in text
+    assert text.count("\u2713") == 4
 
 
 def test_correlations_are_those_of_numpy(shards: Layout) -> None:
@@ -72,21 +72,21 @@ def test_correlations_are_those_of_numpy(shards: Layout) -> None:
 
 
 def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards: Layout) -> None:
-    looks = summarize_samples(shards)
+    summary = summarize_samples(shards)
     rows = manifest.read(shards.samples).rows()
     faces = []
     for row in rows:
         data = (shards.shards / row["shard"]).read_bytes()
         faces.append(decode_face(data[row["jpg.offset"] :][: row["jpg.size"]]))
-    assert np.abs(np.mean(faces, axis=0) - looks.face).max() <= 0.51
+    assert np.abs(np.mean(faces, axis=0) - summary.face).max() <= 0.51
     confidence = {row["key"]: row["confidence"] for row in rows}
-    best, worst = ([shown.key for shown in looks.shown[kind]] for kind in ("best", "worst"))
+    best, worst = ([face.key for face in summary.faces[kind]] for kind in ("best", "worst"))
     ranked = sorted(confidence, key=lambda key: confidence[key])
     assert set(worst) == set(ranked[: len(worst)])
     assert set(best) == set(ranked[-len(best) :])
-    for shown in looks.shown["best"]:
-        number = next(i for i, row in enumerate(rows) if row["key"] == shown.key)
-        assert np.array_equal(shown.face, faces[number])
+    for face in summary.faces["best"]:
+        number = next(i for i, row in enumerate(rows) if row["key"] == face.key)
+        assert np.array_equal(face.face, faces[number])
 
 
 def test_equal_shards_give_equal_bytes(page: Path, shards: Layout, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(
     source = [*manifest.read(layout.source).rows(), {"source": lost["source"]}]
     manifest.write(layout.source, manifest.SOURCE_FIELDS, source)
     write_card(layout, tmp_path / "data.html")
-    said = text_of(tmp_path / "data.html")
-    assert "There are none: the set is for pre-training alone." in said
-    assert "no-face while aligning or parsing 1" in said
-    assert f"unlabelled {len(rows)}" in said
+    text = text_of(tmp_path / "data.html")
+    assert "There are none: the set is for pre-training alone." in text
+    assert "no-face while aligning or parsing 1" in text
+    assert f"unlabelled {len(rows)}" in text
 
 
 def test_what_is_wrong_with_a_set_is_marked(shards: Layout, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layou
         write_card(layout, tmp_path / "x.html")
 
 
-def test_labels_that_are_partly_unknown_are_said_per_attribute(shards: Layout, tmp_path: Path) -> None:
+def test_labels_that_are_partly_unknown_are_given_per_attribute(shards: Layout, tmp_path: Path) -> None:
     layout = copied(shards, tmp_path)
     found = manifest.read(layout.samples)
     rows = found.rows()
@@ -185,11 +185,11 @@ def test_labels_that_are_partly_unknown_are_said_per_attribute(shards: Layout, t
         row["Bald"] = None
     manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.metadata)
     write_card(layout, tmp_path / "data.html")
-    said = text_of(tmp_path / "data.html")
+    text = text_of(tmp_path / "data.html")
     share = len(range(1, len(rows), 4)) / sum(number % 4 > 0 for number in range(len(rows)))
     missing = len(range(0, len(rows), 4)) / len(rows)
-    assert f"Smiling {100 * missing:.1f} % unknown {100 * share:.1f}" in said
-    assert "Bald 100.0 % unknown \u2013" in said
+    assert f"Smiling {100 * missing:.1f} % unknown {100 * share:.1f}" in text
+    assert "Bald 100.0 % unknown \u2013" in text
 
 
 def test_pairs_are_listed_once(shards: Layout, tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_pairs_are_listed_once(shards: Layout, tmp_path: Path) -> None:
     ]
     manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), found.metadata)
     write_card(layout, tmp_path / "data.html")
-    said = text_of(tmp_path / "data.html").partition("Strongest pairs")[2]
-    assert [said.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
-    assert "Bald and Hat \u22121.00" in said
+    text = text_of(tmp_path / "data.html").partition("Strongest pairs")[2]
+    assert [text.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
+    assert "Bald and Hat \u22121.00" in text
 
 
 def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(

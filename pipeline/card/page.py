@@ -86,7 +86,7 @@ def _faces(samples: SampleSummary) -> dict[str, list[tuple[str, str]]]:
     return {
         title: [
             (face_and_mask(each.face, each.mask, FACE_SIDE), f"{each.key} {each.confidence:.3f}")
-            for each in samples.shown[kind]
+            for each in samples.faces[kind]
         ]
         for kind, title in KINDS.items()
     }

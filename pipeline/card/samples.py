@@ -60,7 +60,7 @@ class SampleSummary:
         presence: where the classes lie, over the same samples.
         averaged: samples that the two averages are of.
         face, mask: uint8 RGB (S, S, 3), the average face, and the average of the masks' colours.
-        shown: faces by kind: ``best``, ``worst`` and ``random``, by confidence.
+        faces: by kind: ``best``, ``worst`` and ``random``, by confidence.
         parser: metadata of one sample about its parser.
     """
 
@@ -69,7 +69,7 @@ class SampleSummary:
     averaged: int
     face: NDArray[np.uint8]
     mask: NDArray[np.uint8]
-    shown: dict[str, list[ShownFace]]
+    faces: dict[str, list[ShownFace]]
     parser: dict[str, Any]
 
 
@@ -155,7 +155,7 @@ def summarize_samples(layout: Layout) -> SampleSummary:
         averaged=reader.face.count,
         face=reader.face.value(),
         mask=reader.mask.value(),
-        shown={kind: [reader.faces[i] for i in positions] for kind, positions in kinds.items()},
+        faces={kind: [reader.faces[i] for i in positions] for kind, positions in kinds.items()},
         parser={name: value for name, value in reader.parser.items() if name.startswith("parser")},
     )
 

@@ -30,7 +30,7 @@ def without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
     """The headline when no classifier was trained.
 
     Args:
-        faces, labelled: samples of all splits, and those of the train split that have a label.
+        faces, labelled: samples of all splits, and those that have a label (none in the train split).
         pretrained_on: faces of the pre-training, None if there was none.
     """
     done = (
@@ -38,8 +38,9 @@ def without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
         if pretrained_on
         else "there was no pre-training"
     )
-    cause = "of the settings" if labelled else "no face has a label"
-    return f"{count(faces, 'face')} in shards, and {done}; no classifier was trained, because {cause}"
+    unlabelled = "train face" if labelled else "face"
+    cause = f"no classifier was trained, because no {unlabelled} has a label"
+    return f"{count(faces, 'face')} in shards, and {done}; {cause}"
 
 
 def _alone(run: Run, majority: Run, data: str) -> str:
