@@ -27,9 +27,9 @@ from training.data.shard_cache import OPEN_AT_MOST, ShardCache
 @pytest.fixture(scope="module")
 def bucket(object_store: None) -> Address:
     """An empty bucket of the object store."""
-    place = UPath("s3://faces", use_listings_cache=False)
-    place.fs.mkdir("faces")
-    return place
+    root = UPath("s3://faces", use_listings_cache=False)
+    root.fs.mkdir("faces")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def remote(bucket: Address, shards: Layout) -> Layout:
     return Layout.at(bucket / "copied")
 
 
-def tars(place: Address) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in place.glob("*.tar")}
+def tars(folder: Address) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
 def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
@@ -66,9 +66,9 @@ def test_training_streams_the_same_batches_from_an_object_store(
     cached = Stream(cache=str(tmp_path), cache_gigabytes=1.0)
     batches = []
     for layout in (remote, shards):
-        faces = read_samples(layout, ("train", "val", "test"))
-        planned = BatchSampler(faces.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
-        batches.append(list(stream(faces, planned, {"jpg", "mask.png"}, 2, cached)))
+        samples = read_samples(layout, ("train", "val", "test"))
+        planned = BatchSampler(samples.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
+        batches.append(list(stream(samples, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
     assert len(list(tmp_path.glob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
@@ -87,9 +87,9 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
 ) -> None:
     names = sorted({*read_samples(remote, ("train", "val", "test")).shards})
     sizes = {name: (remote.shards / name).stat().st_size for name in names}
-    with ShardCache(remote.shards, str(tmp_path), capacity=max(sizes.values())) as files:
+    with ShardCache(remote.shards, str(tmp_path), capacity=max(sizes.values())) as cache:
         for name in names * 2:
-            with files.open(name) as descriptor:
+            with cache.open(name) as descriptor:
                 assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
             assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= max(sizes.values())
 
@@ -97,25 +97,25 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
 def test_a_rewritten_shard_is_not_served_from_the_cache(
     bucket: Address, remote: Layout, tmp_path: Path
 ) -> None:
-    place = bucket / "rewritten" / "train-000000.tar"
+    shard = bucket / "rewritten" / "train-000000.tar"
     for content in (b"first", b"second"):
-        place.write_bytes(content)
-        with ShardCache(place.parent, str(tmp_path), 10**9) as files, files.open(place.name) as descriptor:
+        shard.write_bytes(content)
+        with ShardCache(shard.parent, str(tmp_path), 10**9) as cache, cache.open(shard.name) as descriptor:
             assert os.pread(descriptor, 100, 0) == content
 
 
 def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
     name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
-    with ShardCache(remote.shards, str(tmp_path), 10**9) as files:
-        files.prefetch([name])
+    with ShardCache(remote.shards, str(tmp_path), 10**9) as cache:
+        cache.prefetch([name])
     assert len(list(tmp_path.glob("*.tar"))) == 1
 
 
 def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
     with (
-        ShardCache(remote.shards, str(tmp_path), 10**9) as files,
+        ShardCache(remote.shards, str(tmp_path), 10**9) as cache,
         pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
-        files.open("portraits/train-000099.tar"),
+        cache.open("portraits/train-000099.tar"),
     ):
         pass
 
@@ -127,11 +127,11 @@ def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layo
 def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}.tar").write_bytes(b"x")
-    with ShardCache(tmp_path, None, 10**9) as files:
+    with ShardCache(tmp_path, None, 10**9) as cache:
         for number in range(2000):
-            with files.open(f"{number}.tar") as descriptor:
+            with cache.open(f"{number}.tar") as descriptor:
                 assert os.pread(descriptor, 1, 0) == b"x"
-        assert sum(shard.descriptor.done() for shard in files._shards.values()) == OPEN_AT_MOST
+        assert sum(shard.descriptor.done() for shard in cache._shards.values()) == OPEN_AT_MOST
 
 
 @pytest.mark.parametrize("text", ["nothing://bucket/x", "s4://bucket/x"])

@@ -1,4 +1,4 @@
-"""Lists of labelled faces that can be cited: nested, the same on every machine, and checked when read."""
+"""Lists of labelled faces: nested, the same on every machine, and validated when they are read."""
 
 import hashlib
 import subprocess
@@ -18,7 +18,7 @@ from training.data.samples import Samples, read_samples
 from training.subsets.__main__ import main
 
 
-def faces(keys: list[str]) -> Samples:
+def samples_named(keys: list[str]) -> Samples:
     count = len(keys)
     return Samples(Path(), keys, ["s"] * count, {}, ("Male",), np.ones((count, 1), np.int8), [None] * count)
 
@@ -33,18 +33,16 @@ def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_com
     names: list[str], one: float, other: float, seed: int, random: object
 ) -> None:
     small, large = (
-        set(np.array(names)[labelled_subset(faces(names), s, seed)]) for s in sorted((one, other))
+        set(np.array(names)[labelled_subset(samples_named(names), s, seed)]) for s in sorted((one, other))
     )
     assert small <= large
     assert len(large) == max(1, round(max(one, other) * len(names)))
     shuffled = list(names)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert set(np.array(shuffled)[labelled_subset(faces(shuffled), min(one, other), seed)]) == small
+    assert set(np.array(shuffled)[labelled_subset(samples_named(shuffled), min(one, other), seed)]) == small
 
 
-def test_the_command_writes_nested_lists_that_say_where_they_come_from(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_the_command_writes_nested_lists_with_their_origin(shards: Layout, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training.subsets", "--shards", str(shards.shards)]
     command += ["--labels", "10%", "0.5", "--seed", "3", "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -76,23 +74,25 @@ def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("# seed: 0\nk1\nother\nmore\n", r"line 3: other is no labelled train face .*2 of 3 keys"),
         ("k1\nk2\n\nk1\n", "line 4: k1 is listed twice"),
         ("# seed: 0\n", "lists no key"),
     ],
 )
-def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "list.txt").write_text(text)
-    with pytest.raises(UserError, match=said):
-        read_subset(tmp_path / "list.txt", faces(["k1", "k2"]))
+    with pytest.raises(UserError, match=message):
+        read_subset(tmp_path / "list.txt", samples_named(["k1", "k2"]))
     with pytest.raises(UserError, match="no list of keys"):
-        read_subset(tmp_path / "none.txt", faces(["k1"]))
+        read_subset(tmp_path / "none.txt", samples_named(["k1"]))
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "many"])
-def test_a_share_that_is_none_is_refused(
+def test_an_invalid_share_is_refused(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["subsets", "--labels", text, "--output", "x"])

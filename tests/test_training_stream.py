@@ -1,4 +1,4 @@
-"""Streaming: exact epochs, an order that depends on nothing but seed and epoch, resume anywhere."""
+"""Streaming: exact epochs, an order that depends on seed and epoch alone, resuming at any batch."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def test_ranks_share_every_epoch_without_loss_or_repetition(
 
 @given(uneven, st.integers(1, 7), st.integers(0, 12))
 @settings(deadline=None, max_examples=60)
-def test_a_stopped_run_goes_on_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
+def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
     shards = shard_of_each(sizes)
     whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
     assert list(BatchSampler(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
@@ -83,29 +83,48 @@ def test_no_samples_is_an_error_for_people() -> None:
 
 
 def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
-    faces = read_samples(shards, ("train", "val", "test", "unlabelled"))
-    planned = BatchSampler(faces.shards, 1, 2, 5, 0, 6)
-    found = [list(load(faces, planned, {"jpg", "mask.png"}, workers, STREAM)) for workers in (0, 2)]
-    for alone, shared in zip(*found, strict=True):
-        assert alone.indices.tolist() == shared.indices.tolist()
-        assert np.array_equal(alone.images, shared.images)
-        assert np.array_equal(alone.masks, shared.masks)
-    first = found[0][0]
+    samples = read_samples(shards, ("train", "val", "test", "unlabelled"))
+    planned = BatchSampler(samples.shards, 1, 2, 5, 0, 6)
+    serial, threaded = (list(load(samples, planned, {"jpg", "mask.png"}, n, STREAM)) for n in (0, 2))
+    for one, other in zip(serial, threaded, strict=True):
+        assert one.indices.tolist() == other.indices.tolist()
+        assert np.array_equal(one.images, other.images)
+        assert np.array_equal(one.masks, other.masks)
+    first = serial[0]
     index = int(first.indices[0])
-    with tarfile.open(shards.shards / faces.shards[index]) as tar:
-        content = tar.extractfile(f"{faces.keys[index]}.json")
+    with tarfile.open(shards.shards / samples.shards[index]) as tar:
+        content = tar.extractfile(f"{samples.keys[index]}.json")
         assert content is not None
-        facts = json.load(content)
-    labels = dict(zip(faces.attribute_names, faces.attributes[index].tolist(), strict=True))
-    assert {name: value for name, value in labels.items() if value >= 0} == facts["attributes"]
+        metadata = json.load(content)
+    labels = dict(zip(samples.attribute_names, samples.attributes[index].tolist(), strict=True))
+    assert {name: value for name, value in labels.items() if value >= 0} == metadata["attributes"]
     assert first.images.shape[1:] == (3, 256, 256)
     assert int(first.masks.max()) <= 18
 
 
+def test_the_loader_reads_only_the_members_that_are_needed(shards: Layout) -> None:
+    samples = read_samples(shards, ("train",))
+    (masks,) = load(samples, [[0, 1]], {"mask.png"}, 0, STREAM)
+    (counts,) = load(samples, [[0, 1]], {"jpg", "parts.npy"}, 0, STREAM)
+    assert (len(masks.images), len(masks.masks), len(masks.cell_counts)) == (0, 2, 0)
+    assert (len(counts.images), len(counts.masks), len(counts.cell_counts)) == (2, 0, 2)
+    side = masks.masks.shape[-1]
+    assert counts.cell_counts.sum((1, 2, 3)).tolist() == [side * side] * 2
+
+
+def test_micro_batches_divide_a_batch(shards: Layout) -> None:
+    samples = read_samples(shards, ("train",))
+    (batch,) = load(samples, [[4, 2, 7, 5]], {"jpg"}, 0, STREAM)
+    halves = [batch.micro_batch(number, 2) for number in range(2)]
+    assert [half.indices.tolist() for half in halves] == [[4, 7], [2, 5]]
+    assert np.array_equal(halves[1].images, batch.images[1::2])
+    assert len(halves[0].masks) == 0
+
+
 def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards: Layout) -> None:
-    faces = read_samples(shards, ("train",))
-    seen = [i for batch in sequential_batches(faces, 4) for i in batch]
-    assert seen == list(range(len(faces)))
+    samples = read_samples(shards, ("train",))
+    seen = [i for batch in sequential_batches(samples, 4) for i in batch]
+    assert seen == list(range(len(samples)))
 
 
 def test_splits_are_kept_apart(shards: Layout) -> None:
@@ -120,11 +139,11 @@ def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Pa
     shutil.copytree(shards.shards, broken.shards)
     if not broken.manifests.exists():
         shutil.copytree(shards.manifests, broken.manifests)
-    faces = read_samples(broken, ("train",))
-    victim = broken.shards / faces.shards[0]
+    samples = read_samples(broken, ("train",))
+    victim = broken.shards / samples.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
-        list(load(faces, sequential_batches(faces, 4), {"jpg"}, 0, STREAM))
+        list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
 
 
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
@@ -132,7 +151,7 @@ def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
         read_samples(Layout.at(tmp_path), ("train",))
 
 
-def faces_named(keys: list[str]) -> Samples:
+def samples_named(keys: list[str]) -> Samples:
     labels = np.zeros((len(keys), 1), np.int8)
     return Samples(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
 
@@ -142,7 +161,7 @@ def faces_named(keys: list[str]) -> Samples:
 def test_label_subsets_are_nested_and_do_not_depend_on_the_order_of_samples(
     keys: set[str], seed: int
 ) -> None:
-    forward, backward = faces_named(sorted(keys)), faces_named(sorted(keys, reverse=True))
+    forward, backward = samples_named(sorted(keys)), samples_named(sorted(keys, reverse=True))
     smaller: set[str] = set()
     for share in (0.01, 0.05, 0.2, 1.0):
         chosen = {forward.keys[i] for i in labelled_subset(forward, share, seed)}
