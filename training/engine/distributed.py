@@ -73,7 +73,7 @@ class Ranks:
         dist.all_reduce(total)
         return dict(zip(values, (total / self.world).tolist(), strict=True))
 
-    def greatest(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         """The largest `number` of any process; all must call this at the same time."""
         if self.world == 1:
             return number

@@ -57,13 +57,13 @@ class Log:
             for name, value in values.items():
                 self._board.add_scalar(f"{group}/{name}", value, step)
 
-    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+    def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an RGB image, uint8 (H, W, 3), after `step` steps."""
         if self._live:
             self._live.step = step
-            self._live.log_image(f"{name}-{step:09d}.png", picture)
+            self._live.log_image(f"{name}-{step:09d}.png", image)
         if self._board:
-            self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.add_image(name, image, step, dataformats="HWC")
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -16,17 +16,16 @@ def set_seed(seed: int) -> torch.Generator:
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
-    """A CPU generator that depends on `key` alone, such as (seed, step, micro-batch, task)."""
+    """A CPU generator that depends on `key` alone, such as (seed, step, micro-batch, task).
+
+    Since nothing else is random, a run can be resumed at any step from the step's number alone.
+    """
     return torch.Generator().manual_seed(_hash(*key))
 
 
-def seed_micro_batch(seed: int, step: int, micro_batch: int) -> torch.Generator:
-    """Seed dropout for one micro-batch of a step; return the CPU generator of all its other draws.
-
-    Nothing else is random, so a run can be resumed at any step from the step's number alone.
-    """
+def seed_micro_batch(seed: int, step: int, micro_batch: int) -> None:
+    """Seed what a network draws itself in one micro-batch of a step, such as dropout."""
     torch.manual_seed(_hash(seed, step, micro_batch))
-    return keyed_generator(seed, step, micro_batch)
 
 
 def _hash(*key: int | str) -> int:

@@ -21,21 +21,21 @@ class StopRequest:
 
 
 @contextmanager
-def noted_signals(insist: bool) -> Iterator[StopRequest]:
-    """Note Ctrl-C and SIGTERM instead of dying of them.
+def deferred_signals(second_interrupts: bool) -> Iterator[StopRequest]:
+    """Record Ctrl-C and SIGTERM instead of ending at once.
 
     Args:
-        insist: whether a second Ctrl-C interrupts at once. Not under ``torchrun``, which sends
-            every process the signal once more that the terminal has sent already.
+        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
+            every process again the signal that the terminal has already sent.
     """
     request = StopRequest()
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if insist and request.number and number == signal.SIGINT:
+    def record(number: int, frame: FrameType | None) -> None:
+        if second_interrupts and request.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.number = number
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, record) for number in SIGNALS}
     try:
         yield request
     finally:

@@ -28,7 +28,7 @@ class BackboneNetwork(nn.Module):
     """A backbone whose last features serve all branches.
 
     Args:
-        backbone: pictures (B, 3, S, S) to features (B, C, h, w).
+        backbone: images (B, 3, S, S) to features (B, C, h, w).
         channels: C.
     """
 
@@ -39,9 +39,9 @@ class BackboneNetwork(nn.Module):
         self.backbone = backbone
         self.channels = channels
 
-    def forward(self, pictures: Tensor, branches: bool = True) -> Features:
-        """Features of float (B, 3, S, S) pictures."""
-        backbone = self.backbone(pictures)
+    def forward(self, images: Tensor, branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) images."""
+        backbone = self.backbone(images)
         return Features(backbone, dict.fromkeys(BRANCHES, backbone) if branches else {})
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -95,8 +95,8 @@ class _LastStage(nn.Module):
         super().__init__()
         self.model, self.channels = model, channels
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        features: Tensor = self.model(pictures)[-1]
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.model(images)[-1]
         # Some families (Swin) hand their maps over as (B, h, w, C).
         return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)
 

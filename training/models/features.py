@@ -1,4 +1,4 @@
-"""What every network gives to the heads, and how all of them start."""
+"""The features that every network passes to the heads, and the initialisation of all networks."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,11 +11,11 @@ LOCAL_BRANCHES: Final = BRANCHES[1:]
 
 @dataclass(frozen=True)
 class Features:
-    """What the network computes from a batch of pictures.
+    """The features of a batch of images.
 
     Attributes:
         backbone: last stage, float (B, C, h, w).
-        branches: by name, float (B, C, h, w); empty if they were not asked for.
+        branches: by name, float (B, C, h, w); empty if they were not requested.
     """
 
     backbone: Tensor

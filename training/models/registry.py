@@ -1,7 +1,7 @@
 """From a name in the configuration to a network.
 
 Every network has ``channels`` (C of its last features), ``takes_rows`` (whether the rotation
-task feeds rows of tiles to the local branches), ``forward(pictures, branches=True)`` giving
+task feeds rows of patches to the local branches), ``forward(images, branches=True)`` giving
 `Features`, ``parameter_groups()``, which gives all parameters as ``backbone`` and ``branches``,
 and ``freeze_unread(read)``, which stops the training of what no task's gradient reaches
 (``read`` names branches, or ``backbone``).

@@ -50,9 +50,9 @@ class SplNetwork(nn.Module):
         )
         initialise(self)
 
-    def forward(self, pictures: Tensor, branches: bool = True) -> Features:
-        """Features of float (B, 3, S, S) pictures; without branches, the backbone's alone."""
-        backbone = self.stem(pictures)
+    def forward(self, images: Tensor, branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) images; without branches, the backbone's alone."""
+        backbone = self.stem(images)
         regions: dict[str, Tensor] = {}
         for i, stage in enumerate(self.stages):
             backbone = stage(backbone)

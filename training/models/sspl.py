@@ -44,9 +44,9 @@ class SsplNetwork(nn.Module):
         )
         initialise(self)
 
-    def forward(self, pictures: Tensor | dict[str, Tensor], branches: bool = True) -> Features:
-        """Features of float (B, 3, S, S) pictures, one for all branches or one for each by name."""
-        given = pictures if isinstance(pictures, dict) else dict.fromkeys(BRANCHES, pictures)
+    def forward(self, images: Tensor | dict[str, Tensor], branches: bool = True) -> Features:
+        """Features of float (B, 3, S, S) images, one for all branches or one for each by name."""
+        given = images if isinstance(images, dict) else dict.fromkeys(BRANCHES, images)
         seen = {name: self.stems[name](given[name]) for name in BRANCHES}
         for i, aggregate in enumerate(self.aggregates):
             seen = {name: self._of(self.stages, name)[i](seen[name]) for name in BRANCHES}
@@ -78,7 +78,7 @@ class SsplNetwork(nn.Module):
         self._of(self.units, "whole")[-1].requires_grad_(whole)
         self.aggregates[-1].requires_grad_(whole)
 
-    def _of(self, parts: nn.ModuleDict, name: str) -> nn.ModuleList:
-        found = parts[name]
-        assert isinstance(found, nn.ModuleList)
-        return found
+    def _of(self, by_branch: nn.ModuleDict, name: str) -> nn.ModuleList:
+        layers = by_branch[name]
+        assert isinstance(layers, nn.ModuleList)
+        return layers

@@ -22,7 +22,7 @@ from training.engine.distributed import Ranks, joined
 from training.engine.ema import take_average
 from training.engine.logger import Log
 from training.engine.optim import check_finite
-from training.engine.signals import noted_signals
+from training.engine.signals import deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
 from training.pretrain.resume import Checkpoints, run_provenance
@@ -54,7 +54,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     """
     settings = config.pretrain
     read_settings(settings.tasks)
-    with joined() as ranks, noted_signals(insist=ranks.world == 1) as request:
+    with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
         _check_micro_batches(settings, ranks)
         samples = read_samples(layout, ("train", "unlabelled"))
         validator = _validator(config, layout, ranks)
@@ -80,7 +80,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
                 if ranks.first and validator is not None and done < settings.steps:
                     validator.log_due(log, state.model, done)
                     state.clock.restart()
-                signal = ranks.greatest(request.number)
+                signal = ranks.maximum(request.number)
                 checkpoints.save_due(state, done, stopping=signal > 0)
                 if signal:
                     bar.close()
@@ -171,7 +171,7 @@ def _finish(
     if validator is not None:
         scores = validator.scores(model)
         log.values(settings.steps, "val", scores)
-        log.picture(settings.steps, "tasks", validator.image(model))
+        log.image(settings.steps, "tasks", validator.image(model))
         rounded = {name: round(score, 4) for name, score in scores.items()}
         metrics["val"] = {"samples": len(validator.samples), **rounded}
     metrics["tasks"] = [task.description() for task in model.active()]

@@ -81,4 +81,4 @@ class Validator:
         if settings.validate_every and done % settings.validate_every == 0:
             log.values(done, "val", self.scores(model))
         if settings.picture_every and done % settings.picture_every == 0:
-            log.picture(done, "tasks", self.image(model))
+            log.image(done, "tasks", self.image(model))
