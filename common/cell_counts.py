@@ -5,8 +5,6 @@ targets of any coarser patch that is made of whole cells are exact sums, without
 decoding the mask again.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,43 +50,3 @@ def cell_class_counts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
     cell = cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]
     counts = np.bincount((cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
     return counts.reshape(grid, grid, NUM_CLASSES).astype(np.uint16)
-
-
-def dominant_classes(counts: NDArray[np.integer[Any]], top: int) -> NDArray[np.bool_]:
-    """Which classes are among the `top` with the most pixels: the label of a patch.
-
-    Classes without a pixel are never among them; of equal counts the lower class number wins.
-
-    Args:
-        counts: integer (..., 19), pixels per class, such as a patch of `merge_cells`.
-        top: v in the paper.
-
-    Returns:
-        bool (..., 19).
-    """
-    order = np.argsort(-counts.astype(np.int64), axis=-1, kind="stable")
-    chosen = np.zeros(counts.shape, np.bool_)
-    np.put_along_axis(chosen, order[..., :top], True, axis=-1)
-    return chosen & (counts > 0)
-
-
-def merge_cells(counts: NDArray[np.uint16], patches: int) -> NDArray[np.int64]:
-    """Counts on a coarser grid of `patches` x `patches`, as exact sums of stored cells.
-
-    Args:
-        counts: uint16 (..., G, G, C).
-        patches: patches per side; must divide G.
-
-    Returns:
-        int64 (..., patches, patches, C).
-
-    Raises:
-        ValueError: the grid is no multiple of the patches.
-    """
-    grid = counts.shape[-2]
-    if patches < 1 or grid % patches:
-        raise ValueError(f"{patches} patches a side do not consist of whole cells of a {grid} x {grid} grid")
-    step = grid // patches
-    lead = counts.shape[:-3]
-    blocks = counts.reshape(*lead, patches, step, patches, step, counts.shape[-1])
-    return blocks.astype(np.int64).sum(axis=(-4, -2))

@@ -5,8 +5,10 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import torch
+from numpy.typing import NDArray
 
-from common.cell_counts import dominant_classes, merge_cells
+from common.cell_targets import dominant_classes, merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.shards import BrokenSample, Extent, decode_cell_counts, decode_mask, read_member
@@ -45,7 +47,7 @@ def compare_shard(task: CompareTask) -> Agreement:
         try:
             masks = [decode_mask(_read(task, row, "mask.png", suffix)) for suffix in ("", OTHER)]
             counts = [decode_cell_counts(_read(task, row, "parts.npy", suffix)) for suffix in ("", OTHER)]
-            first, second = (dominant_classes(merge_cells(cells, task.patches), task.top) for cells in counts)
+            first, second = (_dominant(cells, task) for cells in counts)
         except (BrokenSample, OSError, ValueError) as error:
             raise UserError(
                 f"{row['shard']}: {row['key']}: {error}; see `python -m pipeline.verify`"
@@ -58,12 +60,17 @@ def compare_shard(task: CompareTask) -> Agreement:
         pair = masks[0].astype(np.int64) * NUM_CLASSES + masks[1]
         confusion = np.bincount(pair.ravel(), minlength=NUM_CLASSES**2)
         agreement.pixels += confusion.reshape(NUM_CLASSES, NUM_CLASSES)
-        agreement.same_dominant += int((first == second).all(axis=-1).sum())
+        agreement.same_dominant += int((first == second).all(dim=-1).sum())
         agreement.shared_dominant += int((first & second).sum())
         agreement.either_dominant += int((first | second).sum())
         agreement.other_faces += row.get("jpg.crc32") != row.get(f"jpg.crc32{OTHER}")
         agreement.samples += 1
     return agreement
+
+
+def _dominant(counts: NDArray[np.uint16], task: CompareTask) -> torch.Tensor:
+    cells = torch.from_numpy(counts.astype(np.int64))
+    return dominant_classes(merge_cells(cells, task.patches), task.top)
 
 
 def _read(task: CompareTask, row: dict[str, Any], name: str, suffix: str) -> bytes:

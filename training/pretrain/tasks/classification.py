@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from common.cell_targets import dominant_classes, merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.section import Positive
@@ -71,10 +72,9 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         if grid is None:
             counts = count_classes(crops.patch_masks, len(classes.names))
         else:
-            cells = merge_cells(crops.cell_counts, grid)
-            size = crops.images.shape[-1]
+            cells, size = self._coarse_cells(crops.cell_counts, grid), crops.images.shape[-1]
             counts = classes.merge_counts(sum_cells(cells, crops.top, crops.left, crops.side, size))
-        return {"classes": dominant_classes(counts, self.config.top_classes)}
+        return {"classes": dominant_classes(counts, self.config.top_classes).float()}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits by branch."""
@@ -110,28 +110,20 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
             columns.append(Column(f"T  P  {branch}", cells))
         return columns
 
+    def _coarse_cells(self, cells: Tensor, grid: int) -> Tensor:
+        try:
+            return merge_cells(cells, grid)
+        except ValueError as error:
+            raise UserError(
+                f"pretrain.patch_grid={grid}: {error} as the shards hold; set it to a divisor, or to null"
+            ) from error
+
 
 def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
     """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
     batch = len(masks)
     slot = masks.reshape(batch, -1).long() + classes * torch.arange(batch, device=masks.device)[:, None]
     return torch.bincount(slot.flatten(), minlength=batch * classes).view(batch, classes)
-
-
-def merge_cells(cells: Tensor, grid: int) -> Tensor:
-    """Stored counts, integer (B, G, G, 19), as exact sums on a coarser grid: int64 (B, grid, grid, 19).
-
-    Raises:
-        UserError: the stored grid is no multiple of it.
-    """
-    batch, stored = cells.shape[:2]
-    if stored % grid:
-        raise UserError(
-            f"patches on a grid of {grid} are not made of whole cells of the {stored} x {stored} grid "
-            "that the shards hold; set pretrain.patch_grid to a divisor of it, or to null"
-        )
-    step = stored // grid
-    return cells.long().view(batch, grid, step, grid, step, -1).sum(dim=(2, 4))
 
 
 def sum_cells(cells: Tensor, top: Tensor, left: Tensor, side: int, size: int) -> Tensor:
@@ -153,25 +145,6 @@ def sum_cells(cells: Tensor, top: Tensor, left: Tensor, side: int, size: int) ->
         - integral[which, lower, first]
         + integral[which, upper, first]
     )
-
-
-def dominant_classes(counts: Tensor, top: int) -> Tensor:
-    """Multi-label target: 1 for the `top` classes with the most pixels, 0 for the rest.
-
-    Classes without a pixel are never marked; of equal counts the lower class number wins.
-    The rule is that of `common.cell_counts.dominant_classes`, on tensors of any device.
-
-    Args:
-        counts: integer (..., K), pixels per class, such as sums of stored counts.
-        top: v in the paper.
-
-    Returns:
-        float32 (..., K) of 0 and 1.
-    """
-    order = counts.argsort(dim=-1, descending=True, stable=True)
-    chosen = torch.zeros_like(counts, dtype=torch.float32)
-    chosen.scatter_(-1, order[..., :top], 1.0)
-    return chosen * (counts > 0)
 
 
 class ClassificationHead(nn.Module):
