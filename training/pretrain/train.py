@@ -93,7 +93,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
 def _train_step(
     state: TrainState, batch: Batch, step: int, keys: Sequence[str], measuring: bool
 ) -> tuple[float, list[dict[str, float]]]:
-    """One optimisation step; returns the last micro-batch's loss, and what was measured of each if asked."""
+    """One optimisation step; returns the last micro-batch's loss, and the values of each if `measuring`."""
     count, measured = state.settings.accumulate, []
     state.zero_gradients()
     for number in range(count):

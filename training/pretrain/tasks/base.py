@@ -54,7 +54,7 @@ class TaskMetric:
     Attributes:
         name, title: the key in files, and the words on a page.
         function: the observations of one or more batches (see `PretextTask.observe`) to the score;
-            None if these batches cannot tell.
+            None if these batches do not determine it.
         chance: the expected score of guessing; None if it depends on the data.
         higher_is_better: its direction.
         in_training: also measured on single batches while the network trains, not only on the val split.
@@ -154,11 +154,11 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         return {}
 
     def scores(self, observations: Sequence[Tensors], training: bool) -> dict[str, float]:
-        """The metrics of one or more batches, by name; without those that cannot be told.
+        """The metrics of one or more batches, by name, without those that these batches do not determine.
 
         Args:
             observations: of each batch.
-            training: only those that single batches of training are measured by.
+            training: leave out the metrics that single batches are not measured by.
         """
         joined = {key: torch.cat([batch[key] for batch in observations]) for key in observations[0]}
         values = {
