@@ -8,15 +8,16 @@ of whole grid cells, summed from the counts that the shards store: the mask is n
 from typing import Final
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from common.cell_targets import dominant_classes, merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.section import Positive
+from training.engine.average_precision import mean_average_precision
 from training.models import BRANCHES, Features
 from training.pretrain.tasks.base import (
     PretextTask,
@@ -178,12 +179,8 @@ def classification_loss(
 
 def average_precision(observed: Tensors) -> float | None:
     """Mean over the classes that are present in some patches and absent in others; None without any."""
-    targets, logits = observed["targets"], observed["logits"]
-    varied = (targets.amin(0) < targets.amax(0)).nonzero()[:, 0]
-    if not len(varied):
-        return None
-    scores = average_precision_score(targets[:, varied].numpy(), logits[:, varied].numpy(), average="macro")
-    return float(scores)
+    targets = observed["targets"].numpy().astype(np.int8)
+    return mean_average_precision(targets, observed["logits"].numpy())
 
 
 def _class_list(names: list[str], true: list[bool], predicted: list[bool]) -> Image:
