@@ -182,7 +182,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_wh
 
 
 def wait_for_partial(folder: Path) -> Path:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         for partial in folder.glob(".*.partial"):
             return partial
