@@ -90,7 +90,7 @@ def _rows(table: Address) -> Iterator[Row]:
         with table.open("rb") as stream:
             yield from _parquet(table, stream) if table.suffix.lower() == ".parquet" else _csv(table, stream)
     except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f"{table}: not a table of the kind that its name says: {error}") from error
+        raise UserError(f"{table}: not a readable table: {error}") from error
 
 
 def _csv(table: Address, stream: Any) -> Iterator[Row]:
