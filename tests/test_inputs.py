@@ -288,7 +288,7 @@ def test_nobody_is_ever_in_two_splits(
             own.setdefault(identity, set()).add(split)
     config = load(settings=["data.name=d", f"ingest.seed={seed}", "ingest.shard_size=4"])
     try:
-        rows = plan(Listing(sources, names, aligned=False), contents, config.ingest, "photos").to_pylist()
+        rows = plan(Listing(sources, names, aligned=False), contents, config.ingest, "d").to_pylist()
     except UserError as error:
         assert any(len(splits) > 1 for splits in own.values())
         assert "is in two splits" in str(error)
