@@ -96,6 +96,19 @@ def test_an_edit_of_the_training_loop_trains_again_and_a_comment_does_not(projec
     assert classifier.stat().st_mtime_ns > written
 
 
+def test_a_comment_does_not_pre_train_again_and_an_edit_of_the_steps_does(project: Path) -> None:
+    weights = project / "runs" / "pretrain" / "pretrained.safetensors"
+    written = weights.stat().st_mtime_ns
+    file = project / "training" / "pretrain" / "train.py"
+    file.write_text(f"{file.read_text()}# A comment.\n")
+    assert "pretrain: runs/pretrain is up to date" in repro(project)
+    assert weights.stat().st_mtime_ns == written
+
+    file.write_text(f"{file.read_text()}EDITED = True\n")
+    assert "Running stage 'pretrain'" in repro(project)
+    assert weights.stat().st_mtime_ns > written
+
+
 def test_an_edit_of_code_that_a_stage_does_not_run_runs_nothing(project: Path) -> None:
     report = project / "training" / "report" / "__init__.py"
     report.write_text(f"{report.read_text()}EDITED = True\n")

@@ -1,5 +1,6 @@
-"""Checkpoints of a run: what they belong to, when they are due, and whether a run continues from one."""
+"""Checkpoints and the record of a run: what they belong to, and whether a run continues or is finished."""
 
+import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -8,11 +9,13 @@ from typing import Any, Final
 
 from common.config import Config
 from common.errors import UserError
+from common.files import write_text
 from common.layout import Layout
 from common.version import code_version
 from training.data.samples import manifest_hash
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
+from training.models.pretrained import FILE
 from training.pretrain.state import TrainState
 
 NOT_COMPARED: Final = {
@@ -40,6 +43,35 @@ def run_provenance(config: Config, layout: Layout, ranks: Ranks) -> dict[str, An
         "network": config.network.model_dump(mode="json"),
         "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),
     }
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a finished run, ``run.json`` beside its results.
+
+    Attributes:
+        folder: of the results.
+        made_from: `run_provenance` and the hash of the code.
+    """
+
+    folder: Path
+    made_from: dict[str, Any]
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "run.json"
+
+    def is_up_to_date(self) -> bool:
+        """Whether the results are there and were made from the same shards, settings and code."""
+        try:
+            stored = json.loads(self._file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return stored == {"made_from": self.made_from} and (self.folder / FILE).is_file()
+
+    def write(self) -> None:
+        """Write the record, after the results."""
+        write_text(self._file, json.dumps({"made_from": self.made_from}, indent=2) + "\n")
 
 
 @dataclass

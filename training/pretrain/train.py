@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from common.code import code_hash
 from common.config import Config, Pretrain
 from common.errors import UserError
 from common.files import write_text
@@ -22,10 +23,10 @@ from training.engine.distributed import Ranks, joined
 from training.engine.ema import take_average
 from training.engine.logger import Log
 from training.engine.optim import check_finite
-from training.engine.signals import deferred_signals
+from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
-from training.pretrain.resume import Checkpoints, run_provenance
+from training.pretrain.resume import Checkpoints, Record, run_provenance
 from training.pretrain.state import TrainState
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
@@ -39,55 +40,71 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
 
     Continues from the latest checkpoint of the same run, in the middle of an epoch if need be, and
     saves one when SIGTERM or Ctrl-C stops it. Under ``torchrun`` all processes share each batch.
-    Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json`` and the log.
+    Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json``, the log, and a record of what
+    they were made from; as long as that is up to date, nothing is trained again.
 
     Args:
         config: the settings.
         layout: the shards.
         output: folder of the results.
-        resume: what to do about a checkpoint: auto, anyway or never, see `Checkpoints.resume`.
+        resume: what to do about a checkpoint: auto, anyway or never, see `Checkpoints.resume`; never also
+            trains again what is up to date.
 
     Raises:
         UserError: a setting of a task is wrong, there are no samples, the loss is not finite, the batch
             cannot be divided into equal micro-batches, or the checkpoint is of another run.
         SystemExit: a signal stopped the run; its state is saved.
     """
-    settings = config.pretrain
-    read_settings(settings.tasks)
+    read_settings(config.pretrain.tasks)
     with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
-        _check_micro_batches(settings, ranks)
-        samples = read_samples(layout, ("train", "unlabelled"))
-        validator = _validator(config, layout, ranks)
-        state = TrainState(config.network, settings, ranks)
+        _check_micro_batches(config.pretrain, ranks)
         provenance = run_provenance(config, layout, ranks)
+        record = Record(output, {**provenance, "code": code_hash(__name__)})
+        if resume != "never" and record.is_up_to_date():
+            if ranks.first:
+                print(f"pretrain: {output} is up to date; add `--resume never` to train again")
+            return
         checkpoints = Checkpoints(output / "checkpoints", config, provenance, ranks)
-        start = checkpoints.resume(state, resume)
-        planned = _planned(settings, samples, start, settings.steps, ranks.rank, ranks.world)
-        loader = load_samples(samples, planned, state.model, settings, config.stream)
-        size = settings.batch_size
-        bar = progress("pretrain", settings.steps * size, "samples", start * size, enabled=ranks.first)
-        state.clock.restart()
-        with Log(output, start, settings.tensorboard, active=ranks.first) as log:
-            for step in range(start, settings.steps):
-                batch, done = state.clock.wait(loader), step + 1
-                measuring = done % settings.log_every == 0 or done == settings.steps
-                loss, measured = _train_step(state, batch, step, samples.keys, measuring)
-                state.clock.tick()
-                if measuring:
-                    log.values(done, "pretrain", state.average_over_processes(measured))
-                    log.values(done, "speed", state.speed(done))
-                bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
-                if ranks.first and validator is not None and done < settings.steps:
-                    validator.log_due(log, state.model, done)
-                    state.clock.restart()
-                signal = ranks.maximum(request.number)
-                checkpoints.save_due(state, done, stopping=signal > 0)
-                if signal:
-                    bar.close()
-                    _exit(signal, done, ranks)
-            bar.close()
-            _finish(config, samples, validator, state, log, output)
+        _train(config, layout, output, checkpoints, resume, request)
+        if ranks.first:
+            record.write()
         checkpoints.clear()
+
+
+def _train(
+    config: Config, layout: Layout, output: Path, checkpoints: Checkpoints, resume: str, request: StopRequest
+) -> None:
+    """The loop: from the checkpoint, if there is one, to the results in `output`."""
+    settings, ranks = config.pretrain, checkpoints.ranks
+    samples = read_samples(layout, ("train", "unlabelled"))
+    validator = _validator(config, layout, ranks)
+    state = TrainState(config.network, settings, ranks)
+    start = checkpoints.resume(state, resume)
+    planned = _planned(settings, samples, start, settings.steps, ranks.rank, ranks.world)
+    loader = load_samples(samples, planned, state.model, settings, config.stream)
+    size = settings.batch_size
+    bar = progress("pretrain", settings.steps * size, "samples", start * size, enabled=ranks.first)
+    state.clock.restart()
+    with Log(output, start, settings.tensorboard, active=ranks.first) as log:
+        for step in range(start, settings.steps):
+            batch, done = state.clock.wait(loader), step + 1
+            measuring = done % settings.log_every == 0 or done == settings.steps
+            loss, measured = _train_step(state, batch, step, samples.keys, measuring)
+            state.clock.tick()
+            if measuring:
+                log.values(done, "pretrain", state.average_over_processes(measured))
+                log.values(done, "speed", state.speed(done))
+            bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
+            if ranks.first and validator is not None and done < settings.steps:
+                validator.log_due(log, state.model, done)
+                state.clock.restart()
+            signal = ranks.maximum(request.number)
+            checkpoints.save_due(state, done, stopping=signal > 0)
+            if signal:
+                bar.close()
+                _exit(signal, done, ranks)
+        bar.close()
+        _finish(config, samples, validator, state, log, output)
 
 
 def _train_step(
