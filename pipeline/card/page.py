@@ -1,8 +1,8 @@
 """The data card: what the manifests and some samples of a set say, laid out by ``templates/card.html.j2``."""
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from common.classes import CLASS_TITLES
 from common.files import write_text
 from common.layout import Layout
+from common.mask_overlay import mask_overlay
 from common.page.figures import correlations, figure
 from common.page.formats import words
-from common.page.images import face_and_mask, face_image, png_image
+from common.page.images import image_uri
 from common.page.render import render
 from common.storage import Address
 from pipeline.card.counts import Counts, Labels, count_all
@@ -24,6 +25,9 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 
 FACE_SIDE: Final = 128
 """Of a shown face, in pixels."""
+
+HEAT: Final = (0, 114, 178)
+"""RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark."""
 
 PAIRS: Final = 8
 """Pairs of attributes that are listed at each end."""
@@ -39,15 +43,6 @@ KINDS: Final = {
 """The kinds of shown faces, and their titles."""
 
 
-@dataclass(frozen=True)
-class AttributeShare:
-    """An attribute: the share of ones among its known labels (None without any), and of unknown labels."""
-
-    name: str
-    positive: float | None
-    unknown: float
-
-
 def write_card(layout: Layout, file: Address) -> None:
     """Write the page; equal shards give equal bytes.
 
@@ -59,6 +54,7 @@ def write_card(layout: Layout, file: Address) -> None:
 
 def card(counts: Counts, samples: SampleSummary) -> str:
     """The whole page."""
+    labels, values = counts.labels, counts.samples * len(counts.labels.names)
     return render(
         TEMPLATES,
         "card.html.j2",
@@ -67,62 +63,82 @@ def card(counts: Counts, samples: SampleSummary) -> str:
         samples=samples,
         refused=sum(counts.listed.values()) + sum(counts.later.values()),
         faces=_faces(samples),
-        areas=figure(
-            lambda axes: _draw_areas(axes, samples.shares),
-            "Share of the pixels that each class covers",
-            (4.2, 3.4),
-        ),
-        average_face=face_image(samples.face, 256),
-        average_mask=png_image(samples.mask),
-        attributes=_attribute_shares(counts.labels, counts.samples),
-        unknown=_unknown_share(counts.labels, counts.samples),
-        matrix=_matrix(counts.labels),
-        pairs=_strongest_pairs(counts.labels),
+        presence=_presence(samples.counts),
+        areas=_areas(samples.counts),
+        average_face=image_uri(samples.face, "jpeg"),
+        average_mask=image_uri(samples.mask, "png"),
+        # (name, share of ones among the known labels or None, share of unknown labels) of each attribute.
+        attributes=[
+            (name, positive / known if known else None, 1 - known / counts.samples)
+            for name, positive, known in zip(
+                labels.names, labels.yes.tolist(), labels.known.tolist(), strict=True
+            )
+        ],
+        unknown=1 - labels.known.sum() / values if values else 0.0,
+        matrix=_matrix(labels),
+        pairs=_strongest_pairs(labels),
     )
 
 
 def _faces(samples: SampleSummary) -> dict[str, list[tuple[str, str]]]:
-    """By title of its kind: the image of each face and mask, and its caption."""
+    """By title of its kind: the image of each face beside its mask, and its caption."""
     return {
         title: [
-            (face_and_mask(each.face, each.mask, FACE_SIDE), f"{each.key} {each.confidence:.3f}")
+            (
+                image_uri(np.hstack([each.face, mask_overlay(each.face, each.mask)]), "jpeg", FACE_SIDE),
+                f"{each.key} {each.confidence:.3f}",
+            )
             for each in samples.faces[kind]
         ]
         for kind, title in KINDS.items()
     }
 
 
-def _draw_areas(axes: Axes, shares: NDArray[np.float64]) -> None:
+def _presence(counts: NDArray[np.uint16]) -> dict[str, Any]:
+    """In which share of the samples each class lies in each cell, and anywhere.
+
+    Returns:
+        ``maps``: of the classes that occur, title, share of the samples, and a heat map of G x G pixels whose
+        opacity is the share of a cell. ``absent``: titles of the others.
+    """
+    present = counts > 0
+    cells, shares = present.mean(axis=0), present.any(axis=(1, 2)).mean(axis=0)
+    maps, absent = [], []
+    for number, title in enumerate(CLASS_TITLES.values()):
+        if shares[number]:
+            heat = np.full((*cells.shape[:2], 4), (*HEAT, 0), np.uint8)
+            heat[..., 3] = np.rint(255 * cells[..., number])
+            maps.append((title, float(shares[number]), image_uri(heat, "png")))
+        else:
+            absent.append(title)
+    return {"maps": maps, "absent": absent}
+
+
+def _areas(counts: NDArray[np.uint16]) -> Markup:
     """A box per class that occurs: quartiles over the samples that have it, whiskers at 5 and 95 percent."""
-    present = [number for number in range(shares.shape[1]) if (shares[:, number] > 0).any()]
-    values = [100 * shares[shares[:, number] > 0, number] for number in present]
-    titles = list(CLASS_TITLES.values())
-    axes.boxplot(
-        values,
-        orientation="horizontal",
-        whis=(5, 95),
-        showfliers=False,
-        widths=0.6,
-        tick_labels=[titles[number] for number in present],
-    )
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g} %")
-    axes.grid(visible=False, axis="y")
+    pixels = counts.sum(axis=(1, 2), dtype=np.int64)
+    shares = 100 * pixels / pixels.sum(axis=1, keepdims=True)
+    by_title = {
+        title: share[share > 0]
+        for title, share in zip(CLASS_TITLES.values(), shares.T, strict=True)
+        if share.any()
+    }
 
-
-def _attribute_shares(labels: Labels, samples: int) -> list[AttributeShare]:
-    return [
-        AttributeShare(name, positive / known if known else None, 1 - known / samples)
-        for name, positive, known in zip(
-            labels.names, labels.yes.tolist(), labels.known.tolist(), strict=True
+    def draw(axes: Axes) -> None:
+        axes.boxplot(
+            list(by_title.values()),
+            orientation="horizontal",
+            whis=(5, 95),
+            showfliers=False,
+            widths=0.6,
+            tick_labels=list(by_title),
         )
-    ]
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g} %")
+        axes.grid(visible=False, axis="y")
 
-
-def _unknown_share(labels: Labels, samples: int) -> float:
-    values = samples * len(labels.names)
-    return float((samples - labels.known).sum()) / values if values else 0.0
+    return figure(draw, "Share of the pixels that each class covers", (4.2, 3.4))
 
 
 def _matrix(labels: Labels) -> Markup | None:
@@ -131,9 +147,8 @@ def _matrix(labels: Labels) -> Markup | None:
         return None
     side = 1.2 + 0.13 * len(labels.names)
     names = [words(name) for name in labels.names]
-    return figure(
-        lambda axes: correlations(axes, labels.phi, names), "Correlations of attributes", (side, side)
-    )
+    draw = partial(correlations, values=labels.phi, names=names)
+    return figure(draw, "Correlations of attributes", (side, side))
 
 
 def _strongest_pairs(labels: Labels) -> list[tuple[str, str]]:

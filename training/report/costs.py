@@ -3,49 +3,37 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any
 
 from common.layout import Layout
 from common.page.formats import duration
-from training.report.pretraining import Pretraining
 from training.report.runs import Run
 
-OFFLINE: Final = ("ingest", "align", "parse")
-"""The stages of the pipeline, in their order."""
 
+def cost_rows(layout: Layout, pretraining: dict[str, Any] | None, runs: Sequence[Run]) -> list[list[str]]:
+    """Rows of stage, time, cores, core-hours, and their sum; a stage without a record is left out.
 
-@dataclass(frozen=True)
-class Cost:
-    """A stage's wall clock in seconds, and the cores that it had."""
-
-    stage: str
-    seconds: float
-    cores: int
-
-
-def read_costs(layout: Layout, pretraining: Pretraining | None, runs: Sequence[Run]) -> list[Cost]:
-    """The costs in the order of the stages; a stage without a record is left out."""
+    Args:
+        layout: the shards, whose ``stages.json`` has the records of the pipeline.
+        pretraining: see `training.report.pretraining.read_pretraining`.
+        runs: the fine-tuning runs.
+    """
     path = layout.manifests / "stages.json"
     records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     costs = [
-        Cost(f"{stage.capitalize()}, {record['images']:,} images", record["seconds"], record["workers"])
-        for stage in OFFLINE
+        (f"{stage.capitalize()}, {record['images']:,} images", record["seconds"], record["workers"])
+        for stage in ("ingest", "align", "parse")
         if (record := records.get(stage))
     ]
     cores = len(os.sched_getaffinity(0))
     if pretraining is not None:
-        costs.append(Cost("Pre-training", pretraining.seconds, pretraining.cores or cores))
-    return costs + [Cost(f"Fine-tuning, {run.name}", run.seconds, cores) for run in runs]
-
-
-def cost_rows(costs: Sequence[Cost]) -> list[list[str]]:
-    """Rows of the table: stage, time, cores, core-hours; and their sum."""
+        costs.append(("Pre-training", pretraining["seconds"], cores))
+    costs += [(f"Fine-tuning, {run.name}", run.seconds, cores) for run in runs]
     rows = [
-        [cost.stage, duration(cost.seconds), str(cost.cores), f"{cost.seconds * cost.cores / 3600:.2f}"]
-        for cost in costs
+        [stage, duration(seconds), str(cores), f"{seconds * cores / 3600:.2f}"]
+        for stage, seconds, cores in costs
     ]
     if len(rows) > 1:
-        hours = sum(cost.seconds * cost.cores for cost in costs) / 3600
-        rows.append(["Total", duration(sum(cost.seconds for cost in costs)), "", f"{hours:.2f}"])
+        hours = sum(seconds * cores for _, seconds, cores in costs) / 3600
+        rows.append(["Total", duration(sum(seconds for _, seconds, _ in costs)), "", f"{hours:.2f}"])
     return rows

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,65 +10,24 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from common.page.figures import SMALL, SOFT, colour, figure
-from common.page.formats import capitalized, count
+from common.page.formats import capitalized, count, unit
 from common.page.images import data_uri
 from training.evaluate.metrics import METRICS
 from training.report.initialisations import colours, title
 from training.report.runs import Evaluation, Run
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """The reliability curve of one run, and its expected calibration error."""
-
-    title: str
-    error: float | None
-    svg: Markup
-
-
-@dataclass(frozen=True)
-class SubgroupTable:
-    """Metrics of the test faces with an attribute and of those without it.
-
-    Attributes:
-        attribute: its name. positive, negative: how many faces have it, and have it not.
-        runs: by title of a run, rows of metric, value with, value without, difference, interval or None,
-            and whether the interval leaves out zero.
-    """
-
-    attribute: str
-    positive: int
-    negative: int
-    runs: dict[str, list[tuple[str, float | None, float | None, float | None, Sequence[float] | None, bool]]]
-
-
-@dataclass(frozen=True)
-class AttributionMap:
-    """Where a branch looks for an attribute: an image as a ``data:`` address."""
-
-    attribute: str
-    branch: str
-    image: str
-
-
-def reliability_figures(evaluation: Evaluation) -> list[Reliability]:
-    """The reliability curve of the best run with each number of labels."""
+def reliability_figures(evaluation: Evaluation) -> list[tuple[str, Markup, str]]:
+    """(title, figure, expected calibration error) of the best run with each number of labels."""
     number_of = colours([run.initial for run in evaluation.runs])
-    return [
-        Reliability(
-            _title(run),
-            run.means.get("calibration_error"),
-            figure(
-                lambda axes, run=run: _draw_reliability(  # type: ignore[misc]
-                    axes, run.reliability, colour(number_of[run.initial])
-                ),
-                f"Reliability of {run.name}",
-                (SMALL[0], SMALL[0] * 0.8),
-            ),
-        )
-        for run in evaluation.best_runs()
-        if run.reliability
-    ]
+    figures = []
+    for run in evaluation.best_runs():
+        error = run.means.get("calibration_error")
+        draw = partial(_draw_reliability, rows=run.reliability, shade=colour(number_of[run.initial]))
+        if run.reliability:
+            svg = figure(draw, f"Reliability of {run.name}", (SMALL[0], SMALL[0] * 0.8))
+            figures.append((_title(run), svg, "" if error is None else unit(error)))
+    return figures
 
 
 def _draw_reliability(axes: Axes, rows: Sequence[Any], shade: str) -> None:
@@ -77,45 +36,51 @@ def _draw_reliability(axes: Axes, rows: Sequence[Any], shade: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g} %")
     axes.set(xlim=(0, 100), ylim=(0, 100), xticks=[0, 50, 100], yticks=[0, 50, 100])
-    axes.set_xlabel("predicted probability")
-    axes.set_ylabel("observed frequency")
+    axes.set(xlabel="predicted probability", ylabel="observed frequency")
 
 
-def subgroup_tables(evaluation: Evaluation) -> list[SubgroupTable]:
-    """A table per subgroup attribute, of the best run with each number of labels."""
+def subgroup_tables(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """By subgroup attribute, the metrics of the best run with each number of labels.
+
+    Returns:
+        ``positive`` and ``negative``, how many test faces have the attribute and have it not, and ``runs``,
+        by title of a run, rows of metric, value with, value without, difference, and its interval or None.
+    """
     best = evaluation.best_runs()
-    tables = []
+    tables = {}
     for attribute in dict.fromkeys(name for run in best for name in run.subgroups):
         runs = {_title(run): run.subgroups[attribute] for run in best if attribute in run.subgroups}
         sizes = next(iter(runs.values()))
-        rows = {title: _subgroup_rows(values) for title, values in runs.items()}
-        tables.append(SubgroupTable(attribute, sizes["yes"]["faces"], sizes["no"]["faces"], rows))
+        tables[attribute] = {
+            "positive": sizes["yes"]["faces"],
+            "negative": sizes["no"]["faces"],
+            "runs": {title: _subgroup_rows(values) for title, values in runs.items()},
+        }
     return tables
 
 
-def _subgroup_rows(values: Any) -> list[Any]:
-    rows = []
-    for name, metric in METRICS.items():
-        positive, negative = values["yes"].get(name), values["no"].get(name)
-        interval = values["difference"].get(f"{name}_interval")
-        clear = bool(interval) and (interval[0] > 0 or interval[1] < 0)
-        if positive is not None or negative is not None:
-            difference = values["difference"].get(name)
-            rows.append((capitalized(metric.title), positive, negative, difference, interval, clear))
-    return rows
+def _subgroup_rows(values: Any) -> list[tuple[Any, ...]]:
+    rows = [
+        (
+            capitalized(metric.title),
+            *(values[group].get(name) for group in ("yes", "no", "difference")),
+            values["difference"].get(f"{name}_interval"),
+        )
+        for name, metric in METRICS.items()
+    ]
+    return [row for row in rows if row[1:3] != (None, None)]
 
 
 def _title(run: Run) -> str:
     return f"{count(run.faces, 'labelled face')}, {title(run.initial)}"
 
 
-def read_maps(folder: Path) -> list[AttributionMap]:
-    """The images that ``maps.json`` of `training.explain` lists; none without that file."""
+def read_maps(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """By branch, the attributes and images that ``maps.json`` of `training.explain` lists, if it is there."""
     if not (folder / "maps.json").is_file():
-        return []
-    entries = json.loads((folder / "maps.json").read_text(encoding="utf-8"))["attributes"]
-    return [
-        AttributionMap(entry["name"], entry["branch"], data_uri((folder / entry["file"]).read_bytes(), "png"))
-        for entry in entries
-        if (folder / entry["file"]).is_file()
-    ]
+        return {}
+    maps: dict[str, list[tuple[str, str]]] = {}
+    for entry in json.loads((folder / "maps.json").read_text(encoding="utf-8"))["attributes"]:
+        if (file := folder / entry["file"]).is_file():
+            maps.setdefault(entry["branch"], []).append((entry["name"], data_uri(file.read_bytes(), "png")))
+    return maps

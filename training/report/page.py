@@ -14,8 +14,8 @@ from common.page.render import render
 from common.version import git_commit
 from training.data.samples import manifest_hash
 from training.evaluate.metrics import METRICS
-from training.report.costs import cost_rows, read_costs
-from training.report.dataset import class_presence, face_grid, read_dataset
+from training.report.costs import cost_rows
+from training.report.dataset import read_dataset
 from training.report.diagnostics import read_maps, reliability_figures, subgroup_tables
 from training.report.headline import headline, lede, without_runs
 from training.report.initialisations import colours, title
@@ -56,28 +56,24 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
         UserError: a result or a manifest is missing, or a shard is broken.
     """
     dataset = read_dataset(layout, config.data.name, str(config.data.input))
-    evaluation = read_evaluation(output, dataset.labelled_test_faces())
+    evaluation = read_evaluation(output, dataset.labelled("test"))
     used = used_config(config, output, evaluation)
     used["data"].update(name=dataset.name, input=dataset.root)
-    pretraining = read_pretraining(output / "pretrain", used["pretrain"]["batch_size"])
-    pretrained_on = pretraining.samples if pretraining else None
-    labelled = sum(split.labelled for split in dataset.splits)
-    faces = sum(split.faces for split in dataset.splits)
+    pretraining = read_pretraining(output / "pretrain")
+    pretrained_on = pretraining["samples"] if pretraining else None
     return {
         "title": f"Facial attributes from few labels: {dataset.name}",
         "headline": headline(evaluation, pretrained_on)
         if evaluation
-        else without_runs(faces, labelled, pretrained_on),
+        else without_runs(dataset.faces(), dataset.labelled(*dataset.splits), pretrained_on),
         **_evaluated(evaluation),
-        "mistakes": find_mistakes(output, dataset, evaluation) if evaluation else None,
+        "mistakes": find_mistakes(output, dataset.splits["test"], evaluation) if evaluation else None,
         "maps": read_maps(output / "explain"),
         "study": read_study(output / "study"),
         "dataset": dataset,
-        "faces": faces,
-        "face_grid": face_grid(dataset),
-        "presence": class_presence(dataset),
         "pretraining": pretraining,
-        "costs": cost_rows(read_costs(layout, pretraining, evaluation.runs if evaluation else [])),
+        "batch_size": used["pretrain"]["batch_size"],
+        "costs": cost_rows(layout, pretraining, evaluation.runs if evaluation else []),
         "commands": commands(config, layout, output, used["data"]["input"]),
         "config": yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=100),
         "shards_sha256": manifest_hash(layout),

@@ -3,14 +3,12 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.formats import capitalized, unit
@@ -19,72 +17,30 @@ from training.report.runs import read_json
 Points = Sequence[tuple[float, float]]
 """(step, value) of a logged curve."""
 
-
-@dataclass(frozen=True)
-class Curve:
-    """A logged value over the steps: its title, the last running mean as text, and the figure."""
-
-    title: str
-    last: str
-    svg: Markup
+Curve = tuple[str, Markup, str]
+"""The title of a logged value, its figure over the steps, and its last running mean."""
 
 
-@dataclass(frozen=True)
-class TaskCurves:
-    """The curves of one task, losses first; the total loss is a group of its own."""
+def read_pretraining(folder: Path) -> dict[str, Any] | None:
+    """The content of ``metrics.json`` and two more entries; None if there was no pre-training.
 
-    title: str
-    curves: Sequence[Curve]
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Stage 1.
-
-    Attributes:
-        samples, steps, seconds: of the training. waiting: share of the time, None if unknown.
-        batch_size: samples per step. cores: that it had, None if unknown.
-        tasks: curves by task.
-        metrics: rows of task, metric, value on train, value on val, chance level; None where unknown.
+    ``curves``: by title of a task, its `Curve`s, losses first; those of no task lead.
+    ``metrics``: rows of metric, value on train, value on val, and chance level; None where unknown.
     """
-
-    samples: int
-    steps: int
-    seconds: float
-    waiting: float | None
-    batch_size: int
-    cores: int | None
-    tasks: Sequence[TaskCurves]
-    metrics: Sequence[tuple[str, str, float | None, float | None, float | None]]
-
-
-def read_pretraining(folder: Path, batch_size: int) -> Pretraining | None:
-    """Stage 1 from its folder; None if there was none."""
     if not (folder / "metrics.json").is_file():
         return None
-    metrics = read_json(folder / "metrics.json", "pretrain")
+    results: dict[str, Any] = read_json(folder / "metrics.json", "pretrain")
+    rows = [
+        (
+            f"{task['abbreviation']}: {metric['title']}",
+            *(results.get(split, {}).get(f"{task['name']}/{metric['name']}") for split in ("train", "val")),
+            metric["chance"],
+        )
+        for task in results["tasks"]
+        for metric in task["metrics"]
+    ]
     curves = _read_curves(folder / "dvclive" / "plots" / "metrics" / "pretrain")
-    tasks: list[Mapping[str, Any]] = metrics.get("tasks", [])
-    return Pretraining(
-        samples=metrics["samples"],
-        steps=metrics["steps"],
-        seconds=metrics["seconds"],
-        waiting=metrics.get("waiting"),
-        batch_size=batch_size,
-        cores=metrics.get("threads"),
-        tasks=_task_curves(tasks, curves),
-        metrics=[
-            (
-                task["abbreviation"],
-                metric["title"],
-                metrics["train"].get(f"{task['name']}/{metric['name']}"),
-                metrics["val"].get(f"{task['name']}/{metric['name']}"),
-                metric["chance"],
-            )
-            for task in tasks
-            for metric in task["metrics"]
-        ],
-    )
+    return {**results, "metrics": rows, "curves": _curves_by_task(results["tasks"], curves)}
 
 
 def _read_curves(folder: Path) -> dict[str, Points]:
@@ -93,44 +49,35 @@ def _read_curves(folder: Path) -> dict[str, Points]:
     for file in sorted(folder.rglob("*.tsv")):
         with file.open(encoding="utf-8", newline="") as stream:
             rows = [row for row in csv.reader(stream, delimiter="\t") if len(row) == 2][1:]
-        points = [(float(step), float(value)) for step, value in rows]
-        points = [point for point in points if math.isfinite(point[1])]
+        points = [(float(step), float(value)) for step, value in rows if math.isfinite(float(value))]
         if points:
             curves[file.relative_to(folder).with_suffix("").as_posix()] = points
     return curves
 
 
-def _task_curves(tasks: Sequence[Mapping[str, Any]], curves: Mapping[str, Points]) -> list[TaskCurves]:
-    names = {task["name"] for task in tasks}
-    general = [
-        _curve(key.replace("/", " "), points, None)
-        for key, points in curves.items()
-        if key.partition("/")[0] not in names
-    ]
-    groups = [TaskCurves("All tasks", general)] if general else []
-    for task in tasks:
-        metrics = {f"{task['name']}/{metric['name']}": metric for metric in task["metrics"]}
-        losses = [key for key in curves if key.startswith(f"{task['name']}/") and key not in metrics]
-        group = [_curve(_loss_title(key), curves[key], None) for key in losses]
-        group += [
-            _curve(metric["title"], curves[key], metric) for key, metric in metrics.items() if key in curves
-        ]
-        if group:
-            groups.append(TaskCurves(f"{task['title']} ({task['abbreviation']})", group))
-    return groups
-
-
-def _loss_title(key: str) -> str:
-    return key.partition("/")[2].replace("_", " ").replace("/", " ")
+def _curves_by_task(
+    tasks: Sequence[Mapping[str, Any]], curves: Mapping[str, Points]
+) -> dict[str, list[Curve]]:
+    titles = {task["name"]: f"{task['title']} ({task['abbreviation']})" for task in tasks}
+    metrics = {f"{task['name']}/{metric['name']}": metric for task in tasks for metric in task["metrics"]}
+    losses = [key for key in curves if key not in metrics]
+    groups: dict[str, list[Curve]] = {title: [] for title in ("All tasks", *titles.values())}
+    for key in [*losses, *(key for key in metrics if key in curves)]:
+        task, _, name = key.partition("/")
+        title = metrics[key]["title"] if key in metrics else (name if task in titles else key)
+        groups[titles.get(task, "All tasks")].append(_curve(title, curves[key], metrics.get(key)))
+    return {title: group for title, group in groups.items() if group}
 
 
 def _curve(title: str, points: Points, metric: Mapping[str, Any] | None) -> Curve:
     """A curve with its running mean; a metric is a share and has a line at its chance level."""
     scale = 1.0 if metric is None else 100.0
     chance = metric["chance"] if metric else None
-    steps = np.array([step for step, _ in points])
-    values = np.array([value for _, value in points])
-    mean = _running_mean(values, max(1, 2 * (len(values) // 30) + 1))
+    title = capitalized(title.replace("_", " ").replace("/", " ") if metric is None else title)
+    steps, values = np.array(points).T
+    # The centred running mean, over fewer values at both ends.
+    kernel = np.ones(min(2 * (len(values) // 30) + 1, len(values)))
+    mean = np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
     def draw(axes: Axes) -> None:
         axes.plot(steps, scale * values, color=SOFT, linewidth=0.5, alpha=0.6)
@@ -143,12 +90,4 @@ def _curve(title: str, points: Points, metric: Mapping[str, Any] | None) -> Curv
             axes.yaxis.set_major_formatter("{x:g} %")
 
     last = f"{mean[-1]:.3f}" if metric is None else unit(float(mean[-1]))
-    label = f"{capitalized(title)} over {steps[-1]:,.0f} steps"
-    return Curve(capitalized(title), last, figure(draw, label, SMALL))
-
-
-def _running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The centred running mean over `window` values; fewer at both ends."""
-    kernel = np.ones(min(window, len(values)))
-    counts = np.convolve(np.ones(len(values)), kernel, "same")
-    return np.convolve(values, kernel, "same") / counts
+    return title, figure(draw, f"{title} over {steps[-1]:,.0f} steps", SMALL), last

@@ -1,7 +1,8 @@
 """The metrics of runs: in one table, against the number of labels, and by attribute."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -15,37 +16,10 @@ from training.report.initialisations import colours, title
 from training.report.runs import MAIN, Evaluation, Run, challenger
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A mean with its interval, and whether it is the best with the same labels."""
-
-    value: float | None
-    interval: Sequence[float] | None
-    best: bool
-
-
-@dataclass(frozen=True)
-class AttributeBars:
-    """An attribute at the fewest labels.
-
-    Attributes:
-        name: of the attribute. tooltip: all values in words.
-        bars: (number of the colour, average precision) of each initialisation.
-        prevalence: share of positive test labels, the average precision of the majority class.
-        gain: over the run from scratch, or over the prevalence where nothing is compared.
-    """
-
-    name: str
-    tooltip: str
-    bars: Sequence[tuple[int, float]]
-    prevalence: float
-    gain: float
-
-
-def score_cells(run: Run, budget: Mapping[str, Run]) -> list[Cell]:
-    """A cell per metric; the best of the budget is marked where there is a choice."""
+def score_cells(run: Run, budget: Mapping[str, Run]) -> list[tuple[Any, Any, bool]]:
+    """A mean per metric, its interval, and whether it is the best of the budget where there is a choice."""
     return [
-        Cell(run.means.get(name), run.intervals.get(name), _is_best(run, budget, metric))
+        (run.means.get(name), run.intervals.get(name), _is_best(run, budget, metric))
         for name, metric in METRICS.items()
     ]
 
@@ -72,7 +46,7 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
         return {}
     return {
         capitalized(metric.title): figure(
-            lambda axes, metric=metric: _draw_by_labels(axes, evaluation, metric.name),  # type: ignore[misc]
+            partial(_draw_by_labels, evaluation=evaluation, metric=metric.name),
             f"{capitalized(metric.title)} by number of labelled faces",
         )
         for metric in METRICS.values()
@@ -113,8 +87,13 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
     axes.margins(x=0.08, y=0.12)
 
 
-def attribute_bars(evaluation: Evaluation) -> tuple[list[AttributeBars], list[str]]:
-    """The attributes at the fewest labels, highest gain first, and the names of those without a metric."""
+def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[str]]:
+    """The attributes at the fewest labels, highest gain first, and the names of those without a metric.
+
+    Of each attribute: ``name``; ``tooltip``, all values in words; ``bars``, (number of the colour, average
+    precision) of each initialisation; ``prevalence``, the share of positive test labels, which is the average
+    precision of the majority class; ``gain`` over the run from scratch, or else over the prevalence.
+    """
     budget, majority = evaluation.budgets[0], evaluation.majority.attributes
     other = challenger(budget)
     number_of = colours(list(budget))
@@ -130,12 +109,12 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[AttributeBars], list[st
         base = known[SCRATCH] if other and SCRATCH in known else prevalence
         described = {**{title(initial): share for initial, share in known.items()}, "prevalence": prevalence}
         bars.append(
-            AttributeBars(
-                words(name),
-                "; ".join(f"{what} {percent(share)}" for what, share in described.items()),
-                [(number_of[initial], share) for initial, share in known.items()],
-                prevalence,
-                value - base,
-            )
+            {
+                "name": words(name),
+                "tooltip": "; ".join(f"{what} {percent(share)}" for what, share in described.items()),
+                "bars": [(number_of[initial], share) for initial, share in known.items()],
+                "prevalence": prevalence,
+                "gain": value - base,
+            }
         )
-    return sorted(bars, key=lambda each: (-each.gain, each.name)), undefined
+    return sorted(bars, key=lambda each: (-each["gain"], each["name"])), undefined

@@ -1,35 +1,21 @@
 """The label-efficiency study, from the table and the plot that it wrote."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any
 
 from common.page.figures import inline
+from common.page.formats import number
 from training.report.runs import MAIN
 
 
-@dataclass(frozen=True)
-class Study:
-    """The study.
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """The study from its folder; None if there is none.
 
-    Attributes:
-        faces: numbers of labelled faces, rising.
-        rows: title of an initialisation, and its mean average precision at each of `faces` as text.
-        seeds: how many, at most.
-        plot: its plot, None without one.
+    Returns:
+        ``heads``: numbers of labelled faces, rising. ``rows``: the title of an initialisation, and its mean
+        average precision at each of them. ``seeds``: how many, at most. ``plot``: its plot, or None.
     """
-
-    faces: Sequence[int]
-    rows: Sequence[Sequence[str]]
-    seeds: int
-    plot: Markup | None
-
-
-def read_study(folder: Path) -> Study | None:
-    """The study from its folder; None if there is none."""
     if not (folder / "study.json").is_file():
         return None
     summary = json.loads((folder / "study.json").read_text(encoding="utf-8"))["summary"]
@@ -41,9 +27,13 @@ def read_study(folder: Path) -> Study | None:
             spread = "" if score["deviation"] is None else f" \u00b1 {100 * score['deviation']:.1f}"
             cells[row["title"]][row["faces"]] = f"{100 * score['mean']:.1f}{spread}"
     plot = folder / "plot.svg"
-    return Study(
-        faces,
-        [[title, *(values.get(number, "\u2013") for number in faces)] for title, values in cells.items()],
-        max((row["seeds"] for row in summary), default=0),
-        inline(plot.read_text(encoding="utf-8"), "Metrics by labelled faces") if plot.is_file() else None,
-    )
+    return {
+        "heads": [number(count) for count in faces],
+        "rows": [
+            [title, *(values.get(count, "\u2013") for count in faces)] for title, values in cells.items()
+        ],
+        "seeds": max((row["seeds"] for row in summary), default=0),
+        "plot": inline(plot.read_text(encoding="utf-8"), "Metrics by labelled faces")
+        if plot.is_file()
+        else None,
+    }
