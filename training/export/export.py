@@ -18,8 +18,8 @@ from common.pipeline_config import Stream
 from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
-from training.export.model_card import Results, model_card
-from training.export.onnx import export, table
+from training.export.model_card import model_card, read_results
+from training.export.onnx import export
 from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
 from training.predict.thresholds import evaluation_folder
@@ -47,9 +47,9 @@ def main() -> None:
             f"the faces are {faces.shape[1]} pixels wide, but the classifier was trained on {side} pixels; "
             "compare on shards that were aligned to that size"
         )
-    rows = table(export(predictor, faces, options.checkpoint, options.output))
+    rows = export(predictor, faces, options.checkpoint, options.output)
     write_text(options.output / "labels.json", labels_json(predictor))
-    results = Results.read(options.evaluation or evaluation_folder(options.checkpoint), options.checkpoint)
+    results = read_results(options.evaluation or evaluation_folder(options.checkpoint), options.checkpoint)
     card = model_card(predictor, results, rows, len(faces), options.license)
     write_text(options.output / "README.md", card)
     print(tabulate(rows[1:], rows[0], tablefmt="plain", disable_numparse=True))
@@ -67,9 +67,7 @@ def faces_of_shards(shards: str) -> NDArray[np.uint8]:
     """
     layout = Layout.at(shards)
     samples = read_samples(layout, ("test",))
-    if not len(samples):
-        samples = read_samples(layout, ("train", "val", "unlabelled"))
-    if not len(samples):
+    if not len(samples) and not len(samples := read_samples(layout, ("train", "val", "unlabelled"))):
         raise UserError(f"{shards}: the shards hold no samples; name others with --shards")
     samples = samples.take(np.arange(min(FACES, len(samples))))
     stream = Stream(cache=None, cache_gigabytes=1.0)

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,56 +11,42 @@ from tabulate import tabulate
 
 from common.errors import UserError
 from training.evaluate.metrics import METRICS
+from training.evaluate.scoring import MAJORITY
 from training.predict.predictor import Predictor
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True)
-class Results:
-    """How a classifier was trained and evaluated; each mapping is empty where nothing is known.
+def read_results(evaluation: Path, checkpoint: Path) -> dict[str, Any]:
+    """How a classifier was trained and evaluated; a value is empty where nothing is known.
 
-    Attributes:
-        run: the run's name.
-        means: its entry of ``metrics.json``, with ``METRIC_interval`` from ``intervals.json``.
-        majority: the same of the majority class.
-        attributes: its entry of ``attributes.json``.
-        gaps: by group, from ``intervals.json``.
-        training: its entry of ``runs.json``.
+    Returns:
+        ``run``, its name; ``means``, its entry of ``metrics.json`` with ``METRIC_interval`` from
+        ``intervals.json``; ``majority``, the same of the majority class; ``attributes``, its entry of
+        ``attributes.json``; ``gaps``, by subgroup, from ``intervals.json``; ``training``, its entry of
+        ``runs.json`` beside the classifier's folder.
+
+    Raises:
+        UserError: a file is not valid JSON.
     """
+    folder = checkpoint.absolute().parent
+    run, runs = folder.name, _read_json(folder.parent / "runs.json") or []
+    means, attributes, intervals = (
+        _read_json(evaluation / f"{name}.json") for name in ("metrics", "attributes", "intervals")
+    )
 
-    run: str
-    means: dict[str, Any]
-    majority: dict[str, Any]
-    attributes: dict[str, Any]
-    gaps: dict[str, Any]
-    training: dict[str, Any]
+    def means_of(name: str) -> dict[str, Any]:
+        bounds = intervals.get(name, {}).get("means", {})
+        return means.get(name, {}) | {f"{metric}_interval": pair for metric, pair in bounds.items()}
 
-    @classmethod
-    def read(cls, evaluation: Path, checkpoint: Path) -> Self:
-        """Read the files of an evaluation, and ``runs.json`` beside the classifier's folder.
-
-        Raises:
-            UserError: a file is not valid JSON.
-        """
-        folder = checkpoint.absolute().parent
-        run = folder.name
-        means = _read_json(evaluation / "metrics.json")
-        intervals = _read_json(evaluation / "intervals.json")
-        runs = _read_json(folder.parent / "runs.json") or []
-
-        def means_of(name: str) -> dict[str, Any]:
-            bounds = intervals.get(name, {}).get("means", {})
-            return means.get(name, {}) | {f"{metric}_interval": pair for metric, pair in bounds.items()}
-
-        return cls(
-            run=run,
-            means=means_of(run),
-            majority=means_of("majority class"),
-            attributes=_read_json(evaluation / "attributes.json").get(run, {}),
-            gaps=intervals.get(run, {}).get("gaps", {}),
-            training=next((entry for entry in runs if entry.get("name") == run), {}),
-        )
+    return {
+        "run": run,
+        "means": means_of(run),
+        "majority": means_of(MAJORITY),
+        "attributes": attributes.get(run, {}),
+        "gaps": intervals.get(run, {}).get("gaps", {}),
+        "training": next((entry for entry in runs if entry.get("name") == run), {}),
+    }
 
 
 def _read_json(file: Path) -> Any:
@@ -75,7 +60,7 @@ def _read_json(file: Path) -> Any:
 
 def model_card(
     predictor: Predictor,
-    results: Results,
+    results: Mapping[str, Any],
     files: Sequence[Sequence[str]],
     compared_faces: int,
     license_name: str,
@@ -84,7 +69,7 @@ def model_card(
 
     Args:
         predictor: the classifier.
-        results: its training and its scores.
+        results: see `read_results`.
         files: rows of the table of exported files, the first of them the headings.
         compared_faces: how many faces the exported files were compared on.
         license_name: licence of the weights.
@@ -103,17 +88,17 @@ def model_card(
         attributes=predictor.attributes,
         thresholds_from=predictor.thresholds_from,
         network=predictor.model.classifier.config,
-        training=results.training,
-        scores=_means_table(results) if results.means else "",
+        training=results["training"],
+        scores=_means_table(results) if results["means"] else "",
         by_attribute=_attribute_table(predictor, results),
-        gaps=_gap_table(results.gaps) if results.gaps else "",
+        gaps=_gap_table(results["gaps"]) if results["gaps"] else "",
         files=_table(files),
         compared_faces=compared_faces,
         license=license_name,
     )
 
 
-def _front_matter(metadata: Mapping[str, Any], results: Results, license_name: str) -> str:
+def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], license_name: str) -> str:
     """The YAML that the Hub reads, with the mean scores as a model index."""
     dataset = metadata["dataset"]
     scores = [
@@ -124,10 +109,10 @@ def _front_matter(metadata: Mapping[str, Any], results: Results, license_name: s
             dataset_name=dataset,
             dataset_split="test",
             metric_type=name,
-            metric_value=results.means[name],
+            metric_value=results["means"][name],
         )
         for name in METRICS
-        if results.means.get(name) is not None
+        if results["means"].get(name) is not None
     ]
     data = ModelCardData(
         license=license_name,
@@ -135,7 +120,7 @@ def _front_matter(metadata: Mapping[str, Any], results: Results, license_name: s
         pipeline_tag="image-classification",
         tags=["face-attributes", "multi-label", "self-supervised"],
         metrics=[next(iter(METRICS))],
-        model_name=results.run,
+        model_name=results["run"],
         eval_results=scores or None,
     )
     return data.to_yaml()
@@ -147,17 +132,17 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return tabulate(body, head, tablefmt="github", disable_numparse=True)
 
 
-def _means_table(results: Results) -> str:
-    names = [name for name in METRICS if results.means.get(name) is not None]
-    entries = {results.run: results.means, "majority class": results.majority}
+def _means_table(results: Mapping[str, Any]) -> str:
+    names = [name for name in METRICS if results["means"].get(name) is not None]
+    entries = {results["run"]: results["means"], MAJORITY: results["majority"]}
     rows = [[title, *(_percent(entry, name) for name in names)] for title, entry in entries.items() if entry]
     return _table([["", *(METRICS[name].title for name in names)], *rows])
 
 
-def _attribute_table(predictor: Predictor, results: Results) -> str:
+def _attribute_table(predictor: Predictor, results: Mapping[str, Any]) -> str:
     rows = [["attribute", "threshold", *(metric.title for metric in METRICS.values())]]
     for name in predictor.attributes:
-        scores = [_percent(results.attributes.get(name, {}), metric) for metric in METRICS]
+        scores = [_percent(results["attributes"].get(name, {}), metric) for metric in METRICS]
         rows.append([name, f"{predictor.thresholds[name]:.3f}", *scores])
     return _table(rows)
 

@@ -4,8 +4,7 @@ import importlib
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,24 +31,7 @@ CALLS: Final = 7
 """Timed calls per batch size, of which the median is reported."""
 
 
-@dataclass(frozen=True)
-class ExportedFile:
-    """One form of the classifier.
-
-    Attributes:
-        name: file name.
-        megabytes: size of the file, in 10^6 bytes.
-        difference: largest difference of a probability from the classifier's; None for itself.
-        milliseconds: median time per face, by faces per call.
-    """
-
-    name: str
-    megabytes: float
-    difference: float | None
-    milliseconds: dict[int, float]
-
-
-def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output: Path) -> list[ExportedFile]:
+def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output: Path) -> list[list[str]]:
     """Write ``classifier.onnx``, ``classifier.pt2`` and ``classifier.pt`` to `output`, and measure them.
 
     Both graphs take aligned RGB faces, uint8 (B, S, S, 3) with any B, as ``faces`` and return
@@ -60,6 +42,10 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
         faces: uint8 (N, S, S, 3), on which the forms are compared.
         source: the classifier's file; its copy in `output` has the thresholds inside.
         output: folder.
+
+    Returns:
+        Headings, then for each form its file, size in 10^6 bytes, largest difference of a probability from
+        the classifier's, and median milliseconds per face at each of `BATCH_SIZES`.
 
     Raises:
         UserError: a package is missing, or a written file gives other probabilities.
@@ -79,18 +65,9 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
         "classifier.onnx": lambda batch: session.run(None, {"faces": batch})[0],
     }
     reference = _run(model, faces)
-    return [_measure(output / name, form, faces, reference) for name, form in forms.items()]
-
-
-def table(exported: Sequence[ExportedFile]) -> list[list[str]]:
-    """Size, difference and time of each form as rows of text, the first of them the headings."""
     times = (f"ms per face, {size} per call" for size in BATCH_SIZES)
-    rows = [["file", "MB", "largest difference", *times]]
-    for file in exported:
-        difference = "-" if file.difference is None else f"{file.difference:.1e}"
-        milliseconds = [f"{file.milliseconds[size]:.2f}" for size in BATCH_SIZES]
-        rows.append([file.name, f"{file.megabytes:.2f}", difference, *milliseconds])
-    return rows
+    head = ["file", "MB", "largest difference", *times]
+    return [head, *(_measure(output / name, form, faces, reference) for name, form in forms.items())]
 
 
 def _import(name: str) -> Any:
@@ -125,17 +102,16 @@ def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path)
 
 def _measure(
     file: Path, probabilities: Probabilities, faces: NDArray[np.uint8], reference: NDArray[np.float32]
-) -> ExportedFile:
-    difference = None
-    if file.suffix != ".pt":
-        difference = float(np.abs(probabilities(faces) - reference).max())
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"{file}: its probabilities differ by up to {difference:.2g} from the classifier's; "
-                "do not use it, and report the versions of torch, onnx and onnxruntime"
-            )
-    times = {size: _milliseconds(probabilities, faces, size) for size in BATCH_SIZES}
-    return ExportedFile(file.name, round(file.stat().st_size / 1e6, 2), difference, times)
+) -> list[str]:
+    difference = float(np.abs(probabilities(faces) - reference).max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{file}: its probabilities differ by up to {difference:.2g} from the classifier's; "
+            "do not use it, and report the versions of torch, onnx and onnxruntime"
+        )
+    times = [f"{_milliseconds(probabilities, faces, size):.2f}" for size in BATCH_SIZES]
+    shown = "-" if file.suffix == ".pt" else f"{difference:.1e}"
+    return [file.name, f"{file.stat().st_size / 1e6:.2f}", shown, *times]
 
 
 def _run(model: torch.nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -151,4 +127,4 @@ def _milliseconds(probabilities: Probabilities, faces: NDArray[np.uint8], batch_
         started = time.perf_counter()
         probabilities(batch)
         seconds.append(time.perf_counter() - started)
-    return round(1000 * statistics.median(seconds) / batch_size, 2)
+    return 1000 * statistics.median(seconds) / batch_size

@@ -3,12 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from common.errors import UserError
-
-DEFAULT: Final = 0.5
-"""The threshold of an attribute for which no other is known."""
+from training.evaluate.thresholds import DEFAULT
 
 Thresholds = tuple[dict[str, float], str]
 """The threshold of each attribute, and where they come from: ``val`` or ``none known``."""

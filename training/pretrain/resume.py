@@ -5,13 +5,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from common.code import code_hash
 from common.config import Config
 from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
-from common.version import code_version
 from training.data.samples import manifest_hash
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
@@ -33,6 +33,13 @@ NOT_COMPARED: Final = {
 
 `accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
 """
+
+
+CHECKPOINTS: Final = "checkpoints"
+"""Name of the folder of checkpoints beside the results."""
+
+TRAINING: Final = "training.pretrain.train"
+"""The module whose hash is the version of the code."""
 
 
 def run_provenance(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
@@ -57,21 +64,22 @@ class Record:
     folder: Path
     made_from: dict[str, Any]
 
-    @property
-    def _file(self) -> Path:
-        return self.folder / "run.json"
+    @classmethod
+    def of(cls, config: Config, layout: Layout, folder: Path, ranks: Ranks) -> Self:
+        """The record that a run with this configuration would leave."""
+        return cls(folder, {**run_provenance(config, layout, ranks), "code": code_hash(TRAINING)})
 
     def is_up_to_date(self) -> bool:
         """Whether the results are there and were made from the same shards, settings and code."""
         try:
-            stored = json.loads(self._file.read_text(encoding="utf-8"))
+            stored = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
         return stored == {"made_from": self.made_from} and (self.folder / FILE).is_file()
 
     def write(self) -> None:
         """Write the record, after the results."""
-        write_text(self._file, json.dumps({"made_from": self.made_from}, indent=2) + "\n")
+        write_text(self.folder / "run.json", json.dumps({"made_from": self.made_from}, indent=2) + "\n")
 
 
 @dataclass
@@ -131,8 +139,8 @@ class Checkpoints:
         if self.ranks.first:
             changed = f" in spite of {'; '.join(differences)}" if differences else ""
             print(f"pretrain: resuming at step {stored['step']:,}{changed}")
-            if stored["code"] != (code := code_version()):
-                print(f"pretrain: the code has changed since: {stored['code']} -> {code}")
+            if stored["code"] != code_hash(TRAINING):
+                print("pretrain: the code has changed since")
         return int(stored["step"])
 
     def save_due(self, state: TrainState, done: int, stopping: bool) -> None:
@@ -144,7 +152,7 @@ class Checkpoints:
         stored = {
             "provenance": self.provenance,
             "config": self.config.model_dump(mode="json"),
-            "code": code_version(),
+            "code": code_hash(TRAINING),
             "state": state.state(),
         }
         checkpoint.save_step(self.folder, done, settings.keep_checkpoints, stored)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common.code import code_hash
 from common.config import Config, Pretrain
 from common.errors import UserError
 from common.files import write_text
@@ -26,7 +25,7 @@ from training.engine.optim import check_finite
 from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
-from training.pretrain.resume import Checkpoints, Record, run_provenance
+from training.pretrain.resume import CHECKPOINTS, Checkpoints, Record, run_provenance
 from training.pretrain.state import TrainState
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
@@ -58,13 +57,12 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     read_settings(config.pretrain.tasks)
     with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
         _check_micro_batches(config.pretrain, ranks)
-        provenance = run_provenance(config, layout, ranks)
-        record = Record(output, {**provenance, "code": code_hash(__name__)})
+        record = Record.of(config, layout, output, ranks)
         if resume != "never" and record.is_up_to_date():
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
-        checkpoints = Checkpoints(output / "checkpoints", config, provenance, ranks)
+        checkpoints = Checkpoints(output / CHECKPOINTS, config, run_provenance(config, layout, ranks), ranks)
         _train(config, layout, output, checkpoints, resume, request)
         if ranks.first:
             record.write()

@@ -10,8 +10,17 @@ from typing import Any
 from common.config import Study
 from common.errors import UserError
 from training.evaluate.metrics import METRICS
-from training.study.grid import cell_file, cells, initialisations
-from training.study.titles import title
+from training.pretrain.tasks import TASKS
+from training.study.grid import SCRATCH, SEMI, cell_file, cells, initialisations
+
+
+def title(settings: Study, initial: str) -> str:
+    """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``."""
+    if initial == SCRATCH:
+        return "from scratch"
+    name = initial.removeprefix(SEMI)
+    tasks = " + ".join(TASKS[task].abbreviation for task in settings.pretrainings[name])
+    return f"{tasks}, semi-supervised" if initial != name else tasks
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class StudyResults:
         return initialisations(self.settings)
 
     def title(self, initial: str) -> str:
-        """What tables and plots call an initialisation."""
+        """See `title`."""
         return title(self.settings, initial)
 
     def by_seed(self, initial: str, labels: float, metric: str) -> dict[int, float]:

@@ -48,36 +48,20 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
     Raises:
         UserError: a process failed; those that do not depend on it have run.
     """
-    program = (sys.executable, "-m", "training.study")
+    program, logs = (sys.executable, "-m", "training.study"), root / "logs"
     missing = [
-        name for name in config.study.pretrainings if not pretrainings.is_done(config, layout, root, name)
+        Job(f"pre-training {name}", (*program, "pretrain", name, *options), logs / f"pretrain-{name}.log")
+        for name in config.study.pretrainings
+        if not pretrainings.is_done(config, layout, root, name)
     ]
-    run_jobs(
-        [
-            Job(
-                f"pre-training {name}",
-                (*program, "pretrain", name, *options),
-                root / "logs" / f"pretrain-{name}.log",
-            )
-            for name in missing
-        ],
-        jobs,
-    )
-    pending = [cell for cell in cells(config.study) if not cell_runs.is_done(config, layout, root, cell)]
-    run_jobs(
-        [
-            Job(
-                str(cell),
-                (
-                    *(*program, "cell", cell.initial, *options),
-                    *("--labels", str(cell.labels), "--seeds", str(cell.seed)),
-                ),
-                root / "logs" / f"cell-{cell.initial}-{cell.labels}-seed{cell.seed}.log",
-            )
-            for cell in pending
-        ],
-        jobs,
-    )
+    run_jobs(missing, jobs)
+    pending = []
+    for cell in cells(config.study):
+        if not cell_runs.is_done(config, layout, root, cell):
+            which = ("cell", cell.initial, "--labels", str(cell.labels), "--seeds", str(cell.seed))
+            log = logs / f"cell-{cell.initial}-{cell.labels}-seed{cell.seed}.log"
+            pending.append(Job(str(cell), (*program, *which, *options), log))
+    run_jobs(pending, jobs)
     write_results(config, layout, root)
 
 

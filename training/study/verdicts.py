@@ -14,9 +14,8 @@ from typing import Any, Final
 from common.config import Study
 from training.evaluate.metrics import METRICS, PRIMARY, Metric
 from training.study.grid import SCRATCH, SEMI
-from training.study.results import StudyResults
+from training.study.results import StudyResults, title
 from training.study.table import MISSING, markdown
-from training.study.titles import title
 
 ERRORS: Final = 3.0
 """With three seeds, so two degrees of freedom, chance alone goes beyond it on one side one time in twenty
