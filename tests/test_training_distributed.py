@@ -1,6 +1,7 @@
 """Two processes on one batch: the same samples, the same draws and the same weights as one process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,22 @@ TINY = [
 ]
 
 
-def run_two_processes(shards: Layout, output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    program: list[str], shards: Layout, output: Path, *settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Two processes of `program`, which takes the options of ``training.run``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "training.run", "--stage", "pretrain"]
-    command += ["--shards", str(shards.shards), "--output", str(output)]
+    command += [*program, "--stage", "pretrain", "--shards", str(shards.shards), "--output", str(output)]
     for setting in (*TINY, *settings):
         command += ["--set", setting]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    root = Path(__file__).parent.parent
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
+    )
+
+
+def run_two_processes(shards: Layout, output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    return torchrun(["-m", "training.run"], shards, output, *settings)
 
 
 def curve(output: Path, name: str) -> list[float]:
@@ -139,7 +149,43 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
     assert curve(tmp_path / "stopped", "loss") == pytest.approx(curve(tmp_path / "whole", "loss"), rel=1e-4)
 
 
-def _environment(root: Path) -> dict[str, str]:
-    import os
+SYNCHRONISING = """
+import torch
+from training.engine.distributed import Ranks
 
+class Synchronising(torch.nn.BatchNorm2d):
+    # Like torch.nn.SyncBatchNorm, which exists for GPUs only: no process passes it without the others.
+    def forward(self, images):
+        if self.training:
+            torch.distributed.all_reduce(torch.ones(1))
+        return super().forward(images)
+
+def synchronise(ranks, model):
+    for module in model.modules():
+        if type(module) is torch.nn.BatchNorm2d:
+            module.__class__ = Synchronising
+    return model
+
+Ranks.synchronise_batch_norm = synchronise
+"""
+
+
+def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_deadlock(
+    shards: Layout, tmp_path: Path
+) -> None:
+    script = tmp_path / "synchronised.py"
+    script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
+    due = ["pretrain.validate_every=2", "pretrain.picture_every=2"]
+    done = torchrun([str(script)], shards, tmp_path, *due)
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "pretrain"
+    assert (output / "pretrained.safetensors").is_file()
+    assert json.loads((output / "metrics.json").read_text())["val"]["samples"] > 0
+    assert {path.name for path in (output / "dvclive" / "plots" / "images").iterdir()} == {
+        "tasks-000000002.png",
+        "tasks-000000004.png",
+    }
+
+
+def _environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root)}

@@ -93,7 +93,7 @@ def _train(
                 log.values(done, "pretrain", state.average_over_processes(measured))
                 log.values(done, "speed", state.speed(done))
             bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
-            if ranks.first and validator is not None and done < settings.steps:
+            if validator is not None and done < settings.steps:
                 validator.log_due(log, state.model, done)
                 state.clock.restart()
             signal = ranks.maximum(request.number)
@@ -168,14 +168,13 @@ def _finish(
 ) -> None:
     """Validate and write the averaged network, with batch-norm statistics measured on patches.
 
-    All processes measure the same batches, since layers that are synchronised wait for each other.
+    All processes measure and validate the same batches, since layers that are synchronised wait for each
+    other; the first writes.
     """
     settings, model = config.pretrain, state.model
     planned = _planned(settings, samples, 0, settings.batch_norm_batches)
     batches = load_samples(samples, planned, model, settings, config.stream)
     take_average(state.average, model.network, model.network, _patches(state, batches))
-    if not state.ranks.first:
-        return
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "steps": settings.steps,
@@ -190,6 +189,8 @@ def _finish(
         rounded = {name: round(score, 4) for name, score in scores.items()}
         metrics["val"] = {"samples": len(validator.samples), **rounded}
     metrics["tasks"] = [task.description() for task in model.active()]
+    if not state.ranks.first:
+        return
     save_pretrained(output / FILE, model.network, config)
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 

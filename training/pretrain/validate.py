@@ -76,7 +76,10 @@ class Validator:
         return tasks_image(model.active(), example, outputs)
 
     def log_due(self, log: Log, model: PretrainModel, done: int) -> None:
-        """Log the scores and the picture after `done` steps, each if it is due."""
+        """Log the scores and the picture after `done` steps, each if it is due.
+
+        All processes of a run call this for the same samples: synchronised batch norm waits for all of them.
+        """
         settings = self._settings
         if settings.validate_every and done % settings.validate_every == 0:
             log.values(done, "val", self.scores(model))
