@@ -124,12 +124,16 @@ class Quarantine(Section):
 
 
 class Stream(Section):
-    """Where remote shards are kept while they are read.
+    """How shards are read, and where remote ones are kept meanwhile.
 
     cache: local folder, shared by all processes of a machine (null: one in the system's temporary
-    folder). cache_gigabytes: how much of it may be filled; a cache smaller than
-    ``shuffle_shards`` shards downloads each shard more than once per epoch.
+    folder). cache_gigabytes: how much of it may be filled, by all processes together; a cache smaller than
+    ``shuffle_shards`` shards downloads each shard more than once per epoch. retry_minutes: how long
+    a download is tried again while the store does not answer. max_broken: broken samples that each process of
+    a training run replaces by others before it stops.
     """
 
     cache: str | None
     cache_gigabytes: Annotated[float, Field(gt=0)]
+    retry_minutes: Annotated[float, Field(ge=0)]
+    max_broken: Annotated[int, Field(ge=0)]

@@ -41,6 +41,12 @@ def remote(bucket: Address, shards: Layout) -> Layout:
     return Layout.at(bucket / "copied")
 
 
+def cached_in(folder: Path, capacity: float = 1e9, retry_minutes: float = 0.0) -> Stream:
+    return Stream(
+        cache=str(folder), cache_gigabytes=capacity / 1e9, retry_minutes=retry_minutes, max_broken=0
+    )
+
+
 def tars(folder: Address) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
@@ -63,7 +69,7 @@ def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
 def test_training_streams_the_same_batches_from_an_object_store(
     remote: Layout, shards: Layout, tmp_path: Path
 ) -> None:
-    cached = Stream(cache=str(tmp_path), cache_gigabytes=1.0)
+    cached = cached_in(tmp_path)
     batches = []
     for layout in (remote, shards):
         samples = read_samples(layout, ("train", "val", "test"))
@@ -87,7 +93,7 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
 ) -> None:
     names = sorted({*read_samples(remote, ("train", "val", "test")).shards})
     sizes = {name: (remote.shards / name).stat().st_size for name in names}
-    with ShardCache(remote.shards, str(tmp_path), capacity=max(sizes.values())) as cache:
+    with ShardCache(remote.shards, cached_in(tmp_path, max(sizes.values()))) as cache:
         for name in names * 2:
             with cache.open(name) as descriptor:
                 assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
@@ -100,24 +106,65 @@ def test_a_rewritten_shard_is_not_served_from_the_cache(
     shard = bucket / "rewritten" / "train-000000.tar"
     for content in (b"first", b"second"):
         shard.write_bytes(content)
-        with ShardCache(shard.parent, str(tmp_path), 10**9) as cache, cache.open(shard.name) as descriptor:
+        with ShardCache(shard.parent, cached_in(tmp_path)) as cache, cache.open(shard.name) as descriptor:
             assert os.pread(descriptor, 100, 0) == content
 
 
 def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
     name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
-    with ShardCache(remote.shards, str(tmp_path), 10**9) as cache:
+    with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
         cache.prefetch([name])
     assert len(list(tmp_path.glob("*.tar"))) == 1
 
 
 def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
     with (
-        ShardCache(remote.shards, str(tmp_path), 10**9) as cache,
+        ShardCache(remote.shards, cached_in(tmp_path)) as cache,
         pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
         cache.open("portraits/train-000099.tar"),
     ):
         pass
+
+
+class Outage:
+    """A store that does not answer so many times."""
+
+    def __init__(self, remote: Layout, failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failures = failures
+        real = remote.shards.fs.get_file
+
+        def get_file(source: str, target: str) -> None:
+            if self.failures:
+                self.failures -= 1
+                Path(target).write_bytes(b"half of it")
+                raise PermissionError("ExpiredToken")
+            real(source, target)
+
+        monkeypatch.setattr(remote.shards.fs, "get_file", get_file)
+        monkeypatch.setattr("common.retry.time.sleep", lambda seconds: None)
+
+
+def test_a_download_is_tried_again_until_the_store_answers(
+    remote: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = read_samples(remote, ("train",)).shards[0]
+    Outage(remote, 3, monkeypatch)
+    stream = cached_in(tmp_path, retry_minutes=5)
+    with ShardCache(remote.shards, stream) as cache, cache.open(name) as descriptor:
+        assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
+    assert capsys.readouterr().err.count("ExpiredToken; trying again in") == 3
+
+
+def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_needed(
+    remote: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = read_samples(remote, ("train",)).shards[0]
+    Outage(remote, 1, monkeypatch)
+    with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
+        with pytest.raises(UserError, match="ExpiredToken"), cache.open(name):
+            pass
+        with cache.open(name) as descriptor:
+            assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
 
 
 def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layout) -> None:
@@ -127,7 +174,7 @@ def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layo
 def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}.tar").write_bytes(b"x")
-    with ShardCache(tmp_path, None, 10**9) as cache:
+    with ShardCache(tmp_path, cached_in(tmp_path)) as cache:
         for number in range(2000):
             with cache.open(f"{number}.tar") as descriptor:
                 assert os.pread(descriptor, 1, 0) == b"x"

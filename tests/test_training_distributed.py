@@ -144,7 +144,7 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
     )
     assert done.returncode != 0
     assert done.stderr.count("stopped by SIGTERM after step 1") == 1, done.stderr
-    assert checkpoint.latest(tmp_path / "stopped" / "checkpoints") is not None
+    assert checkpoint.latest(tmp_path / "stopped" / "checkpoints", "pretrain") is not None
     pretrain(config, shards, tmp_path / "stopped")
     assert curve(tmp_path / "stopped", "loss") == pytest.approx(curve(tmp_path / "whole", "loss"), rel=1e-4)
 
@@ -185,6 +185,35 @@ def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_
         "tasks-000000002.png",
         "tasks-000000004.png",
     }
+
+
+FAILING = """
+import os
+from common.errors import UserError
+from training.pretrain import train
+from training.run import main
+
+real = train.load_samples
+
+def failing(*arguments):
+    for number, batch in enumerate(real(*arguments)):
+        if number == 2 and os.environ["RANK"] == "1":
+            raise UserError("a shard cannot be read")
+        yield batch
+
+train.load_samples = failing
+main()
+"""
+
+
+def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_path: Path) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    done = torchrun([str(script)], shards, tmp_path, "pretrain.checkpoint_minutes=60")
+    assert done.returncode != 0
+    assert "a shard cannot be read" in done.stderr
+    assert "another process failed" in done.stderr
+    assert [path.name for path in (tmp_path / "pretrain" / "checkpoints").iterdir()] == ["step-000000002.pt"]
 
 
 def _environment(root: Path) -> dict[str, str]:

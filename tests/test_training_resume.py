@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,6 +155,25 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
     assert curves(tmp_path) == curves(whole)
 
 
+def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(
+    shards: Layout, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.load_samples
+
+    def failing(*arguments: Any) -> Iterator[Any]:
+        for number, batch in enumerate(real(*arguments)):
+            if number == 5:
+                raise UserError("the store has been away for ten minutes")
+            yield batch
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="away for ten minutes"):
+        patched.setattr(loop, "load_samples", failing)
+        pretrain(load(settings=TINY), shards, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000005.pt"]
+    pretrain(load(settings=TINY), shards, tmp_path)
+    assert curves(tmp_path) == curves(whole)
+
+
 def test_only_the_latest_checkpoints_are_kept(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +219,7 @@ def test_a_checkpoint_says_what_made_it(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
-    found = checkpoint.latest(tmp_path / "checkpoints")
+    found = checkpoint.latest(tmp_path / "checkpoints", "pretrain")
     assert found is not None
     _, state = found
     assert state["step"] == 1

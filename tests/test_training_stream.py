@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from common import config
 from common.errors import UserError
 from common.layout import Layout
+from training.data.broken import BrokenSamples
 from training.data.label_subsets import labelled_subset
 from training.data.loader import load
 from training.data.sampler import BatchSampler, epoch_order, sequential_batches
@@ -135,14 +136,59 @@ def test_splits_are_kept_apart(shards: Layout) -> None:
 
 
 def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Path) -> None:
-    broken = Layout.at(tmp_path / "copy")
-    shutil.copytree(shards.shards, broken.shards)
-    if not broken.manifests.exists():
-        shutil.copytree(shards.manifests, broken.manifests)
+    broken = copied(shards, tmp_path / "copy")
     samples = read_samples(broken, ("train",))
     victim = broken.shards / samples.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
+        list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
+
+
+def copied(shards: Layout, folder: Path) -> Layout:
+    """A copy of the shards that a test may damage."""
+    layout = Layout.at(folder)
+    shutil.copytree(shards.shards, layout.shards)
+    if not layout.manifests.exists():
+        shutil.copytree(shards.manifests, layout.manifests)
+    return layout
+
+
+def flip_bytes(samples: Samples, index: int) -> None:
+    """Damage 40 bytes in the middle of a face: a decoder returns other pixels, not an error."""
+    extent = samples.extent("jpg", index)
+    with (samples.root / samples.shards[index]).open("r+b") as stream:
+        stream.seek(extent.offset + extent.size // 2)
+        damaged = bytes(255 - byte for byte in stream.read(40))
+        stream.seek(extent.offset + extent.size // 2)
+        stream.write(damaged)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
+    shards: Layout, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+    for index in (2, 3):
+        flip_bytes(samples, index)
+    broken = BrokenSamples(2)
+    batches = list(load(samples, [[0, 2], [3, 1], [2, 5]], {"jpg"}, workers, STREAM, broken))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 4], [4, 1], [4, 5]]
+    assert broken.keys == {samples.keys[2], samples.keys[3]}
+    assert capsys.readouterr().err.count(f"sample {samples.keys[2]}: jpg: CRC-32") == 1
+
+
+def test_more_broken_samples_than_are_allowed_stop_the_run(shards: Layout, tmp_path: Path) -> None:
+    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+    for index in (2, 5):
+        flip_bytes(samples, index)
+    with pytest.raises(UserError, match=rf"more than stream.max_broken=1.*{samples.keys[5]}"):
+        list(load(samples, [[2, 5]], {"jpg"}, 0, STREAM, BrokenSamples(1)))
+
+
+def test_a_broken_sample_is_an_error_where_each_one_counts(shards: Layout, tmp_path: Path) -> None:
+    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+    flip_bytes(samples, 2)
+    with pytest.raises(UserError, match=rf"{samples.keys[2]}: jpg: CRC-32"):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
 
 

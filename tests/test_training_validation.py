@@ -13,6 +13,7 @@ import torch
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from training.data.broken import BrokenSamples
 from training.data.samples import read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.logger import Log
@@ -43,7 +44,7 @@ def config() -> Config:
 
 
 def validator_of(config: Config, shards: Layout) -> Validator:
-    return Validator(read_samples(shards, ("train",)), config.pretrain, config.stream, CPU)
+    return Validator(read_samples(shards, ("train",)), config.pretrain, config.stream, CPU, BrokenSamples(0))
 
 
 def test_validation_gives_the_same_scores_every_time(config: Config, shards: Layout) -> None:

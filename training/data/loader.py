@@ -14,6 +14,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.pipeline_config import Stream
 from common.shards import BrokenSample, decode_cell_counts, decode_face, decode_mask, read_extent
+from training.data.broken import BrokenSamples
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
 
@@ -57,34 +58,48 @@ class Batch:
 
 
 class _Reader:
-    """Reads and decodes samples."""
+    """Reads and decodes samples; without `broken`, one that is broken is an error."""
 
-    def __init__(self, samples: Samples, members: Iterable[str], cache: ShardCache) -> None:
-        self._samples, self._cache = samples, cache
+    def __init__(
+        self, samples: Samples, members: Iterable[str], cache: ShardCache, broken: BrokenSamples | None
+    ) -> None:
+        self._samples, self._cache, self._broken = samples, cache, broken
         self._decoders = {name: DECODERS[name] for name in members}
 
     def batch(self, indices: list[int]) -> Batch:
-        decoded = [self._sample(index) for index in indices]
+        read, decoded = zip(*map(self._sample_or_next, indices), strict=True)
         stacked = {name: torch.from_numpy(np.stack([s[name] for s in decoded])) for name in self._decoders}
         images, masks, counts = (stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS)
         return Batch(
             images.permute(0, 3, 1, 2) if len(images) else images,
             masks,
-            torch.tensor(indices),
+            torch.tensor(read),
             counts.to(torch.int32),
         )
+
+    def _sample_or_next(self, index: int) -> tuple[int, dict[str, NDArray[Any]]]:
+        """A sample and its index; of a broken one, those of the next in the manifest that is not broken."""
+        while True:
+            try:
+                return index, self._sample(index)
+            except BrokenSample as error:
+                key = self._samples.keys[index]
+                message = f"{self._samples.root / self._samples.shards[index]}, sample {key}: {error}"
+                if self._broken is None or len(self._broken.keys) == len(self._samples):
+                    raise UserError(message) from error
+                self._broken.add(key, message)
+                index = (index + 1) % len(self._samples)
 
     def _sample(self, index: int) -> dict[str, NDArray[Any]]:
         samples = self._samples
         shard = samples.shards[index]
-        try:
-            with self._cache.open(shard) as descriptor:
-                return {
-                    name: decode(read_extent(descriptor, samples.extent(name, index), shard))
-                    for name, decode in self._decoders.items()
-                }
-        except BrokenSample as error:
-            raise UserError(f"{samples.root / shard}, sample {samples.keys[index]}: {error}") from error
+        with self._cache.open(shard) as descriptor:
+            return {
+                name: decode(
+                    samples.check(name, index, read_extent(descriptor, samples.extent(name, index), shard))
+                )
+                for name, decode in self._decoders.items()
+            }
 
 
 def load(
@@ -93,6 +108,7 @@ def load(
     members: Collection[str],
     workers: int,
     stream: Stream,
+    broken: BrokenSamples | None = None,
 ) -> Iterator[Batch]:
     """Read planned batches, in their order whatever the number of workers.
 
@@ -106,12 +122,14 @@ def load(
         members: which members of a sample to read, of `DECODERS`.
         workers: threads; with 0 each batch is read when it is requested.
         stream: the cache of remote shards.
+        broken: collects samples whose bytes are not those that the manifest describes; in a batch, the next
+            sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a shard does not hold what the manifest says.
+        UserError: a sample is broken, or more than may be replaced; or a shard cannot be read.
     """
-    with ShardCache(samples.root, stream.cache, round(stream.cache_gigabytes * 1e9)) as cache:
-        reader = _Reader(samples, members, cache)
+    with ShardCache(samples.root, stream) as cache:
+        reader = _Reader(samples, members, cache, broken)
         planned = _prefetched(samples, batches, cache)
         if workers == 0:
             yield from map(reader.batch, planned)

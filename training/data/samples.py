@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.layout import Layout
-from common.shards import Extent
+from common.shards import BrokenSample, Extent
 from common.storage import Address
 
 
@@ -23,7 +24,8 @@ class Samples:
         root: folder or fsspec address of the shards.
         keys: sample keys.
         shards: shard path of each sample, below `root`.
-        extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 2) of offset and size.
+        extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 3) of offset, size and
+            CRC-32, which is -1 where it is not known.
         attribute_names: names of the label columns.
         attributes: int8 (N, A), 0 or 1, -1 where unknown.
         identities: identity of each sample, or None where it is unknown.
@@ -42,8 +44,19 @@ class Samples:
 
     def extent(self, member: str, index: int) -> Extent:
         """Where the bytes of a member of one sample lie in its shard."""
-        offset, size = self.extents[member][index]
+        offset, size, _ = self.extents[member][index]
         return Extent(int(offset), int(size))
+
+    def check(self, member: str, index: int, data: bytes) -> bytes:
+        """`data`, which was read as a member of one sample.
+
+        Raises:
+            BrokenSample: its CRC-32 is not that of what was written.
+        """
+        checksum = int(self.extents[member][index, 2])
+        if checksum >= 0 and crc32(data) != checksum:
+            raise BrokenSample(f"{member}: CRC-32 {crc32(data)}, written with {checksum}")
+        return data
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Only the samples at `indices`, in that order."""
@@ -76,7 +89,10 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
         keys=table["key"].to_pylist(),
         shards=table["shard"].to_pylist(),
         extents={
-            name: np.stack([np.asarray(table[f"{name}.{field}"]) for field in ("offset", "size")], axis=1)
+            name: np.stack(
+                [np.asarray(table[f"{name}.{field}"].fill_null(-1)) for field in ("offset", "size", "crc32")],
+                axis=1,
+            )
             for name in ("jpg", "mask.png", "parts.npy")
         },
         attribute_names=listed.attributes,

@@ -4,25 +4,25 @@ import json
 import pickle
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from common.errors import UserError
 from common.files import replacing
+from common.storage import Address
 
 UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
 """What torch.load raises for a file that it did not write, or that is truncated."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Address, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, and containers of them) atomically."""
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
-def load(path: Path, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
+def load(path: Address, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Args:
@@ -35,41 +35,42 @@ def load(path: Path, made_by: str = "python -m training.run --stage pretrain") -
     if not path.is_file():
         raise UserError(f"{path} is missing; `{made_by}` writes it")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise UserError(
             f"{path}: not a readable checkpoint; delete it and train again ({error})"[:300]
         ) from error
 
 
-def step_path(folder: Path, step: int) -> Path:
+def step_path(folder: Address, step: int) -> Address:
     """Where the checkpoint of a step lies; names sort like steps."""
     return folder / f"step-{step:09d}.pt"
 
 
-def save_step(folder: Path, step: int, keep: int, state: dict[str, Any]) -> None:
+def save_step(folder: Address, step: int, keep: int, state: dict[str, Any]) -> None:
     """Save the checkpoint of `step`, then delete all but the latest `keep`."""
     save(step_path(folder, step), {"step": step, **state})
     for path in _paths(folder)[keep:]:
         path.unlink()
 
 
-def latest(folder: Path, notices: bool = True) -> tuple[Path, dict[str, Any]] | None:
+def latest(folder: Address, title: str, notices: bool = True) -> tuple[Address, dict[str, Any]] | None:
     """The latest checkpoint of a run that can be read; None if there is none.
 
     One that cannot be read, such as a file that a full disk truncated, is skipped; with `notices` a line
-    is printed that names it.
+    is printed that names it and, as `title`, the run.
     """
     for path in _paths(folder):
         try:
             return path, load(path)
         except UserError as error:
             if notices:
-                print(f"pretrain: skipped {error}")
+                print(f"{title}: skipped {error}")
     return None
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Address) -> None:
     """Delete the checkpoints of a run."""
     for path in _paths(folder):
         path.unlink()
@@ -92,5 +93,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
     return lines
 
 
-def _paths(folder: Path) -> list[Path]:
+def _paths(folder: Address) -> list[Address]:
     return sorted(folder.glob("step-*.pt"), reverse=True)

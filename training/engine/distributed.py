@@ -9,12 +9,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common.errors import UserError
 from training.engine.device import default_device
 
 
@@ -74,12 +76,37 @@ class Ranks:
         return dict(zip(values, (total / self.world).tolist(), strict=True))
 
     def maximum(self, number: int) -> int:
-        """The largest `number` of any process; all must call this at the same time."""
+        """The largest `number` of any process; all must call this at the same time.
+
+        It goes over gloo, so it neither waits for a GPU nor hangs if another process has ended.
+        """
         if self.world == 1:
             return number
-        largest = torch.tensor(number, device=self.device)
+        largest = torch.tensor(number)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest.item())
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """An error in this context of one process is one in all, so that none waits for it in vain.
+
+        Raises:
+            UserError: another process failed.
+        """
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        if self.maximum(failure is not None):
+            raise failure or UserError("another process failed; see its message")
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The `value` of each process, in their order; all must call this at the same time."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
 
 
 def rank_of_environment() -> int:
@@ -89,7 +116,7 @@ def rank_of_environment() -> int:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, over nccl on GPUs and gloo on CPUs, and leave at exit."""
+    """Join the processes that ``torchrun`` started, over nccl (GPUs) and gloo (CPUs); leave at exit."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield Ranks(0, 1, default_device())
@@ -98,7 +125,7 @@ def joined() -> Iterator[Ranks]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -70,7 +70,7 @@ def faces_of_shards(shards: str) -> NDArray[np.uint8]:
     if not len(samples) and not len(samples := read_samples(layout, ("train", "val", "unlabelled"))):
         raise UserError(f"{shards}: the shards hold no samples; name others with --shards")
     samples = samples.take(np.arange(min(FACES, len(samples))))
-    stream = Stream(cache=None, cache_gigabytes=1.0)
+    stream = Stream(cache=None, cache_gigabytes=1.0, retry_minutes=1.0, max_broken=0)
     (batch,) = load(samples, sequential_batches(samples, FACES), {"jpg"}, 0, stream)
     return batch.images.permute(0, 2, 3, 1).numpy()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.config import Network, Pretrain
 from common.pipeline_config import Stream
+from training.data.broken import BrokenSamples
 from training.data.loader import Batch, load
 from training.data.samples import Samples
 from training.engine.seeds import keyed_generator
@@ -140,6 +141,7 @@ def load_samples(
     model: PretrainModel,
     settings: Pretrain,
     stream: Stream,
+    broken: BrokenSamples,
 ) -> Iterator[Batch]:
     """Read planned batches with no more members than the tasks need; see `training.data.loader.load`."""
-    return load(samples, batches, model.members(), settings.loader_workers, stream)
+    return load(samples, batches, model.members(), settings.loader_workers, stream, broken)

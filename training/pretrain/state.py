@@ -85,6 +85,7 @@ class TrainState:
         average: moving average of the model's weights.
         clock: of the steps.
         recent: the last logged values by name.
+        done: how many steps are done; None while the weights change.
     """
 
     def __init__(self, network: Network, settings: Pretrain, ranks: Ranks) -> None:
@@ -106,6 +107,7 @@ class TrainState:
         self.average = ExponentialMovingAverage(self.model.parameters(), settings.average_decay)
         self.clock = Clock()
         self.recent: dict[str, list[float]] = {}
+        self.done: int | None = 0
 
     def zero_gradients(self) -> None:
         """Prepare for the micro-batches of a step."""
@@ -147,6 +149,7 @@ class TrainState:
         set_rate(self.optimizer, settings.optimizer, step, settings.steps)
         if settings.clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.done = None
         self.optimizer.step()
         self.average.update()
         for task in self._contested(step):
@@ -154,6 +157,7 @@ class TrainState:
             set_rate(optimizer, settings.optimizer, step, settings.steps)
             self.ranks.average_gradients(self.adversaries[task.name])
             optimizer.step()
+        self.done = step + 1
 
     def measure(self, passed: ForwardPass) -> dict[str, float]:
         """The losses and metrics of a micro-batch, by the names under which they are logged."""

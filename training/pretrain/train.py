@@ -1,10 +1,8 @@
 """Stage 1: the training loop over the joint tasks, in plain sight."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.progress import progress
+from training.data.broken import BrokenSamples
 from training.data.loader import Batch
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples, read_samples
@@ -22,10 +21,11 @@ from training.engine.distributed import Ranks, joined
 from training.engine.ema import take_average
 from training.engine.logger import Log
 from training.engine.optim import check_finite
+from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
-from training.pretrain.resume import CHECKPOINTS, Checkpoints, Record, run_provenance
+from training.pretrain.resume import CHECKPOINTS, Record, run_provenance
 from training.pretrain.state import TrainState
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
@@ -62,7 +62,16 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
-        checkpoints = Checkpoints(output / CHECKPOINTS, config, run_provenance(config, layout, ranks), ranks)
+        settings = config.pretrain
+        checkpoints = Checkpoints(
+            "pretrain",
+            output / CHECKPOINTS,
+            settings.checkpoint_minutes,
+            settings.keep_checkpoints,
+            config,
+            run_provenance(config, layout, ranks),
+            ranks,
+        )
         _train(config, layout, output, checkpoints, resume, request)
         if ranks.first:
             record.write()
@@ -74,35 +83,35 @@ def _train(
 ) -> None:
     """The loop: from the checkpoint, if there is one, to the results in `output`."""
     settings, ranks = config.pretrain, checkpoints.ranks
-    samples = read_samples(layout, ("train", "unlabelled"))
-    validator = _validator(config, layout, ranks)
+    samples, broken = read_samples(layout, ("train", "unlabelled")), BrokenSamples(config.stream.max_broken)
+    validator = _validator(config, layout, ranks, broken)
     state = TrainState(config.network, settings, ranks)
     start = checkpoints.resume(state, resume)
     planned = _planned(settings, samples, start, settings.steps, ranks.rank, ranks.world)
-    loader = load_samples(samples, planned, state.model, settings, config.stream)
+    loader = load_samples(samples, planned, state.model, settings, config.stream, broken)
     size = settings.batch_size
     bar = progress("pretrain", settings.steps * size, "samples", start * size, enabled=ranks.first)
     state.clock.restart()
     with Log(output, start, settings.tensorboard, active=ranks.first) as log:
-        for step in range(start, settings.steps):
-            batch, done = state.clock.wait(loader), step + 1
-            measuring = done % settings.log_every == 0 or done == settings.steps
-            loss, measured = _train_step(state, batch, step, samples.keys, measuring)
-            state.clock.tick()
-            if measuring:
-                log.values(done, "pretrain", state.average_over_processes(measured))
-                log.values(done, "speed", state.speed(done))
-            bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
-            if validator is not None and done < settings.steps:
-                validator.log_due(log, state.model, done)
-                state.clock.restart()
-            signal = ranks.maximum(request.number)
-            checkpoints.save_due(state, done, stopping=signal > 0)
-            if signal:
-                bar.close()
-                _exit(signal, done, ranks)
+        with checkpoints.saving_on_error(state):
+            for step in range(start, settings.steps):
+                with ranks.failing_together():
+                    batch = state.clock.wait(loader)
+                done = step + 1
+                measuring = done % settings.log_every == 0 or done == settings.steps
+                loss, measured = _train_step(state, batch, step, samples.keys, measuring)
+                state.clock.tick()
+                if measuring:
+                    log.values(done, "pretrain", state.average_over_processes(measured))
+                    log.values(done, "speed", state.speed(done))
+                bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
+                if validator is not None and done < settings.steps:
+                    validator.log_due(log, state.model, done)
+                    state.clock.restart()
+                checkpoints.save_due(state, ranks.maximum(request.number))
         bar.close()
-        _finish(config, samples, validator, state, log, output)
+        checkpoints.save(state)  # what follows may fail, and replaces the weights
+        _finish(config, samples, validator, state, log, output, broken)
 
 
 def _train_step(
@@ -133,10 +142,10 @@ def _check_micro_batches(settings: Pretrain, ranks: Ranks) -> None:
         )
 
 
-def _validator(config: Config, layout: Layout, ranks: Ranks) -> Validator | None:
+def _validator(config: Config, layout: Layout, ranks: Ranks, broken: BrokenSamples) -> Validator | None:
     samples = read_validation_samples(layout, config.pretrain.validate_samples)
     if samples is not None:
-        return Validator(samples, config.pretrain, config.stream, ranks.device)
+        return Validator(samples, config.pretrain, config.stream, ranks.device, broken)
     if ranks.first:
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
     return None
@@ -149,15 +158,6 @@ def _planned(
     return BatchSampler(samples.shards, settings.seed, window, size, start, stop, rank, world)
 
 
-def _exit(signal: int, done: int, ranks: Ranks) -> None:
-    if ranks.first:
-        name = Signals(signal).name
-        print(
-            f"stopped by {name} after step {done:,}; the same command continues from there", file=sys.stderr
-        )
-    sys.exit(128 + signal)
-
-
 def _finish(
     config: Config,
     samples: Samples,
@@ -165,6 +165,7 @@ def _finish(
     state: TrainState,
     log: Log,
     output: Path,
+    broken: BrokenSamples,
 ) -> None:
     """Validate and write the averaged network, with batch-norm statistics measured on patches.
 
@@ -173,7 +174,7 @@ def _finish(
     """
     settings, model = config.pretrain, state.model
     planned = _planned(settings, samples, 0, settings.batch_norm_batches)
-    batches = load_samples(samples, planned, model, settings, config.stream)
+    batches = load_samples(samples, planned, model, settings, config.stream, broken)
     take_average(state.average, model.network, model.network, _patches(state, batches))
     metrics: dict[str, Any] = {
         "samples": len(samples),
@@ -188,6 +189,7 @@ def _finish(
         log.image(settings.steps, "tasks", validator.image(model))
         rounded = {name: round(score, 4) for name, score in scores.items()}
         metrics["val"] = {"samples": len(validator.samples), **rounded}
+    metrics["broken"] = len(set().union(*state.ranks.gathered(broken.keys)))
     metrics["tasks"] = [task.description() for task in model.active()]
     if not state.ranks.first:
         return

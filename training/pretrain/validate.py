@@ -11,6 +11,7 @@ from common.config import Pretrain
 from common.layout import Layout
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
+from training.data.broken import BrokenSamples
 from training.data.samples import Samples, read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.device import autocast
@@ -41,10 +42,19 @@ class Validator:
         settings: of stage 1: batch size, precision, loader.
         stream: the cache of remote shards.
         device: of the model.
+        broken: see `training.data.loader.load`.
     """
 
-    def __init__(self, samples: Samples, settings: Pretrain, stream: Stream, device: torch.device) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        settings: Pretrain,
+        stream: Stream,
+        device: torch.device,
+        broken: BrokenSamples,
+    ) -> None:
         self.samples, self._settings, self._stream, self._device = samples, settings, stream, device
+        self._broken = broken
 
     def predictions(
         self, model: PretrainModel
@@ -57,7 +67,7 @@ class Validator:
         count = max(1, len(self.samples) // self._settings.batch_size)
         indices = np.array_split(np.arange(len(self.samples)), count)
         planned = (batch.tolist() for batch in indices)
-        batches = load_samples(self.samples, planned, model, self._settings, self._stream)
+        batches = load_samples(self.samples, planned, model, self._settings, self._stream, self._broken)
         for number, batch in enumerate(batches):
             example = model.prepare(batch.to(self._device), VALIDATION_STEP, number)
             with batch_statistics(model), autocast(self._device, self._settings.precision):

@@ -54,7 +54,7 @@ def run_pretraining(config: Config, layout: Layout, root: Path, name: str, resum
         UserError: there is no such pre-training, or what `training.pretrain.train.pretrain` raises.
     """
     settings, folder = pretraining_config(config, name), pretrained_file(root, name).parent
-    latest = checkpoint.latest(folder / CHECKPOINTS) if resume == "auto" else None
+    latest = checkpoint.latest(folder / CHECKPOINTS, "study") if resume == "auto" else None
     if latest and latest[1].get("code") != code_hash(TRAINING):
         print(f"study: the code of pre-training has changed, so {name} starts anew")
         resume = "never"
