@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from common.config import Config
 from common.errors import UserError
 from common.storage import Address
-from common.version import code_version
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
 
@@ -46,6 +45,7 @@ class Checkpoints:
         keep: how many of the latest stay.
         config: stored beside the weights.
         provenance: what the weights depend on.
+        code: the hash of the code, see `common.code.code_hash`.
         ranks: all processes restore the same; the first prints, writes and deletes.
     """
 
@@ -55,6 +55,7 @@ class Checkpoints:
     keep: int
     config: Config
     provenance: dict[str, Any]
+    code: str
     ranks: Ranks
     _written: float = field(default_factory=time.monotonic)
     _step: int = 0
@@ -97,8 +98,8 @@ class Checkpoints:
         if self.ranks.first:
             changed = f" in spite of {'; '.join(differences)}" if differences else ""
             print(f"{self.title}: resuming at step {self._step:,}{changed}")
-            if stored["code"] != (code := code_version()):
-                print(f"{self.title}: the code has changed since: {stored['code']} -> {code}")
+            if stored["code"] != self.code:
+                print(f"{self.title}: the code has changed since")
         return self._step
 
     def save_due(self, run: Resumable, signal: int) -> None:
@@ -135,7 +136,7 @@ class Checkpoints:
         stored = {
             "provenance": self.provenance,
             "config": self.config.model_dump(mode="json"),
-            "code": code_version(),
+            "code": self.code,
             "state": run.state(),
         }
         checkpoint.save_step(self.folder, run.done, self.keep, stored)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from common.code import code_hash
 from common.config import Config, Pretrain
 from common.errors import UserError
 from common.files import write_text
@@ -25,7 +26,7 @@ from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
-from training.pretrain.resume import CHECKPOINTS, Record, run_provenance
+from training.pretrain.resume import CHECKPOINTS, TRAINING, Record, run_provenance
 from training.pretrain.state import TrainState
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
@@ -70,6 +71,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
             settings.keep_checkpoints,
             config,
             run_provenance(config, layout, ranks),
+            code_hash(TRAINING),
             ranks,
         )
         _train(config, layout, output, checkpoints, resume, request)
