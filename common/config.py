@@ -179,8 +179,9 @@ class Finetune(Section):
     """Stage 2: every run once per initialisation, on the same faces for the same steps.
 
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
-    the unlabelled faces; ``imagenet``: the file that `imagenet` names (a state dict of
-    torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
+    the unlabelled faces; ``probe``: logistic regression on the parser's stored features, or on the class
+    counts of shards without, instead of a network; ``imagenet``: the file that `imagenet` names (a state
+    dict of torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
     frozen_steps: steps before a trained backbone is trained further. scratch_rate: learning rate from
     scratch. validate_every: steps between two validations, of which the best one's weights are kept
@@ -189,7 +190,9 @@ class Finetune(Section):
 
     seed: int
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
-    initial: Annotated[list[Literal["scratch", "pretrained", "semi", "imagenet"]], Field(min_length=1)]
+    initial: Annotated[
+        list[Literal["scratch", "probe", "pretrained", "semi", "imagenet"]], Field(min_length=1)
+    ]
     imagenet: str | None
     groups: str | None
     batch_size: Annotated[int, Field(ge=2)]

@@ -35,6 +35,9 @@ SOURCE_FIELDS: Final = pa.schema(
     ]
 )
 
+MEMBER_COLUMNS: Final = ("offset", "size", "crc32")
+"""Columns of each member of a sample, named ``<member>.<column>``."""
+
 SAMPLE_FIELDS: Final = pa.schema(
     [
         ("key", pa.string()),
@@ -46,13 +49,20 @@ SAMPLE_FIELDS: Final = pa.schema(
         ("identity", pa.string()),
         ("box_score", pa.float32()),
         ("confidence", pa.float32()),
-        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in ("offset", "size", "crc32")),
+        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in MEMBER_COLUMNS),
     ]
 )
 
 QUARANTINE_FIELDS: Final = pa.schema(
     [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
 )
+
+
+def sample_fields(features: Iterable[str]) -> pa.Schema:
+    """`SAMPLE_FIELDS`, and the columns of those `FEATURE_MEMBERS` that the samples have."""
+    columns = (pa.field(f"{name}.{what}", pa.int64()) for name in features for what in MEMBER_COLUMNS)
+    return pa.schema([*SAMPLE_FIELDS, *columns])
+
 
 BATCH_ROWS: Final = 1 << 16
 """Rows that `batches` holds in memory at a time."""
@@ -105,7 +115,7 @@ def write(
 
     Args:
         path: the file to write.
-        fields: one of the three schemas of this module.
+        fields: one of the three schemas of this module, or `sample_fields`.
         rows: a mapping per row; missing values become null.
         attributes: names of the attribute columns to add.
         metadata: strings about the whole manifest.

@@ -77,7 +77,8 @@ class Parse(Section):
 
     parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
     pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
-    grid: cells per side of the stored class counts.
+    grid: cells per side of the stored class counts. features: what is stored of bisenet's features: null,
+    ``pooled`` over the face and its regions, or ``grid``: that and 8 x 8 cells.
     """
 
     parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
@@ -85,6 +86,7 @@ class Parse(Section):
     batch_size: Positive
     precision: Precision
     grid: Positive
+    features: Literal["pooled", "grid"] | None
 
 
 class Weights(Section):

@@ -1,10 +1,11 @@
-"""The shard format: four members per sample in a plain tar that any tool can open.
+"""The shard format: four to six members per sample in a plain tar that any tool can open.
 
 A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
-``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata). This
-module turns samples into bytes and back, writes tars whose bytes depend on
-nothing but the samples, and reads single members by their offset. Only these
-four member types are ever decoded, never with pickle.
+``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata), with
+``parse.features`` also ``KEY.pooled.npy`` and ``KEY.features.npy``. This module
+turns samples into bytes and back, writes tars whose bytes depend on nothing but the
+samples, and reads single members by their offset. Only these member types are ever
+decoded, never with pickle.
 """
 
 import io
@@ -29,6 +30,12 @@ from common.storage import Address
 
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
+
+FEATURE_MEMBERS: Final = ("pooled.npy", "features.npy")
+"""Members that follow if the parser's features are stored: of the whole face, and on a grid."""
+
+FEATURE_GRID: Final = (8, 8, 64)
+"""Shape of a face's features on a grid: rows, columns, channels."""
 
 KEY_PATTERN: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
 """Keys have neither dots, at which WebDataset splits names, nor slashes."""
@@ -105,9 +112,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 def encode_cell_counts(counts: NDArray[np.uint16]) -> bytes:
     """NPY bytes of per-cell class counts, uint16 (G, G, 19)."""
-    buffer = io.BytesIO()
-    np.save(buffer, counts, allow_pickle=False)
-    return buffer.getvalue()
+    return _npy(counts)
 
 
 def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
@@ -116,15 +121,46 @@ def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
     Raises:
         BrokenSample: the bytes are not such an array; a pickled one is refused too.
     """
-    try:
-        counts = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
-        raise BrokenSample(f"{len(data)} bytes that are not an NPY array: {error}") from error
+    counts = _array(data)
     if counts.dtype != np.uint16 or counts.ndim != 3 or counts.shape[2] != NUM_CLASSES:
         raise BrokenSample(
             f"class counts must be uint16 (G, G, {NUM_CLASSES}), not {counts.dtype} {counts.shape}"
         )
     return counts
+
+
+def encode_features(features: NDArray[np.float16]) -> bytes:
+    """NPY bytes of features, float16: (D,) of the whole face, or `FEATURE_GRID`."""
+    return _npy(features)
+
+
+def decode_features(data: bytes) -> NDArray[np.float16]:
+    """The features that `encode_features` wrote.
+
+    Raises:
+        BrokenSample: the bytes are not such an array, or hold a number that is not finite.
+    """
+    features = _array(data)
+    if features.dtype != np.float16 or (features.ndim != 1 and features.shape != FEATURE_GRID):
+        raise BrokenSample(
+            f"features must be float16 (D,) or {FEATURE_GRID}, not {features.dtype} {features.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise BrokenSample("features that are not finite")
+    return features
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, OSError, OverflowError, MemoryError) as error:
+        raise BrokenSample(f"{len(data)} bytes that are not an NPY array: {error}") from error
 
 
 def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
@@ -186,7 +222,7 @@ class ShardWriter:
         """Append a sample and return the extents of its members by name."""
         check_key(key)
         extents = {}
-        for name in (name for name in MEMBERS if name in members):
+        for name in (name for name in (*MEMBERS, *FEATURE_MEMBERS) if name in members):
             self._tar.write({"__key__": key, name: members[name]})
             size = len(members[name])
             blocks = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -207,7 +243,11 @@ def read_shard(path: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
     with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for entry in tar:
             name, _, member = entry.name.partition(".")
-            if not KEY_PATTERN.fullmatch(name) or member not in MEMBERS or not entry.isfile():
+            if (
+                not KEY_PATTERN.fullmatch(name)
+                or member not in (*MEMBERS, *FEATURE_MEMBERS)
+                or not entry.isfile()
+            ):
                 raise BrokenSample(f"{path}: {entry.name!r} is not a member of a sample")
             if name != key and members:
                 yield key, members
@@ -248,7 +288,7 @@ def read_member(root: Address, shard: str, extent: Extent) -> bytes:
 
 
 def read_sample(root: Address, row: Mapping[str, Any]) -> dict[str, bytes]:
-    """All members of a sample by name; they lie side by side in their tar, so one read is enough.
+    """The members of a sample without its features, by name; one read, as they lie side by side in their tar.
 
     Args:
         root: the folder of shards, local or an fsspec address.

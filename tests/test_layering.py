@@ -21,7 +21,7 @@ LAYERS = (
     {"report"},
     {"study"},
     {"export"},
-    {"explain", "predict", "subsets"},
+    {"explain", "predict", "probe", "subsets"},
     {"evaluate"},
     {"finetune"},
     {"pretrain"},

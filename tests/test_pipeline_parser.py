@@ -82,7 +82,7 @@ def test_a_mask_without_a_face_is_left_alone() -> None:
 
 def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarray) -> None:
     config = load()
-    masks, confidence = load_parser(parser_file(config))(faces)
+    masks, confidence, _ = load_parser(parser_file(config))(faces)
     truth = np.stack(exact_masks(portraits)[: len(faces)])
     for name in ("skin", "hair", "nose", "l_eye", "r_eye"):
         found, real = masks == CLASSES.index(name), truth == CLASSES.index(name)
@@ -96,10 +96,10 @@ def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarr
 
 def test_bfloat16_and_batches_do_not_change_the_masks(faces: np.ndarray) -> None:
     parse_faces = load_parser(parser_file(load()))
-    together, _ = parse_faces(faces)
+    together, *_ = parse_faces(faces)
     alone = np.concatenate([parse_faces(face[None])[0] for face in faces])
     assert np.mean(together == alone) > 0.999
-    exact, _ = load_parser(parser_file(load(settings=["parse.precision=float32"])))(faces)
+    exact, *_ = load_parser(parser_file(load(settings=["parse.precision=float32"])))(faces)
     assert np.mean(together == exact) > 0.99
 
 
@@ -153,7 +153,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_file_of_the_real_network_gives_the_native_masks(
     kind: str, exported: dict[str, Path], faces: np.ndarray, exact: np.ndarray
 ) -> None:
-    masks, confidence = file_parser(kind, exported[kind], BISENET_MAP)(faces)
+    masks, confidence, _ = file_parser(kind, exported[kind], BISENET_MAP)(faces)
     assert np.mean(masks == exact) >= 0.999
     present = np.stack([np.bincount(mask.ravel(), minlength=19) > 0 for mask in masks])
     assert np.array_equal(confidence > 0, present)
@@ -201,7 +201,9 @@ def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(
     faces[1] = faces[1][:, ::-1]
     expected = np.full((448, 448), CLASSES.index("hair"))
     expected[:, 150:300] = CLASSES.index("nose")
-    masks, confidence = file_parser(kind, path, PAINTER_MAP | {"channels": channels, "layout": layout})(faces)
+    masks, confidence, _ = file_parser(kind, path, PAINTER_MAP | {"channels": channels, "layout": layout})(
+        faces
+    )
     assert np.array_equal(masks, [expected, expected[:, ::-1]])
     assert confidence[0, CLASSES.index("hair")] == 1
 
@@ -212,8 +214,8 @@ def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
     faces = np.zeros((1, 448, 448, 3), np.uint8)
     faces[:, :, 300:, 0] = 128
     classes = ["background", "r_eye", "l_eye"]
-    by_position, _ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes})(faces)
-    as_given, _ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes, "sides": "network"})(
+    by_position, *_ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes})(faces)
+    as_given, *_ = file_parser("torchscript", path, PAINTER_MAP | {"classes": classes, "sides": "network"})(
         faces
     )
     assert as_given[0, 0, -1] == CLASSES.index("r_eye")
@@ -314,7 +316,7 @@ def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(
 ) -> None:
     network, settings = parsenet
     small = np.ascontiguousarray(faces[:2, 40:104, 40:104])
-    masks, _ = load_parser(parser_file(load(settings=settings)))(small)
+    masks, *_ = load_parser(parser_file(load(settings=settings)))(small)
     pixels = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         classes = network(pixels)[0].argmax(dim=1).numpy().astype(np.uint8)
@@ -341,8 +343,8 @@ def test_an_int8_file_is_the_same_each_time_and_its_masks_are_nearly_those_of_fl
     assert files[0].read_bytes() == files[1].read_bytes()
     assert "mean F1 against it" in capsys.readouterr().out
     chosen = ["parse.parser=onnx", f"weights.parser={files[0]}"]
-    masks, _ = load_parser(parser_file(load(settings=chosen)))(faces)
-    exact, _ = load_parser(parser_file(load(settings=["parse.size=256", "parse.precision=float32"])))(faces)
+    masks, *_ = load_parser(parser_file(load(settings=chosen)))(faces)
+    exact, *_ = load_parser(parser_file(load(settings=["parse.size=256", "parse.precision=float32"])))(faces)
     assert np.mean(masks == exact) > 0.97
     assert files[0].stat().st_size < parser_file(small).path.stat().st_size / 3
 

@@ -260,7 +260,8 @@ def test_attribute_groups_concern_a_cell_by_their_content(tmp_path: Path) -> Non
 def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
     tasks = pretraining_config(load(), "rotation").pretrain.tasks
     weights = {name: block["weight"] for name, block in tasks.items()}
-    assert weights == {"segmentation": 0, "classification": 0, "rotation": 1, "adversarial": 0}
+    assert weights.pop("rotation") == 1
+    assert set(weights.values()) == {0}
     with pytest.raises(UserError, match="pretrainings.other lists the task turning; pretrain.tasks has"):
         load(settings=["study.pretrainings.other=[turning]"])
 

@@ -38,16 +38,15 @@ def load(weights: Path, precision: Precision) -> Network:
     device = best_device()
     model = main_head(weights).to(device).to(memory_format=torch.channels_last)
 
-    def scores(pixels: Tensor) -> Tensor:
+    def scores_and_maps(pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits: Tensor = model(pixels)
-            return logits
+            return model.logits_and_maps(pixels)
 
-    return Network(scores, device)
+    return Network(lambda pixels: scores_and_maps(pixels)[0], device, scores_and_maps)
 
 
-def main_head(weights: Path) -> nn.Module:
+def main_head(weights: Path) -> "_MainHead":
     """BiSeNet with checked weights on the CPU, in float32, without its two auxiliary heads."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     model = init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
@@ -67,3 +66,16 @@ class _MainHead(nn.Module):
         fine, coarse, _ = self.context(pixels)
         logits: Tensor = self.head(self.fusion(fine, coarse))[0]
         return logits
+
+    def logits_and_maps(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and ResNet's stages at strides 8, 16, 32 and the fused map at stride 8."""
+        maps: list[Tensor] = []
+        hooks = (
+            self.context.get_submodule("resnet").register_forward_hook(lambda *call: maps.extend(call[2])),
+            self.fusion.register_forward_hook(lambda *call: maps.append(call[2])),
+        )
+        try:
+            return self(pixels), maps
+        finally:
+            for hook in hooks:
+                hook.remove()

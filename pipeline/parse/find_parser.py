@@ -21,9 +21,13 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
     """The configured parser; known weights are fetched if need be, and checked.
 
     Raises:
-        UserError: a file is missing, is not what it should be, or has no class map.
+        UserError: a file is missing, unknown or without a class map, or the parser has no features.
     """
     kind = parse.parser
+    if parse.features and kind != "bisenet":
+        raise UserError(
+            f"parse.features={parse.features} needs parse.parser=bisenet, not {kind}; set it to null"
+        )
     if kind in KNOWN:
         path, sha256, class_map = find(kind, weights), KNOWN[kind].sha256, CLASS_MAPS[kind]
     else:
@@ -34,4 +38,5 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
             raise UserError(f"{path} does not exist; weights.parser names it")
         sha256 = file_sha256(path)
         class_map = read_class_map(Path(weights.class_map) if weights.class_map else class_map_beside(path))
-    return ParserFile(kind, path, sha256, class_map, class_map.size or parse.size, parse.precision)
+    size = class_map.size or parse.size
+    return ParserFile(kind, path, sha256, class_map, size, parse.precision, parse.features)

@@ -8,6 +8,7 @@ from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE
 from common.errors import UserError
 from common.layout import SPLITS, Layout
+from common.shards import FEATURE_MEMBERS
 from common.storage import Address
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.quarantine import table
@@ -34,9 +35,12 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
     recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
     if recipe.is_file():
         metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
-    columns = {*manifest.SAMPLE_FIELDS.names, *source.attributes}
+    fields = manifest.sample_fields(
+        name for name in FEATURE_MEMBERS if any(f"{name}.size" in row for row in samples)
+    )
+    columns = {*fields.names, *source.attributes}
     rows = ({name: row.get(name) for name in columns} for row in samples)
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, source.attributes, metadata)
+    manifest.write(layout.samples, fields, rows, source.attributes, metadata)
     manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, metadata=metadata)
     _print_summary(samples, refused)
     return len(samples), len(refused)

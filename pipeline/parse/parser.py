@@ -1,9 +1,10 @@
-"""Face parsers behind one signature: from faces to masks and confidences."""
+"""Face parsers behind one signature: from faces to masks, confidences and features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,15 +18,18 @@ from common.memory import keep_freed_memory
 from common.section import Precision
 from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap
+from pipeline.parse.features import face_features
 from pipeline.parse.network import Network
 from pipeline.parse.sides import assign_sides
 
-FaceParser = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.float32]]]
+Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
+FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 """From faces, uint8 RGB (B, S, S, 3), to
 
 - masks, uint8 (B, S, S), classes 0..18;
 - confidences, float32 (B, 19): the mean probability of a class over the pixels that were
-  given it, 0 where there are none.
+  given it, 0 where there are none;
+- features by member of a sample, float16 (B, ...), see `pipeline.parse.features`; none unless configured.
 """
 
 
@@ -40,6 +44,7 @@ class ParserFile:
         class_map: format of its input, and its classes.
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
+        features: ``parse.features``.
     """
 
     kind: str
@@ -48,6 +53,7 @@ class ParserFile:
     class_map: ClassMap
     size: int
     precision: Precision
+    features: Literal["pooled", "grid"] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -79,12 +85,14 @@ def load_network(file: ParserFile) -> Network:
             return torchscript_file.load(file.path, file.class_map)
 
 
-def _parse_faces(
-    network: Network, file: ParserFile, faces: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -> Parsed:
     """See `FaceParser`."""
     with torch.inference_mode():
-        scores = network.scores(normalised(faces, file, network.device))
+        pixels = normalised(faces, file, network.device)
+        if file.features and network.scores_and_maps:
+            scores, maps = network.scores_and_maps(pixels)
+        else:
+            scores, maps = network.scores(pixels), []
         count = len(file.class_map.classes)
         if scores.ndim != 4 or scores.shape[:2] != (len(faces), count):
             raise UserError(
@@ -102,7 +110,8 @@ def _parse_faces(
     masks = classes.to(torch.uint8).cpu().numpy()
     if file.class_map.sides == "position":
         masks = assign_sides(masks)
-    return masks, _mean_by_class(probability.cpu().numpy(), masks)
+    features = face_features(maps, masks, file.features) if maps and file.features else {}
+    return masks, _mean_by_class(probability.cpu().numpy(), masks), features
 
 
 def normalised(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:

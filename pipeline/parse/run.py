@@ -62,7 +62,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
     code = code_hash("pipeline.parse.shard")
     settings = [
         FORMAT_VERSION,
-        config.parse.model_dump(mode="json"),
+        config.parse.model_dump(mode="json", exclude_none=True),
         parser.sha256,
         parser.class_map.model_dump(mode="json"),
     ]

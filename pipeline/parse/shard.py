@@ -17,6 +17,7 @@ from common.shards import (
     decode_face,
     decode_metadata,
     encode_cell_counts,
+    encode_features,
     encode_mask,
     encode_metadata,
     read_shard,
@@ -53,9 +54,13 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     samples: list[dict[str, Any]] = []
     with ShardWriter(task.tar) as writer:
         for batch in _batches(task.aligned, excluded, task.batch_size):
-            masks, confidences = parse_faces(np.stack([decode_face(members["jpg"]) for _, members in batch]))
-            for sample, mask, confidence in zip(batch, masks, confidences, strict=True):
-                samples.append(_write_sample(writer, sample, mask, confidence, task))
+            faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
+            masks, confidences, features = parse_faces(faces)
+            for number, sample in enumerate(batch):
+                encoded = {name: encode_features(values[number]) for name, values in features.items()}
+                samples.append(
+                    _write_sample(writer, sample, masks[number], confidences[number], encoded, task)
+                )
             advance(len(batch))
     quarantined = [worker_died(source) for source in sorted(excluded)]
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
@@ -76,6 +81,7 @@ def _write_sample(
     sample: AlignedSample,
     mask: NDArray[np.uint8],
     confidence: NDArray[np.float32],
+    features: dict[str, bytes],
     task: ParseTask,
 ) -> dict[str, Any]:
     """Append a finished sample; returns what the manifest holds of it."""
@@ -91,6 +97,7 @@ def _write_sample(
         "mask.png": encode_mask(mask),
         "parts.npy": encode_cell_counts(cell_class_counts(mask, task.grid)),
         "json": encode_metadata(metadata),
+        **features,
     }
     extents = writer.add(key, finished)
     return {

@@ -21,6 +21,7 @@ CHECKS: Final = {
     "faces": "faces decode, all to one size",
     "masks": "masks decode to classes 0 to 18 at their face's size",
     "cell-counts": "class counts decode to those of the mask",
+    "features": "features decode to finite numbers of one shape",
     "metadata": "metadata decode and agree with the manifest",
 }
 """Every check in the order of the table, and what holds if it finds nothing."""

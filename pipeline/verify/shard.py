@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from common.cell_counts import cell_class_counts
 from common.shards import (
+    FEATURE_MEMBERS,
     MEMBERS,
     BrokenSample,
     Extent,
     decode_cell_counts,
     decode_face,
+    decode_features,
     decode_mask,
     decode_metadata,
 )
@@ -54,11 +56,13 @@ class TarReport:
         findings: the damage.
         sizes: how many faces have each side in pixels.
         first: the first key of each side.
+        shapes: of the features, by member.
     """
 
     findings: Findings = field(default_factory=Findings)
     sizes: Counter[int] = field(default_factory=Counter)
     first: dict[int, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def verify_tar(task: VerifyTask) -> TarReport:
@@ -119,7 +123,7 @@ def _check_members(
 ) -> None:
     if findings.counts["tars"]:
         return  # missing members follow from the damage
-    listed = {f"{row['key']}.{name}" for row in rows for name in MEMBERS}
+    listed = {f"{row['key']}.{name}" for row in rows for name in _members(row)}
     for name in sorted(listed - extents.keys()):
         findings.add("members", f"{task.name}: {name} is not in the tar")
     for name in sorted(extents.keys() - listed):
@@ -137,7 +141,7 @@ def _check_sample(
     """Check one sample; a member that fails a check is left out of all later ones."""
     findings, where = report.findings, f"{task.name}: {row['key']}"
     members = {}
-    for name in MEMBERS:
+    for name in _members(row):
         extent = extents.get(f"{row['key']}.{name}")
         if extent is None or extent.offset + extent.size > length:
             continue  # reported already, as a missing member or a truncated tar
@@ -149,7 +153,7 @@ def _check_sample(
             continue
         stream.seek(extent.offset)
         data = stream.read(extent.size)
-        checksum = row[f"{name}.crc32"]
+        checksum = row.get(f"{name}.crc32")
         if checksum is not None and zlib.crc32(data) != checksum:
             findings.add("checksums", f"{where}.{name}: CRC-32 {zlib.crc32(data)}, written with {checksum}")
             continue
@@ -160,7 +164,14 @@ def _check_sample(
         report.first.setdefault(side, where)
     mask = _check_mask(members.get("mask.png"), side, where, findings)
     counts = _check_cell_counts(members.get("parts.npy"), mask, where, findings)
+    for name in FEATURE_MEMBERS:
+        _check_features(members.get(name), name, where, report)
     _check_metadata(members.get("json"), row, counts, task.attributes, where, findings)
+
+
+def _members(row: dict[str, Any]) -> list[str]:
+    """The members that the manifest lists; features are optional."""
+    return [*MEMBERS, *(name for name in FEATURE_MEMBERS if row.get(f"{name}.size") is not None)]
 
 
 def _check_face(data: bytes | None, where: str, findings: Findings) -> int:
@@ -209,6 +220,18 @@ def _check_cell_counts(
     if wrong:
         findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
     return counts if mask is not None and not wrong else None
+
+
+def _check_features(data: bytes | None, name: str, where: str, report: TarReport) -> None:
+    if data is None:
+        return
+    try:
+        shape = decode_features(data).shape
+        expected = report.shapes.setdefault(name, shape)
+        if shape != expected:
+            raise BrokenSample(f"shape {shape}, but {expected} in the samples before it")
+    except BrokenSample as error:
+        report.findings.add("features", f"{where}.{name}: {error}")
 
 
 def _check_metadata(

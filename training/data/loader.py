@@ -13,7 +13,14 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.pipeline_config import Stream
-from common.shards import BrokenSample, decode_cell_counts, decode_face, decode_mask, read_extent
+from common.shards import (
+    BrokenSample,
+    decode_cell_counts,
+    decode_face,
+    decode_features,
+    decode_mask,
+    read_extent,
+)
 from training.data.broken import BrokenSamples
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
@@ -25,6 +32,8 @@ DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "jpg": decode_face,
     "mask.png": decode_mask,
     "parts.npy": decode_cell_counts,
+    "pooled.npy": decode_features,
+    "features.npy": decode_features,
 }
 """The members of a sample that the loader can read."""
 
@@ -38,12 +47,16 @@ class Batch:
         masks: uint8 (B, S, S), classes 0..18.
         indices: int64 (B,), positions in `Samples`.
         cell_counts: int32 (B, G, G, 19), pixels per class and grid cell.
+        pooled: float16 (B, D), the parser's features of whole faces.
+        features: float16 (B, 8, 8, 64), the parser's features by cell.
     """
 
     images: Tensor
     masks: Tensor
     indices: Tensor
     cell_counts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    pooled: Tensor = field(default_factory=lambda: torch.empty(0))
+    features: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -69,12 +82,16 @@ class _Reader:
     def batch(self, indices: list[int]) -> Batch:
         read, decoded = zip(*map(self._sample_or_next, indices), strict=True)
         stacked = {name: torch.from_numpy(np.stack([s[name] for s in decoded])) for name in self._decoders}
-        images, masks, counts = (stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS)
+        images, masks, counts, pooled, features = (
+            stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS
+        )
         return Batch(
             images.permute(0, 3, 1, 2) if len(images) else images,
             masks,
             torch.tensor(read),
             counts.to(torch.int32),
+            pooled,
+            features,
         )
 
     def _sample_or_next(self, index: int) -> tuple[int, dict[str, NDArray[Any]]]:
@@ -126,8 +143,14 @@ def load(
             sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a sample is broken, or more than may be replaced; or a shard cannot be read.
+        UserError: a sample is broken, or more than may be replaced; a shard cannot be
+            read; or the samples have no such member.
     """
+    if missing := sorted(set(members) - samples.extents.keys()):
+        raise UserError(
+            f"{samples.root} has no {missing[0]}; parse the faces again with parse.features=grid, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.features=grid`"
+        )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)
         planned = _prefetched(samples, batches, cache)

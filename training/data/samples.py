@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.layout import Layout
-from common.shards import BrokenSample, Extent
+from common.shards import FEATURE_MEMBERS, BrokenSample, Extent
 from common.storage import Address
 
 
@@ -24,8 +24,8 @@ class Samples:
         root: folder or fsspec address of the shards.
         keys: sample keys.
         shards: shard path of each sample, below `root`.
-        extents: by member name (``jpg``, ``mask.png``, ``parts.npy``), int64 (N, 3) of offset, size and
-            CRC-32, which is -1 where it is not known.
+        extents: by member name, without ``json``, and with features only where they are stored, int64 (N, 3)
+            of offset, size and CRC-32, which is -1 where it is not known.
         attribute_names: names of the label columns.
         attributes: int8 (N, A), 0 or 1, -1 where unknown.
         identities: identity of each sample, or None where it is unknown.
@@ -93,7 +93,8 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
                 [np.asarray(table[f"{name}.{field}"].fill_null(-1)) for field in ("offset", "size", "crc32")],
                 axis=1,
             )
-            for name in ("jpg", "mask.png", "parts.npy")
+            for name in ("jpg", "mask.png", "parts.npy", *FEATURE_MEMBERS)
+            if f"{name}.offset" in table.column_names
         },
         attribute_names=listed.attributes,
         attributes=np.stack(labels, axis=1) if labels else np.empty((table.num_rows, 0), np.int8),

@@ -1,7 +1,7 @@
 """Evaluation of the fine-tuned runs on the test split, with thresholds from val."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from training.engine.device import default_device
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import best_thresholds
+from training.finetune.probe import PROBE
 from training.models.classifier import Classifier
 from training.models.classifier_file import read_classifier
 from training.models.inference import predict_logits
+from training.models.probe import read_probe
 
 
 def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -82,14 +84,24 @@ def _score_runs(
     evaluator = Evaluator(test, settings)
     scores = {MAJORITY: evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)}
     predictions = []
-    for name in (run["name"] for run in runs):
-        model = read_classifier(finetuned / name / "classifier.pt")
-        batch = settings.batch_size
-        on_val = predict(model, val, batch, stream, f"val {name}") if len(val) else None
-        on_test = predict(model, test, batch, stream, f"test {name}")
+    for name, initial in ((run["name"], run["initial"]) for run in runs):
+        predictor = _predictor(finetuned / name / "classifier.pt", initial, settings.batch_size, stream)
+        on_val = predictor(val, f"val {name}") if len(val) else None
+        on_test = predictor(test, f"test {name}")
         scores[name] = evaluator.score(on_test, best_thresholds(val.attributes, on_val))
         predictions.append(predictions_table(name, test, on_test))
     return scores, predictions
+
+
+def _predictor(
+    file: Path, initial: str, batch_size: int, stream: Stream
+) -> Callable[[Samples, str], NDArray[np.float64]]:
+    """From faces and a title of the progress bar to probabilities, float64 (N, A)."""
+    if initial == PROBE:
+        probe = read_probe(file)
+        return lambda faces, title: probe.probabilities(faces, stream)
+    model = read_classifier(file)
+    return lambda faces, title: predict(model, faces, batch_size, stream, title)
 
 
 def predict(

@@ -11,7 +11,7 @@ from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.loader import load
 from training.data.sampler import sequential_batches
-from training.data.samples import read_samples
+from training.data.samples import Samples, read_samples
 from training.data.transforms import resize_images
 from training.engine.average_precision import mean_average_precision
 from training.models.classifier import Classifier
@@ -33,8 +33,7 @@ class ValidationSet:
     """
 
     def __init__(self, settings: Finetune, input_size: int, stream: Stream, layout: Layout) -> None:
-        samples = read_samples(layout, ("val",)).labelled()
-        samples = samples.take(evenly_spaced(settings.validate_samples, len(samples)))
+        samples = validation_samples(layout, settings.validate_samples)
         self._labels, self._precision = samples.attributes, settings.precision
         batches = load(
             samples, sequential_batches(samples, BATCH_SIZE), {"jpg"}, settings.loader_workers, stream
@@ -47,6 +46,12 @@ class ValidationSet:
             return None
         logits = predict_logits(model, self._images, device, self._precision)
         return mean_average_precision(self._labels, logits)
+
+
+def validation_samples(layout: Layout, count: int) -> Samples:
+    """At most `count` labelled samples of the val split, evenly spaced."""
+    samples = read_samples(layout, ("val",)).labelled()
+    return samples.take(evenly_spaced(count, len(samples)))
 
 
 class BestWeights:

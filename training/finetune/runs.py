@@ -18,10 +18,12 @@ from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
 from training.data.samples import Samples, manifest_hash, read_samples
 from training.finetune.initial import initial_classifier, weights_file
-from training.finetune.model_selection import ValidationSet
+from training.finetune.model_selection import ValidationSet, validation_samples
+from training.finetune.probe import PROBE, fit_probe
 from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.classifier_file import save_classifier
+from training.models.probe import save_probe
 
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"
@@ -80,6 +82,26 @@ class _Runs:
         if entry is not None:
             print(f"finetune: {name} is up to date; delete {folder} to train it again")
             return entry
+        folder.mkdir(exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        result = (
+            self._fit(folder, positions) if initial == PROBE else self._train(run, initial, positions, folder)
+        )
+        entry = {
+            "name": name,
+            "initial": initial,
+            "labels": run.labels,
+            "faces": len(positions),
+            "seed": self._settings.seed,
+            **result,
+        }
+        write_text(folder / RECORD, json.dumps({"entry": entry, "made_from": inputs}, indent=2) + "\n")
+        return entry
+
+    def _train(
+        self, run: FinetuneRun, initial: str, positions: NDArray[np.int64], folder: Path
+    ) -> dict[str, Any]:
+        """Train a network, write its classifier and return how it went."""
         network = self._config.network
         model = initial_classifier(
             initial,
@@ -89,23 +111,18 @@ class _Runs:
             self._groups,
             self._settings.seed,
         )
-        plan = self._plan(name, run.steps, initial, positions)
+        plan = self._plan(folder.name, run.steps, initial, positions)
         result = train(self._settings, self._config.stream, model, plan, self._val)
-        folder.mkdir(exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
         metadata = provenance(self._layout, self._config.align, self._config.ingest)
         save_classifier(folder / CLASSIFIER, model, self._groups, self._config, metadata)
-        entry = {
-            "name": name,
-            "initial": initial,
-            "labels": run.labels,
-            "faces": len(positions),
-            "seed": self._settings.seed,
-            "steps": plan.steps,
-            **asdict(result),
-        }
-        write_text(folder / RECORD, json.dumps({"entry": entry, "made_from": inputs}, indent=2) + "\n")
-        return entry
+        return {"steps": plan.steps, **asdict(result)}
+
+    def _fit(self, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
+        """Fit a probe, write it and return how it went."""
+        val = validation_samples(self._layout, self._settings.validate_samples)
+        probe, result = fit_probe(self._labelled.take(positions), val, self._config.stream)
+        save_probe(folder / CLASSIFIER, probe, self._config)
+        return {"steps": 0, **asdict(result)}
 
     @cached_property
     def _val(self) -> ValidationSet:

@@ -67,6 +67,10 @@ def read_classifier_file(path: Path) -> ClassifierFile:
         UserError: the file is missing or no classifier.
     """
     content = _load(path)
+    if "probe" in content:
+        raise UserError(
+            f"{path}: a probe, which reads stored features instead of photos; name a fine-tuned classifier"
+        )
     try:
         network = Network.model_validate(content["config"]["network"])
         model = Classifier(network, content["attributes"], content.get("groups"))

@@ -8,6 +8,7 @@ from training.evaluate.scoring import SCRATCH
 
 TITLES: Final = {
     SCRATCH: "from scratch",
+    "probe": "linear probe",
     "pretrained": "pre-trained",
     "semi": "pre-trained, semi-supervised",
     "imagenet": "from ImageNet",

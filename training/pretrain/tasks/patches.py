@@ -24,6 +24,7 @@ class Crops:
         images: uint8 (B, 3, H, H), whole faces.
         masks: uint8 (B, H, H), classes 0..18; empty (0,) if no task reads them.
         cell_counts: integer (B, G, G, 19), pixels per class and cell; empty (0,) if no task reads them.
+        features: float16 (B, 8, 8, 64), the parser's features by cell; empty (0,) if no task reads them.
         patches: float32 (B, 3, S, S), the patches as normalised network input.
         top, left: int64 (B,), the patches' upper left corners in pixels.
         side: of the patches, in pixels.
@@ -33,6 +34,7 @@ class Crops:
     images: Tensor
     masks: Tensor
     cell_counts: Tensor
+    features: Tensor
     patches: Tensor
     top: Tensor
     left: Tensor
@@ -69,6 +71,7 @@ def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: tor
         images,
         flip_masks(batch.masks, mirrored),
         flip_cells(batch.cell_counts, mirrored),
+        flip_features(batch.features, mirrored),
         patches,
         top,
         left,
@@ -156,3 +159,13 @@ def flip_cells(cells: Tensor, mirrored: Tensor) -> Tensor:
         return cells
     order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device)
     return torch.where(mirrored.to(cells.device)[:, None, None, None], cells.flip(2)[..., order], cells)
+
+
+def flip_features(features: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror the features, float (B, G, G, C), that bool (B,) `mirrored` marks, as the parser would see them.
+
+    Features that were not read, (0,), stay as they are.
+    """
+    if not features.numel():
+        return features
+    return torch.where(mirrored.to(features.device)[:, None, None, None], features.flip(2), features)

@@ -1,0 +1,94 @@
+"""The parser's features in shards: format, verification, and that nothing else of a shard changes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import manifest
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import (
+    FEATURE_MEMBERS,
+    MEMBERS,
+    BrokenSample,
+    decode_features,
+    decode_metadata,
+    encode_features,
+    extent_of,
+    read_member,
+    read_sample,
+    read_shard,
+)
+from pipeline.parse.features import projection
+from pipeline.parse.find_parser import find_parser
+from pipeline.verify.run import verify
+from pipeline.verify.shard import TarReport, _check_features
+
+
+def test_features_follow_the_other_members_which_stay_as_they_were(
+    shards: Layout, feature_shards: Layout
+) -> None:
+    plain, rich = (manifest.read(layout.samples).rows() for layout in (shards, feature_shards))
+    assert [row["key"] for row in plain] == [row["key"] for row in rich]
+    for one, other in zip(plain, rich, strict=True):
+        before, after = read_sample(shards.shards, one), read_sample(feature_shards.shards, other)
+        assert {name: before[name] for name in MEMBERS[:3]} == {name: after[name] for name in MEMBERS[:3]}
+        assert decode_metadata(before["json"]) == decode_metadata(after["json"])
+        pooled, grid = (
+            decode_features(read_member(feature_shards.shards, other["shard"], extent_of(other, name)))
+            for name in FEATURE_MEMBERS
+        )
+        assert (pooled.ndim, pooled.dtype, grid.shape) == (1, np.float16, (8, 8, 64))
+    assert "pooled.npy.offset" not in plain[0]
+
+
+def test_the_grid_averages_to_the_pooled_features_of_the_whole_map(feature_shards: Layout) -> None:
+    path = next((feature_shards.shards / "portraits").glob("*.tar"))
+    for _, members in read_shard(path):
+        pooled, grid = (decode_features(members[name]).astype(np.float32) for name in FEATURE_MEMBERS)
+        fused = pooled[128 + 256 + 512 :][:256]
+        assert np.allclose(fused @ projection(256).numpy(), grid.mean((0, 1)), atol=0.01)
+
+
+def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
+    feature_shards: Layout, pipeline_config: Config, tmp_path: Path
+) -> None:
+    assert not verify(pipeline_config.cluster, feature_shards)
+    copy = Layout.at(tmp_path / "copy")
+    shutil.copytree(feature_shards.shards, copy.shards)
+    row = manifest.read(copy.samples).rows()[0]
+    with (copy.shards / row["shard"]).open("r+b") as stream:
+        stream.seek(row["features.npy.offset"] + row["features.npy.size"] - 1)
+        stream.write(b"\x7f")
+    findings = verify(pipeline_config.cluster, copy)
+    assert dict(findings.counts) == {"checksums": 1}
+    assert f"{row['key']}.features.npy" in findings.table()
+
+
+def test_features_of_two_lengths_in_one_shard_are_found() -> None:
+    report = TarReport()
+    for length in (4, 5):
+        _check_features(encode_features(np.zeros(length, np.float16)), "pooled.npy", "k", report)
+    assert dict(report.findings.counts) == {"features": 1}
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.zeros((8, 8, 63), np.float16),
+        np.zeros(4, np.float32),
+        np.array([np.nan], np.float16),
+    ],
+)
+def test_features_of_another_shape_or_type_or_not_finite_are_refused(features: np.ndarray) -> None:
+    with pytest.raises(BrokenSample):
+        decode_features(encode_features(features))
+
+
+def test_a_parser_without_features_says_so() -> None:
+    config = load(settings=["parse.parser=parsenet", "parse.features=grid"])
+    with pytest.raises(UserError, match=r"parse\.features=grid needs parse\.parser=bisenet"):
+        find_parser(config.parse, config.weights)

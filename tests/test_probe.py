@@ -1,0 +1,82 @@
+"""The probe: a convex fit, the same scores as a fine-tuned classifier, and any shards."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from training.data.samples import read_samples
+from training.evaluate.evaluate import evaluate
+from training.finetune.probe import fit
+from training.finetune.runs import finetune
+from training.models.classifier_file import read_classifier
+from training.models.probe import read_features, read_probe
+
+
+def configured(*settings: str) -> Config:
+    return load(
+        settings=[
+            "finetune.initial=[probe]",
+            "finetune.runs=[{labels: 1.0, steps: 1}]",
+            "evaluate.resamples=5",
+            *settings,
+        ]
+    )
+
+
+def test_the_fit_is_that_of_scikit_learn_on_the_known_labels() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 5))
+    labels = (features[:, :3] + random.normal(size=(60, 3)) > 0).astype(np.int8)
+    labels[:20, 1] = -1
+    labels[:, 2] = 1
+    for strength, weights, biases, _ in fit(features, labels, (1e-2, 1.0)):
+        for column in (0, 1):
+            known = labels[:, column] >= 0
+            model = LogisticRegression(C=strength, tol=1e-8).fit(features[known], labels[known, column])
+            assert np.allclose(weights[:, column], model.coef_[0], atol=1e-3)
+            assert np.isclose(biases[column], model.intercept_[0], atol=1e-3)
+        assert not weights[:, 2].any() and biases[2] > 3  # one class only: a constant
+
+
+def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
+    feature_shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured()
+    for _ in range(2):
+        finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
+    assert "probe-100% is up to date" in capsys.readouterr().out
+    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
+    test = read_samples(feature_shards, ("test",))
+    assert run["val_faces"] == len(read_samples(feature_shards, ("val",)).labelled())
+    table = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
+    assert table["key"].to_pylist() == list(test.keys)
+    probe = read_probe(tmp_path / "finetune" / "probe-100%" / "classifier.pt")
+    expected = probe.probabilities(test, config.stream)
+    assert np.allclose(table["Male"], expected[:, probe.attributes.index("Male")], atol=1e-6)
+    assert "probe-100%" in json.loads((tmp_path / "evaluate" / "intervals.json").read_text())
+
+
+def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout, tmp_path: Path) -> None:
+    config = configured()
+    finetune(config, shards, tmp_path / "none", tmp_path)
+    probe = read_probe(tmp_path / "probe-100%" / "classifier.pt")
+    assert (probe.member, len(probe.mean)) == ("parts.npy", 6 * 6 * 19)
+    samples = read_samples(shards, ("train",))
+    areas = read_features(samples, "parts.npy", config.stream).reshape(-1, 36, 19)
+    assert np.allclose(areas.sum(axis=2), 1)
+    with pytest.raises(UserError, match=r"no pooled\.npy; parse the faces again"):
+        read_features(samples, "pooled.npy", config.stream)
+
+
+def test_a_probe_is_no_classifier_of_photos(shards: Layout, tmp_path: Path) -> None:
+    finetune(configured(), shards, tmp_path / "none", tmp_path)
+    with pytest.raises(UserError, match="a probe, which reads stored features"):
+        read_classifier(tmp_path / "probe-100%" / "classifier.pt")

@@ -1,0 +1,123 @@
+"""Fitting the probe: L2-regularised logistic regression, its strength chosen on val.
+
+The solution lies in the span of the training features, so they are rotated into it first: 84 faces need
+84 weights per attribute, however many features there are.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.pipeline_config import Stream
+from common.shards import FEATURE_MEMBERS
+from training.data.samples import Samples
+from training.engine.average_precision import mean_average_precision
+from training.models.probe import Probe, read_features
+
+PROBE: Final = "probe"
+"""Its name among the initialisations."""
+
+STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
+
+WITHOUT_VAL: Final = 1e-3
+"""C if no val face has a label."""
+
+ITERATIONS: Final = 200
+"""Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How a fit went.
+
+    Attributes:
+        seconds: wall-clock time, reading included.
+        loss: mean cross-entropy of the known labels.
+        strength: the chosen C.
+        val_faces: labelled val faces that chose it.
+        val_average_precision: their mean average precision; None if it was not measured.
+    """
+
+    seconds: float
+    loss: float
+    strength: float
+    val_faces: int
+    val_average_precision: float | None
+
+
+def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, ProbeResult]:
+    """Fit one regression per attribute on the pooled features, or else on the class areas.
+
+    Args:
+        train: labelled samples.
+        val: labelled samples that choose the strength, for all attributes together.
+        stream: the cache of remote shards.
+    """
+    started = time.monotonic()
+    member = FEATURE_MEMBERS[0] if FEATURE_MEMBERS[0] in train.extents else "parts.npy"
+    features = read_features(train, member, stream)
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    standardised = (features - mean) * scale
+    basis = np.linalg.svd(standardised, full_matrices=False)[2].T
+    strengths = STRENGTHS if len(val) else (WITHOUT_VAL,)
+    on_val = (read_features(val, member, stream) - mean) * scale if len(val) else np.empty((0, len(mean)))
+    best: tuple[float, float, float, NDArray[np.float64], NDArray[np.float64]] | None = None
+    for strength, weights, biases, loss in fit(standardised @ basis, train.attributes, strengths):
+        weights = basis @ weights
+        score = mean_average_precision(val.attributes, on_val @ weights + biases) or 0.0
+        if best is None or score > best[0]:
+            best = score, strength, loss, weights, biases
+    assert best is not None  # there is at least one strength
+    score, strength, loss, weights, biases = best
+    probe = Probe(train.attribute_names, member, mean, scale, weights, biases)
+    seconds = round(time.monotonic() - started, 1)
+    chosen_on_val = round(score, 4) if len(val) else None
+    return probe, ProbeResult(seconds, round(loss, 4), strength, len(val), chosen_on_val)
+
+
+def fit(
+    features: NDArray[np.float64], labels: NDArray[np.int8], strengths: tuple[float, ...]
+) -> list[tuple[float, NDArray[np.float64], NDArray[np.float64], float]]:
+    """For each strength C the weights (D, A), biases (A,) and mean loss.
+
+    Args:
+        features: float64 (N, D).
+        labels: int8 (N, A), 0 or 1, -1 where unknown. An attribute without both classes gets no weights.
+        strengths: in ascending order.
+    """
+    inputs, known = torch.from_numpy(features), torch.from_numpy(labels >= 0).double()
+    targets = torch.from_numpy(labels).clamp(min=0).double()
+    positives, count = (targets * known).sum(0), known.sum(0)
+    known = known * ((positives > 0) & (positives < count))
+    share = (positives + 0.5) / (count + 1)
+    weights = torch.zeros(inputs.shape[1], labels.shape[1], dtype=torch.float64, requires_grad=True)
+    biases = share.logit().requires_grad_()
+
+    def cross_entropy() -> Tensor:
+        logits = inputs @ weights + biases
+        return F.binary_cross_entropy_with_logits(logits, targets, known, reduction="sum")
+
+    solutions = []
+    for strength in strengths:
+        optimizer = torch.optim.LBFGS(
+            [weights, biases], max_iter=ITERATIONS, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        )
+
+        def objective(optimizer: torch.optim.Optimizer = optimizer, strength: float = strength) -> float:
+            optimizer.zero_grad()
+            value = cross_entropy() + weights.square().sum() / (2 * strength)
+            value.backward()
+            return value.item()
+
+        optimizer.step(objective)
+        loss = (cross_entropy() / known.sum().clamp(min=1)).item()
+        solutions.append((strength, weights.detach().numpy().copy(), biases.detach().numpy().copy(), loss))
+    return solutions

@@ -1,0 +1,1 @@
+"""The baseline without training a network: logistic regression on what the shards hold already."""
