@@ -133,7 +133,10 @@ def _bare_network(file: ParserFile, batch: int, faces: NDArray[np.uint8]) -> Cal
     load_parser(file)  # configures the process like b's workers: one thread, freed memory kept
     network = load_network(file)
     with torch.inference_mode():
-        inputs = [normalised(faces[i : i + batch], file, network.device) for i in range(0, len(faces), batch)]
+        inputs = [
+            normalised(faces[i : i + batch], file.class_map, file.size, network.device)
+            for i in range(0, len(faces), batch)
+        ]
         network.scores(inputs[0])
 
     def work() -> None:

@@ -64,6 +64,9 @@ def sample_fields(features: Iterable[str]) -> pa.Schema:
     return pa.schema([*SAMPLE_FIELDS, *columns])
 
 
+NUMERICS: Final = "numerics"
+"""Key of the metadata of ``shards.parquet`` that lists, one a line, what the parser computed in."""
+
 BATCH_ROWS: Final = 1 << 16
 """Rows that `batches` holds in memory at a time."""
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from common.section import Fraction, Positive, Precision, Section
 
+ParserPrecision = Precision | Literal["int8"]
 InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
 
 
@@ -77,14 +78,16 @@ class Parse(Section):
 
     parser: one of facexlib's, or the kind of the file that ``weights.parser`` names. size: side in
     pixels at which the parser sees the face (448 to 512 for quality); a class map may set another.
-    grid: cells per side of the stored class counts. features: what is stored of bisenet's features: null,
-    ``pooled`` over the face and its regions, or ``grid``: that and 8 x 8 cells.
+    precision: of bisenet and parsenet (``auto``: see `pipeline.parse.backends`; ``int8``: bisenet only); an
+    ONNX or TorchScript file has its own. grid: cells per side of the stored class counts. features: what is
+    stored of bisenet's features: null, ``pooled`` over the face and its regions, or ``grid``: that and 8 x 8
+    cells; PyTorch computes them.
     """
 
     parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
     size: Annotated[int, Field(ge=64, multiple_of=32)]
     batch_size: Positive
-    precision: Precision
+    precision: ParserPrecision
     grid: Positive
     features: Literal["pooled", "grid"] | None
 

@@ -131,12 +131,3 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
         "## Not intended",
     ):
         assert text in body, text
-
-
-def test_a_missing_package_is_one_sentence_that_says_what_to_install(workspace: Path, tmp_path: Path) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
-    arguments = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos/0.png")
-    done = command(*arguments, cwd=workspace, path=f"{tmp_path}:{ROOT}")
-    assert done.returncode == 1
-    assert "error: export needs onnxruntime: pip install onnx onnxruntime onnxscript" in done.stderr
-    assert "Traceback" not in done.stderr

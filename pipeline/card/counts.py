@@ -68,6 +68,7 @@ class Counts:
         notices: of samples, by code, most first.
         splits: those that have samples.
         checks: (what must hold, how often it does not).
+        numerics: what the parser computed on and in; several if the set was continued on another machine.
         stages: what the last run of each stage took, by name; see ``stages.json``.
         labels: the attributes.
     """
@@ -80,6 +81,7 @@ class Counts:
     notices: dict[str, int]
     splits: list[Split]
     checks: list[tuple[str, int]]
+    numerics: list[str]
     stages: dict[str, dict[str, float]]
     labels: Labels
 
@@ -107,6 +109,7 @@ def count_all(layout: Layout) -> Counts:
             ("no photo is in two splits", _in_two_splits(layout.samples, "source")),
             ("no identity is in two splits", _in_two_splits(layout.samples, "identity")),
         ],
+        numerics=samples.metadata.get(manifest.NUMERICS, "").split("\n"),
         stages=_stages(layout.manifests / "stages.json"),
         labels=_labels(layout.samples, samples.attributes),
     )

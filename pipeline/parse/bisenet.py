@@ -13,9 +13,9 @@ from facexlib.parsing import init_parsing_model
 from torch import Tensor, nn
 
 from common.classes import CLASSES
-from common.section import Precision
+from common.hardware import hardware
 from pipeline.parse.class_map import ClassMap
-from pipeline.parse.network import Network, best_device
+from pipeline.parse.network import Network, autocast
 
 CLASS_MAP: Final = ClassMap(
     size=None,
@@ -33,14 +33,14 @@ CLASS_MAP: Final = ClassMap(
 """ImageNet's normalisation, as in training. The weights do not tell left from right: see `sides`."""
 
 
-def load(weights: Path, precision: Precision) -> Network:
-    """BiSeNet with checked weights, channels-last."""
-    device = best_device()
+def load(weights: Path, numbers: str) -> Network:
+    """BiSeNet with checked weights in PyTorch, channels-last, computing in `numbers`."""
+    device = hardware().device
     model = main_head(weights).to(device).to(memory_format=torch.channels_last)
 
     def scores_and_maps(pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(device, numbers):
             return model.logits_and_maps(pixels)
 
     return Network(lambda pixels: scores_and_maps(pixels)[0], device, scores_and_maps)

@@ -25,13 +25,15 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
         UserError: a record is missing.
         RuntimeError: a source is neither in a sample nor quarantined, or both; a defect here.
     """
-    samples, refused = _merge_records(source, tasks)
+    samples, refused, numerics = _merge_records(source, tasks)
     kept = {row["source"] for row in samples}
     if len(kept) + len(refused) != source.table.num_rows:
         raise RuntimeError(
             f"{source.table.num_rows} sources, but {len(kept)} with samples and {len(refused)} quarantined"
         )
     metadata = {"dataset": source.metadata["dataset"]}
+    if numerics:
+        metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
     recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
     if recipe.is_file():
         metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
@@ -48,22 +50,26 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
 
 def _merge_records(
     source: manifest.Manifest, tasks: Sequence[ParseTask]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of all samples in the order of their shards, and of all refused sources by name."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]:
+    """The rows of all samples in the order of their shards, those of all refused sources by name, and
+    what the parser computed in.
+    """
     planned = {row["source"]: row for row in source.rows() if row["key"]}
     samples: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = [
         {name: row[name] for name in ("source", "reason", "detail")} for row in source.rows() if row["reason"]
     ]
+    numerics: set[str] = set()
     for task in tasks:
         finished, aligned = require_record(task.tar), require_record(task.aligned)
         refused.extend([*aligned.quarantined, *finished.quarantined])
+        numerics.add(finished.numerics)
         notices = {row["key"]: row["notices"] for row in aligned.samples}
         for row in finished.samples:
             origin = planned[row["source"]]
             codes = sorted({*(origin["notices"] or "").split(), *notices[row["key"]]})
             samples.append({**origin, **row, "status": "ok", "notices": " ".join(codes) or None})
-    return samples, sorted(refused, key=lambda row: row["source"])
+    return samples, sorted(refused, key=lambda row: row["source"]), numerics - {""}
 
 
 def _print_summary(samples: list[dict[str, Any]], refused: list[dict[str, Any]]) -> None:

@@ -24,6 +24,6 @@ class Network:
     scores_and_maps: Callable[[Tensor], tuple[Tensor, list[Tensor]]] | None = None
 
 
-def best_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def autocast(device: torch.device, numbers: str) -> torch.autocast:
+    """The context in which a PyTorch parser computes in `numbers`, such as ``bfloat16``."""
+    return torch.autocast(device.type, getattr(torch, numbers), enabled=numbers != "float32")

@@ -1,10 +1,9 @@
 """A parser from an ONNX file, run by ONNX Runtime in the file's precision."""
 
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnxruntime as runtime
 import torch
 from torch import Tensor
 
@@ -17,13 +16,9 @@ def load(path: Path, class_map: ClassMap, size: int) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
     Raises:
-        UserError: ONNX Runtime is not installed, or the file is not a network with one input of
+        UserError: the file is not a network with one input of
             `size` pixels a side and the output that the class map names.
     """
-    try:
-        runtime: Any = import_module("onnxruntime")
-    except ImportError as error:
-        raise UserError("parse.parser=onnx needs ONNX Runtime; run `pip install onnxruntime`") from error
     available = runtime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
     options = runtime.SessionOptions()

@@ -9,9 +9,9 @@ from facexlib.parsing import init_parsing_model
 from torch import Tensor
 
 from common.classes import CELEBAMASK_HQ_CLASSES
-from common.section import Precision
+from common.hardware import hardware
 from pipeline.parse.class_map import ClassMap
-from pipeline.parse.network import Network, best_device
+from pipeline.parse.network import Network, autocast
 
 CLASS_MAP: Final = ClassMap(
     size=None,
@@ -30,16 +30,16 @@ CLASS_MAP: Final = ClassMap(
 face restoration helper treats classes 14, 16, 17, 18 as no face, which fits that order."""
 
 
-def load(weights: Path, precision: Precision) -> Network:
-    """ParseNet with checked weights; its second output, a restored image, is not used."""
+def load(weights: Path, numbers: str) -> Network:
+    """ParseNet with checked weights, computing in `numbers`; its other output, an image, is not used."""
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    device = best_device()
+    device = hardware().device
     model = init_parsing_model("parsenet", device=device.type, model_rootpath=str(weights.parent))
     model = model.to(memory_format=torch.channels_last)
 
     def scores(pixels: Tensor) -> Tensor:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with autocast(device, numbers):
             logits: Tensor = model(pixels)[CLASS_MAP.output]
         return logits.float()
 

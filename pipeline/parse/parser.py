@@ -14,9 +14,10 @@ from torch import Tensor
 
 from common.classes import CLASSES, NUM_CLASSES
 from common.errors import UserError
+from common.hardware import hardware
 from common.memory import keep_freed_memory
-from common.section import Precision
-from pipeline.parse import bisenet, onnx_file, parsenet, torchscript_file
+from common.pipeline_config import ParserPrecision
+from pipeline.parse import backends, bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.features import face_features
 from pipeline.parse.network import Network
@@ -44,6 +45,7 @@ class ParserFile:
         class_map: format of its input, and its classes.
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
+        int8: the ONNX file of bisenet in int8, or None if it is not used; features need PyTorch.
         features: ``parse.features``.
     """
 
@@ -52,8 +54,21 @@ class ParserFile:
     sha256: str
     class_map: ClassMap
     size: int
-    precision: Precision
+    precision: ParserPrecision
+    int8: Path | None = None
     features: Literal["pooled", "grid"] | None = None
+
+    @property
+    def numbers(self) -> str:
+        """The numbers that this machine computes in; without a file in int8 those of PyTorch."""
+        chosen = backends.numbers(self.kind, self.precision)
+        usable = self.precision == backends.INT8 or (self.int8 is not None and self.int8.is_file())
+        return chosen if chosen != backends.INT8 or usable else hardware().numbers("auto")
+
+    @property
+    def numerics(self) -> str:
+        """What a mask's bytes depend on besides the file: the class of hardware, and the numbers."""
+        return f"{hardware().name}, {self.numbers}"
 
 
 @lru_cache(maxsize=1)
@@ -74,11 +89,14 @@ def load_network(file: ParserFile) -> Network:
     Raises:
         UserError: the file cannot be run.
     """
+    numbers = file.numbers
+    if numbers == backends.INT8 and file.int8:
+        return onnx_file.load(file.int8, file.class_map, file.size)
     match file.kind:
         case "bisenet":
-            return bisenet.load(file.path, file.precision)
+            return bisenet.load(file.path, numbers)
         case "parsenet":
-            return parsenet.load(file.path, file.precision)
+            return parsenet.load(file.path, numbers)
         case "onnx":
             return onnx_file.load(file.path, file.class_map, file.size)
         case _:
@@ -88,7 +106,7 @@ def load_network(file: ParserFile) -> Network:
 def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -> Parsed:
     """See `FaceParser`."""
     with torch.inference_mode():
-        pixels = normalised(faces, file, network.device)
+        pixels = normalised(faces, file.class_map, file.size, network.device)
         if file.features and network.scores_and_maps:
             scores, maps = network.scores_and_maps(pixels)
         else:
@@ -114,11 +132,10 @@ def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -
     return masks, _mean_by_class(probability.cpu().numpy(), masks), features
 
 
-def normalised(faces: NDArray[np.uint8], file: ParserFile, device: torch.device) -> Tensor:
+def normalised(faces: NDArray[np.uint8], class_map: ClassMap, size: int, device: torch.device) -> Tensor:
     """RGB faces, uint8 (B, S, S, 3), as the network's input, float32 (B, 3, size, size)."""
-    class_map = file.class_map
     pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(class_map.scale)
-    pixels = F.interpolate(pixels, (file.size, file.size), mode="bilinear", align_corners=False)
+    pixels = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
     if class_map.channels == "BGR":
         pixels = pixels.flip(1)
     mean, std = (

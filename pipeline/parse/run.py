@@ -7,12 +7,13 @@ from common import manifest
 from common.code import code_hash
 from common.config import Config
 from common.errors import UserError
+from common.hardware import announce
 from common.layout import Layout
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import require_record, write_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import no_model
+from pipeline.runner.cluster import local_workers, no_model
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import fingerprint, read_record
 from pipeline.runner.shard_runner import finish_shards
@@ -42,6 +43,11 @@ def parse(config: Config, layout: Layout, any_code: bool = False) -> None:
         refusals.add(require_record(task.aligned).quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
+    if tasks and config.cluster.scheduler is None:
+        parser = tasks[0].parser
+        announce(
+            "parse", parser.precision, parser.numbers, f"{local_workers(config.cluster)} workers x 1 thread"
+        )
     folder = (layout.shards / source.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code)
     samples, refused = write_manifests(source, tasks, layout)
@@ -59,7 +65,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
         UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
     """
     parser = find_parser(config.parse, config.weights)
-    code = code_hash("pipeline.parse.shard")
+    code = [code_hash("pipeline.parse.shard"), code_hash("pipeline.parse.quantize")]
     settings = [
         FORMAT_VERSION,
         config.parse.model_dump(mode="json", exclude_none=True),

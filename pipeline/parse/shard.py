@@ -63,7 +63,8 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
                 )
             advance(len(batch))
     quarantined = [worker_died(source) for source in sorted(excluded)]
-    write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
+    numerics = task.parser.numerics
+    write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code, numerics))
 
 
 def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.hardware import hardware
 from pipeline.parse.class_map import ClassMap
-from pipeline.parse.network import Network, best_device
+from pipeline.parse.network import Network
 
 
 def load(path: Path, class_map: ClassMap) -> Network:
@@ -16,7 +17,7 @@ def load(path: Path, class_map: ClassMap) -> Network:
     Raises:
         UserError: the file is not a TorchScript archive, or lacks the output that the class map names.
     """
-    device = best_device()
+    device = hardware().device
     try:
         model = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:

@@ -119,13 +119,18 @@ def _joined(config: Cluster) -> Iterator[Client]:
         yield client
 
 
+def local_workers(config: Cluster) -> int:
+    """How many processes a local cluster has if there are tasks for all of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.workers or cores
+
+
 @contextmanager
 def _local(config: Cluster, tasks: int) -> Iterator[Client]:
     if config.resources:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with (
         dask.config.set(
             {
@@ -135,7 +140,7 @@ def _local(config: Cluster, tasks: int) -> Iterator[Client]:
             }
         ),
         LocalCluster(
-            n_workers=max(1, min(config.workers or cores, tasks)),
+            n_workers=max(1, min(local_workers(config), tasks)),
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",

@@ -24,12 +24,15 @@ class ShardRecord:
         samples: one mapping per sample in the tar, in its order.
         quarantined: one mapping (source, reason, detail) per input that was refused.
         code: hash of the code that made the tar; empty in records of versions that kept none.
+        numerics: the class of hardware and the numbers that a network computed in; the bytes depend on them,
+            but a set may be continued on another machine. Empty if no network was used.
     """
 
     fingerprint: str
     samples: list[dict[str, Any]]
     quarantined: list[dict[str, str]]
     code: str = ""
+    numerics: str = ""
 
 
 def fingerprint(*values: Any) -> str:

@@ -38,11 +38,13 @@ class Findings:
         counts: how often each check found something.
         examples: the first locations and reasons of each check, at most `EXAMPLES`.
         skipped: checks that could not be made, and why.
+        notes: worth knowing, but no damage.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -77,4 +79,4 @@ class Findings:
             lines += [f"{'':<24}{example}" for example in self.examples.get(check, [])]
             if count > EXAMPLES:
                 lines.append(f"{'':<24}... and {count - EXAMPLES:,} more")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])

@@ -49,6 +49,9 @@ def read_manifests(layout: Layout, findings: Findings) -> Manifests | None:
     if source.attributes != samples.attributes or source.metadata.get("dataset") is None:
         findings.add("manifests", "the manifests are of different data sets, or do not name theirs")
         return None
+    numerics = samples.metadata.get(manifest.NUMERICS, "").split("\n")
+    if len(numerics) > 1:
+        findings.notes.append(f"mixed: the shards were parsed on {'; '.join(numerics)}")
     quarantine = tables[layout.quarantine.name].table
     return Manifests(source.table, samples.table, quarantine, source.attributes, source.metadata["dataset"])
 

@@ -1,15 +1,34 @@
-"""Where and how precisely networks compute."""
+"""Where and in which numbers networks compute."""
 
 import torch
 
+from common.hardware import announce, hardware
 from common.section import Precision
 
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return hardware().device
+
+
+def announce_training(stage: str, precision: Precision, processes: int = 1) -> None:
+    """Print what a stage of training computes on; see `announce`."""
+    workers = f"{processes} x {torch.get_num_threads()} threads"
+    announce(stage, precision, hardware().numbers(precision), workers)
+
+
+def numerics(precision: Precision) -> str:
+    """The class of hardware and the numbers that training computes in, for its records."""
+    here = hardware()
+    return f"{here.name}, {here.numbers(precision)}"
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a forward pass runs: bfloat16 where that is safe, or float32 throughout."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """The context in which a forward pass runs: fewer bits where that is safe, or float32 throughout."""
+    numbers = hardware().numbers(precision)
+    return torch.autocast(device.type, getattr(torch, numbers), enabled=numbers != "float32")
+
+
+def gradient_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
+    """Scales losses so that gradients in float16 do not vanish; does nothing in other numbers."""
+    return torch.amp.GradScaler(device.type, enabled=hardware().numbers(precision) == "float16")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from common.config import Config
 from common.errors import UserError
+from common.hardware import hardware
 from common.storage import Address
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
@@ -137,6 +138,7 @@ class Checkpoints:
             "provenance": self.provenance,
             "config": self.config.model_dump(mode="json"),
             "code": self.code,
+            "hardware": hardware().name,
             "state": run.state(),
         }
         checkpoint.save_step(self.folder, run.done, self.keep, stored)

@@ -1,14 +1,14 @@
 """A classifier as ONNX and torch.export graphs, compared with the classifier and timed."""
 
-import importlib
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -48,16 +48,15 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
         the classifier's, and median milliseconds per face at each of `BATCH_SIZES`.
 
     Raises:
-        UserError: a package is missing, or a written file gives other probabilities.
+        UserError: a written file gives other probabilities.
     """
-    runtime = _import("onnxruntime")
-    for name in ("onnx", "onnxscript"):
-        _import(name)
     model = predictor.model.cpu().eval()
     output.mkdir(parents=True, exist_ok=True)
     save_thresholds(source, output / "classifier.pt", predictor.thresholds, predictor.thresholds_from)
     _write_graphs(model, faces, output)
-    session = runtime.InferenceSession(str(output / "classifier.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(output / "classifier.onnx"), providers=["CPUExecutionProvider"]
+    )
     graph = torch.export.load(output / "classifier.pt2").module()
     forms: dict[str, Probabilities] = {
         "classifier.pt": lambda batch: _run(model, batch),
@@ -68,13 +67,6 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
     times = (f"ms per face, {size} per call" for size in BATCH_SIZES)
     head = ["file", "MB", "largest difference", *times]
     return [head, *(_measure(output / name, form, faces, reference) for name, form in forms.items())]
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"export needs {name}: pip install onnx onnxruntime onnxscript") from error
 
 
 def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path) -> None:

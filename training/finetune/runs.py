@@ -17,6 +17,7 @@ from common.layout import Layout
 from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
 from training.data.samples import Samples, manifest_hash, read_samples
+from training.engine.device import announce_training, numerics
 from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import PROBE, fit_probe
@@ -53,6 +54,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path) -> 
     if not len(samples.labelled()):
         print("finetune: no sample has a label, so there is no classifier to train")
     else:
+        announce_training("finetune", config.finetune.precision)
         runs = _Runs(config, layout, samples, pretrained, output)
         settings = config.finetune
         entries = [runs.finish(run, initial) for run in settings.runs for initial in settings.initial]
@@ -115,7 +117,7 @@ class _Runs:
         result = train(self._settings, self._config.stream, model, plan, self._val)
         metadata = provenance(self._layout, self._config.align, self._config.ingest)
         save_classifier(folder / CLASSIFIER, model, self._groups, self._config, metadata)
-        return {"steps": plan.steps, **asdict(result)}
+        return {"steps": plan.steps, "numerics": numerics(self._settings.precision), **asdict(result)}
 
     def _fit(self, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
         """Fit a probe, write it and return how it went."""

@@ -16,7 +16,7 @@ from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.transforms import resize_images, to_input
 from training.engine.batch_norm import measure_batch_norm
-from training.engine.device import autocast, default_device
+from training.engine.device import autocast, default_device, gradient_scaler
 from training.engine.optim import adam_by_group, check_finite, set_rate
 from training.engine.seeds import set_seed
 from training.finetune.augment import augment
@@ -80,10 +80,11 @@ def train(
         run.optimizer.zero_grad(set_to_none=True)
         loss = run.supervised_loss(batch)
         check_finite(loss, step, [plan.labelled.keys[i] for i in batch.indices.tolist()])
-        loss.backward()
+        run.scaler.scale(loss).backward()
         if run.uses_pseudo_labels(step):
-            run.semi_supervised_loss().backward()
-        run.optimizer.step()
+            run.scaler.scale(run.semi_supervised_loss()).backward()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
         run.average.update()
         bar.update(settings.batch_size, f"loss {loss.item():.3f}")
         if run.validates_after(step):
@@ -119,6 +120,7 @@ class _Run:
         rates = learning_rates(settings, plan.initial)
         self.optimizer = adam_by_group(model.parameter_groups(), rates, settings.optimizer.weight_decay)
         self.average = ExponentialMovingAverage(model.parameters(), settings.average_decay)
+        self.scaler = gradient_scaler(self.device, settings.precision)
         self._labels = torch.from_numpy(plan.labelled.attributes).to(self.device)
         self._generator = set_seed(settings.seed)
         self._first_pseudo_step = round(settings.semi_supervised.start * plan.steps)

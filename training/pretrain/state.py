@@ -15,7 +15,7 @@ from torch_ema import ExponentialMovingAverage
 
 from common.config import Network, Pretrain
 from training.data.loader import Batch
-from training.engine.device import autocast
+from training.engine.device import autocast, gradient_scaler
 from training.engine.distributed import Ranks
 from training.engine.optim import adam, set_rate
 from training.engine.seeds import seed_micro_batch, set_seed
@@ -105,6 +105,7 @@ class TrainState:
             name: adam(adversary, settings.optimizer) for name, adversary in self.adversaries.items()
         }
         self.average = ExponentialMovingAverage(self.model.parameters(), settings.average_decay)
+        self._scaler = gradient_scaler(ranks.device, settings.precision)
         self.clock = Clock()
         self.recent: dict[str, list[float]] = {}
         self.done: int | None = 0
@@ -133,14 +134,14 @@ class TrainState:
 
     def backward(self, passed: ForwardPass) -> None:
         """Add a micro-batch's gradients of the model."""
-        (passed.total / self.settings.accumulate).backward()
+        self._scaler.scale(passed.total / self.settings.accumulate).backward()
 
     def backward_adversaries(self, passed: ForwardPass, step: int) -> None:
         """Add a micro-batch's gradients of the adversaries whose turn it is."""
         for task in self._contested(step):
             adversary = self.adversaries[task.name].requires_grad_(True)
             loss = task.adversary_loss(adversary, passed.outputs[task.name])
-            (loss / self.settings.accumulate).backward()
+            self._scaler.scale(loss / self.settings.accumulate).backward()
             adversary.requires_grad_(False)
 
     def update(self, step: int) -> None:
@@ -148,15 +149,17 @@ class TrainState:
         settings = self.settings
         set_rate(self.optimizer, settings.optimizer, step, settings.steps)
         if settings.clip_norm is not None:
+            self._scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.done = None
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
         self.average.update()
         for task in self._contested(step):
             optimizer = self.adversary_optimizers[task.name]
             set_rate(optimizer, settings.optimizer, step, settings.steps)
             self.ranks.average_gradients(self.adversaries[task.name])
-            optimizer.step()
+            self._scaler.step(optimizer)
+        self._scaler.update()
         self.done = step + 1
 
     def measure(self, passed: ForwardPass) -> dict[str, float]:
@@ -210,6 +213,7 @@ class TrainState:
             "optimizer": self.optimizer,
             "average": self.average,
             **{f"{name}_optimizer": each for name, each in self.adversary_optimizers.items()},
+            **({"scaler": self._scaler} if self._scaler.is_enabled() else {}),
         }
 
     def _contested(self, step: int) -> list[Any]:

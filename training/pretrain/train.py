@@ -18,6 +18,7 @@ from training.data.broken import BrokenSamples
 from training.data.loader import Batch
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples, read_samples
+from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.ema import take_average
 from training.engine.logger import Log
@@ -64,6 +65,8 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
         settings = config.pretrain
+        if ranks.first:
+            announce_training("pretrain", settings.precision, ranks.world)
         checkpoints = Checkpoints(
             "pretrain",
             output / CHECKPOINTS,
@@ -181,6 +184,7 @@ def _finish(
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "steps": settings.steps,
+        "numerics": numerics(settings.precision),
         "seconds": round(state.clock.seconds, 1),
         "waiting": round(state.clock.waiting(), 4),
         "train": {name: round(float(np.mean(values)), 4) for name, values in state.recent.items()},

@@ -1,0 +1,100 @@
+"""What this machine computes on, and in which numbers: ``precision: auto`` is decided here.
+
+A CPU without bfloat16 instructions emulates them in PyTorch, several times slower than float32, so
+``auto`` is bfloat16 only where the hardware has it. ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY``,
+which hide instructions from PyTorch, are obeyed; set to AVX2 they rehearse an older processor.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+import torch
+
+from common.section import Precision
+
+Numbers = Literal["float32", "bfloat16", "float16"]
+
+BFLOAT16_LEVELS: Final = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
+"""Parts of the values of ``ONEDNN_MAX_CPU_ISA`` that leave oneDNN its bfloat16 instructions."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What networks run on.
+
+    Attributes:
+        device: the GPU if there is one, else the CPU.
+        name: its class, such as ``CPU, AVX-512 with bfloat16``.
+        bfloat16: whether it has instructions for bfloat16.
+        x86: whether it is an x86-64 CPU.
+    """
+
+    device: torch.device
+    name: str
+    bfloat16: bool
+    x86: bool
+
+    def numbers(self, precision: Precision) -> Numbers:
+        """The numbers in which a network computes here; an explicit `precision` is obeyed."""
+        if precision != "auto":
+            return precision
+        if self.bfloat16:
+            return "bfloat16"
+        return "float32" if self.device.type == "cpu" else "float16"
+
+    def lacks(self, precision: str) -> bool:
+        """Whether an explicit `precision` is emulated here, which is slow."""
+        return (precision == "bfloat16" and not self.bfloat16) or (
+            precision == "float16" and self.device.type == "cpu"
+        )
+
+
+@cache
+def hardware() -> Hardware:
+    """The machine that this process runs on, examined once."""
+    if torch.cuda.is_available():
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Hardware(torch.device("cuda"), f"GPU, {torch.cuda.get_device_name()}", bfloat16, x86=False)
+    return cpu(torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability(), os.environ)
+
+
+def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
+    """A CPU.
+
+    Args:
+        flags: of the processor, as ``torch.cpu.get_capabilities`` names them.
+        capability: the instructions that PyTorch's own kernels use, such as ``AVX2``.
+        environment: may limit those of oneDNN.
+    """
+    x86 = flags.get("architecture") == "x86_64"
+    level = environment.get("ONEDNN_MAX_CPU_ISA", "").upper() or "DEFAULT"
+    bfloat16 = (
+        x86
+        and capability not in ("DEFAULT", "AVX2")
+        and any(part in level for part in BFLOAT16_LEVELS)
+        and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    )
+    vectors = {"AVX512": "AVX-512", "AVX512_VNNI": "AVX-512"}.get(capability, capability)
+    kind = "AMX" if bfloat16 and flags.get("amx_bf16") else vectors
+    name = f"CPU, {kind}" if x86 else f"CPU, {flags.get('architecture', 'unknown')}"
+    return Hardware(torch.device("cpu"), name + (" with bfloat16" if bfloat16 else ""), bfloat16, x86)
+
+
+def processor() -> str:
+    """The processor's own name, for figures that are compared."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
+
+
+def announce(stage: str, precision: str, numbers: str, workers: str) -> None:
+    """Print what `stage` computes on, in which numbers, by which workers; warn if `precision` is emulated."""
+    here = hardware()
+    print(f"{stage}: {here.name}, {numbers}, {workers}", flush=True)
+    if here.lacks(precision):
+        print(
+            f"{stage}: warning: this machine has no instructions for {precision}, which makes it slow; "
+            "`precision: auto` takes what is fast",
+            file=sys.stderr,
+        )
