@@ -12,7 +12,7 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, answers
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exhausted quota."""
@@ -64,7 +64,8 @@ def _uploading(path: UPath) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         temporary = Path(folder, path.name)
         yield temporary
-        path.fs.put_file(str(temporary), path.path)
+        with answers(path):
+            path.fs.put_file(str(temporary), path.path)
 
 
 def remove_partials(folder: Address) -> None:

@@ -30,7 +30,7 @@ DAMAGE: Final = (
 """What Pillow's decoders raise on damaged data; the exceptions have no common base class."""
 
 
-class Refused(Exception):
+class Refused(ValueError):
     """An image that cannot become a sample.
 
     Attributes:

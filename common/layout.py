@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import UserError
-from common.storage import Address, address
+from common.storage import Address, address, is_file
 
 SPLITS: Final = ("train", "val", "test", "unlabelled")
 
@@ -64,7 +64,7 @@ class Layout:
         Raises:
             UserError: there are no finished shards here.
         """
-        if not self.samples.is_file():
+        if not is_file(self.samples):
             raise UserError(
                 f"{self.samples} is missing: {self.shards}/ has no finished shards. "
                 "Make them with `python -m pipeline.parse --input FOLDER`, or name them with --shards."

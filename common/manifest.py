@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from common.errors import UserError
 from common.files import replacing
 from common.shards import MEMBERS
-from common.storage import Address
+from common.storage import Address, TransientError, answers, is_file
 
 SOURCE_FIELDS: Final = pa.schema(
     [
@@ -151,11 +151,13 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     Raises:
         UserError: the file is missing or is not a manifest.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
     try:
-        with path.open("rb") as stream:
+        with answers(path), path.open("rb") as stream:
             table = pq.read_table(stream, columns=columns)
+    except TransientError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {

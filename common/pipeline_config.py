@@ -110,13 +110,15 @@ class Cluster(Section):
     """The Dask cluster: an address to join, or so many local processes (0: one per core).
 
     in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
-    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing.
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing. retry_minutes: how long
+    what fails because a store does not answer is tried again.
     """
 
     scheduler: str | None
     workers: Annotated[int, Field(ge=0)]
     in_flight: Positive
     resources: dict[str, Annotated[float, Field(gt=0)]] | None
+    retry_minutes: Annotated[float, Field(ge=0)]
 
 
 class Quarantine(Section):

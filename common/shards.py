@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from common.classes import NUM_CLASSES
 from common.files import replacing
-from common.storage import Address
+from common.storage import Address, answers
 
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
@@ -238,9 +238,10 @@ def read_shard(path: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
 
     Raises:
         BrokenSample: a name is not KEY.MEMBER, or the format has no such member.
+        TransientError: the store does not answer.
     """
     key, members = "", dict[str, bytes]()
-    with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with answers(path), path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for entry in tar:
             name, _, member = entry.name.partition(".")
             if (

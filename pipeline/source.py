@@ -6,15 +6,19 @@ is a member of an uncompressed tar.
 
 import io
 import tarfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Final
 
-from common.storage import Address
+from common.images import Refused
+from common.storage import Address, TransientError, answers, is_folder, is_local, is_transient
 
 MEMBER: Final = "::"
 """Between the name of a tar and the name of its member, as fsspec chains addresses."""
+
+MISSING: Final = "the file does not exist"
 
 INDEXED_TARS: Final = 256
 """Tars per process whose member offsets are remembered."""
@@ -24,20 +28,58 @@ def read_source(root: Address, source: str) -> bytes:
     """All bytes of a source below `root`.
 
     Raises:
-        OSError: it is missing or cannot be read.
+        Refused, TransientError: as for `open_source`.
     """
     with open_source(root, source) as stream:
         return stream.read()
 
 
-def open_source(root: Address, source: str) -> AbstractContextManager[IO[bytes]]:
+@contextmanager
+def open_source(root: Address, source: str) -> Iterator[IO[bytes]]:
     """A source below `root` as a readable and seekable stream.
 
+    An error is a verdict on the source only if it tells something about the source itself: the store answers
+    and has no such file, or a local file system says why this one path cannot be opened. Any other, such as
+    an expired token or a server that is down, would be the same for every source.
+
     Raises:
-        OSError: it is missing or cannot be read.
+        Refused: the source is missing, may not be read, or breaks off.
+        TransientError: the store refused or did not answer; names the source.
     """
     file, inside, member = source.partition(f".tar{MEMBER}")
-    return _open_member(root, f"{file}.tar", member) if inside else open_file(root, source)
+    path = f"{file}.tar" if inside else source
+    try:
+        with answers(root), _open_member(root, path, member) if inside else open_file(root, path) as stream:
+            yield stream
+    except OSError as error:
+        raise _judged(root, path, error) from error
+
+
+def _judged(root: Address, path: str, error: OSError) -> Refused | TransientError:
+    """What an error at a file below `root` means for the source."""
+    reason = error.strerror or str(error)
+    with suppress(OSError):
+        if isinstance(error, FileNotFoundError):
+            if _is_missing(root, path):
+                return Refused("unreadable", MISSING)
+        elif is_local(root) and not is_transient(error):
+            return Refused("unreadable", reason)
+    return TransientError(f"{root}/{path}: {reason}")
+
+
+def _is_missing(root: Address, path: str) -> bool:
+    """Whether the store answers that a folder `root` exists, but has no such file.
+
+    An unmounted disk looks like an empty folder, and an unreachable bucket like none.
+    """
+    if isinstance(root, Path):
+        return any(root.iterdir()) and not (root / path).exists()
+    with answers(root):
+        try:
+            root.fs.info(f"{root.path.rstrip('/')}/{path}")
+        except FileNotFoundError:
+            return is_folder(root)
+    return False
 
 
 def open_file(root: Address, path: str) -> AbstractContextManager[IO[bytes]]:
@@ -52,12 +94,12 @@ def _open_member(root: Address, tar: str, member: str) -> AbstractContextManager
         # The size is part of the cache's key, so that a replaced tar is indexed again.
         offsets = _index(root, tar, stream.seek(0, io.SEEK_END))
         if member not in offsets:
-            raise FileNotFoundError(f"{tar} has no member {member}")
+            raise Refused("unreadable", "the tar has no such member")
         offset, size = offsets[member]
         stream.seek(offset)
         data = stream.read(size)
     if len(data) < size:
-        raise OSError(f"{tar} ends inside this member")
+        raise Refused("truncated", "the tar ends inside this member")
     return io.BytesIO(data)
 
 

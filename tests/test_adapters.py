@@ -20,6 +20,7 @@ from PIL import Image
 from common import manifest
 from common.config import load
 from common.errors import UserError
+from common.images import Refused
 from common.layout import Layout
 from common.shards import KEY_PATTERN
 from common.storage import Address, address
@@ -315,7 +316,7 @@ def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: P
     assert (one.split, one.identity) == ("train", "7")
     for name, data in (("more.tar::x/b.PNG", photo(1)), ("train-000.tar::a.jpg", photo(0))):
         assert read_source(tmp_path, name) == data
-    with pytest.raises(OSError, match="has no member"):
+    with pytest.raises(Refused, match="has no such member"):
         read_source(tmp_path, "more.tar::zzz.jpg")
     assert set(by_path(tmp_path / "more.tar")) == {name for name in found if name.startswith("more")}
 

@@ -99,11 +99,9 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
 
     Raises:
         Refused: the source cannot become a sample.
+        TransientError: the store does not hand it out, which is no verdict on the source.
     """
-    try:
-        data = read_source(task.root, row["source"])
-    except OSError as error:
-        raise Refused("unreadable", error.strerror or str(error)) from error
+    data = read_source(task.root, row["source"])
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
     align = task.recipe.align

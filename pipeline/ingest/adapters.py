@@ -8,7 +8,7 @@ its layout, ``read(path)`` lists the sources. To add one, name it in `ADAPTERS` 
 from typing import Final, Protocol
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file, is_folder
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.listing import Listing
 
@@ -44,7 +44,7 @@ def read_listing(path: Address, form: str = "auto") -> Listing:
     Raises:
         UserError: the input is missing, empty or of no known kind, or its label files are malformed.
     """
-    if not path.exists():
+    if not is_file(path) and not is_folder(path):
         raise UserError(f"{path} is not a folder; --input names a folder of photos")
     if form == "auto":
         recognising = next((adapter for adapter in ADAPTERS.values() if adapter.recognised(path)), None)
@@ -53,7 +53,7 @@ def read_listing(path: Address, form: str = "auto") -> Listing:
         adapter = recognising
     else:
         adapter = ADAPTERS[form]
-        if path.is_file() and form not in ("table", "webdataset"):
+        if is_file(path) and form not in ("table", "webdataset"):
             raise UserError(f"{path} is not a folder; the format {form} is a folder")
     listing = adapter.read(path)
     if not listing.sources:

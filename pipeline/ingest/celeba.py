@@ -8,7 +8,7 @@ and, where present, ``list_eval_partition.txt`` (0 train, 1 val, 2 test) and ``i
 from typing import Final
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file, is_folder
 from pipeline.ingest.files import list_files
 from pipeline.ingest.labels import numbered_lines
 from pipeline.ingest.listing import Listing, Source
@@ -24,7 +24,7 @@ LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 def recognised(path: Address) -> bool:
     """Whether `path` is laid out as CelebA."""
-    return (path / ALIGNED).is_dir() or (path / UNCROPPED).is_dir()
+    return is_folder(path / ALIGNED) or is_folder(path / UNCROPPED)
 
 
 def read(path: Address) -> Listing:
@@ -34,7 +34,7 @@ def read(path: Address) -> Listing:
         UserError: a label file has a row of the wrong width, an unknown value, or two
             rows for one image; the message names file and line.
     """
-    folder = ALIGNED if (path / ALIGNED).is_dir() else UNCROPPED
+    folder = ALIGNED if is_folder(path / ALIGNED) else UNCROPPED
     names, labels = _read_attributes(path / ATTRIBUTES)
     partition = _read_pairs(path / PARTITION, PARTITIONS)
     identity = _read_pairs(path / IDENTITY, None)
@@ -54,7 +54,7 @@ def read(path: Address) -> Listing:
 
 
 def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[int | None, ...]]]:
-    if not file.is_file():
+    if not is_file(file):
         return (), {}
     lines = numbered_lines(file)
     count_number, count = next(lines, (1, ""))
@@ -81,7 +81,7 @@ def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[in
 
 
 def _read_pairs(file: Address, allowed: dict[str, str] | None) -> dict[str, str]:
-    if not file.is_file():
+    if not is_file(file):
         return {}
     pairs: dict[str, str] = {}
     for number, line in numbered_lines(file):

@@ -8,14 +8,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from upath import UPath
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file, is_transient
 
 Refusal = tuple[str, str]
 
@@ -30,24 +29,7 @@ class File:
 
 def folder_of(path: Address) -> Address:
     """The folder that source paths are relative to: the input itself, or where the input file lies."""
-    return path.parent if path.is_file() else path
-
-
-@contextmanager
-def remote_errors(path: Address) -> Iterator[None]:
-    """Turn the exceptions of a remote file system, which have no common class, into one sentence.
-
-    Raises:
-        UserError: the file system does not answer, or refuses.
-    """
-    try:
-        yield
-    except (OSError, UserError):
-        raise
-    except Exception as error:  # fsspec implementations do not document what they raise
-        if isinstance(path, Path):
-            raise
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    return path.parent if is_file(path) else path
 
 
 def list_files(root: Address, under: str = "") -> list[File]:
@@ -64,6 +46,9 @@ def refusal(root: Path, path: str) -> Refusal | None:
     """Why the local file `path` below `root` must not be read, or None if it may.
 
     A missing file is not refused here, but when it is read.
+
+    Raises:
+        OSError: the file system does not answer.
     """
     try:
         path.encode("utf-8")
@@ -80,6 +65,8 @@ def refusal(root: Path, path: str) -> Refusal | None:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "link-loop", "a symbolic link that leads back to itself"
+        if is_transient(error):
+            raise
         return "unreadable", error.strerror or str(error)
     if stat.S_ISDIR(mode):
         if Path(os.path.realpath(file.parent)).is_relative_to(target):
@@ -97,7 +84,7 @@ def _local(root: Path, under: str) -> Iterator[File]:
         try:
             with os.scandir(root / folder) as scan:
                 entries = list(scan)
-        except OSError as error:
+        except PermissionError as error:
             yield File(_printable(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
             continue
         for entry in entries:

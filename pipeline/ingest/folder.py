@@ -1,13 +1,13 @@
 """Adapter for a plain folder: every file below it, without labels."""
 
-from common.storage import Address
+from common.storage import Address, is_folder
 from pipeline.ingest.files import list_files
 from pipeline.ingest.listing import Listing, Source
 
 
 def recognised(path: Address) -> bool:
     """Whether `path` is a folder, of whatever files."""
-    return path.is_dir()
+    return is_folder(path)
 
 
 def read(path: Address) -> Listing:

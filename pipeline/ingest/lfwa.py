@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file, is_folder
 from pipeline.ingest.files import list_files
 from pipeline.ingest.labels import Label, numbered_lines
 from pipeline.ingest.listing import Listing, Source
@@ -44,7 +44,7 @@ class _Labels:
 
 def recognised(path: Address) -> bool:
     """Whether a folder holds one of the attribute files of LFW."""
-    return any((path / name).is_file() for name in (*MATRICES, SCORES))
+    return any(is_file(path / name) for name in (*MATRICES, SCORES))
 
 
 def read(path: Address) -> Listing:
@@ -53,10 +53,10 @@ def read(path: Address) -> Listing:
     Raises:
         UserError: there is no attribute file, or it is malformed; the message names file and line.
     """
-    folder = next((name for name in FOLDERS if (path / name).is_dir()), "")
+    folder = next((name for name in FOLDERS if is_folder(path / name)), "")
     lead = f"{folder}/" if folder else ""
-    matrix = next((name for name in MATRICES if (path / name).is_file()), None)
-    if matrix is None and not (path / SCORES).is_file():
+    matrix = next((name for name in MATRICES if is_file(path / name)), None)
+    if matrix is None and not is_file(path / SCORES):
         raise UserError(f"{path} has none of {', '.join((*MATRICES, SCORES))}")
     labels = _read_matrix(path, matrix) if matrix else _read_scores(path / SCORES)
     files = {file.path.removeprefix(lead): file.refused for file in list_files(path, folder)}
@@ -131,7 +131,7 @@ def _read_matrix(path: Address, name: str) -> _Labels:
 
 def _read_indices(file: Address, paths: list[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
-    if file.is_file():
+    if is_file(file):
         with file.open("rb") as stream, h5py.File(stream) as content:
             for split in ("train", "test"):
                 for number in np.asarray(content[f"indices_img_{split}"]).ravel().astype(int).tolist():

@@ -8,11 +8,14 @@ import pyarrow as pa
 from common import manifest
 from common.config import Config
 from common.layout import SPLITS, Layout
-from common.storage import Address, address
+from common.pipeline_config import Ingest
+from common.storage import Address, address, answers
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.content import hash_sources
-from pipeline.ingest.files import folder_of, remote_errors
+from pipeline.ingest.files import folder_of
+from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan
+from pipeline.retry import retried
 
 
 def ingest(config: Config, layout: Layout) -> Address:
@@ -22,14 +25,14 @@ def ingest(config: Config, layout: Layout) -> Address:
     content's SHA-256), a split and a shard; any other a reason and a detail.
 
     Raises:
-        UserError: no input, malformed label files, or a remote file system that does not answer.
+        UserError: no input, malformed label files, or sources that the store does not hand out.
+        OSError: the input cannot be listed.
     """
     path = address(config.data.input)
-    with remote_errors(path):
-        listing = read_listing(path, config.ingest.format)
-        listing = replace(listing, sources=listing.sources[: config.ingest.limit])
-        root = folder_of(path)
-        contents = hash_sources(root, listing.sources, config.ingest.max_pixels)
+    minutes = config.cluster.retry_minutes
+    listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
+    root = retried(lambda: folder_of(path), minutes, "ingest")
+    contents = hash_sources(root, listing.sources, config.ingest.max_pixels, minutes)
     table = plan(listing, contents, config.ingest, config.data.name)
     manifest.write_table(
         layout.source,
@@ -39,6 +42,12 @@ def ingest(config: Config, layout: Layout) -> Address:
     )
     print(_summary(table))
     return layout.source
+
+
+def _list(path: Address, settings: Ingest) -> Listing:
+    with answers(path):
+        listing = read_listing(path, settings.format)
+    return replace(listing, sources=listing.sources[: settings.limit])
 
 
 def _summary(table: pa.Table) -> str:

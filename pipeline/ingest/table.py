@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file
 from pipeline.ingest.files import Refusal, folder_of, refusal
 from pipeline.ingest.labels import Label, Spelling, interpret, read_spelling
 from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
@@ -33,7 +33,7 @@ Row = tuple[str, list[Any]]
 
 def recognised(path: Address) -> bool:
     """Whether `path` is a table, or a folder with one table that has a ``path`` column."""
-    if path.is_file():
+    if is_file(path):
         return path.suffix.lower() in SUFFIXES
     tables = _tables(path)
     if len(tables) != 1:
@@ -51,7 +51,7 @@ def read(path: Address) -> Listing:
         UserError: there is no single table, or a row has the wrong width, a bad label or split,
             no path, or the path of an earlier row; the message names file and line.
     """
-    tables = [path] if path.is_file() else _tables(path)
+    tables = [path] if is_file(path) else _tables(path)
     if len(tables) != 1:
         raise UserError(f"{path} holds {len(tables)} CSV or Parquet files; name the one to read as --input")
     rows = _rows(tables[0])

@@ -10,7 +10,7 @@ has a few, are kept without a label.
 import re
 from typing import Final
 
-from common.storage import Address
+from common.storage import Address, is_folder
 from pipeline.ingest.files import list_files
 from pipeline.ingest.listing import Listing, Source
 
@@ -24,7 +24,7 @@ ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *
 
 def recognised(path: Address) -> bool:
     """Whether at least half of the files in a folder have UTKFace's names."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     files = list_files(path)
     fitting = sum(labels_of(file.path) is not None for file in files)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO, Final
 
 from common.errors import UserError
-from common.storage import Address
+from common.storage import Address, is_file
 from pipeline.ingest.files import Refusal, folder_of, list_files
 from pipeline.ingest.labels import Spelling, interpret, read_spelling
 from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
@@ -47,7 +47,7 @@ class _Sample:
 
 def recognised(path: Address) -> bool:
     """Whether `path` is a tar, or a folder with tars and no image directly in it."""
-    if path.is_file():
+    if is_file(path):
         return path.suffix.lower() == ".tar"
     suffixes = {entry.suffix.lower() for entry in path.iterdir()}
     return ".tar" in suffixes and not any(f".{image}" in suffixes for image in IMAGES)
@@ -61,7 +61,7 @@ def read(path: Address) -> Listing:
     """
     root = folder_of(path)
     tars = [file for file in list_files(root) if file.path.endswith(".tar") and "/" not in file.path]
-    if path.is_file():
+    if is_file(path):
         tars = [file for file in tars if file.path == path.name]
     samples: list[_Sample] = []
     sources: list[Source] = []
@@ -72,7 +72,7 @@ def read(path: Address) -> Listing:
             try:
                 with open_file(root, tar.path) as stream:
                     _read_tar(tar.path, stream, in_tar)
-            except (tarfile.TarError, OSError) as error:
+            except tarfile.TarError as error:
                 refused = ("truncated", f"the tar is damaged: {error}")
             samples.extend(in_tar.values())
         if refused:

@@ -9,7 +9,7 @@ from common.alignment.recipe import METADATA_KEY, RECIPE_FILE
 from common.errors import UserError
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
-from common.storage import Address
+from common.storage import Address, is_file
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.quarantine import table
 from pipeline.runner.shard_record import ShardRecord, read_record
@@ -35,7 +35,7 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
     if numerics:
         metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
     recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
-    if recipe.is_file():
+    if is_file(recipe):
         metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
     fields = manifest.sample_fields(
         name for name in FEATURE_MEMBERS if any(f"{name}.size" in row for row in samples)

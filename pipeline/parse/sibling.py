@@ -6,6 +6,7 @@ from common import manifest
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout
+from common.storage import is_file
 
 
 def make_sibling(origin: Layout, output: Layout) -> Layout:
@@ -20,7 +21,7 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
     source = manifest.read(origin.source)
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
-    if output.source.is_file():
+    if is_file(output.source):
         present = manifest.read(output.source).metadata.get("dataset")
         if present != source.metadata.get("dataset"):
             raise UserError(
@@ -28,7 +29,7 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
                 "give the new masks another --output"
             )
     content = origin.source.read_bytes()
-    if not output.source.is_file() or output.source.read_bytes() != content:
+    if not is_file(output.source) or output.source.read_bytes() != content:
         with replacing(output.source) as temporary:
             temporary.write_bytes(content)
     return replace(output, aligned=origin.aligned)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from common.files import write_text
-from common.storage import Address
+from common.storage import Address, answers, is_file
 
 WORKER_DIED: Final = "worker-died"
 
@@ -57,12 +57,18 @@ def write_record(tar: Address, record: ShardRecord) -> None:
 
 
 def read_record(tar: Address) -> ShardRecord | None:
-    """The record of a finished tar, or None if there is none or it is unreadable."""
+    """The record of a finished tar, or None if there is none or it is damaged.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    path = record_path(tar)
     try:
-        record = ShardRecord(**json.loads(record_path(tar).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        with answers(path):
+            record = ShardRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return record if tar.is_file() else None
+    return record if is_file(tar) else None
 
 
 def remove_unplanned(folder: Address, planned: set[Address]) -> None:

@@ -1,6 +1,7 @@
 """The work of a stage: which shards are stale, who makes them, and what happens when a worker dies.
 
-One shard is one Dask task; no task knows of another. An exception in a task ends the run. A
+One shard is one Dask task; no task knows of another. An exception in a task ends the run, save for
+those of a store that does not answer: its shard is tried again after all others. A
 shard whose workers keep dying is made again by itself, after all others: each of its sources
 is probed alone, and its name written down first. When the workers die at the same source each
 time, that source is excluded and quarantined as ``worker-died``. The names go through a file
@@ -23,7 +24,8 @@ from common.errors import UserError
 from common.files import remove_partials, write_text
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.storage import Address
+from common.storage import Address, is_transient
+from pipeline.retry import Patience, retried
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record, remove_unplanned
@@ -55,7 +57,8 @@ def finish_shards(
         any_code: accept shards that other code made.
 
     Raises:
-        UserError: too many sources are refused, workers die without a cause, or a disk is full.
+        UserError: too many sources are refused, workers die without a cause, a disk is full, or
+            a store did not answer for so long that shards are missing.
         RuntimeError: a task failed, which is a defect here; names the shard.
     """
     start = time.monotonic()
@@ -71,7 +74,7 @@ def finish_shards(
         with _Display(client, stage, sum(task.size for task in tasks), rows) as display:
             for task in _finish(client, stage, stale, cluster, display.topic):
                 display.reach(str(task.tar), task.size)
-                record = read_record(task.tar)
+                record = retried(partial(read_record, task.tar), cluster.retry_minutes, stage.name)
                 refusals.add(record.quarantined if record else ())
     seconds = round(time.monotonic() - start, 1)
     timing = StageTiming(seconds, workers, len(stale), len(tasks) - len(stale), rows)
@@ -110,14 +113,23 @@ def _finish(
 ) -> Iterator[Task]:
     """Make the shards and yield each that is finished; suspected ones come last, one at a time."""
     suspected = []
-    for task, future in map_bounded(client, partial(_make, stage, topic), stale, cluster):
-        error = future.exception()
-        if isinstance(error, KilledWorker):
-            suspected.append(task)
-            continue
-        if error is not None:
-            raise _described(stage, task, error) from error
-        yield task
+    patience = Patience(cluster.retry_minutes)
+    while stale:
+        unanswered = list[tuple[Task, BaseException]]()
+        for task, future in map_bounded(client, partial(_make, stage, topic), stale, cluster):
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                suspected.append(task)
+            elif error is None:
+                yield task
+            elif is_transient(error):
+                unanswered.append((task, error))
+            else:
+                raise _described(stage, task, error) from error
+        if unanswered:
+            patience = patience if len(unanswered) == len(stale) else Patience(cluster.retry_minutes)
+            _wait(stage.name, unanswered, patience)
+        stale = [task for task, _ in unanswered]
     for task in suspected:
         print(
             f"{stage.name}: workers died while they made {task.tar}; looking for the source that ends them",
@@ -125,6 +137,17 @@ def _finish(
         )
         _isolate(client, stage, task, cluster, topic)
         yield task
+
+
+def _wait(stage: str, unanswered: Sequence[tuple[ShardTask, BaseException]], patience: Patience) -> None:
+    """Give a store time before the shards that it did not answer for are tried again."""
+    task, error = unanswered[0]
+    pause = patience.pause()
+    what = f"{len(unanswered):,} shards cannot be made, such as {task.tar}: {error}"
+    if pause is None:
+        raise UserError(f"{stage}: {what}; all others are finished, and the same command makes these")
+    print(f"{stage}: {what}; again in {pause:.0f} s", file=sys.stderr)
+    time.sleep(pause)
 
 
 def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) -> Exception:

@@ -1,0 +1,193 @@
+"""Stores that fail for a while: a real S3 server behind a proxy that answers 500, 503 or late, or is down."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+from upath import UPath
+
+from common import manifest
+from common.config import Config, load
+from common.errors import UserError
+from common.images import Refused
+from common.layout import Layout
+from common.storage import TransientError
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.runner.shard_record import read_record
+from pipeline.source import read_source
+from tests.conftest import PORTRAITS
+from tests.faulty_store import FaultyStore
+
+FAULTS = ("500", "503", "expired")
+INPUT = "s3://outages/photos"
+
+
+@pytest.fixture
+def store(object_store: None, portraits: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+    """The object store with the portraits, behind a proxy for all processes; nothing is requested twice."""
+    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    bucket = UPath("s3://outages")
+    if not bucket.fs.exists("outages"):
+        bucket.fs.mkdir("outages")
+        bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
+    proxy = FaultyStore(host, int(port))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    S3FileSystem.clear_instance_cache()
+    yield proxy
+    proxy.stop()
+    S3FileSystem.clear_instance_cache()
+
+
+def config(*settings: str) -> Config:
+    return load(
+        settings=[
+            f"data.input={INPUT}",
+            "data.name=portraits",
+            "ingest.shard_size=8",
+            "cluster.workers=1",
+            "quarantine.max_fraction=0",
+            *settings,
+        ]
+    )
+
+
+def photo(path: str) -> bool:
+    return path.endswith(".jpg")
+
+
+def fail_first(store: FaultyStore, kind: str, count: int) -> None:
+    """Let the first `count` requests for photos fail."""
+    store.fault = lambda path: kind if photo(path) and store.faults < count else None
+
+
+def rows(layout: Layout) -> list[dict[str, object]]:
+    return manifest.read(layout.source).rows()
+
+
+def aligned(layout: Layout) -> dict[str, bytes]:
+    assert isinstance(layout.aligned, Path)
+    return {
+        path.name: path.read_bytes()
+        for path in sorted((layout.aligned / "portraits").iterdir())
+        if path.suffix in (".tar", ".json")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    object_store: None, portraits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Layout, dict[str, bytes]]:
+    """What the same photos become without a fault, from a local folder."""
+    layout = Layout.at(tmp_path_factory.mktemp("undisturbed"))
+    local = config(f"data.input={portraits}")
+    ingest(local, layout)
+    align(local, layout)
+    return layout, aligned(layout)
+
+
+@pytest.mark.parametrize("kind", [*FAULTS, "slow"])
+def test_an_outage_while_photos_are_hashed_loses_none(
+    kind: str, store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
+) -> None:
+    fail_first(store, kind, 12)
+    if kind == "slow":
+        store.fault = lambda path: "slow" if path.endswith("1.jpg") else None
+    ingest(config(), Layout.at(tmp_path))
+    assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
+    assert store.faults == (0 if kind == "slow" else 12)
+
+
+def test_a_refused_connection_while_the_input_is_listed_is_waited_for(
+    store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
+) -> None:
+    store.stop()
+    threading.Timer(3, store.start).start()
+    ingest(config(), Layout.at(tmp_path))
+    assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
+
+
+def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store: FaultyStore, tmp_path: Path) -> None:
+    store.fault = lambda path: "expired" if photo(path) and "3" in path else None
+    with pytest.raises(UserError, match=r"files cannot be read .*Forbidden.*nothing was planned"):
+        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+    assert not Layout.at(tmp_path).source.exists()
+
+
+def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_labels(
+    store: FaultyStore, tmp_path: Path
+) -> None:
+    store.fault = lambda path: "503" if "list_attr" in path else None
+    with pytest.raises(OSError, match="list_attr_celeba.txt"):
+        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+    assert not Layout.at(tmp_path).source.exists()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind: str, store: FaultyStore) -> None:
+    root = UPath(INPUT)
+    source = "img_align_celeba/000001.jpg"
+    assert read_source(root, source)
+    store.fault = lambda path: kind if photo(path) else None
+    for name in (source, "img_align_celeba/gone.jpg"):
+        with pytest.raises(TransientError, match=name):
+            read_source(root, name)
+    store.fault = lambda path: None
+    with pytest.raises(Refused, match="the file does not exist"):
+        read_source(root, "img_align_celeba/gone.jpg")
+
+
+def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store: FaultyStore) -> None:
+    with pytest.raises(TransientError, match="1.jpg"):
+        read_source(UPath("s3://no-such-bucket/photos"), "1.jpg")
+    store.stop()
+    with pytest.raises(TransientError, match="000001.jpg"):
+        read_source(UPath(INPUT), "img_align_celeba/000001.jpg")
+    store.start()
+
+
+def test_a_disk_that_is_not_mounted_is_no_verdict_on_its_photos(tmp_path: Path) -> None:
+    with pytest.raises(TransientError):
+        read_source(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").touch()
+    with pytest.raises(Refused):
+        read_source(tmp_path, "1.jpg")
+
+
+@pytest.mark.parametrize("kind", ["503", "refused"])
+def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(
+    kind: str, store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path)
+    ingest(config(), layout)
+    fail_first(store, kind, 4)
+    if kind == "refused":
+        store.stop()
+        threading.Timer(15, store.start).start()
+    align(config(), layout)
+    assert aligned(layout) == undisturbed[1]
+
+
+def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_them(
+    store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path)
+    ingest(config(), layout)
+    last = max(str(row["shard"]) for row in rows(layout))
+    victim = next(str(row["source"]) for row in rows(layout) if row["shard"] == last)
+    store.fault = lambda path: "expired" if victim in path else None
+    with pytest.raises(UserError, match=rf"1 shards cannot be made.*{last}.*Forbidden"):
+        align(config("cluster.retry_minutes=0.02"), layout)
+    assert read_record(layout.aligned / last) is None
+    assert aligned(layout).items() < undisturbed[1].items()
+    store.fault = lambda path: None
+    align(config(), layout)
+    assert aligned(layout) == undisturbed[1]
+    assert (
+        sum(len(record.samples) for record in map(read_record, layout.aligned.rglob("*.tar")) if record)
+        == PORTRAITS
+    )
