@@ -36,13 +36,15 @@ class Ingest(Section):
     """How inputs are read and planned into shards.
 
     format: the layout of the input (``auto`` recognises it).
+    labels: a table of labels, identities or splits to join to the photos, with paths below the input.
     limit: only the first so many sources. shard_size: samples per shard.
     min_side: shorter side in pixels below which an image is refused.
     max_pixels: declared size above which a file is refused before it is decoded.
-    val_fraction, test_fraction: used where the data set has no split of its own.
+    val_fraction, test_fraction: shares of the labelled photos, where the data set has no split of its own.
     """
 
     format: InputFormat
+    labels: str | None
     limit: Positive | None
     seed: int
     shard_size: Positive

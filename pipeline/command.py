@@ -50,6 +50,12 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
         "--format", choices=get_args(InputFormat), help="the input's layout (default: recognise it)"
     )
     parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="table (.csv, .parquet) with a column path, relative to the input, whose other columns become "
+        "labels of these photos",
+    )
+    parser.add_argument(
         "--output",
         type=str,
         default=str(DEFAULT_SHARDS),
@@ -89,6 +95,7 @@ def _settings(flags: argparse.Namespace) -> list[str]:
     values = {
         "data.input": flags.input,
         "ingest.format": flags.format,
+        "ingest.labels": flags.labels,
         "ingest.limit": flags.limit,
         "align.mode": flags.align,
         "cluster.scheduler": flags.scheduler,

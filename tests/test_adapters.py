@@ -488,3 +488,47 @@ def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Pa
     assert done.returncode == 1
     assert done.stderr.startswith("error: s3://photos/x: cannot be read: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+# Labels that are joined to a folder
+
+
+def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    fill(root, ["a.jpg", "deep/b.png", "c.jpg"])
+    (root / "labels.csv").write_text("path,Male,identity\ndeep/b.png,1,x\ngone.jpg,0,\n")
+    rows = {
+        row["source"]: row
+        for row in planned(
+            root, tmp_path / "out", f"ingest.labels={root / 'labels.csv'}", "ingest.test_fraction=1"
+        )
+    }
+    assert rows.keys() == {"a.jpg", "deep/b.png", "c.jpg", "gone.jpg"}
+    assert {name: row["Male"] for name, row in rows.items()} == {
+        "a.jpg": None,
+        "deep/b.png": 1,
+        "c.jpg": None,
+        "gone.jpg": 0,
+    }
+    assert (rows["deep/b.png"]["split"], rows["deep/b.png"]["identity"]) == ("test", "x")
+    assert (rows["a.jpg"]["split"], rows["a.jpg"]["notices"]) == ("unlabelled", "no-label")
+    assert rows["gone.jpg"]["reason"] == "label-without-image"
+
+
+def test_labels_that_name_no_photo_or_exist_already_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    fill(root, ["a.jpg"])
+    (tmp_path / "labels.csv").write_text("path,Male\nphotos/a.jpg,1\n")
+    with pytest.raises(
+        UserError, match=r"labels\.csv: no path in it, taken relative to .* is one of a photo there"
+    ):
+        planned(root, tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}")
+    (root / "t.csv").write_text("path,Male\na.jpg,1\n")
+    (tmp_path / "labels.csv").write_text("path,Male\na.jpg,1\n")
+    with pytest.raises(UserError, match="labels named Male already"):
+        planned(
+            root / "t.csv",
+            tmp_path / "out",
+            "ingest.format=table",
+            f"ingest.labels={tmp_path / 'labels.csv'}",
+        )

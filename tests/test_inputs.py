@@ -253,6 +253,19 @@ def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp
     assert len(planned(root, tmp_path / "c", "ingest.limit=10")) == 10
 
 
+def test_only_labelled_photos_are_drawn_and_a_person_takes_all_photos_along(tmp_path: Path) -> None:
+    names = tuple(f"{number}.jpg" for number in range(40))
+    rows = "20\nMale\n" + "".join(f"{name} {(-1, 1, 0)[i % 3]}\n" for i, name in enumerate(names[:20]))
+    root = celeba(tmp_path / "in", rows, names)
+    (root / "identity_CelebA.txt").write_text("".join(f"{i}.jpg {i % 15}\n" for i in range(30)))
+    drawn = planned(root, tmp_path / "out", "ingest.val_fraction=0.3", "ingest.test_fraction=0.3")
+    labelled = {row["identity"]: row["split"] for row in drawn if row["Male"] is not None}
+    assert set(labelled.values()) == {"train", "val", "test"}
+    for row in drawn:
+        assert row["split"] == labelled.get(row["identity"], "unlabelled")
+    assert sum(row["split"] == "unlabelled" for row in drawn) >= 10
+
+
 @given(st.text(max_size=140) | st.text("./\\\0 -_aZ09", max_size=12))
 @settings(deadline=None, max_examples=200)
 def test_a_key_is_refused_or_stays_where_it_is_put(key: str) -> None:

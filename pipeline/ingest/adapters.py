@@ -10,6 +10,8 @@ from typing import Final, Protocol
 from common.errors import UserError
 from common.storage import Address, is_file, is_folder
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
+from pipeline.ingest.files import folder_of
+from pipeline.ingest.join import join_labels
 from pipeline.ingest.listing import Listing
 
 
@@ -38,8 +40,13 @@ ADAPTERS: Final[dict[str, Adapter]] = {
 """The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
-def read_listing(path: Address, form: str = "auto") -> Listing:
+def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
     """List an input with the adapter of the format `form`, or with the one that recognises it.
+
+    Args:
+        path: the input.
+        form: a key of `ADAPTERS`, or ``auto``.
+        labels: a table of labels that is joined to the listing; it is then not taken for the input itself.
 
     Raises:
         UserError: the input is missing, empty or of no known kind, or its label files are malformed.
@@ -47,7 +54,8 @@ def read_listing(path: Address, form: str = "auto") -> Listing:
     if not is_file(path) and not is_folder(path):
         raise UserError(f"{path} is not a folder; --input names a folder of photos")
     if form == "auto":
-        recognising = next((adapter for adapter in ADAPTERS.values() if adapter.recognised(path)), None)
+        adapters = [adapter for adapter in ADAPTERS.values() if not labels or adapter is not table]
+        recognising = next((adapter for adapter in adapters if adapter.recognised(path)), None)
         if recognising is None:
             raise UserError(f"{path} is neither a folder nor a .csv, .parquet or .tar file")
         adapter = recognising
@@ -58,4 +66,4 @@ def read_listing(path: Address, form: str = "auto") -> Listing:
     listing = adapter.read(path)
     if not listing.sources:
         raise UserError(f"{path} holds no files; --input names a folder of photos")
-    return listing
+    return join_labels(listing, labels, folder_of(path)) if labels else listing

@@ -25,6 +25,11 @@ class Source:
     attributes: tuple[int | None, ...] | None = None
     refused: tuple[str, str] | None = None
 
+    @property
+    def labelled(self) -> bool:
+        """Whether at least one label is known."""
+        return any(label is not None for label in self.attributes or ())
+
 
 @dataclass(frozen=True)
 class Listing:

@@ -1,7 +1,7 @@
 """From a listing to the rows of ``source.parquet``: drop duplicates, draw splits, plan shards."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ def plan(listing: Listing, contents: list[Content], settings: Ingest, dataset: s
     sources = listing.sources
     refused = _refuse_duplicates(sources, contents)
     usable = [not reason for reason in refused]
-    splits = _draw_splits(sources, contents, usable, bool(listing.attributes), settings)
+    splits = _draw_splits(sources, contents, usable, settings)
     columns = {
         "source": [source.path for source in sources],
         "key": [
@@ -84,36 +84,35 @@ def _refuse_duplicates(sources: list[Source], contents: list[Content]) -> list[t
 
 
 def _draw_splits(
-    sources: list[Source], contents: list[Content], usable: list[bool], labelled: bool, settings: Ingest
+    sources: list[Source], contents: list[Content], usable: list[bool], settings: Ingest
 ) -> list[str | None]:
-    """The split of every usable source: its own, its person's, or drawn; no person is in two.
+    """The split of every usable source; no person is in two.
 
-    A data set with a split of its own is used as it is: a source that it does not name
-    is ``unlabelled``, unless its person is in a split already. Without one, and with labels,
-    splits are drawn by person, or by content where the person is unknown.
+    Where the data set has splits of its own, they are used. Otherwise each labelled source is drawn, by
+    person, or by content where the person is unknown, so that its split depends on no other source. All
+    others are ``unlabelled``, unless their person is in a split.
     """
-    of_person = _splits_by_person(source for source, ok in zip(sources, usable, strict=True) if ok)
     official = any(source.split for source in sources)
-    splits: list[str | None] = []
-    for source, content, ok in zip(sources, contents, usable, strict=True):
-        if not ok:
-            splits.append(None)
-        elif official or not labelled:
-            splits.append(source.split or of_person.get(source.identity or "", "unlabelled"))
-        else:
-            splits.append(_draw_split(source.identity or content.sha256 or "", settings))
-    return splits
+    splits = list[str | None]()
+    for source, content in zip(sources, contents, strict=True):
+        drawn = _draw_split(source.identity or content.sha256 or "", settings) if source.labelled else None
+        splits.append(source.split if official else drawn)
+    people = _splits_by_person(zip(sources, splits, usable, strict=True))
+    return [
+        (split or people.get(source.identity or "", "unlabelled")) if ok else None
+        for source, split, ok in zip(sources, splits, usable, strict=True)
+    ]
 
 
-def _splits_by_person(sources: Iterator[Source]) -> dict[str, str]:
+def _splits_by_person(sources: Iterable[tuple[Source, str | None, bool]]) -> dict[str, str]:
     first: dict[str, tuple[str, str]] = {}
-    for source in sources:
-        if source.identity and source.split:
-            split, path = first.setdefault(source.identity, (source.split, source.path))
-            if split != source.split:
+    for source, its_split, usable in sources:
+        if source.identity and its_split and usable:
+            split, path = first.setdefault(source.identity, (its_split, source.path))
+            if split != its_split:
                 raise UserError(
                     f"{source.identity} is in two splits, {path} in {split} and {source.path} in "
-                    f"{source.split}; fix the split, or leave it out to have one drawn by identity"
+                    f"{its_split}; fix the split, or leave it out to have one drawn by identity"
                 )
     return {identity: split for identity, (split, _) in first.items()}
 

@@ -45,8 +45,9 @@ def ingest(config: Config, layout: Layout) -> Address:
 
 
 def _list(path: Address, settings: Ingest) -> Listing:
+    labels = None if settings.labels is None else address(settings.labels)
     with answers(path):
-        listing = read_listing(path, settings.format)
+        listing = read_listing(path, settings.format, labels)
     return replace(listing, sources=listing.sources[: settings.limit])
 
 

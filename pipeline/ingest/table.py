@@ -44,8 +44,12 @@ def recognised(path: Address) -> bool:
         return False
 
 
-def read(path: Address) -> Listing:
+def read(path: Address, root: Address | None = None) -> Listing:
     """List the rows of a table.
+
+    Args:
+        path: the table, or a folder with exactly one.
+        root: the folder that its paths are relative to; its own if None.
 
     Raises:
         UserError: there is no single table, or a row has the wrong width, a bad label or split,
@@ -59,7 +63,7 @@ def read(path: Address) -> Listing:
     if PATH not in header or len(set(header)) != len(header) or not all(header):
         raise UserError(f"{where}: column names were expected, each once, {PATH!r} among them")
     names = tuple(name for name in header if name not in (PATH, SPLIT, IDENTITY))
-    root = folder_of(tables[0])
+    root = root or folder_of(tables[0])
     seen: dict[str, str] = {}
     sources, spellings = [], list[tuple[Spelling, ...] | None]()
     for where, cells in rows:

@@ -140,7 +140,7 @@ class _Runs:
             steps=round(factor * steps),
             frozen_steps=round(factor * self._settings.frozen_steps),
             labelled=self._labelled.take(positions),
-            unlabelled=self._samples if semi else None,
+            unlabelled=read_samples(self._layout, ("train", "unlabelled")) if semi else None,
         )
 
     def _positions(self, labels: float | str) -> NDArray[np.int64]:
