@@ -38,6 +38,8 @@ class Ingest(Section):
     format: the layout of the input (``auto`` recognises it).
     labels: a table of labels, identities or splits to join to the photos, with paths below the input.
     limit: only the first so many sources. shard_size: samples per shard.
+    labels_in_tars: whether the JSON of a sample repeats split, identity and labels, for readers without the
+    manifest; every change of a label then makes a shard again.
     min_side: shorter side in pixels below which an image is refused.
     max_pixels: declared size above which a file is refused before it is decoded.
     val_fraction, test_fraction: shares of the labelled photos, where the data set has no split of its own.
@@ -48,6 +50,7 @@ class Ingest(Section):
     limit: Positive | None
     seed: int
     shard_size: Positive
+    labels_in_tars: bool
     min_side: Positive
     max_pixels: Positive
     val_fraction: Fraction

@@ -82,10 +82,7 @@ def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portr
     source = portraits / facts["source"]
     assert facts["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert key == facts["sha256"][:16]
-    assert facts["split"] == row["split"]
-    assert facts["identity"] == row["identity"]
-    assert facts["attributes"]["Male"] == row["Male"]
-    assert len(facts["attributes"]) == 40
+    assert not facts.keys() & {"split", "identity", "attributes"}
     assert (facts["box_score"], facts["landmarks"]) == (None, None)
     assert np.allclose(facts["matrix"][0][0], 256 / 178, atol=1e-5)
     assert (facts["parser"], facts["parser_size"]) == ("bisenet", 448)

@@ -65,6 +65,9 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
     aligned = source.metadata["aligned"] == "true"
     detects = config.align.mode == "detect" or (config.align.mode == "auto" and not aligned)
     detector = find(config.align.detector, config.weights) if detects else None
+    labels = config.ingest.labels_in_tars
+    # A label that only the manifest holds makes no shard stale.
+    names = ["source", "sha256", *(("split", "identity", *source.attributes) if labels else ())]
     shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in source.rows():
         if row["reason"] is None:
@@ -79,12 +82,12 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
     return [
         AlignTask(
             tar=(layout.aligned / name).absolute(),
-            fingerprint=fingerprint(settings, rows),
+            fingerprint=fingerprint(settings, [[row[name] for name in names] for row in rows]),
             code=code_hash("pipeline.align.shard"),
             size=len(rows),
             root=address(source.metadata["root"]).absolute(),
             rows=_shuffled(rows, config.ingest.seed),
-            attributes=source.attributes,
+            attributes=source.attributes if labels else None,
             recipe=Recipe.of(config.align, config.ingest, detects),
             detector=detector.absolute() if detector else None,
         )

@@ -34,14 +34,14 @@ class AlignTask(ShardTask):
     Attributes:
         root: the folder that source paths are relative to.
         rows: in the order in which the tar holds them.
-        attributes: names of the label columns.
+        attributes: names of the label columns; None if labels, split and identity stay in the manifest alone.
         recipe: how photos become faces.
         detector: path of the detector's weights; None where the central square is taken.
     """
 
     root: Address
     rows: list[dict[str, Any]]
-    attributes: tuple[str, ...]
+    attributes: tuple[str, ...] | None
     recipe: Recipe
     detector: Path | None
 
@@ -110,18 +110,17 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
     return [_aligned_face(crop, row, task.attributes) for crop in aligned_crops(image, align, detector)]
 
 
-def _aligned_face(crop: Crop, row: dict[str, Any], attributes: tuple[str, ...]) -> AlignedFace:
-    labels = {name: row[name] for name in attributes if row[name] is not None}
+def _aligned_face(crop: Crop, row: dict[str, Any], attributes: tuple[str, ...] | None) -> AlignedFace:
     face = crop.face
     metadata = {
         "source": row["source"],
         "sha256": row["sha256"],
-        "split": row["split"],
-        "identity": row["identity"],
-        "attributes": labels or None,
         "faces": crop.detected,
         "box_score": None if face is None else round(face.score, 6),
         "landmarks": None if face is None else face.landmarks.round(3).tolist(),
         "matrix": crop.matrix.round(6).tolist(),
     }
+    if attributes is not None:
+        labels = {name: row[name] for name in attributes if row[name] is not None}
+        metadata |= {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
     return AlignedFace(crop.image, metadata)

@@ -1,27 +1,38 @@
 """From a listing to the rows of ``source.parquet``: drop duplicates, draw splits, plan shards."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from common import manifest
 from common.errors import UserError
-from common.layout import SPLITS, shard_name
+from common.layout import SPLITS, shard_name, shard_number
 from common.pipeline_config import Ingest
 from pipeline.ingest.content import Content
 from pipeline.ingest.listing import Listing, Source
 
 
-def plan(listing: Listing, contents: list[Content], settings: Ingest, dataset: str) -> pa.Table:
+def plan(
+    listing: Listing,
+    contents: list[Content],
+    settings: Ingest,
+    dataset: str,
+    planned: Mapping[str, str] | None = None,
+) -> pa.Table:
     """One row per source, as ``source.parquet`` holds them.
+
+    A photo that an earlier plan has put into a shard stays in it, whatever else changes, and new photos go
+    into new shards, so that finished shards remain what they are. A shard is named after the split for which
+    it was planned; when labels move a photo to another split, its row says so and its shard stays.
 
     Args:
         listing: the sources.
         contents: their hashes, in the same order.
         settings: the section ``ingest`` of the configuration.
         dataset: its name.
+        planned: the shards of an earlier plan by key.
 
     Raises:
         UserError: the data set's own split has a person on two sides, a label is named like
@@ -32,13 +43,14 @@ def plan(listing: Listing, contents: list[Content], settings: Ingest, dataset: s
     refused = _refuse_duplicates(sources, contents)
     usable = [not reason for reason in refused]
     splits = _draw_splits(sources, contents, usable, settings)
+    keys = [
+        content.sha256[:16] if ok and content.sha256 else None
+        for content, ok in zip(contents, usable, strict=True)
+    ]
     columns = {
         "source": [source.path for source in sources],
-        "key": [
-            content.sha256[:16] if ok and content.sha256 else None
-            for content, ok in zip(contents, usable, strict=True)
-        ],
-        "shard": _plan_shards(splits, settings, dataset),
+        "key": keys,
+        "shard": _plan_shards(keys, splits, settings, dataset, planned or {}),
         "split": splits,
         "identity": [source.identity for source in sources],
         "sha256": [content.sha256 for content in contents],
@@ -125,14 +137,22 @@ def _draw_split(name: str, settings: Ingest) -> str:
     return "val" if position < settings.test_fraction + settings.val_fraction else "train"
 
 
-def _plan_shards(splits: list[str | None], settings: Ingest, dataset: str) -> list[str | None]:
-    shards: list[str | None] = [None] * len(splits)
+def _plan_shards(
+    keys: list[str | None],
+    splits: list[str | None],
+    settings: Ingest,
+    dataset: str,
+    planned: Mapping[str, str],
+) -> list[str | None]:
+    shards = [planned.get(key) if key else None for key in keys]
+    names = set(planned.values())
     for split in SPLITS:
-        members = [index for index, drawn in enumerate(splits) if drawn == split]
-        order = np.random.default_rng(settings.seed).permutation(len(members)).tolist()
+        new = [index for index, drawn in enumerate(splits) if drawn == split and shards[index] is None]
+        order = np.random.default_rng(settings.seed).permutation(len(new)).tolist()
+        numbers = [shard_number(name) for name in names if name.startswith(f"{dataset}/{split}-")]
+        first = max(numbers, default=-1) + 1
         for position, member in enumerate(order):
-            number = position // settings.shard_size
-            shards[members[member]] = shard_name(dataset, split, number)
+            shards[new[member]] = shard_name(dataset, split, first + position // settings.shard_size)
     return shards
 
 

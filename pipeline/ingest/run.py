@@ -1,5 +1,6 @@
 """The ingest stage: list an input, hash its sources, plan its shards."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from common import manifest
 from common.config import Config
 from common.layout import SPLITS, Layout
 from common.pipeline_config import Ingest
-from common.storage import Address, address, answers
+from common.storage import Address, address, answers, is_file
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.content import hash_sources
 from pipeline.ingest.files import folder_of
@@ -33,15 +34,39 @@ def ingest(config: Config, layout: Layout) -> Address:
     listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
     root = retried(lambda: folder_of(path), minutes, "ingest")
     contents = hash_sources(root, listing.sources, config.ingest.max_pixels, minutes)
-    table = plan(listing, contents, config.ingest, config.data.name)
+    table = plan(listing, contents, config.ingest, config.data.name, _planned(layout, config))
     manifest.write_table(
         layout.source,
         table,
         listing.attributes,
-        {"dataset": config.data.name, "root": str(root), "aligned": str(listing.aligned).lower()},
+        {
+            "dataset": config.data.name,
+            "root": str(root),
+            "aligned": str(listing.aligned).lower(),
+            "plan": _version(config.ingest),
+        },
     )
     print(_summary(table))
     return layout.source
+
+
+def _version(settings: Ingest) -> str:
+    """The settings that an earlier plan must have been made with, or else all shards are planned anew."""
+    return json.dumps({"seed": settings.seed, "shard_size": settings.shard_size})
+
+
+def _planned(layout: Layout, config: Config) -> dict[str, str]:
+    """The shards by key that an earlier plan of the same data set has made."""
+    if not is_file(layout.source):
+        return {}
+    source = manifest.read(layout.source)
+    if (source.metadata.get("dataset"), source.metadata.get("plan")) != (
+        config.data.name,
+        _version(config.ingest),
+    ):
+        return {}
+    usable = source.table.select(["key", "shard"]).drop_null()
+    return dict(zip(usable["key"].to_pylist(), usable["shard"].to_pylist(), strict=True))
 
 
 def _list(path: Address, settings: Ingest) -> Listing:

@@ -250,7 +250,9 @@ def _check_metadata(
         findings.add("metadata", f"{where}.json: {error}")
         return
     labels = {name: row[name] for name in attributes if row[name] is not None}
-    expected = {name: row[name] for name in ("source", "split", "identity")} | {"attributes": labels or None}
+    expected = {"source": row["source"]}
+    if "attributes" in metadata:
+        expected |= {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
     if row["sha256"] is not None:
         expected["sha256"] = row["sha256"]
     wrong = [name for name, value in expected.items() if name not in metadata or metadata[name] != value]

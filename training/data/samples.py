@@ -102,6 +102,21 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
     )
 
 
+def pixels_hash(layout: Layout) -> str:
+    """SHA-256 of what stage 1 reads: which samples it has, for training or validation, and their bytes.
+
+    Labels do not count, and so not the difference between ``train`` and ``unlabelled``.
+    """
+    images = [f"{name}.{field}" for name in ("jpg", "mask.png", "parts.npy") for field in ("size", "crc32")]
+    table = manifest.read(layout.require_samples(), ["key", "shard", "split", *images]).table
+    table = table.filter(pc.not_equal(table["split"], "test"))
+    validates = pc.equal(table["split"], "val")
+    columns = [table[name] for name in ("key", "shard", *images)]
+    text = [pc.fill_null(pc.cast(column, pa.string()), "") for column in (*columns, validates)]
+    lines = pc.binary_join_element_wise(*text, "\n", " ")
+    return hashlib.sha256("".join(lines.to_pylist()).encode()).hexdigest()
+
+
 def manifest_hash(layout: Layout) -> str:
     """SHA-256 of ``shards.parquet``, which identifies the shards that a checkpoint was trained on."""
     return hashlib.sha256(layout.require_samples().read_bytes()).hexdigest()

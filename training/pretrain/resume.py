@@ -9,7 +9,7 @@ from common.code import code_hash
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout
-from training.data.samples import manifest_hash
+from training.data.samples import pixels_hash
 from training.engine.distributed import Ranks
 from training.models.pretrained import FILE
 
@@ -39,7 +39,7 @@ TRAINING: Final = "training.pretrain.train"
 def run_provenance(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
     """What the weights of a run depend on: shards, settings, and how many micro-batches make a batch."""
     return {
-        "shards": manifest_hash(layout),
+        "shards": pixels_hash(layout),
         "micro_batches": ranks.world * config.pretrain.accumulate,
         "network": config.network.model_dump(mode="json"),
         "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),

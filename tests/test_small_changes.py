@@ -1,0 +1,137 @@
+"""Small changes cost little: labels make no shard stale, and new photos go into new shards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import manifest
+from common.config import Config, load
+from common.layout import Layout
+from pipeline.align.run import plan
+from pipeline.ingest.run import ingest
+from training.data.samples import pixels_hash
+
+PHOTOS, LABELLED, SHARD = 200, 100, 4
+
+
+class Input:
+    """A folder of photos and a table of labels, and how often finished shards would be made again."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.photos, self.table, self.layout = (
+            folder / "photos",
+            folder / "labels.csv",
+            Layout.at(folder / "out"),
+        )
+        self._settings = settings
+        self.photos.mkdir()
+        for number in range(PHOTOS):
+            (self.photos / f"{number:03}.jpg").write_bytes(b"photo %d" % number)
+        self.label(LABELLED, "Male")
+        self.fingerprints = self._plan()
+
+    @property
+    def config(self) -> Config:
+        own = [f"data.input={self.photos}", f"ingest.labels={self.table}", f"ingest.shard_size={SHARD}"]
+        return load(settings=[*own, "data.name=d", "align.mode=none", *self._settings])
+
+    def label(self, count: int, *names: str) -> None:
+        """Write the labels of the first `count` photos."""
+        rows = [",".join(("path", *names))]
+        rows += [",".join((f"{number:03}.jpg", *(str(number % 2) for _ in names))) for number in range(count)]
+        self.table.write_text("\n".join(rows) + "\n")
+
+    def stale(self) -> int:
+        """Plan again, and count the shards that are new or not what they were; none vanishes."""
+        before, self.fingerprints = self.fingerprints, self._plan()
+        assert before.keys() <= self.fingerprints.keys()
+        return len(self.fingerprints.items() - before.items())
+
+    def rows(self) -> list[dict[str, Any]]:
+        return manifest.read(self.layout.source).rows()
+
+    def _plan(self) -> dict[str, str]:
+        ingest(self.config, self.layout)
+        tasks = plan(manifest.read(self.layout.source), self.config, self.layout)
+        return {task.tar.name: task.fingerprint for task in tasks}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Input:
+    return Input(tmp_path)
+
+
+def test_one_photo_more_is_one_shard(data: Input) -> None:
+    (data.photos / "000a.jpg").write_bytes(b"new")
+    assert data.stale() == 1
+    (data.photos / "zzz.jpg").write_bytes(b"newer")
+    assert data.stale() == 1
+    assert sum(row["key"] is not None for row in data.rows()) == PHOTOS + 2
+
+
+def test_a_second_attribute_of_the_same_faces_makes_no_shard_again(data: Input) -> None:
+    data.label(LABELLED, "Male", "Young")
+    assert data.stale() == 0
+    assert data.rows()[1]["Young"] == 1
+
+
+def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data: Input) -> None:
+    data.label(LABELLED + 50, "Male")
+    assert data.stale() == 0
+    rows = data.rows()
+    assert sum(row["Male"] is not None for row in rows) == LABELLED + 50
+    assert {row["split"] for row in rows[:150]} == {"train", "val", "test"}
+    assert {row["split"] for row in rows[150:]} == {"unlabelled"}
+
+
+def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(
+    data: Input,
+) -> None:
+    shards = {row["key"]: row["shard"] for row in data.rows()}
+    (data.photos / "000.jpg").rename(data.photos / "later.jpg")
+    assert data.stale() == 1
+    assert {row["key"]: row["shard"] for row in data.rows() if row["key"]} == shards
+
+
+def test_labels_in_tars_are_part_of_the_shards(tmp_path: Path) -> None:
+    data = Input(tmp_path, "ingest.labels_in_tars=true")
+    data.label(LABELLED, "Male", "Young")
+    assert data.stale() >= LABELLED // SHARD
+
+
+def test_another_size_of_shards_is_another_plan(data: Input) -> None:
+    config = data.config
+    larger = config.model_copy(update={"ingest": config.ingest.model_copy(update={"shard_size": 50})})
+    ingest(larger, data.layout)
+    assert len({row["shard"] for row in data.rows()}) < 10
+
+
+Row = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda row: {"Male": 1}, True),
+        (lambda row: {"split": "train"} if row["split"] == "unlabelled" else {}, True),
+        (lambda row: {"identity": "somebody", "notices": "no-label", "json.size": 9}, True),
+        (lambda row: {"split": "val"} if row["split"] == "unlabelled" else {}, False),
+        (lambda row: {"jpg.crc32": 9}, False),
+        (lambda row: {"key": f"{row['key']}9"}, False),
+        (lambda row: {"shard": "d/train-000001.tar"}, False),
+    ],
+)
+def test_stage_1_is_stale_if_its_faces_change_and_not_if_labels_do(
+    change: Callable[[Row], Row], same: bool, tmp_path: Path
+) -> None:
+    names = [name for name in manifest.SAMPLE_FIELDS.names if name.endswith((".offset", ".size", ".crc32"))]
+    rows = [
+        {"key": f"k{index}", "shard": "d/train-000000.tar", "split": split} | dict.fromkeys(names, index)
+        for index, split in enumerate(("train", "unlabelled", "val", "test"))
+    ]
+    layouts = Layout.at(tmp_path / "before"), Layout.at(tmp_path / "after")
+    for layout, written in zip(layouts, (rows, [row | change(row) for row in rows]), strict=True):
+        manifest.write(layout.samples, manifest.SAMPLE_FIELDS, written, ("Male",), {"dataset": "d"})
+    assert (pixels_hash(layouts[0]) == pixels_hash(layouts[1])) == same
