@@ -24,12 +24,14 @@ class Options:
         layout: where the outputs lie.
         from_input: whether to start from the input (``--input`` was given) instead of the manifest.
         any_code: whether to keep shards that other code made.
+        prune: whether to delete what is not planned any more.
     """
 
     config: Config
     layout: Layout
     from_input: bool
     any_code: bool
+    prune: bool
 
 
 def arguments(description: str, module: str) -> argparse.ArgumentParser:
@@ -78,6 +80,11 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
         help="keep finished shards that other code made, such as an earlier version, instead of making "
         "them again; shards of other inputs or settings are always made again",
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete finished shards, and faces in them, that the input or --limit leaves out now",
+    )
     return parser
 
 
@@ -88,7 +95,7 @@ def read_options(flags: argparse.Namespace) -> Options:
         UserError: a value is not allowed.
     """
     config = command.config_from(flags, _settings(flags))
-    return Options(config, Layout.at(flags.output), flags.input is not None, flags.any_code)
+    return Options(config, Layout.at(flags.output), flags.input is not None, flags.any_code, flags.prune)
 
 
 def _settings(flags: argparse.Namespace) -> list[str]:

@@ -124,7 +124,10 @@ def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
     kept = tars[1].stat().st_mtime_ns
     foreign = layout.shards / "portraits" / "train-000099.tar"
     foreign.write_bytes(b"left by an earlier plan")
-    run(pipeline_config, layout)
+    with pytest.raises(UserError, match=r"1 shards that are not in the plan.*train-000099\.tar; --prune"):
+        run(pipeline_config, layout)
+    assert foreign.exists()
+    parse(pipeline_config, layout, prune=True)
     assert digests(layout.shards) == before
     assert tars[1].stat().st_mtime_ns == kept
     assert not foreign.exists()

@@ -4,15 +4,17 @@ from common.command import run
 from pipeline.align.run import align
 from pipeline.command import arguments, read_options
 from pipeline.ingest.run import ingest
+from pipeline.lock import locked
 
 
 def main() -> None:
     """Read the command line and run the stage, after ingest if an input is given."""
     parser = arguments("Find, warp and store one aligned face per image.", "pipeline.align")
     options = read_options(parser.parse_args())
-    if options.from_input:
-        ingest(options.config, options.layout)
-    align(options.config, options.layout, options.any_code)
+    with locked(options.layout):
+        if options.from_input:
+            ingest(options.config, options.layout, options.prune)
+        align(options.config, options.layout, options.any_code, options.prune)
 
 
 if __name__ == "__main__":

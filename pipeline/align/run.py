@@ -26,13 +26,14 @@ FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
 
 
-def align(config: Config, layout: Layout, any_code: bool = False) -> None:
+def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
     """Align all shards of the plan that are not finished yet.
 
     Args:
         config: the configuration.
         layout: where the manifests and the aligned faces lie.
         any_code: accept finished shards that other code made.
+        prune: delete shards that are not planned.
 
     Raises:
         UserError: there is no plan, the detector's weights cannot be obtained, or too many
@@ -46,7 +47,7 @@ def align(config: Config, layout: Layout, any_code: bool = False) -> None:
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)
     folder = (layout.aligned / source.metadata["dataset"]).absolute()
-    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code)
+    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
     if tasks:
         write_text(folder / RECIPE_FILE, tasks[0].recipe.model_dump_json() + "\n")
     records = [read_record(task.tar) for task in tasks]

@@ -3,6 +3,7 @@
 from common.command import run
 from pipeline.command import arguments, read_options
 from pipeline.ingest.run import ingest
+from pipeline.lock import locked
 
 
 def main() -> None:
@@ -12,7 +13,8 @@ def main() -> None:
         "pipeline.ingest",
     )
     options = read_options(parser.parse_args())
-    ingest(options.config, options.layout)
+    with locked(options.layout):
+        ingest(options.config, options.layout, options.prune)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from common.layout import Layout
 from pipeline.align.run import align
 from pipeline.command import arguments, read_options
 from pipeline.ingest.run import ingest
+from pipeline.lock import locked
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
 
@@ -29,17 +30,16 @@ def main() -> None:
     )
     flags = parser.parse_args()
     options = read_options(flags)
+    if flags.origin is not None and options.from_input:
+        raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
     config, layout = options.config, options.layout
-    if flags.origin is not None:
+    with locked(layout):
+        if flags.origin is not None:
+            layout = make_sibling(Layout.at(flags.origin), layout)
         if options.from_input:
-            raise UserError(
-                "--input and --from exclude each other: --from takes faces that are aligned already"
-            )
-        layout = make_sibling(Layout.at(flags.origin), layout)
-    if options.from_input:
-        ingest(config, layout)
-        align(config, layout, options.any_code)
-    parse(config, layout, options.any_code)
+            ingest(config, layout, options.prune)
+            align(config, layout, options.any_code, options.prune)
+        parse(config, layout, options.any_code, options.prune)
 
 
 if __name__ == "__main__":

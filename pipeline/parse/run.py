@@ -23,13 +23,14 @@ FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
 
 
-def parse(config: Config, layout: Layout, any_code: bool = False) -> None:
+def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
 
     Args:
         config: the configuration.
         layout: where the manifests, the aligned faces and the shards lie.
         any_code: accept finished shards that other code made.
+        prune: delete shards that are not planned.
 
     Raises:
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
@@ -49,7 +50,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False) -> None:
             "parse", parser.precision, parser.numbers, f"{local_workers(config.cluster)} workers x 1 thread"
         )
     folder = (layout.shards / source.metadata["dataset"]).absolute()
-    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code)
+    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
     samples, refused = write_manifests(source, tasks, layout)
     print(
         f"parse: {samples:,} samples in {layout.shards}/{source.metadata['dataset']}/, "

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from common.errors import UserError
 from common.files import write_text
 from common.storage import Address, answers, is_file
 
@@ -71,9 +72,18 @@ def read_record(tar: Address) -> ShardRecord | None:
     return record if is_file(tar) else None
 
 
-def remove_unplanned(folder: Address, planned: set[Address]) -> None:
-    """Delete tars, with their records, that an earlier plan left in `folder`."""
-    for tar in folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
-        if tar not in planned:
-            record_path(tar).unlink(missing_ok=True)
-            tar.unlink()
+def remove_unplanned(folder: Address, planned: set[Address], prune: bool) -> None:
+    """Delete tars, with their records, that an earlier plan left in `folder`, if `prune` allows it.
+
+    Raises:
+        UserError: it does not, and there are some.
+    """
+    tars = [tar for tar in folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar") if tar not in planned]
+    if tars and not prune:
+        raise UserError(
+            f"{folder} holds {len(tars):,} shards that are not in the plan, such as {min(tars).name}; "
+            "--prune deletes them, another --output keeps them"
+        )
+    for tar in tars:
+        record_path(tar).unlink(missing_ok=True)
+        tar.unlink()

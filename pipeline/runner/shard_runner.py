@@ -44,27 +44,29 @@ def finish_shards(
     manifests: Address,
     refusals: Refusals,
     any_code: bool,
+    prune: bool,
 ) -> int:
     """Make all shards of `tasks` that are not finished, and return how many those were.
 
     Args:
         stage: what to do.
         tasks: all shards of the plan.
-        folder: where their tars lie; other tars in it, and what killed runs left, are deleted.
+        folder: where their tars lie; what killed runs left in it is deleted.
         cluster: where the tasks run.
         manifests: the folder in which the run of the stage is logged, unless there was nothing to make.
         refusals: counts what was refused before this stage.
         any_code: accept shards that other code made.
+        prune: delete shards that are not planned.
 
     Raises:
-        UserError: too many sources are refused, workers die without a cause, a disk is full, or
-            a store did not answer for so long that shards are missing.
+        UserError: there are shards that are not planned, too many sources are refused, workers die without
+            a cause, a disk is full, or a store did not answer for so long that shards are missing.
         RuntimeError: a task failed, which is a defect here; names the shard.
     """
     start = time.monotonic()
     remove_partials(folder)
     remove_partials(manifests)
-    remove_unplanned(folder, {task.tar for task in tasks})
+    remove_unplanned(folder, {task.tar for task in tasks}, prune)
     stale = stale_tasks(stage.name, tasks, refusals, any_code)
     if not stale:
         return 0

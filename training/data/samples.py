@@ -107,11 +107,12 @@ def pixels_hash(layout: Layout) -> str:
 
     Labels do not count, and so not the difference between ``train`` and ``unlabelled``.
     """
-    images = [f"{name}.{field}" for name in ("jpg", "mask.png", "parts.npy") for field in ("size", "crc32")]
-    table = manifest.read(layout.require_samples(), ["key", "shard", "split", *images]).table
+    listed = manifest.read(layout.require_samples())
+    table = listed.table.drop_columns(list(listed.attributes))
     table = table.filter(pc.not_equal(table["split"], "test"))
     validates = pc.equal(table["split"], "val")
-    columns = [table[name] for name in ("key", "shard", *images)]
+    members = [name for name in table.column_names if name.endswith((".size", ".crc32"))]
+    columns = [table[name] for name in ("key", "shard", *members) if not name.startswith("json.")]
     text = [pc.fill_null(pc.cast(column, pa.string()), "") for column in (*columns, validates)]
     lines = pc.binary_join_element_wise(*text, "\n", " ")
     return hashlib.sha256("".join(lines.to_pylist()).encode()).hexdigest()
