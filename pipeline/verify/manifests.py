@@ -3,6 +3,7 @@
 Everything is computed on Arrow columns, so that no Python object is made per row.
 """
 
+import re
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -81,7 +82,10 @@ def check_manifests(manifests: Manifests, findings: Findings) -> None:
         _report("splits", in_two_splits(samples, name), "in more than one split", findings)
     _report("identities", in_two_splits(samples, "identity"), "in more than one split", findings)
     known = pc.is_in(samples["split"], value_set=pa.array(SPLITS))
-    _report("splits", samples.filter(pc.invert(known))["key"], "in a split of an unknown name", findings)
+    pattern = f"^{re.escape(manifests.dataset)}/({'|'.join(SPLITS)})-[0-9]+[.]tar$"
+    named = pc.fill_null(pc.match_substring_regex(samples["shard"], pattern), False)
+    wrong = samples.filter(pc.invert(pc.and_(known, named)))
+    _report("splits", wrong["key"], "in a shard or a split of an unknown name", findings)
 
 
 def _check_sources(manifests: Manifests, findings: Findings) -> None:

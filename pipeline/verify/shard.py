@@ -250,9 +250,8 @@ def _check_metadata(
         findings.add("metadata", f"{where}.json: {error}")
         return
     labels = {name: row[name] for name in attributes if row[name] is not None}
-    expected = {"source": row["source"]}
-    if "attributes" in metadata:
-        expected |= {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
+    repeated = {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
+    expected = {"source": row["source"]} | {name: repeated[name] for name in repeated if name in metadata}
     if row["sha256"] is not None:
         expected["sha256"] = row["sha256"]
     wrong = [name for name, value in expected.items() if name not in metadata or metadata[name] != value]
