@@ -161,6 +161,9 @@ def _memory() -> Iterator[dict[str, float]]:
 def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
     """Read and plan a table of `rows` photos, write the manifest, and divide it into tasks of `align`."""
     file = folder / "photos.csv"
+    photo = folder / "folder/00000000.jpg"  # a table must have at least one photo
+    photo.parent.mkdir()
+    photo.touch()
     with file.open("w") as stream:
         stream.write("path,identity,smiling\n")
         for number in range(rows):

@@ -5,6 +5,7 @@ is a member of an uncompressed tar.
 """
 
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,6 +18,8 @@ from common.storage import Address, TransientError, answers, is_folder, is_local
 
 MEMBER: Final = "::"
 """Between the name of a tar and the name of its member, as fsspec chains addresses."""
+
+_IN_TAR: Final = re.compile(rf"(.*?\.tar){MEMBER}", re.IGNORECASE | re.DOTALL)
 
 MISSING: Final = "the file does not exist"
 
@@ -46,10 +49,10 @@ def open_source(root: Address, source: str) -> Iterator[IO[bytes]]:
         Refused: the source is missing, may not be read, or breaks off.
         TransientError: the store refused or did not answer; names the source.
     """
-    file, inside, member = source.partition(f".tar{MEMBER}")
-    path = f"{file}.tar" if inside else source
+    tar = _IN_TAR.match(source)
+    path, member = (tar[1], source[tar.end() :]) if tar else (source, "")
     try:
-        with answers(root), _open_member(root, path, member) if inside else open_file(root, path) as stream:
+        with answers(root), _open_member(root, path, member) if tar else open_file(root, path) as stream:
             yield stream
     except OSError as error:
         raise _judged(root, path, error) from error

@@ -27,6 +27,7 @@ from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
+from pipeline.ingest.files import Tree
 from pipeline.ingest.listing import Source
 from pipeline.ingest.run import ingest
 from pipeline.source import read_source
@@ -220,7 +221,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
     found = [(s.identity, s.attributes) for s in read_listing(tmp_path).sources]
     assert found == [("7", (1, 0)), (None, None)]
     pq.write_table(pa.table({"path": ["a.jpg"], "Male": [3]}), tmp_path / "t.parquet")
-    with pytest.raises(UserError, match=r"t\.parquet, row 1: 3 is none of 1, 0, -1"):
+    with pytest.raises(UserError, match=r"t\.parquet, row 1, Male: 3 is none of 1, 0, -1"):
         read_listing(tmp_path)
 
 
@@ -229,7 +230,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
     [
         ("a.jpg,1,0\n", "line 2: 3 cells for 2 columns"),
         ('"a\nb.jpg",1\nc.jpg\n', "line 4: 1 cells for 2 columns"),
-        ("a.jpg,1\n\nb.jpg,2\n", "line 4: '2' is none of 1, 0, -1"),
+        ("a.jpg,1\n\nb.jpg,2\n", "line 4, Male: '2' is none of 1, 0, -1"),
         ("a.jpg,1\n./a.jpg,1\n", "line 3: a second row for a.jpg, after .*line 2"),
         (",1\n", "line 2: the path is empty"),
     ],
@@ -242,20 +243,17 @@ def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str
 
 def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
     for text, said in (
-        ("file,Male\na.jpg,1\n", "line 1: column names were expected"),
+        ("name,Male\na,1\n", "line 1: no column of paths among name, Male"),
         ("path,Male,Male\n", "line 1: column names were expected"),
         ("path,split\na.jpg,dev\n", "line 2: the split 'dev' is none of"),
-        ("", "line 1: column names"),
+        ("", "line 1: no column of paths"),
     ):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(UserError, match=said):
             read_listing(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_bytes(b"path\n\xff\xfe.jpg\n")
-    with pytest.raises(UserError, match="not a readable table"):
+    (tmp_path / "t.csv").write_bytes(b"path\n\x81\xfe.jpg\n")
+    with pytest.raises(UserError, match="not text in UTF-8, UTF-16 or Windows-1252"):
         read_listing(tmp_path / "t.csv")
-    (tmp_path / "u.csv").write_text("path\n")
-    with pytest.raises(UserError, match="holds 2 CSV or Parquet files"):
-        read_listing(tmp_path, "table")
 
 
 def test_a_table_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
@@ -389,10 +387,9 @@ def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
     }
     (tmp_path / "l" / "lfw_attributes.txt").write_text(SCORES)
     (tmp_path / "t" / "x.csv").write_text("path\na.jpg\n")
-    (tmp_path / "f" / "unrelated.csv").write_text("name,price\n")
     write_tar(tmp_path / "w" / "x.tar", {"a.jpg": photo()})
     for place, expected in places.items():
-        found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(place))
+        found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(Tree(place)))
         assert found is expected, place
     assert set(by_path(tmp_path / "u", "folder")) == {"1_0_0_20170104023102422.jpg"}
     with pytest.raises(UserError, match="neither a folder nor a .csv"):
@@ -404,7 +401,7 @@ def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
 name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=20)
 
 
-@given(st.lists(name.filter(lambda text: text not in (".", "..")), min_size=1, max_size=5, unique=True))
+@given(st.lists(name.filter(lambda text: not text.startswith(".")), min_size=1, max_size=5, unique=True))
 @settings(deadline=None, max_examples=40)
 def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
@@ -523,9 +520,7 @@ def test_labels_that_name_no_photo_or_exist_already_are_refused(tmp_path: Path) 
     root = tmp_path / "photos"
     fill(root, ["a.jpg"])
     (tmp_path / "labels.csv").write_text("path,Male\nphotos/a.jpg,1\n")
-    with pytest.raises(
-        UserError, match=r"labels\.csv: no path in it, taken relative to .* is one of a photo there"
-    ):
+    with pytest.raises(UserError, match=r"labels\.csv: no row matches an image"):
         planned(root, tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}")
     (root / "t.csv").write_text("path,Male\na.jpg,1\n")
     (tmp_path / "labels.csv").write_text("path,Male\na.jpg,1\n")

@@ -1,28 +1,32 @@
 """The adapters of all input layouts.
 
-An adapter is a small module with two functions: ``recognised(path)`` tells whether the input has
-its layout, ``read(path)`` lists the sources. To add one, name it in `ADAPTERS` and in
+An adapter is a small module with two functions: ``recognised(tree)`` tells whether the input has
+its layout, ``read(tree)`` lists the sources. To add one, name it in `ADAPTERS` and in
 ``ingest.format`` of the configuration.
+
+Recognition fails closed: an input that may hold labels which no adapter understands is an error, and
+only ``ingest.format=folder`` reads it as photos without labels.
 """
 
 from typing import Final, Protocol
 
 from common.errors import UserError
 from common.storage import Address, is_file, is_folder
-from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
-from pipeline.ingest.files import folder_of
+from pipeline.ingest import celeba, folder, lfwa, rows, table, utkface, webdataset
+from pipeline.ingest.files import Tree
 from pipeline.ingest.join import join_labels
 from pipeline.ingest.listing import Listing
+from pipeline.ingest.unlabelled import check_unlabelled
 
 
 class Adapter(Protocol):
     """The functions of an adapter module."""
 
-    def recognised(self, path: Address) -> bool:
-        """Whether `path`, a folder or a file that exists, is laid out as this data set."""
+    def recognised(self, tree: Tree) -> bool:
+        """Whether an input is laid out as this data set."""
 
-    def read(self, path: Address) -> Listing:
-        """List all sources of `path`.
+    def read(self, tree: Tree) -> Listing:
+        """List all sources of an input.
 
         Raises:
             UserError: a label file is malformed; the message names file and line.
@@ -53,17 +57,20 @@ def read_listing(path: Address, form: str = "auto", labels: Address | None = Non
     """
     if not is_file(path) and not is_folder(path):
         raise UserError(f"{path} is not a folder; --input names a folder of photos")
+    tree = Tree(path)
     if form == "auto":
         adapters = [adapter for adapter in ADAPTERS.values() if not labels or adapter is not table]
-        recognising = next((adapter for adapter in adapters if adapter.recognised(path)), None)
+        recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)
         if recognising is None:
-            raise UserError(f"{path} is neither a folder nor a .csv, .parquet or .tar file")
+            raise UserError(f"{path} is neither a folder nor a {', '.join(rows.SUFFIXES)} or .tar file")
+        if recognising is folder and not labels:
+            check_unlabelled(tree)
         adapter = recognising
     else:
         adapter = ADAPTERS[form]
-        if is_file(path) and form not in ("table", "webdataset"):
+        if tree.is_file and form not in ("table", "webdataset"):
             raise UserError(f"{path} is not a folder; the format {form} is a folder")
-    listing = adapter.read(path)
+    listing = adapter.read(tree)
     if not listing.sources:
         raise UserError(f"{path} holds no files; --input names a folder of photos")
-    return join_labels(listing, labels, folder_of(path)) if labels else listing
+    return join_labels(listing, labels, tree) if labels else listing

@@ -1,97 +1,170 @@
-"""Adapter for CelebA's official layout.
+"""Adapter for CelebA, as its archives, Kaggle or torchvision lay it out, and for CelebA-HQ.
 
-``img_align_celeba/`` with the aligned images, or ``img_celeba/`` with the uncropped ones,
-``list_attr_celeba.txt`` (count, names, then one row of -1/1 per image; 0 and NaN are unknown),
-and, where present, ``list_eval_partition.txt`` (0 train, 1 val, 2 test) and ``identity_CelebA.txt``.
+The files may lie in any folders of the input; CelebA's names tell what they are. Images are those in
+one of the folders `FOLDERS`, or all images if there is no such folder. The attributes are a text file
+(count, names, then one row of -1/1 per image; 0 and NaN are unknown) or a CSV with a heading; so
+are, where present, the partition (0 train, 1 val, 2 test) and the identities. A row means the image
+of its name, whatever its extension, because copies are often PNG.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from common.errors import UserError
-from common.storage import Address, is_file, is_folder
-from pipeline.ingest.files import list_files
-from pipeline.ingest.labels import numbered_lines
+from common.storage import Address
+from pipeline.ingest.files import File, Tree, is_image, list_files, stem
+from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.match import unmatched
+from pipeline.ingest.rows import read_rows
+from pipeline.ingest.text import numbered_lines
 
-ALIGNED: Final = "img_align_celeba"
-UNCROPPED: Final = "img_celeba"
-ATTRIBUTES: Final = "list_attr_celeba.txt"
-PARTITION: Final = "list_eval_partition.txt"
-IDENTITY: Final = "identity_CelebA.txt"
+FOLDERS: Final = {
+    "img_align_celeba": True,
+    "img_align_celeba_png": True,
+    "img_celeba": False,
+    "CelebA-HQ-img": False,
+}
+"""Folders of images, in the order in which they are preferred, and whether their faces are aligned."""
+
+ATTRIBUTES: Final = ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt")
+PARTITION: Final = ("list_eval_partition.txt", "list_eval_partition.csv")
+IDENTITY: Final = ("identity_CelebA.txt", "identity_CelebA.csv")
 PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
-LABELS: Final = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
+LABELS: Final[dict[str, Label]] = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
-def recognised(path: Address) -> bool:
-    """Whether `path` is laid out as CelebA."""
-    return is_folder(path / ALIGNED) or is_folder(path / UNCROPPED)
+def recognised(tree: Tree) -> bool:
+    """Whether an input holds CelebA's attributes, or a folder or archive of its images."""
+    if tree.is_file:
+        return False
+    packed = any(
+        path.rpartition("/")[2].split(".")[0] in FOLDERS for path in (*tree.archives(), *_linked(tree))
+    )
+    return packed or bool(tree.named(*ATTRIBUTES)) or _folder(tree) is not None
 
 
-def read(path: Address) -> Listing:
-    """List the images, the aligned ones if both exist, and every label row without an image.
+def read(tree: Tree) -> Listing:
+    """List the images, and every label row without one.
 
     Raises:
-        UserError: a label file has a row of the wrong width, an unknown value, or two
-            rows for one image; the message names file and line.
+        UserError: there is no attribute file, none of its rows has an image, or a label file has a
+            row of the wrong width, an unknown value, or two rows for one image.
     """
-    folder = ALIGNED if is_folder(path / ALIGNED) else UNCROPPED
-    names, labels = _read_attributes(path / ATTRIBUTES)
-    partition = _read_pairs(path / PARTITION, PARTITIONS)
-    identity = _read_pairs(path / IDENTITY, None)
-    refusals = {file.path.removeprefix(f"{folder}/"): file.refused for file in list_files(path, folder)}
-    missing = ("label-without-image", f"{ATTRIBUTES} has a row for it, but {folder}/ has no such file")
-    sources = [
-        Source(
-            path=f"{folder}/{name}",
-            split=partition.get(name),
-            identity=identity.get(name),
-            attributes=labels.get(name),
-            refused=refusals.get(name, missing),
+    attributes = _only(tree, ATTRIBUTES)
+    folder = _folder(tree)
+    if attributes is None:
+        raise UserError(
+            f"{tree.path} looks like CelebA but has no {ATTRIBUTES[0]} or .csv, so there would be no labels; "
+            "put it there, or use the images without labels: --format folder --align none"
         )
-        for name in sorted(refusals.keys() | labels.keys())
+    names, labels, remarks = _read_attributes(tree.root / attributes)
+    partition = _read_pairs(tree, PARTITION, PARTITIONS)
+    identity = _read_pairs(tree, IDENTITY, None)
+    files = {file.path: file.refused for file in _images(tree, folder)}
+    found = {stem(path.rpartition("/")[2]) for path in files}
+    if labels and not found & labels.keys():
+        raise unmatched(tree, attributes, f"{next(iter(labels))}.jpg")
+    missing = ("label-without-image", f"{attributes} has a row for it, but there is no such image")
+    lead = f"{folder}/" if folder else ""
+    rowless = {f"{lead}{image}.jpg": missing for image in labels.keys() - found}
+    sources = [
+        Source(path, partition.get(image), identity.get(image), labels.get(image), refused)
+        for path, refused in sorted({**files, **rowless}.items())
+        for image in [stem(path.rpartition("/")[2])]
     ]
-    return Listing(sources, names, aligned=folder == ALIGNED)
+    return Listing(sources, names, FOLDERS.get((folder or "").rpartition("/")[2], False), remarks)
 
 
-def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[int | None, ...]]]:
-    if not is_file(file):
-        return (), {}
-    lines = numbered_lines(file)
-    count_number, count = next(lines, (1, ""))
-    if not count.strip().isdigit():
-        raise UserError(f"{file}, line {count_number}: the number of images was expected, not {count[:60]!r}")
-    names_number, header = next(lines, (2, ""))
-    names = tuple(header.split())
+def _folder(tree: Tree) -> str | None:
+    """The path of the images' folder: the outermost of the preferred name."""
+    for name in FOLDERS:
+        for file in tree.files:
+            before, inside, _ = f"/{file.path}/".partition(f"/{name}/")
+            if inside and (is_image(file.path) or file.refused):
+                return f"{before}/{name}".strip("/")
+    return None
+
+
+def _linked(tree: Tree) -> list[str]:
+    return [file.path for file in tree.files if file.refused and file.refused[0].startswith("link")]
+
+
+def _images(tree: Tree, folder: str | None) -> list[File]:
+    if folder is None:
+        return [file for file in tree.files if is_image(file.path)]
+    if folder in _linked(tree):
+        return list_files(tree.root, folder)
+    return [file for file in tree.files if file.path.startswith(f"{folder}/")]
+
+
+def _only(tree: Tree, names: tuple[str, ...]) -> str | None:
+    """The path of the only file with one of `names`, or None."""
+    paths = tree.named(*names)
+    if len(paths) > 1:
+        raise UserError(f"{tree.path} has both {paths[0]} and {paths[1]}; keep the one that is meant")
+    return paths[0] if paths else None
+
+
+def _records(file: Address) -> Iterator[tuple[str, list[str]]]:
+    if file.suffix.lower() == ".csv":
+        yield from read_rows(file)
+    else:
+        for number, line in numbered_lines(file):
+            yield f"{file}, line {number}", line.split()
+
+
+def _read_attributes(
+    file: Address,
+) -> tuple[tuple[str, ...], dict[str, tuple[Label, ...]], tuple[str, ...]]:
+    """The names of the attributes, the labels by image without extension, and remarks."""
+    records = _records(file)
+    where, header = next(records, (f"{file}, line 1", []))
+    count = None
+    if file.suffix.lower() == ".csv":
+        header = header[1:]
+    else:
+        if len(header) != 1 or not header[0].isdigit():
+            text = " ".join(header)[:60]
+            raise UserError(f"{where}: the number of images was expected, not {text!r}")
+        count = int(header[0])
+        where, header = next(records, (f"{file}, line 2", []))
+    names = tuple(header)
     if not names or len(set(names)) != len(names):
-        raise UserError(f"{file}, line {names_number}: attribute names were expected, each once")
-    labels: dict[str, tuple[int | None, ...]] = {}
-    for number, line in lines:
-        image, *values = line.split()
+        raise UserError(f"{where}: attribute names were expected, each once")
+    labels: dict[str, tuple[Label, ...]] = {}
+    for where, (name, *values) in records:
+        image = stem(name)
         if len(values) != len(names):
-            raise UserError(
-                f"{file}, line {number}: {len(values)} labels for {len(names)} attributes; fix the row"
-            )
+            raise UserError(f"{where}: {len(values)} labels for {len(names)} attributes; fix the row")
         if image in labels:
-            raise UserError(f"{file}, line {number}: a second row for {image}; delete one")
+            raise UserError(f"{where}: a second row for {name}; delete one")
         unknown = next((value for value in values if value not in LABELS), None)
         if unknown is not None:
-            raise UserError(f"{file}, line {number}: {unknown!r} is none of -1, 1, 0, NaN")
+            raise UserError(f"{where}: {unknown!r} is none of -1, 1, 0, NaN")
         labels[image] = tuple(LABELS[value] for value in values)
-    return names, labels
+    remarks = []
+    if count not in (None, len(labels)):
+        remarks.append(f"{file.name} announces {count:,} rows and has {len(labels):,}; is it complete?")
+    return names, labels, tuple(remarks)
 
 
-def _read_pairs(file: Address, allowed: dict[str, str] | None) -> dict[str, str]:
-    if not is_file(file):
+def _read_pairs(tree: Tree, names: tuple[str, ...], allowed: dict[str, str] | None) -> dict[str, str]:
+    path = _only(tree, names)
+    if path is None:
         return {}
+    file = tree.root / path
+    records = _records(file)
+    if file.suffix.lower() == ".csv":
+        next(records, None)
     pairs: dict[str, str] = {}
-    for number, line in numbered_lines(file):
-        fields = line.split()
+    for where, fields in records:
         if len(fields) != 2:
-            raise UserError(f"{file}, line {number}: 'image value' was expected, not {line[:60]!r}")
-        image, value = fields
+            raise UserError(f"{where}: 'image value' was expected, not {' '.join(fields)[:60]!r}")
+        image, value = stem(fields[0]), fields[1]
         if image in pairs:
-            raise UserError(f"{file}, line {number}: a second row for {image}; delete one")
+            raise UserError(f"{where}: a second row for {fields[0]}; delete one")
         if allowed is not None and value not in allowed:
-            raise UserError(f"{file}, line {number}: {value!r} is none of {', '.join(allowed)}")
+            raise UserError(f"{where}: {value!r} is none of {', '.join(allowed)}")
         pairs[image] = allowed[value] if allowed else value
     return pairs

@@ -9,7 +9,9 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from upath import UPath
 
@@ -18,6 +20,17 @@ from common.storage import Address, is_file, is_transient
 
 Refusal = tuple[str, str]
 
+IMAGES: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"),
+        *("jp2", "avif", "heic", "heif", "jxl"),
+    )
+)
+"""Suffixes of images, in lower case."""
+
+ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -25,6 +38,47 @@ class File:
 
     path: str
     refused: Refusal | None = None
+
+
+class Tree:
+    """An input: a folder and all files below it, or one file.
+
+    Attributes:
+        path: the input.
+        root: the folder that source paths are relative to.
+    """
+
+    def __init__(self, path: Address) -> None:
+        self.path, self.is_file, self.root = path, is_file(path), folder_of(path)
+
+    @cached_property
+    def files(self) -> list[File]:
+        """All files below `root`, sorted."""
+        return list_files(self.root)
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The paths of those that are called like images."""
+        return [file.path for file in self.files if is_image(file.path)]
+
+    def named(self, *names: str) -> list[str]:
+        """The paths of the files that are called one of `names`, whatever their case."""
+        wanted = {name.lower() for name in names}
+        return [file.path for file in self.files if file.path.rpartition("/")[2].lower() in wanted]
+
+    def archives(self) -> list[str]:
+        """The paths of packed archives."""
+        return [file.path for file in self.files if file.path.lower().endswith(ARCHIVES)]
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is called like an image."""
+    return path[path.rfind(".") :].lower() in IMAGES
+
+
+def stem(path: str) -> str:
+    """A path without the suffix of an image; other suffixes are part of the name."""
+    return path[: path.rfind(".")] if is_image(path) else path
 
 
 def folder_of(path: Address) -> Address:

@@ -5,24 +5,26 @@ from dataclasses import replace
 from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest import table
+from pipeline.ingest.files import Tree
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing
 
 
-def join_labels(listing: Listing, labels: Address, root: Address) -> Listing:
+def join_labels(listing: Listing, labels: Address, tree: Tree) -> Listing:
     """The listing with the labels, splits and identities that a table has for its sources.
 
     A source without a row stays as it is; a row without a source is refused as ``label-without-image``.
 
     Args:
         listing: the sources; labels that they have already stay, as further attributes.
-        labels: a table as `pipeline.ingest.table` reads it, whose paths are relative to `root`.
-        root: the folder that the paths of the sources are relative to.
+        labels: a table as `pipeline.ingest.table` reads it, whose paths are relative to the input.
+        tree: the input.
 
     Raises:
         UserError: the table is malformed, has a label that the data set has already, or names no source.
     """
-    rows = table.read(labels, root)
+    root = tree.root
+    rows = table.read(tree, labels)
     twice = sorted(set(rows.attributes) & set(listing.attributes))
     if twice:
         raise UserError(f"{labels}: the data set has labels named {twice[0]} already; rename the column")
@@ -36,14 +38,17 @@ def join_labels(listing: Listing, labels: Address, root: Address) -> Listing:
         attributes = (*(source.attributes or own), *((row and row.attributes) or joined))
         if str(root / source.path) != str(labels):
             sources.append(replace(source, attributes=_known(attributes)))
-    if len(row_of) == len(rows.sources):
-        raise UserError(f"{labels}: no path in it, taken relative to {root}, is one of a photo there")
     missing = ("label-without-image", f"{labels.name} has a row for it, but {root} has no such file")
     for row in row_of.values():
         attributes = (*own, *(row.attributes or joined))
         sources.append(replace(row, attributes=_known(attributes), refused=row.refused or missing))
     names = (*listing.attributes, *rows.attributes)
-    return Listing(sorted(sources, key=lambda source: source.path), names, listing.aligned)
+    return Listing(
+        sorted(sources, key=lambda source: source.path),
+        names,
+        listing.aligned,
+        (*listing.remarks, *rows.remarks),
+    )
 
 
 def _known(labels: tuple[Label, ...]) -> tuple[Label, ...] | None:

@@ -1,11 +1,10 @@
-"""The spellings of labels, and label files as numbered lines."""
+"""The spellings of labels and of splits."""
 
-from collections.abc import Iterator
+import re
 from enum import Enum
 from typing import Any, Final
 
 from common.errors import UserError
-from common.storage import Address
 
 Label = int | None
 """1 yes, 0 no, None unknown."""
@@ -37,16 +36,55 @@ _SPELLINGS: Final = {
 }
 
 
-def read_spelling(value: Any, where: str) -> Spelling:
-    """The spelling of a label in a cell of a table or a value of a JSON object.
+def read_spelling(value: Any, where: str, name: str) -> Spelling:
+    """The spelling of the label `name` in a cell of a table or a value of a JSON object.
 
     Raises:
         UserError: it is none of 1, 0, -1, true, false, NaN or empty; the message starts with `where`.
     """
     spelling = _SPELLINGS.get(str(value).strip().lower())
     if spelling is None:
-        raise UserError(f"{where}: {value!r} is none of 1, 0, -1, true, false, NaN or empty")
+        raise UserError(
+            f"{where}, {name}: {value!r} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
+            f"{name} out"
+        )
     return spelling
+
+
+_SPLITS: Final = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "": None,
+    "unlabelled": None,
+}
+
+
+def read_split(value: Any, where: str) -> str | None:
+    """The split that a cell of a table or a JSON value names, in capitals or not; None if it is empty.
+
+    Raises:
+        UserError: it names none; the message starts with `where`.
+    """
+    text = "" if value is None or value != value else str(value).strip().lower()
+    if text not in _SPLITS:
+        raise UserError(f"{where}: the split {value!r} is none of train, val (validation), test or empty")
+    return _SPLITS[text]
+
+
+_SPLIT_NAME: Final = re.compile(
+    r"(?<![a-z])(train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)(?![a-z])", re.IGNORECASE
+)
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a file's name holds as a word, such as ``labels_train.csv``; None if none or several."""
+    words = {_SPLITS[word.lower()] for word in _SPLIT_NAME.findall(name)}
+    return words.pop() if len(words) == 1 else None
 
 
 def interpret(rows: list[tuple[Spelling, ...] | None]) -> list[tuple[Label, ...] | None]:
@@ -64,18 +102,3 @@ def interpret(rows: list[tuple[Spelling, ...] | None]) -> list[tuple[Label, ...]
         Spelling.UNKNOWN: None,
     }
     return [None if row is None else tuple(meaning[label] for label in row) for row in rows]
-
-
-def numbered_lines(file: Address) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text file that are not blank, with their numbers from 1.
-
-    Raises:
-        UserError: the file is not UTF-8 text.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            yield number, line

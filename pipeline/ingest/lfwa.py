@@ -1,8 +1,8 @@
 """Adapter for LFW with attributes, in either of its two distributions.
 
-The images lie in ``Person_Name/Person_Name_0001.jpg``, in the input folder itself or in ``lfw/``,
-``lfw-deepfunneled/``, ``lfw-funneled/`` or ``lfw_funneled/``. The person is the identity. Labels
-come from the first of these files that exists:
+The images are ``Person_Name/Person_Name_0001.jpg``, in any folder of the input, so that Kaggle's
+``lfw-deepfunneled/lfw-deepfunneled/`` will do. The person is the identity. Labels come from one of
+these files, wherever it lies:
 
 - ``lfw_att_40.mat`` or ``lfw_att_73.mat`` of LFWA (Liu et al., ICCV 2015; MATLAB 7.3, which is
   HDF5): ``AttrName``, ``name`` (paths with backslashes) and ``label`` (1, 0, or NaN), with LFWA's
@@ -23,12 +23,16 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.storage import Address, is_file, is_folder
-from pipeline.ingest.files import list_files
-from pipeline.ingest.labels import Label, numbered_lines
+from common.storage import Address
+from pipeline.ingest.files import File, Tree, is_image, stem
+from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.match import unmatched
+from pipeline.ingest.text import numbered_lines
 
 FOLDERS: Final = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_funneled")
+"""Folders, and so archives, that only LFW has."""
+
 MATRICES: Final = ("lfw_att_40.mat", "lfw_att_73.mat")
 INDICES: Final = "indices_train_test.mat"
 SCORES: Final = "lfw_attributes.txt"
@@ -42,37 +46,55 @@ class _Labels:
     splits: dict[str, str]
 
 
-def recognised(path: Address) -> bool:
-    """Whether a folder holds one of the attribute files of LFW."""
-    return any(is_file(path / name) for name in (*MATRICES, SCORES))
+def recognised(tree: Tree) -> bool:
+    """Whether an input holds an attribute file of LFW, or a folder or archive of its images."""
+    if tree.is_file:
+        return False
+    folders = {folder for path in tree.images for folder in path.lower().split("/")[:-2]}
+    folders |= {path.rpartition("/")[2].split(".")[0].lower() for path in tree.archives()}
+    return bool(tree.named(*MATRICES, SCORES)) or not folders.isdisjoint(FOLDERS)
 
 
-def read(path: Address) -> Listing:
+def read(tree: Tree) -> Listing:
     """List the images and every label row without an image.
 
     Raises:
-        UserError: there is no attribute file, or it is malformed; the message names file and line.
+        UserError: there is no attribute file, it is malformed, or none of its rows has an image; the
+            message names file and line.
     """
-    folder = next((name for name in FOLDERS if is_folder(path / name)), "")
-    lead = f"{folder}/" if folder else ""
-    matrix = next((name for name in MATRICES if is_file(path / name)), None)
-    if matrix is None and not is_file(path / SCORES):
-        raise UserError(f"{path} has none of {', '.join((*MATRICES, SCORES))}")
-    labels = _read_matrix(path, matrix) if matrix else _read_scores(path / SCORES)
-    files = {file.path.removeprefix(lead): file.refused for file in list_files(path, folder)}
-    images = {path: refused for path, refused in files.items() if "/" in path or refused}
+    file = next(iter([*tree.named(*MATRICES), *tree.named(SCORES)]), None)
+    if file is None:
+        raise UserError(
+            f"{tree.path} looks like LFW but has none of {', '.join((*MATRICES, SCORES))}, so there would be "
+            "no labels; put one there, or use the images without them: --format folder"
+        )
+    labels = _read_scores(tree.root / file) if file.endswith(".txt") else _read_matrix(tree, file)
+    files = {entry.path: entry.refused for entry in tree.files if _is_listed(entry)}
+    image_of = {path: stem("/".join(path.split("/")[-2:])) for path in files}
+    found = set(image_of.values())
+    if labels.rows and not found & labels.rows.keys():
+        raise unmatched(tree, file, f"{next(iter(labels.rows))}.jpg")
+    first = next((path for path, image in image_of.items() if image in labels.rows), "")
+    lead = "/".join(first.split("/")[:-2])
     missing = ("label-without-image", f"{labels.file} has a row for it, but the file does not exist")
+    for image in labels.rows.keys() - found:
+        path = f"{lead}/{image}.jpg".lstrip("/")
+        files[path], image_of[path] = missing, image
     sources = [
         Source(
-            path=lead + path,
-            split=labels.splits.get(path),
-            identity=path.rpartition("/")[0] or None,
-            attributes=labels.rows.get(path),
-            refused=images.get(path, missing),
+            path=path,
+            split=labels.splits.get(image_of[path]),
+            identity=image_of[path].rpartition("/")[0] or None,
+            attributes=labels.rows.get(image_of[path]),
+            refused=refused,
         )
-        for path in sorted(images.keys() | labels.rows.keys())
+        for path, refused in sorted(files.items())
     ]
     return Listing(sources, labels.names, aligned=False)
+
+
+def _is_listed(file: File) -> bool:
+    return bool(file.refused) or ("/" in file.path and is_image(file.path))
 
 
 def _read_scores(file: Address) -> _Labels:
@@ -94,7 +116,7 @@ def _read_scores(file: Address) -> _Labels:
         except ValueError as error:
             raise UserError(f"{file}, line {number}: {error}") from error
         if path in rows:
-            raise UserError(f"{file}, line {number}: a second row for {path}; delete one")
+            raise UserError(f"{file}, line {number}: a second row for {path}.jpg; delete one")
         rows[path] = tuple(None if not score or math.isnan(score) else int(score > 0) for score in scores)
     if not names:
         raise UserError(f"{file}: no line with the column names person, imagenum and attributes")
@@ -103,17 +125,19 @@ def _read_scores(file: Address) -> _Labels:
 
 def _path(person: str, number: int) -> str:
     name = person.strip().replace(" ", "_")
-    return f"{name}/{name}_{number:04d}.jpg"
+    return f"{name}/{name}_{number:04d}"
 
 
-def _read_matrix(path: Address, name: str) -> _Labels:
-    file = path / name
+def _read_matrix(tree: Tree, name: str) -> _Labels:
+    file = tree.root / name
     try:
         with file.open("rb") as stream, h5py.File(stream) as content:
             names = tuple(text.strip().replace(" ", "_") for text in _strings(content, "AttrName"))
-            paths = [text.replace("\\", "/") for text in _strings(content, "name")]
+            paths = [stem(text.replace("\\", "/")) for text in _strings(content, "name")]
             label = np.asarray(content["label"], np.float64).T  # MATLAB stores columns first
-        splits = _read_indices(path / INDICES, paths)
+        splits = {}
+        for indices in tree.named(INDICES)[:1]:
+            splits = _read_indices(tree.root / indices, paths)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{file}: not LFWA's attribute file: {error}") from error
     if label.shape != (len(paths), len(names)):
@@ -126,18 +150,17 @@ def _read_matrix(path: Address, name: str) -> _Labels:
         path: tuple(None if value != value else int(value) for value in row)
         for path, row in zip(paths, label.tolist(), strict=True)
     }
-    return _Labels(name, names, rows, splits)
+    return _Labels(file.name, names, rows, splits)
 
 
 def _read_indices(file: Address, paths: list[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
-    if is_file(file):
-        with file.open("rb") as stream, h5py.File(stream) as content:
-            for split in ("train", "test"):
-                for number in np.asarray(content[f"indices_img_{split}"]).ravel().astype(int).tolist():
-                    if not 1 <= number <= len(paths):
-                        raise IndexError(f"{file.name} counts to {number}, there are {len(paths)} images")
-                    splits[paths[number - 1]] = split
+    with file.open("rb") as stream, h5py.File(stream) as content:
+        for split in ("train", "test"):
+            for number in np.asarray(content[f"indices_img_{split}"]).ravel().astype(int).tolist():
+                if not 1 <= number <= len(paths):
+                    raise IndexError(f"{file.name} counts to {number}, there are {len(paths)} images")
+                splits[paths[number - 1]] = split
     return splits
 
 

@@ -39,8 +39,10 @@ class Listing:
         sources: sorted by path.
         attributes: names of the labels, in the data set's order.
         aligned: whether the images are aligned faces already.
+        remarks: sentences about what was found and not used.
     """
 
     sources: list[Source]
     attributes: tuple[str, ...]
     aligned: bool
+    remarks: tuple[str, ...] = ()

@@ -53,7 +53,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False) -> Address:
             "plan": _version(config.ingest),
         },
     )
-    print(_summary(table))
+    print("\n".join([_summary(table), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source
 
 

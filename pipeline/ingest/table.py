@@ -1,134 +1,242 @@
-"""Adapter for a CSV or Parquet file of paths with label columns.
+"""Adapter for CSV and Parquet files of paths with label columns.
 
-The input is the file itself, or a folder with exactly one such file directly in it. Columns:
-``path`` (relative to the file's folder, forward slashes), optional ``split`` (train, val, test or
-empty) and ``identity`` (empty: unknown); every other column is a label. CSV is UTF-8 with commas
-and a header. Labels are 1 or true (yes), 0 or false (no), empty or NaN (unknown); if -1 occurs in
-any label of the file, it is in CelebA's notation instead: 1 yes, -1 no, 0 unknown.
-Only the files that the table names are read.
+The input is such a file, or a folder that has some, directly or one folder deeper. One column holds
+the paths; it has one of the names `PATHS`, or, as pandas writes an index, none and is the first.
+Optional are ``split`` and ``identity``; every other column is a label. Several tables are one if
+their headings are the same, and their names then give the split, as in ``train.csv`` and ``val.csv``.
+A path is relative to the table's folder or to the input, or names an image as `ImageIndex` finds it.
+
+Labels are 1 or true (yes), 0 or false (no), empty or NaN (unknown); if -1 occurs in any label, it is
+CelebA's and MAAD-Face's notation instead: 1 yes, -1 no, 0 unknown. FairFace's columns are known.
+Only the images that the table names are read.
 """
 
-import csv
-import io
 import os
+import posixpath
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from common.errors import UserError
-from common.storage import Address, is_file
-from pipeline.ingest.files import Refusal, folder_of, refusal
-from pipeline.ingest.labels import Label, Spelling, interpret, read_spelling
-from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
+from common.storage import Address
+from pipeline.ingest import fairface
+from pipeline.ingest.files import Refusal, Tree, is_image, refusal
+from pipeline.ingest.labels import (
+    Label,
+    Spelling,
+    interpret,
+    read_spelling,
+    read_split,
+    split_in_name,
+)
+from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.match import ImageIndex, unmatched
+from pipeline.ingest.rows import SUFFIXES, read_rows
+from pipeline.ingest.text import FALLBACK, encoding_of
 
-SUFFIXES: Final = (".csv", ".parquet")
-PATH, SPLIT, IDENTITY = "path", "split", "identity"
+PATHS: Final = (
+    *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
+    *("image_id", "image_file", "img", "img_path", "img_name", "photo"),
+)
+"""Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter."""
 
-Row = tuple[str, list[Any]]
-"""Where a row stands, such as ``faces.csv, line 3``, and its cells."""
+SPLIT, IDENTITY = "split", "identity"
+MISSING: Final = "label-without-image"
 
+_INDEX: Final = re.compile(r"|Unnamed: \d+")
+"""The heading of an index that pandas wrote."""
 
-def recognised(path: Address) -> bool:
-    """Whether `path` is a table, or a folder with one table that has a ``path`` column."""
-    if is_file(path):
-        return path.suffix.lower() in SUFFIXES
-    tables = _tables(path)
-    if len(tables) != 1:
-        return False
-    try:
-        return PATH in next(_rows(tables[0]))[1]
-    except (UserError, StopIteration):
-        return False
+_DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 
-def read(path: Address, root: Address | None = None) -> Listing:
-    """List the rows of a table.
+@dataclass
+class _Table:
+    """A table with its headings.
+
+    Attributes:
+        file: its name in messages; below the input's root, the path there.
+        address: where it lies.
+        path: position of the column of paths.
+        columns: the other columns by position, without an index.
+    """
+
+    file: str
+    address: Address
+    path: int
+    columns: dict[int, str]
+
+
+def recognised(tree: Tree) -> bool:
+    """Whether an input is a table, or a folder that has one, whatever its columns."""
+    if tree.is_file:
+        return tree.path.suffix.lower() in SUFFIXES
+    return bool(_files(tree))
+
+
+def read(tree: Tree, labels: Address | None = None) -> Listing:
+    """List the rows of the tables.
 
     Args:
-        path: the table, or a folder with exactly one.
-        root: the folder that its paths are relative to; its own if None.
+        tree: the input.
+        labels: a table that lies anywhere, to be read instead of the input's own.
 
     Raises:
-        UserError: there is no single table, or a row has the wrong width, a bad label or split,
-            no path, or the path of an earlier row; the message names file and line.
+        UserError: a table names no images, tables differ, no row has an image, or a row has the wrong
+            width, a bad label or split, no path, or the path of an earlier row; the message names
+            file, line and column.
     """
-    tables = [path] if is_file(path) else _tables(path)
-    if len(tables) != 1:
-        raise UserError(f"{path} holds {len(tables)} CSV or Parquet files; name the one to read as --input")
-    rows = _rows(tables[0])
-    where, header = next(rows, (f"{tables[0]}, line 1", []))
-    if PATH not in header or len(set(header)) != len(header) or not all(header):
-        raise UserError(f"{where}: column names were expected, each once, {PATH!r} among them")
-    names = tuple(name for name in header if name not in (PATH, SPLIT, IDENTITY))
-    root = root or folder_of(tables[0])
-    seen: dict[str, str] = {}
+    if labels:
+        tables = [_open(labels.name, labels)]
+    else:
+        files = [tree.path.name] if tree.is_file else _files(tree)
+        tables = [_open(file, tree.root / file) for file in files]
+    if not tables:
+        raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
+    splits = _check_alike(tree, tables)
+    names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
+    of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
+    paths = _Paths(tree)
     sources, spellings = [], list[tuple[Spelling, ...] | None]()
-    for where, cells in rows:
-        if len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} cells for {len(header)} columns; fix the row")
-        row = dict(zip(header, cells, strict=True))
-        source = _path(row, where)
-        if source in seen:
-            raise UserError(f"{where}: a second row for {source}, after {seen[source]}; delete one")
-        seen[source] = where
-        spellings.append(tuple(read_spelling(row[name], where) for name in names))
-        sources.append((source, _split(row, where), _text(row.get(IDENTITY)), _refused(root, source)))
-    labels = [_known_labels(row) for row in interpret(spellings)]
+    for table, split in zip(tables, splits, strict=True):
+        for where, text, row in _rows(table):
+            source, refused = paths.resolve(text, table.file, where)
+            if of_fairface:
+                spellings.append(fairface.read_labels(row, where))
+            else:
+                spellings.append(tuple(read_spelling(row[name], where, name) for name in names))
+            split = read_split(row[SPLIT], where) if SPLIT in row else split
+            sources.append((source, split, _text(row.get(IDENTITY)), refused))
+    if sources and all(refused and refused[0] in (MISSING, "path-outside") for *_, refused in sources):
+        raise unmatched(tree, tables[0].file, sources[0][0])
+    known = [_known_labels(row) for row in interpret(spellings)]
     listed = [
         Source(source, split, identity, attributes, refused)
-        for (source, split, identity, refused), attributes in zip(sources, labels, strict=True)
+        for (source, split, identity, refused), attributes in zip(sources, known, strict=True)
     ]
-    return Listing(sorted(listed, key=lambda source: source.path), names, aligned=False)
+    remarks = tuple(
+        f"{table.file} is not UTF-8 and was read as Windows-1252"
+        for table in tables
+        if not table.file.lower().endswith(".parquet") and encoding_of(table.address) == FALLBACK
+    )
+    attributes = fairface.ATTRIBUTES if of_fairface else names
+    return Listing(sorted(listed, key=lambda source: source.path), attributes, False, remarks)
 
 
-def _tables(folder: Address) -> list[Address]:
-    return [entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+def _files(tree: Tree) -> list[str]:
+    return [
+        file.path
+        for file in tree.files
+        if file.path.lower().endswith(SUFFIXES) and file.path.count("/") < 2 and not file.refused
+    ]
 
 
-def _rows(table: Address) -> Iterator[Row]:
-    """The header, then every row that is not blank."""
-    try:
-        with table.open("rb") as stream:
-            yield from _parquet(table, stream) if table.suffix.lower() == ".parquet" else _csv(table, stream)
-    except (csv.Error, UnicodeDecodeError, pa.ArrowException) as error:
-        raise UserError(f"{table}: not a readable table: {error}") from error
+def _open(file: str, address: Address) -> _Table:
+    where, headings = next(read_rows(address))
+    listed = ", ".join(name or "''" for name in headings)
+    if any(is_image(name) for name in headings):
+        raise UserError(f"{where}: {listed}: not column names; add a line of them, such as path,Smiling")
+    keys = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in headings]
+    path = next((keys.index(name) for name in PATHS if name in keys), None)
+    index = bool(headings) and _INDEX.fullmatch(headings[0])
+    if path is None and index:
+        path = 0
+    if path is None:
+        raise UserError(
+            f"{where}: no column of paths among {listed or 'its columns'}; call it 'path', or leave the "
+            "table out with --format folder"
+        )
+    columns = {
+        position: key if key in (SPLIT, IDENTITY) else name.strip()
+        for position, (name, key) in enumerate(zip(headings, keys, strict=True))
+        if position != path and not (position == 0 and index)
+    }
+    if len(set(columns.values())) != len(columns) or not all(columns.values()):
+        raise UserError(f"{where}: column names were expected, each once, not {listed}")
+    return _Table(file, address, path, columns)
 
 
-def _csv(table: Address, stream: Any) -> Iterator[Row]:
-    reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
-    line = 1
-    for cells in reader:
-        if cells:
-            yield f"{table}, line {line}", cells
-        line = reader.line_num + 1
+def _check_alike(tree: Tree, tables: list[_Table]) -> list[str | None]:
+    """The split of each table, by its name; None if there is one table or a column of splits."""
+    first = tables[0]
+    for other in tables[1:]:
+        if set(other.columns.values()) != set(first.columns.values()):
+            columns = (", ".join(table.columns.values()) or "paths alone" for table in (first, other))
+            raise UserError(
+                f"{tree.path} has several tables: {first.file} with {next(columns)}, {other.file} with "
+                f"{next(columns)}; name the one to read as --input"
+            )
+    splits = [split_in_name(posixpath.basename(table.file)) for table in tables]
+    if len(tables) == 1 or SPLIT in first.columns.values() or not any(splits):
+        return [None] * len(tables)
+    if None in splits:
+        nameless = tables[splits.index(None)].file
+        raise UserError(f"{nameless} names no split, as other tables in {tree.path} do; rename or remove it")
+    return splits
 
 
-def _parquet(table: Address, stream: Any) -> Iterator[Row]:
-    file = pq.ParquetFile(stream)
-    yield f"{table}, column names", file.schema_arrow.names
-    number = 0
-    for batch in file.iter_batches():
-        for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            number += 1
-            yield f"{table}, row {number}", list(cells)
+def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Where each row stands, its path, and its other cells by column."""
+    rows = read_rows(table.address)
+    _, headings = next(rows)
+    for where, cells in rows:
+        if len(cells) != len(headings):
+            raise UserError(f"{where}: {len(cells)} cells for {len(headings)} columns; fix the row")
+        text = _text(cells[table.path])
+        if text is None:
+            raise UserError(f"{where}: the path is empty")
+        yield where, text, {name: cells[position] for position, name in table.columns.items()}
 
 
-def _path(row: dict[str, Any], where: str) -> str:
-    text = _text(row[PATH])
-    if text is None:
-        raise UserError(f"{where}: the path is empty")
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    return "/".join(["", *parts] if text.startswith("/") else parts)
+class _Paths:
+    """The source that each row of a table means; every source once."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
+        self._seen: dict[str, str] = {}
+
+    @cached_property
+    def _images(self) -> ImageIndex:
+        return ImageIndex(self._tree)
+
+    def resolve(self, text: str, table: str, where: str) -> tuple[str, Refusal | None]:
+        """The path below the input's root that a cell means, and why it must not be read, if so.
+
+        Raises:
+            UserError: an earlier row means the same file, or the cell may mean several.
+        """
+        path, refused = self._resolve(text, posixpath.dirname(table), where)
+        if path in self._seen:
+            raise UserError(f"{where}: a second row for {path}, after {self._seen[path]}; delete one")
+        self._seen[path] = where
+        return path, refused
+
+    def _resolve(self, text: str, folder: str, where: str) -> tuple[str, Refusal | None]:
+        root = self._tree.root
+        texts = [text.removeprefix(f"{self._root}/") if self._root else text]
+        texts += [texts[0].replace("\\", "/").removeprefix(f"{self._root}/")] if "\\" in texts[0] else []
+        candidates = [
+            posixpath.normpath(posixpath.join(base, name))
+            for name in texts
+            for base in dict.fromkeys((folder, ""))
+        ]
+        inside = [path for path in candidates if not _leaves(path)]
+        if not inside:
+            return texts[-1], ("path-outside", "a path that leaves the input folder")
+        for path in inside:
+            if isinstance(root, Path) and os.path.lexists(root / path):
+                return path, refusal(root, path)
+        for path in inside:
+            if found := self._images.find(path, where):
+                return found, refusal(root, found) if isinstance(root, Path) else None
+        return inside[-1], (MISSING, "the table has a row for it, but the file does not exist")
 
 
-def _split(row: dict[str, Any], where: str) -> str | None:
-    split = _text(row.get(SPLIT))
-    if split is not None and split not in OFFICIAL_SPLITS:
-        raise UserError(f"{where}: the split {split!r} is none of {', '.join(OFFICIAL_SPLITS)} or empty")
-    return split
+def _leaves(path: str) -> bool:
+    return path.startswith(("/", "../")) or path == ".." or bool(_DRIVE.match(path))
 
 
 def _text(value: Any) -> str | None:
@@ -138,13 +246,3 @@ def _text(value: Any) -> str | None:
 def _known_labels(labels: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
     """The labels if at least one is known; otherwise the row has none."""
     return labels if labels and any(label is not None for label in labels) else None
-
-
-def _refused(root: Address, path: str) -> Refusal | None:
-    if path.startswith("/") or ".." in path.split("/"):
-        return "path-outside", "a path that leaves the folder of the table"
-    if not isinstance(root, Path):
-        return None
-    if not os.path.lexists(root / path):
-        return "label-without-image", "the table has a row for it, but the file does not exist"
-    return refusal(root, path)

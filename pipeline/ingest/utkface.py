@@ -1,20 +1,22 @@
 """Adapter for UTKFace: the labels are in the file names, ``age_gender_race_date.jpg``.
 
 ``25_0_2_20170116174525125.jpg`` is 25 years old, gender 0 (male; 1 is female), race 2; UTKFace's
-numbers (https://susanqq.github.io/UTKFace/). Folders may be nested as in
-its archives (``part1/``). An age becomes one of nine yes/no attributes, in the groups of FairFace
-(Karkkainen and Joo, 2021); a race one of five. Sources with other names, of which UTKFace
-has a few, are kept without a label.
+numbers (https://susanqq.github.io/UTKFace/). Folders may be nested as in its archives (``part1/``).
+The photos of one time stamp are one person, because a face is in the archive of cropped faces and
+in that of whole photos under the same stamp. An age becomes one of nine yes/no attributes, in the
+groups of FairFace (Karkkainen and Joo, 2021); a race one of five. Sources with other names, of which
+UTKFace has a few, are kept without a label.
 """
 
 import re
 from typing import Final
 
-from common.storage import Address, is_folder
-from pipeline.ingest.files import list_files
+from common.errors import UserError
+from pipeline.ingest.files import Tree
 from pipeline.ingest.listing import Listing, Source
 
-NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d+\.")
+NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")
+STAMP: Final = re.compile(r"_(\d{10,})\.")
 AGES: Final = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 116))
 """First and last year of each group; UTKFace's ages end at 116."""
 
@@ -22,21 +24,32 @@ RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
 ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
 
 
-def recognised(path: Address) -> bool:
-    """Whether at least half of the files in a folder have UTKFace's names."""
-    if not is_folder(path):
-        return False
-    files = list_files(path)
-    fitting = sum(labels_of(file.path) is not None for file in files)
-    return fitting > 0 and 2 * fitting >= len(files)
+def recognised(tree: Tree) -> bool:
+    """Whether at least half of the images in a folder have UTKFace's names.
+
+    Raises:
+        UserError: some have, but fewer than half.
+    """
+    fitting = 0 if tree.is_file else sum(labels_of(path) is not None for path in tree.images)
+    if 0 < 2 * fitting < len(tree.images):
+        raise UserError(
+            f"{fitting:,} of the {len(tree.images):,} images in {tree.path} have names like UTKFace's, which "
+            "hold labels; read them with --format utkface, or leave them out with --format folder"
+        )
+    return fitting > 0
 
 
-def read(path: Address) -> Listing:
-    """List all files below `path` with the labels in their names."""
+def read(tree: Tree) -> Listing:
+    """List all files below the input with the labels in their names."""
     sources = [
-        Source(file.path, attributes=labels_of(file.path), refused=file.refused) for file in list_files(path)
+        Source(file.path, None, _stamp(file.path), labels_of(file.path), file.refused) for file in tree.files
     ]
     return Listing(sources, ATTRIBUTES, aligned=False)
+
+
+def _stamp(path: str) -> str | None:
+    match = STAMP.search(path.rpartition("/")[2])
+    return match and match[1]
 
 
 def labels_of(path: str) -> tuple[int, ...] | None:

@@ -1,113 +1,138 @@
 """Adapter for WebDataset tars: the images in them become sources ``shard.tar::member``.
 
-The input is one uncompressed ``.tar``, or a folder with tars directly in it. Members with the same
+The input is one uncompressed ``.tar``, or a folder with tars and no images. Members with the same
 name up to the first dot are one sample. Its images are the members with the extension jpg, jpeg,
 png or webp; in a sample without such, those whose last extension is one of these (``IMG.2020.jpg``,
-but not the ``KEY.mask.png`` beside a ``KEY.jpg``). Labels are read from two other members of the
-sample, and nothing else is decoded, never with pickle:
+but not the ``KEY.mask.png`` beside a ``KEY.jpg``). Of members with one name the last counts, as for
+tar itself. Labels are read from two other members, ``IMG.2020.json`` or else ``IMG.json`` for
+``IMG.2020.jpg``, and nothing else is decoded, never with pickle:
 
 - ``KEY.json``: an object with optional ``attributes`` ({name: label}, as this project's own shards
   have them; notation as in a table), ``identity`` and ``split``;
 - ``KEY.cls``: a class number n in ASCII, which becomes the yes/no attribute ``class_n``.
 
-Without a ``split`` the tar's name decides, if it starts with train, val or test.
+Without a ``split`` the word train, val or test in the name of the tar or of its folder decides.
 """
 
 import json
 import os
-import re
 import tarfile
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from common.errors import UserError
-from common.storage import Address, is_file
-from pipeline.ingest.files import Refusal, folder_of, list_files
-from pipeline.ingest.labels import Spelling, interpret, read_spelling
-from pipeline.ingest.listing import OFFICIAL_SPLITS, Listing, Source
+from pipeline.ingest.files import File, Refusal, Tree
+from pipeline.ingest.labels import Spelling, interpret, read_spelling, read_split, split_in_name
+from pipeline.ingest.listing import Listing, Source
 from pipeline.source import MEMBER, open_file
 
 IMAGES: Final = ("jpg", "jpeg", "png", "webp")
+LABELS: Final = ("json", "cls")
 MOST_CLASSES: Final = 256
 LARGEST_LABEL: Final = 1 << 20
 """Bytes; a larger .json or .cls is not a label."""
 
-_SPLIT: Final = re.compile(r"(train|val|test)(?![a-z])")
+COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed files."""
+
+SUFFIXES: Final = (".tar", ".tgz", *(f".tar.{kind}" for kind in ("gz", "bz2", "xz", "zst")))
+LIKE_LABELS: Final = frozenset(("label", "labels", "class", "classes", "target", "targets", "cls"))
 
 
 @dataclass
-class _Sample:
-    split: str | None
+class _Label:
+    """What the .json and .cls members of one name say."""
+
+    split: str | None = None
     identity: str | None = None
-    images: list[tuple[str, Refusal | None]] = field(default_factory=list)
-    dotted: list[tuple[str, Refusal | None]] = field(default_factory=list)
     labels: dict[str, Spelling] = field(default_factory=dict)
     number: int | None = None
 
 
-def recognised(path: Address) -> bool:
-    """Whether `path` is a tar, or a folder with tars and no image directly in it."""
-    if is_file(path):
-        return path.suffix.lower() == ".tar"
-    suffixes = {entry.suffix.lower() for entry in path.iterdir()}
-    return ".tar" in suffixes and not any(f".{image}" in suffixes for image in IMAGES)
+@dataclass
+class _Found:
+    """What all tars hold: images with their labels, and what was not read."""
+
+    images: list[tuple[str, Refusal | None, str | None, _Label]] = field(default_factory=list)
+    labels: list[_Label] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
-def read(path: Address) -> Listing:
+def recognised(tree: Tree) -> bool:
+    """Whether an input is a tar, or a folder with tars and no image."""
+    if tree.is_file:
+        return tree.path.name.lower().endswith(SUFFIXES)
+    return bool(tars(tree)) and not tree.images
+
+
+def tars(tree: Tree) -> list[File]:
+    """The tars of an input, compressed or not."""
+    files = [File(tree.path.name)] if tree.is_file else tree.files
+    return [file for file in files if file.path.lower().endswith(SUFFIXES)]
+
+
+def read(tree: Tree) -> Listing:
     """List the images in all tars.
 
     Raises:
-        UserError: a label is malformed; the message names tar and member.
+        UserError: a tar is compressed, or a label is malformed or in no place where labels are read;
+            the message names tar and member.
     """
-    root = folder_of(path)
-    tars = [file for file in list_files(root) if file.path.endswith(".tar") and "/" not in file.path]
-    if is_file(path):
-        tars = [file for file in tars if file.path == path.name]
-    samples: list[_Sample] = []
+    found = _Found()
     sources: list[Source] = []
-    for tar in tars:
+    for tar in tars(tree):
         refused = tar.refused
         if not refused:
-            in_tar: dict[str, _Sample] = {}
+            members: dict[str, tuple[Refusal | None, bytes | None]] = {}
             try:
-                with open_file(root, tar.path) as stream:
-                    _read_tar(tar.path, stream, in_tar)
+                with open_file(tree.root, tar.path) as stream:
+                    _read_tar(tar.path, stream, members)
             except tarfile.TarError as error:
                 refused = ("truncated", f"the tar is damaged: {error}")
-            samples.extend(in_tar.values())
+            _gather(tar.path, members, found)
         if refused:
             sources.append(Source(tar.path, refused=refused))
-    _number_classes(path, samples)
-    names = tuple(dict.fromkeys(name for sample in samples for name in sample.labels))
+    _number_classes(tree, found.labels)
+    names = tuple(dict.fromkeys(name for *_, label in found.images for name in label.labels))
     spellings = [
-        tuple(sample.labels.get(name, Spelling.UNKNOWN) for name in names) if sample.labels else None
-        for sample in samples
+        tuple(label.labels.get(name, Spelling.UNKNOWN) for name in names) if label.labels else None
+        for *_, label in found.images
     ]
-    for sample, attributes in zip(samples, interpret(spellings), strict=True):
-        for name, refused in sample.images or sample.dotted:
-            sources.append(Source(name, sample.split, sample.identity, attributes, refused))
-    return Listing(sorted(sources, key=lambda source: source.path), names, aligned=False)
+    for (path, refused, split, label), attributes in zip(found.images, interpret(spellings), strict=True):
+        sources.append(Source(path, label.split or split, label.identity, attributes, refused))
+    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(found.unread.items()))
+    remarks = (f"not read in the tars: {unread}",) if unread else ()
+    return Listing(sorted(sources, key=lambda source: source.path), names, False, remarks)
 
 
-def _read_tar(tar: str, stream: IO[bytes], samples: dict[str, _Sample]) -> None:
-    """Add the samples of a tar to `samples`, by key; of a damaged tar, those before the damage."""
-    split = _SPLIT.match(tar)
+def _read_tar(tar: str, stream: IO[bytes], members: dict[str, tuple[Refusal | None, bytes | None]]) -> None:
+    """Add the members of a tar by name, with the bytes of labels; of a damaged one, those before that."""
+    head = stream.read(6)
+    kind = next((name for mark, name in COMPRESSED.items() if head.startswith(mark)), None)
+    if kind:
+        raise UserError(
+            f"{tar} is compressed with {kind}, and members are read by position; decompress it first"
+        )
+    stream.seek(0)
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         for entry in archive:
-            folder, slash, name = entry.name.rpartition("/")
-            stem, _, extension = name.partition(".")
-            kind = extension.lower()
-            image = kind.rpartition(".")[2] in IMAGES
-            if not image and kind not in ("json", "cls"):
+            if entry.isdir() or any(
+                part.startswith(".") and part.strip(".") for part in entry.name.split("/")
+            ):
                 continue
-            sample = samples.setdefault(folder + slash + stem, _Sample(split[1] if split else None))
-            if image:
-                printable = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-                images = sample.images if kind in IMAGES else sample.dotted
-                images.append((f"{tar}{MEMBER}{printable}", _refused(entry)))
-            elif entry.isfile() and (content := archive.extractfile(entry)):
-                where = f"{tar}{MEMBER}{entry.name}"
-                (_read_class if kind == "cls" else _read_metadata)(content.read(LARGEST_LABEL), where, sample)
+            content = None
+            if (
+                entry.isfile()
+                and entry.name.lower().endswith(LABELS)
+                and (file := archive.extractfile(entry))
+            ):
+                content = file.read(LARGEST_LABEL)
+            members[entry.name] = (_refused(entry), content)
+        stream.seek(archive.offset)
+        while rest := stream.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("it goes on after its end, as tars do that were joined with cat")
 
 
 def _refused(entry: tarfile.TarInfo) -> Refusal | None:
@@ -118,37 +143,83 @@ def _refused(entry: tarfile.TarInfo) -> Refusal | None:
     return None if entry.isfile() else ("not-a-file", "a link, a folder or a device in the tar")
 
 
-def _read_metadata(data: bytes, where: str, sample: _Sample) -> None:
+def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], found: _Found) -> None:
+    """Add the images of one tar to what was found, with the labels of their samples."""
+    labels: dict[str, _Label] = {}
+    images: list[str] = []
+    for name, (_, content) in members.items():
+        stem, _, kind = name.rpartition(".")
+        if kind.lower() in IMAGES:
+            images.append(name)
+        elif kind.lower() in LABELS and content is not None:
+            label = labels.setdefault(stem, _Label())
+            reading = _read_class if kind.lower() == "cls" else _read_metadata
+            found.unread.update(reading(content, f"{tar}{MEMBER}{name}", label))
+        else:
+            found.unread[f"members .{kind}"] += 1
+    plain = {_key(name) for name in images if name.rpartition(".")[0] == _key(name)}
+    split = next((split for part in reversed(tar.split("/")) if (split := split_in_name(part))), None)
+    used: set[str] = set()
+    for name in images:
+        key, stem = _key(name), name.rpartition(".")[0]
+        if stem != key and key in plain and stem not in labels:
+            continue  # a mask or the like beside the photo
+        chosen = stem if stem in labels else key
+        used.add(chosen)
+        printable = os.fsencode(name).decode("utf-8", "backslashreplace")
+        found.images.append(
+            (f"{tar}{MEMBER}{printable}", members[name][0], split, labels.setdefault(chosen, _Label()))
+        )
+    found.labels += labels.values()
+    found.unread.update(["labels without an image"] * len(labels.keys() - used))
+
+
+def _key(name: str) -> str:
+    """A member's name to the first dot of its last part."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
+    """Read a JSON member into `label`; the keys that are not read."""
     try:
         metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}") from error
     if not isinstance(metadata, dict):
-        return
-    attributes = metadata.get("attributes") or {}
-    if not isinstance(attributes, dict):
+        raise UserError(f'{where}: an object was expected, such as {{"attributes": {{"Smiling": 1}}}}')
+    attributes = metadata.pop("attributes", {})
+    if attributes == {} and (lost := [key for key, value in metadata.items() if _like_label(key, value)]):
+        raise UserError(f"{where}: {', '.join(lost)}: labels are read from an object 'attributes'; move them")
+    if not isinstance(attributes or {}, dict):
         raise UserError(f"{where}: attributes must be an object of name: label")
-    for name, value in attributes.items():
-        sample.labels[name] = read_spelling(value, f"{where}, {name}")
-    if metadata.get("identity") is not None:
-        sample.identity = str(metadata["identity"])
-    if metadata.get("split") in OFFICIAL_SPLITS:
-        sample.split = metadata["split"]
+    for name, value in (attributes or {}).items():
+        label.labels[name] = read_spelling(value, where, name)
+    identity = metadata.pop("identity", None)
+    if identity is not None:
+        label.identity = str(identity)
+    label.split = read_split(metadata.pop("split", None), where)
+    return [f"JSON key {key}" for key in metadata]
 
 
-def _read_class(data: bytes, where: str, sample: _Sample) -> None:
+def _like_label(key: str, value: Any) -> bool:
+    return key.lower() in LIKE_LABELS or (isinstance(value, bool | int) and value in (-1, 0, 1))
+
+
+def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
     text = data.decode("ascii", "replace").strip()
     if not text.isdecimal():
         raise UserError(f"{where}: a class number was expected, not {text[:60]!r}")
-    sample.number = int(text)
+    label.number = int(text)
+    return []
 
 
-def _number_classes(path: Address, samples: list[_Sample]) -> None:
-    numbers = sorted({sample.number for sample in samples if sample.number is not None})
+def _number_classes(tree: Tree, labels: list[_Label]) -> None:
+    numbers = sorted({label.number for label in labels if label.number is not None})
     if len(numbers) > MOST_CLASSES:
-        raise UserError(f"{path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")
-    for sample in samples:
-        if sample.number is not None:
+        raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")
+    for label in labels:
+        if label.number is not None:
             for number in numbers:
-                label = Spelling.YES if number == sample.number else Spelling.FALSE
-                sample.labels[f"class_{number}"] = label
+                value = Spelling.YES if number == label.number else Spelling.FALSE
+                label.labels[f"class_{number}"] = value

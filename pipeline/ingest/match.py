@@ -1,0 +1,69 @@
+"""Which image a row of a label file means."""
+
+import unicodedata
+from collections import defaultdict
+
+from common.errors import UserError
+from pipeline.ingest.files import Tree, stem
+
+
+class ImageIndex:
+    """The files of an input by name.
+
+    A row names an image by its path, or by the end of its path that begins at a folder or file name.
+    An extension may be missing or another image's; Unicode forms and, if need be, case do not matter.
+
+    Args:
+        tree: the input.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._files: dict[str, list[str]] = defaultdict(list)
+        for file in tree.files:
+            self._files[_loose(file.path).rpartition("/")[2]].append(file.path)
+
+    def find(self, name: str, where: str) -> str | None:
+        """The path of the image that a row names, or None.
+
+        Raises:
+            UserError: several images fit equally well; the message starts with `where`.
+        """
+        fitting: dict[int, list[str]] = defaultdict(list)
+        for path in self._files.get(_loose(name).rpartition("/")[2], ()):
+            if (rank := _rank(path, name)) is not None:
+                fitting[rank].append(path)
+        if not fitting:
+            return None
+        best = fitting[min(fitting)]
+        if len(best) > 1:
+            raise UserError(f"{where}: {name} may mean {best[0]} or {best[1]}; name the folder in the path")
+        return best[0]
+
+
+def unmatched(tree: Tree, file: str, row: str) -> UserError:
+    """The error of a label file of which no row has an image; `row` is the name in one of its rows."""
+    if tree.images:
+        return UserError(
+            f"{file}: no row matches an image; a row names {row}, an image is called {tree.images[0]}; "
+            "make the paths relative to the input folder"
+        )
+    if archives := tree.archives():
+        return UserError(f"{tree.root} has no images yet; unpack {archives[0]}")
+    return UserError(f"{file}: no row matches an image; a row names {row}, and {tree.root} has no images")
+
+
+def _loose(path: str) -> str:
+    return stem(unicodedata.normalize("NFC", path)).casefold()
+
+
+def _rank(path: str, name: str) -> int | None:
+    """How well an image's path fits a row's name: 0 is best, None not at all."""
+    path, name = (unicodedata.normalize("NFC", text) for text in (path, name))
+    for rank, (whole, end) in enumerate(
+        ((path, name), (stem(path), stem(name)), (_loose(path), _loose(name)))
+    ):
+        if whole == end:
+            return 2 * rank
+        if whole.endswith(f"/{end}"):
+            return 2 * rank + 1
+    return None

@@ -1,0 +1,70 @@
+"""The rows of CSV, TSV and Parquet files, whatever program wrote them.
+
+CSV is read in the encodings of `encoding_of`, separated by commas, semicolons, tabs or bars, with
+Excel's line ``sep=;`` or without. Blanks around headings and cells are removed.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.errors import UserError
+from common.storage import Address
+from pipeline.ingest.text import encoding_of
+
+SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet")
+DELIMITERS: Final = (",", ";", "\t", "|")
+
+Row = tuple[str, list[Any]]
+"""Where a row stands, such as ``faces.csv, line 3``, and its cells."""
+
+
+def read_rows(table: Address) -> Iterator[Row]:
+    """The headings, in Unicode's composed form, then every row that is not blank.
+
+    Raises:
+        UserError: it cannot be read as a table.
+    """
+    parquet = table.suffix.lower() == ".parquet"
+    try:
+        encoding = "" if parquet else encoding_of(table)
+        with table.open("rb") as stream:
+            rows = _parquet(table, stream) if parquet else _csv(table, stream, encoding)
+            where, headings = next(rows, (f"{table}, line 1", []))
+            yield where, [unicodedata.normalize("NFC", str(name)) for name in headings]
+            yield from rows
+    except (csv.Error, UnicodeError, pa.ArrowException) as error:
+        raise UserError(f"{table}: not a readable table: {error}") from error
+
+
+def _csv(table: Address, stream: IO[bytes], encoding: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+    first = text.readline()
+    line = 1
+    if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):
+        delimiter, line = first[len("sep=")], 2
+    else:
+        text.seek(0)
+        delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    offset = line - 1
+    for cells in reader:
+        cells = [cell.strip() for cell in cells]
+        if any(cells):
+            yield f"{table}, line {line}", cells
+        line = reader.line_num + 1 + offset
+
+
+def _parquet(table: Address, stream: IO[bytes]) -> Iterator[Row]:
+    file = pq.ParquetFile(stream)
+    yield f"{table}, column names", file.schema_arrow.names
+    number = 0
+    for batch in file.iter_batches():
+        for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            number += 1
+            yield f"{table}, row {number}", list(cells)

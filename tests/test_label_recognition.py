@@ -1,0 +1,379 @@
+"""Labels as people have them: each layout is read, or refused by a sentence that names what was found."""
+
+import io
+import json
+import tarfile
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from pipeline.ingest.adapters import read_listing
+
+CELEBA = "2\nMale Young\n1.jpg -1 1\n2.jpg 1 1\n"
+CELEBA_CSV = "image_id,Male,Young\n1.jpg,-1,1\n2.jpg,1,1\n"
+MALE = {"1": 0, "2": 1}
+"""The label Male of the images 1 and 2 in `CELEBA` and in all tables of this module."""
+
+Files = dict[str, str | bytes]
+
+
+def write(root: Path, files: Files) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def images(folder: str = "", suffix: str = ".jpg") -> Files:
+    return {f"{folder}{name}{suffix}": f"photo {name}" for name in MALE}
+
+
+def male(root: Path) -> dict[str, int | None]:
+    """The label Male of every source by the last part of its path without extension."""
+    listing = read_listing(root)
+    column = listing.attributes.index("Male")
+    sources = [source for source in listing.sources if source.refused is None]
+    return {
+        Path(source.path.rpartition("::")[2]).stem: source.attributes and source.attributes[column]
+        for source in sources
+    }
+
+
+def tar(members: list[tuple[str, str | bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            data = content.encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def labelled(name: str, value: int, **more: object) -> list[tuple[str, str | bytes]]:
+    content = json.dumps({"attributes": {"Male": value}, **more})
+    return [(f"{name}.jpg", f"photo {name}"), (f"{name}.json", content)]
+
+
+TAR = tar([*labelled("1", 0), *labelled("2", 1)])
+KAGGLE = "img_align_celeba/img_align_celeba/"
+LFW = "lfw_attributes\n#\tperson\timagenum\tMale\nAnn Lee\t1\t-1\nAnn Lee\t2\t1\n"
+LFW_IMAGES: Files = {f"Ann_Lee/Ann_Lee_000{name}.jpg": f"photo {name}" for name in MALE}
+FAIRFACE = "file,age,gender,race,service_test\n{0}/{1}.jpg,more than 70,{2},East Asian,True\n"
+
+READ: dict[str, Files] = {
+    "celeba in its own folders": {
+        **images("Img/img_align_celeba/"),
+        "Anno/list_attr_celeba.txt": CELEBA,
+        "Eval/list_eval_partition.txt": "1.jpg 0\n2.jpg 1\n",
+    },
+    "celeba as kaggle nests it": {
+        **images(KAGGLE),
+        "list_attr_celeba.csv": CELEBA_CSV,
+        "list_eval_partition.csv": "image_id,partition\n1.jpg,0\n2.jpg,2\n",
+        "list_bbox_celeba.csv": "image_id,x_1\n1.jpg,95\n",
+    },
+    "celeba in a folder above, as torchvision lays it out": {
+        **images("celeba/img_align_celeba/"),
+        "celeba/list_attr_celeba.txt": CELEBA,
+    },
+    "png copies whose label file says jpg": {
+        **images("img_align_celeba_png/", ".png"),
+        "list_attr_celeba.txt": CELEBA,
+    },
+    "png copies in the folder of the originals": {
+        **images("img_align_celeba/", ".PNG"),
+        "list_attr_celeba.txt": CELEBA,
+    },
+    "images of celeba in a folder of another name": {**images("faces/"), "list_attr_celeba.txt": CELEBA},
+    "a label file with a byte order mark": {
+        **images("img_align_celeba/"),
+        "list_attr_celeba.txt": CELEBA.encode("utf-8-sig"),
+    },
+    "a label file in utf-16": {
+        **images("img_align_celeba/"),
+        "list_attr_celeba.txt": CELEBA.encode("utf-16"),
+    },
+    "celeba-hq": {**images("CelebA-HQ-img/"), "CelebAMask-HQ-attribute-anno.txt": CELEBA},
+    "a csv with semicolons": {**images(), "labels.csv": "path;Male\n1.jpg;0\n2.jpg;1\n"},
+    "a csv of excel with sep": {**images(), "labels.csv": "sep=;\npath;Male\n1.jpg;0\n2.jpg;1\n"},
+    "a csv with tabs": {**images(), "labels.csv": "path\tMale\n1.jpg\t0\n2.jpg\t1\n"},
+    "a tsv": {**images(), "labels.tsv": "path\tMale\n1.jpg\t0\n2.jpg\t1\n"},
+    "a csv in utf-16": {**images(), "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16")},
+    "a csv in utf-16 without a mark": {
+        **images(),
+        "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16-le"),
+    },
+    "a column called filename": {**images(), "labels.csv": "filename,Male\n1.jpg,0\n2.jpg,1\n"},
+    "a column called Image Path": {**images(), "labels.csv": "Male,Image Path\n0,1.jpg\n1,2.jpg\n"},
+    "a column called Path": {**images(), "labels.csv": "Path,Male\n1.jpg,0\n2.jpg,1\n"},
+    "an index column of pandas": {**images(), "labels.csv": ",path,Male\n0,1.jpg,0\n1,2.jpg,1\n"},
+    "an index column of pandas that was read again": {
+        **images(),
+        "labels.csv": "Unnamed: 0,path,Male\n0,1.jpg,0\n1,2.jpg,1\n",
+    },
+    "paths as the index of pandas": {**images(), "labels.csv": ",Male\n1.jpg,0\n2.jpg,1\n"},
+    "blanks around headings and values": {**images(), "labels.csv": " path , Male\n 1.jpg , 0\n2.jpg, 1 \n"},
+    "empty rows at the end": {**images(), "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n,\n,\n"},
+    "back-slashed paths": {**images("a/"), "labels.csv": "path,Male\na\\1.jpg,0\n.\\a\\2.jpg,1\n"},
+    "paths without extension": {**images("a/"), "labels.csv": "path,Male\na/1,0\na/2,1\n"},
+    "another extension, and capitals": {**images("", ".JPG"), "labels.csv": "path,Male\n1.jpeg,0\n2.png,1\n"},
+    "names of images that lie deeper": {
+        **images("deep/er/"),
+        "labels.csv": "path,Male\n1.jpg,0\ner/2.jpg,1\n",
+    },
+    "a table in a folder beside the images": {
+        **images("photos/"),
+        "labels/all.csv": "path,Male\n../photos/1.jpg,0\nphotos/2.jpg,1\n",
+    },
+    "a table per split": {
+        **images(),
+        "labels_train.csv": "path,Male\n1.jpg,0\n",
+        "labels_valid.csv": "path,Male\n2.jpg,1\n",
+    },
+    "maad-face": {
+        **images("train/n000001/"),
+        "MAAD_Face.csv": "Filename,Identity,Male,Bald\nn000001/1.jpg,1,-1,0\nn000001/2.jpg,1,1,-1\n",
+    },
+    "fairface": {
+        "train/1.jpg": "1",
+        "val/2.jpg": "2",
+        "fairface_label_train.csv": FAIRFACE.format("train", 1, "Female"),
+        "fairface_label_val.csv": FAIRFACE.format("val", 2, "Male"),
+    },
+    "tars in folders": {"train/0.tar": tar(labelled("1", 0)), "val/0.tar": tar(labelled("2", 1))},
+    "names in capitals": {"A.TAR": TAR},
+    "members in capitals": {
+        "a.tar": tar([("1.JPG", ""), ("1.JSON", '{"attributes": {"Male": 0}}'), *labelled("2", 1)])
+    },
+    "members below a dot": {"a.tar": tar([*labelled("./1", 0), *labelled("./2", 1)])},
+    "apple's hidden members": {
+        "a.tar": tar([("._1.jpg", "no photo"), ("__MACOSX/._1.json", "no JSON"), *labelled("1", 0)]) + b"",
+        "b.tar": tar([(".cache/3.jpg", "hidden"), *labelled("2", 1)]),
+    },
+    "a member that was appended again": {
+        "a.tar": tar([*labelled("1", 1), *labelled("2", 1), *labelled("1", 0)])
+    },
+    "folders of photos with labels in captions' place": {
+        **images("a/"),
+        "a/1.txt": "a photo of 1.jpg",
+        "a/labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n",
+    },
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_labels_are_read_from(case: str, tmp_path: Path) -> None:
+    assert male(write(tmp_path, READ[case])) == MALE
+
+
+@pytest.mark.parametrize("prefix", ["", "lfw/", "lfw-deepfunneled/lfw-deepfunneled/"])
+def test_lfw_is_read_however_it_is_nested(prefix: str, tmp_path: Path) -> None:
+    write(tmp_path, {f"{prefix}{name}": data for name, data in LFW_IMAGES.items()})
+    write(tmp_path, {"lfw_attributes.txt": LFW, "lfw_allnames.csv": "name,images\nAnn Lee,2\n"})
+    assert male(tmp_path) == {"Ann_Lee_0001": 0, "Ann_Lee_0002": 1}
+
+
+def test_absolute_paths_inside_the_folder_are_relative_to_it(tmp_path: Path) -> None:
+    rows = f"path,Male\n{tmp_path}/1.jpg,0\n{tmp_path}/./2.jpg,1\n"
+    assert male(write(tmp_path, {**images(), "labels.csv": rows})) == MALE
+
+
+def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_round(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    rows = f"path,Male\n{composed}1.jpg,0\n{decomposed}2.jpg,1\n"
+    write(tmp_path, {f"{decomposed}1.jpg": "1", f"{composed}2.jpg": "2", "labels.csv": rows})
+    assert sorted(male(tmp_path).values()) == [0, 1]
+
+
+def test_a_table_in_latin_1_is_read_and_that_is_said(tmp_path: Path) -> None:
+    rows = "path,Male\nZoë.jpg,0\nJörg.jpg,1\n".encode("latin-1")
+    write(tmp_path, {"Zoë.jpg": "1", "Jörg.jpg": "2", "labels.csv": rows})
+    assert male(tmp_path) == {"Zoë": 0, "Jörg": 1}
+    assert read_listing(tmp_path).remarks == ("labels.csv is not UTF-8 and was read as Windows-1252",)
+
+
+REFUSED: dict[str, tuple[Files, str]] = {
+    "a zip that was never unpacked": (
+        {"img_align_celeba.zip": "PK", "list_attr_celeba.txt": CELEBA},
+        "unpack img_align_celeba.zip",
+    ),
+    "a 7z in the folders of celeba": (
+        {"Img/img_celeba.7z/img_celeba.7z.001": "7z", "Anno/list_attr_celeba.txt": CELEBA},
+        "unpack Img/img_celeba.7z/img_celeba.7z.001",
+    ),
+    "any zip in a folder without images": ({"photos.zip": "PK"}, "unpack photos.zip"),
+    "celeba without labels": (images("img_align_celeba/"), "no list_attr_celeba.txt"),
+    "celeba twice": (
+        {
+            **images("a/img_align_celeba/"),
+            "a/list_attr_celeba.txt": CELEBA,
+            "b/list_attr_celeba.csv": CELEBA_CSV,
+        },
+        "has both a/list_attr_celeba.txt and b/list_attr_celeba.csv",
+    ),
+    "labels of other images": (
+        {"img_align_celeba/a.jpg": "a", "list_attr_celeba.txt": CELEBA},
+        "a row names 1.jpg, an image is called img_align_celeba/a.jpg",
+    ),
+    "lfw without labels": ({f"lfw/{name}": "" for name in LFW_IMAGES}, "none of lfw_att_40.mat"),
+    "a table whose columns name no image": (
+        {**images(), "people.csv": "name,price\n1,2\n"},
+        "people.csv, line 1: no column of paths among name, price",
+    ),
+    "a table without a header line": (
+        {**images(), "labels.csv": "1.jpg,0\n2.jpg,1\n"},
+        "1.jpg, 0: not column names; add a line of them",
+    ),
+    "a table of other images": (
+        {**images(), "labels.csv": "path,Male\na.jpg,0\n"},
+        "labels.csv: no row matches an image; a row names a.jpg, an image is called 1.jpg",
+    ),
+    "a table of another machine": (
+        {**images(), "labels.csv": "path,Male\nC:\\photos\\1.jpg,0\n/data/2.jpg,1\n"},
+        r"a row names C:\\photos\\1.jpg, an image is called 1.jpg",
+    ),
+    "a row that may mean two images": (
+        {"a/1.jpg": "a", "b/1.jpg": "b", "labels.csv": "path,Male\n1.jpg,0\n"},
+        "labels.csv, line 2: 1.jpg may mean a/1.jpg or b/1.jpg",
+    ),
+    "tables of different columns": (
+        {**images(), "a.csv": "path,Male\n1.jpg,0\n", "b.csv": "path,Age\n1.jpg,9\n"},
+        "several tables: a.csv with Male, b.csv with Age",
+    ),
+    "a column of words": (
+        {**images(), "labels.csv": "path,age\n1.jpg,old\n"},
+        "line 2, age: 'old' is none of",
+    ),
+    "a spreadsheet": (
+        {**images(), "labels.xlsx": "PK"},
+        "has labels.xlsx, which is not read; save its labels as",
+    ),
+    "a text file of labels": (
+        {**images(), "labels.txt": "1.jpg 0\n2.jpg 1\n"},
+        "labels.txt names images, such as",
+    ),
+    "a json of labels": (
+        {**images("a/"), "labels.json": '{"1.jpg": {"Male": 0}, "2.jpg": {"Male": 1}}'},
+        "labels.json names images, such as 1.jpg",
+    ),
+    "metadata.jsonl of hugging face": (
+        {**images("train/"), "train/metadata.jsonl": '{"file_name": "1.jpg"}\n{"file_name": "2.jpg"}\n'},
+        "train/metadata.jsonl names images",
+    ),
+    "a few names of utkface": (
+        {**images(), "3.jpg": "3", "9_0_2_20170116174525125.jpg": "4"},
+        "1 of the 4 images .* have names like UTKFace's",
+    ),
+    "tars beside photos": ({**images(), "a.tar": TAR}, "has both images and a.tar"),
+    "a compressed tar": ({"a.tar.gz": b"\x1f\x8b\x08"}, "a.tar.gz is compressed with gzip"),
+    "a compressed tar without the name": ({"a.tar": b"\x1f\x8b\x08"}, "a.tar is compressed with gzip"),
+    "labels in the wrong place of a tar's json": (
+        {"a.tar": tar([("1.jpg", ""), ("1.json", '{"Male": 1}')])},
+        "a.tar::1.json: Male: labels are read from an object 'attributes'",
+    ),
+    "a class in a tar's json": (
+        {"a.tar": tar([("1.jpg", ""), ("1.json", '{"label": "cat"}')])},
+        "a.tar::1.json: label: labels are read from",
+    ),
+    "a bare number as a tar's json": (
+        {"a.tar": tar([("1.jpg", ""), ("1.json", "3")])},
+        "an object was expected",
+    ),
+    "an unknown split in a tar's json": (
+        {"a.tar": tar(labelled("1", 1, split="dev"))},
+        "a.tar::1.json: the split 'dev' is none of",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_sentence_refuses(case: str, tmp_path: Path) -> None:
+    files, sentence = REFUSED[case]
+    with pytest.raises(UserError, match=sentence):
+        read_listing(write(tmp_path, files))
+
+
+@pytest.mark.parametrize("folder", ["img_align_celeba", "img_align_celeba/img_align_celeba"])
+def test_the_folder_of_images_alone_is_refused_if_the_labels_lie_above_it(
+    folder: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {**images(f"{folder}/"), "list_attr_celeba.txt": CELEBA})
+    with pytest.raises(UserError, match=rf"list_attr_celeba.txt; name {tmp_path} as --input"):
+        read_listing(tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"1.txt": "a photo of a man", "2.txt": "a woman, smiling"},
+        {"1.jpg.json": '{"title": "1.jpg"}', "2.jpg.json": '{"title": "2.jpg"}'},
+        {"README.md": "1.jpg and 2.jpg"},
+    ],
+    ids=["captions", "takeout's metadata", "a readme"],
+)
+def test_side_files_are_not_taken_for_labels(files: Files, tmp_path: Path) -> None:
+    assert read_listing(write(tmp_path, {**images(), **files})).attributes == ()
+
+
+def test_only_the_format_folder_reads_photos_without_the_labels_beside_them(tmp_path: Path) -> None:
+    write(tmp_path, {**images(), "people.csv": "name,price\n"})
+    assert read_listing(tmp_path, "folder").attributes == ()
+
+
+@pytest.mark.parametrize("word", ["val", "VALID", "validation"])
+def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word: str, tmp_path: Path) -> None:
+    inputs: list[Files] = [
+        {**images(), "labels.csv": f"path,Male,Split\n1.jpg,0,{word}\n2.jpg,1,{word}\n"},
+        {f"{word}-000.tar": TAR},
+        {f"{word}/000.tar": TAR},
+        {"train-000.tar": tar(labelled("1", 0, split=word))},
+    ]
+    for number, files in enumerate(inputs):
+        listing = read_listing(write(tmp_path / str(number), files))
+        assert {source.split for source in listing.sources} == {"val"}
+
+
+def test_dots_in_keys_keep_the_labels_of_each_photo_and_masks_are_no_photos(tmp_path: Path) -> None:
+    members = [*labelled("IMG.1", 0), *labelled("IMG.2", 1), *labelled("a", 1), ("a.mask.png", "mask")]
+    assert male(write(tmp_path, {"a.tar": tar(members)})) == {
+        "IMG.1": 0,
+        "IMG.2": 1,
+        "a": 1,
+    }
+
+
+def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path, {"a.tar": tar(labelled("1", 0)) + tar(labelled("2", 1))})
+    refused = {source.path: source.refused for source in read_listing(tmp_path).sources}
+    assert refused["a.tar::1.jpg"] is None
+    assert refused["a.tar"] == (
+        "truncated",
+        "the tar is damaged: it goes on after its end, as tars do that were joined with cat",
+    )
+
+
+def test_what_a_tar_holds_and_is_not_read_is_said(tmp_path: Path) -> None:
+    members = [("1.jpg", ""), ("1.json", '{"caption": "a man"}'), ("1.txt", "a man"), ("2.cls2", "7")]
+    remark = "not read in the tars: JSON key caption (1), members .cls2 (1), members .txt (1)"
+    assert read_listing(write(tmp_path, {"a.tar": tar(members)})).remarks == (remark,)
+
+
+def test_a_count_line_that_is_not_the_number_of_rows_is_said(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {**images("img_align_celeba/"), "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)},
+    )
+    assert read_listing(tmp_path).remarks == (
+        "list_attr_celeba.txt announces 202,599 rows and has 2; is it complete?",
+    )
+
+
+def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path: Path) -> None:
+    stamp = "20170116174525125"
+    write(tmp_path, {f"wild/9_0_2_{stamp}.jpg": "a", f"crop/9_0_2_{stamp}.jpg.chip.jpg": "b"})
+    write(tmp_path, {"wild/61_3_20170109150557335.jpg": "c"})
+    identities = [source.identity for source in read_listing(tmp_path).sources]
+    assert identities == [stamp, "20170109150557335", stamp]
