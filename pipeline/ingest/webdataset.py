@@ -163,7 +163,8 @@ def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], f
     for name in images:
         key, stem = _key(name), name.rpartition(".")[0]
         if stem != key and key in plain and stem not in labels:
-            continue  # a mask or the like beside the photo
+            found.unread["images beside their sample's photo"] += 1  # masks and the like
+            continue
         chosen = stem if stem in labels else key
         used.add(chosen)
         printable = os.fsencode(name).decode("utf-8", "backslashreplace")
