@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.parse import start_up
-from benchmarks.processes import parallel_rate
+from benchmarks.processes import parallel_rate, run
 from common import command
 from common.alignment.detector import detect, load_detector
 from common.config import Config
@@ -147,4 +147,4 @@ def _in_batches(config: Config, weights: Path, images: list[NDArray[np.uint8]]) 
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.processes import run
 from common import command
 from common.classes import NUM_CLASSES
 from common.config import Config
@@ -180,4 +181,4 @@ def _published_tiles(image: Image.Image, labels: NDArray[np.uint8]) -> torch.Ten
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

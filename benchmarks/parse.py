@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.parser_quality import confusion_matrix, f1_scores, image_files, read_pair
-from benchmarks.processes import parallel_rate
+from benchmarks.processes import parallel_rate, run
 from common import command
 from common.classes import NUM_CLASSES
 from common.config import Config
@@ -193,4 +193,4 @@ def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

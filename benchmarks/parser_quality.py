@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.processes import run
 from common import command
 from common.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from common.errors import UserError
@@ -80,4 +81,4 @@ def f1_scores(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -1,4 +1,4 @@
-"""How fast several processes do the same work at the same time."""
+"""How a benchmark runs, and how fast several processes do the same work at the same time."""
 
 import multiprocessing
 import time
@@ -7,8 +7,17 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from common import command
+from common.hardware import hardware, processor
+
 Prepare = Callable[..., Callable[[], None]]
 """Loads what the work needs, warms up, and returns the work. Importable by name, since processes spawn."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark's command, after a line that says which processor its figures are of."""
+    print(f"on {processor()} ({hardware().name}):", flush=True)
+    command.run(main)
 
 
 def parallel_rate(prepare: Prepare, arguments: tuple[Any, ...], items: int, workers: int) -> float:

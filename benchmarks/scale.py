@@ -26,6 +26,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from benchmarks.processes import run
 from common import command, manifest
 from common.classes import CLASSES
 from common.config import Config
@@ -196,4 +197,4 @@ def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
-from common import command
+from benchmarks.processes import run
 from common.config import Config, load
 from common.errors import UserError
 from common.memory import keep_freed_memory
@@ -224,4 +224,4 @@ def convolutions_alone(model: PretrainModel, example: Example) -> Callable[[], N
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)
