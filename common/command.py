@@ -7,10 +7,14 @@ from pathlib import Path
 
 from common.config import Config, load
 from common.errors import UserError
+from common.layout import DEFAULT_SHARDS
 
 
-def parser(description: str, examples: str) -> argparse.ArgumentParser:
-    """An argument parser with --config and --set, and examples below its help."""
+def parser(description: str, examples: str, shards: str | None = None) -> argparse.ArgumentParser:
+    """An argument parser with --config and --set, and examples below its help.
+
+    With the help of a flag --shards, it has this one too.
+    """
     arguments = argparse.ArgumentParser(
         description=description,
         epilog="examples:\n" + examples,
@@ -32,6 +36,9 @@ def parser(description: str, examples: str) -> argparse.ArgumentParser:
         dest="settings",
         help="one value, such as parse.size=512 (repeatable, wins over files)",
     )
+    if shards is not None:
+        help_text = f"{shards} (default: {DEFAULT_SHARDS}/)"
+        arguments.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help=help_text)
     return arguments
 
 

@@ -1,80 +1,41 @@
 """Progress with rate and time left: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
-import time
-from datetime import timedelta
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 from tqdm import tqdm
 
 PLAIN_INTERVAL: Final = 10.0
 """Seconds between two plain lines, so that logs stay readable."""
 
+PLAIN_FORMAT: Final = "{desc}: {n:,} of {total:,}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
 
-class Progress(Protocol):
-    """What a loop needs to report its progress."""
 
-    def update(self, count: int, note: str = "") -> None:
+class Progress(tqdm):  # type: ignore[type-arg]
+    """A display on standard error; see `progress`."""
+
+    def update(self, count: float | None = 1, note: str = "") -> None:
         """Count `count` more finished units; `note` is shown beside the rate."""
+        if note:
+            self.set_postfix_str(note, refresh=False)
+        super().update(count)
 
     def close(self) -> None:
         """Print the final state."""
+        if not self.disable and not self.fp.isatty():
+            if self.n != self.last_print_n:
+                self.refresh()
+            self.delay = math.inf  # tqdm would print the state once more, and an empty line
+        super().close()
 
-
-class _Silent:
-    def update(self, count: int, note: str = "") -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Bar:
-    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._bar = tqdm(total=total, desc=title, unit=f" {unit}", initial=done, dynamic_ncols=True)
-
-    def update(self, count: int, note: str = "") -> None:
-        if note:
-            self._bar.set_postfix_str(note, refresh=False)
-        self._bar.update(count)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _Lines:
-    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._title, self._total, self._unit = title, total, unit
-        self._done, self._skipped = done, done
-        self._start = self._last = time.monotonic()
-        self._printed, self._note = -1, ""
-
-    def update(self, count: int, note: str = "") -> None:
-        self._done += count
-        self._note = note or self._note
-        if time.monotonic() - self._last >= PLAIN_INTERVAL:
-            self._print()
-
-    def close(self) -> None:
-        if self._printed != self._done:
-            self._print()
-
-    def _print(self) -> None:
-        self._last = time.monotonic()
-        self._printed = self._done
-        seconds = max(self._last - self._start, 1e-9)
-        rate = (self._done - self._skipped) / seconds
-        left = (
-            f", {timedelta(seconds=round((self._total - self._done) / rate))} left"
-            if rate > 0 and self._done < self._total
-            else ""
-        )
-        note = f", {self._note}" if self._note else ""
-        print(
-            f"{self._title}: {self._done:,} of {self._total:,} {self._unit}, {rate:.1f}/s{left}{note}",
-            file=sys.stderr,
-            flush=True,
-        )
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """A bar is redrawn in place; elsewhere every state is a line of its own."""
+        if file.isatty():
+            return tqdm.status_printer(file)
+        return lambda text: print(text, file=file, flush=True)
 
 
 def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = True) -> Progress:
@@ -87,7 +48,8 @@ def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = T
         done: units that an earlier run finished; they do not count towards the rate.
         enabled: False prints nothing, for all but the first of several processes.
     """
-    if not enabled:
-        return _Silent()
-    kind = _Bar if sys.stderr.isatty() else _Lines
-    return kind(title, total, unit, done)
+    plain = {"mininterval": PLAIN_INTERVAL, "miniters": 1, "delay": 1e-9, "bar_format": PLAIN_FORMAT}
+    style: dict[str, Any] = {"dynamic_ncols": True} if sys.stderr.isatty() else plain
+    return Progress(
+        total=total, desc=title, unit=f" {unit}", initial=done, disable=not enabled, file=sys.stderr, **style
+    )

@@ -14,7 +14,6 @@ from common.errors import UserError
 from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.batch_norm import measure_batch_norm
-from training.engine.ema import take_average
 from training.engine.optim import check_finite, rate_factor
 from training.finetune.augment import augment
 from training.models import BRANCHES, SplNetwork, build
@@ -112,7 +111,8 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:
         network[0].weight.add_(1.0)
     average.update()
     batches = [torch.randn(32, 4) + 2 for _ in range(4)]
-    take_average(average, network, network, batches)
+    average.copy_to()
+    measure_batch_norm(network, network, batches)
     features = [network[0](batch) for batch in batches]
     mean = torch.stack([f.mean(0) for f in features]).mean(0)
     variance = torch.stack([f.var(0) for f in features]).mean(0)

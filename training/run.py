@@ -6,7 +6,7 @@ from typing import Final
 
 from common import command
 from common.config import Config
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from common.memory import keep_freed_memory
 
 RESUME: Final = ("auto", "anyway", "never")
@@ -76,14 +76,12 @@ def main() -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = command.parser("Train on shards: SSPL pre-training, fine-tuning, evaluation, report.", EXAMPLES)
-    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
-    parser.add_argument(
-        "--shards",
-        default=str(DEFAULT_SHARDS),
-        metavar="DIR",
-        help="the pipeline's output, a folder or an fsspec address (default: shards/)",
+    parser = command.parser(
+        "Train on shards: SSPL pre-training, fine-tuning, evaluation, report.",
+        EXAMPLES,
+        "finished shards",
     )
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), metavar="DIR", help="where results go (default: runs/)"
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common import command
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from pipeline.card.page import write_card
 
 
@@ -12,9 +12,7 @@ def main() -> None:
     parser = command.parser(
         "One page about a set of shards: what came in, what was refused, faces, masks, labels.",
         "  python -m pipeline.card --shards OUT\n  python -m pipeline.card --output runs/data.html",
-    )
-    parser.add_argument(
-        "--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the set (default: shards/)"
+        "the set",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page (default: data.html beside the manifests)"

@@ -7,6 +7,7 @@ that it needs, so that ten million rows fit into memory.
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +18,6 @@ from common import manifest
 from common.layout import SPLITS, Layout
 from common.storage import Address
 from pipeline.verify.manifests import in_two_splits, repeated
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split.
-
-    Attributes:
-        name: of `common.layout.SPLITS`.
-        samples, shards: how many.
-        identities: how many people, or None if nobody's is known.
-        confidence: mean over the samples.
-    """
-
-    name: str
-    samples: int
-    shards: int
-    identities: int | None
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,8 @@ class Counts:
         listed: refused while the input was listed, by reason, most first.
         later: refused while it was aligned or parsed, by reason, most first.
         notices: of samples, by code, most first.
-        splits: those that have samples.
+        splits: of each that has samples, ``name``, ``samples``, ``shards``, ``identities`` (None if nobody's
+            is known) and ``confidence``, the mean over the samples.
         checks: (what must hold, how often it does not).
         numerics: what the parser computed on and in; several if the set was continued on another machine.
         stages: what the last run of each stage took, by name; see ``stages.json``.
@@ -79,7 +63,7 @@ class Counts:
     listed: dict[str, int]
     later: dict[str, int]
     notices: dict[str, int]
-    splits: list[Split]
+    splits: list[dict[str, Any]]
     checks: list[tuple[str, int]]
     numerics: list[str]
     stages: dict[str, dict[str, float]]
@@ -95,6 +79,10 @@ def count_all(layout: Layout) -> Counts:
     samples = manifest.read(layout.require_samples(), [])
     listed, later = _refused(layout)
     splits, notices = _splits(layout.samples)
+    twice = {
+        name: len(in_two_splits(manifest.read(layout.samples, [name, "split"]).table, name))
+        for name in ("source", "identity")
+    }
     return Counts(
         dataset=samples.metadata["dataset"],
         sources=manifest.read(layout.source, []).table.num_rows,
@@ -106,8 +94,8 @@ def count_all(layout: Layout) -> Counts:
         checks=[
             ("every source became a sample or is in the quarantine", _unaccounted(layout)),
             ("no key occurs twice", len(repeated(manifest.read(layout.samples, ["key"]).table["key"]))),
-            ("no photo is in two splits", _in_two_splits(layout.samples, "source")),
-            ("no identity is in two splits", _in_two_splits(layout.samples, "identity")),
+            ("no photo is in two splits", twice["source"]),
+            ("no identity is in two splits", twice["identity"]),
         ],
         numerics=samples.metadata.get(manifest.NUMERICS, "").split("\n"),
         stages=_stages(layout.manifests / "stages.json"),
@@ -142,11 +130,7 @@ def _unaccounted(layout: Layout) -> int:
     return int(pc.sum(pc.invert(pc.is_in(sources, known))).as_py() or 0)
 
 
-def _in_two_splits(path: Address, name: str) -> int:
-    return len(in_two_splits(manifest.read(path, [name, "split"]).table, name))
-
-
-def _splits(path: Address) -> tuple[list[Split], dict[str, int]]:
+def _splits(path: Address) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The splits that have samples, and the samples by notice, most first."""
     samples, rated, notices = Counter[str](), Counter[str](), Counter[str]()
     confidence, shards = dict.fromkeys(SPLITS, 0.0), defaultdict[str, set[str]](set)
@@ -164,7 +148,13 @@ def _splits(path: Address) -> tuple[list[Split], dict[str, int]]:
     people = identities.aggregate([("identity", "count_distinct")]).to_pylist()
     known = {row["split"]: row["identity_count_distinct"] or None for row in people}
     splits = [
-        Split(name, samples[name], len(shards[name]), known.get(name), confidence[name] / max(1, rated[name]))
+        {
+            "name": name,
+            "samples": samples[name],
+            "shards": len(shards[name]),
+            "identities": known.get(name),
+            "confidence": confidence[name] / max(1, rated[name]),
+        }
         for name in SPLITS
         if samples[name]
     ]

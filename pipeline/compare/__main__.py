@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common import command
 from common.files import write_text
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from pipeline.compare.run import compare
 
 
@@ -15,9 +15,7 @@ def main() -> None:
         "Compare the masks of two sets that hold the same faces.",
         "  python -m pipeline.compare --shards OUT --other OUT-parsenet\n"
         "  python -m pipeline.compare --shards OUT --other OUT-256 --patches 3 --output agreement.json",
-    )
-    parser.add_argument(
-        "--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="one set (default: shards/)"
+        "one set",
     )
     parser.add_argument("--other", required=True, metavar="DIR", help="the other set")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import sys
 
 from common import command
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from pipeline.verify.run import verify
 
 
@@ -13,12 +13,7 @@ def main() -> None:
         "Read finished shards and their manifests back and check all of it.",
         "  python -m pipeline.verify --shards OUT\n"
         "  python -m pipeline.verify --shards OUT --scheduler tcp://10.0.0.1:8786",
-    )
-    parser.add_argument(
-        "--shards",
-        default=str(DEFAULT_SHARDS),
-        metavar="DIR",
-        help="the set to check (default: shards/)",
+        "the set to check",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
     options = parser.parse_args()

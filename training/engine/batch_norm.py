@@ -13,6 +13,8 @@ def measure_batch_norm(
 ) -> None:
     """Replace all running statistics by their means over `batches` under the current weights.
 
+    After averaged weights were copied in, since torch-ema averages parameters only, not statistics.
+
     Args:
         network: changed in place; the training mode of each module is kept.
         forward: runs the network on one batch.

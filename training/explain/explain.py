@@ -15,7 +15,7 @@ from torch import Tensor
 from common import command
 from common.errors import UserError
 from common.files import replacing, write_text
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from common.pipeline_config import Stream
 from common.progress import progress
 from common.sampling import evenly_spaced
@@ -121,9 +121,10 @@ def _write_sheet(thumbnails: list[tuple[str, NDArray[np.uint8]]], file: Path) ->
 
 def main() -> None:
     """Read the command line and explain one classifier."""
-    parser = command.parser("Show where a classifier looks, averaged over the test faces.", EXAMPLES)
+    parser = command.parser(
+        "Show where a classifier looks, averaged over the test faces.", EXAMPLES, "finished shards"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="classifier.pt")
-    parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
     parser.add_argument("--output", type=Path, default=Path("runs/explain"), metavar="DIR")
     parser.add_argument("--faces", type=int, default=500, metavar="N", help="at most N (default: 500)")
     options = parser.parse_args()

@@ -18,9 +18,9 @@ from training.data.broken import BrokenSamples
 from training.data.loader import Batch
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples, read_samples
+from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
-from training.engine.ema import take_average
 from training.engine.logger import Log
 from training.engine.optim import check_finite
 from training.engine.resume import Checkpoints
@@ -180,7 +180,8 @@ def _finish(
     settings, model = config.pretrain, state.model
     planned = _planned(settings, samples, 0, settings.batch_norm_batches)
     batches = load_samples(samples, planned, model, settings, config.stream, broken)
-    take_average(state.average, model.network, model.network, _patches(state, batches))
+    state.average.copy_to()
+    measure_batch_norm(model.network, model.network, _patches(state, batches))
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "steps": settings.steps,

@@ -7,7 +7,7 @@ from typing import Final
 
 from common import command
 from common.errors import UserError
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from common.memory import keep_freed_memory
 
 EXAMPLES = """\
@@ -53,7 +53,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(
-        "The label-efficiency study. What is up to date is skipped, what was stopped is resumed.", EXAMPLES
+        "The label-efficiency study. What is up to date is skipped, what was stopped is resumed.",
+        EXAMPLES,
+        "finished shards",
     )
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="all", help="default: all")
     parser.add_argument("name", nargs="?", help="pretrain, cell: which initialisation")
@@ -70,7 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[], metavar="N", help="cell: which (default: all)"
     )
-    parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"
     )

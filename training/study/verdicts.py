@@ -6,6 +6,7 @@ claim **holds** if the mean lies more than `ERRORS` standard errors above zero, 
 below, and is **undecided** otherwise or with a single seed.
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,33 +30,6 @@ class Claim:
     text: str
     better: str
     others: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The mean over seeds of paired differences of a metric, positive if better, and its standard error."""
-
-    mean: float
-    error: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Difference | None":
-        """The mean difference of at least one value; the error takes two."""
-        if not values:
-            return None
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-        return cls(statistics.fmean(values), error)
-
-    @property
-    def verdict(self) -> str:
-        """``holds``, ``fails`` or ``undecided``."""
-        if self.error is None or abs(self.mean) <= ERRORS * self.error:
-            return "undecided"
-        return "holds" if self.mean > 0 else "fails"
-
-    def __str__(self) -> str:
-        spread = "" if self.error is None else f" ± {100 * self.error:.1f}"
-        return f"{100 * self.mean:+.1f}{spread}, {self.verdict}"
 
 
 def claims(settings: Study) -> list[Claim]:
@@ -83,65 +57,30 @@ def claims(settings: Study) -> list[Claim]:
 def verdicts(results: StudyResults) -> list[dict[str, Any]]:
     """A row per claim, label share and headline metric that has cells.
 
-    Keys: ``claim``, ``labels``, ``score`` (a metric's name), ``difference``, ``error``, ``verdict``.
+    Keys: ``claim``, ``labels``, ``score`` (a metric's name), ``difference`` (the mean over seeds of paired
+    differences, positive if better), ``error`` (its standard error; None for one seed), ``verdict``.
     """
     rows = []
     for claim in claims(results.settings):
         for labels in results.labels:
             for metric in _headline():
                 other = _best_of(results, claim.others, labels, metric)
-                gain = Difference.of(list(_gains(results, claim.better, other, labels, metric).values()))
-                if gain:
-                    rows.append(_as_row(claim.text, labels, metric, gain))
+                gains = _gains(results, claim.better, other, labels, metric)
+                rows += _rows(claim.text, labels, metric, list(gains.values()))
     return rows + _shrinking_gains(results)
 
 
-def as_markdown(results: StudyResults) -> str:
-    """The verdicts in words, and a table per claim."""
-    rows = verdicts(results)
-    lines = [
-        "# Claims of the method",
-        "",
-        "Differences in percentage points: mean over seeds ± standard error, of cells with the same seed and "
-        f"labels. A claim holds if the mean is more than {ERRORS:g} standard errors above zero, fails if it "
-        "is as far below, and is undecided otherwise.",
-    ]
-    for claim in dict.fromkeys(row["claim"] for row in rows):
-        its_rows = [row for row in rows if row["claim"] == claim]
-        primary = METRICS[PRIMARY].title
-        lines += ["", f"## {claim}", "", f"**{_in_words(its_rows)}** (judged by {primary})", ""]
-        table = []
-        for labels in dict.fromkeys(row["labels"] for row in its_rows):
-            by_metric = {row["score"]: row for row in its_rows if row["labels"] == labels}
-            cells = [
-                str(Difference(row["difference"], row["error"])) if row else MISSING
-                for row in (by_metric.get(metric.name) for metric in _headline())
-            ]
-            table.append([f"{100 * labels:g} %", *cells])
-        lines.append(markdown(["labels", *(metric.title for metric in _headline())], table, text_columns=0))
-    return "\n".join(lines) + "\n"
-
-
-def _headline() -> list[Metric]:
-    return [metric for metric in METRICS.values() if metric.headline]
-
-
-def _best_of(results: StudyResults, names: Iterable[str], labels: float, metric: Metric) -> str | None:
-    """The name with the best mean; None if none has a score."""
-    summaries = {name: results.summary(name, labels, metric.name) for name in names}
-    means = {name: _sign(metric) * summary.mean for name, summary in summaries.items() if summary}
-    return max(means, key=means.__getitem__) if means else None
-
-
-def _gains(
-    results: StudyResults, better: str, other: str | None, labels: float, metric: Metric
-) -> dict[int, float]:
-    """By how much `better` beats `other`, by the seeds that both have."""
-    if other is None:
-        return {}
-    first = results.by_seed(better, labels, metric.name)
-    second = results.by_seed(other, labels, metric.name)
-    return {seed: _sign(metric) * (first[seed] - second[seed]) for seed in first if seed in second}
+def _rows(claim: str, labels: float, metric: Metric, differences: Sequence[float]) -> list[dict[str, Any]]:
+    """The row of a claim, from the differences by seed; nothing without any."""
+    if not differences:
+        return []
+    mean, count = statistics.fmean(differences), len(differences)
+    error = statistics.stdev(differences) / count**0.5 if count > 1 else None
+    verdict = "holds" if mean > 0 else "fails"
+    if error is None or abs(mean) <= ERRORS * error:
+        verdict = "undecided"
+    row = {"claim": claim, "labels": labels, "score": metric.name}
+    return [{**row, "difference": mean, "error": error, "verdict": verdict}]
 
 
 def _shrinking_gains(results: StudyResults) -> list[dict[str, Any]]:
@@ -151,29 +90,66 @@ def _shrinking_gains(results: StudyResults) -> list[dict[str, Any]]:
         return []
     name = max(tasks, key=lambda name: len(tasks[name]))
     shares = f"with {100 * low:g} % of the labels than with {100 * high:g} %"
+    claim = f"The gain of {results.title(name)} over training from scratch is larger {shares}"
     rows = []
     for metric in _headline():
         few, many = (_gains(results, name, SCRATCH, labels, metric) for labels in (low, high))
-        difference = Difference.of([few[seed] - many[seed] for seed in few if seed in many])
-        if difference:
-            claim = f"The gain of {results.title(name)} over training from scratch is larger {shares}"
-            rows.append(_as_row(claim, low, metric, difference))
+        rows += _rows(claim, low, metric, [few[seed] - many[seed] for seed in few if seed in many])
     return rows
+
+
+def _best_of(results: StudyResults, names: Sequence[str], labels: float, metric: Metric) -> str:
+    """The name with the best mean; the first if none has a score."""
+
+    def mean(name: str) -> float:
+        summary = results.summary(name, labels, metric.name)
+        return _sign(metric) * summary.mean if summary else -math.inf
+
+    return max(names, key=mean)
+
+
+def _gains(results: StudyResults, better: str, other: str, labels: float, metric: Metric) -> dict[int, float]:
+    """By how much `better` beats `other`, by the seeds that both have."""
+    first, second = (results.by_seed(name, labels, metric.name) for name in (better, other))
+    return {seed: _sign(metric) * (first[seed] - second[seed]) for seed in first if seed in second}
+
+
+def _headline() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.headline]
 
 
 def _sign(metric: Metric) -> int:
     return 1 if metric.higher_is_better else -1
 
 
-def _as_row(claim: str, labels: float, metric: Metric, difference: Difference) -> dict[str, Any]:
-    return {
-        "claim": claim,
-        "labels": labels,
-        "score": metric.name,
-        "difference": difference.mean,
-        "error": difference.error,
-        "verdict": difference.verdict,
-    }
+def as_markdown(results: StudyResults) -> str:
+    """The verdicts in words, and a table per claim."""
+    rows = verdicts(results)
+    text = [
+        "# Claims of the method",
+        "Differences in percentage points: mean over seeds ± standard error, of cells with the same seed and "
+        f"labels. A claim holds if the mean is more than {ERRORS:g} standard errors above zero, fails if it "
+        "is as far below, and is undecided otherwise.",
+    ]
+    for claim in dict.fromkeys(row["claim"] for row in rows):
+        cells = {(row["labels"], row["score"]): row for row in rows if row["claim"] == claim}
+        table = [
+            [f"{100 * labels:g} %", *(_cell(cells.get((labels, metric.name))) for metric in _headline())]
+            for labels in dict.fromkeys(labels for labels, _ in cells)
+        ]
+        text += [
+            f"## {claim}",
+            f"**{_in_words(cells.values())}** (judged by {METRICS[PRIMARY].title})",
+            markdown(["labels", *(metric.title for metric in _headline())], table, text_columns=0),
+        ]
+    return "\n\n".join(text) + "\n"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return MISSING
+    spread = "" if row["error"] is None else f" ± {100 * row['error']:.1f}"
+    return f"{100 * row['difference']:+.1f}{spread}, {row['verdict']}"
 
 
 def _in_words(rows: Iterable[dict[str, Any]]) -> str:

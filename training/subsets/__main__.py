@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common import command
-from common.layout import DEFAULT_SHARDS, Layout
+from common.layout import Layout
 from training.data.label_subsets import share, write_subsets
 
 EXAMPLES = """\
@@ -13,8 +13,11 @@ EXAMPLES = """\
 
 def main() -> None:
     """Read the command line and write the lists."""
-    parser = command.parser("Draw nested subsets of the labelled train faces and list their keys.", EXAMPLES)
-    parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
+    parser = command.parser(
+        "Draw nested subsets of the labelled train faces and list their keys.",
+        EXAMPLES,
+        "finished shards",
+    )
     parser.add_argument("--labels", type=share, nargs="+", required=True, metavar="SHARE", help="such as 5%%")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which draw (default: 0)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the lists")
