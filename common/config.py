@@ -76,7 +76,7 @@ class Pretrain(Section):
     each process divides its share of a batch. clip_norm: greatest norm of all gradients together
     (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is written, and how
     many are kept. log_every, validate_every, picture_every: steps between two lines of metrics, two
-    validations and two pictures (the latter two null: only at the end). validate_samples: at most so many
+    validations and two images (the latter two null: only at the end). validate_samples: at most so many
     samples of the val split, evenly spread over it. tensorboard: write TensorBoard's events beside
     DVCLive's files.
     """

@@ -80,7 +80,7 @@ def summarize_samples(layout: Layout) -> SampleSummary:
     if not len(confidence):
         raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
     kinds = _kinds(np.asarray(confidence.fill_null(0.0)))
-    shown = {position for positions in kinds.values() for position in positions}
+    displayed = {position for positions in kinds.values() for position in positions}
     measured, averaged = (
         set(evenly_spaced(count, len(confidence)).tolist()) for count in (MEASURED, AVERAGED)
     )
@@ -89,20 +89,20 @@ def summarize_samples(layout: Layout) -> SampleSummary:
     parser: dict[str, Any] = {}
     # Sums of integers are the same everywhere.
     face_sum, mask_sum = np.zeros((), np.int64), np.zeros((), np.int64)
-    for position, row in _rows(layout.samples, measured | averaged | shown):
+    for position, row in _rows(layout.samples, measured | averaged | displayed):
         try:
             members = read_sample(layout.shards, row)
             if position in measured:
                 counts.append(decode_cell_counts(members["parts.npy"]))
                 _check_shape(counts[-1].shape, counts[0].shape)
                 parser = parser or decode_metadata(members["json"])
-            if position in averaged | shown:
+            if position in averaged | displayed:
                 face, mask = decode_face(members["jpg"]), decode_mask(members["mask.png"])
                 _check_shape(face.shape, face_sum.shape or face.shape)
                 _check_shape(mask.shape, face.shape[:2])
                 if position in averaged:
                     face_sum, mask_sum = face_sum + face, mask_sum + CLASS_COLOURS[mask]
-                if position in shown:
+                if position in displayed:
                     faces[position] = ShownFace(row["key"], face, mask, row["confidence"] or 0.0)
         except (BrokenSample, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -8,7 +8,7 @@ from pipeline.verify.run import verify
 
 
 def main() -> None:
-    """Read the command line, verify, print the table and exit with 1 if anything was found."""
+    """Read the command line, verify, print the table and exit with 1 if anything is wrong."""
     parser = command.parser(
         "Read finished shards and their manifests back and check all of it.",
         "  python -m pipeline.verify --shards OUT\n"

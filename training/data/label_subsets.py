@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.storage import Address
-from training.data.samples import Samples, read_samples
+from training.data.samples import Samples, manifest_hash, read_samples
 
 
 def labelled_subset(samples: Samples, share: float, seed: int) -> NDArray[np.int64]:
@@ -41,13 +41,12 @@ def write_subsets(layout: Layout, shares: Iterable[float], seed: int, output: Pa
     if not len(samples):
         raise UserError(f"{layout.shards} has no labelled train face to draw from")
     name = manifest.read(layout.samples, ["key"]).metadata["dataset"]
-    digest = hashlib.sha256(layout.samples.read_bytes()).hexdigest()
     written = []
     for share in shares:
         keys = sorted(samples.keys[position] for position in labelled_subset(samples, share, seed))
         head = [
             f"# data set: {name}",
-            f"# shards.parquet: sha256 {digest}",
+            f"# shards.parquet: sha256 {manifest_hash(layout)}",
             f"# seed: {seed}",
             f"# count: {len(keys)} of {len(samples)} labelled train faces ({share * 100:g} %)",
         ]

@@ -102,8 +102,8 @@ def _measure(
             "do not use it, and report the versions of torch, onnx and onnxruntime"
         )
     times = [f"{_milliseconds(probabilities, faces, size):.2f}" for size in BATCH_SIZES]
-    shown = "-" if file.suffix == ".pt" else f"{difference:.1e}"
-    return [file.name, f"{file.stat().st_size / 1e6:.2f}", shown, *times]
+    megabytes = f"{file.stat().st_size / 1e6:.2f}"
+    return [file.name, megabytes, "-" if file.suffix == ".pt" else f"{difference:.1e}", *times]
 
 
 def _run(model: torch.nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:

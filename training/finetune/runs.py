@@ -18,6 +18,7 @@ from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
 from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.device import announce_training, numerics
+from training.engine.record import read_record, write_record
 from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import PROBE, fit_probe
@@ -62,7 +63,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path) -> 
 
 
 class _Runs:
-    """What all runs share: the samples, the settings, and the hashes of their inputs."""
+    """What all runs share: the samples and the settings."""
 
     def __init__(
         self, config: Config, layout: Layout, samples: Samples, pretrained: Path, output: Path
@@ -73,17 +74,16 @@ class _Runs:
         groups = self._settings.groups
         self._groups = read_groups(CELEBA_FILE if groups is None else Path(groups))
         self._shards = manifest_hash(layout)
-        self._hashes: dict[Path, str] = {}
 
     def finish(self, run: FinetuneRun, initial: str) -> dict[str, Any]:
         """Train one run unless its record is up to date; return its entry of ``runs.json``."""
         name, positions = run_name(initial, run.labels), self._positions(run.labels)
         folder = self._output / name
         inputs = self._inputs(run, initial, positions)
-        entry = _finished(folder, inputs)
-        if entry is not None:
+        record = read_record(folder / RECORD, inputs)
+        if record and (folder / CLASSIFIER).is_file():
             print(f"finetune: {name} is up to date; delete {folder} to train it again")
-            return entry
+            return dict(record["entry"])
         folder.mkdir(exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
         result = (
@@ -97,7 +97,7 @@ class _Runs:
             "seed": self._settings.seed,
             **result,
         }
-        write_text(folder / RECORD, json.dumps({"entry": entry, "made_from": inputs}, indent=2) + "\n")
+        write_record(folder / RECORD, {"entry": entry}, inputs)
         return entry
 
     def _train(
@@ -153,6 +153,7 @@ class _Runs:
         settings = self._settings.model_dump(mode="json", exclude=NOT_RECORDED)
         if initial != "semi":
             del settings["semi_supervised"]
+        file = self._weights_file(initial)
         keys = "\n".join(sorted(self._labelled.keys[position] for position in positions))
         return {
             "code": code_hash(__name__),
@@ -160,7 +161,7 @@ class _Runs:
             "labelled": hashlib.sha256(keys.encode()).hexdigest(),
             "steps": run.steps,
             "initial": initial,
-            "weights": self._hash(self._weights_file(initial)),
+            "weights": hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None,
             "groups": self._groups,
             "network": self._config.network.model_dump(mode="json"),
             "finetune": settings,
@@ -168,20 +169,3 @@ class _Runs:
 
     def _weights_file(self, initial: str) -> Path | None:
         return weights_file(initial, self._pretrained, self._settings.imagenet)
-
-    def _hash(self, file: Path | None) -> str | None:
-        if file is None or not file.is_file():
-            return None
-        if file not in self._hashes:
-            self._hashes[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        return self._hashes[file]
-
-
-def _finished(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """The entry of a run that was trained to its end from the same inputs; None if there is none."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = record.get("made_from") == inputs and (folder / CLASSIFIER).is_file()
-    return record["entry"] if same else None

@@ -1,16 +1,14 @@
 """What a run of stage 1 is made from, and the record that says whether it is finished."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from common.code import code_hash
 from common.config import Config
-from common.files import write_text
 from common.layout import Layout
 from training.data.samples import pixels_hash
 from training.engine.distributed import Ranks
+from training.engine.record import read_record
 from training.models.pretrained import FILE
 
 NOT_COMPARED: Final = {
@@ -32,6 +30,9 @@ NOT_COMPARED: Final = {
 CHECKPOINTS: Final = "checkpoints"
 """Name of the folder of checkpoints beside the results."""
 
+RECORD: Final = "run.json"
+"""Name of the record of a finished run, beside its results."""
+
 TRAINING: Final = "training.pretrain.train"
 """The module whose hash is the version of the code."""
 
@@ -46,31 +47,11 @@ def run_provenance(config: Config, layout: Layout, ranks: Ranks) -> dict[str, An
     }
 
 
-@dataclass(frozen=True)
-class Record:
-    """The record of a finished run, ``run.json`` beside its results.
+def made_from(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
+    """`run_provenance` and the hash of the code, which a finished run leaves in its `RECORD`."""
+    return {**run_provenance(config, layout, ranks), "code": code_hash(TRAINING)}
 
-    Attributes:
-        folder: of the results.
-        made_from: `run_provenance` and the hash of the code.
-    """
 
-    folder: Path
-    made_from: dict[str, Any]
-
-    @classmethod
-    def of(cls, config: Config, layout: Layout, folder: Path, ranks: Ranks) -> Self:
-        """The record that a run with this configuration would leave."""
-        return cls(folder, {**run_provenance(config, layout, ranks), "code": code_hash(TRAINING)})
-
-    def is_up_to_date(self) -> bool:
-        """Whether the results are there and were made from the same shards, settings and code."""
-        try:
-            stored = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return stored == {"made_from": self.made_from} and (self.folder / FILE).is_file()
-
-    def write(self) -> None:
-        """Write the record, after the results."""
-        write_text(self.folder / "run.json", json.dumps({"made_from": self.made_from}, indent=2) + "\n")
+def is_up_to_date(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Whether the results of a run are in `folder` and were made from `inputs`, see `made_from`."""
+    return read_record(folder / RECORD, inputs) is not None and (folder / FILE).is_file()

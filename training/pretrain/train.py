@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common.code import code_hash
 from common.config import Config, Pretrain
 from common.errors import UserError
 from common.files import write_text
@@ -23,11 +22,12 @@ from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.logger import Log
 from training.engine.optim import check_finite
+from training.engine.record import write_record
 from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import load_samples
-from training.pretrain.resume import CHECKPOINTS, TRAINING, Record, run_provenance
+from training.pretrain.resume import CHECKPOINTS, RECORD, is_up_to_date, made_from, run_provenance
 from training.pretrain.state import TrainState
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
@@ -59,8 +59,8 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     read_settings(config.pretrain.tasks)
     with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
         _check_micro_batches(config.pretrain, ranks)
-        record = Record.of(config, layout, output, ranks)
-        if resume != "never" and record.is_up_to_date():
+        inputs = made_from(config, layout, ranks)
+        if resume != "never" and is_up_to_date(output, inputs):
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
@@ -74,12 +74,12 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
             settings.keep_checkpoints,
             config,
             run_provenance(config, layout, ranks),
-            code_hash(TRAINING),
+            inputs["code"],
             ranks,
         )
         _train(config, layout, output, checkpoints, resume, request)
         if ranks.first:
-            record.write()
+            write_record(output / RECORD, {}, inputs)
         checkpoints.clear()
 
 

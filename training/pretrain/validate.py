@@ -81,12 +81,12 @@ class Validator:
         )
 
     def image(self, model: PretrainModel) -> NDArray[np.uint8]:
-        """The picture of the first batch, RGB uint8 (H, W, 3)."""
+        """The image of the first batch, RGB uint8 (H, W, 3)."""
         _, example, outputs = next(self.predictions(model))
         return tasks_image(model.active(), example, outputs)
 
     def log_due(self, log: Log, model: PretrainModel, done: int) -> None:
-        """Log the scores and the picture after `done` steps, each if it is due.
+        """Log the scores and the image after `done` steps, each if it is due.
 
         All processes of a run call this for the same samples: synchronised batch norm waits for all of them.
         """

@@ -30,17 +30,11 @@ TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
-    """Write the result page: one HTML file that loads nothing.
+    """Write the result page: one HTML file that loads nothing; the same results give the same bytes.
 
-    The same shards and results give the same bytes. Configuration values that are stored
-    beside trained weights take precedence over `config`, so the page describes what was done.
-
-    Args:
-        config: the configuration.
-        layout: where the shards and manifests lie.
-        output: the folder of results, with ``finetune/``, ``evaluate/`` and, where they were
-            made, ``pretrain/``, ``study/`` and ``explain/``.
-        file: where the page goes.
+    Configuration values that are stored beside trained weights take precedence over `config`, so the page
+    describes what was done. `output` has ``finetune/``, ``evaluate/`` and, where they were made,
+    ``pretrain/``, ``study/`` and ``explain/``.
 
     Raises:
         UserError: a result or a manifest is missing, or a shard is broken.
@@ -50,11 +44,7 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
 
 
 def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]:
-    """The values of the template, from the manifests, the shards and the folder of results.
-
-    Raises:
-        UserError: a result or a manifest is missing, or a shard is broken.
-    """
+    """The values of the template, from the manifests, the shards and the folder of results; see `report`."""
     dataset = read_dataset(layout, config.data.name, str(config.data.input))
     evaluation = read_evaluation(output, dataset.labelled("test"))
     used = used_config(config, output, evaluation)

@@ -14,9 +14,9 @@ from typing import Any
 from common.code import code_hash
 from common.config import Config, FinetuneRun
 from common.errors import UserError
-from common.files import write_text
 from common.layout import Layout
 from training.data.samples import manifest_hash
+from training.engine.record import read_record, write_record
 from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
@@ -55,8 +55,7 @@ def is_done(config: Config, layout: Layout, root: Path, cell: Cell) -> bool:
     file = cell_file(root, cell)
     if not file.is_file() or (cell.pretraining and not pretrained_file(root, cell.pretraining).is_file()):
         return False
-    result = json.loads(file.read_text(encoding="utf-8"))
-    return result.get("made_from") == _provenance(config, layout, root, cell)
+    return read_record(file, _provenance(config, layout, root, cell)) is not None
 
 
 def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
@@ -92,9 +91,8 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
         "scores": {name: means[run["name"]][name] for name in METRICS},
         "attributes": attributes[run["name"]],
         "majority": means[MAJORITY],
-        "made_from": _provenance(config, layout, root, cell),
     }
-    write_text(cell_file(root, cell), json.dumps(result, indent=1) + "\n")
+    write_record(cell_file(root, cell), result, _provenance(config, layout, root, cell))
 
 
 def _provenance(config: Config, layout: Layout, root: Path, cell: Cell) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import matplotlib
-
-matplotlib.use("svg")
-
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.files import replacing
-from common.page.figures import MARKERS, colour
+from common.page.figures import MARKERS, SOFT, STYLE, colour
 from training.evaluate.metrics import METRICS, Metric
 from training.evaluate.scoring import MAJORITY
 from training.study.results import StudyResults
@@ -24,14 +21,8 @@ SPREAD: Final = 0.012
 
 def plot(results: StudyResults, file: Path) -> None:
     """Draw a panel per headline metric: means over seeds, error bars of one standard deviation."""
-    style: Any = {
-        "svg.hashsalt": "study",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9,
-    }
     metrics = [metric for metric in METRICS.values() if metric.headline]
-    with matplotlib.rc_context(style):
+    with rc_context({**STYLE, "font.size": 9}):
         figure = Figure(figsize=(4.5 * len(metrics), 4.2), layout="constrained")
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
@@ -63,19 +54,17 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
             color=colour(number),
             marker=MARKERS[number % len(MARKERS)],
             markersize=4,
-            linewidth=1.2,
             capsize=2,
         )
     majority = results.cells[0]["majority"].get(metric.name)
     if majority is not None:
-        axes.axhline(100 * majority, color="#999999", linestyle=":", label=MAJORITY)
+        axes.axhline(100 * majority, color=SOFT, linestyle=":", label=MAJORITY)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(counts))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(counts, _ticks(results, counts))
     axes.set_xlabel("labelled faces")
     axes.set_title(f"{metric.title}, %")
-    axes.grid(alpha=0.25)
 
 
 def _ticks(results: StudyResults, counts: Sequence[int]) -> list[str]:

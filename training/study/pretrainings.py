@@ -9,7 +9,7 @@ from common.layout import Layout
 from training.engine import checkpoint
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
-from training.pretrain.resume import CHECKPOINTS, TRAINING, Record
+from training.pretrain.resume import CHECKPOINTS, TRAINING, is_up_to_date, made_from
 from training.pretrain.train import pretrain
 from training.study.grid import pretrained_file
 
@@ -34,8 +34,8 @@ def pretraining_config(config: Config, name: str) -> Config:
 
 def is_done(config: Config, layout: Layout, root: Path, name: str) -> bool:
     """Whether the weights of a pre-training are there and up to date."""
-    folder, ranks = pretrained_file(root, name).parent, Ranks(0, 1, default_device())
-    return Record.of(pretraining_config(config, name), layout, folder, ranks).is_up_to_date()
+    inputs = made_from(pretraining_config(config, name), layout, Ranks(0, 1, default_device()))
+    return is_up_to_date(pretrained_file(root, name).parent, inputs)
 
 
 def run_pretraining(config: Config, layout: Layout, root: Path, name: str, resume: str) -> None:

@@ -1,4 +1,4 @@
-"""`PretextTask`: what the model, the training loop, the validation and the picture need of a task.
+"""`PretextTask`: what the model, the training loop, the validation and the image need of a task.
 
 A new task is one file with a subclass and its `TaskConfig`, an entry in `training.pretrain.tasks.TASKS`,
 and a block of settings below ``pretrain.tasks``.
@@ -169,7 +169,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         return {name: value for name, value in values.items() if value is not None}
 
     def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
-        """Columns of the picture that show the task on the first `rows` samples."""
+        """Columns of the image that show the task on the first `rows` samples."""
         return []
 
     def description(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Drawing for the picture of stage 1: cells of a column, with the words and colours that tasks share."""
+"""Drawing for the image of stage 1: cells of a column, with the words and colours that tasks share."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +26,7 @@ WRONG: Final = (225, 90, 20)
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the picture: a heading, and an image per sample, all of one width and `SIDE` high."""
+    """A column of the image: a heading, and an image per sample, all of one width and `SIDE` high."""
 
     title: str
     cells: list[Image]

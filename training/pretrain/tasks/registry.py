@@ -20,7 +20,7 @@ TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
     task.name: task
     for task in (SegmentationTask, ClassificationTask, RotationTask, DistillationTask, AdversarialTask)
 }
-"""In the order of losses, tables and pictures."""
+"""In the order of losses, tables and images."""
 
 
 def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:
