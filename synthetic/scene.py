@@ -165,8 +165,3 @@ class Scene:
         face = self.face_window
         row, column = window.row - face.row, window.column - face.column
         return image[row : row + window.height, column : column + window.width]
-
-    def face_surface_in(self, window: Canvas) -> Surface:
-        """Return the face's normals over a window that lies inside `face_window`."""
-        surface = self.face_surface
-        return Surface(*(self.face_crop(window, plane) for plane in (surface.x, surface.y, surface.z)))

@@ -1,1 +1,1 @@
-"""What training loops share: devices, seeds, optimiser, processes, checkpoints, averages, log, signals."""
+"""What training loops share: devices, seeds, optimiser, processes, checkpoints, records, log, signals."""

@@ -65,25 +65,19 @@ def _compared(scratch: Run, other: Run, test_faces: int, data: str) -> str:
     change = f"mean average precision from {unit(before)} to {unit(after)}"
     if percent(before) == percent(after):
         return f"{subject}{data} leaves mean average precision at {unit(after)}"
-    interval = gain_interval(other)
+    interval = other.gains.get(MAIN, {}).get("interval")
     if interval and interval[0] <= 0 <= interval[1]:
         limit = f"a difference too small for {count(test_faces, 'test face')} to settle"
         return f"{subject}{data} moves {change}, {limit}"
     return f"{subject}{data} {'raises' if after > before else 'lowers'} {change}"
 
 
-def gain_interval(run: Run) -> tuple[float, float] | None:
-    """The 95 % interval of the gain in mean average precision over the run from scratch."""
-    interval = run.gains.get(MAIN, {}).get("interval")
-    return (interval[0], interval[1]) if interval else None
-
-
 def lede(evaluation: Evaluation) -> str:
     """What the headline rests on, and the result with the most labels; may be empty."""
     sentences = []
     other = challenger(evaluation.budgets[0])
-    if other is not None and (interval := gain_interval(other)):
-        low, high = (signed(end) for end in interval)
+    if other is not None and (interval := other.gains.get(MAIN, {}).get("interval")):
+        low, high = map(signed, interval)
         sentences.append(
             f"When the people of the {count(evaluation.test_faces, 'test face')} are resampled, "
             f"95{NARROW}% of the gains lie between {low} and {high} points. Each network was trained once; "

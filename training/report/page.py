@@ -93,7 +93,6 @@ def _evaluated(evaluation: Evaluation | None) -> dict[str, Any]:
         "undefined": undefined,
         "reliability": reliability_figures(evaluation),
         "subgroups": subgroup_tables(evaluation),
-        "training_titles": list(dict.fromkeys(title for run in evaluation.runs for title in run.training)),
     }
 
 

@@ -14,14 +14,6 @@ from training.report.initialisations import in_order
 MAIN: Final = PRIMARY
 """The metric of the headline, by which the best run is chosen."""
 
-TRAINING: Final = {
-    "steps": "Steps",
-    "chosen_step": "Selected step",
-    "loss": "Last loss",
-    "val_average_precision": "Average precision on val",
-}
-"""What ``runs.json`` may hold about the training of a run, and what the page calls it."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -36,7 +28,7 @@ class Run:
         intervals: [low, high] of each mean. gains: over the run from scratch, by metric ``value`` and
             ``interval``. subgroups, reliability: as in `training.evaluate.scoring.RunScores`. Empty where
             unknown.
-        training: what else is known of its training, by title.
+        training: its entry of ``runs.json``; empty for the majority class.
     """
 
     name: str
@@ -50,7 +42,7 @@ class Run:
     gains: Mapping[str, Mapping[str, Any]]
     subgroups: Mapping[str, Mapping[str, Any]]
     reliability: Sequence[Mapping[str, float]]
-    training: Mapping[str, float]
+    training: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,8 +104,7 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     budgets: dict[str, dict[str, Run]] = {}
     for run in runs:
         budgets.setdefault(str(run.labels), {})[run.initial] = run
-    majority = {"name": MAJORITY, "initial": MAJORITY, "labels": 0.0, "faces": 0, "seconds": 0.0}
-    return Evaluation(list(budgets.values()), _run(majority, *files), test_faces)
+    return Evaluation(list(budgets.values()), _run({}, *files), test_faces)
 
 
 def read_json(path: Path, stage: str) -> Any:
@@ -133,14 +124,18 @@ def _run(
     attributes: Mapping[str, Any],
     uncertainty: Mapping[str, Any],
 ) -> Run:
-    name = entry["name"]
+    name = entry.get("name", MAJORITY)
     return Run(
-        **{field: entry[field] for field in ("name", "initial", "labels", "faces", "seconds")},
+        name=name,
+        initial=entry.get("initial", MAJORITY),
+        labels=entry.get("labels", 0.0),
+        faces=entry.get("faces", 0),
+        seconds=entry.get("seconds", 0.0),
         means=means[name],
         attributes=attributes[name],
         intervals=uncertainty[name]["means"],
         gains=uncertainty[name]["gains"],
         subgroups=uncertainty[name]["gaps"],
         reliability=uncertainty[name]["reliability"],
-        training={title: entry[field] for field, title in TRAINING.items() if entry.get(field) is not None},
+        training=entry,
     )
