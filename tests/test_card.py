@@ -38,9 +38,9 @@ def text_of(page: Path) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))))
 
 
-def copied(shards: Layout, place: Path) -> Layout:
-    shutil.copytree(Path(str(shards.shards)), place, dirs_exist_ok=True)
-    return Layout.at(place)
+def copied(shards: Layout, folder: Path) -> Layout:
+    shutil.copytree(Path(str(shards.shards)), folder, dirs_exist_ok=True)
+    return Layout.at(folder)
 
 
 def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
@@ -51,10 +51,10 @@ def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> Non
         rows = [row for row in samples if row["split"] == split]
         people = len({row["identity"] for row in rows})
         confidence = np.mean([row["confidence"] for row in rows])
-        found = re.search(rf"{split} (\d+) [\d.]+ % (\d+) (\d+) ([\d.]+)", text)
-        assert found is not None, split
-        assert [int(found[i]) for i in (1, 2, 3)] == [len(rows), len({row["shard"] for row in rows}), people]
-        assert float(found[4]) == pytest.approx(confidence, abs=6e-4)
+        listed = re.search(rf"{split} (\d+) [\d.]+ % (\d+) (\d+) ([\d.]+)", text)
+        assert listed is not None, split
+        assert [int(listed[i]) for i in (1, 2, 3)] == [len(rows), len({row["shard"] for row in rows}), people]
+        assert float(listed[4]) == pytest.approx(confidence, abs=6e-4)
     smiling = [row["Smiling"] for row in samples if row["Smiling"] is not None]
     assert f"Smiling {100 * np.mean(smiling):.1f}" in text
     assert text.count("\u2713") == 4
@@ -114,12 +114,12 @@ def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(
 
 def test_what_is_wrong_with_a_set_is_marked(shards: Layout, tmp_path: Path) -> None:
     layout = copied(shards, tmp_path)
-    found = manifest.read(layout.samples)
-    rows = found.rows()
+    listed = manifest.read(layout.samples)
+    rows = listed.rows()
     rows[0]["identity"], rows[-1]["identity"] = "anna", "anna"
     assert rows[0]["split"] != rows[-1]["split"]
     rows[1]["key"] = rows[0]["key"]
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.metadata)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
     checks = dict(count_all(layout).checks)
     assert checks["no identity is in two splits"] == 1
     assert checks["no key occurs twice"] == 1
@@ -161,8 +161,8 @@ def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layou
         tar.write_bytes(whole[:length])
         with pytest.raises(UserError, match=rf"{tar.name}.*pipeline\.verify"):
             write_card(layout, tmp_path / "x.html")
-    found = manifest.read(layout.samples)
-    rows = [row for row in found.rows() if not row["shard"].endswith(tar.name)]
+    listed = manifest.read(layout.samples)
+    rows = [row for row in listed.rows() if not row["shard"].endswith(tar.name)]
     members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8), 90), "json": b"{}"}
     mask = np.zeros((32, 32), np.uint8)
     members |= {"mask.png": encode_mask(mask), "parts.npy": encode_cell_counts(cell_class_counts(mask, 12))}
@@ -171,19 +171,19 @@ def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layou
     small = rows[0] | {"key": "small", "shard": str(tar.relative_to(Path(str(layout.shards))))}
     for name, extent in extents.items():
         small |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, [*rows, small], found.attributes, found.metadata)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, [*rows, small], listed.attributes, listed.metadata)
     with pytest.raises(UserError, match=r"small cannot be read.*\(32, 32, 3\)"):
         write_card(layout, tmp_path / "x.html")
 
 
 def test_labels_that_are_partly_unknown_are_given_per_attribute(shards: Layout, tmp_path: Path) -> None:
     layout = copied(shards, tmp_path)
-    found = manifest.read(layout.samples)
-    rows = found.rows()
+    listed = manifest.read(layout.samples)
+    rows = listed.rows()
     for number, row in enumerate(rows):
         row["Smiling"] = None if number % 4 == 0 else int(number % 4 == 1)
         row["Bald"] = None
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, found.attributes, found.metadata)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
     write_card(layout, tmp_path / "data.html")
     text = text_of(tmp_path / "data.html")
     share = len(range(1, len(rows), 4)) / sum(number % 4 > 0 for number in range(len(rows)))
@@ -194,13 +194,13 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(shards: Layout, 
 
 def test_pairs_are_listed_once(shards: Layout, tmp_path: Path) -> None:
     layout = copied(shards, tmp_path)
-    found = manifest.read(layout.samples)
+    listed = manifest.read(layout.samples)
     rows = [
-        {name: value for name, value in row.items() if name not in found.attributes}
+        {name: value for name, value in row.items() if name not in listed.attributes}
         | {"Hat": number % 2, "Smile": int(number % 6 == 1), "Bald": int(number % 2 == 0)}
-        for number, row in enumerate(found.rows())
+        for number, row in enumerate(listed.rows())
     ]
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), found.metadata)
+    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), listed.metadata)
     write_card(layout, tmp_path / "data.html")
     text = text_of(tmp_path / "data.html").partition("Strongest pairs")[2]
     assert [text.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
@@ -222,10 +222,10 @@ def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(
     call = S3FileSystem._call_s3
 
     async def counted(self: S3FileSystem, method: str, *arguments: Any, **settings: Any) -> Any:
-        answer = await call(self, method, *arguments, **settings)
+        response = await call(self, method, *arguments, **settings)
         if method == "get_object" and settings["Key"].endswith(".tar"):
-            fetched.append(answer["ContentLength"])
-        return answer
+            fetched.append(response["ContentLength"])
+        return response
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
     summarize_samples(Layout.at("s3://fewbytes/set"))

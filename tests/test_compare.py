@@ -135,16 +135,16 @@ def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
 ) -> None:
     figures = compare(config.cluster, origin, sibling, patches, TOP).figures()
     first, second = masks(origin), masks(sibling)
-    a, b = (np.stack([found[key] for key in sorted(first)]) for found in (first, second))
+    a, b = (np.stack([result[key] for key in sorted(first)]) for result in (first, second))
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES, 0, 0)
     assert figures["other_faces"] == 0
     assert figures["pixel_agreement"] == pytest.approx(np.mean(a == b))
     for number, name in enumerate(CLASSES):
         both, either = np.sum((a == number) & (b == number)), np.sum((a == number) | (b == number))
-        found = figures["classes"][name]
-        assert (found["pixels"], found["pixels_other"]) == (np.sum(a == number), np.sum(b == number))
-        assert found["iou"] == (pytest.approx(both / either) if either else None)
-        assert found["f1"] == (pytest.approx(2 * both / (both + either)) if either else None)
+        result = figures["classes"][name]
+        assert (result["pixels"], result["pixels_other"]) == (np.sum(a == number), np.sum(b == number))
+        assert result["iou"] == (pytest.approx(both / either) if either else None)
+        assert result["f1"] == (pytest.approx(2 * both / (both + either)) if either else None)
     sets = [
         (top(one, config), top(two, config))
         for left, right in zip(a, b, strict=True)
@@ -152,7 +152,9 @@ def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
     ]
     assert len(sets) == FACES * patches**2
     assert figures["same_top_parts"] == pytest.approx(np.mean([one == two for one, two in sets]))
-    shared, either = (sum(map(len, found)) for found in zip(*((x & y, x | y) for x, y in sets), strict=True))
+    shared, either = (
+        sum(map(len, result)) for result in zip(*((x & y, x | y) for x, y in sets), strict=True)
+    )
     assert figures["shared_top_parts"] == pytest.approx(shared / either)
 
 

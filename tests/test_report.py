@@ -152,8 +152,8 @@ def write_runs(
     (output / "evaluate").mkdir()
     (output / "finetune" / "runs.json").write_text(json.dumps(runs))
     averages = {
-        name: {score: found[attributes[0]][score] for score in METRICS}
-        for name, found in details.items()
+        name: {score: entry[attributes[0]][score] for score in METRICS}
+        for name, entry in details.items()
         if runs
     }
     (output / "evaluate" / "metrics.json").write_text(json.dumps(averages))
@@ -394,9 +394,9 @@ def test_a_browser_renders_the_page_without_errors(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
     assert "CONSOLE" not in done.stderr
-    picture = cv2.imread(str(shot))
-    assert picture is not None
-    page = picture[:, :width]
+    screenshot = cv2.imread(str(shot))
+    assert screenshot is not None
+    page = screenshot[:, :width]
     corner = page[0, 0].astype(int)
     assert (np.abs(page.astype(int) - corner).sum(axis=2) > 60).mean() > 0.02  # text is there
     # Nothing runs out on the right but what scrolls: the headline table on a phone.

@@ -205,12 +205,12 @@ def test_a_job_that_fails_is_named_after_the_others_have_run(tmp_path: Path) -> 
 
 
 def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied: dict[str, Any]) -> None:
-    found = json.loads((project / "runs/study/study.json").read_text())
-    assert found["missing"] == 0
-    assert len(found["cells"]) == 8
-    assert len(found["summary"]) == 4
+    result = json.loads((project / "runs/study/study.json").read_text())
+    assert result["missing"] == 0
+    assert len(result["cells"]) == 8
+    assert len(result["summary"]) == 4
     lines = (project / "runs/study/table.md").read_text().splitlines()
-    for number, row in enumerate(found["summary"]):
+    for number, row in enumerate(result["summary"]):
         folder = project / "runs/study/cells" / row["initial"]
         each = [json.loads(file.read_text())["scores"] for file in sorted(folder.glob(f"{row['labels']}-*"))]
         assert row["seeds"] == len(each) == 2
@@ -218,10 +218,10 @@ def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied:
             values = [scores[score] for scores in each]
             assert summary["mean"] == pytest.approx(sum(values) / 2)
             assert summary["deviation"] == pytest.approx(statistics.stdev(values))
-        shown = [row["scores"].get(metric) for metric in METRICS]
+        summaries = [row["scores"].get(metric) for metric in METRICS]
         texts = [
             f"{100 * each['mean']:.1f} ± {100 * each['deviation']:.1f}" if each else "\u2013"
-            for each in shown
+            for each in summaries
         ]
         assert [cell.strip() for cell in lines[3 + number].split("|")[3:-1]] == texts
     assert (project / "runs/study/plot.svg").read_text().count("labelled faces") == 2
@@ -231,10 +231,10 @@ def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied:
 def test_cells_of_one_seed_see_the_same_faces_wherever_they_start(
     project: Path, studied: dict[str, Any]
 ) -> None:
-    found = json.loads((project / "runs/study/study.json").read_text())["cells"]
-    faces = {(cell["labels"], cell["initial"]): cell["faces"] for cell in found}
+    result = json.loads((project / "runs/study/study.json").read_text())["cells"]
+    faces = {(cell["labels"], cell["initial"]): cell["faces"] for cell in result}
     assert faces[0.5, "scratch"] == faces[0.5, "rotation"] < faces[1.0, "scratch"]
-    scores = [cell["scores"] for cell in found]
+    scores = [cell["scores"] for cell in result]
     assert len({json.dumps(score) for score in scores}) == len(scores)
 
 
@@ -268,12 +268,16 @@ def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
 
 def test_the_grid_is_every_start_share_and_seed() -> None:
     config = load(settings=["study.semi=[full]", "study.seeds=[4, 7]"])
-    found = cells(config.study)
-    assert len(set(found)) == len(found) == 7 * 4 * 2
+    result = cells(config.study)
+    assert len(set(result)) == len(result) == 7 * 4 * 2
     one = cells(config.study, "semi-full", [0.05], [7])[0]
     assert one.pretraining == "full"
-    own = cell_config(config, one).finetune
-    assert (own.seed, own.runs[0].labels, own.runs[0].steps) == (7, 0.05, config.study.steps[1])
+    finetune = cell_config(config, one).finetune
+    assert (finetune.seed, finetune.runs[0].labels, finetune.runs[0].steps) == (
+        7,
+        0.05,
+        config.study.steps[1],
+    )
     with pytest.raises(UserError, match="study.labels"):
         cells(config.study, "full", [0.07])
     with pytest.raises(UserError, match="no initialisation half"):
@@ -292,7 +296,7 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResu
             values = list(scores.get(cell.initial, ()))
             if cell.seed < len(values):
                 value = values[cell.seed]
-                found = {
+                result = {
                     "initial": cell.initial, "labels": cell.labels, "seed": cell.seed, "steps": 1,
                     "seconds": 1.0, "faces": round(8000 * cell.labels),
                     "majority": {"average_precision": 0.2},
@@ -300,7 +304,7 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResu
                 }  # fmt: skip
                 file = cell_file(tmp_path, cell)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(found))
+                file.write_text(json.dumps(result))
         return study_results.read_results(settings, tmp_path)
 
     return make

@@ -36,10 +36,10 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
     rows: list[tuple[int, int, int]], threshold: float
 ) -> None:
     labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
-    truth, chances = labels.astype(np.int8), eighths / 8
-    found = resample_attribute(truth, chances, threshold, times[None].astype(np.float64))[0]
-    expected = score_attribute(truth.repeat(times), chances.repeat(times), threshold)
-    for value, name in zip(found, METRICS, strict=True):
+    truth, probabilities = labels.astype(np.int8), eighths / 8
+    result = resample_attribute(truth, probabilities, threshold, times[None].astype(np.float64))[0]
+    expected = score_attribute(truth.repeat(times), probabilities.repeat(times), threshold)
+    for value, name in zip(result, METRICS, strict=True):
         if expected[name] is None:
             assert np.isnan(value), name
         else:
@@ -65,10 +65,10 @@ def test_few_people_with_many_pictures_give_a_wider_interval_than_many_people() 
     random = np.random.default_rng(0)
     skill = random.random(10).repeat(40)  # of the network, by person
     labels = random.integers(0, 2, 400).astype(np.int8)
-    chances = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
+    probabilities = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
 
     def width(people: list[str | None]) -> float:
-        values = resample_attribute(labels, chances, 0.5, resample_identities(people, 300, 0))[:, 0]
+        values = resample_attribute(labels, probabilities, 0.5, resample_identities(people, 300, 0))[:, 0]
         low, high = confidence_interval(values, float(np.mean(values)), SHARE) or (0, 0)
         return high - low
 
@@ -79,9 +79,11 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     random, covered = np.random.default_rng(0), 0
     for trial in range(100):
         labels = np.ones(300, np.int8)
-        chances = (random.random(300) < 0.7).astype(np.float64)
-        values = resample_attribute(labels, chances, 0.5, resample_identities([None] * 300, 200, trial))[:, 0]
-        low, high = confidence_interval(values, float(chances.mean()), SHARE) or (0, 0)
+        probabilities = (random.random(300) < 0.7).astype(np.float64)
+        values = resample_attribute(
+            labels, probabilities, 0.5, resample_identities([None] * 300, 200, trial)
+        )[:, 0]
+        low, high = confidence_interval(values, float(probabilities.mean()), SHARE) or (0, 0)
         covered += low <= 0.7 <= high
     assert 88 <= covered <= 100
 
@@ -89,12 +91,12 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_all_attributes_at_once_are_each_scored_alone() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(-1, 2, (200, 4)).astype(np.int8)
-    chances = random.random((200, 4))
+    probabilities = random.random((200, 4))
     weights = resample_identities([None] * 200, 50, 0)
-    found = resample_attributes(labels, chances, [0.5] * 4, weights)
-    assert found.shape == (50, 4, len(METRICS))
+    result = resample_attributes(labels, probabilities, [0.5] * 4, weights)
+    assert result.shape == (50, 4, len(METRICS))
     assert np.allclose(
-        found[:, 2], resample_attribute(labels[:, 2], chances[:, 2], 0.5, weights), equal_nan=True
+        result[:, 2], resample_attribute(labels[:, 2], probabilities[:, 2], 0.5, weights), equal_nan=True
     )
 
 
@@ -119,38 +121,38 @@ def test_a_gap_is_the_difference_of_the_two_groups_scored_alone() -> None:
     labels = random.integers(0, 2, (600, 3)).astype(np.int8)
     labels[::7, 0], labels[::5, 1] = -1, -1
     noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
-    chances = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
-    found = compare_subgroups(labels, chances, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0))
-    for name, answer in (("yes", 1), ("no", 0)):
-        rows = labels[:, 0] == answer
-        alone = score_attributes(labels[rows][:, 1:], chances[rows][:, 1:], [0.5] * 2)
+    probabilities = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
+    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0))
+    for name, label in (("yes", 1), ("no", 0)):
+        rows = labels[:, 0] == label
+        alone = score_attributes(labels[rows][:, 1:], probabilities[rows][:, 1:], [0.5] * 2)
         mean = np.mean([each["average_precision"] for each in alone])  # type: ignore[arg-type]
-        assert found[name]["faces"] == rows.sum()
-        assert found[name]["average_precision"] == pytest.approx(mean, abs=1e-4)
-    gap_found = found["difference"]["average_precision"]
-    assert gap_found == pytest.approx(
-        found["yes"]["average_precision"] - found["no"]["average_precision"], abs=2e-4
+        assert result[name]["faces"] == rows.sum()
+        assert result[name]["average_precision"] == pytest.approx(mean, abs=1e-4)
+    gap = result["difference"]["average_precision"]
+    assert gap == pytest.approx(
+        result["yes"]["average_precision"] - result["no"]["average_precision"], abs=2e-4
     )
-    low, high = found["difference"]["average_precision_interval"]
-    assert 0 < low < gap_found < high
+    low, high = result["difference"]["average_precision_interval"]
+    assert 0 < low < gap < high
 
 
 def test_groups_are_compared_on_the_attributes_that_both_have() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
-    chances = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
-    found = compare_subgroups(labels, chances, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0))
+    probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
+    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0))
     # Only the second attribute has both answers in both groups; the third would pull the no group to 0.75.
-    assert found["yes"]["average_precision"] == 1.0
-    assert found["no"]["average_precision"] == 0.5
+    assert result["yes"]["average_precision"] == 1.0
+    assert result["no"]["average_precision"] == 0.5
 
 
 def test_a_group_that_nobody_is_in_has_no_gap() -> None:
     labels = np.array([[1, 1], [1, 0], [1, 1]], np.int8)
-    found = compare_subgroups(
+    result = compare_subgroups(
         labels, np.full((3, 2), 0.4), [0.5] * 2, 0, resample_identities([None] * 3, 20, 0)
     )
-    assert found["no"]["faces"] == 0
-    assert found["difference"]["accuracy"] is None and found["difference"]["accuracy_interval"] is None
+    assert result["no"]["faces"] == 0
+    assert result["difference"]["accuracy"] is None and result["difference"]["accuracy_interval"] is None
 
 
 def test_a_gain_is_paired_with_the_run_from_scratch_on_the_same_labels(
@@ -163,16 +165,16 @@ def test_a_gain_is_paired_with_the_run_from_scratch_on_the_same_labels(
     assert "no subgroups by Hat" in capsys.readouterr().out
     noise, signal = random.random((200, 5)), (labels + random.random((200, 5))) / 2
     guesses = {"scratch-5%": noise, "semi-5%": signal, "pretrained-5%": random.random((200, 5))}
-    scored = {name: evaluator.score(guess, [0.5] * 5) for name, guess in guesses.items()}
+    scored = {name: evaluator.score(predicted, [0.5] * 5) for name, predicted in guesses.items()}
     scored["semi-9%"] = scored["semi-5%"]
     runs = [{"name": name, "initial": name.split("-")[0], "labels": name.split("-")[1]} for name in scored]
-    found = uncertainty(scored, runs)
-    low, high = found["semi-5%"]["gains"]["average_precision"]["interval"]
-    assert 0.2 < low < found["semi-5%"]["gains"]["average_precision"]["value"] < high
-    low, high = found["pretrained-5%"]["gains"]["average_precision"]["interval"]
+    result = uncertainty(scored, runs)
+    low, high = result["semi-5%"]["gains"]["average_precision"]["interval"]
+    assert 0.2 < low < result["semi-5%"]["gains"]["average_precision"]["value"] < high
+    low, high = result["pretrained-5%"]["gains"]["average_precision"]["interval"]
     assert low < 0 < high
-    assert found[f"{SCRATCH}-5%"]["gains"] == {} and found["semi-9%"]["gains"] == {}
-    mean_low, mean_high = found["semi-5%"]["means"]["average_precision"]
+    assert result[f"{SCRATCH}-5%"]["gains"] == {} and result["semi-9%"]["gains"] == {}
+    mean_low, mean_high = result["semi-5%"]["means"]["average_precision"]
     assert mean_low <= (scored["semi-5%"].means["average_precision"] or 0) <= mean_high
 
 
@@ -180,8 +182,8 @@ def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 2, (120, 2)).astype(np.int8)
     labels[60:, 1] = -1
-    guess = random.random((120, 2))
-    other = guess.copy()
+    predicted = random.random((120, 2))
+    other = predicted.copy()
     other[60:, 1] = random.random(60)
     evaluator = Evaluator(faces_of(labels, [None] * 120, ("Hat", "Smile")), SETTINGS)
-    assert evaluator.score(guess, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes
+    assert evaluator.score(predicted, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes
