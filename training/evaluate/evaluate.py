@@ -25,11 +25,10 @@ from training.engine.device import default_device
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import best_thresholds
-from training.finetune.probe import PROBE
 from training.models.classifier import Classifier
 from training.models.classifier_file import read_classifier
 from training.models.inference import predict_logits
-from training.models.probe import read_probe
+from training.models.probe import PROBE, read_probe
 
 
 def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:

@@ -20,9 +20,6 @@ from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
 from training.models.probe import Probe, read_features
 
-PROBE: Final = "probe"
-"""Its name among the initialisations."""
-
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
 

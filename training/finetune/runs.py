@@ -21,11 +21,11 @@ from training.engine.device import announce_training, numerics
 from training.engine.record import read_record, write_record
 from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
-from training.finetune.probe import PROBE, fit_probe
+from training.finetune.probe import fit_probe
 from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.classifier_file import save_classifier
-from training.models.probe import save_probe
+from training.models.probe import PROBE, save_probe
 
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"

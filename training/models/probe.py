@@ -16,6 +16,9 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine import checkpoint
 
+PROBE = "probe"
+"""Its name among the initialisations."""
+
 BATCH_SIZE = 256
 
 

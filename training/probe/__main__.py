@@ -6,9 +6,9 @@ from common import command
 from common.layout import DEFAULT_SHARDS, Layout
 from training.evaluate.evaluate import evaluate
 from training.finetune.labels import runs_for
-from training.finetune.probe import PROBE
 from training.finetune.runs import finetune
 from training.models.pretrained import FILE
+from training.models.probe import PROBE
 
 EXAMPLES = """\
   python -m training.probe --shards OUT --labels 1%
