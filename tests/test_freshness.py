@@ -1,4 +1,4 @@
-"""`dvc repro` trains again after an edit of the code that trains, and only then."""
+"""`dvc repro` trains again after an edit of the code that trains or of the labels, and only then."""
 
 import os
 import shutil
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
+from common import manifest
 from common.code import ROOT
 from common.config import load
 from common.layout import Layout
@@ -113,3 +116,17 @@ def test_an_edit_of_code_that_a_stage_does_not_run_runs_nothing(project: Path) -
     report = project / "training" / "report" / "__init__.py"
     report.write_text(f"{report.read_text()}EDITED = True\n")
     assert "Running stage" not in repro(project)
+
+
+def test_a_new_label_trains_stage_2_alone(project: Path) -> None:
+    weights = project / "runs" / "pretrain" / "pretrained.safetensors"
+    classifier = project / "runs" / "finetune" / "pretrained-100%" / "classifier.pt"
+    written = weights.stat().st_mtime_ns, classifier.stat().st_mtime_ns
+    samples = manifest.read(project / "manifests" / "shards.parquet")
+    labels = pa.array(np.arange(samples.table.num_rows) % 2, pa.int8())
+    table = samples.table.append_column(pa.field("Freckled", pa.int8()), labels)
+    names = (*samples.attributes, "Freckled")
+    manifest.write_table(project / "manifests" / "shards.parquet", table, names, samples.metadata)
+    assert "pretrain: runs/pretrain is up to date" in repro(project)
+    assert weights.stat().st_mtime_ns == written[0]
+    assert classifier.stat().st_mtime_ns > written[1]
