@@ -67,6 +67,21 @@ def sample_fields(features: Iterable[str]) -> pa.Schema:
 NUMERICS: Final = "numerics"
 """Key of the metadata of ``shards.parquet`` that lists, one a line, what the parser computed in."""
 
+PREDICTION_COLUMNS: Final = {
+    "photo": pa.string(),
+    "face": pa.int64(),
+    "reason": pa.string(),
+    "detail": pa.string(),
+    "left": pa.float64(),
+    "top": pa.float64(),
+    "right": pa.float64(),
+    "bottom": pa.float64(),
+    "score": pa.float64(),
+    "present": pa.list_(pa.string()),
+}
+"""Columns of predictions before the probabilities, which have the attributes' names. ``face`` counts from 1,
+``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
+
 BATCH_ROWS: Final = 1 << 16
 """Rows that `batches` holds in memory at a time."""
 

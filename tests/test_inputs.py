@@ -570,6 +570,7 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     root = tmp_path / "in"
     root.mkdir()
     both.save(root / "both.png")
+    (root / "labels.csv").write_text("path,identity,Male\nboth.png,Ann,1\n")
     settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
     run, layout = load(settings=settings), Layout.at(tmp_path / "out")
     ingest(run, layout)
@@ -579,6 +580,8 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     first = next(row["key"] for row in manifest.read(layout.source).rows())
     assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
     assert {row["source"] for row in rows} == {"both.png"}
+    known = {row["key"]: (row["identity"], row["Male"]) for row in rows}
+    assert known == {first: ("Ann", 1), f"{first}-2": (None, None)}, "a bystander has no labels"
     assert [row["notices"] for row in rows] == ["several-faces"] * 2
     sides = {}
     for row in rows:

@@ -107,7 +107,9 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
     align = task.recipe.align
     image = decode_photo(data, task.recipe.max_pixels, task.recipe.min_side)
     detector = load_detector(align.detector, task.detector) if task.detector else None
-    return [_aligned_face(crop, row, task.attributes) for crop in aligned_crops(image, align, detector)]
+    crops = aligned_crops(image, align, detector)
+    bystander = {**row, **dict.fromkeys((*(task.attributes or ()), "identity"))}
+    return [_aligned_face(crop, bystander if i else row, task.attributes) for i, crop in enumerate(crops)]
 
 
 def _aligned_face(crop: Crop, row: dict[str, Any], attributes: tuple[str, ...] | None) -> AlignedFace:

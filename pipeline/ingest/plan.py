@@ -68,24 +68,35 @@ def plan(
 
 
 def _check_names(attributes: tuple[str, ...]) -> None:
-    taken = {*manifest.SOURCE_FIELDS.names, *manifest.SAMPLE_FIELDS.names} & set(attributes)
-    if taken:
-        raise UserError(
-            f"a label cannot be named {sorted(taken)[0]!r}, the manifests use it; rename the column"
-        )
+    own = {*manifest.SOURCE_FIELDS.names, *manifest.SAMPLE_FIELDS.names, *manifest.PREDICTION_COLUMNS}
+    for name in attributes:
+        if name in own:
+            raise UserError(
+                f"a label cannot be named {name!r}, the manifests or predictions use it; rename the column"
+            )
+        if not name.isprintable() or not name:
+            raise UserError(
+                f"a label cannot be named {name!r}, with a line break or the like; rename the column"
+            )
 
 
 def _refuse_duplicates(sources: list[Source], contents: list[Content]) -> list[tuple[str, str] | None]:
-    first: dict[str, str] = {}
+    first: dict[str, Source] = {}
     keys: set[str] = set()
     refused: list[tuple[str, str] | None] = []
     for source, content in zip(sources, contents, strict=True):
         reason = content.refused
         if not reason:
             digest = content.sha256 or ""
-            kept = first.setdefault(digest, source.path)
-            if kept != source.path:
-                reason = ("duplicate", f"same bytes as {kept}")
+            kept = first.setdefault(digest, source)
+            if kept.path != source.path:
+                pairs = zip(kept.attributes or (), source.attributes or (), strict=False)
+                contrary = any({one, other} == {0, 1} for one, other in pairs)
+                reason = (
+                    ("contrary-labels", f"same bytes as {kept.path}, but labels that contradict its own")
+                    if contrary
+                    else ("duplicate", f"same bytes as {kept.path}")
+                )
             elif digest[:16] in keys:
                 raise UserError(
                     f"two different files share the key {digest[:16]}; ingest them as two data sets"

@@ -68,6 +68,8 @@ def _merge_records(
         for row in finished.samples:
             origin = planned[row["source"]]
             codes = sorted({*(origin["notices"] or "").split(), *notices[row["key"]]})
+            if row["key"] != origin["key"]:  # a bystander is not whom the labels of the photo describe
+                origin = {**origin, **dict.fromkeys((*source.attributes, "identity"))}
             samples.append({**origin, **row, "status": "ok", "notices": " ".join(codes) or None})
     return samples, sorted(refused, key=lambda row: row["source"]), numerics - {""}
 

@@ -13,22 +13,8 @@ import pyarrow.parquet as pq
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
+from common.manifest import PREDICTION_COLUMNS
 from training.predict.predictor import Face
-
-COLUMNS: Final = {
-    "photo": pa.string(),
-    "face": pa.int64(),
-    "reason": pa.string(),
-    "detail": pa.string(),
-    "left": pa.float64(),
-    "top": pa.float64(),
-    "right": pa.float64(),
-    "bottom": pa.float64(),
-    "score": pa.float64(),
-    "present": pa.list_(pa.string()),
-}
-"""Columns before those of the probabilities, which have the attributes' names. ``face`` counts from 1,
-``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
 
 FORMATS: Final = (".csv", ".json", ".parquet")
 
@@ -51,7 +37,7 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
 
 def refused_row(photo: Path, refused: Refused, attributes: Sequence[str]) -> dict[str, Any]:
     """The row of a photo without a face: all but its path and the reason is null."""
-    empty = dict.fromkeys([*COLUMNS, *attributes])
+    empty = dict.fromkeys([*PREDICTION_COLUMNS, *attributes])
     return {**empty, "photo": path_text(photo), "reason": refused.reason, "detail": refused.detail}
 
 
@@ -74,14 +60,14 @@ def write_rows(output: Path, rows: Sequence[dict[str, Any]], attributes: Sequenc
     check_format(output)
     with replacing(output) as temporary:
         if output.suffix.lower() == ".parquet":
-            schema = pa.schema([*COLUMNS.items(), *((name, pa.float64()) for name in attributes)])
+            schema = pa.schema([*PREDICTION_COLUMNS.items(), *((name, pa.float64()) for name in attributes)])
             pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
         elif output.suffix.lower() == ".json":
             text = json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
             temporary.write_text(text, encoding="utf-8")
         else:
             with temporary.open("w", newline="", encoding="utf-8") as stream:
-                table = csv.DictWriter(stream, [*COLUMNS, *attributes])
+                table = csv.DictWriter(stream, [*PREDICTION_COLUMNS, *attributes])
                 table.writeheader()
                 for row in rows:
                     present = None if row["present"] is None else ";".join(row["present"])
