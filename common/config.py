@@ -185,7 +185,9 @@ class Finetune(Section):
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
     frozen_steps: steps before a trained backbone is trained further. scratch_rate: learning rate from
     scratch. validate_every: steps between two validations, of which the best one's weights are kept
-    (null: those of the last step). validate_samples: at most so many faces of the val split.
+    (null: those of the last step). batch_norm_faces: on which train faces the kept weights' batch-norm
+    statistics are measured, those whose labels are used or all. validate_samples: at most so many faces of
+    the val split.
     """
 
     seed: int
@@ -206,6 +208,7 @@ class Finetune(Section):
     loader_workers: Annotated[int, Field(ge=0)]
     shuffle_shards: Positive
     batch_norm_batches: Positive
+    batch_norm_faces: Literal["labelled", "all"]
     validate_every: Positive | None
     validate_samples: Positive
     semi_supervised: SemiSupervised
@@ -234,11 +237,13 @@ class Study(Section):
     """The label-efficiency study: initialisations x label shares x seeds; scratch always takes part.
 
     pretrainings: by name, the pretext tasks of stage 1 that are trained; their weights are those of
-    ``pretrain.tasks``. semi: pre-trainings from which semi-supervised fine-tuning starts too. labels:
-    shares of the labelled train faces. steps: optimisation steps for each share.
+    ``pretrain.tasks``. baselines: other initialisations than scratch without pre-training. semi:
+    pre-trainings from which semi-supervised fine-tuning starts too. labels: shares of the labelled train
+    faces. steps: optimisation steps for each share.
     """
 
     pretrainings: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Annotated[list[str], Field(min_length=1)]]
+    baselines: list[Literal["probe"]]
     semi: list[str]
     labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     steps: list[Positive]
@@ -250,7 +255,9 @@ class Study(Section):
             raise ValueError("study.steps must have one number for each of study.labels")
         if not set(self.semi) <= set(self.pretrainings):
             raise ValueError("study.semi must name some of study.pretrainings")
-        if reserved := [name for name in self.pretrainings if name == "scratch" or name.startswith("semi-")]:
+        if reserved := [
+            name for name in self.pretrainings if name in ("scratch", "probe") or name.startswith("semi-")
+        ]:
             raise ValueError(f"study.pretrainings.{reserved[0]} is a reserved name; rename it")
         return self
 

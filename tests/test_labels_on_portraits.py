@@ -210,6 +210,7 @@ def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
                 angles=[angle],
                 jitter=0,
                 min_foreground=0.0,
+                position_of_unrotated=True,
             ),
             32,
             torch.Generator().manual_seed(1),

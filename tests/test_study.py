@@ -42,6 +42,7 @@ TINY: dict[str, Any] = {
 GRID: dict[str, Any] = {
     "pretrainings": {"rotation": ["rotation"]},
     "semi": [],
+    "baselines": [],
     "labels": [0.5, 1.0],
     "steps": [2, 3],
     "seeds": [0, 1],
@@ -269,9 +270,12 @@ def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
 def test_the_grid_is_every_start_share_and_seed() -> None:
     config = load(settings=["study.semi=[full]", "study.seeds=[4, 7]"])
     result = cells(config.study)
-    assert len(set(result)) == len(result) == 7 * 4 * 2
+    assert len(set(result)) == len(result) == 8 * 4 * 2
     one = cells(config.study, "semi-full", [0.05], [7])[0]
     assert one.pretraining == "full"
+    probe = cells(config.study, "probe", [0.05], [7])[0]
+    assert (probe.mode, probe.pretraining) == ("probe", None)
+    assert cell_config(config, probe).finetune.initial == ["probe"]
     finetune = cell_config(config, one).finetune
     assert (finetune.seed, finetune.runs[0].labels, finetune.runs[0].steps) == (
         7,
@@ -311,7 +315,9 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResu
 
 
 def made_up() -> Study:
-    return load(settings=["study.semi=[full]", "study.labels=[0.01, 1.0]", "study.steps=[1, 1]"]).study
+    return load(
+        settings=["study.baselines=[]", "study.semi=[full]", "study.labels=[0.01, 1.0]", "study.steps=[1, 1]"]
+    ).study
 
 
 def verdict_of(study: StudyResults, words: str) -> tuple[str, float, float | None]:

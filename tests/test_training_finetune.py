@@ -5,9 +5,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import timm
@@ -31,7 +34,7 @@ from training.finetune.labels import runs_for
 from training.finetune.model_selection import BestWeights
 from training.finetune.runs import finetune
 from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
-from training.finetune.train import learning_rates
+from training.finetune.train import TrainingPlan, TrainingResult, learning_rates, train
 from training.models import build
 from training.models.attribute_groups import branch_groups, read_groups
 from training.models.classifier import Classifier, attribute_loss
@@ -103,6 +106,36 @@ def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
     assert run["val_average_precision"] > 0
     unlabelled = {key for key in seen if split[key] == "train"} - set(trained)
     assert unlabelled, "the semi-supervised run reads faces whose labels it does not have"
+
+
+def test_faces_of_the_unlabelled_split_serve_where_no_label_is_needed(
+    shards: Layout, tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = replace(shards, manifests=tmp_path / "manifests")
+    (tmp_path / "manifests").mkdir()
+    table = pq.read_table(shards.samples)
+    splits = table["split"].to_pylist()
+    moved = splits.index("train")
+    splits[moved] = "unlabelled"
+    index = table.column_names.index("split")
+    pq.write_table(table.set_column(index, "split", pa.array(splits)), copy.samples)
+    plans: list[TrainingPlan] = []
+    real = train
+
+    def spy(settings: Any, stream: Any, model: Any, plan: TrainingPlan, val: Any) -> TrainingResult:
+        plans.append(plan)
+        return real(settings, stream, model, plan, val)
+
+    monkeypatch.setattr("training.finetune.runs.train", spy)
+    finetune(
+        configured("finetune.initial=[semi]", "finetune.batch_norm_faces=all"), copy, pretrained, tmp_path
+    )
+    key = table["key"][moved].as_py()
+    (plan,) = plans
+    assert plan.unlabelled is not None
+    assert key in plan.unlabelled.keys and key in plan.batch_norm.keys
+    assert key not in plan.labelled.keys
+    assert len(plan.batch_norm) == splits.count("train") + 1 > len(plan.labelled)
 
 
 def test_the_kept_weights_are_those_of_the_best_step_on_val() -> None:

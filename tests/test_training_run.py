@@ -37,6 +37,7 @@ TINY = [
     "pretrain.validate_every=3",
     "pretrain.picture_every=3",
     "finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]",
+    "finetune.initial=[scratch, pretrained]",
     "finetune.batch_size=4",
     "finetune.batch_norm_batches=2",
     "finetune.loader_workers=0",

@@ -22,6 +22,7 @@ from training.pretrain.tasks.classification import (
 from training.pretrain.tasks.patches import crop, flip_images, flip_masks, resize_masks
 from training.pretrain.tasks.rotation import (
     RotationConfig,
+    RotationTask,
     choose_position,
     foreground,
     normalise,
@@ -39,6 +40,7 @@ def rotation_config(grid: int = 3) -> RotationConfig:
         angles=[0, 90, 180, 270],
         jitter=2,
         min_foreground=0.25,
+        position_of_unrotated=True,
     )
 
 
@@ -215,6 +217,21 @@ def test_criss_cross_attention_mixes_rows_and_columns_only() -> None:
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[1, :] = expected[:, 2] = True
     assert torch.equal(reached, expected)
+
+
+def test_the_position_is_not_asked_for_where_nothing_is_rotated_unless_as_published() -> None:
+    for published in (True, False):
+        config = rotation_config().model_copy(update={"position_of_unrotated": published})
+        task = RotationTask(config, TaskContext(8, 32, False, ALL, None))
+        logits = torch.randn(4, 9, requires_grad=True)
+        targets = {"position": torch.arange(4), "angle": torch.tensor([0, 1, 0, 3])}
+        task.losses({"position": logits}, targets)["position_loss"].backward()
+        assert logits.grad is not None
+        learns = (logits.grad.abs().sum(1) > 0).tolist()
+        assert learns == [published, True, published, True]
+        targets["angle"] = torch.zeros(4, dtype=torch.int64)
+        loss = task.losses({"position": logits}, targets)["position_loss"]
+        assert bool(loss > 0) is published  # not NaN either
 
 
 def adversarial_task(channels: int) -> PretextTask[AdversarialConfig]:

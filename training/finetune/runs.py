@@ -131,16 +131,23 @@ class _Runs:
         config = self._config
         return ValidationSet(self._settings, config.network.input_size, config.stream, self._layout)
 
+    @cached_property
+    def _all(self) -> Samples:
+        """All samples that may be trained on, with and without labels."""
+        return read_samples(self._layout, ("train", "unlabelled"))
+
     def _plan(self, name: str, steps: int, initial: str, positions: NDArray[np.int64]) -> TrainingPlan:
         semi = initial == "semi"
         factor = self._settings.semi_supervised.longer if semi else 1.0
+        labelled = self._labelled.take(positions)
         return TrainingPlan(
             name=name,
             initial=initial,
             steps=round(factor * steps),
             frozen_steps=round(factor * self._settings.frozen_steps),
-            labelled=self._labelled.take(positions),
-            unlabelled=read_samples(self._layout, ("train", "unlabelled")) if semi else None,
+            labelled=labelled,
+            unlabelled=self._all if semi else None,
+            batch_norm=labelled if self._settings.batch_norm_faces == "labelled" else self._all,
         )
 
     def _positions(self, labels: float | str) -> NDArray[np.int64]:

@@ -36,6 +36,7 @@ class TrainingPlan:
         frozen_steps: how many of them pass before a trained backbone is trained further.
         labelled: the samples whose labels are used.
         unlabelled: samples that are used without labels, or None.
+        batch_norm: samples on which the statistics of the kept weights are measured.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TrainingPlan:
     frozen_steps: int
     labelled: Samples
     unlabelled: Samples | None
+    batch_norm: Samples
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,11 @@ class _Run:
         return step + 1 == self._plan.steps or (every is not None and (step + 1) % every == 0)
 
     def measure_batch_norm(self) -> None:
-        """Measure batch-norm statistics on labelled images that are not augmented, each at most once."""
-        settings = self._settings
-        count = min(settings.batch_norm_batches, -(-len(self._plan.labelled) // settings.batch_size))
-        images = (self._resized(batch) for batch in self.labelled_batches(count))
+        """Measure batch-norm statistics on images that are not augmented, each at most once."""
+        settings, samples = self._settings, self._plan.batch_norm
+        count = min(settings.batch_norm_batches, -(-len(samples) // settings.batch_size))
+        batches = self._batches(samples, settings.batch_size, count)
+        images = (self._resized(batch) for batch in batches)
         measure_batch_norm(self._model, self._logits, images)
 
     def _make_pseudo_label_batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from common.config import Study
 from common.errors import UserError
 from training.models.pretrained import FILE
 
 SCRATCH: Final = "scratch"
-"""The initialisation without pre-training."""
+"""The initialisation that pre-trainings are compared with."""
+
+BASELINES: Final = {SCRATCH: "from scratch", "probe": "linear probe"}
+"""Titles of the initialisations without pre-training."""
 
 SEMI: Final = "semi-"
 """Prefix of the initialisations that are fine-tuned with unlabelled faces too; the name of the pre-training
@@ -22,7 +25,7 @@ class Cell:
     """One fine-tuning run.
 
     Attributes:
-        initial: its initialisation: ``scratch``, the name of a pre-training, or ``semi-`` and that name.
+        initial: its initialisation: one of `BASELINES`, a pre-training, or ``semi-`` and its name.
         labels: share of the labelled train faces.
         steps: optimisation steps.
         seed: of the label subset, the order, the augmentation and the new heads.
@@ -34,16 +37,16 @@ class Cell:
     seed: int
 
     @property
-    def mode(self) -> Literal["scratch", "pretrained", "semi"]:
+    def mode(self) -> str:
         """The entry of ``finetune.initial`` that it is."""
-        if self.initial == SCRATCH:
-            return "scratch"
+        if self.initial in BASELINES:
+            return self.initial
         return "semi" if self.initial.startswith(SEMI) else "pretrained"
 
     @property
     def pretraining(self) -> str | None:
         """The name of the pre-training whose weights it starts from."""
-        return None if self.initial == SCRATCH else self.initial.removeprefix(SEMI)
+        return None if self.initial in BASELINES else self.initial.removeprefix(SEMI)
 
     def __str__(self) -> str:
         return f"{self.initial}, {100 * self.labels:g} % of the labels, seed {self.seed}"
@@ -51,7 +54,7 @@ class Cell:
 
 def initialisations(settings: Study) -> list[str]:
     """All initialisations of the study, in the order of the table."""
-    return [SCRATCH, *settings.pretrainings, *(SEMI + name for name in settings.semi)]
+    return [SCRATCH, *settings.baselines, *settings.pretrainings, *(SEMI + name for name in settings.semi)]
 
 
 def cells(

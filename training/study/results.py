@@ -11,13 +11,13 @@ from common.config import Study
 from common.errors import UserError
 from training.evaluate.metrics import METRICS
 from training.pretrain.tasks import TASKS
-from training.study.grid import SCRATCH, SEMI, cell_file, cells, initialisations
+from training.study.grid import BASELINES, SEMI, cell_file, cells, initialisations
 
 
 def title(settings: Study, initial: str) -> str:
     """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``."""
-    if initial == SCRATCH:
-        return "from scratch"
+    if initial in BASELINES:
+        return BASELINES[initial]
     name = initial.removeprefix(SEMI)
     tasks = " + ".join(TASKS[task].abbreviation for task in settings.pretrainings[name])
     return f"{tasks}, semi-supervised" if initial != name else tasks

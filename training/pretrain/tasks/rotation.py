@@ -39,7 +39,8 @@ class RotationConfig(TaskConfig):
     grid: patches per side of the face (m). crop_fraction: side of the crop within a patch. angles: rotations
     in degrees, counter-clockwise, that are drawn from. jitter: greatest shift of a colour channel, in 1/255.
     min_foreground: a patch may be rotated if the sum of its mask's class numbers is at least this share of
-    its pixel count (0: any patch may).
+    its pixel count (0: any patch may). position_of_unrotated: whether the position is asked for where the
+    angle is 0, so that no patch looks rotated; as published, but such targets are noise.
     """
 
     angle_weight: Weight
@@ -48,6 +49,7 @@ class RotationConfig(TaskConfig):
     angles: Annotated[list[Literal[0, 90, 180, 270]], Field(min_length=1)]
     jitter: Annotated[int, Field(ge=0, le=64)]
     min_foreground: Weight
+    position_of_unrotated: bool
 
     @model_validator(mode="after")
     def _angle_is_predictable(self) -> "RotationConfig":
@@ -98,9 +100,15 @@ class RotationTask(PretextTask[RotationConfig]):
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """A cross-entropy for each output."""
-        return {
-            f"{name}_loss": F.cross_entropy(logits.float(), targets[name]) for name, logits in outputs.items()
+        each = {
+            name: F.cross_entropy(logits.float(), targets[name], reduction="none")
+            for name, logits in outputs.items()
         }
+        losses = {f"{name}_loss": loss.mean() for name, loss in each.items()}
+        if not self.config.position_of_unrotated:
+            rotated = targets["angle"] > 0
+            losses["position_loss"] = each["position"][rotated].sum() / rotated.sum().clamp(min=1)
+        return losses
 
     def term_weight(self, term: str) -> float:
         """The angle's loss has a weight of its own."""
