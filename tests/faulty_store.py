@@ -7,6 +7,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+DROPPED = {"content-length", "connection", "transfer-encoding"}
+"""Headers that are the proxy's own."""
+
 SLOW = 1.0
 """Seconds that a slow answer takes."""
 
@@ -85,6 +88,3 @@ class FaultyStore:
                 pass
 
         return Handler
-
-
-DROPPED = {"content-length", "connection", "transfer-encoding"}
