@@ -188,6 +188,8 @@ class Finetune(Section):
     (null: those of the last step). batch_norm_faces: on which train faces the kept weights' batch-norm
     statistics are measured, those whose labels are used or all. validate_samples: at most so many faces of
     the val split.
+    batch_size: of one optimisation step, over all processes. checkpoint_minutes, keep_checkpoints: as in
+    stage 1.
     """
 
     seed: int
@@ -209,6 +211,8 @@ class Finetune(Section):
     shuffle_shards: Positive
     batch_norm_batches: Positive
     batch_norm_faces: Literal["labelled", "all"]
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
+    keep_checkpoints: Positive
     validate_every: Positive | None
     validate_samples: Positive
     semi_supervised: SemiSupervised

@@ -13,7 +13,8 @@ from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from training.engine import checkpoint
-from training.models.pretrained import read_pretrained
+from training.models import build
+from training.models.pretrained import read_pretrained, save_pretrained
 from training.pretrain.train import pretrain
 
 TINY = [
@@ -33,11 +34,11 @@ TINY = [
 
 
 def torchrun(
-    program: list[str], shards: Layout, output: Path, *settings: str
+    program: list[str], shards: Layout, output: Path, *settings: str, stage: str = "pretrain"
 ) -> subprocess.CompletedProcess[str]:
     """Two processes of `program`, which takes the options of ``training.run``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [*program, "--stage", "pretrain", "--shards", str(shards.shards), "--output", str(output)]
+    command += [*program, "--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
     for setting in (*TINY, *settings):
         command += ["--set", setting]
     root = Path(__file__).parent.parent
@@ -214,6 +215,45 @@ def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_
     assert "a shard cannot be read" in done.stderr
     assert "another process failed" in done.stderr
     assert [path.name for path in (tmp_path / "pretrain" / "checkpoints").iterdir()] == ["step-000000002.pt"]
+
+
+SAME_WEIGHTS = """
+import os, pathlib, torch
+from training.engine.distributed import Ranks
+from training.finetune import train
+from training.run import main
+
+class Run(train._Run):
+    def train_step(self, batch, step):
+        super().train_step(batch, step)
+        weights = self._ranks.gathered(torch.cat([p.detach().flatten() for p in self._model.parameters()]))
+        assert torch.equal(*weights)
+        shares = self._ranks.gathered(batch.indices.tolist())
+        assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
+        assert torch.equal(*self._ranks.gathered(self._thresholds.recent))
+        pathlib.Path(os.environ["SEEN"]).open("a").write("x")
+
+train._Run = Run
+main()
+"""
+
+
+def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, config = tmp_path / "same_weights.py", load(settings=TINY)
+    script.write_text(SYNCHRONISING + SAME_WEIGHTS)
+    save_pretrained(tmp_path / "pretrain" / "pretrained.safetensors", build(config.network), config)
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.initial=[semi]", "finetune.batch_size=4"]
+    semi = ["finetune.semi_supervised.longer=1.0", "finetune.semi_supervised.batch_size=4"]
+    every = ["finetune.validate_every=2", "finetune.frozen_steps=2", "finetune.batch_norm_batches=2"]
+    done = torchrun([str(script)], shards, tmp_path, *runs, *semi, *every, stage="finetune")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "seen").read_text() == "x" * 8
+    (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
+    assert run["steps"] == 4
+    assert (tmp_path / "finetune" / "semi-100%" / "classifier.pt").is_file()
 
 
 def _environment(root: Path) -> dict[str, str]:

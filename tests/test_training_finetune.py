@@ -2,6 +2,8 @@
 
 import copy
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from training.data.label_subsets import write_subsets
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.average_precision import mean_average_precision
+from training.engine.distributed import Ranks
 from training.engine.optim import adam_by_group
 from training.finetune.labels import runs_for
 from training.finetune.model_selection import BestWeights
@@ -56,6 +59,8 @@ SMALL = [
     "finetune.semi_supervised.start=0.5",
     "finetune.semi_supervised.longer=1.5",
 ]
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def configured(*settings: str) -> Config:
@@ -332,7 +337,7 @@ def test_every_attribute_gets_pseudo_labels_as_often_as_it_has_labels() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(100, 3, dtype=torch.int8)
     labels[:4, 0], labels[:60, 1] = 1, 1  # rare, common, and never seen
-    thresholds = PseudoLabelThresholds(positive_shares(labels), keep=0.5, window=400)
+    thresholds = PseudoLabelThresholds(positive_shares(labels), keep=0.5, window=400, ranks=ALONE)
     # A teacher that says no to the rare attribute for every face: a threshold of 0.5 would never give a yes.
     logits = torch.randn(400, 3, generator=generator) + torch.tensor([-6.0, 1.0, 0.0])
     assert (logits[:, 0] < 0).all()
@@ -343,7 +348,7 @@ def test_every_attribute_gets_pseudo_labels_as_often_as_it_has_labels() -> None:
 
 
 def test_thresholds_follow_the_recent_answers_alone() -> None:
-    thresholds = PseudoLabelThresholds(torch.tensor([0.5]), keep=1.0, window=4)
+    thresholds = PseudoLabelThresholds(torch.tensor([0.5]), keep=1.0, window=4, ranks=ALONE)
     thresholds.pseudo_labels(torch.tensor([[100.0], [101.0], [102.0], [103.0]]))
     assert thresholds.pseudo_labels(torch.tensor([[0.0], [1.0], [2.0], [3.0]])).flatten().tolist() == [
         0,
@@ -360,7 +365,9 @@ def test_the_teacher_is_the_average_and_is_not_trained(soft: str) -> None:
     model = Classifier(config.network, CELEBA_ATTRIBUTES)
     average = ExponentialMovingAverage(model.parameters(), 0.5, use_num_updates=False)
     labels = torch.randint(0, 2, (50, 40))
-    teacher = Teacher(model, average, labels, config.finetune.semi_supervised)
+    settings = config.finetune.semi_supervised
+    thresholds = PseudoLabelThresholds(positive_shares(labels), settings.keep, settings.recent, ALONE)
+    teacher = Teacher(model, average, thresholds, settings.soft)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01)
@@ -423,6 +430,36 @@ def test_a_run_that_was_stopped_is_trained_to_the_end(
     assert not (tmp_path / "runs.json").exists()
     finetune(configured(), shards, pretrained, tmp_path)
     assert list(entries(tmp_path)) == ["pretrained-50%"]
+
+
+@pytest.mark.parametrize(("step", "ending"), [(2, "an error"), (4, "SIGTERM")])
+def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
+    shards: Layout, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, ending: str
+) -> None:
+    config = configured("finetune.initial=[semi]", "finetune.frozen_steps=1")
+
+    def interrupt(loss: Tensor, now: int, keys: list[str]) -> None:
+        if now == step and ending == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif now == step:
+            raise UserError("the store has been away for ten minutes")
+
+    with monkeypatch.context() as patch, pytest.raises((UserError, SystemExit)):
+        patch.setattr("training.finetune.train.check_finite", interrupt)
+        finetune(config, shards, pretrained, tmp_path / "interrupted")
+    done = step + 1 if ending == "SIGTERM" else step
+    folder = tmp_path / "interrupted" / "semi-50%"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{done:09d}.pt"]
+    for output in ("interrupted", "whole"):
+        finetune(config, shards, pretrained, tmp_path / output)
+    one, other = (entries(tmp_path / name)["semi-50%"] for name in ("interrupted", "whole"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    weights = [
+        checkpoint.load(tmp_path / name / "semi-50%" / "classifier.pt")["model"]
+        for name in ("interrupted", "whole")
+    ]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert not (folder / "checkpoints").exists()
 
 
 def test_labels_on_the_command_line_replace_the_configured_runs(

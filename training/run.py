@@ -32,7 +32,7 @@ def finetune_stage(config: Config, layout: Layout, output: Path, resume: str) ->
     from training.finetune.runs import finetune
     from training.models.pretrained import FILE
 
-    finetune(config, layout, output / "pretrain" / FILE, output / "finetune")
+    finetune(config, layout, output / "pretrain" / FILE, output / "finetune", resume)
 
 
 def evaluate_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
@@ -57,6 +57,9 @@ STAGES: Final = {
 }
 """By name, in their order. Each imports its own code, so DVC need not run it after edits of another's."""
 
+DISTRIBUTED: Final = ("pretrain", "finetune")
+"""Stages whose work the processes under ``torchrun`` share; the first one does the others."""
+
 
 def main() -> None:
     """Read the command line and run the stages."""
@@ -65,14 +68,14 @@ def main() -> None:
     keep_freed_memory()
     layout = Layout.at(options.shards)
 
-    from training.engine.distributed import rank_of_environment  # PyTorch, which --help need not wait for
+    from training.engine.distributed import joined  # PyTorch, which --help need not wait for
 
     if options.labels:
         config = _with_labels(config, layout, options.labels)
-    for name in STAGES if options.stage == "all" else (options.stage,):
-        if name != "pretrain" and rank_of_environment() > 0:
-            return  # only pre-training is distributed
-        STAGES[name](config, layout, options.output, options.resume)
+    with joined() as ranks:
+        for name in STAGES if options.stage == "all" else (options.stage,):
+            if ranks.first or name in DISTRIBUTED:
+                STAGES[name](config, layout, options.output, options.resume)
 
 
 def _parser() -> ArgumentParser:
@@ -89,7 +92,7 @@ def _parser() -> ArgumentParser:
         "--resume",
         choices=RESUME,
         default="auto",
-        help="what pre-training does with a checkpoint: resume if it is of the same run (auto), "
+        help="what training does with a checkpoint: resume if it is of the same run (auto), "
         "resume in any case (anyway), or delete it and start over (never)",
     )
     parser.add_argument(

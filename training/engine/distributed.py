@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
@@ -60,12 +60,26 @@ class Ranks:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace all gradients by their mean over the processes; for small models without `wrap`."""
-        if self.world > 1:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= self.world
+        """Replace all gradients by their mean over the processes, in one message.
+
+        For models that `wrap` does not suit: small ones, and those whose layers are frozen for a while.
+        """
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if self.world == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        means = (flat / self.world).split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def concatenated(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, which have one shape, one after the other."""
+        if self.world == 1:
+            return tensor
+        tensors = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(tensors, tensor.contiguous())
+        return torch.cat(tensors)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean of each value over the processes, all of which must call this at the same time."""
@@ -109,24 +123,24 @@ class Ranks:
         return values
 
 
-def rank_of_environment() -> int:
-    """The rank that ``torchrun`` gave this process; 0 without ``torchrun``."""
-    return int(os.environ.get("RANK", 0))
-
-
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, over nccl (GPUs) and gloo (CPUs); leave at exit."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    """Join the processes that ``torchrun`` started, over nccl (GPUs) and gloo (CPUs); leave at exit.
+
+    Within the context, further ones are of the same processes.
+    """
+    world, device = int(os.environ.get("WORLD_SIZE", 1)), default_device()
     if world == 1:
-        yield Ranks(0, 1, default_device())
+        yield Ranks(0, 1, device)
         return
-    device = default_device()
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    outermost = not dist.is_initialized()
+    if outermost:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        dist.destroy_process_group()
+        if outermost:
+            dist.destroy_process_group()

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 
 
-def set_seed(seed: int) -> torch.Generator:
-    """Seed the global generators of Python, NumPy and PyTorch; return a CPU generator with the same seed."""
+def set_seed(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:

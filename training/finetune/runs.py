@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.code import code_hash
-from common.config import Config, FinetuneRun
+from common.config import Config, Finetune, FinetuneRun
+from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
 from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.device import announce_training, numerics
+from training.engine.distributed import Ranks, joined
 from training.engine.record import read_record, write_record
+from training.engine.resume import Checkpoints
+from training.engine.signals import StopRequest, deferred_signals
 from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import fit_probe
@@ -30,7 +34,10 @@ from training.models.probe import PROBE, save_probe
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"
 
-NOT_RECORDED: Final = {"runs", "initial", "imagenet", "groups", "loader_workers"}
+NOT_RECORDED: Final = {
+    *("runs", "initial", "imagenet", "groups"),
+    *("loader_workers", "checkpoint_minutes", "keep_checkpoints"),
+}
 """Settings that do not change a run, or that name a file whose content is recorded instead."""
 
 
@@ -39,35 +46,62 @@ def run_name(initial: str, labels: float | str) -> str:
     return f"{initial}-{Path(labels).stem if isinstance(labels, str) else f'{labels * 100:g}%'}"
 
 
-def finetune(config: Config, layout: Layout, pretrained: Path, output: Path) -> None:
+def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, resume: str = "auto") -> None:
     """Train every configured run on labelled train samples; write a folder per run, and ``runs.json``.
 
     A run whose record in `output` has the same settings, weights, samples, labels and code is not
-    trained again. Samples of val choose the step whose weights are kept; those of test are not read.
-    Without a single label there is no classifier: a notice is printed and ``runs.json`` is empty.
+    trained again; one that was interrupted continues from its checkpoint, as `resume` says (see
+    `Checkpoints.resume`). Under ``torchrun`` all processes share each batch. Samples of val choose the step
+    whose weights are kept; those of test are not read. Without a single label there is no classifier: a
+    notice is printed and ``runs.json`` is empty.
 
     Raises:
-        UserError: weights, groups or a list of labels are missing or do not fit, or a loss is not finite.
+        UserError: weights, groups or a list of labels are missing or do not fit, a loss is not finite, the
+            processes cannot share a batch evenly, or a checkpoint is of another run.
+        SystemExit: a signal stopped the run; its state is saved.
     """
     samples = read_samples(layout, ("train",))
-    output.mkdir(parents=True, exist_ok=True)
-    entries = []
-    if not len(samples.labelled()):
-        print("finetune: no sample has a label, so there is no classifier to train")
-    else:
-        announce_training("finetune", config.finetune.precision)
-        runs = _Runs(config, layout, samples, pretrained, output)
-        settings = config.finetune
-        entries = [runs.finish(run, initial) for run in settings.runs for initial in settings.initial]
-    write_text(output / "runs.json", json.dumps(entries, indent=2) + "\n")
+    settings, entries = config.finetune, []
+    with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
+        _check_shares(settings, ranks.world)
+        if not len(samples.labelled()):
+            if ranks.first:
+                print("finetune: no sample has a label, so there is no classifier to train")
+        else:
+            if ranks.first:
+                announce_training("finetune", settings.precision, ranks.world)
+            runs = _Runs(config, layout, samples, pretrained, output, ranks, request, resume)
+            entries = [runs.finish(run, initial) for run in settings.runs for initial in settings.initial]
+        if ranks.first:
+            write_text(output / "runs.json", json.dumps(entries, indent=2) + "\n")
+
+
+def _check_shares(settings: Finetune, world: int) -> None:
+    sizes = {"batch_size": settings.batch_size}
+    if "semi" in settings.initial:
+        sizes["semi_supervised.batch_size"] = settings.semi_supervised.batch_size
+    for name, size in sizes.items():
+        if world > 1 and (size % world or size < 2 * world):
+            raise UserError(
+                f"finetune.{name}={size} cannot be divided into {world} equal shares of two or more faces"
+            )
 
 
 class _Runs:
     """What all runs share: the samples and the settings."""
 
     def __init__(
-        self, config: Config, layout: Layout, samples: Samples, pretrained: Path, output: Path
+        self,
+        config: Config,
+        layout: Layout,
+        samples: Samples,
+        pretrained: Path,
+        output: Path,
+        ranks: Ranks,
+        request: StopRequest,
+        resume: str,
     ) -> None:
+        self._ranks, self._request, self._resume = ranks, request, resume
         self._config, self._settings, self._layout = config, config.finetune, layout
         self._pretrained, self._output = pretrained, output
         self._samples, self._labelled = samples, samples.labelled()
@@ -80,15 +114,18 @@ class _Runs:
         name, positions = run_name(initial, run.labels), self._positions(run.labels)
         folder = self._output / name
         inputs = self._inputs(run, initial, positions)
-        record = read_record(folder / RECORD, inputs)
+        record = None if self._resume == "never" else read_record(folder / RECORD, inputs)
         if record and (folder / CLASSIFIER).is_file():
-            print(f"finetune: {name} is up to date; delete {folder} to train it again")
+            if self._ranks.first:
+                print(f"finetune: {name} is up to date; delete {folder} to train it again")
             return dict(record["entry"])
-        folder.mkdir(exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
-        result = (
-            self._fit(folder, positions) if initial == PROBE else self._train(run, initial, positions, folder)
-        )
+        checkpoints = self._checkpoints(name, inputs)
+        if self._ranks.first:
+            (folder / RECORD).unlink(missing_ok=True)
+        if initial == PROBE:
+            result = self._fit(folder, positions)
+        else:
+            result = self._train(run, initial, positions, folder, checkpoints)
         entry = {
             "name": name,
             "initial": initial,
@@ -97,34 +134,52 @@ class _Runs:
             "seed": self._settings.seed,
             **result,
         }
-        write_record(folder / RECORD, {"entry": entry}, inputs)
+        if self._ranks.first:
+            write_record(folder / RECORD, {"entry": entry}, inputs)
+        checkpoints.clear()
         return entry
 
     def _train(
-        self, run: FinetuneRun, initial: str, positions: NDArray[np.int64], folder: Path
+        self,
+        run: FinetuneRun,
+        initial: str,
+        positions: NDArray[np.int64],
+        folder: Path,
+        checkpoints: Checkpoints,
     ) -> dict[str, Any]:
         """Train a network, write its classifier and return how it went."""
-        network = self._config.network
-        model = initial_classifier(
-            initial,
-            self._weights_file(initial),
-            network,
-            self._samples.attribute_names,
-            self._groups,
-            self._settings.seed,
-        )
+        config, settings = self._config, self._settings
+        weights, names = self._weights_file(initial), self._samples.attribute_names
+        model = initial_classifier(initial, weights, config.network, names, self._groups, settings.seed)
         plan = self._plan(folder.name, run.steps, initial, positions)
-        result = train(self._settings, self._config.stream, model, plan, self._val)
-        metadata = provenance(self._layout, self._config.align, self._config.ingest)
-        save_classifier(folder / CLASSIFIER, model, self._groups, self._config, metadata)
-        return {"steps": plan.steps, "numerics": numerics(self._settings.precision), **asdict(result)}
+        result = train(
+            settings, config.stream, model, plan, self._val, checkpoints, self._resume, self._request
+        )
+        if self._ranks.first:
+            metadata = provenance(self._layout, config.align, config.ingest)
+            save_classifier(folder / CLASSIFIER, model, self._groups, config, metadata)
+        return {"steps": plan.steps, "numerics": numerics(settings.precision), **asdict(result)}
 
     def _fit(self, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
         """Fit a probe, write it and return how it went."""
         val = validation_samples(self._layout, self._settings.validate_samples)
         probe, result = fit_probe(self._labelled.take(positions), val, self._config.stream)
-        save_probe(folder / CLASSIFIER, probe, self._config)
+        if self._ranks.first:
+            save_probe(folder / CLASSIFIER, probe, self._config)
         return {"steps": 0, **asdict(result)}
+
+    def _checkpoints(self, name: str, inputs: dict[str, Any]) -> Checkpoints:
+        settings = self._settings
+        return Checkpoints(
+            f"finetune {name}",
+            self._output / name / "checkpoints",
+            settings.checkpoint_minutes,
+            settings.keep_checkpoints,
+            self._config,
+            {key: value for key, value in inputs.items() if key != "code"},
+            inputs["code"],
+            self._ranks,
+        )
 
     @cached_property
     def _val(self) -> ValidationSet:
@@ -164,6 +219,7 @@ class _Runs:
         keys = "\n".join(sorted(self._labelled.keys[position] for position in positions))
         return {
             "code": code_hash(__name__),
+            "processes": self._ranks.world,
             "shards": self._shards,
             "labelled": hashlib.sha256(keys.encode()).hexdigest(),
             "steps": run.steps,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch_ema import ExponentialMovingAverage
 
-from common.config import SemiSupervised
 from training.engine.batch_norm import batch_statistics
+from training.engine.distributed import Ranks
 from training.models.classifier import Classifier
 
 
@@ -38,16 +38,21 @@ class PseudoLabelThresholds:
         shares: float (A,), see `positive_shares`; an attribute with NaN gets no pseudo-labels.
         keep: share of the samples that get a pseudo-label.
         window: how many samples' logits the quantiles are taken over.
+        ranks: the processes, whose logits are pooled.
+
+    Attributes:
+        recent: the logits of the window, float (N, A).
     """
 
-    def __init__(self, shares: Tensor, keep: float, window: int) -> None:
-        self._shares, self._keep, self._window = shares, keep, window
-        self._recent = torch.empty(0, len(shares), device=shares.device)
+    def __init__(self, shares: Tensor, keep: float, window: int, ranks: Ranks) -> None:
+        self._shares, self._keep, self._window, self._ranks = shares, keep, window, ranks
+        self.recent = torch.empty(0, len(shares), device=shares.device)
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
         """Int8 (B, A) of 1, 0 and -1 for the teacher's `logits`, float (B, A), which join the window."""
-        self._recent = torch.cat((self._recent, logits.float()))[-self._window :]
-        ascending, count = self._recent.sort(dim=0).values, len(self._recent)
+        pooled = self._ranks.concatenated(logits.float())
+        self.recent = torch.cat((self.recent, pooled))[-self._window :]
+        ascending, count = self.recent.sort(dim=0).values, len(self.recent)
         labels = torch.full(logits.shape, -1, dtype=torch.int8, device=logits.device)
         for column, share in enumerate(self._shares.tolist()):
             if share != share:  # NaN
@@ -65,18 +70,21 @@ class Teacher:
     Args:
         student: the network that is trained.
         average: the moving average of its parameters.
-        labels: of the labelled samples, integer (N, A) of 0 and 1, -1 where unknown.
-        settings: see `SemiSupervised`.
+        thresholds: decide which logits become pseudo-labels.
+        soft: see `common.config.SemiSupervised`.
     """
 
     def __init__(
-        self, student: Classifier, average: ExponentialMovingAverage, labels: Tensor, settings: SemiSupervised
+        self,
+        student: Classifier,
+        average: ExponentialMovingAverage,
+        thresholds: PseudoLabelThresholds,
+        soft: bool,
     ) -> None:
         self._network = copy.deepcopy(student).requires_grad_(False)
         for parameter, shadow in zip(self._network.parameters(), average.shadow_params, strict=True):
             parameter.data = shadow
-        self._soft = settings.soft
-        self._thresholds = PseudoLabelThresholds(positive_shares(labels), settings.keep, settings.recent)
+        self._thresholds, self._soft = thresholds, soft
 
     def targets(self, inputs: Tensor) -> Tensor:
         """Targets of normalised images without augmentation, float (B, 3, S, S).

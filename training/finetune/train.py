@@ -1,8 +1,9 @@
 """The training loop of stage 2: from initial weights to the averaged weights that score best on val."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,17 +12,21 @@ from torch_ema import ExponentialMovingAverage
 from common.config import Finetune
 from common.pipeline_config import Stream
 from common.progress import progress
+from training.data.broken import BrokenSamples
 from training.data.loader import Batch, load
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.transforms import resize_images, to_input
 from training.engine.batch_norm import measure_batch_norm
-from training.engine.device import autocast, default_device, gradient_scaler
+from training.engine.device import autocast, gradient_scaler
+from training.engine.distributed import Ranks
 from training.engine.optim import adam_by_group, check_finite, set_rate
-from training.engine.seeds import set_seed
+from training.engine.resume import Checkpoints
+from training.engine.seeds import keyed_generator, seed_micro_batch
+from training.engine.signals import StopRequest
 from training.finetune.augment import augment
 from training.finetune.model_selection import BestWeights, ValidationSet
-from training.finetune.semi_supervised import Teacher
+from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
 from training.models.classifier import GROUPS, Classifier, attribute_loss
 
 
@@ -66,41 +71,52 @@ class TrainingResult:
 
 
 def train(
-    settings: Finetune, stream: Stream, model: Classifier, plan: TrainingPlan, val: ValidationSet
+    settings: Finetune,
+    stream: Stream,
+    model: Classifier,
+    plan: TrainingPlan,
+    val: ValidationSet,
+    checkpoints: Checkpoints,
+    resume: str,
+    request: StopRequest,
 ) -> TrainingResult:
     """Train `model` in place and leave it with the averaged weights that score best on val.
 
+    Args:
+        settings, stream: of stage 2, and of the loader.
+        model, plan, val: what is trained, on what, and what it is judged on.
+        checkpoints: of this run; its processes share each batch.
+        resume: what to do about a checkpoint, see `Checkpoints.resume`.
+        request: whether to stop.
+
     Raises:
-        UserError: a loss is not finite.
+        UserError: a loss is not finite, or the checkpoint is of another run.
+        SystemExit: a signal stopped the run; its state is saved.
     """
-    run = _Run(settings, stream, model, plan)
-    best, started = BestWeights(), time.monotonic()
-    bar = progress(f"finetune {plan.name}", plan.steps * settings.batch_size, "faces")
-    for step, batch in enumerate(run.labelled_batches(plan.steps)):
-        set_rate(run.optimizer, settings.optimizer, step, plan.steps)
-        run.freeze_backbone(step)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss = run.supervised_loss(batch)
-        check_finite(loss, step, [plan.labelled.keys[i] for i in batch.indices.tolist()])
-        run.scaler.scale(loss).backward()
-        if run.uses_pseudo_labels(step):
-            run.scaler.scale(run.semi_supervised_loss()).backward()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.average.update()
-        bar.update(settings.batch_size, f"loss {loss.item():.3f}")
-        if run.validates_after(step):
-            with run.average.average_parameters():
-                run.measure_batch_norm()
-                score = None if settings.validate_every is None else val.score(model, run.device)
-                best.offer(step + 1, score, model.state_dict)
+    ranks = checkpoints.ranks
+    run = _Run(settings, stream, model, plan, ranks)
+    start, size = checkpoints.resume(run, resume), settings.batch_size
+    title = f"finetune {plan.name}"
+    bar = progress(title, plan.steps * size, "faces", start * size, enabled=ranks.first)
+    loader, began = run.labelled_batches(start, plan.steps), time.monotonic() - run.seconds
+    with checkpoints.saving_on_error(run):
+        run.validate_due(val)  # an error may have hit this validation
+        for step in range(start, plan.steps):
+            with ranks.failing_together():
+                batch = next(loader)
+            run.train_step(batch, step)
+            run.seconds = time.monotonic() - began
+            bar.update(size, f"loss {run.loss:.3f}")
+            run.validate_due(val)
+            checkpoints.save_due(run, ranks.maximum(request.number))
     bar.close()
-    model.load_state_dict(best.weights)
+    model.load_state_dict(run.best.weights)
+    score = run.best.score
     return TrainingResult(
-        seconds=round(time.monotonic() - started, 1),
-        loss=round(loss.item(), 4),
-        chosen_step=best.step,
-        val_average_precision=None if best.score is None else round(best.score, 4),
+        seconds=round(time.monotonic() - began, 1),
+        loss=round(run.loss, 4),
+        chosen_step=run.best.step,
+        val_average_precision=None if score is None else round(score, 4),
     )
 
 
@@ -112,86 +128,158 @@ def learning_rates(settings: Finetune, initial: str) -> dict[str, float]:
 
 
 class _Run:
-    """What one run trains with: model, optimiser, averaged weights, batches."""
+    """What one run trains with: model, optimiser, averaged weights, batches.
 
-    def __init__(self, settings: Finetune, stream: Stream, model: Classifier, plan: TrainingPlan) -> None:
-        self._settings, self._stream, self._plan = settings, stream, plan
-        self.device = default_device()
-        self._model = model.to(self.device).to(memory_format=torch.channels_last)
+    Each process takes its share of every batch, and gradients are averaged over the processes: the mean over
+    a batch is that of the means over the shares, which differ in weight if labels are missing.
+
+    Attributes:
+        average: moving average of the model's parameters.
+        best: the weights that scored best so far.
+        done: how many steps are done; None while the weights change.
+        loss: of the last labelled batch, in this process.
+        seconds: the time that all steps took.
+    """
+
+    def __init__(
+        self, settings: Finetune, stream: Stream, model: Classifier, plan: TrainingPlan, ranks: Ranks
+    ) -> None:
+        self._settings, self._stream, self._plan, self._ranks = settings, stream, plan, ranks
+        self._model: Classifier = ranks.synchronise_batch_norm(  # type: ignore[assignment]
+            model.to(ranks.device).to(memory_format=torch.channels_last)
+        )
         self._model.train()
         rates = learning_rates(settings, plan.initial)
-        self.optimizer = adam_by_group(model.parameter_groups(), rates, settings.optimizer.weight_decay)
+        self._optimizer = adam_by_group(model.parameter_groups(), rates, settings.optimizer.weight_decay)
         self.average = ExponentialMovingAverage(model.parameters(), settings.average_decay)
-        self.scaler = gradient_scaler(self.device, settings.precision)
-        self._labels = torch.from_numpy(plan.labelled.attributes).to(self.device)
-        self._generator = set_seed(settings.seed)
+        self._scaler = gradient_scaler(ranks.device, settings.precision)
+        self._labels = torch.from_numpy(plan.labelled.attributes).to(ranks.device)
+        self._broken = BrokenSamples(stream.max_broken)
         self._first_pseudo_step = round(settings.semi_supervised.start * plan.steps)
+        semi = settings.semi_supervised
+        self._thresholds = PseudoLabelThresholds(positive_shares(self._labels), semi.keep, semi.recent, ranks)
         self._pseudo_label_batches = self._make_pseudo_label_batches()
+        self.best, self.loss, self.seconds, self._validated = BestWeights(), 0.0, 0.0, 0
+        self.done: int | None = 0
 
-    def labelled_batches(self, steps: int) -> Iterator[Batch]:
-        """The batches of the first `steps` steps."""
-        return self._batches(self._plan.labelled, self._settings.batch_size, steps)
+    def labelled_batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The shares that this process has of the batches of steps `start` to `stop`."""
+        return self._batches(self._plan.labelled, self._settings.batch_size, start, stop, self._ranks)
 
-    def freeze_backbone(self, step: int) -> None:
-        """Freeze a trained backbone before step 0, and release it after ``frozen_steps``."""
-        plan = self._plan
-        if plan.initial != "scratch" and step in (0, plan.frozen_steps):
-            trains = step >= plan.frozen_steps and self._settings.rates.backbone > 0
+    def train_step(self, batch: Batch, step: int) -> None:
+        """One optimisation step, with a batch of unlabelled images too once the plan has them."""
+        set_rate(self._optimizer, self._settings.optimizer, step, self._plan.steps)
+        seed_micro_batch(self._settings.seed, step, self._ranks.rank)
+        self._freeze_backbone(step)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._supervised_loss(batch, step)
+        check_finite(loss, step, [self._plan.labelled.keys[i] for i in batch.indices.tolist()])
+        self._scaler.scale(loss).backward()
+        if self._plan.unlabelled is not None and step >= self._first_pseudo_step:
+            self._scaler.scale(self._semi_supervised_loss(step)).backward()
+        self._ranks.average_gradients(self._model)
+        self.done, self.loss = None, loss.item()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.average.update()
+        self.done = step + 1
+
+    def validate_due(self, val: ValidationSet) -> None:
+        """Score the averaged weights if that is due after the steps that are done, and has not been done."""
+        every, done = self._settings.validate_every, self.done or 0
+        due = done == self._plan.steps or (every is not None and done > 0 and done % every == 0)
+        if not due or self._validated == done:
+            return
+        with self.average.average_parameters():
+            self._measure_batch_norm()
+            score = None if every is None else val.score(self._model, self._ranks.device)
+            self.best.offer(done, score, self._model.state_dict)
+        self._validated = done
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, besides its number, and what has been measured."""
+        return {
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "thresholds": self._thresholds.recent,
+            "best": vars(self.best),
+            "measured": (self.loss, self.seconds, self._validated),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._thresholds.recent = state["thresholds"].to(self._ranks.device)
+        vars(self.best).update(state["best"])
+        self.loss, self.seconds, self._validated = state["measured"]
+
+    def _freeze_backbone(self, step: int) -> None:
+        """Freeze a trained backbone until ``frozen_steps``."""
+        if self._plan.initial != "scratch":
+            trains = step >= self._plan.frozen_steps and self._settings.rates.backbone > 0
             for parameter in self._model.parameter_groups()["backbone"]:
                 parameter.requires_grad_(trains)
 
-    def supervised_loss(self, batch: Batch) -> Tensor:
+    def _supervised_loss(self, batch: Batch, step: int) -> Tensor:
         """The loss of augmented labelled images."""
-        images = augment(self._resized(batch), self._settings.augment, self._generator)
-        return attribute_loss(
-            self._logits(images), self._labels[batch.indices.to(self.device)], self._model.groups
-        )
+        generator = keyed_generator(self._settings.seed, step, self._ranks.rank, "labelled")
+        images = augment(self._resized(batch), self._settings.augment, generator)
+        targets = self._labels[batch.indices.to(self._ranks.device)]
+        return attribute_loss(self._logits(images), targets, self._model.groups)
 
-    def uses_pseudo_labels(self, step: int) -> bool:
-        """Whether the step has a batch of unlabelled images too."""
-        return self._plan.unlabelled is not None and step >= self._first_pseudo_step
-
-    def semi_supervised_loss(self) -> Tensor:
+    def _semi_supervised_loss(self, step: int) -> Tensor:
         """The weighted loss of strongly augmented unlabelled images against the teacher's targets."""
         settings = self._settings.semi_supervised
-        images, targets = next(self._pseudo_label_batches)
-        logits = self._logits(augment(images, settings.augment, self._generator))
+        with self._ranks.failing_together():
+            batch = next(self._pseudo_label_batches)
+        images, targets = batch
+        generator = keyed_generator(self._settings.seed, step, self._ranks.rank, "unlabelled")
+        logits = self._logits(augment(images, settings.augment, generator))
         return settings.weight * attribute_loss(logits, targets, self._model.groups)
 
-    def validates_after(self, step: int) -> bool:
-        """Whether the averaged weights are measured after this step; always after the last."""
-        every = self._settings.validate_every
-        return step + 1 == self._plan.steps or (every is not None and (step + 1) % every == 0)
+    def _measure_batch_norm(self) -> None:
+        """Measure batch-norm statistics on images that are not augmented, each at most once.
 
-    def measure_batch_norm(self) -> None:
-        """Measure batch-norm statistics on images that are not augmented, each at most once."""
+        All processes measure the same batches.
+        """
         settings, samples = self._settings, self._plan.batch_norm
         count = min(settings.batch_norm_batches, -(-len(samples) // settings.batch_size))
-        batches = self._batches(samples, settings.batch_size, count)
-        images = (self._resized(batch) for batch in batches)
-        measure_batch_norm(self._model, self._logits, images)
+        batches = self._batches(samples, settings.batch_size, 0, count)
+        measure_batch_norm(self._model, self._logits, (self._resized(batch) for batch in batches))
 
     def _make_pseudo_label_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Unlabelled images and the present teacher's targets, a batch per step that uses them."""
         settings, unlabelled = self._settings.semi_supervised, self._plan.unlabelled
         if unlabelled is None:
             return
-        teacher = Teacher(self._model, self.average, self._labels, settings)
-        steps = self._plan.steps - self._first_pseudo_step
-        for batch in self._batches(unlabelled, settings.batch_size, steps):
+        teacher = Teacher(self._model, self.average, self._thresholds, settings.soft)
+        first = self._first_pseudo_step
+        start, stop = max(0, (self.done or 0) - first), self._plan.steps - first
+        for batch in self._batches(unlabelled, settings.batch_size, start, stop, self._ranks):
             images = self._resized(batch)
-            with autocast(self.device, self._settings.precision):
+            with autocast(self._ranks.device, self._settings.precision):
                 targets = teacher.targets(to_input(images, self._model.config.input_size))
             yield images, targets
 
-    def _batches(self, samples: Samples, batch_size: int, steps: int) -> Iterator[Batch]:
+    def _batches(
+        self, samples: Samples, batch_size: int, start: int, stop: int, ranks: Ranks | None = None
+    ) -> Iterator[Batch]:
+        """The planned batches; with `ranks` this process's shares."""
         settings = self._settings
-        batches = BatchSampler(samples.shards, settings.seed, settings.shuffle_shards, batch_size, 0, steps)
-        return load(samples, batches, {"jpg"}, settings.loader_workers, self._stream)
+        rank, world = (ranks.rank, ranks.world) if ranks else (0, 1)
+        batches = BatchSampler(
+            samples.shards, settings.seed, settings.shuffle_shards, batch_size, start, stop, rank, world
+        )
+        return load(samples, batches, {"jpg"}, settings.loader_workers, self._stream, self._broken)
 
     def _resized(self, batch: Batch) -> Tensor:
-        return resize_images(batch.images.to(self.device), self._model.config.input_size)
+        return resize_images(batch.images.to(self._ranks.device), self._model.config.input_size)
 
     def _logits(self, images: Tensor) -> Tensor:
-        with autocast(self.device, self._settings.precision):
+        with autocast(self._ranks.device, self._settings.precision):
             return self._model(to_input(images, self._model.config.input_size))

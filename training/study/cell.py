@@ -37,7 +37,7 @@ def cell_config(config: Config, cell: Cell) -> Config:
 
 def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
     """The settings that the result of a cell depends on, as JSON values; of a file, its content."""
-    unused = {"loader_workers", "groups", "imagenet"}
+    unused = {"loader_workers", "groups", "imagenet", "checkpoint_minutes", "keep_checkpoints"}
     if cell.mode != "semi":
         unused.add("semi_supervised")
     settings = cell_config(config, cell)
