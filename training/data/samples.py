@@ -89,10 +89,7 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
         keys=table["key"].to_pylist(),
         shards=table["shard"].to_pylist(),
         extents={
-            name: np.stack(
-                [np.asarray(table[f"{name}.{field}"].fill_null(-1)) for field in ("offset", "size", "crc32")],
-                axis=1,
-            )
+            name: np.stack([_column(table, f"{name}.{field}") for field in manifest.MEMBER_COLUMNS], axis=1)
             for name in ("jpg", "mask.png", "parts.npy", *FEATURE_MEMBERS)
             if f"{name}.offset" in table.column_names
         },
@@ -100,6 +97,13 @@ def read_samples(layout: Layout, splits: Sequence[str]) -> Samples:
         attributes=np.stack(labels, axis=1) if labels else np.empty((table.num_rows, 0), np.int8),
         identities=table["identity"].to_pylist(),
     )
+
+
+def _column(table: pa.Table, name: str) -> NDArray[np.int64]:
+    """A column of the manifest, int64 (N,), -1 where it has no value: old manifests hold no checksums."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, -1, np.int64)
+    return np.asarray(table[name].fill_null(-1))
 
 
 def pixels_hash(layout: Layout) -> str:
