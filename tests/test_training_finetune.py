@@ -127,9 +127,9 @@ def test_faces_of_the_unlabelled_split_serve_where_no_label_is_needed(
     plans: list[TrainingPlan] = []
     real = train
 
-    def spy(settings: Any, stream: Any, model: Any, plan: TrainingPlan, val: Any) -> TrainingResult:
+    def spy(settings: Any, stream: Any, model: Any, plan: TrainingPlan, *rest: Any) -> TrainingResult:
         plans.append(plan)
-        return real(settings, stream, model, plan, val)
+        return real(settings, stream, model, plan, *rest)
 
     monkeypatch.setattr("training.finetune.runs.train", spy)
     finetune(
