@@ -12,6 +12,7 @@ from benchmarks.plain import make_plain
 from common.attributes import CELEBA_ATTRIBUTES
 from common.config import PARAMS, Config, load
 from common.errors import UserError
+from common.shards import FEATURE_GRID
 from training.data.loader import Batch
 from training.models import BRANCHES, LOCAL_BRANCHES, build
 from training.models.blocks import CrossAttentionUnit
@@ -48,7 +49,8 @@ def batch(seed: int = 0, count: int = 4) -> Batch:
     draws = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, 72, 72), generator=draws, dtype=torch.uint8)
     masks = torch.randint(0, 19, (count, 72, 72), generator=draws, dtype=torch.uint8)
-    return Batch(images, masks, torch.arange(count))
+    features = torch.randn(count, *FEATURE_GRID, generator=draws).half()
+    return Batch(images, masks, torch.arange(count), features=features)
 
 
 def losses_of(model: PretrainModel, example: Example) -> tuple[Tensor, dict[str, Tensor]]:
@@ -196,7 +198,7 @@ def test_branches_run_only_for_the_tasks_that_read_them(task: str, units: int) -
 
 @pytest.mark.parametrize("task", TASKS)
 def test_switching_a_task_off_changes_neither_draws_nor_first_weights_of_the_others(task: str) -> None:
-    everything = build_model(small("spl"))
+    everything = build_model(small("spl", *only(*TASKS)))
     others = build_model(small("spl", *only(*(name for name in TASKS if name != task))))
     assert list(others.tasks) == [name for name in TASKS if name != task]
     before, after = (model.prepare(batch(), 5, 2) for model in (everything, others))

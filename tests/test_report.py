@@ -229,7 +229,7 @@ def test_the_page_has_the_numbers(full: tuple[Layout, Path, str]) -> None:
         "is right in 81.1 % of all cases",
         "72 samples",
         "train 40 40",
-        "Samples per second 19.2",  # 50 steps of 48 in 125 seconds
+        f"Samples per second {50 * load().pretrain.batch_size / 125:.1f}",  # 50 steps in 125 seconds
         "2 min 05 s",
         "38.0 36.7\u201339.7",  # a score and its interval
         "Parse, 75 images 30 min 00 s 2 1.00",

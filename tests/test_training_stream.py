@@ -1,6 +1,5 @@
 """Streaming: exact epochs, an order that depends on seed and epoch alone, resuming at any batch."""
 
-import json
 import shutil
 import tarfile
 from collections import Counter
@@ -12,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import config
+from common import config, manifest
 from common.errors import UserError
 from common.layout import Layout
+from common.shards import decode_mask
 from training.data.broken import BrokenSamples
 from training.data.label_subsets import labelled_subset
 from training.data.loader import load
@@ -94,12 +94,13 @@ def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards:
         assert np.array_equal(one.masks, other.masks)
     first = serial[0]
     index = int(first.indices[0])
-    with tarfile.open(shards.shards / samples.shards[index]) as tar:
-        content = tar.extractfile(f"{samples.keys[index]}.json")
+    row = next(row for row in manifest.read(shards.samples).rows() if row["key"] == samples.keys[index])
+    with tarfile.open(shards.shards / row["shard"]) as tar:
+        content = tar.extractfile(f"{row['key']}.mask.png")
         assert content is not None
-        metadata = json.load(content)
+        assert np.array_equal(first.masks[0], decode_mask(content.read()))
     labels = dict(zip(samples.attribute_names, samples.attributes[index].tolist(), strict=True))
-    assert {name: value for name, value in labels.items() if value >= 0} == metadata["attributes"]
+    assert labels == {name: -1 if row[name] is None else row[name] for name in samples.attribute_names}
     assert first.images.shape[1:] == (3, 256, 256)
     assert int(first.masks.max()) <= 18
 
