@@ -12,7 +12,7 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
-from common.storage import Address, answers
+from common.storage import Address, store_errors
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exhausted quota."""
@@ -64,7 +64,7 @@ def _uploading(path: UPath) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         temporary = Path(folder, path.name)
         yield temporary
-        with answers(path):
+        with store_errors(path):
             path.fs.put_file(str(temporary), path.path)
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from common.errors import UserError
 from common.files import replacing
 from common.shards import MEMBERS
-from common.storage import Address, TransientError, answers, is_file
+from common.storage import Address, TransientError, is_file, store_errors
 
 SOURCE_FIELDS: Final = pa.schema(
     [
@@ -169,7 +169,7 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     if not is_file(path):
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
     try:
-        with answers(path), path.open("rb") as stream:
+        with store_errors(path), path.open("rb") as stream:
             table = pq.read_table(stream, columns=columns)
     except TransientError:
         raise

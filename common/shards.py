@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from common.classes import NUM_CLASSES
 from common.files import replacing
-from common.storage import Address, answers
+from common.storage import Address, store_errors
 
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
@@ -241,7 +241,11 @@ def read_shard(path: Address) -> Iterator[tuple[str, dict[str, bytes]]]:
         TransientError: the store does not answer.
     """
     key, members = "", dict[str, bytes]()
-    with answers(path), path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with (
+        store_errors(path),
+        path.open("rb") as stream,
+        tarfile.open(fileobj=stream, mode="r:") as tar,
+    ):
         for entry in tar:
             name, _, member = entry.name.partition(".")
             if (

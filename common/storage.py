@@ -60,7 +60,7 @@ class TransientError(OSError):
 
 
 @contextmanager
-def answers(path: Address) -> Iterator[None]:
+def store_errors(path: Address) -> Iterator[None]:
     """Turn the exceptions of a remote file system, which have no common class, into `TransientError`.
 
     Those that tell what the store holds pass: a missing file, and errors of whoever reads its content.
@@ -100,7 +100,7 @@ def is_folder(path: Address) -> bool:
 def _kind(path: Address) -> str | None:
     if isinstance(path, Path):
         return "file" if path.is_file() else "directory" if path.is_dir() else None
-    with answers(path):
+    with store_errors(path):
         try:
             return str(path.fs.info(path.path)["type"])
         except FileNotFoundError:

@@ -22,7 +22,7 @@ from upath import UPath
 
 from common.errors import UserError
 from common.layout import Layout
-from common.storage import answers, is_file
+from common.storage import is_file, store_errors
 
 NAME: Final = ".lock"
 RENEW_SECONDS: Final = 15.0
@@ -106,7 +106,7 @@ def _stored(path: UPath) -> Iterator[None]:
 
 def _create(path: UPath, owner: dict[str, Any]) -> bool:
     """Create the lock unless it exists; whether it was created."""
-    with answers(path):
+    with store_errors(path):
         try:
             path.fs.pipe_file(path.path, _beat(owner), mode="create")
         except Exception:  # stores differ in how they refuse
@@ -118,7 +118,7 @@ def _create(path: UPath, owner: dict[str, Any]) -> bool:
 
 def _read(path: UPath) -> str:
     """The lock in one request; an opened file would fail if it is renewed meanwhile."""
-    with answers(path):
+    with store_errors(path):
         return bytes(path.fs.cat_file(path.path)).decode()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from common.images import Refused
-from common.storage import Address, TransientError, answers, is_folder, is_local, is_transient
+from common.storage import Address, TransientError, is_folder, is_local, is_transient, store_errors
 
 MEMBER: Final = "::"
 """Between the name of a tar and the name of its member, as fsspec chains addresses."""
@@ -52,7 +52,10 @@ def open_source(root: Address, source: str) -> Iterator[IO[bytes]]:
     tar = _IN_TAR.match(source)
     path, member = (tar[1], source[tar.end() :]) if tar else (source, "")
     try:
-        with answers(root), _open_member(root, path, member) if tar else open_file(root, path) as stream:
+        with (
+            store_errors(root),
+            _open_member(root, path, member) if tar else open_file(root, path) as stream,
+        ):
             yield stream
     except OSError as error:
         raise _judged(root, path, error) from error
@@ -77,7 +80,7 @@ def _is_missing(root: Address, path: str) -> bool:
     """
     if isinstance(root, Path):
         return any(root.iterdir()) and not (root / path).exists()
-    with answers(root):
+    with store_errors(root):
         try:
             root.fs.info(f"{root.path.rstrip('/')}/{path}")
         except FileNotFoundError:

@@ -141,7 +141,7 @@ def test_groups_are_compared_on_the_attributes_that_both_have() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
     probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
     result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0))
-    # Only the second attribute has both answers in both groups; the third would pull the no group to 0.75.
+    # Only the second attribute has both classes in both groups; the third would pull the no group to 0.75.
     assert result["yes"]["average_precision"] == 1.0
     assert result["no"]["average_precision"] == 0.5
 

@@ -62,12 +62,12 @@ def read(tree: Tree) -> Listing:
     partition = _read_pairs(tree, PARTITION, PARTITIONS)
     identity = _read_pairs(tree, IDENTITY, None)
     files = {file.path: file.refused for file in _images(tree, folder)}
-    found = {stem(path.rpartition("/")[2]) for path in files}
-    if labels and not found & labels.keys():
+    present = {stem(path.rpartition("/")[2]) for path in files}
+    if labels and not present & labels.keys():
         raise unmatched(tree, attributes, f"{next(iter(labels))}.jpg")
     missing = ("label-without-image", f"{attributes} has a row for it, but there is no such image")
     lead = f"{folder}/" if folder else ""
-    rowless = {f"{lead}{image}.jpg": missing for image in labels.keys() - found}
+    rowless = {f"{lead}{image}.jpg": missing for image in labels.keys() - present}
     sources = [
         Source(path, partition.get(image), identity.get(image), labels.get(image), refused)
         for path, refused in sorted({**files, **rowless}.items())

@@ -71,13 +71,13 @@ def read(tree: Tree) -> Listing:
     labels = _read_scores(tree.root / file) if file.endswith(".txt") else _read_matrix(tree, file)
     files = {entry.path: entry.refused for entry in tree.files if _is_listed(entry)}
     image_of = {path: stem("/".join(path.split("/")[-2:])) for path in files}
-    found = set(image_of.values())
-    if labels.rows and not found & labels.rows.keys():
+    present = set(image_of.values())
+    if labels.rows and not present & labels.rows.keys():
         raise unmatched(tree, file, f"{next(iter(labels.rows))}.jpg")
     first = next((path for path, image in image_of.items() if image in labels.rows), "")
     lead = "/".join(first.split("/")[:-2])
     missing = ("label-without-image", f"{labels.file} has a row for it, but the file does not exist")
-    for image in labels.rows.keys() - found:
+    for image in labels.rows.keys() - present:
         path = f"{lead}/{image}.jpg".lstrip("/")
         files[path], image_of[path] = missing, image
     sources = [

@@ -12,7 +12,7 @@ from common.config import Config
 from common.errors import UserError
 from common.layout import SPLITS, Layout
 from common.pipeline_config import Ingest
-from common.storage import Address, address, answers, is_file
+from common.storage import Address, address, is_file, store_errors
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.content import hash_sources
 from pipeline.ingest.files import folder_of
@@ -102,7 +102,7 @@ def _refuse_losses(earlier: manifest.Manifest, table: pa.Table, layout: Layout) 
 
 def _list(path: Address, settings: Ingest) -> Listing:
     labels = None if settings.labels is None else address(settings.labels)
-    with answers(path):
+    with store_errors(path):
         listing = read_listing(path, settings.format, labels)
     return replace(listing, sources=listing.sources[: settings.limit])
 

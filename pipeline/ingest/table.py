@@ -230,8 +230,8 @@ class _Paths:
             if isinstance(root, Path) and os.path.lexists(root / path):
                 return path, refusal(root, path)
         for path in inside:
-            if found := self._images.find(path, where):
-                return found, refusal(root, found) if isinstance(root, Path) else None
+            if image := self._images.find(path, where):
+                return image, refusal(root, image) if isinstance(root, Path) else None
         return inside[-1], (MISSING, "the table has a row for it, but the file does not exist")
 
 

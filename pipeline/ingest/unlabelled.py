@@ -65,10 +65,10 @@ def _check_above(path: Address, above: Address) -> None:
     for _ in range(2):
         if path.name not in folders:
             return
-        found = next((name for name in labels if is_file(above / name)), None)
-        if found:
+        label_file = next((name for name in labels if is_file(above / name)), None)
+        if label_file:
             raise UserError(
-                f"the labels of {path} lie beside it, in {above / found}; name {above} as --input"
+                f"the labels of {path} lie beside it, in {above / label_file}; name {above} as --input"
             )
         path, above = above, above.parent
 
@@ -78,5 +78,5 @@ def _mentioned(file: Address, names: set[str]) -> str | None:
     with file.open("rb") as stream:
         text = stream.read(_HEAD).decode("utf-8", "replace")
     words = re.findall(r"[^\s\"'<>,;:=\\/]+", text)
-    found = dict.fromkeys(word for word in words if is_image(word) and stem(word) in names)
-    return next(iter(found)) if len(found) > 1 else None
+    named = dict.fromkeys(word for word in words if is_image(word) and stem(word) in names)
+    return next(iter(named)) if len(named) > 1 else None

@@ -51,7 +51,7 @@ class _Label:
 
 
 @dataclass
-class _Found:
+class _Gathered:
     """What all tars hold: images with their labels, and what was not read."""
 
     images: list[tuple[str, Refusal | None, str | None, _Label]] = field(default_factory=list)
@@ -79,7 +79,7 @@ def read(tree: Tree) -> Listing:
         UserError: a tar is compressed, or a label is malformed or in no place where labels are read;
             the message names tar and member.
     """
-    found = _Found()
+    gathered = _Gathered()
     sources: list[Source] = []
     for tar in tars(tree):
         refused = tar.refused
@@ -90,18 +90,18 @@ def read(tree: Tree) -> Listing:
                     _read_tar(tar.path, stream, members)
             except tarfile.TarError as error:
                 refused = ("truncated", f"the tar is damaged: {error}")
-            _gather(tar.path, members, found)
+            _gather(tar.path, members, gathered)
         if refused:
             sources.append(Source(tar.path, refused=refused))
-    _number_classes(tree, found.labels)
-    names = tuple(dict.fromkeys(name for *_, label in found.images for name in label.labels))
+    _number_classes(tree, gathered.labels)
+    names = tuple(dict.fromkeys(name for *_, label in gathered.images for name in label.labels))
     spellings = [
         tuple(label.labels.get(name, Spelling.UNKNOWN) for name in names) if label.labels else None
-        for *_, label in found.images
+        for *_, label in gathered.images
     ]
-    for (path, refused, split, label), attributes in zip(found.images, interpret(spellings), strict=True):
+    for (path, refused, split, label), attributes in zip(gathered.images, interpret(spellings), strict=True):
         sources.append(Source(path, label.split or split, label.identity, attributes, refused))
-    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(found.unread.items()))
+    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items()))
     remarks = (f"not read in the tars: {unread}",) if unread else ()
     return Listing(sorted(sources, key=lambda source: source.path), names, False, remarks)
 
@@ -143,8 +143,8 @@ def _refused(entry: tarfile.TarInfo) -> Refusal | None:
     return None if entry.isfile() else ("not-a-file", "a link, a folder or a device in the tar")
 
 
-def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], found: _Found) -> None:
-    """Add the images of one tar to what was found, with the labels of their samples."""
+def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], gathered: _Gathered) -> None:
+    """Add the images of one tar to what was gathered, with the labels of their samples."""
     labels: dict[str, _Label] = {}
     images: list[str] = []
     for name, (_, content) in members.items():
@@ -154,25 +154,25 @@ def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], f
         elif kind.lower() in LABELS and content is not None:
             label = labels.setdefault(stem, _Label())
             reading = _read_class if kind.lower() == "cls" else _read_metadata
-            found.unread.update(reading(content, f"{tar}{MEMBER}{name}", label))
+            gathered.unread.update(reading(content, f"{tar}{MEMBER}{name}", label))
         else:
-            found.unread[f"members .{kind}"] += 1
+            gathered.unread[f"members .{kind}"] += 1
     plain = {_key(name) for name in images if name.rpartition(".")[0] == _key(name)}
     split = next((split for part in reversed(tar.split("/")) if (split := split_in_name(part))), None)
     used: set[str] = set()
     for name in images:
         key, stem = _key(name), name.rpartition(".")[0]
         if stem != key and key in plain and stem not in labels:
-            found.unread["images beside their sample's photo"] += 1  # masks and the like
+            gathered.unread["images beside their sample's photo"] += 1  # masks and the like
             continue
         chosen = stem if stem in labels else key
         used.add(chosen)
         printable = os.fsencode(name).decode("utf-8", "backslashreplace")
-        found.images.append(
+        gathered.images.append(
             (f"{tar}{MEMBER}{printable}", members[name][0], split, labels.setdefault(chosen, _Label()))
         )
-    found.labels += labels.values()
-    found.unread.update(["labels without an image"] * len(labels.keys() - used))
+    gathered.labels += labels.values()
+    gathered.unread.update(["labels without an image"] * len(labels.keys() - used))
 
 
 def _key(name: str) -> str:

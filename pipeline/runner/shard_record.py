@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from common.errors import UserError
 from common.files import write_text
-from common.storage import Address, answers, is_file
+from common.storage import Address, is_file, store_errors
 
 WORKER_DIED: Final = "worker-died"
 
@@ -65,7 +65,7 @@ def read_record(tar: Address) -> ShardRecord | None:
     """
     path = record_path(tar)
     try:
-        with answers(path):
+        with store_errors(path):
             record = ShardRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.files import FULL, remove_partials, replacing
 from common.pipeline_config import Stream
 from common.retry import retried
-from common.storage import Address, TransientError, answers, is_local
+from common.storage import Address, TransientError, is_local, store_errors
 
 OPEN_AT_MOST: Final = 256
 """Limit of shards that are open at a time; a process may usually open 1,024 files."""
@@ -155,7 +155,7 @@ class ShardCache:
 
     def _downloaded(self, address: UPath, shard: _Shard) -> int:
         """The descriptor of a remote shard's copy, which no process deletes while it is open."""
-        with answers(address):
+        with store_errors(address):
             # The store's own tag of the content: a rewritten shard is downloaded again.
             tag = hashlib.sha256(f"{address} {address.fs.ukey(address.path)}".encode()).hexdigest()[:32]
         copy = shard.copy = self._folder / f"{tag}.tar"
@@ -228,7 +228,7 @@ class ShardCache:
 
 def _download(address: UPath, target: Path) -> None:
     try:
-        with answers(address):
+        with store_errors(address):
             address.fs.get_file(address.path, str(target))
     except TransientError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
