@@ -32,7 +32,7 @@ SMALL = [
     "finetune.loader_workers=0",
 ]
 LOOP = "training/finetune/train.py"
-STEP = "        run.scaler.scale(loss).backward()\n"
+STEP = "        self._scaler.scale(loss).backward()\n"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_an_edit_of_the_training_loop_trains_again_and_a_comment_does_not(projec
     assert "finetune: pretrained-100% is up to date" in output
     assert classifier.stat().st_mtime_ns == written
 
-    edit(project, LOOP, STEP, "        run.scaler.scale(2 * loss).backward()\n")
+    edit(project, LOOP, STEP, "        self._scaler.scale(2 * loss).backward()\n")
     output = repro(project)
     assert "Running stage 'finetune'" in output
     assert "is up to date" not in output
