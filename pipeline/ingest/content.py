@@ -11,9 +11,9 @@ from typing import Final
 from common.errors import UserError
 from common.images import Refused
 from common.progress import progress
+from common.retry import Patience
 from common.storage import Address, TransientError
 from pipeline.ingest.listing import Source
-from pipeline.retry import Patience
 from pipeline.source import MISSING, open_source
 
 HASH_THREADS: Final = 8

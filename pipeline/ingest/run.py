@@ -12,13 +12,13 @@ from common.config import Config
 from common.errors import UserError
 from common.layout import SPLITS, Layout
 from common.pipeline_config import Ingest
+from common.retry import retried
 from common.storage import Address, address, is_file, store_errors
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.content import hash_sources
 from pipeline.ingest.files import folder_of
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan
-from pipeline.retry import retried
 
 
 def ingest(config: Config, layout: Layout, prune: bool = False) -> Address:

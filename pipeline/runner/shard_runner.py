@@ -24,8 +24,8 @@ from common.errors import UserError
 from common.files import remove_partials, write_text
 from common.pipeline_config import Cluster
 from common.progress import progress
+from common.retry import Patience, retried
 from common.storage import Address, is_transient
-from pipeline.retry import Patience, retried
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record, remove_unplanned

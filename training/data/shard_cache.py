@@ -144,7 +144,13 @@ class ShardCache:
             if isinstance(address, Path):
                 descriptor = os.open(address, os.O_RDONLY)
             else:
-                descriptor = retried(lambda: self._downloaded(address, shard), self._stream.retry_minutes)
+                descriptor = retried(
+                    lambda: self._downloaded(address, shard),
+                    self._stream.retry_minutes,
+                    "stream",
+                    # A full disk is an error of this machine, which waiting does not mend.
+                    transient=lambda error: isinstance(error, TransientError),
+                )
         except Exception as error:  # raised where the descriptor is awaited
             shard.descriptor.set_exception(error)
             return
