@@ -30,7 +30,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def test_the_published_network_with_nine_patches_and_nineteen_classes_has_46_2_million_parameters() -> None:
-    settings = ["network.width=64", "network.stem=large", "network.input_size=224"]
+    settings = ["network.width=64", "network.stem=large", "network.input_size=224", "network.branch_stage=0"]
     config = load(settings=[*settings, "pretrain.tasks.segmentation.upscale=1"])
     assert parameters(PretrainModel(config.network, config.pretrain)) == 46_207_449
 
@@ -45,6 +45,14 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem: str, stride: int) -
         BRANCHES, expected
     )
     assert network(torch.randn(2, 3, 64, 64), branches=False).branches == {}
+
+
+def test_branches_can_start_at_a_later_stage_of_the_backbone() -> None:
+    early, late = SplNetwork(8, "small"), SplNetwork(8, "small", branch_stage=2)
+    images = torch.randn(2, 3, 64, 64)
+    shapes = [{name: each.shape for name, each in n(images).branches.items()} for n in (early, late)]
+    assert shapes[0] == shapes[1]
+    assert parameters(late) < parameters(early)
 
 
 def test_celebas_attributes_are_shared_out_among_the_branches_once_each() -> None:

@@ -32,7 +32,7 @@ def build(config: Network, recompute: bool = False) -> FaceNetwork:
         return BackboneNetwork(*timm_backbone(config.name.removeprefix(TIMM)))
     width = PUBLISHED_WIDTH if config.width is None else config.width
     if config.name == "spl":
-        return SplNetwork(width, config.stem, recompute)
+        return SplNetwork(width, config.stem, recompute, config.branch_stage)
     if config.name == "sspl":
         return SsplNetwork(width, config.stem, recompute)
     return BackboneNetwork(*residual_backbone(config.name, width, config.stem))

@@ -1,8 +1,8 @@
 """The ``spl`` network: a pre-activation ResNet-18 backbone and four cross-attention branches.
 
 From the journal extension of SSPL (SPL-Net). Both inputs of stage 1 share the
-backbone; each branch (whole, upper, middle, lower face) is a chain of four units,
-one after every backbone stage.
+backbone; each branch (whole, upper, middle, lower face) is a chain of units, one after
+every backbone stage.
 """
 
 from collections.abc import Collection
@@ -22,14 +22,15 @@ class SplNetwork(nn.Module):
         stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
             stride 2; total stride 16), for small inputs.
         recompute: units are computed again in the backward pass.
+        branch_stage: the first of the stages 0..3 that has units; 0 as published.
     """
 
     takes_rows: Final = False
 
-    def __init__(self, width: int, stem: str, recompute: bool = False) -> None:
+    def __init__(self, width: int, stem: str, recompute: bool = False, branch_stage: int = 0) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.channels, self.recompute = widths[-1], recompute
+        self.channels, self.recompute, self.branch_stage = widths[-1], recompute, branch_stage
         self.stem = nn.Sequential(
             convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
         )
@@ -44,7 +45,10 @@ class SplNetwork(nn.Module):
         )
         self.branches = nn.ModuleDict(
             {
-                name: nn.ModuleList(CrossAttentionUnit(widths[max(0, i - 1)], widths[i]) for i in range(4))
+                name: nn.ModuleList(
+                    CrossAttentionUnit(widths[max(branch_stage, i - 1)], widths[i])
+                    for i in range(branch_stage, 4)
+                )
                 for name in BRANCHES
             }
         )
@@ -56,11 +60,11 @@ class SplNetwork(nn.Module):
         regions: dict[str, Tensor] = {}
         for i, stage in enumerate(self.stages):
             backbone = stage(backbone)
-            if branches:
+            if branches and i >= self.branch_stage:
                 for name, units in self.branches.items():
                     assert isinstance(units, nn.ModuleList)
-                    before = regions.get(name, backbone)
-                    regions[name] = recomputed(units[i], before, backbone, self.recompute and self.training)
+                    unit, before = units[i - self.branch_stage], regions.get(name, backbone)
+                    regions[name] = recomputed(unit, before, backbone, self.recompute and self.training)
         return Features(backbone, regions)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
