@@ -42,7 +42,8 @@ from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse import bisenet
 from pipeline.parse.find_parser import find_parser
-from pipeline.parse.parser import ParserFile, load_network, load_parser, normalised
+from pipeline.parse.parser import ParserFile, load_network, load_parser
+from pipeline.parse.pixels import normalised
 from pipeline.parse.run import parse
 from pipeline.parse.sides import assign_sides
 from pipeline.runner.cluster import connect, no_model

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from facexlib.parsing import init_parsing_model
 from facexlib.parsing.parsenet import ParseNet
@@ -24,10 +25,11 @@ from common.config import Config, load
 from common.errors import UserError
 from common.hardware import hardware
 from common.shards import decode_face
-from pipeline.parse import quantize
+from pipeline.parse import decision, pixels, quantize
 from pipeline.parse.class_map import ClassMap, read_class_map
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.parser import FaceParser, ParserFile, load_parser
+from pipeline.parse.pixels import normalised
 from pipeline.parse.sides import assign_sides
 
 
@@ -104,6 +106,32 @@ def test_fewer_bits_and_batches_do_not_change_the_masks(faces: np.ndarray, preci
     assert np.mean(together == alone) > 0.999
     exact, *_ = load_parser(parser_file(load(settings=["parse.precision=float32"])))(faces)
     assert np.mean(together == exact) > 0.98
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_opencv_makes_the_input_that_pytorch_makes_on_gpus(
+    faces: np.ndarray, channels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_map = ClassMap.model_validate(BISENET_MAP | {"channels": channels}, strict=False)
+    ours = normalised(faces, class_map, 448, torch.device("cpu"))
+    monkeypatch.setattr(
+        pixels,
+        "_resized_by_opencv",
+        lambda faces, *rest: pixels._resized_by_pytorch(torch.from_numpy(faces), *rest).numpy(),
+    )
+    assert torch.allclose(ours, normalised(faces, class_map, 448, torch.device("cpu")), atol=1e-4)
+
+
+@pytest.mark.parametrize("values", ["logits", "probabilities"])
+def test_bands_of_rows_decide_as_argmax_does_on_the_whole_face(values: str) -> None:
+    class_map = ClassMap.model_validate(BISENET_MAP | {"values": values}, strict=False)
+    scores = torch.randn(5, 19, 7, 9, generator=torch.Generator().manual_seed(0))
+    scores = scores if values == "logits" else scores.softmax(dim=1)
+    whole = F.interpolate(F.interpolate(scores, (96, 96), mode="bilinear"), (61, 61), mode="bilinear")
+    highest, classes = (whole.softmax(dim=1) if values == "logits" else whole).max(dim=1)
+    masks, probability = decision.most_probable(scores, class_map, 96, 61)
+    assert torch.equal(masks.long(), classes)
+    assert torch.allclose(probability, highest, atol=1e-5)
 
 
 BISENET_MAP = {

@@ -8,19 +8,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from common.classes import CLASSES, NUM_CLASSES
+from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.hardware import hardware
 from common.memory import keep_freed_memory
 from common.pipeline_config import ParserPrecision
 from pipeline.parse import backends, bisenet, onnx_file, parsenet, torchscript_file
 from pipeline.parse.class_map import ClassMap
+from pipeline.parse.decision import most_probable
 from pipeline.parse.features import face_features
 from pipeline.parse.network import Network
+from pipeline.parse.pixels import normalised
 from pipeline.parse.sides import assign_sides
 
 Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
@@ -117,63 +117,12 @@ def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -
                 f"{file.path}: gives an output of shape {tuple(scores.shape)} for {len(faces)} faces; its "
                 f"class map lists {count} classes, so ({len(faces)}, {count}, height, width) is expected"
             )
-        scores = _resample(scores.float(), file.size, faces.shape[1], file.class_map.coarse == "corners")
-        if file.class_map.values == "logits" and file.class_map.classes == CLASSES:
-            highest, classes = scores.max(dim=1)
-            # Softmax at its maximum, without the softmax.
-            probability = scores.sub_(highest[:, None]).exp_().sum(dim=1).reciprocal_()
-        else:
-            probabilities = scores.softmax(dim=1) if file.class_map.values == "logits" else scores
-            probability, classes = _in_our_order(probabilities, file.class_map).max(dim=1)
-    masks = classes.to(torch.uint8).cpu().numpy()
+        classes, probability = most_probable(scores, file.class_map, file.size, faces.shape[1])
+    masks = classes.cpu().numpy()
     if file.class_map.sides == "position":
         masks = assign_sides(masks)
     features = face_features(maps, masks, file.features) if maps and file.features else {}
     return masks, _mean_by_class(probability.cpu().numpy(), masks), features
-
-
-def normalised(faces: NDArray[np.uint8], class_map: ClassMap, size: int, device: torch.device) -> Tensor:
-    """RGB faces, uint8 (B, S, S, 3), as the network's input, float32 (B, 3, size, size)."""
-    pixels = torch.from_numpy(faces).to(device).permute(0, 3, 1, 2).float().div_(class_map.scale)
-    pixels = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
-    if class_map.channels == "BGR":
-        pixels = pixels.flip(1)
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None] for values in (class_map.mean, class_map.std)
-    )
-    return (pixels - mean) / std
-
-
-def _resample(scores: Tensor, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
-    """Scores (B, C, h, w) at the stored size (B, C, S, S), resized bilinearly by way of the input's size."""
-    rows, columns = (
-        _resampling(side, input_size, stored, corner_aligned).to(scores.device) for side in scores.shape[-2:]
-    )
-    return torch.matmul(rows.T, torch.matmul(scores, columns))
-
-
-@lru_cache(maxsize=8)
-def _resampling(side: int, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
-    """Both bilinear resizes of one axis, side to input_size to stored, as one matrix (side, stored).
-
-    Resizing is linear, so the scores need not be computed at the size of the network's input.
-    """
-    steps = torch.eye(side)[None]
-    if side != input_size:
-        steps = F.interpolate(steps, input_size, mode="linear", align_corners=corner_aligned)
-    if input_size != stored:
-        steps = F.interpolate(steps, stored, mode="linear", align_corners=False)
-    return steps[0]
-
-
-def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
-    """Probabilities of the 19 classes (B, 19, H, W) from those of the file's classes (B, C, H, W)."""
-    if class_map.classes == CLASSES:
-        return probabilities
-    ours = torch.tensor([CLASSES.index(name) for name in class_map.classes], device=probabilities.device)
-    batch, _, height, width = probabilities.shape
-    merged = probabilities.new_zeros((batch, NUM_CLASSES, height, width))
-    return merged.index_add_(1, ours, probabilities)
 
 
 def _mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from common.alignment.warp import central_square, warp
 from common.code import code_hash
 from common.files import replacing
 from pipeline.parse import bisenet
-from pipeline.parse.parser import normalised
+from pipeline.parse.pixels import normalised
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32

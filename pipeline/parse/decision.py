@@ -1,0 +1,84 @@
+"""From the scores of a parser's network to the most probable class of each stored pixel."""
+
+from functools import lru_cache
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.classes import CLASSES, NUM_CLASSES
+from pipeline.parse.class_map import ClassMap
+
+BAND: Final = 1 << 18
+"""Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32."""
+
+
+def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: int) -> tuple[Tensor, Tensor]:
+    """The most probable class of each stored pixel, and its probability.
+
+    Scores are resized bilinearly to the input's size and from there to the stored one, in bands of rows.
+
+    Args:
+        scores: float (B, C, h, w), of the classes of the file.
+        class_map: what they mean.
+        input_size: side of the network's input.
+        stored: side S of the faces and masks.
+
+    Returns:
+        uint8 (B, S, S), classes 0..18, and float32 (B, S, S).
+    """
+    batch, classes, height, width = scores.shape
+    corners = class_map.coarse == "corners"
+    rows = _resampling(height, input_size, stored, corners)
+    columns = _resampling(width, input_size, stored, corners).to(scores.device)
+    wide = torch.matmul(scores.float(), columns).permute(0, 2, 1, 3).reshape(batch, height, -1)
+    masks = torch.empty((batch, stored, stored), dtype=torch.uint8, device=scores.device)
+    probabilities = torch.empty((batch, stored, stored), device=scores.device)
+    step = max(1, BAND // (batch * classes * stored)) if scores.device.type == "cpu" else stored
+    for top in range(0, stored, step):
+        weights = rows[:, top : top + step]
+        needed = weights.any(dim=1).nonzero()
+        below = slice(int(needed[0]), int(needed[-1]) + 1)
+        band = torch.matmul(weights[below].T.to(scores.device), wide[:, below])
+        decided = _decide(band.view(batch, -1, classes, stored), class_map)
+        masks[:, top : top + step], probabilities[:, top : top + step] = decided
+    return masks, probabilities
+
+
+def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
+    """Class and probability, float (B, R, S) each, from scores (B, R, C, S), which are overwritten."""
+    softmax_later = class_map.values == "logits" and class_map.classes == CLASSES
+    if not softmax_later:
+        scores = scores.softmax(dim=2) if class_map.values == "logits" else scores
+        scores = _in_our_order(scores, class_map)
+    highest = scores.amax(dim=2, keepdim=True)
+    # Softmax at its maximum, without the softmax.
+    probability = scores.sub(highest).exp_().sum(dim=2).reciprocal_() if softmax_later else highest[:, :, 0]
+    numbers = torch.arange(NUM_CLASSES, dtype=scores.dtype, device=scores.device)[:, None]
+    # Not argmax, which is not vectorised on CPUs.
+    return scores.eq_(highest).mul_(numbers).amax(dim=2), probability
+
+
+@lru_cache(maxsize=8)
+def _resampling(side: int, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
+    """Both bilinear resizes of one axis, side to input_size to stored, as one matrix (side, stored).
+
+    Resizing is linear, so the scores need not be computed at the size of the network's input.
+    """
+    steps = torch.eye(side)[None]
+    if side != input_size:
+        steps = F.interpolate(steps, input_size, mode="linear", align_corners=corner_aligned)
+    if input_size != stored:
+        steps = F.interpolate(steps, stored, mode="linear", align_corners=False)
+    return steps[0]
+
+
+def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
+    """Probabilities of the 19 classes (B, R, 19, S) from those of the file's classes (B, R, C, S)."""
+    if class_map.classes == CLASSES:
+        return probabilities
+    ours = torch.tensor([CLASSES.index(name) for name in class_map.classes], device=probabilities.device)
+    batch, height, _, width = probabilities.shape
+    merged = probabilities.new_zeros((batch, height, NUM_CLASSES, width))
+    return merged.index_add_(2, ours, probabilities)
