@@ -77,9 +77,10 @@ class Pretrain(Section):
     batch_size: samples of one optimisation step, over all processes. accumulate: micro-batches into which
     each process divides its share of a batch. clip_norm: greatest norm of all gradients together
     (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is written, and how
-    many are kept. log_every, validate_every, picture_every: steps between two lines of metrics, two
-    validations and two images (the latter two null: only at the end). validate_samples: at most so many
-    samples of the val split, evenly spread over it. tensorboard: write TensorBoard's events beside
+    many are kept. shuffle_shards: how many shards are mixed at a time; if the number of processes divides it,
+    each shard is read by one of them. log_every, validate_every, picture_every: steps between two lines of
+    metrics, two validations and two images (the latter two null: only at the end). validate_samples: at most
+    so many samples of the val split, evenly spread over it. tensorboard: write TensorBoard's events beside
     DVCLive's files.
     """
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_training_streams_the_same_batches_from_an_object_store(
     batches = []
     for layout in (remote, shards):
         samples = read_samples(layout, ("train", "val", "test"))
-        planned = BatchSampler(samples.shards, seed=1, window=2, batch_size=5, start=1, stop=9)
+        planned = BatchSampler(samples.shards, seed=1, partitions=2, batch_size=5, start=1, stop=9)
         batches.append(list(stream(samples, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
@@ -98,6 +99,26 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
             with cache.open(name) as descriptor:
                 assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
             assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= max(sizes.values())
+
+
+@pytest.mark.parametrize("caches", [["a"] * 4, ["a", "a", "b", "b"]], ids=["one machine", "two machines"])
+def test_four_ranks_download_each_of_eight_shards_once(
+    caches: list[str], bucket: Address, tmp_path: Path
+) -> None:
+    shards = [f"train-{number:06d}.tar" for number in range(8) for _ in range(10)]
+    for name in sorted(set(shards)):
+        (bucket / "eight" / name).write_bytes(name.encode())
+
+    def read(rank: int) -> None:
+        with ShardCache(bucket / "eight", cached_in(tmp_path / caches[rank])) as cache:
+            for batch in BatchSampler(shards, 0, 8, 8, 0, 30, rank, 4):
+                for sample in batch:
+                    with cache.open(shards[sample]) as descriptor:
+                        assert os.pread(descriptor, 100, 0) == shards[sample].encode()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    assert len(list(tmp_path.glob("*/*.tar"))) == 8  # the caches are large, so each file is one download
 
 
 def test_a_rewritten_shard_is_not_served_from_the_cache(

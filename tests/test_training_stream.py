@@ -3,7 +3,9 @@
 import shutil
 import tarfile
 from collections import Counter
+from itertools import chain, groupby
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +20,7 @@ from common.shards import decode_mask
 from training.data.broken import BrokenSamples
 from training.data.label_subsets import labelled_subset
 from training.data.loader import load
-from training.data.sampler import BatchSampler, epoch_order, sequential_batches
+from training.data.sampler import BatchSampler, sequential_batches
 from training.data.samples import Samples, read_samples
 
 STREAM = config.load().stream
@@ -30,39 +32,47 @@ def shard_of_each(sizes: list[int]) -> list[str]:
     return [f"train-{number:06d}.tar" for number, size in enumerate(sizes) for _ in range(size)]
 
 
-@given(uneven, st.integers(0, 99), st.integers(0, 99), st.integers(1, 4))
+def epoch_order(shards: list[str], seed: int, epoch: int, partitions: int) -> list[int]:
+    """The samples of one epoch, in their order."""
+    count = len(shards)
+    batches = BatchSampler(shards, seed, partitions, 1, epoch * count, (epoch + 1) * count)
+    return list(chain.from_iterable(batches))
+
+
+@given(uneven, st.integers(0, 99), st.integers(0, 99), st.integers(1, 9))
 @settings(deadline=None, max_examples=60)
 def test_an_epoch_holds_every_sample_exactly_once(
-    sizes: list[int], seed: int, epoch: int, window: int
+    sizes: list[int], seed: int, epoch: int, partitions: int
 ) -> None:
     shards = shard_of_each(sizes)
-    assert sorted(epoch_order(shards, seed, epoch, window)) == list(range(len(shards)))
+    assert sorted(epoch_order(shards, seed, epoch, partitions)) == list(range(len(shards)))
 
 
-@given(uneven, st.integers(0, 99), st.integers(1, 4))
+@given(uneven, st.integers(0, 99), st.integers(0, 3), st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
-def test_a_window_bounds_how_many_shards_are_read_at_a_time(sizes: list[int], seed: int, window: int) -> None:
-    shards = shard_of_each(sizes)
-    order = [shards[i] for i in epoch_order(shards, seed, 0, window)]
-    first = {name: order.index(name) for name in set(order)}
-    last = {name: len(order) - 1 - order[::-1].index(name) for name in set(order)}
-    for position in range(len(order)):
-        assert sum(first[name] <= position <= last[name] for name in first) <= window
-
-
-@given(uneven, st.integers(2, 7), st.integers(1, 3))
-@settings(deadline=None, max_examples=60)
-def test_ranks_share_every_epoch_without_loss_or_repetition(
-    sizes: list[int], batch_size: int, world: int
+def test_each_partition_reads_one_shard_to_its_end_before_the_next(
+    sizes: list[int], seed: int, epoch: int, partitions: int
 ) -> None:
     shards = shard_of_each(sizes)
-    steps = len(shards)  # so many batches are batch_size whole epochs
-    seen: Counter[int] = Counter()
+    order = epoch_order(shards, seed, epoch, partitions)
+    for partition in range(partitions):
+        read = [shards[sample] for sample in order[partition::partitions]]
+        assert len(list(groupby(read))) == len(set(read))
+
+
+@given(uneven, st.integers(1, 9), st.integers(1, 4), st.integers(1, 6), st.integers(0, 9), st.randoms())
+@settings(deadline=None, max_examples=100)
+def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_not_depend_on_their_number(
+    sizes: list[int], partitions: int, share: int, world: int, stop: int, random: Random
+) -> None:
+    shards = shard_of_each(sizes)
+    random.shuffle(shards)  # the manifest need not list them shard by shard
+    batch_size, steps = share * world, len(shards)  # so many batches are batch_size whole epochs
+    alone = list(BatchSampler(shards, 0, partitions, batch_size, 0, steps))
+    assert set(Counter(chain.from_iterable(alone)).values()) == {batch_size}
     for rank in range(world):
-        for batch in BatchSampler(shards, 0, 2, batch_size, 0, steps, rank, world):
-            seen.update(batch)
-    assert set(seen.values()) == {batch_size}
-    assert len(seen) == len(shards)
+        mine = list(BatchSampler(shards, 0, partitions, batch_size, min(stop, steps), steps, rank, world))
+        assert mine == [batch[rank::world] for batch in alone[stop:]]
 
 
 @given(uneven, st.integers(1, 7), st.integers(0, 12))
@@ -71,6 +81,32 @@ def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_s
     shards = shard_of_each(sizes)
     whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
     assert list(BatchSampler(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
+
+
+@given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_each_shard_is_read_by_one_rank_in_all_epochs(size: int, times: int, seed: int) -> None:
+    world, partitions = 4, 8
+    shards = shard_of_each([size] * partitions * times)
+    epochs, reads = 3, Counter[str]()
+    for rank in range(world):
+        sampler = BatchSampler(shards, seed, partitions, world, 0, epochs * len(shards) // world, rank, world)
+        reads.update({shards[sample] for batch in sampler for sample in batch})
+    assert reads == Counter(set(shards))
+
+
+@given(uneven, st.sampled_from([2, 4, 8]), st.integers(0, 9))
+@settings(deadline=None, max_examples=60)
+def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(
+    sizes: list[int], world: int, seed: int
+) -> None:
+    shards, partitions = shard_of_each(sizes), 8
+    reads = 0
+    for rank in range(world):
+        steps = -(-len(shards) // world)
+        batches = list(BatchSampler(shards, seed, partitions, world, 0, steps, rank, world))
+        reads += len({shards[sample] for batch in batches[:-1] for sample in batch})
+    assert reads <= len(sizes) + partitions - 1
 
 
 def test_epochs_and_seeds_differ() -> None:
