@@ -98,7 +98,7 @@ def _measure(config: Config, rounds: int, folder: Path) -> None:
 
 def _small(path: Path, config: Config) -> NDArray[np.uint8]:
     """An image at the size at which the detector reads it."""
-    image = decode_photo(path.read_bytes(), config.ingest.max_pixels, config.ingest.min_side)
+    image = decode_photo(path.read_bytes(), config.ingest.max_pixels, config.ingest.min_side).image
     scale = min(1.0, config.align.detect_side / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

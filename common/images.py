@@ -4,16 +4,44 @@ import io
 import struct
 import warnings
 import zlib
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from common.photo_formats import HEAD, JPEG_XL, formats, is_raw
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
 
-ACCEPTED: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
+CUT_SHORT: Final = "cut-short"
+"""Notice of a JPEG that lacks its last bytes, but no more than `SPARE_PIXELS` of the picture."""
+
+SPARE_PIXELS: Final = 32 * 32
+
+DARKEST: Final = 16
+"""A picture of more than 8 bits whose greatest level of 255 is below this uses a range that is unknown."""
+
+LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
+"""Greatest values of 8, 10, 12, 16, 24 and 32 bits."""
+
+BAND: Final = 1 << 20
+"""Pixels that are converted at a time, so that no second copy of a large picture is needed."""
+
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+RAW: Final = "a raw file, whose thumbnail is not the photo; export it as JPEG or PNG"
+
+DNG_VERSION: Final = 50706
+SUBFILE: Final = 254
+"""TIFF's NewSubfileType: bit 0 is set for a smaller copy of another picture in the file."""
+
+UPRIGHT: Final = dict(
+    enumerate([(0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False)], 1)
+)
+"""By EXIF orientation: quarter turns against the clock, after mirroring left and right or not."""
 
 DAMAGE: Final = (
     OSError,
@@ -43,11 +71,26 @@ class Refused(ValueError):
         self.reason, self.detail = reason, detail
 
 
-def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint8]:
-    """Decode a photo to RGB, uint8 (H, W, 3), upright.
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
 
-    Grayscale, CMYK, palette and 16-bit images are converted, transparency is laid
-    over white, the EXIF orientation is applied, and of an animation the first frame is taken.
+    Attributes:
+        image: RGB, uint8 (H, W, 3), upright.
+        notices: codes of what is unusual about it, such as `CUT_SHORT`.
+    """
+
+    image: NDArray[np.uint8]
+    notices: tuple[str, ...] = ()
+
+
+def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
+    """Decode a photo to RGB, upright.
+
+    Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
+    scaled by the range that they use, the EXIF orientation is applied, and of an animation the first
+    frame is taken.
+    No other metadata matters: where it is damaged, it is ignored.
 
     Args:
         data: the file's bytes.
@@ -55,42 +98,146 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> NDArray[np.uint
         min_side: least width and height in pixels.
 
     Raises:
-        Refused: ``empty``, ``not-an-image``, ``too-large``, ``too-small`` or ``truncated``.
+        Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.
     """
     if not data:
         raise Refused("empty", "the file has no bytes")
+    if is_raw(data[:HEAD]):
+        raise Refused("not-read", RAW)
+    if data.startswith(JPEG_XL):
+        raise Refused("not-read", "JPEG XL; convert it to JPEG or PNG, for example with djxl of libjxl")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=_formats())
-        except UnidentifiedImageError as error:
-            raise Refused("not-an-image", "no image format was recognised") from error
-        except DAMAGE as error:
-            raise Refused("truncated", f"the image header is damaged: {error}"[:200]) from error
+        image = _open(data)
         width, height = image.size
         if width * height > max_pixels:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
         if min(width, height) < min_side:
             raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {min_side}")
         try:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return Photo(_decode(image))
+        except Refused:
+            raise
         except DAMAGE as error:
+            if image.format in ("JPEG", "MPO") and (whole := _decode_cut_short(data)) is not None:
+                return Photo(whole, (CUT_SHORT,))
             raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
 
 
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in ACCEPTED if name in Image.OPEN]
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = _identify(data)
+    except UnidentifiedImageError as error:
+        if data.startswith((b"II*\0", b"MM\0*")):
+            raise Refused(
+                "not-read", "a TIFF of this kind, such as colours in floating point; save it with 8 bits"
+            ) from error
+        raise Refused("not-an-image", "no image format was recognised") from error
+    except DAMAGE as error:
+        raise Refused("truncated", f"the image header is damaged: {error}"[:200]) from error
+    if image.format == "TIFF" and (_tag(image, DNG_VERSION) or (_tag(image, SUBFILE) or 0) & 1):
+        raise Refused("not-read", RAW)
+    return image
+
+
+def _identify(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats())
+    except ValueError:  # Pillow refuses a PNG with more than a megabyte of text or profile
+        if data.startswith(PNG):
+            return Image.open(io.BytesIO(_without_text(data)), formats=["PNG"])
+        raise
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG without the chunks of text and of the colour profile."""
+    kept, position = [PNG], len(PNG)
+    while position < len(png):
+        end = position + 12 + int.from_bytes(png[position : position + 4])
+        if png[position + 4 : position + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(png[position:end])
+        position = end
+    return b"".join(kept)
+
+
+def _tag(image: Image.Image, tag: int) -> int | None:
+    """An integer of the EXIF data; None if there is none, or if the data is damaged."""
+    try:
+        value = image.getexif().get(tag)
+    except DAMAGE:
+        return None
+    if isinstance(value, bytes | tuple):
+        value = value[0] if value else None
+    return value if isinstance(value, int) else None
+
+
+def _decode_cut_short(data: bytes) -> NDArray[np.uint8] | None:
+    """A JPEG whose end is missing, or None if that is more than `SPARE_PIXELS`.
+
+    The decoder makes pixels of whatever follows the data. Those that differ between two continuations are
+    missing. Of a progressive JPEG, the last scan must have full precision (the low half of the last byte of
+    its header, ITU-T T.81, B.2.3), or else later scans are missing.
+    """
+    data = data.rstrip(b"\xff")
+    scan = data.rfind(b"\xff\xda")
+    try:
+        if data[scan + 1 + data[scan + 3]] & 15:
+            return None
+        first, second = (_decode(_identify(data + rest + b"\xff\xd9")) for rest in (b"", b"\x55" * 4096))
+    except DAMAGE:
+        return None
+    return first if (first != second).any(axis=2).sum() <= SPARE_PIXELS else None
+
+
+def _decode(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an opened image, upright; the image is closed."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    deep = bool(tiles) and ";16" in str(tiles[0][3])
+    image.load()
+    orientation = _tag(image, ExifTags.Base.Orientation)
+    bands = _scaled if image.mode in ("I", "F") or image.mode.startswith("I;16") else _to_rgb
+    pixels = bands(image)
+    if (deep or bands is _scaled) and pixels.max(initial=0) < DARKEST:
+        raise Refused("not-read", f"{image.mode} values of unknown range, almost black; save it with 8 bits")
+    image.close()
+    turns, mirrored = UPRIGHT.get(orientation or 1, UPRIGHT[1])
+    pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
+    return np.ascontiguousarray(pixels)
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith(("I;16", "I")):
-        values = np.asarray(image).astype(np.float64)
-        gray = np.clip(values / 257 + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        white = Image.new("RGBA", layers.size, "white")
-        image = Image.alpha_composite(white, layers)
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    clear = image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    for rows, band in _bands(image):
+        if clear:
+            layers = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+        pixels[rows] = np.asarray(band.convert("RGB"))
+    return pixels
+
+
+def _scaled(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB of a gray picture with more than 8 bits, by the range that its values use.
+
+    Raises:
+        Refused: values are negative or not finite.
+    """
+    bounds = [
+        (band.min(), band.max()) for _, image_band in _bands(image) for band in [np.asarray(image_band)]
+    ]
+    low, high = (float(bound) for bound in (np.min(bounds), np.max(bounds)))
+    if not (low >= 0 and np.isfinite([low, high]).all()):
+        raise Refused("not-read", f"values from {low:g} to {high:g}; save it with 8 bits")
+    levels = (1, *LEVELS) if image.mode == "F" else LEVELS
+    scale = 255 / next((level for level in levels if high <= level), high)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows, band in _bands(image):
+        pixels[rows] = (np.asarray(band) * scale + 0.5)[..., None]
+    return pixels

@@ -65,7 +65,8 @@ class Align(Section):
     size: side of the stored face. detect_side: the detector sees images whose
     longer side is at most this long. threshold: detector score. min_visible: share of
     the face's box that must lie inside the image. faces: which of several faces; ``all``
-    makes a sample of each, the largest first.
+    makes a sample of each, the largest first. bystander_labels: whether all of them get the photo's labels
+    and identity, or only the largest; by default as in classifiers from before there was this setting.
     """
 
     mode: Literal["auto", "detect", "none"]
@@ -76,6 +77,7 @@ class Align(Section):
     detect_side: Annotated[int, Field(ge=64)]
     min_visible: Fraction
     faces: Literal["largest", "centre", "all"]
+    bystander_labels: bool = False
 
 
 class Parse(Section):

@@ -73,9 +73,10 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
     for row in source.rows():
         if row["reason"] is None:
             shards[row["shard"]].append(row)
+    manifest_only = set() if labels else {"bystander_labels"}
     settings = [
         FORMAT_VERSION,
-        config.align.model_dump(mode="json", exclude={"mode"}),
+        config.align.model_dump(mode="json", exclude={"mode", *manifest_only}),
         config.ingest.max_pixels,
         config.ingest.min_side,
         KNOWN[config.align.detector].sha256 if detector else None,

@@ -53,10 +53,12 @@ class AlignedFace:
     Attributes:
         image: uint8 RGB (S, S, 3).
         metadata: the content of its ``json`` member.
+        notices: codes of what is unusual about it.
     """
 
     image: NDArray[np.uint8]
     metadata: dict[str, Any]
+    notices: list[str]
 
 
 def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> None:
@@ -80,8 +82,7 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
                 key = row["key"] if number == 1 else f"{row['key']}-{number}"
                 jpg = encode_face(face.image, task.recipe.align.jpeg_quality)
                 writer.add(key, {"jpg": jpg, "json": encode_metadata(face.metadata)})
-                notices = [SEVERAL_FACES] if (face.metadata["faces"] or 1) > 1 else []
-                samples.append({"key": key, "notices": notices})
+                samples.append({"key": key, "notices": face.notices})
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
 
 
@@ -105,14 +106,22 @@ def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
     align = task.recipe.align
-    image = decode_photo(data, task.recipe.max_pixels, task.recipe.min_side)
+    photo = decode_photo(data, task.recipe.max_pixels, task.recipe.min_side)
     detector = load_detector(align.detector, task.detector) if task.detector else None
-    crops = aligned_crops(image, align, detector)
-    bystander = {**row, **dict.fromkeys((*(task.attributes or ()), "identity"))}
-    return [_aligned_face(crop, bystander if i else row, task.attributes) for i, crop in enumerate(crops)]
+    crops = aligned_crops(photo.image, align, detector)
+    notices = [*photo.notices, *([SEVERAL_FACES] if (crops[0].detected or 1) > 1 else [])]
+    bystander = row
+    if not align.bystander_labels:
+        bystander = {**row, **dict.fromkeys((*(task.attributes or ()), "identity"))}
+    return [
+        _aligned_face(crop, bystander if number else row, task.attributes, notices)
+        for number, crop in enumerate(crops)
+    ]
 
 
-def _aligned_face(crop: Crop, row: dict[str, Any], attributes: tuple[str, ...] | None) -> AlignedFace:
+def _aligned_face(
+    crop: Crop, row: dict[str, Any], attributes: tuple[str, ...] | None, notices: list[str]
+) -> AlignedFace:
     face = crop.face
     metadata = {
         "source": row["source"],
@@ -125,4 +134,4 @@ def _aligned_face(crop: Crop, row: dict[str, Any], attributes: tuple[str, ...] |
     if attributes is not None:
         labels = {name: row[name] for name in attributes if row[name] is not None}
         metadata |= {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
-    return AlignedFace(crop.image, metadata)
+    return AlignedFace(crop.image, metadata, notices)

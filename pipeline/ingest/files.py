@@ -7,6 +7,7 @@ never to folders, whose files are listed anyway.
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +17,23 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
+from common.photo_formats import HEAD, SUFFIXES, looks_like_image
 from common.storage import Address, is_file, is_transient
 
 Refusal = tuple[str, str]
 
-IMAGES: Final = frozenset(
+SIDE_SUFFIXES: Final = frozenset(
     f".{suffix}"
     for suffix in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"),
-        *("jp2", "avif", "heic", "heif", "jxl"),
+        *("json", "jsonl", "txt", "csv", "tsv", "parquet", "xml", "yaml", "yml", "html", "md", "xmp", "aae"),
+        *("npy", "npz", "mat", "pts", "pkl", "db", "ini", "zip", "tar", "pdf", "mp3"),
+        *("mp4", "mov", "m4v", "avi", "mkv", "webm", "mpg", "3gp"),
     )
 )
-"""Suffixes of images, in lower case."""
+"""Suffixes of what lies beside photos and is no image: such files are not opened to find out."""
+
+MOST_KINDS: Final = 8
+"""Kinds of side files that are named."""
 
 ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -73,7 +79,39 @@ class Tree:
 
 def is_image(path: str) -> bool:
     """Whether a file is called like an image."""
-    return path[path.rfind(".") :].lower() in IMAGES
+    return path[path.rfind(".") :].lower() in SUFFIXES
+
+
+def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
+    """The files of a tree that are images by name or by first bytes, and a remark about the others.
+
+    What must not be read may be an image, and is among them.
+
+    Raises:
+        UserError: there is no image.
+    """
+    found, others = list[File](), Counter[str]()
+    for file in tree.files:
+        if file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
+            found.append(file)
+        else:
+            name = file.path.rpartition("/")[2]
+            others[Path(name).suffix.lower() or name] += 1
+    kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(MOST_KINDS))
+    kinds += f" and {len(others) - MOST_KINDS:,} other kinds" if len(others) > MOST_KINDS else ""
+    if others and not found:
+        raise UserError(f"{tree.path} holds no images, only {kinds}; --input names a folder of photos")
+    return found, (f"{others.total():,} files are no images: {kinds}",) if others else ()
+
+
+def _begins_like_image(root: Address, path: str) -> bool:
+    if path[path.rfind(".") :].lower() in SIDE_SUFFIXES:
+        return False
+    try:
+        with (root / path).open("rb") as stream:
+            return looks_like_image(stream.read(HEAD))
+    except (PermissionError, FileNotFoundError):
+        return True
 
 
 def stem(path: str) -> str:

@@ -1,6 +1,6 @@
-"""Adapter for a plain folder: every file below it, without labels."""
+"""Adapter for a plain folder: every image below it, without labels."""
 
-from pipeline.ingest.files import Tree
+from pipeline.ingest.files import Tree, photos
 from pipeline.ingest.listing import Listing, Source
 
 
@@ -10,6 +10,10 @@ def recognised(tree: Tree) -> bool:
 
 
 def read(tree: Tree) -> Listing:
-    """List all files below the input except hidden ones."""
-    sources = [Source(file.path, refused=file.refused) for file in tree.files]
-    return Listing(sources, (), aligned=False)
+    """List all images below the input except hidden ones, and count the other files.
+
+    Raises:
+        UserError: there are only other files.
+    """
+    files, remarks = photos(tree)
+    return Listing([Source(file.path, refused=file.refused) for file in files], (), False, remarks)

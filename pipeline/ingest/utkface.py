@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from common.errors import UserError
-from pipeline.ingest.files import Tree
+from pipeline.ingest.files import Tree, photos
 from pipeline.ingest.listing import Listing, Source
 
 NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")
@@ -40,11 +40,12 @@ def recognised(tree: Tree) -> bool:
 
 
 def read(tree: Tree) -> Listing:
-    """List all files below the input with the labels in their names."""
+    """List all images below the input with the labels in their names."""
+    files, remarks = photos(tree)
     sources = [
-        Source(file.path, None, _stamp(file.path), labels_of(file.path), file.refused) for file in tree.files
+        Source(file.path, None, _stamp(file.path), labels_of(file.path), file.refused) for file in files
     ]
-    return Listing(sources, ATTRIBUTES, aligned=False)
+    return Listing(sources, ATTRIBUTES, False, remarks)
 
 
 def _stamp(path: str) -> str | None:

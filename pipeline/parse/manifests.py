@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import manifest
-from common.alignment.recipe import METADATA_KEY, RECIPE_FILE
+from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
 from common.errors import UserError
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
@@ -25,18 +25,20 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
         UserError: a record is missing.
         RuntimeError: a source is neither in a sample nor quarantined, or both; a defect here.
     """
-    samples, refused, numerics = _merge_records(source, tasks)
+    metadata = {"dataset": source.metadata["dataset"]}
+    recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
+    bystanders = False
+    if is_file(recipe):
+        metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
+        bystanders = Recipe.read(metadata[METADATA_KEY], str(recipe)).align.bystander_labels
+    samples, refused, numerics = _merge_records(source, tasks, bystanders)
     kept = {row["source"] for row in samples}
     if len(kept) + len(refused) != source.table.num_rows:
         raise RuntimeError(
             f"{source.table.num_rows} sources, but {len(kept)} with samples and {len(refused)} quarantined"
         )
-    metadata = {"dataset": source.metadata["dataset"]}
     if numerics:
         metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
-    recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
-    if is_file(recipe):
-        metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
     fields = manifest.sample_fields(
         name for name in FEATURE_MEMBERS if any(f"{name}.size" in row for row in samples)
     )
@@ -49,7 +51,7 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
 
 
 def _merge_records(
-    source: manifest.Manifest, tasks: Sequence[ParseTask]
+    source: manifest.Manifest, tasks: Sequence[ParseTask], bystander_labels: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]:
     """The rows of all samples in the order of their shards, those of all refused sources by name, and
     what the parser computed in.
@@ -68,7 +70,8 @@ def _merge_records(
         for row in finished.samples:
             origin = planned[row["source"]]
             codes = sorted({*(origin["notices"] or "").split(), *notices[row["key"]]})
-            if row["key"] != origin["key"]:  # a bystander is not whom the labels of the photo describe
+            # A bystander is not whom the labels of the photo describe.
+            if row["key"] != origin["key"] and not bystander_labels:
                 origin = {**origin, **dict.fromkeys((*source.attributes, "identity"))}
             samples.append({**origin, **row, "status": "ok", "notices": " ".join(codes) or None})
     return samples, sorted(refused, key=lambda row: row["source"]), numerics - {""}

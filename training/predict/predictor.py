@@ -130,7 +130,7 @@ class Predictor:
             data = Path(photo).read_bytes()
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
-        return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side)
+        return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side).image
 
     def predict(self, image: NDArray[np.uint8]) -> list[Face]:
         """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.

@@ -1,0 +1,249 @@
+"""What people's folders of photos hold: side files, odd metadata, deep pixels, other formats."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import Image
+
+from common import manifest
+from common.config import load
+from common.errors import UserError
+from common.images import CUT_SHORT, Refused, decode_photo
+from common.layout import Layout
+from pipeline.ingest.run import ingest
+
+GRAY = np.linspace(20, 230, 60 * 80).reshape(60, 80).astype(np.uint8)
+COLOUR = np.dstack([GRAY, GRAY[::-1], GRAY[:, ::-1]])
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunked(kind: bytes, body: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    png = encoded(COLOUR, "png")
+    return png[:33] + chunk + png[33:]
+
+
+def tiff(pixels: np.ndarray, *more: tuple[int, int, int]) -> bytes:
+    """A TIFF of `pixels`, with more tags as (tag, type, value)."""
+    height, width, channels = (*pixels.shape, 1)[:3]
+    bits, kind = 8 * pixels.itemsize, {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    tags = [
+        (256, 3, width),
+        (257, 3, height),
+        (259, 3, 1),
+        (262, 3, 2 if channels == 3 else 1),
+        (277, 3, channels),
+    ]
+    tags += [(278, 3, height), (279, 4, pixels.nbytes), *more]
+    end = 8 + 2 + 12 * (len(tags) + 3) + 4
+    arrays = struct.pack("<6H", *[bits] * 3, *[kind] * 3)
+    entries = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in [*tags, (273, 4, end + 12)]]
+    entries += [
+        struct.pack("<HHII", tag, 3, channels, value if channels == 1 else end + offset)
+        for tag, value, offset in ((258, bits, 0), (339, kind, 6))
+    ]
+    entries.sort(key=lambda entry: struct.unpack("<H", entry[:2]))
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + arrays + pixels.tobytes()
+
+
+def turned(entry: bytes, value: bytes) -> bytes:
+    """EXIF data with orientation 6 and one more entry, whose value lies behind the directory."""
+    orientation = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    return b"II*\0" + struct.pack("<IH", 8, 2) + orientation + entry + bytes(4) + value
+
+
+NEGATIVE = turned(struct.pack("<HHIi", 0x11B, 9, 1, -5), b"")
+ENDLESS = turned(struct.pack("<HHII", 0x11A, 5, 1, 900_000), b"")
+DIVIDED = turned(struct.pack("<HHII", 0x11A, 5, 1, 38), struct.pack("<ii", -72, 0))
+SMOOTH = encoded(COLOUR.repeat(4, axis=0).repeat(4, axis=1), "jpeg")
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_photo(data, max_pixels=1_000_000, min_side=32).image
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(encoded(COLOUR, "jpeg", exif=b"Exif\0\0" + exif) for exif in (NEGATIVE, ENDLESS, DIVIDED)),
+        encoded(COLOUR, "png", exif=NEGATIVE),
+        encoded(COLOUR, "webp", exif=b"Exif\0\0" + NEGATIVE),
+        tiff(COLOUR, (274, 3, 6), (283, 9, 0xFFFFFFF0)),
+    ],
+    ids=[
+        "a negative number in a JPEG",
+        "a rational beyond the end",
+        "a rational divided by zero",
+        "a negative number in a PNG",
+        "a negative number in a WebP",
+        "a negative number in a TIFF",
+    ],
+)
+def test_a_photo_is_turned_upright_whatever_else_its_exif_holds(data: bytes) -> None:
+    assert np.abs(decode(data).astype(int) - np.rot90(COLOUR, -1)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        chunked(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3_000_000))),
+        chunked(b"tEXt", b"Comment\0" + b"x" * 66_000_000),
+        chunked(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x" * 3_000_000)),
+        chunked(b"iCCP", b"profile\0\0" + zlib.compress(bytes(3_000_000))),
+        encoded(COLOUR, "jpeg", icc_profile=bytes(3_000_000)),
+    ],
+    ids=["packed text", "plain text", "XMP", "a colour profile", "a colour profile in a JPEG"],
+)
+def test_megabytes_of_metadata_do_not_condemn_the_pixels(data: bytes) -> None:
+    assert np.abs(decode(data).astype(int) - COLOUR).mean() < 8
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4, 8], ids="the last {} bytes".format)
+def test_a_jpeg_that_decodes_whole_without_its_end_is_kept_with_a_notice(lost: int) -> None:
+    photo = decode_photo(SMOOTH[:-lost], 1_000_000, 32)
+    assert photo.notices == (CUT_SHORT,)
+    assert (photo.image != decode(SMOOTH)).any(axis=2).mean() < 0.02
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+def test_half_a_jpeg_is_refused(progressive: bool) -> None:
+    data = encoded(COLOUR, "jpeg", progressive=progressive, quality=95)
+    with pytest.raises(Refused, match="truncated"):
+        decode(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff((GRAY / 255).astype(np.float32)),
+        tiff(GRAY.astype(np.float32)),
+        tiff(GRAY.astype(np.uint32)),
+        tiff(GRAY.astype(np.int32) * 257),
+        tiff(GRAY.astype(np.uint16)),
+        tiff(GRAY.astype(np.uint16) * 16),
+        encoded(GRAY.astype(np.uint16), "png"),
+        encoded(GRAY.astype(np.uint16) * 257, "png"),
+    ],
+    ids=[
+        "floats to 1",
+        "floats to 255",
+        "32 bits that use 8",
+        "32 bits that use 16",
+        "16 bits that use 8",
+        "16 bits that use 12",
+        "a PNG of 16 bits that uses 8",
+        "a PNG of 16 bits",
+    ],
+)
+def test_deep_pixels_are_scaled_by_the_range_that_they_use(data: bytes) -> None:
+    assert np.abs(decode(data).astype(int) - GRAY[..., None]).max() <= 2
+
+
+def test_deep_pixels_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decode(tiff(GRAY.astype(np.uint16) * 16))
+    monkeypatch.setattr("common.images.BAND", 7 * 80)
+    assert np.array_equal(decode(tiff(GRAY.astype(np.uint16) * 16)), whole)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (tiff(COLOUR.astype(np.uint16)), "almost black"),
+        (tiff((GRAY / 100).astype(np.float32)), "almost black"),
+        (tiff((GRAY / 255 - 1).astype(np.float32)), "values from -0.9"),
+        (tiff(np.where(GRAY > 99, np.nan, GRAY).astype(np.float32)), "values from nan"),
+        (tiff((COLOUR / 255).astype(np.float32)), "a TIFF of this kind"),
+        (tiff(COLOUR, (50706, 1, 0x00000401)), "a raw file"),
+        (tiff(COLOUR, (254, 4, 1)), "a raw file"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a raw file"),
+        (b"FUJIFILMCCD-RAW 0201" + bytes(99), "a raw file"),
+        (b"\xff\x0a" + bytes(99), "JPEG XL; convert it"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL; convert it"),
+    ],
+    ids=[
+        "colours of 16 bits that use 8",
+        "floats to 2.3",
+        "negative floats",
+        "floats that are no numbers",
+        "colours in floats",
+        "the thumbnail of a DNG",
+        "the thumbnail of a NEF or an ARW",
+        "a CR2",
+        "a RAF",
+        "a JPEG XL codestream",
+        "a JPEG XL container",
+    ],
+)
+def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(data: bytes, said: str) -> None:
+    with pytest.raises(Refused, match=said) as refused:
+        decode(data)
+    assert refused.value.reason == "not-read"
+
+
+def test_photos_of_phones_are_read_as_heic_and_avif() -> None:
+    heic = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(COLOUR)).save(heic)
+    for data in (heic.getvalue(), encoded(COLOUR, "avif")):
+        assert np.abs(decode(data).astype(int) - COLOUR).mean() < 8
+
+
+SIDE_FILES = {
+    "photo.jpg.json": b'{"title": "photo.jpg"}',
+    "photo.txt": b"a caption",
+    "photo.xmp": b"<x:xmpmeta>",
+    "photo.npy": b"\x93NUMPY",
+    "Thumbs.db": b"\xd0\xcf\x11\xe0",
+    "clip.mp4": b"\0\0\0\x18ftypmp42",
+    "LICENSE": b"Creative Commons",
+    "desktop.ini": b"[.ShellClassInfo]",
+}
+
+
+def photos(folder: Path, names: tuple[str, ...] = ("photo.jpg", "IMG_0001", "two.png")) -> Path:
+    folder.mkdir()
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encoded(np.roll(COLOUR, number, axis=0), "jpeg"))
+    return folder
+
+
+def planned(root: Path, output: Path, *settings: str) -> dict[str, str | None]:
+    ingest(load(settings=[f"data.input={root}", "data.name=d", *settings]), Layout.at(output))
+    return {row["source"]: row["reason"] for row in manifest.read(Layout.at(output).source).rows()}
+
+
+def test_side_files_are_counted_in_one_line_and_are_no_failed_photos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = photos(tmp_path / "in")
+    for name, data in SIDE_FILES.items():
+        (root / name).write_bytes(data)
+    assert planned(root, tmp_path / "out") == {"photo.jpg": None, "IMG_0001": None, "two.png": None}
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no images" in line)
+    assert "8 files are no images: " in line
+    assert all(kind in line for kind in (".json (1)", ".mp4 (1)", ".db (1)", "LICENSE (1)"))
+
+
+def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path: Path) -> None:
+    root = photos(tmp_path / "in", ())
+    (root / "clip.mp4").write_bytes(b"film")
+    with pytest.raises(UserError, match=r"holds no images, only \.mp4 \(1\)"):
+        planned(root, tmp_path / "out")
+
+
+def test_side_files_that_hold_labels_still_stop_the_run(tmp_path: Path) -> None:
+    root = photos(tmp_path / "in", ("a.jpg", "b.jpg"))
+    (root / "labels.txt").write_text("a.jpg 1\nb.jpg 0\n")
+    with pytest.raises(UserError, match=r"labels\.txt names images"):
+        planned(root, tmp_path / "out")
