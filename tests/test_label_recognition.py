@@ -265,7 +265,7 @@ REFUSED: dict[str, tuple[Files, str]] = {
     ),
     "metadata.jsonl of hugging face": (
         {**images("train/"), "train/metadata.jsonl": '{"file_name": "1.jpg"}\n'},
-        "train/metadata.jsonl, of Hugging Face's imagefolder, which is not read; .* read_json",
+        "train/metadata.jsonl, of Hugging Face's imagefolder, which is not read; .*read_json",
     ),
     "a few names of utkface": (
         {**images(), "3.jpg": "3", "9_0_2_20170116174525125.jpg": "4"},
