@@ -88,7 +88,7 @@ class Parse(Section):
     precision: of bisenet and parsenet (``auto``: see `pipeline.parse.backends`; ``int8``: bisenet only); an
     ONNX or TorchScript file has its own. grid: cells per side of the stored class counts. features: what is
     stored of bisenet's features: null, ``pooled`` over the face and its regions, or ``grid``: that and 8 x 8
-    cells; PyTorch computes them.
+    cells.
     """
 
     parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]

@@ -14,6 +14,7 @@ from common.shards import (
     FEATURE_MEMBERS,
     MEMBERS,
     BrokenSample,
+    decode_face,
     decode_features,
     decode_mask,
     encode_features,
@@ -24,6 +25,7 @@ from common.shards import (
 )
 from pipeline.parse.features import projection
 from pipeline.parse.find_parser import find_parser
+from pipeline.parse.parser import load_parser
 from pipeline.verify.run import verify
 from pipeline.verify.shard import TarReport, _check_features
 
@@ -94,3 +96,15 @@ def test_a_parser_without_features_says_so() -> None:
     config = load(settings=["parse.parser=parsenet", "parse.features=grid"])
     with pytest.raises(UserError, match=r"parse\.features=grid needs parse\.parser=bisenet"):
         find_parser(config.parse, config.weights)
+
+
+def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:
+    files = sorted((portraits / "img_align_celeba").glob("*.jpg"))[:4]
+    faces = np.stack([decode_face(file.read_bytes())[20:198] for file in files])
+    pooled = []
+    for precision in ("float32", "int8"):
+        config = load(settings=["parse.features=pooled", f"parse.precision={precision}"])
+        _, _, features = load_parser(find_parser(config.parse, config.weights))(faces)
+        pooled.append(features["pooled.npy"].astype(np.float64))
+    assert pooled[0].shape == pooled[1].shape
+    assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*pooled, strict=True)) > 0.98

@@ -1,6 +1,9 @@
 """The real parser on painted faces with exact masks, other parsers, and left and right."""
 
 import json
+import os
+import shutil
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +26,6 @@ from common import weights
 from common.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
 from common.config import Config, load
 from common.errors import UserError
-from common.hardware import hardware
 from common.shards import decode_face
 from pipeline.parse import decision, pixels, quantize
 from pipeline.parse.class_map import ClassMap, read_class_map
@@ -35,6 +37,10 @@ from pipeline.parse.sides import assign_sides
 
 def parser_file(config: Config) -> ParserFile:
     return find_parser(config.parse, config.weights)
+
+
+def int8_of(file: ParserFile) -> Path:
+    return quantize.int8_file(file.path, file.sha256, file.size, maps=False)
 
 
 def exact_masks(portraits: Path) -> list[np.ndarray]:
@@ -362,8 +368,8 @@ def test_the_int8_file_is_made_once_and_is_the_same_each_time(
     for folder in (tmp_path / "first", tmp_path / "second", tmp_path / "second"):
         copy = ["weights.parser=" + str(parser_file(load()).path), f"weights.cache={folder}"]
         made.append(parser_file(load(settings=[*small, *copy])))
-    first, second, again = (file.int8 for file in made)
-    assert first is not None and second is not None and second == again
+    first, second, again = map(int8_of, made)
+    assert second == again
     assert first.name == second.name
     assert first.read_bytes() == second.read_bytes()
     assert len(list(second.parent.glob("*.onnx"))) == 1
@@ -375,7 +381,7 @@ def test_the_int8_file_is_made_once_and_is_the_same_each_time(
 
 def test_no_product_of_the_int8_file_saturates_on_a_cpu_without_vnni() -> None:
     file = parser_file(load(settings=["parse.precision=int8"]))
-    weights = [numpy_helper.to_array(each) for each in onnx.load(str(file.int8)).graph.initializer]
+    weights = [numpy_helper.to_array(each) for each in onnx.load(str(int8_of(file))).graph.initializer]
     kernels = [each for each in weights if each.dtype == np.int8 and each.ndim == 4]
     assert len(kernels) > 20
     assert max(np.abs(each.astype(int)).max() for each in kernels) <= 64  # 2 x 255 x 64 fits into 16 bits
@@ -387,8 +393,24 @@ def test_int8_is_refused_for_a_parser_that_has_no_such_file(parsenet: tuple[nn.M
         parser_file(load(settings=[*settings, "parse.precision=int8"]))
 
 
-def test_a_worker_that_does_not_see_the_int8_file_computes_in_pytorch(faces: np.ndarray) -> None:
-    file = replace(parser_file(load()), int8=Path("/nowhere.onnx"))
-    assert file.numbers == hardware().numbers("auto")
+def test_a_worker_that_does_not_see_the_int8_file_makes_it(
+    tmp_path: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "CALIBRATION_FACES", 8)
+    copy = Path(shutil.copy(parser_file(load()).path, tmp_path))
+    file = replace(parser_file(load(settings=["parse.precision=int8"])), path=copy, size=256)
     masks, *_ = load_parser(file)(faces[:1])
     assert len(np.unique(masks)) > 3
+    assert [path.name[:25] for path in tmp_path.glob("*.onnx")] == ["parsing_bisenet-int8-256-"]
+
+
+@pytest.mark.parametrize("days", [0, 2])
+def test_an_int8_file_of_other_code_goes_after_a_day(days: int, tmp_path: Path) -> None:
+    known = parser_file(load(settings=["parse.precision=int8"]))
+    copy, current = Path(shutil.copy(known.path, tmp_path)), int8_of(known)
+    shutil.copy(current, tmp_path)
+    old = tmp_path / "parsing_bisenet-int8-448-0123456789ab.onnx"
+    old.touch()
+    os.utime(old, (time.time() - days * 86_400 - 60,) * 2)
+    assert quantize.int8_file(copy, known.sha256, known.size, maps=False).name == current.name
+    assert old.exists() == (days == 0)

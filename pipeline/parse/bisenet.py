@@ -38,12 +38,16 @@ def load(weights: Path, numbers: str) -> Network:
     device = hardware().device
     model = main_head(weights).to(device).to(memory_format=torch.channels_last)
 
-    def scores_and_maps(pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def scores_and_maps(pixels: Tensor) -> tuple[Tensor, ...]:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with autocast(device, numbers):
             return model.logits_and_maps(pixels)
 
     return Network(lambda pixels: scores_and_maps(pixels)[0], device, scores_and_maps)
+
+
+MAPS: Final = ("stride8", "stride16", "stride32", "fused")
+"""Feature maps: three stages of its ResNet, and what the logits are computed from."""
 
 
 def main_head(weights: Path) -> "_MainHead":
@@ -67,15 +71,26 @@ class _MainHead(nn.Module):
         logits: Tensor = self.head(self.fusion(fine, coarse))[0]
         return logits
 
-    def logits_and_maps(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and ResNet's stages at strides 8, 16, 32 and the fused map at stride 8."""
+    def logits_and_maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The logits, then the maps that `MAPS` names."""
         maps: list[Tensor] = []
         hooks = (
             self.context.get_submodule("resnet").register_forward_hook(lambda *call: maps.extend(call[2])),
             self.fusion.register_forward_hook(lambda *call: maps.append(call[2])),
         )
         try:
-            return self(pixels), maps
+            return self(pixels), *maps
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class WithMaps(nn.Module):
+    """A head whose outputs are the logits, then the maps that `MAPS` names."""
+
+    def __init__(self, head: _MainHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return self.head.logits_and_maps(pixels)

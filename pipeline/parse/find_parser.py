@@ -21,7 +21,7 @@ CLASS_MAPS: Final = {"bisenet": bisenet.CLASS_MAP, "parsenet": parsenet.CLASS_MA
 def find_parser(parse: Parse, weights: Weights) -> ParserFile:
     """The configured parser; known weights are fetched if need be, and checked.
 
-    Where this machine computes in int8, the file for that is made if it is missing.
+    Where this machine computes in int8, the file for that is made if it is missing, before all workers do.
 
     Raises:
         UserError: a file is missing, unknown or without a class map, or the parser has no features.
@@ -41,10 +41,11 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
             raise UserError(f"{path} does not exist; weights.parser names it")
         sha256 = file_sha256(path)
         class_map = read_class_map(Path(weights.class_map) if weights.class_map else class_map_beside(path))
-    size, int8 = class_map.size or parse.size, None
-    if parse.precision == backends.INT8 and (kind != "bisenet" or parse.features):
-        asked = f"parse.features={parse.features}" if parse.features else f"parse.parser={kind}"
-        raise UserError(f"parse.precision=int8 does not go with {asked}; set the precision to auto")
-    if backends.numbers(kind, parse.precision) == backends.INT8 and not parse.features:
-        int8 = int8_file(path, sha256, size)
-    return ParserFile(kind, path, sha256, class_map, size, parse.precision, int8, parse.features)
+    size = class_map.size or parse.size
+    if parse.precision == backends.INT8 and kind != "bisenet":
+        raise UserError(
+            f"parse.precision=int8 does not go with parse.parser={kind}; set the precision to auto"
+        )
+    if backends.numbers(kind, parse.precision) == backends.INT8:
+        int8_file(path, sha256, size, maps=parse.features is not None)
+    return ParserFile(kind, path, sha256, class_map, size, parse.precision, parse.features)

@@ -1,10 +1,12 @@
 """A parser from an ONNX file, run by ONNX Runtime in the file's precision."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as runtime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
@@ -42,13 +44,22 @@ def load(path: Path, class_map: ClassMap, size: int) -> Network:
     if group not in (None, 1):
         raise UserError(f"{path}: takes batches of exactly {group}; export it with a free batch size or 1")
     names, output = inputs[0].name, outputs[class_map.output].name
+    others = [each.name for each in outputs if each.name != output]
 
-    def scores(pixels: Tensor) -> Tensor:
+    def run(wanted: list[str], pixels: Tensor) -> tuple[Tensor, ...]:
         values = pixels.numpy() if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).numpy()
         values = np.ascontiguousarray(values, np.float32)
         groups = np.array_split(values, len(values)) if group else [values]
-        outputs = np.concatenate([session.run([output], {names: values})[0] for values in groups])
-        result = torch.from_numpy(outputs.astype(np.float32, copy=False))
-        return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
+        runs = [session.run(wanted, {names: values}) for values in groups]
+        return tuple(_channels_first(np.concatenate(parts), class_map) for parts in zip(*runs, strict=True))
 
-    return Network(scores, torch.device("cpu"))
+    return Network(
+        lambda pixels: run([output], pixels)[0],
+        torch.device("cpu"),
+        lambda pixels: run([output, *others], pixels),
+    )
+
+
+def _channels_first(values: NDArray[Any], class_map: ClassMap) -> Tensor:
+    result = torch.from_numpy(values.astype(np.float32, copy=False))
+    return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)

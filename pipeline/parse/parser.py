@@ -21,6 +21,7 @@ from pipeline.parse.decision import most_probable
 from pipeline.parse.features import face_features
 from pipeline.parse.network import Network
 from pipeline.parse.pixels import normalised
+from pipeline.parse.quantize import int8_file
 from pipeline.parse.sides import assign_sides
 
 Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
@@ -45,7 +46,6 @@ class ParserFile:
         class_map: format of its input, and its classes.
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
-        int8: the ONNX file of bisenet in int8, or None if it is not used; features need PyTorch.
         features: ``parse.features``.
     """
 
@@ -55,15 +55,12 @@ class ParserFile:
     class_map: ClassMap
     size: int
     precision: ParserPrecision
-    int8: Path | None = None
     features: Literal["pooled", "grid"] | None = None
 
     @property
     def numbers(self) -> str:
-        """The numbers that this machine computes in; without a file in int8 those of PyTorch."""
-        chosen = backends.numbers(self.kind, self.precision)
-        usable = self.precision == backends.INT8 or (self.int8 is not None and self.int8.is_file())
-        return chosen if chosen != backends.INT8 or usable else hardware().numbers("auto")
+        """The numbers that this machine computes in."""
+        return backends.numbers(self.kind, self.precision)
 
     @property
     def numerics(self) -> str:
@@ -84,14 +81,15 @@ def load_parser(file: ParserFile) -> FaceParser:
 
 
 def load_network(file: ParserFile) -> Network:
-    """The parser's network alone.
+    """The parser's network alone; a worker that does not see its int8 file makes it.
 
     Raises:
         UserError: the file cannot be run.
     """
     numbers = file.numbers
-    if numbers == backends.INT8 and file.int8:
-        return onnx_file.load(file.int8, file.class_map, file.size)
+    if numbers == backends.INT8:
+        int8 = int8_file(file.path, file.sha256, file.size, maps=file.features is not None)
+        return onnx_file.load(int8, file.class_map, file.size)
     match file.kind:
         case "bisenet":
             return bisenet.load(file.path, numbers)
@@ -108,7 +106,7 @@ def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -
     with torch.inference_mode():
         pixels = normalised(faces, file.class_map, file.size, network.device)
         if file.features and network.scores_and_maps:
-            scores, maps = network.scores_and_maps(pixels)
+            scores, *maps = network.scores_and_maps(pixels)
         else:
             scores, maps = network.scores(pixels), []
         count = len(file.class_map.classes)

@@ -8,8 +8,11 @@ painted portraits, so that no photo is needed. Weights have 7 bits: on x86 CPUs 
 import hashlib
 import json
 import logging
+import os
 import sys
+import time
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -35,28 +38,38 @@ CALIBRATION_FACES: Final = 32
 FACE_SIDE: Final = 256
 SEED: Final = 1
 BATCH: Final = 4
+UNUSED_SECONDS: Final = 86_400
 PACKAGES: Final = ("torch", "onnx", "onnxruntime", "onnxscript")
 """Packages whose versions the file's bytes depend on."""
 
 
-def int8_file(weights: Path, sha256: str, size: int) -> Path:
+def int8_file(weights: Path, sha256: str, size: int, maps: bool) -> Path:
     """The ONNX file of BiSeNet in int8 for faces of `size` pixels, beside its weights; made if it is missing.
+
+    Files of other code or packages go once no run has used them for `UNUSED_SECONDS`.
 
     Args:
         weights: checked weights.
-        sha256: of the weights; the file's name depends on it, on `size`, on this code and on `PACKAGES`.
+        sha256: of the weights; the file's name depends on it, on `size`, `maps`, this code and `PACKAGES`.
         size: side of the input.
+        maps: whether the file also outputs the feature maps of `Network.scores_and_maps`, in float32.
     """
-    made_from = [sha256, size, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES)]
+    made_from = [sha256, size, maps, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES)]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
-    output = weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx")
+    kind = f"{weights.stem}-int8-{size}" + ("-maps" if maps else "")
+    output = weights.with_name(f"{kind}-{key}.onnx")
     if not output.is_file():
         print(f"parse: preparing the int8 parser, once: {output} ...", file=sys.stderr, flush=True)
         pixels = normalised(_portraits(), bisenet.CLASS_MAP, size, torch.device("cpu")).numpy()
         with TemporaryDirectory() as folder, replacing(output) as temporary:
             plain = Path(folder, "float32.onnx")
-            _export(weights, size, plain)
+            _export(weights, size, maps, plain)
             _quantize(plain, temporary, pixels)
+    os.utime(output)
+    for old in weights.parent.glob(f"{kind}-{'?' * len(key)}.onnx"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
+                old.unlink()
     return output
 
 
@@ -70,18 +83,19 @@ def _portraits() -> NDArray[np.uint8]:
     return np.stack(faces)
 
 
-def _export(weights: Path, size: int, path: Path) -> None:
+def _export(weights: Path, size: int, maps: bool, path: Path) -> None:
+    network = bisenet.main_head(weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            bisenet.main_head(weights),
+            bisenet.WithMaps(network) if maps else network,
             (torch.zeros(2, 3, size, size),),
             str(path),
             dynamo=True,
             external_data=False,
             dynamic_shapes=({0: torch.export.Dim("faces")},),
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=["logits", *(bisenet.MAPS if maps else ())],
             verbose=False,
         )
 

@@ -66,7 +66,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
         UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
     """
     parser = find_parser(config.parse, config.weights)
-    code = [code_hash("pipeline.parse.shard"), code_hash("pipeline.parse.quantize")]
+    code = [code_hash("pipeline.parse.shard")]
     settings = [
         FORMAT_VERSION,
         config.parse.model_dump(mode="json", exclude_none=True),
