@@ -184,6 +184,14 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     return Manifest(table, tuple(names.split("\n")) if names else (), metadata)
 
 
+def column_names(path: Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of all columns of a manifest, and of those that are attributes; reads its footer alone."""
+    with path.open("rb") as stream:
+        schema = pq.read_schema(stream)
+    attributes = (schema.metadata or {}).get(b"attributes", b"").decode()
+    return tuple(schema.names), tuple(attributes.split("\n")) if attributes else ()
+
+
 def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a manifest in their order, `BATCH_ROWS` at a time, so that any number fits into memory.
 

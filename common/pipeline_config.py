@@ -140,11 +140,11 @@ class Quarantine(Section):
 class Stream(Section):
     """How shards are read, and where remote ones are kept meanwhile.
 
-    cache: local folder, shared by all processes of a machine (null: one in the system's temporary
-    folder). cache_gigabytes: how much of it may be filled, by all processes together; a cache smaller than
-    ``shuffle_shards`` shards downloads each shard more than once per epoch. retry_minutes: how long
-    a download is tried again while the store does not answer. max_broken: broken samples that each process of
-    a training run replaces by others before it stops.
+    cache: local folder of shards and of the index of samples, shared by all processes of a machine (null:
+    one in the system's temporary folder). cache_gigabytes: how much of it shards may fill, by all processes
+    together; a cache smaller than ``shuffle_shards`` shards downloads each shard more than once per epoch.
+    retry_minutes: how long a download is tried again while the store does not answer. max_broken: broken
+    samples that each process of a training run replaces by others before it stops.
     """
 
     cache: str | None

@@ -25,7 +25,7 @@ from common.layout import Layout
 from common.page.figures import SERIES, figure
 from common.shards import ShardWriter, encode_cell_counts, encode_face, encode_mask, encode_metadata
 from common.version import git_commit
-from training.data.samples import manifest_hash
+from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
 from training.models.pretrained import save_pretrained

@@ -222,7 +222,7 @@ def test_a_manifest_without_checksums_is_read_as_one_that_does_not_know_them(
     table = pq.read_table(shards.samples)
     pq.write_table(table.select([n for n in table.column_names if ".crc32" not in n]), layout.samples)
     samples = read_samples(layout, ("train",))
-    assert set(samples.extents["jpg"][:, 2]) == {-1}
+    assert set(samples.extents["jpg"][:, 2]) == {0}
     batch = next(load(samples, [[0, 1]], frozenset({"jpg"}), 0, config.load().stream))
     assert len(batch.images) == 2
 
@@ -240,6 +240,29 @@ def test_a_broken_sample_is_an_error_where_each_one_counts(shards: Layout, tmp_p
     flip_bytes(samples, 2)
     with pytest.raises(UserError, match=rf"{samples.keys[2]}: jpg: CRC-32"):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
+
+
+def test_processes_map_one_index_that_holds_what_the_manifest_does_in_fifty_bytes_a_row(
+    shards: Layout, tmp_path: Path
+) -> None:
+    splits = ("train", "val", "unlabelled")
+    alone, first, second = (read_samples(shards, splits, folder) for folder in (None, tmp_path, tmp_path))
+    table = pq.read_table(shards.samples)
+    rows = [row for row in table.to_pylist() if row["split"] in splits]
+    for samples in (alone, first, second):
+        assert list(samples.keys) == [row["key"] for row in rows]
+        assert list(samples.shards) == [row["shard"] for row in rows]
+        assert list(samples.identities) == [row["identity"] for row in rows]
+        assert [samples.extent("mask.png", i).offset for i in range(len(rows))] == [
+            row["mask.png.offset"] for row in rows
+        ]
+        assert np.array_equal(samples.attributes, alone.attributes)
+    (file,) = tmp_path.glob("index-*.npy")
+    assert isinstance(second.extents["jpg"].base, np.memmap)
+    row = np.load(file, mmap_mode="r").dtype
+    assert row.itemsize - row["attributes"].itemsize - row["identity"].itemsize <= 50
+    read_samples(shards, ("train",), tmp_path)
+    assert len(list(tmp_path.glob("index-*.npy"))) == 2
 
 
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:

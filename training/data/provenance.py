@@ -16,7 +16,7 @@ def provenance(layout: Layout, align: Align, ingest: Ingest) -> dict[str, Any]:
     the manifest then tell whether faces were detected.
     """
     samples = manifest.read(layout.require_samples(), columns=["split", "box_score"])
-    splits = samples.table["split"].to_pylist()
+    counts = {count["values"]: count["counts"] for count in samples.table["split"].value_counts().to_pylist()}
     text = samples.metadata.get(recipe.METADATA_KEY)
     if text is None:
         detected = samples.table["box_score"].null_count < samples.table.num_rows
@@ -25,7 +25,7 @@ def provenance(layout: Layout, align: Align, ingest: Ingest) -> dict[str, Any]:
         alignment = recipe.Recipe.read(text, str(layout.samples))
     return {
         "dataset": samples.metadata["dataset"],
-        "faces": {split: splits.count(split) for split in sorted(set(splits))},
+        "faces": dict(sorted(counts.items())),
         "alignment": alignment.model_dump(mode="json"),
         "code": code_version(),
     }

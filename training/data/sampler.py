@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from training.data.index import Column
 from training.data.samples import Samples
 
 Indices = NDArray[np.int64]
@@ -27,9 +28,12 @@ class _Shards:
     """The samples of each shard, without a copy of the whole if the manifest lists them shard by shard."""
 
     def __init__(self, shards: Sequence[str]) -> None:
-        _, numbers, self.sizes = np.unique(np.asarray(shards), return_inverse=True, return_counts=True)
+        codes = shards.codes if isinstance(shards, Column) else np.unique(shards, return_inverse=True)[1]
+        sizes = np.bincount(codes)
+        self.sizes = sizes[sizes > 0]
         self._starts = np.cumsum(self.sizes) - self.sizes
-        self._order = None if (np.diff(numbers) >= 0).all() else np.argsort(numbers, kind="stable")
+        grouped = bool((codes[1:] >= codes[:-1]).all())
+        self._order = None if grouped else np.argsort(codes, kind="stable")
 
     def samples(self, shard: int, within: Indices) -> Indices:
         """Positions in the manifest of samples that are given by their numbers `within` a shard."""

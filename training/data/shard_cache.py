@@ -62,6 +62,11 @@ class _Shard:
             os.close(self.descriptor.result())
 
 
+def cache_folder(stream: Stream) -> Path:
+    """The folder that all processes of a machine share."""
+    return Path(stream.cache) if stream.cache else Path(gettempdir()) / f"shards-{os.getuid()}"
+
+
 class ShardCache:
     """File descriptors of the shards below `root`, for `os.pread` from any thread.
 
@@ -73,7 +78,7 @@ class ShardCache:
 
     def __init__(self, root: Address, stream: Stream) -> None:
         self._root, self._stream = root, stream
-        self._folder = Path(stream.cache) if stream.cache else Path(gettempdir()) / f"shards-{os.getuid()}"
+        self._folder = cache_folder(stream)
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = Lock()
         self._full = False

@@ -15,9 +15,11 @@ from common.config import Config, Finetune, FinetuneRun
 from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
+from training.data.index import manifest_hash
 from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
-from training.data.samples import Samples, manifest_hash, read_samples
+from training.data.samples import Samples, read_samples
+from training.data.shard_cache import cache_folder
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.record import read_record, write_record
@@ -60,7 +62,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
             processes cannot share a batch evenly, or a checkpoint is of another run.
         SystemExit: a signal stopped the run; its state is saved.
     """
-    samples = read_samples(layout, ("train",))
+    samples = read_samples(layout, ("train",), cache_folder(config.stream))
     settings, entries = config.finetune, []
     with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
         _check_shares(settings, ranks.world)
@@ -189,7 +191,7 @@ class _Runs:
     @cached_property
     def _all(self) -> Samples:
         """All samples that may be trained on, with and without labels."""
-        return read_samples(self._layout, ("train", "unlabelled"))
+        return read_samples(self._layout, ("train", "unlabelled"), cache_folder(self._config.stream))
 
     def _plan(self, name: str, steps: int, initial: str, positions: NDArray[np.int64]) -> TrainingPlan:
         semi = initial == "semi"

@@ -12,7 +12,7 @@ from common.layout import Layout
 from common.page.figures import SERIES
 from common.page.render import render
 from common.version import git_commit
-from training.data.samples import manifest_hash
+from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.report.costs import cost_rows
 from training.report.dataset import read_dataset

@@ -15,7 +15,7 @@ from common.code import code_hash
 from common.config import Config, FinetuneRun
 from common.errors import UserError
 from common.layout import Layout
-from training.data.samples import manifest_hash
+from training.data.index import manifest_hash
 from training.engine.record import read_record, write_record
 from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS
