@@ -114,8 +114,10 @@ class Weights(Section):
 
 
 class Cluster(Section):
-    """The Dask cluster: an address to join, or so many local processes (0: one per core).
+    """The Dask cluster: an address to join, or so many local processes (0: one per core or GPU share).
 
+    processes_per_gpu: how many share a GPU, on a machine that has some. No more processes are started than
+    the memory allows, 0.9 GB each.
     in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
     joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing. retry_minutes: how long
     what fails because a store does not answer is tried again.
@@ -123,6 +125,7 @@ class Cluster(Section):
 
     scheduler: str | None
     workers: Annotated[int, Field(ge=0)]
+    processes_per_gpu: Positive
     in_flight: Positive
     resources: dict[str, Annotated[float, Field(gt=0)]] | None
     retry_minutes: Annotated[float, Field(ge=0)]

@@ -13,7 +13,8 @@ from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import require_record, write_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import local_workers, no_model
+from pipeline.runner.cluster import no_model
+from pipeline.runner.local_workers import local_workers
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import fingerprint, read_record
 from pipeline.runner.shard_runner import finish_shards
@@ -46,9 +47,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
     if tasks and config.cluster.scheduler is None:
         parser = tasks[0].parser
-        announce(
-            "parse", parser.precision, parser.numbers, f"{local_workers(config.cluster)} workers x 1 thread"
-        )
+        announce("parse", parser.precision, parser.numbers, local_workers(config.cluster).line)
     folder = (layout.shards / source.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
     samples, refused = write_manifests(source, tasks, layout)

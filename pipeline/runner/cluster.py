@@ -21,9 +21,12 @@ from distributed import (
     as_completed,
     get_worker,
 )
+from distributed.comm import CommClosedError
+from distributed.system import MEMORY_LIMIT
 
 from common.errors import UserError
 from common.pipeline_config import Cluster
+from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -43,18 +46,22 @@ class ReadyWorkers(WorkerPlugin):
 
     One thread, because models run faster side by side than on shared threads, and because
     the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
-    workers of a local cluster as well; they ignore it, and the driver ends them.
+    workers of a local cluster as well; they ignore it, and the driver ends them. Each of them
+    sees one GPU, before anything asks CUDA.
     """
 
     name = "sspl-faces"
 
     def __init__(self, load: Callable[[], object], config: Cluster) -> None:
-        self._load, self._resources, self._local = load, config.resources, config.scheduler is None
+        self._load, self._resources = load, config.resources
+        self._local = None if config.scheduler else local_workers(config)
 
     def setup(self, worker: Any) -> None:
         """Load the model, unless this worker gets no tasks."""
-        if self._local and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self._local:
+            os.environ |= self._local.environment(int(worker.name))
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):
             torch.set_num_threads(1)
             self._load()
@@ -75,8 +82,8 @@ def settle() -> None:
 def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator[Client]:
     """A client of the configured cluster, whose workers have all called `load` once.
 
-    A local cluster has one process per core, never more than `tasks`. Its workers end with
-    this process, however that ends.
+    A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process,
+    however that ends.
 
     Raises:
         UserError: no scheduler answers, no worker offers the resources, or `load` fails on one.
@@ -85,11 +92,17 @@ def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator
         opened = _joined(config) if config.scheduler else _local(config, tasks)
         client = context.enter_context(opened)
         count = eligible_workers(client, config.resources)
-        print(f"{count} workers; dashboard: {client.dashboard_link}", flush=True)
+        line = f"{count} workers" if config.scheduler or count == tasks else local_workers(config).line
+        print(f"{line}; dashboard: {client.dashboard_link}", flush=True)
         try:
             client.register_plugin(ReadyWorkers(load, config))
         except UserError:
             raise
+        except CommClosedError as error:
+            raise UserError(
+                f"a worker of {config.scheduler or 'the local cluster'} died while it loaded the model; is "
+                "there enough memory? Fewer workers (cluster.workers) need less"
+            ) from error
         except Exception as error:
             raise UserError(
                 f"the workers of {config.scheduler or 'the local cluster'} cannot load the model "
@@ -119,28 +132,26 @@ def _joined(config: Cluster) -> Iterator[Client]:
         yield client
 
 
-def local_workers(config: Cluster) -> int:
-    """How many processes a local cluster has if there are tasks for all of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.workers or cores
-
-
 @contextmanager
 def _local(config: Cluster, tasks: int) -> Iterator[Client]:
     if config.resources:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
         )
+    count = max(1, min(local_workers(config).count, tasks))
     with (
         dask.config.set(
             {
                 "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
                 # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
                 "distributed.deploy.lost-worker-timeout": "1 hour",
+                # A paused worker would wait for ever; one that is ended for its memory becomes an error.
+                "distributed.worker.memory.pause": False,
             }
         ),
         LocalCluster(
-            n_workers=max(1, min(local_workers(config), tasks)),
+            n_workers=count,
+            memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
             threads_per_worker=1,
             processes=True,
             dashboard_address=":0",

@@ -1,0 +1,66 @@
+"""How many workers a local cluster starts, and which GPU each sees; the numbers of GPUs are stand-ins."""
+
+import os
+from collections import Counter
+from functools import partial
+
+import pytest
+import torch
+
+from common.config import load
+from common.errors import UserError
+from common.pipeline_config import Cluster
+from pipeline.runner import local_workers as module
+from pipeline.runner.cluster import connect, no_model
+from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
+
+
+def cluster(*settings: str) -> Cluster:
+    return load(settings=[f"cluster.{setting}" for setting in settings]).cluster
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "expected"),
+    [
+        pytest.param(0, None, [], id="a machine without GPUs has none"),
+        pytest.param(2, None, ["0", "1"], id="GPUs go by their numbers"),
+        pytest.param(2, "5, GPU-ab", ["5", "GPU-ab"], id="GPUs go by their names in the environment"),
+        pytest.param(0, "-1", [], id="hidden GPUs are none"),
+        pytest.param(0, "", [], id="an empty list hides all"),
+    ],
+)
+def test_visible_gpus(count: int, visible: str | None, expected: list[str]) -> None:
+    assert list(visible_gpus(count, visible)) == expected
+
+
+def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # stand-in: two GPUs
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(module, "MEMORY_LIMIT", 100 * PROCESS_BYTES)
+    with connect(cluster("processes_per_gpu=2"), 64, no_model) as client:
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+    assert Counter(seen.values()) == {"0": 2, "1": 2}
+
+
+@pytest.mark.parametrize(
+    ("processes", "workers", "line"),
+    [
+        pytest.param(10, 8, "8 workers x 1 thread", id="enough memory for all"),
+        pytest.param(4, 3, "3 workers x 1 thread; 3.6 GB of memory do not allow 8", id="memory for three"),
+        pytest.param(1, 1, "1 workers x 1 thread; 0.9 GB of memory do not allow 8", id="at least one"),
+    ],
+)
+def test_no_more_workers_than_memory_allows(
+    processes: int, workers: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY_LIMIT", processes * PROCESS_BYTES)
+    local = local_workers(cluster("workers=8"))
+    assert (local.count, local.line) == (workers, line)
+
+
+def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence() -> None:
+    with (
+        pytest.raises(UserError, match="died while it loaded the model; is there enough memory"),
+        connect(cluster("workers=1"), 1, partial(os._exit, 1)),
+    ):
+        pass
