@@ -4,6 +4,9 @@ They are a module of their own so that the code that determines the bytes of a s
 depend on the settings of the trainer.
 """
 
+import os
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -154,3 +157,8 @@ class Stream(Section):
     cache_gigabytes: Annotated[float, Field(gt=0)]
     retry_minutes: Annotated[float, Field(ge=0)]
     max_broken: Annotated[int, Field(ge=0)]
+
+    @property
+    def folder(self) -> Path:
+        """``cache``, or the folder that takes its place."""
+        return Path(self.cache) if self.cache else Path(gettempdir()) / f"shards-{os.getuid()}"

@@ -8,6 +8,7 @@ from common import command
 from common.config import Config
 from common.layout import Layout
 from common.memory import keep_freed_memory
+from common.storage import address
 
 RESUME: Final = ("auto", "anyway", "never")
 
@@ -69,13 +70,17 @@ def main() -> None:
     layout = Layout.at(options.shards)
 
     from training.engine.distributed import joined  # PyTorch, which --help need not wait for
+    from training.engine.output import local_output
 
     if options.labels:
         config = _with_labels(config, layout, options.labels)
-    with joined() as ranks:
+    with (
+        joined() as ranks,
+        local_output(address(options.output), tuple(STAGES), config.stream, ranks) as output,
+    ):
         for name in STAGES if options.stage == "all" else (options.stage,):
             if ranks.first or name in DISTRIBUTED:
-                STAGES[name](config, layout, options.output, options.resume)
+                STAGES[name](config, layout, output, options.resume)
 
 
 def _parser() -> ArgumentParser:
@@ -86,7 +91,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs"), metavar="DIR", help="where results go (default: runs/)"
+        "--output", default="runs", metavar="DIR", help="folder or address of the results (default: runs/)"
     )
     parser.add_argument(
         "--resume",

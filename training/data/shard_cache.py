@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import gettempdir
 from threading import Lock
 from types import TracebackType
 from typing import Final, Self
@@ -62,11 +61,6 @@ class _Shard:
             os.close(self.descriptor.result())
 
 
-def cache_folder(stream: Stream) -> Path:
-    """The folder that all processes of a machine share."""
-    return Path(stream.cache) if stream.cache else Path(gettempdir()) / f"shards-{os.getuid()}"
-
-
 class ShardCache:
     """File descriptors of the shards below `root`, for `os.pread` from any thread.
 
@@ -78,7 +72,7 @@ class ShardCache:
 
     def __init__(self, root: Address, stream: Stream) -> None:
         self._root, self._stream = root, stream
-        self._folder = cache_folder(stream)
+        self._folder = stream.folder
         self._shards: OrderedDict[str, _Shard] = OrderedDict()
         self._lock = Lock()
         self._full = False

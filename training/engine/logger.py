@@ -77,5 +77,6 @@ def _board(folder: Path, step: int) -> Any:
 def _drop_after(folder: Path, step: int) -> None:
     for file in folder.rglob("*.tsv") if step else ():
         header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [row for row in rows if int(row.split("\t")[0]) <= step]
+        # A copy that was made while the file was written ends within a row.
+        kept = [row for row in rows if row.endswith("\n") and int(row.split("\t")[0]) <= step]
         file.write_text(header + "".join(kept), encoding="utf-8")

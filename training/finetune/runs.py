@@ -19,7 +19,6 @@ from training.data.index import manifest_hash
 from training.data.label_subsets import labelled_subset, read_subset
 from training.data.provenance import provenance
 from training.data.samples import Samples, read_samples
-from training.data.shard_cache import cache_folder
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.record import read_record, write_record
@@ -62,7 +61,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
             processes cannot share a batch evenly, or a checkpoint is of another run.
         SystemExit: a signal stopped the run; its state is saved.
     """
-    samples = read_samples(layout, ("train",), cache_folder(config.stream))
+    samples = read_samples(layout, ("train",), config.stream.folder)
     settings, entries = config.finetune, []
     with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
         _check_shares(settings, ranks.world)
@@ -191,7 +190,7 @@ class _Runs:
     @cached_property
     def _all(self) -> Samples:
         """All samples that may be trained on, with and without labels."""
-        return read_samples(self._layout, ("train", "unlabelled"), cache_folder(self._config.stream))
+        return read_samples(self._layout, ("train", "unlabelled"), self._config.stream.folder)
 
     def _plan(self, name: str, steps: int, initial: str, positions: NDArray[np.int64]) -> TrainingPlan:
         semi = initial == "semi"

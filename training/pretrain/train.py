@@ -17,7 +17,6 @@ from training.data.broken import BrokenSamples
 from training.data.loader import Batch
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples, read_samples
-from training.data.shard_cache import cache_folder
 from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
@@ -89,7 +88,7 @@ def _train(
 ) -> None:
     """The loop: from the checkpoint, if there is one, to the results in `output`."""
     settings, ranks = config.pretrain, checkpoints.ranks
-    samples = read_samples(layout, ("train", "unlabelled"), cache_folder(config.stream))
+    samples = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
     broken = BrokenSamples(config.stream.max_broken)
     validator = _validator(config, layout, ranks, broken)
     state = TrainState(config.network, settings, ranks)
