@@ -65,9 +65,9 @@ class Align(Section):
 
     mode: ``detect`` finds and warps the face, ``none`` takes the central square, ``auto`` is
     ``none`` for data sets that are known to be aligned (CelebA's layout), else ``detect``.
-    size: side of the stored face. detect_side: the detector sees images whose
-    longer side is at most this long. threshold: detector score. min_visible: share of
-    the face's box that must lie inside the image. faces: which of several faces; ``all``
+    size: side of the stored face. detect_side: the detector first sees images whose longer side is at
+    most this long (see `common.alignment.search`). threshold: detector score. min_visible: share of the
+    face's box that must lie inside the image. faces: which of several faces; ``all``
     makes a sample of each, the largest first. bystander_labels: whether all of them get the photo's labels
     and identity, or only the largest; by default as in classifiers from before there was this setting.
     """

@@ -6,7 +6,8 @@ import numpy as np
 from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
-from common.alignment.detector import Face, choose_faces, detect_faces
+from common.alignment.detector import Face, choose_faces
+from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from common.pipeline_config import Align
 
@@ -39,7 +40,7 @@ def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace 
     if detector is None:
         matrix = central_square(image.shape[1], image.shape[0], config.size)
         return [Crop(warp(image, matrix, config.size), matrix, None, None)]
-    faces = detect_faces(image, detector, config)
+    faces = find_faces(image, detector, config)
     crops = []
     for face in choose_faces(faces, image, config):
         matrix = similarity(face.landmarks, FACE_TEMPLATE * config.size)

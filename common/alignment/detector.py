@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,15 @@ from common.pipeline_config import Align
 OVERLAP: Final = 0.4
 """Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""
 
+TILE: Final = 1280
+"""Longest side in pixels of what the network sees at a time, for which it needs 0.3 GB."""
+
+MARGIN: Final = 128
+"""Half of what neighbouring tiles share, in pixels, so that a face of that size is whole in one of them."""
+
+TINY: Final = 128
+"""Longer side in pixels of an image that is likely a face as a whole."""
+
 
 @dataclass(frozen=True)
 class Face:
@@ -30,11 +40,13 @@ class Face:
         box: left, top, right, bottom.
         score: detector's confidence, 0 to 1.
         landmarks: float64 (5, 2), in the order of `FACE_TEMPLATE`.
+        turns: quarter turns against the clock of the image in which it was detected.
     """
 
     box: NDArray[np.float64]
     score: float
     landmarks: NDArray[np.float64]
+    turns: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -47,27 +59,67 @@ def load_detector(name: str, weights: Path) -> RetinaFace:
     return init_detection_model(name, device=device, model_rootpath=str(weights.parent))
 
 
-def detect_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) -> list[Face]:
-    """All faces of an RGB image, uint8 (H, W, 3), best score first.
+def detect_faces(
+    image: NDArray[np.uint8], detector: RetinaFace, config: Align, scale: int = 1, turns: int = 0
+) -> list[Face]:
+    """All faces of an RGB image, uint8 (H, W, 3), best score first, in its own pixels.
 
-    An image whose longer side exceeds ``detect_side`` is shrunk for the detector only.
+    For the detector only, an image whose longer side exceeds `scale` times ``detect_side`` is shrunk, and the
+    image is turned by `turns` quarter turns against the clock.
     """
     height, width = image.shape[:2]
-    shrink = min(1.0, config.detect_side / max(height, width))
+    shrink = min(1.0, scale * config.detect_side / max(height, width))
     small = image
     if shrink < 1:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    rows = detect(small, detector, config.threshold)
+    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, config.detect_side))
     factor = np.array([width / small.shape[1], height / small.shape[0]])
-    return [
-        Face(
-            box=row[:4].astype(np.float64) * np.tile(factor, 2),
-            score=float(row[4]),
-            landmarks=row[5:15].reshape(5, 2).astype(np.float64) * factor,
+    return [_face(row, small, turns, factor) for row in rows]
+
+
+def _face(
+    row: NDArray[np.float32], small: NDArray[np.uint8], turns: int, factor: NDArray[np.float64]
+) -> Face:
+    """The face of a row of `detect` on `small` after `turns`, in pixels of the image that was shrunk."""
+    points = np.concatenate([row[:4], row[5:15]]).astype(np.float64).reshape(7, 2)
+    for turn in range(turns, 0, -1):
+        last = small.shape[1 if turn % 2 else 0] - 1  # of the sides before this turn, the horizontal one
+        points = np.column_stack([last - points[:, 1], points[:, 0]])
+    points *= factor
+    corners = points[:2]
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    return Face(box, float(row[4]), points[2:], turns)
+
+
+def overlap(first: Face, second: Face) -> float:
+    """Intersection over union of the boxes of two faces."""
+    low, high = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
+    shared = _area(np.concatenate([low, high]))
+    return shared / max(_area(first.box) + _area(second.box) - shared, 1e-9)
+
+
+def _detect_in_tiles(
+    image: NDArray[np.uint8], detector: RetinaFace, threshold: float, side: int
+) -> NDArray[np.float32]:
+    """`detect` on overlapping tiles of at most `side` pixels; each tile has the faces in its middle."""
+    found = [np.empty((0, 15), np.float32)]
+    cores = [[*range(0, max(1, length - 2 * MARGIN), side - 2 * MARGIN)] for length in image.shape[:2]]
+    for top, left in product(*cores):
+        tile = image[top : top + side, left : left + side]
+        rows = detect(tile, detector, threshold)
+        offset = np.array([left, top], np.float32)
+        rows[:, :4] += np.tile(offset, 2)
+        rows[:, 5:] += np.tile(offset, 5)
+        centres = (rows[:, :2] + rows[:, 2:4]) / 2 - offset
+        ends = np.array([tile.shape[1], tile.shape[0]])
+        last = offset + ends >= [image.shape[1], image.shape[0]]
+        inside = (centres >= np.where(offset > 0, MARGIN, -np.inf)) & (
+            centres < np.where(last, np.inf, ends - MARGIN)
         )
-        for row in rows
-    ]
+        found.append(rows[inside.all(axis=1)])
+    rows = np.concatenate(found)
+    return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 
 @torch.inference_mode()
@@ -133,7 +185,8 @@ def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> F
         Refused: ``no-face``, or ``face-outside`` when too little of its box lies in the image.
     """
     if not faces:
-        raise Refused("no-face", f"no face scored {config.threshold} or more")
+        hint = "; --align none takes small pictures of faces as they are" if max(image.shape) <= TINY else ""
+        raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]
 
     def distance(face: Face) -> float:
