@@ -1,6 +1,5 @@
 """Face parsers behind one signature: from faces to masks, confidences and features."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from common.hardware import hardware
 from common.memory import keep_freed_memory
 from common.pipeline_config import ParserPrecision
 from pipeline.parse import backends, bisenet, onnx_file, parsenet, torchscript_file
+from pipeline.parse.batch_size import FaceParser, Halving, Parsed
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.decision import most_probable
 from pipeline.parse.features import face_features
@@ -23,16 +23,6 @@ from pipeline.parse.network import Network
 from pipeline.parse.pixels import normalised
 from pipeline.parse.quantize import int8_file
 from pipeline.parse.sides import assign_sides
-
-Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
-FaceParser = Callable[[NDArray[np.uint8]], Parsed]
-"""From faces, uint8 RGB (B, S, S, 3), to
-
-- masks, uint8 (B, S, S), classes 0..18;
-- confidences, float32 (B, 19): the mean probability of a class over the pixels that were
-  given it, 0 where there are none;
-- features by member of a sample, float16 (B, ...), see `pipeline.parse.features`; none unless configured.
-"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ def load_parser(file: ParserFile) -> FaceParser:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    return partial(_parse_faces, load_network(file), file)
+    return Halving(partial(_parse_faces, load_network(file), file))
 
 
 def load_network(file: ParserFile) -> Network:

@@ -21,7 +21,9 @@ def normalised(faces: NDArray[np.uint8], class_map: ClassMap, size: int, device:
     order = [0, 1, 2] if class_map.channels == "RGB" else [2, 1, 0]
     if device.type == "cpu":
         return torch.from_numpy(_resized_by_opencv(faces, order, scale, shift, size))
-    return _resized_by_pytorch(torch.from_numpy(faces).to(device), order, scale, shift, size)
+    return _resized_by_pytorch(
+        torch.from_numpy(faces).pin_memory().to(device, non_blocking=True), order, scale, shift, size
+    )
 
 
 def _resized_by_opencv(

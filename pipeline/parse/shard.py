@@ -4,14 +4,16 @@ The hash of this module and of all that it imports is part of the code version o
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.cell_counts import cell_class_counts
+from common.hardware import hardware
 from common.shards import (
     ShardWriter,
     decode_face,
@@ -23,9 +25,14 @@ from common.shards import (
     read_shard,
 )
 from common.storage import Address
+from pipeline.parse.batch_size import batch_size
+from pipeline.parse.overlap import ahead
 from pipeline.parse.parser import ParserFile, load_parser
 from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
 from pipeline.runner.shard_task import Advance, ShardTask
+
+AHEAD: Final = 2
+"""Batches that a step of a worker may be ahead of the next step."""
 
 AlignedSample = tuple[str, dict[str, bytes]]
 """The key of an aligned face, and its members by name."""
@@ -38,7 +45,7 @@ class ParseTask(ShardTask):
     Attributes:
         aligned: the aligned tar.
         parser: which network makes the masks.
-        batch_size: faces per forward pass.
+        batch_size: faces per forward pass on CPUs.
         grid: cells per side of the stored class counts.
     """
 
@@ -52,10 +59,11 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    with ShardWriter(task.tar) as writer:
-        for batch in _batches(task.aligned, excluded, task.batch_size):
-            faces = np.stack([decode_face(members["jpg"]) for _, members in batch])
-            masks, confidences, features = parse_faces(faces)
+    size = batch_size(task.batch_size, hardware().device)
+    decoded = ahead(_decoded(task.aligned, excluded, size), AHEAD)
+    parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
+    with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
+        for batch, (masks, confidences, features) in parsed:
             for number, sample in enumerate(batch):
                 encoded = {name: encode_features(values[number]) for name, values in features.items()}
                 samples.append(
@@ -110,6 +118,14 @@ def _write_sample(
         **{f"{name}.size": extent.size for name, extent in extents.items()},
         **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
     }
+
+
+def _decoded(
+    aligned: Address, excluded: frozenset[str], size: int
+) -> Iterator[tuple[list[AlignedSample], NDArray[np.uint8]]]:
+    """Batches of samples, and their faces, uint8 (B, S, S, 3)."""
+    for batch in _batches(aligned, excluded, size):
+        yield batch, np.stack([decode_face(members["jpg"]) for _, members in batch])
 
 
 def _batches(aligned: Address, excluded: frozenset[str], size: int) -> Iterator[list[AlignedSample]]:
