@@ -27,7 +27,7 @@ DARKEST: Final = 16
 LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
 """Greatest values of 8, 10, 12, 16, 24 and 32 bits."""
 
-BAND: Final = 1 << 20
+BAND: Final = 1 << 18
 """Pixels that are converted at a time, so that no second copy of a large picture is needed."""
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"

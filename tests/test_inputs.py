@@ -583,6 +583,12 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     known = {row["key"]: (row["identity"], row["Male"]) for row in rows}
     assert known == {first: ("Ann", 1), f"{first}-2": (None, None)}, "a bystander has no labels"
     assert [row["notices"] for row in rows] == ["several-faces"] * 2
+    asked = load(settings=[*settings, "align.bystander_labels=true"])
+    align(asked, layout)
+    parse(asked, layout)
+    assert [(row["identity"], row["Male"]) for row in manifest.read(layout.samples).rows()] == [
+        ("Ann", 1)
+    ] * 2
     sides = {}
     for row in rows:
         with (layout.shards / str(row["shard"])).open("rb") as stream:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -157,6 +159,21 @@ def test_deep_pixels_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.array_equal(decode(tiff(GRAY.astype(np.uint16) * 16)), whole)
 
 
+def test_sixteen_bits_cost_no_more_than_eight_bytes_a_pixel(tmp_path: Path) -> None:
+    for name, pixels in (("small", GRAY), ("large", np.tile(GRAY, (50, 50)))):
+        (tmp_path / name).write_bytes(encoded(pixels.astype(np.uint16) * 257, "png"))
+    code = """if True:
+        import resource, sys
+        from common.images import decode_photo
+        for name in sys.argv[1:]:
+            decode_photo(open(name, "rb").read(), 100_000_000, 32)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "small"), str(tmp_path / "large")]
+    small, large = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+    assert large - small <= 8 * GRAY.size * 2500
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -208,6 +225,7 @@ SIDE_FILES = {
     "clip.mp4": b"\0\0\0\x18ftypmp42",
     "LICENSE": b"Creative Commons",
     "desktop.ini": b"[.ShellClassInfo]",
+    "photo.NEF": b"MM\0*, and the same photo is there as a JPEG",
 }
 
 
@@ -230,9 +248,15 @@ def test_side_files_are_counted_in_one_line_and_are_no_failed_photos(
     for name, data in SIDE_FILES.items():
         (root / name).write_bytes(data)
     assert planned(root, tmp_path / "out") == {"photo.jpg": None, "IMG_0001": None, "two.png": None}
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no images" in line)
-    assert "8 files are no images: " in line
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "no photos" in line)
+    assert "9 files are no photos: " in line
     assert all(kind in line for kind in (".json (1)", ".mp4 (1)", ".db (1)", "LICENSE (1)"))
+
+
+def test_a_raw_file_without_another_copy_of_its_photo_is_listed(tmp_path: Path) -> None:
+    root = photos(tmp_path / "in", ("photo.jpg",))
+    (root / "other.NEF").write_bytes(b"MM\0*")
+    assert planned(root, tmp_path / "out") == {"photo.jpg": None, "other.NEF": None}
 
 
 def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
-from common.photo_formats import HEAD, SUFFIXES, looks_like_image
+from common.photo_formats import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
 from common.storage import Address, is_file, is_transient
 
 Refusal = tuple[str, str]
@@ -85,14 +85,18 @@ def is_image(path: str) -> bool:
 def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
     """The files of a tree that are images by name or by first bytes, and a remark about the others.
 
-    What must not be read may be an image, and is among them.
+    What must not be read may be an image, and is among them. A raw file beside the same image in another
+    format is not.
 
     Raises:
         UserError: there is no image.
     """
     found, others = list[File](), Counter[str]()
+    developed = {stem(path) for path in tree.images if not is_raw_name(path)}
     for file in tree.files:
-        if file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
+        if is_raw_name(file.path) and stem(file.path) in developed:
+            others[Path(file.path).suffix.lower()] += 1
+        elif file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
             found.append(file)
         else:
             name = file.path.rpartition("/")[2]
@@ -101,7 +105,12 @@ def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
     kinds += f" and {len(others) - MOST_KINDS:,} other kinds" if len(others) > MOST_KINDS else ""
     if others and not found:
         raise UserError(f"{tree.path} holds no images, only {kinds}; --input names a folder of photos")
-    return found, (f"{others.total():,} files are no images: {kinds}",) if others else ()
+    return found, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
+
+
+def is_raw_name(path: str) -> bool:
+    """Whether a file is called like a camera's raw file."""
+    return path[path.rfind(".") + 1 :].lower() in RAW_SUFFIXES
 
 
 def _begins_like_image(root: Address, path: str) -> bool:
