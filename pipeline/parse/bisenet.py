@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from facexlib.parsing import init_parsing_model
 from torch import Tensor, nn
 
 from common.classes import CLASSES
@@ -52,6 +51,9 @@ MAPS: Final = ("stride8", "stride16", "stride32", "fused")
 
 def main_head(weights: Path) -> "_MainHead":
     """BiSeNet with checked weights on the CPU, in float32, without its two auxiliary heads."""
+    # Imported late, as torchvision behind it takes two seconds that a worker in int8 does not need.
+    from facexlib.parsing import init_parsing_model
+
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     model = init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
     return _MainHead(model).eval()

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from facexlib.parsing import init_parsing_model
 from torch import Tensor
 
 from common.classes import CELEBAMASK_HQ_CLASSES
@@ -32,6 +31,8 @@ face restoration helper treats classes 14, 16, 17, 18 as no face, which fits tha
 
 def load(weights: Path, numbers: str) -> Network:
     """ParseNet with checked weights, computing in `numbers`; its other output, an image, is not used."""
+    from facexlib.parsing import init_parsing_model  # late, see bisenet.py
+
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     device = hardware().device
     model = init_parsing_model("parsenet", device=device.type, model_rootpath=str(weights.parent))
