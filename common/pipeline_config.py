@@ -121,9 +121,11 @@ class Cluster(Section):
 
     processes_per_gpu: how many share a GPU, on a machine that has some. No more processes are started than
     the memory allows, 0.9 GB each.
-    in_flight: tasks per worker that are submitted at a time. resources: what a worker of the
-    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing. retry_minutes: how long
-    what fails because a store does not answer is tried again.
+    in_flight: tasks per thread of the workers that are submitted at a time. resources: what a worker of the
+    joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing. start_minutes: how long a joined
+    cluster may take to have its first worker, such as one that scales from zero. stalled_minutes: a worker
+    whose tasks make no progress for so long is restarted, and its shards are made again. retry_minutes: how
+    long what fails because a store does not answer is tried again.
     """
 
     scheduler: str | None
@@ -131,6 +133,8 @@ class Cluster(Section):
     processes_per_gpu: Positive
     in_flight: Positive
     resources: dict[str, Annotated[float, Field(gt=0)]] | None
+    start_minutes: Annotated[float, Field(gt=0)]
+    stalled_minutes: Annotated[float, Field(gt=0)]
     retry_minutes: Annotated[float, Field(ge=0)]
 
 

@@ -375,7 +375,13 @@ def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
         plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
     assert loaded == {names["gpu"]: 1, names["plain"]: 0}
     assert not any(plugins.values())
-    missing = run(photos, tmp_path / "other", f"cluster.scheduler={address}", "cluster.resources={TPU: 1}")
+    missing = run(
+        photos,
+        tmp_path / "other",
+        f"cluster.scheduler={address}",
+        "cluster.resources={TPU: 1}",
+        "cluster.start_minutes=0.1",
+    )
     assert missing.returncode == 1
     assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import signal
 import threading
 import time
@@ -20,10 +21,12 @@ from distributed import (
     WorkerPlugin,
     as_completed,
     get_worker,
+    wait,
 )
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
+from common.code import code_hash
 from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
@@ -35,7 +38,7 @@ ALLOWED_FAILURES: Final = 1
 """How many workers may die over a shard before it is suspected to be the cause."""
 
 JOIN_SECONDS: Final = 10
-"""How long a scheduler may take to answer, and to have its first worker."""
+"""How long a scheduler may take to answer."""
 
 SETTLE_SECONDS: Final = 2.0
 """Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
@@ -47,22 +50,33 @@ class ReadyWorkers(WorkerPlugin):
     One thread, because models run faster side by side than on shared threads, and because
     the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
     workers of a local cluster as well; they ignore it, and the driver ends them. Each of them
-    sees one GPU, before anything asks CUDA.
+    sees one GPU, before anything asks CUDA. Workers of a joined cluster must run the code of this process.
     """
 
     name = "sspl-faces"
 
-    def __init__(self, load: Callable[[], object], config: Cluster) -> None:
+    def __init__(self, load: Callable[[], object], config: Cluster, module: str) -> None:
         self._load, self._resources = load, config.resources
+        self._module, self._code = module, code_hash(module) if config.scheduler else None
         self._local = None if config.scheduler else local_workers(config)
 
     def setup(self, worker: Any) -> None:
-        """Load the model, unless this worker gets no tasks."""
+        """Load the model, unless this worker gets no tasks.
+
+        Raises:
+            UserError: the worker runs other code.
+        """
         if self._local:
             os.environ |= self._local.environment(int(worker.name))
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):
+            if self._code not in (None, code_hash(self._module)):
+                raise UserError(
+                    f"the worker {worker.address} runs other code than this process ({self._module} and its "
+                    f"imports, or its Python {platform.python_version()}); bring its project folder to the "
+                    "same version and start it again"
+                )
             torch.set_num_threads(1)
             self._load()
             worker.ready_since = time.monotonic()
@@ -79,14 +93,23 @@ def settle() -> None:
 
 
 @contextmanager
-def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator[Client]:
+def connect(
+    config: Cluster, tasks: int, load: Callable[[], object], module: str = __name__
+) -> Iterator[Client]:
     """A client of the configured cluster, whose workers have all called `load` once.
 
     A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process,
     however that ends.
 
+    Args:
+        config: which cluster.
+        tasks: how many there are.
+        load: loads what the tasks need, in each worker process.
+        module: that the tasks run; its code must be the same on the workers of a joined cluster.
+
     Raises:
-        UserError: no scheduler answers, no worker offers the resources, or `load` fails on one.
+        UserError: no scheduler answers, no worker offers the resources, one runs other code, or `load` fails
+            on one.
     """
     with ExitStack() as context:
         opened = _joined(config) if config.scheduler else _local(config, tasks)
@@ -95,7 +118,7 @@ def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator
         line = f"{count} workers" if config.scheduler or count == tasks else local_workers(config).line
         print(f"{line}; dashboard: {client.dashboard_link}", flush=True)
         try:
-            client.register_plugin(ReadyWorkers(load, config))
+            client.register_plugin(ReadyWorkers(load, config, module))
         except UserError:
             raise
         except CommClosedError as error:
@@ -116,18 +139,21 @@ def connect(config: Cluster, tasks: int, load: Callable[[], object]) -> Iterator
 def _joined(config: Cluster) -> Iterator[Client]:
     try:
         client = Client(config.scheduler, timeout=JOIN_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
         raise UserError(f"no Dask scheduler answers at {config.scheduler}: {error}") from error
     with client:
+        # A cluster that scales with its load starts no worker before there is a task.
+        first = client.submit(no_model, pure=False, resources=config.resources)
         with suppress(TimeoutError):
-            client.wait_for_workers(1, timeout=JOIN_SECONDS)
+            wait(first, timeout=60 * config.start_minutes)
         if not eligible_workers(client, config.resources):
             wanted = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
             offering = f" that offers {wanted} (cluster.resources)" if wanted else ""
             flag = f" --resources {wanted.replace(' ', ',')}" if wanted else ""
             raise UserError(
-                f"{config.scheduler} has no worker{offering}; "
-                f"start one with `dask worker {config.scheduler}{flag}`"
+                f"{config.scheduler} has no worker{offering} after {config.start_minutes:g} minutes "
+                f"(cluster.start_minutes); start some with `dask worker {config.scheduler} --nworkers auto "
+                f"--nthreads 1{flag}`"
             )
         yield client
 
@@ -154,7 +180,7 @@ def _local(config: Cluster, tasks: int) -> Iterator[Client]:
             memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
             threads_per_worker=1,
             processes=True,
-            dashboard_address=":0",
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
@@ -177,6 +203,12 @@ def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> i
     return sum(_offers(worker["resources"], resources) for worker in workers)
 
 
+def _eligible_threads(client: Client, resources: Mapping[str, float] | None) -> int:
+    """How many threads these workers have; each runs one task at a time."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(worker["nthreads"] for worker in workers if _offers(worker["resources"], resources))
+
+
 def no_model() -> None:
     """Loads nothing, for a stage that needs no model."""
 
@@ -186,7 +218,7 @@ def map_bounded(
 ) -> Iterator[tuple[Task, Future]]:
     """Run `function` on each task; yield each with its finished future, in the order of completion.
 
-    At most ``in_flight`` tasks per worker are submitted at a time, so memory does not grow
+    At most ``in_flight`` tasks per thread of the workers are submitted at a time, so memory does not grow
     with their number; workers that join later get theirs.
 
     Raises:
@@ -197,7 +229,7 @@ def map_bounded(
     running = as_completed()
 
     def submit_more() -> None:
-        slots = max(1, config.in_flight * eligible_workers(client, config.resources))
+        slots = max(1, config.in_flight * _eligible_threads(client, config.resources))
         for task in islice(waiting, max(0, slots - len(submitted))):
             future = client.submit(function, task, pure=False, resources=config.resources)
             submitted[future.key] = task
@@ -222,7 +254,7 @@ def read_bounded(
     """
     if not tasks:
         return
-    with connect(config, len(tasks), no_model) as client:
+    with connect(config, len(tasks), no_model, function.__module__) as client:
         for task, future in map_bounded(client, function, tasks, config):
             try:
                 yield task, future.result()

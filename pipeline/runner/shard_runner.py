@@ -31,6 +31,7 @@ from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record, remove_unplanned
 from pipeline.runner.shard_task import ShardStage, ShardTask, Task
 from pipeline.runner.stage_log import StageTiming, log_stage
+from pipeline.runner.stalled import StalledWorkers
 
 UNCLEAR_ROUNDS: Final = 3
 """How often the workers of a suspected shard may die at different sources before the run gives up."""
@@ -71,9 +72,12 @@ def finish_shards(
     if not stale:
         return 0
     rows = sum(task.size for task in stale)
-    with connect(cluster, len(stale), stage.load) as client:
+    with connect(cluster, len(stale), stage.load, stage.make.__module__) as client:
         workers = eligible_workers(client, cluster.resources)
-        with _Display(client, stage, sum(task.size for task in tasks), rows) as display:
+        with (
+            StalledWorkers(client, cluster.stalled_minutes, stage.name) as stalled,
+            _Display(client, stage, sum(task.size for task in tasks), rows, stalled) as display,
+        ):
             for task in _finish(client, stage, stale, cluster, display.topic):
                 display.reach(str(task.tar), task.size)
                 record = retried(partial(read_record, task.tar), cluster.retry_minutes, stage.name)
@@ -169,7 +173,8 @@ def _make(stage: ShardStage[Task], topic: str, task: Task, excluded: frozenset[s
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        get_worker().log_event(topic, (str(task.tar), done))
+        worker = get_worker()
+        worker.log_event(topic, (str(task.tar), done, worker.address))
 
     stage.make(task, excluded, advance)
 
@@ -224,16 +229,22 @@ def _read_note(note: Address) -> list[str | None]:
 class _Display:
     """The progress of a stage, correct even when a shard begins again after its worker died."""
 
-    def __init__(self, client: Client, stage: ShardStage[Any], total: int, stale: int) -> None:
+    def __init__(
+        self, client: Client, stage: ShardStage[Any], total: int, stale: int, stalled: StalledWorkers
+    ) -> None:
         self.topic = f"{stage.name}-{uuid.uuid4().hex}"
-        self._client = client
+        self._client, self._stalled = client, stalled
         self._bar = progress(stage.name, total, stage.unit, total - stale)
         self._reached: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self._client.subscribe_topic(self.topic, lambda event: self.reach(*event[1]))
+        self._client.subscribe_topic(self.topic, lambda event: self._advance(*event[1]))
         return self
+
+    def _advance(self, shard: str, rows: int, worker: str) -> None:
+        self._stalled.progress(worker)
+        self.reach(shard, rows)
 
     def reach(self, shard: str, rows: int) -> None:
         """Report how many rows of a shard are done."""

@@ -1,0 +1,161 @@
+"""Clusters that are joined: scaling from zero, TLS, workers with other code, many threads, or stuck."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from threading import Barrier
+
+import dask
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from common.config import load
+from common.errors import UserError
+from common.pipeline_config import Cluster
+from pipeline.runner.cluster import connect, map_bounded, no_model
+from pipeline.runner.stalled import StalledWorkers
+
+ROOT = Path(__file__).parent.parent
+
+
+def joined(address: str, *settings: str) -> Cluster:
+    own = [f"scheduler={address}", "start_minutes=1", *settings]
+    return load(settings=[f"cluster.{setting}" for setting in own]).cluster
+
+
+def test_a_cluster_that_scales_from_zero_starts_its_first_worker() -> None:
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
+        cluster.adapt(minimum=0, maximum=1, interval="100ms", wait_count=1000)
+        with connect(joined(cluster.scheduler_address), 1, no_model) as client:
+            assert [future.result() for _, future in map_bounded(client, abs, [-1], joined("x"))] == [1]
+
+
+FOUR = Barrier(4)
+
+
+def meet_three_others(task: int) -> int:
+    return FOUR.wait(30)
+
+
+def test_every_thread_of_a_joined_worker_gets_tasks() -> None:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        config = joined(cluster.scheduler_address, "in_flight=1")
+        met = [future.result() for _, future in map_bounded(client, meet_three_others, range(4), config)]
+    assert sorted(met) == [0, 1, 2, 3]
+
+
+def test_a_local_cluster_listens_on_the_loopback_alone() -> None:
+    with connect(load(settings=["cluster.workers=1"]).cluster, 1, no_model):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [each for process in processes for each in process.net_connections("tcp")]
+        addresses = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+
+
+def hang_once(marker: Path, task: int) -> int:
+    if not marker.exists():
+        marker.touch()
+        time.sleep(600)
+    return task
+
+
+def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load(settings=["cluster.workers=1"]).cluster
+    with connect(config, 1, no_model) as client, StalledWorkers(client, 0.02, "parse"):
+        hang = partial(hang_once, tmp_path / "hung")
+        (done,) = map_bounded(client, hang, [7], config)
+        assert done[1].result() == 7
+    assert (
+        "parse: no progress for 0.02 minutes (cluster.stalled_minutes) on tcp://" in capsys.readouterr().err
+    )
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a scheduler and a worker as processes of their own, and returns the scheduler's address."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(project: Path, *options: str) -> str:
+        file = tmp_path / "scheduler.json"
+        dask_command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+        dask_worker = [sys.executable, "-m", "distributed.cli.dask_worker"]
+        address = ("--scheduler-file", str(file), *options)
+        environment = {**os.environ, "PYTHONPATH": str(project)}
+        scheduler = [*dask_command, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *address]
+        worker = [*dask_worker, "--nthreads", "1", "--no-dashboard", *address]
+        with (tmp_path / "log").open("w") as log:
+            for command in (scheduler, worker):
+                process = subprocess.Popen(
+                    command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+                processes.append(process)
+        deadline = time.monotonic() + 60
+        while not file.is_file():
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        return str(json.loads(file.read_text())["address"])
+
+    yield start
+    for process in reversed(processes):  # a worker waits for its scheduler
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_worker_with_other_code_is_refused_in_a_sentence(start: Start, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    for package in ("pipeline", "common"):
+        shutil.copytree(ROOT / package, project / package)
+    with (project / "pipeline" / "align" / "shard.py").open("a") as module:
+        module.write("\nOLD = True\n")
+    address = start(project)
+    with (
+        pytest.raises(UserError, match=r"the worker tcp://.* runs other code .*pipeline\.align\.shard"),
+        connect(joined(address), 1, no_model, "pipeline.align.shard"),
+    ):
+        pass
+
+
+def make_certificate(folder: Path) -> tuple[str, str, str]:
+    """Files of a throw-away authority, and of a certificate that it signed with its key."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(*new, "-x509", "-days", "1", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl(*new, "-subj", "/CN=127.0.0.1", "-keyout", "key.pem", "-out", "request.pem")
+    signed = ("x509", "-req", "-days", "1", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
+    openssl(*signed, "-in", "request.pem", "-out", "cert.pem")
+    return str(folder / "ca.pem"), str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
+def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start: Start, tmp_path: Path) -> None:
+    authority, certificate, key = make_certificate(tmp_path)
+    address = start(
+        ROOT, "--protocol", "tls", "--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key
+    )
+    assert address.startswith("tls://")
+    config = joined(address)
+    names = ("ca-file", "client.cert", "client.key")
+    files = zip(names, (authority, certificate, key), strict=True)
+    tls = dask.config.set({f"distributed.comm.tls.{name}": file for name, file in files})
+    with tls, connect(config, 1, no_model) as client:
+        assert [future.result() for _, future in map_bounded(client, abs, [-1], config)] == [1]
+    with pytest.raises(UserError, match="no Dask scheduler answers at tls://"), connect(config, 1, no_model):
+        pass
