@@ -12,9 +12,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,8 @@ EXPIRY_SECONDS: Final = 120.0
 """Age of the last renewal at which an owner is taken for dead; covers the delays of clocks and stores."""
 
 SETTLE_SECONDS: Final = 2.0
-"""How long to wait before looking who of several has taken over an expired lock: the last to write."""
+"""How long to wait before looking who of several has taken over an expired lock: the last to write, where the
+store does not compare tags."""
 
 
 @contextmanager
@@ -85,10 +87,8 @@ def _flock(path: Path) -> Iterator[None]:
 def _stored(path: UPath) -> Iterator[None]:
     owner = _owner()
     if not _create(path, owner):
-        text = _read(path)
-        if time.time() - _renewed(text) < EXPIRY_SECONDS:
-            raise _in_use(path, text)
-        path.write_bytes(_beat(owner))
+        if not _replace(path, owner, _expired):
+            raise _in_use(path, _read(path))
         time.sleep(SETTLE_SECONDS)
         if not _is_owner(text := _read(path), owner):
             raise _in_use(path, text)
@@ -101,7 +101,8 @@ def _stored(path: UPath) -> Iterator[None]:
         ended.set()
         renewer.join()
         with suppress(Exception):  # it expires by itself
-            path.unlink()
+            if _is_owner(_read(path), owner):
+                path.unlink()
 
 
 def _create(path: UPath, owner: dict[str, Any]) -> bool:
@@ -116,6 +117,27 @@ def _create(path: UPath, owner: dict[str, Any]) -> bool:
     return True
 
 
+def _replace(path: UPath, owner: dict[str, Any], replaceable: Callable[[str], bool]) -> bool:
+    """Write the lock if what it holds is `replaceable`; whether it was written.
+
+    S3 writes it only if it still has the tag that it had before it was read (If-Match). Other stores, and
+    those that know no such condition, write it whatever another process has written meanwhile.
+    """
+    with store_errors(path):
+        tag = path.fs.info(path.path).get("ETag")
+        if not replaceable(_read(path)):
+            return False
+        if "s3" in path.fs.protocol and tag:
+            try:
+                path.fs.pipe_file(path.path, _beat(owner), IfMatch=tag)
+                return True
+            except Exception:  # stores differ in how they refuse
+                if path.fs.info(path.path).get("ETag") != tag:
+                    return False
+        path.fs.pipe_file(path.path, _beat(owner))
+    return True
+
+
 def _read(path: UPath) -> str:
     """The lock in one request; an opened file would fail if it is renewed meanwhile."""
     with store_errors(path):
@@ -125,11 +147,17 @@ def _read(path: UPath) -> str:
 def _renew(path: UPath, owner: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
         with suppress(Exception):  # the next renewal may reach the store
-            path.write_bytes(_beat(owner))
+            if not _replace(path, owner, partial(_is_owner, owner=owner)):
+                print(f"{path}: another run has taken over this output; stop one of them", file=sys.stderr)
+                return
 
 
 def _beat(owner: dict[str, Any]) -> bytes:
     return json.dumps({**owner, "renewed": time.time()}).encode()
+
+
+def _expired(text: str) -> bool:
+    return time.time() - _renewed(text) >= EXPIRY_SECONDS
 
 
 def _renewed(text: str) -> float:

@@ -164,3 +164,31 @@ def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["owner", "refused"]
+
+
+def test_an_owner_that_slept_past_its_expiry_does_not_take_the_lock_back(
+    remote: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lock, "RENEW_SECONDS", 0.05)
+    file = remote.manifests / NAME
+    other = json.dumps({"host": "other", "process": 1, "renewed": time.time()}).encode()
+    with locked(remote):
+        file.write_bytes(other)
+        time.sleep(0.5)
+        assert file.read_bytes() == other
+    assert file.read_bytes() == other
+    assert "another run has taken over this output" in capsys.readouterr().err
+
+
+def test_a_lock_that_changes_after_it_was_read_is_not_replaced(remote: Layout) -> None:
+    file = remote.manifests / NAME
+    assert isinstance(file, UPath)
+    file.write_bytes(b"{}")
+
+    def replaced_meanwhile(text: str) -> bool:
+        file.write_bytes(b'{"renewed": 1}')
+        return True
+
+    assert not lock._replace(file, {"process": 1}, replaced_meanwhile)
+    assert file.read_bytes() == b'{"renewed": 1}'
+    assert lock._replace(file, {"process": 1}, lambda text: True)
