@@ -40,7 +40,8 @@ class Ingest(Section):
 
     format: the layout of the input (``auto`` recognises it).
     labels: a table of labels, identities or splits to join to the photos, with paths below the input.
-    limit: only the first so many sources. shard_size: samples per shard.
+    limit: only the first so many sources. shard_size: samples per shard; small sets have
+    smaller ones, 1/32 of the set, but no less than 16 samples.
     labels_in_tars: whether the JSON of a sample repeats split, identity and labels, for readers without the
     manifest; every change of a label then makes a shard again.
     min_side: shorter side in pixels below which an image is refused.

@@ -1,5 +1,6 @@
 """Small changes cost little: labels make no shard stale, and new photos go into new shards."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from common import manifest
 from common.config import Config, load
 from common.layout import Layout
 from pipeline.align.run import plan
+from pipeline.ingest.plan import _plan_shards
 from pipeline.ingest.run import ingest
 from training.data.samples import pixels_hash
 
@@ -105,7 +107,24 @@ def test_another_size_of_shards_is_another_plan(data: Input) -> None:
     config = data.config
     larger = config.model_copy(update={"ingest": config.ingest.model_copy(update={"shard_size": 50})})
     ingest(larger, data.layout)
-    assert len({row["shard"] for row in data.rows()}) < 10
+    assert len({row["shard"] for row in data.rows()}) < PHOTOS // SHARD // 2
+
+
+@pytest.mark.parametrize(
+    ("photos", "expected"),
+    [
+        pytest.param(20, 16, id="a few photos share a shard"),
+        pytest.param(3200, 100, id="a small set has 32 shards for its workers"),
+        pytest.param(320_000, 1000, id="a large one has shards of the configured size"),
+    ],
+)
+def test_small_sets_have_shards_for_all_workers(photos: int, expected: int) -> None:
+    settings = load(
+        settings=["ingest.shard_size=1000", "ingest.val_fraction=0.0", "ingest.test_fraction=0.0"]
+    )
+    keys: list[str | None] = [f"{number:016x}" for number in range(photos)]
+    shards = Counter(_plan_shards(keys, ["train"] * photos, settings.ingest, "d", {}))
+    assert max(shards.values()) == expected
 
 
 Row = dict[str, Any]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,11 @@ from common.layout import SPLITS, shard_name, shard_number
 from common.pipeline_config import Ingest
 from pipeline.ingest.content import Content
 from pipeline.ingest.listing import Listing, Source
+
+LEAST_SHARDS: Final = 32
+"""Shards of a set whose shards would be larger otherwise; each is one task."""
+LEAST_SHARD: Final = 16
+"""Samples of a shard below which more shards gain nothing."""
 
 
 def plan(
@@ -157,14 +163,20 @@ def _plan_shards(
 ) -> list[str | None]:
     shards = [planned.get(key) if key else None for key in keys]
     names = set(planned.values())
+    size = _shard_size(sum(split is not None for split in splits), settings)
     for split in SPLITS:
         new = [index for index, drawn in enumerate(splits) if drawn == split and shards[index] is None]
         order = np.random.default_rng(settings.seed).permutation(len(new)).tolist()
         numbers = [shard_number(name) for name in names if name.startswith(f"{dataset}/{split}-")]
         first = max(numbers, default=-1) + 1
         for position, member in enumerate(order):
-            shards[new[member]] = shard_name(dataset, split, first + position // settings.shard_size)
+            shards[new[member]] = shard_name(dataset, split, first + position // size)
     return shards
+
+
+def _shard_size(samples: int, settings: Ingest) -> int:
+    """Samples per new shard: so few that a small set has tasks for all workers."""
+    return min(settings.shard_size, max(LEAST_SHARD, -(-samples // LEAST_SHARDS)))
 
 
 def _notices(source: Source) -> str | None:
