@@ -5,6 +5,8 @@ targets of any coarser patch that is made of whole cells are exact sums, without
 decoding the mask again.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +48,12 @@ def cell_class_counts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
         raise ValueError(
             f"cells of a {size} pixel mask on a grid of {grid} overflow uint16; use a finer grid"
         )
-    cell_of_pixel = np.searchsorted(edges, np.arange(size), side="right") - 1
-    cell = cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]
-    counts = np.bincount((cell * NUM_CLASSES + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
+    counts = np.bincount((_first_bin(size, grid) + mask).ravel(), minlength=grid * grid * NUM_CLASSES)
     return counts.reshape(grid, grid, NUM_CLASSES).astype(np.uint16)
+
+
+@lru_cache(maxsize=8)
+def _first_bin(size: int, grid: int) -> NDArray[np.int64]:
+    """The bin of class 0 of each pixel's cell, (size, size)."""
+    cell_of_pixel = np.searchsorted(cell_edges(size, grid), np.arange(size), side="right") - 1
+    return (cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]) * NUM_CLASSES

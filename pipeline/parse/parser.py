@@ -110,10 +110,11 @@ def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -
     if file.class_map.sides == "position":
         masks = assign_sides(masks)
     features = face_features(maps, masks, file.features) if maps and file.features else {}
-    return masks, _mean_by_class(probability.cpu().numpy(), masks), features
+    return masks, mean_by_class(probability.cpu().numpy(), masks), features
 
 
-def _mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+def mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The mean probability of each class over its pixels, float32 (B, 19), of arrays (B, S, S)."""
     means = np.zeros((len(masks), NUM_CLASSES), np.float32)
     for mean, values, mask in zip(means, probability, masks, strict=True):
         count = np.bincount(mask.ravel(), minlength=NUM_CLASSES)

@@ -6,7 +6,7 @@ work that it would be made from now; the record is written after the tar.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import UserError
@@ -54,7 +54,7 @@ def record_path(tar: Address) -> Address:
 
 def write_record(tar: Address, record: ShardRecord) -> None:
     """Write the record of a tar that is complete."""
-    write_text(record_path(tar), json.dumps(asdict(record), sort_keys=True) + "\n")
+    write_text(record_path(tar), json.dumps(vars(record), sort_keys=True) + "\n")
 
 
 def read_record(tar: Address) -> ShardRecord | None:
