@@ -14,19 +14,24 @@ import pytest
 import torch
 from PIL import Image
 
+from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.config import Config, load
 from common.errors import UserError
 from common.images import Refused
 from common.layout import Layout
 from common.shards import decode_face, read_shard
+from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from synthetic.dataset import paint_portrait
 from training.data.provenance import provenance
+from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.finetune.runs import finetune
 from training.predict import Predictor
+from training.predict.output import face_rows
 from training.predict.predict import photos_in, predict
+from training.predict.predictor import CENTRAL_SQUARE, Alignment
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -86,7 +91,7 @@ def detected(
             faces[json.loads(members["json"])["source"]] = decode_face(members["jpg"])
     state = checkpoint.load(aligned_already)
     recipe = json.loads((layout.aligned / "wild" / "recipe.json").read_text())
-    state["facts"]["alignment"] = recipe
+    state["facts"] |= {"alignment": recipe, "landmarks": None}
     checkpoint.save(output / "classifier.pt", state)
     return output / "classifier.pt", faces
 
@@ -109,15 +114,15 @@ def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
     assert metadata["dataset"] == "portraits"
     assert sum(metadata["faces"].values()) == 24
     assert metadata["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
-    other = load(settings=["align.size=64"])
+    other, samples = load(settings=["align.size=64"]), read_samples(shards, ("train",))
     # Another configuration of the training does not change how the faces were made.
-    assert provenance(shards, other.align, other.ingest)["alignment"] == metadata["alignment"]
+    assert provenance(shards, samples, other)["alignment"] == metadata["alignment"]
 
 
 def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
     aligned_already: Path, shards: Layout, portraits: Path
 ) -> None:
-    predictor = Predictor.load(aligned_already)
+    predictor = Predictor.load(aligned_already, align="none")
     row = pq.read_table(shards.samples).to_pylist()[0]
     with (shards.shards / row["shard"]).open("rb") as stream:
         stream.seek(row["jpg.offset"])
@@ -126,6 +131,38 @@ def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
     assert np.array_equal(face.image, stored)
     assert list(face.probabilities) == predictor.attributes
     assert all(0 <= chance <= 1 for chance in face.probabilities.values())
+
+
+@pytest.mark.parametrize("align", ["auto", "detect"])
+def test_the_face_of_a_raw_photo_lies_where_the_faces_of_aligned_pictures_lay(
+    aligned_already: Path, wild: Path, align: Alignment
+) -> None:
+    predictor = Predictor.load(aligned_already, align=align)
+    (face,) = predictor(wild / "alone.png")
+    settings = predictor.recipe.align
+    with one_thread():
+        detector = load_detector(settings.detector, find(settings.detector, load().weights))
+        (again,) = detect_faces(face.image, detector, settings)
+    expected = np.array(predictor.metadata["landmarks"])
+    assert face.score is not None
+    assert np.abs(again.landmarks / settings.size - expected).max() < 0.04
+
+
+@pytest.mark.parametrize(
+    ("align", "detail"), [("auto", CENTRAL_SQUARE), ("none", None)], ids=["with a notice", "as was asked for"]
+)
+def test_a_photo_without_a_face_is_its_central_square(
+    aligned_already: Path, align: Alignment, detail: str | None
+) -> None:
+    predictor = Predictor.load(aligned_already, align=align)
+    (face,) = predictor.predict(np.full((300, 400, 3), 90, np.uint8))
+    assert (face.box, face.score, face.detail) == ((50, 0, 350, 300), None, detail)
+    assert face_rows(Path("x.png"), [face])[0]["detail"] == detail
+
+
+def test_with_detection_alone_a_photo_without_a_face_has_no_prediction(aligned_already: Path) -> None:
+    with pytest.raises(Refused, match="no-face"):
+        Predictor.load(aligned_already, align="detect").predict(np.full((300, 400, 3), 90, np.uint8))
 
 
 def test_a_raw_photo_is_seen_as_in_the_shard(
@@ -159,7 +196,7 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
     from training.data.transforms import to_input
     from training.models.classifier_file import read_classifier
 
-    predictor = Predictor.load(aligned_already)
+    predictor = Predictor.load(aligned_already, align="none")
     row = pq.read_table(shards.samples).to_pylist()[0]
     (face,) = predictor(portraits / row["source"])
     with torch.inference_mode():

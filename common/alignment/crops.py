@@ -29,10 +29,16 @@ class Crop:
     detected: int | None
 
 
-def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace | None) -> list[Crop]:
+def aligned_crops(
+    image: NDArray[np.uint8],
+    config: Align,
+    detector: RetinaFace | None,
+    template: NDArray[np.float64] = FACE_TEMPLATE,
+) -> list[Crop]:
     """The aligned faces of an RGB image, uint8 (H, W, 3): one, or all with that policy, largest first.
 
-    Without a detector, the one face is the image's central square.
+    Landmarks are warped to `template`, float64 (5, 2), shares of the crop's side. Without a detector, the one
+    face is the image's central square.
 
     Raises:
         Refused: ``no-face`` or ``face-outside``.
@@ -43,6 +49,6 @@ def aligned_crops(image: NDArray[np.uint8], config: Align, detector: RetinaFace 
     faces = find_faces(image, detector, config)
     crops = []
     for face in choose_faces(faces, image, config):
-        matrix = similarity(face.landmarks, FACE_TEMPLATE * config.size)
+        matrix = similarity(face.landmarks, template * config.size)
         crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(faces)))
     return crops

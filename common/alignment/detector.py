@@ -1,6 +1,8 @@
 """The face detector: facexlib's RetinaFace, and the choice of one face."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -57,6 +59,17 @@ def load_detector(name: str, weights: Path) -> RetinaFace:
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return init_detection_model(name, device=device, model_rootpath=str(weights.parent))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, as the pipeline's workers do: others give landmarks with other last digits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def detect_faces(

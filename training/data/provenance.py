@@ -4,28 +4,32 @@ from typing import Any
 
 from common import manifest
 from common.alignment import recipe
+from common.config import Config
 from common.layout import Layout
-from common.pipeline_config import Align, Ingest
 from common.version import code_version
+from training.data.landmarks import typical_landmarks
+from training.data.samples import Samples
 
 
-def provenance(layout: Layout, align: Align, ingest: Ingest) -> dict[str, Any]:
+def provenance(layout: Layout, samples: Samples, config: Config) -> dict[str, Any]:
     """The data set's name, its samples by split, how its faces were aligned, and the code's version.
 
-    If the manifest does not record the alignment, `align` and `ingest` are assumed; detector scores in
-    the manifest then tell whether faces were detected.
+    ``landmarks`` are those of the first of `samples`, see `typical_landmarks`. If the manifest does not
+    record the alignment, that of `config` is assumed; detector scores in the manifest then tell whether
+    faces were detected.
     """
-    samples = manifest.read(layout.require_samples(), columns=["split", "box_score"])
-    counts = {count["values"]: count["counts"] for count in samples.table["split"].value_counts().to_pylist()}
-    text = samples.metadata.get(recipe.METADATA_KEY)
+    table = manifest.read(layout.require_samples(), columns=["split", "box_score"])
+    counts = {count["values"]: count["counts"] for count in table.table["split"].value_counts().to_pylist()}
+    text = table.metadata.get(recipe.METADATA_KEY)
     if text is None:
-        detected = samples.table["box_score"].null_count < samples.table.num_rows
-        alignment = recipe.Recipe.of(align, ingest, detected)
+        detected = table.table["box_score"].null_count < table.table.num_rows
+        alignment = recipe.Recipe.of(config.align, config.ingest, detected)
     else:
         alignment = recipe.Recipe.read(text, str(layout.samples))
     return {
-        "dataset": samples.metadata["dataset"],
+        "dataset": table.metadata["dataset"],
         "faces": dict(sorted(counts.items())),
         "alignment": alignment.model_dump(mode="json"),
+        "landmarks": typical_landmarks(samples, alignment, config.weights, config.stream),
         "code": code_version(),
     }

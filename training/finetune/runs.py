@@ -157,8 +157,7 @@ class _Runs:
             settings, config.stream, model, plan, self._val, checkpoints, self._resume, self._request
         )
         if self._ranks.first:
-            metadata = provenance(self._layout, config.align, config.ingest)
-            save_classifier(folder / CLASSIFIER, model, self._groups, config, metadata)
+            save_classifier(folder / CLASSIFIER, model, self._groups, config, self._provenance)
         return {"steps": plan.steps, "numerics": numerics(settings.precision), **asdict(result)}
 
     def _fit(self, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
@@ -181,6 +180,10 @@ class _Runs:
             inputs["code"],
             self._ranks,
         )
+
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        return provenance(self._layout, self._samples, self._config)
 
     @cached_property
     def _val(self) -> ValidationSet:

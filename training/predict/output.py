@@ -29,7 +29,7 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
     rows = []
     for number, face in enumerate(faces, 1):
         left, top, right, bottom = face.box
-        row = {"photo": path_text(photo), "face": number, "reason": None, "detail": None}
+        row = {"photo": path_text(photo), "face": number, "reason": None, "detail": face.detail}
         row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
         rows.append({**row, "present": face.present, **face.probabilities})
     return rows

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from common.errors import UserError
 from common.files import replacing
@@ -12,7 +12,7 @@ from common.images import Refused
 from common.progress import progress
 from training.predict.annotate import annotate
 from training.predict.output import check_format, face_rows, path_text, refused_row, write_rows
-from training.predict.predictor import Predictor
+from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
 
 EXAMPLES = """\
 examples:
@@ -113,21 +113,18 @@ def main() -> None:
         "else those of the evaluation beside it, else 0.5)",
     )
     parser.add_argument(
-        "--detect",
-        action="store_true",
-        help="detect faces although the classifier was trained on images that were already aligned",
+        "--align",
+        choices=get_args(Alignment),
+        default="auto",
+        help="none: the photos are aligned already, take their central square; detect: a photo without a "
+        "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
+        "were already aligned, take the central square of a photo without a face)",
     )
     options = parser.parse_args()
     if options.output:
         check_format(options.output)
     photos = photos_in(options.photos)
-    predictor = Predictor.load(options.checkpoint, options.thresholds, options.detect)
-    if predictor.recipe.align.mode == "none":
-        print(
-            "predict: this classifier was trained on images that were already aligned, so the central square "
-            "of each photo is taken as its one face; --detect detects faces instead",
-            file=sys.stderr,
-        )
+    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align)
     rows = predict(predictor, photos, options.annotate)
     if options.output:
         write_rows(options.output, rows, predictor.attributes)
@@ -141,7 +138,8 @@ def _line(row: dict[str, Any]) -> str:
     if row["reason"]:
         return f"{row['photo']}: {row['reason']}: {row['detail']}"
     present = ", ".join(f"{name} {row[name]:.2f}" for name in row["present"]) or "no attribute"
-    return f"{row['photo']}, face {row['face']}: {present}"
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    return f"{row['photo']}, face {row['face']}: {present}{detail}"
 
 
 def _print_summary(rows: list[dict[str, Any]], photos: int, predictor: Predictor) -> None:
@@ -152,6 +150,13 @@ def _print_summary(rows: list[dict[str, Any]], photos: int, predictor: Predictor
         f"{len(refused):,} photos without; thresholds {thresholds}",
         file=sys.stderr,
     )
+    squares = sum(row["detail"] == CENTRAL_SQUARE for row in rows)
+    if squares:
+        print(
+            f"predict: no face was detected in {squares:,} photos, whose central squares were taken; "
+            "--align detect refuses them, --align none detects nowhere",
+            file=sys.stderr,
+        )
     for row in refused[:10]:
         print(f"  {row['photo']}: {row['reason']}: {row['detail']}", file=sys.stderr)
     if len(refused) > 10:

@@ -9,11 +9,10 @@
         print(face.box, face.present, face.probabilities["Smiling"])
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from common.alignment.crops import Crop, aligned_crops
-from common.alignment.detector import load_detector
+from common.alignment.detector import load_detector, one_thread
 from common.alignment.recipe import Recipe
+from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
 from common.errors import UserError
 from common.images import Refused, decode_photo
@@ -32,6 +32,12 @@ from training.engine.device import default_device
 from training.models.classifier_file import read_classifier_file
 from training.predict.inference_model import InferenceModel
 from training.predict.thresholds import Thresholds, read_thresholds
+
+Alignment = Literal["auto", "detect", "none"]
+"""Whether faces are detected; with ``auto``, a classifier that was trained on images that were already
+aligned also predicts from the central square of a photo without a detected face."""
+
+CENTRAL_SQUARE: Final = "no face was detected; this is the photo's central square"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Face:
         image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
         probabilities: 0 to 1, by attribute.
         present: attributes whose probability reaches their threshold.
+        detail: `CENTRAL_SQUARE` where no face was detected, else None.
     """
 
     box: tuple[float, float, float, float]
@@ -51,6 +58,7 @@ class Face:
     image: NDArray[np.uint8]
     probabilities: dict[str, float]
     present: list[str]
+    detail: str | None = None
 
 
 class Predictor:
@@ -71,50 +79,56 @@ class Predictor:
         metadata: dict[str, Any],
         recipe: Recipe,
         thresholds: Thresholds,
-        detector_weights: Path | None,
+        central_square: bool,
     ) -> None:
         self._device = default_device()
         self.model = model.to(self._device).eval()
         self.metadata, self.recipe = metadata, recipe
         self.thresholds, self.thresholds_from = thresholds
         self.attributes = list(self.thresholds)
-        self._detector_weights = detector_weights
+        self._central_square = central_square
+        self._template = FACE_TEMPLATE
+        if metadata.get("landmarks") is not None:
+            self._template = np.array(metadata["landmarks"], np.float64)
 
     @classmethod
-    def load(cls, path: str | Path, thresholds: str | Path | None = None, detect: bool = False) -> Self:
+    def load(cls, path: str | Path, thresholds: str | Path | None = None, align: Alignment = "auto") -> Self:
         """A predictor from ``classifier.pt``.
 
         Args:
             path: the file that fine-tuning or ``training.export`` wrote.
             thresholds: ``attributes.json`` or ``labels.json``, see `read_thresholds`; None for those in
                 the classifier's file, or else in the evaluation beside it.
-            detect: detect faces even if the classifier was trained on images that were already aligned.
-                facexlib aligns them, which differs from how those were aligned.
+            align: ``detect`` warps faces to where those that the classifier was trained on have their
+                landmarks, ``none`` takes the central square of images that are already aligned, for
+                ``auto`` see `Alignment`.
 
         Raises:
-            UserError: a file is missing or does not fit, or the detector's weights are not available.
+            UserError: a file is missing or does not fit.
         """
         path = Path(path)
         file = read_classifier_file(path)
         if file.metadata is None:
             raise UserError(f"{path}: does not say how faces were aligned; fine-tune again")
         recipe = Recipe.model_validate(file.metadata["alignment"])
-        mode = "detect" if detect else recipe.align.mode
-        align = recipe.align.model_copy(update={"faces": "all", "mode": mode})
-        recipe = recipe.model_copy(update={"align": align})
+        central_square = align == "auto" and recipe.align.mode == "none"
+        mode = "none" if align == "none" else "detect"
+        settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
+        recipe = recipe.model_copy(update={"align": settings})
         if thresholds is None and file.thresholds is not None:
             chosen = file.thresholds, file.thresholds_from
         else:
             given = None if thresholds is None else Path(thresholds)
             chosen = read_thresholds(file.model.attributes, path, given)
-        weights = find(align.detector, load().weights) if mode == "detect" else None
-        return cls(InferenceModel(file.model, align.size), file.metadata, recipe, chosen, weights)
+        model = InferenceModel(file.model, settings.size)
+        return cls(model, file.metadata, recipe, chosen, central_square)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
 
         Raises:
             Refused: the photo cannot be read or decoded, or shows no face; ``reason`` is a short code.
+            UserError: the detector's weights are not available.
         """
         return self.predict(self.read(photo))
 
@@ -137,28 +151,47 @@ class Predictor:
 
         Raises:
             Refused: ``no-face`` or ``face-outside``.
+            UserError: the detector's weights are not available.
         """
         align = self.recipe.align
-        with _one_thread():
-            crops = aligned_crops(image, align, self._detector())
+        with one_thread():
+            crops, detail = self._crops(image)
         # The classifier was trained on faces that the pipeline had stored as JPEG.
         faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
             probabilities = self.model(batch).double().cpu().tolist()
         return [
-            self._face(crop, image.shape[:2], face, values)
+            self._face(crop, image.shape[:2], face, values, detail)
             for crop, face, values in zip(crops, faces, probabilities, strict=True)
         ]
 
     def _detector(self) -> RetinaFace | None:
-        return (
-            load_detector(self.recipe.align.detector, self._detector_weights)
-            if self._detector_weights
-            else None
-        )
+        name = self.recipe.align.detector
+        return None if self.recipe.align.mode == "none" else load_detector(name, self._weights)
 
-    def _face(self, crop: Crop, photo: tuple[int, ...], face: NDArray[np.uint8], values: list[float]) -> Face:
+    @cached_property
+    def _weights(self) -> Path:
+        return find(self.recipe.align.detector, load().weights)
+
+    def _crops(self, image: NDArray[np.uint8]) -> tuple[list[Crop], str | None]:
+        """The aligned faces, and the reason why it is the central square if faces had to be detected."""
+        align = self.recipe.align
+        try:
+            return aligned_crops(image, align, self._detector(), self._template), None
+        except Refused as refused:
+            if self._central_square and refused.reason == "no-face":
+                return aligned_crops(image, align, None), CENTRAL_SQUARE
+            raise
+
+    def _face(
+        self,
+        crop: Crop,
+        photo: tuple[int, ...],
+        face: NDArray[np.uint8],
+        values: list[float],
+        detail: str | None,
+    ) -> Face:
         """The prediction for one crop of a photo of height and width `photo`."""
         if crop.face is None:
             side = min(photo)
@@ -169,15 +202,4 @@ class Predictor:
             box, score = (x0, y0, x1, y1), round(crop.face.score, 6)
         probabilities = {name: round(value, 6) for name, value in zip(self.attributes, values, strict=True)}
         present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
-        return Face(box, score, face, probabilities, present)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, as the pipeline's workers do: others give landmarks with other last digits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        return Face(box, score, face, probabilities, present, detail)
