@@ -83,7 +83,7 @@ PREDICTION_COLUMNS: Final = {
 ``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
 
 BATCH_ROWS: Final = 1 << 16
-"""Rows that `batches` holds in memory at a time."""
+"""Rows that `batches` and `write_pieces` hold in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,18 @@ class Manifest:
         return self.table.to_pylist()
 
 
-def rows_by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """(shard, its rows in the order of the tar), in the order of names; rows without a shard are left out.
+def rows_by_shard(table: pa.Table, order_by: str = "mask.png.offset") -> Iterator[tuple[str, pa.Table]]:
+    """(shard, its rows in the order of the tar, or of `order_by`), in the order of names.
+
+    Rows without a shard are left out.
 
     Each table is a copy of its rows, because a slice of an Arrow table is pickled with the whole table.
 
     Args:
-        table: with the columns ``shard`` and ``mask.png.offset``.
+        table: with the columns ``shard`` and `order_by`.
+        order_by: the column that orders the rows of a shard.
     """
-    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("mask.png.offset", "ascending")])
+    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), (order_by, "ascending")])
     runs = pc.run_end_encode(table["shard"].take(order).combine_chunks())
     start = 0
     for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
@@ -156,6 +159,39 @@ def write_table(
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
+def write_pieces(
+    path: Address,
+    pieces: Iterable[pa.Table],
+    attributes: tuple[str, ...],
+    metadata: Mapping[str, str],
+    last: Mapping[str, str],
+) -> None:
+    """Write a manifest from tables of one schema, of which at most `BATCH_ROWS` rows are kept in memory.
+
+    Args:
+        path: the file to write.
+        pieces: at least one table, each small; an error in between leaves `path` as it was.
+        attributes: names of the attribute columns, which the tables have already.
+        metadata: strings about the whole manifest.
+        last: further ones, read after the last piece.
+    """
+    metadata = {**metadata, "attributes": "\n".join(attributes)}
+    pieces = iter(pieces)
+    waiting = [next(pieces)]
+    schema = waiting[0].schema.with_metadata(metadata)
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for piece in pieces:
+            if sum(table.num_rows for table in waiting) + piece.num_rows > BATCH_ROWS:
+                writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(metadata))
+                waiting = []
+            waiting.append(piece)
+        writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(metadata))
+        writer.add_key_value_metadata(dict(last))
+
+
 def read(path: Address, columns: list[str] | None = None) -> Manifest:
     """Read a manifest.
 
@@ -170,15 +206,15 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
         raise UserError(f"{path} is missing; `python -m pipeline.parse --input FOLDER` makes it")
     try:
         with store_errors(path), path.open("rb") as stream:
-            table = pq.read_table(stream, columns=columns)
+            parquet = pq.ParquetFile(stream)
+            table = parquet.read(columns=columns)
+            stored = parquet.metadata.metadata or {}
     except TransientError:
         raise
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {
-        key.decode(): value.decode()
-        for key, value in (table.schema.metadata or {}).items()
-        if not key.startswith(b"ARROW:")
+        key.decode(): value.decode() for key, value in stored.items() if not key.startswith(b"ARROW:")
     }
     names = metadata.pop("attributes", "")
     return Manifest(table, tuple(names.split("\n")) if names else (), metadata)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.compute as pc
 
 from common import manifest
 from common.alignment.detector import load_detector
@@ -42,7 +43,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     source = manifest.read(layout.source)
     tasks = plan(source, config, layout)
     refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
-    refusals.add(row for row in source.rows() if row["reason"])
+    refusals.add(source.table.filter(pc.is_valid(source.table["reason"])).to_pylist())
     detector = tasks[0].detector if tasks else None
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)

@@ -1,8 +1,11 @@
-"""From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``."""
+"""From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``, a shard at a time."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
@@ -31,58 +34,84 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
     if is_file(recipe):
         metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
         bystanders = Recipe.read(metadata[METADATA_KEY], str(recipe)).align.bystander_labels
-    samples, refused, numerics = _merge_records(source, tasks, bystanders)
-    kept = {row["source"] for row in samples}
-    if len(kept) + len(refused) != source.table.num_rows:
-        raise RuntimeError(
-            f"{source.table.num_rows} sources, but {len(kept)} with samples and {len(refused)} quarantined"
-        )
-    if numerics:
-        metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
-    fields = manifest.sample_fields(
-        name for name in FEATURE_MEMBERS if any(f"{name}.size" in row for row in samples)
-    )
-    columns = {*fields.names, *source.attributes}
-    rows = ({name: row.get(name) for name in columns} for row in samples)
-    manifest.write(layout.samples, fields, rows, source.attributes, metadata)
+    merged = _Records(source, tasks, bystanders)
+    manifest.write_pieces(layout.samples, merged.samples(), source.attributes, metadata, merged.numerics)
+    refused = sorted(merged.refused, key=lambda row: row["source"])
+    metadata |= merged.numerics
     manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, metadata=metadata)
-    _print_summary(samples, refused)
-    return len(samples), len(refused)
+    splits = {split: merged.splits[split] for split in SPLITS if merged.splits[split]}
+    print(table(splits, Counter(row["reason"] for row in refused), merged.notices))
+    return merged.splits.total(), len(refused)
 
 
-def _merge_records(
-    source: manifest.Manifest, tasks: Sequence[ParseTask], bystander_labels: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[str]]:
-    """The rows of all samples in the order of their shards, those of all refused sources by name, and
-    what the parser computed in.
+class _Records:
+    """The records of all shards, joined to their sources one shard at a time.
+
+    Args:
+        source: the plan.
+        tasks: a task per planned shard, in the order of their names.
+        bystander_labels: whether further faces of a photo have its labels and identity.
     """
-    planned = {row["source"]: row for row in source.rows() if row["key"]}
-    samples: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = [
-        {name: row[name] for name in ("source", "reason", "detail")} for row in source.rows() if row["reason"]
-    ]
-    numerics: set[str] = set()
-    for task in tasks:
-        finished, aligned = require_record(task.tar), require_record(task.aligned)
-        refused.extend([*aligned.quarantined, *finished.quarantined])
-        numerics.add(finished.numerics)
+
+    def __init__(self, source: manifest.Manifest, tasks: Sequence[ParseTask], bystander_labels: bool) -> None:
+        self._source, self._tasks, self._bystander_labels = source, tasks, bystander_labels
+        fields = manifest.QUARANTINE_FIELDS.names
+        rows = source.table.filter(pc.is_valid(source.table["reason"])).select(fields)
+        self.refused: list[dict[str, Any]] = rows.to_pylist()
+        self.splits: Counter[str] = Counter()
+        self.notices: Counter[str] = Counter()
+        self.numerics: dict[str, str] = {}
+
+    def samples(self) -> Iterator[pa.Table]:
+        """The rows of each shard; the attributes of this object are complete after the last.
+
+        Raises:
+            UserError: a record is missing.
+            RuntimeError: a source is neither in a sample nor quarantined, or both.
+        """
+        fields: pa.Schema | None = None
+        numerics = set[str]()
+        kept = 0
+        shards = manifest.rows_by_shard(self._source.table, "source")
+        for task, (_, planned) in zip(self._tasks, shards, strict=True):
+            finished, aligned = require_record(task.tar), require_record(task.aligned)
+            self.refused += [*aligned.quarantined, *finished.quarantined]
+            numerics.add(finished.numerics)
+            rows = self._join(planned, finished, aligned)
+            kept += len({row["source"] for row in rows})
+            if rows:
+                fields = fields or self._fields(rows[0])
+                yield pa.Table.from_pylist(rows, fields)
+        if fields is None:
+            yield self._fields({}).empty_table()
+        if kept + len(self.refused) != self._source.table.num_rows:
+            raise RuntimeError(
+                f"{self._source.table.num_rows} sources, but {kept} with samples "
+                f"and {len(self.refused)} quarantined"
+            )
+        if lines := "\n".join(sorted(numerics - {""})):
+            self.numerics[manifest.NUMERICS] = lines
+
+    def _fields(self, row: dict[str, Any]) -> pa.Schema:
+        features = (name for name in FEATURE_MEMBERS if f"{name}.size" in row)
+        return manifest.with_attributes(manifest.sample_fields(features), self._source.attributes)
+
+    def _join(self, planned: pa.Table, finished: ShardRecord, aligned: ShardRecord) -> list[dict[str, Any]]:
+        origins = {row["source"]: row for row in planned.to_pylist()}
         notices = {row["key"]: row["notices"] for row in aligned.samples}
+        rows = []
+        of_source: dict[str, set[str]] = {}
         for row in finished.samples:
-            origin = planned[row["source"]]
-            codes = sorted({*(origin["notices"] or "").split(), *notices[row["key"]]})
+            origin = origins[row["source"]]
+            codes = {*(origin["notices"] or "").split(), *notices[row["key"]]}
             # A bystander is not whom the labels of the photo describe.
-            if row["key"] != origin["key"] and not bystander_labels:
-                origin = {**origin, **dict.fromkeys((*source.attributes, "identity"))}
-            samples.append({**origin, **row, "status": "ok", "notices": " ".join(codes) or None})
-    return samples, sorted(refused, key=lambda row: row["source"]), numerics - {""}
-
-
-def _print_summary(samples: list[dict[str, Any]], refused: list[dict[str, Any]]) -> None:
-    splits = Counter(row["split"] for row in samples)
-    reasons = Counter(row["reason"] for row in refused)
-    by_source = {row["source"]: row["notices"] or "" for row in samples}
-    notices = Counter(code for codes in by_source.values() for code in codes.split())
-    print(table({split: splits[split] for split in SPLITS if splits[split]}, reasons, notices))
+            if row["key"] != origin["key"] and not self._bystander_labels:
+                origin = {**origin, **dict.fromkeys((*self._source.attributes, "identity"))}
+            rows.append({**origin, **row, "status": "ok", "notices": " ".join(sorted(codes)) or None})
+            of_source[row["source"]] = codes
+            self.splits[origin["split"]] += 1
+        self.notices.update(code for codes in of_source.values() for code in codes)
+        return rows
 
 
 def require_record(tar: Address) -> ShardRecord:

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Final
 
+import pyarrow.compute as pc
+
 from common import manifest
 from common.code import code_hash
 from common.config import Config
@@ -40,7 +42,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     source = manifest.read(layout.source)
     tasks = plan(source, config, layout)
     refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
-    refusals.add(row for row in source.rows() if row["reason"])
+    refusals.add(source.table.filter(pc.is_valid(source.table["reason"])).to_pylist())
     for task in tasks:
         refusals.add(require_record(task.aligned).quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
