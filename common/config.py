@@ -183,9 +183,14 @@ class Finetune(Section):
 
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
     the unlabelled faces; ``probe``: logistic regression on the parser's stored features, or on the class
-    counts of shards without, instead of a network; ``imagenet``: the file that `imagenet` names (a state
+    counts of shards without, instead of a network; ``region_probe``: ridge regression that weighs the
+    regions of each attribute higher; ``imagenet``: the file that `imagenet` names (a state
     dict of torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
+    regions: YAML file of face regions by attribute; null: training/models/attribute_regions.yaml.
+    select: what chooses the step whose weights are kept, and the strength of probes: ``val``, the val
+    split; ``crossval``, cross-validation among the labelled train faces (region_probe; others as last);
+    ``last``, nothing: the last step and a fixed strength.
     frozen_steps: steps before a trained backbone is trained further. scratch_rate: learning rate from
     scratch. validate_every: steps between two validations, of which the best one's weights are kept
     (null: those of the last step). batch_norm_faces: on which train faces the kept weights' batch-norm
@@ -198,10 +203,13 @@ class Finetune(Section):
     seed: int
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
     initial: Annotated[
-        list[Literal["scratch", "probe", "pretrained", "semi", "imagenet"]], Field(min_length=1)
+        list[Literal["scratch", "probe", "region_probe", "pretrained", "semi", "imagenet"]],
+        Field(min_length=1),
     ]
     imagenet: str | None
     groups: str | None
+    regions: str | None
+    select: Literal["val", "crossval", "last"]
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
     rates: Rates
@@ -250,7 +258,7 @@ class Study(Section):
     """
 
     pretrainings: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Annotated[list[str], Field(min_length=1)]]
-    baselines: list[Literal["probe"]]
+    baselines: list[Literal["probe", "region_probe"]]
     semi: list[str]
     labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     steps: list[Positive]
@@ -263,7 +271,9 @@ class Study(Section):
         if not set(self.semi) <= set(self.pretrainings):
             raise ValueError("study.semi must name some of study.pretrainings")
         if reserved := [
-            name for name in self.pretrainings if name in ("scratch", "probe") or name.startswith("semi-")
+            name
+            for name in self.pretrainings
+            if name in ("scratch", "probe", "region_probe") or name.startswith("semi-")
         ]:
             raise ValueError(f"study.pretrainings.{reserved[0]} is a reserved name; rename it")
         return self

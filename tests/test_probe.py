@@ -68,12 +68,12 @@ def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout,
     config = configured()
     finetune(config, shards, tmp_path / "none", tmp_path)
     probe = read_probe(tmp_path / "probe-100%" / "classifier.pt")
-    assert (probe.member, len(probe.mean)) == ("parts.npy", 6 * 6 * 19)
+    assert (probe.features, len(probe.mean)) == ("areas", 6 * 6 * 19)
     samples = read_samples(shards, ("train",))
-    areas = read_features(samples, "parts.npy", config.stream).reshape(-1, 36, 19)
+    areas = read_features(samples, "areas", config.stream).reshape(-1, 36, 19)
     assert np.allclose(areas.sum(axis=2), 1)
     with pytest.raises(UserError, match=r"no pooled\.npy; parse the faces again"):
-        read_features(samples, "pooled.npy", config.stream)
+        read_features(samples, "pooled", config.stream)
 
 
 def test_a_probe_is_no_classifier_of_photos(shards: Layout, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
 def test_the_grid_is_every_start_share_and_seed() -> None:
     config = load(settings=["study.semi=[full]", "study.seeds=[4, 7]"])
     result = cells(config.study)
-    assert len(set(result)) == len(result) == 8 * 4 * 2
+    assert len(set(result)) == len(result) == 9 * 4 * 2
     one = cells(config.study, "semi-full", [0.05], [7])[0]
     assert one.pretraining == "full"
     probe = cells(config.study, "probe", [0.05], [7])[0]

@@ -28,7 +28,7 @@ from training.evaluate.thresholds import best_thresholds
 from training.models.classifier import Classifier
 from training.models.classifier_file import read_classifier
 from training.models.inference import predict_logits
-from training.models.probe import PROBE, read_probe
+from training.models.probe import PROBES, read_probe
 
 
 def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -96,7 +96,7 @@ def _predictor(
     file: Path, initial: str, batch_size: int, stream: Stream
 ) -> Callable[[Samples, str], NDArray[np.float64]]:
     """From faces and a title of the progress bar to probabilities, float64 (N, A)."""
-    if initial == PROBE:
+    if initial in PROBES:
         probe = read_probe(file)
         return lambda faces, title: probe.probabilities(faces, stream)
     model = read_classifier(file)

@@ -27,16 +27,18 @@ from training.engine.signals import StopRequest, deferred_signals
 from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import fit_probe
+from training.finetune.region_probe import fit_region_probe
 from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
+from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier_file import save_classifier
-from training.models.probe import PROBE, save_probe
+from training.models.probe import PROBES, REGION_PROBE, save_probe
 
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"
 
 NOT_RECORDED: Final = {
-    *("runs", "initial", "imagenet", "groups"),
+    *("runs", "initial", "imagenet", "groups", "regions"),
     *("loader_workers", "checkpoint_minutes", "keep_checkpoints"),
 }
 """Settings that do not change a run, or that name a file whose content is recorded instead."""
@@ -108,6 +110,8 @@ class _Runs:
         self._samples, self._labelled = samples, samples.labelled()
         groups = self._settings.groups
         self._groups = read_groups(CELEBA_FILE if groups is None else Path(groups))
+        regions = self._settings.regions
+        self._regions = read_regions(CELEBA_REGIONS if regions is None else Path(regions))
         self._shards = manifest_hash(layout)
 
     def finish(self, run: FinetuneRun, initial: str) -> dict[str, Any]:
@@ -123,8 +127,8 @@ class _Runs:
         checkpoints = self._checkpoints(name, inputs)
         if self._ranks.first:
             (folder / RECORD).unlink(missing_ok=True)
-        if initial == PROBE:
-            result = self._fit(folder, positions)
+        if initial in PROBES:
+            result = self._fit(initial, folder, positions)
         else:
             result = self._train(run, initial, positions, folder, checkpoints)
         entry = {
@@ -160,10 +164,14 @@ class _Runs:
             save_classifier(folder / CLASSIFIER, model, self._groups, config, self._provenance)
         return {"steps": plan.steps, "numerics": numerics(settings.precision), **asdict(result)}
 
-    def _fit(self, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
+    def _fit(self, initial: str, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
         """Fit a probe, write it and return how it went."""
-        val = validation_samples(self._layout, self._settings.validate_samples)
-        probe, result = fit_probe(self._labelled.take(positions), val, self._config.stream)
+        settings, stream, train = self._settings, self._config.stream, self._labelled.take(positions)
+        val = validation_samples(self._layout, settings.validate_samples if settings.select == "val" else 0)
+        if initial == REGION_PROBE:
+            probe, result = fit_region_probe(train, self._all, val, stream, self._regions, settings.select)
+        else:
+            probe, result = fit_probe(train, val, stream)
         if self._ranks.first:
             save_probe(folder / CLASSIFIER, probe, self._config)
         return {"steps": 0, **asdict(result)}
@@ -230,6 +238,7 @@ class _Runs:
             "initial": initial,
             "weights": hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None,
             "groups": self._groups,
+            "regions": self._regions if initial == REGION_PROBE else None,
             "network": self._config.network.model_dump(mode="json"),
             "finetune": settings,
         }

@@ -187,6 +187,7 @@ class _Run:
     def validate_due(self, val: ValidationSet) -> None:
         """Score the averaged weights if that is due after the steps that are done, and has not been done."""
         every, done = self._settings.validate_every, self.done or 0
+        every = every if self._settings.select == "val" else None
         due = done == self._plan.steps or (every is not None and done > 0 and done % every == 0)
         if not due or self._validated == done:
             return

@@ -1,25 +1,34 @@
-"""The probe: logistic regression on features that the shards hold already, one per attribute."""
+"""Probes: linear classifiers of features that the shards hold already, one per attribute."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.cell_targets import merge_cells
+from common.classes import NUM_CLASSES
 from common.config import Config
 from common.errors import UserError
 from common.pipeline_config import Stream
-from training.data.loader import load
+from common.shards import FEATURE_GRID
+from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine import checkpoint
+from training.models.region_statistics import STATISTICS, region_statistics
 
-PROBE = "probe"
-"""Its name among the initialisations."""
+PROBE: Final = "probe"
+REGION_PROBE: Final = "region_probe"
+PROBES: Final = (PROBE, REGION_PROBE)
+"""Their names among the initialisations."""
 
-BATCH_SIZE = 256
+FeatureSet = Literal["pooled", "areas", "regions"]
+"""``pooled``: ``pooled.npy`` of the parser. ``areas``: the share of each class in each cell of a 6 x 6 grid,
+or in each stored cell if 6 does not divide them. ``regions``: one of both, then `region_statistics`."""
+
+BATCH_SIZE: Final = 256
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,13 @@ class Probe:
 
     Attributes:
         attributes: names, in the order of the logits.
-        member: the features: ``pooled.npy`` of the parser, or the class areas of ``parts.npy``.
+        features: what it reads.
         mean, scale: float64 (D,); features are standardised to (x - mean) * scale.
         weights: float64 (D, A). biases: float64 (A,).
     """
 
     attributes: tuple[str, ...]
-    member: str
+    features: FeatureSet
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     weights: NDArray[np.float64]
@@ -50,7 +59,7 @@ class Probe:
         Raises:
             UserError: they do not, or other ones.
         """
-        features = read_features(samples, self.member, stream)
+        features = read_features(samples, self.features, stream)
         if features.shape[1:] != self.mean.shape:
             raise UserError(
                 f"{samples.root} has {features.shape[1]} features per face, but the probe was fitted on "
@@ -59,25 +68,48 @@ class Probe:
         return 1 / (1 + np.exp(-self.logits(features)))
 
 
-def read_features(samples: Samples, member: str, stream: Stream) -> NDArray[np.float64]:
+def whole_face_features(samples: Samples) -> FeatureSet:
+    """The parser's features if the shards hold them, or else the class areas."""
+    return "pooled" if "pooled.npy" in samples.extents else "areas"
+
+
+def read_features(samples: Samples, features: FeatureSet, stream: Stream) -> NDArray[np.float64]:
     """The features of all samples, float64 (N, D), in their order.
 
-    Of ``parts.npy`` they are the share of each class in each cell of a 6 x 6 grid; of one that 6 does not
-    divide, in each stored cell.
-
     Raises:
-        UserError: the shards have no such member.
+        UserError: the shards do not hold them.
     """
+    whole = whole_face_features(samples) if features == "regions" else features
+    members = {"pooled.npy" if whole == "pooled" else "parts.npy"}
+    if features == "regions":
+        members |= {"jpg", "mask.png"}
     rows = []
-    for batch in load(samples, sequential_batches(samples, BATCH_SIZE), {member}, 1, stream):
-        if member == "pooled.npy":
-            rows.append(batch.pooled.double().numpy())
-        else:
-            counts = batch.cell_counts
-            cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
-            shares = cells.double() / cells.sum(dim=-1, keepdim=True)
-            rows.append(shares.flatten(1).numpy())
+    for batch in load(samples, sequential_batches(samples, BATCH_SIZE), members, 1, stream):
+        blocks = [batch.pooled.double().numpy() if whole == "pooled" else _areas(batch)]
+        if features == "regions":
+            blocks.append(region_statistics(batch.images, batch.masks).reshape(len(blocks[0]), -1))
+        rows.append(np.concatenate(blocks, axis=1))
     return np.concatenate(rows) if rows else np.empty((0, 0))
+
+
+def _areas(batch: Batch) -> NDArray[np.float64]:
+    counts = batch.cell_counts
+    cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
+    shares = cells.double() / cells.sum(dim=-1, keepdim=True)
+    return shares.flatten(1).numpy()
+
+
+def region_of_columns(whole: FeatureSet, columns: int) -> NDArray[np.int64]:
+    """The class that each column of the features ``regions`` describes, int64 (D,); -1 for the whole face.
+
+    Args:
+        whole: what comes before the statistics. ``pooled`` ends with 64 channels of each class.
+        columns: D.
+    """
+    statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
+    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_GRID[2] if whole == "pooled" else 0)
+    others = np.full(columns - len(by_class) - len(statistics), -1)
+    return np.concatenate((others, by_class, statistics))
 
 
 def save_probe(path: Path, probe: Probe, config: Config) -> None:

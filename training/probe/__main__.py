@@ -8,7 +8,7 @@ from training.evaluate.evaluate import evaluate
 from training.finetune.labels import runs_for
 from training.finetune.runs import finetune
 from training.models.pretrained import FILE
-from training.models.probe import PROBE
+from training.models.probe import PROBES
 
 EXAMPLES = """\
   python -m training.probe --shards OUT --labels 1%
@@ -29,7 +29,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     config, layout = command.config_from(options), Layout.at(options.shards)
-    changes = {"initial": [PROBE], "runs": runs_for(options.labels, config.finetune, layout)}
+    changes = {"initial": list(PROBES), "runs": runs_for(options.labels, config.finetune, layout)}
     config = config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
     finetune(config, layout, options.output / FILE, options.output / "finetune")
     evaluate(config.evaluate, config.stream, layout, options.output / "finetune", options.output / "evaluate")

@@ -1,0 +1,102 @@
+"""The region probe: exact leave-one-out predictions, and features of an attribute's own regions first."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.classes import CLASSES
+from common.config import load
+from common.errors import UserError
+from common.layout import Layout
+from training.data.samples import read_samples
+from training.engine.average_precision import mean_average_precision
+from training.evaluate.evaluate import evaluate
+from training.finetune.region_probe import calibrate, column_scales, ridge
+from training.finetune.runs import finetune
+from training.models.attribute_regions import read_regions, region_classes
+from training.models.probe import read_probe, region_of_columns
+from training.models.region_statistics import region_statistics
+
+SETTINGS = ["finetune.initial=[probe, region_probe]", "finetune.runs=[{labels: 0.2, steps: 1}]"]
+
+
+@given(
+    faces=st.integers(3, 12), columns=st.integers(1, 12), penalty=st.floats(0.01, 10), seed=st.integers(0, 99)
+)
+def test_predictions_of_a_face_left_out_are_those_of_a_fit_without_it(
+    faces: int, columns: int, penalty: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(faces, columns, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 2, (faces, 2), generator=generator).double()
+    left_out = ridge(features, targets, penalty).left_out
+    for face in range(faces):
+        others = torch.arange(faces) != face
+        refit = ridge(features[others], targets[others], penalty)
+        assert torch.allclose(left_out[face], features[face] @ refit.weights + refit.biases, atol=1e-6)
+
+
+def test_an_attributes_regions_have_the_greater_share_of_its_features() -> None:
+    columns = region_of_columns("pooled", 1000 + 19 * 64 + 19 * 11)
+    (classes,) = region_classes(["Narrow_Eyes"], read_regions())
+    assert [CLASSES[each] for each in classes] == ["l_eye", "r_eye"]
+    squared = column_scales(columns, classes) ** 2
+    assert squared.sum() == pytest.approx(1)
+    assert squared[np.isin(columns, classes)].sum() > 0.7
+    unlisted = column_scales(columns, ()) ** 2
+    assert unlisted.sum() == pytest.approx(1)
+    assert not unlisted[-19 * 11 :].any()
+
+
+def test_statistics_of_a_region_are_its_colour_position_and_size() -> None:
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    images[:, :, 4:] = 255
+    masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    masks[:, 4:] = 17
+    (statistics,) = region_statistics(images, masks)
+    black, white = statistics[0], statistics[17]
+    assert (black[0], white[0]) == (0, 255)
+    assert black[3] < white[3] == 0.625  # mean row
+    assert white[10] == pytest.approx(0.5**0.5)
+    assert not statistics[5].any()
+
+
+def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> None:
+    labels = np.array([[1, 0], [0, 0], [0, -1], [0, 1]], np.int8)
+    slopes, offsets, loss = calibrate(np.full(labels.shape, 0.3), labels)
+    assert loss < 0.75
+    assert np.isfinite(slopes).all()
+    assert np.isfinite(offsets).all()
+
+
+@pytest.mark.parametrize("select", ["val", "crossval", "last"])
+def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
+    feature_shards: Layout, tmp_path: Path, select: str
+) -> None:
+    config = load(settings=[*SETTINGS, f"finetune.select={select}", "evaluate.resamples=5"])
+    finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    test = read_samples(feature_shards, ("test",))
+    scores = [
+        mean_average_precision(
+            test.attributes,
+            read_probe(tmp_path / "finetune" / f"{name}-20%" / "classifier.pt").probabilities(
+                test, config.stream
+            ),
+        )
+        for name in ("probe", "region_probe")
+    ]
+    assert scores[1] is not None
+    assert scores[0] is not None
+    assert scores[1] > scores[0]
+
+
+def test_an_unknown_region_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "regions.yaml"
+    file.write_text("Male: [beard]\n")
+    with pytest.raises(UserError, match="Male has region 'beard'; known are background"):
+        read_regions(file)

@@ -1,0 +1,198 @@
+"""Fitting the region probe: ridge regression that trusts the features of an attribute's own regions most.
+
+An attribute such as Narrow_Eyes shows in a few regions of the face, and which these are is known before any
+label is. Features of these regions are scaled up, so that the penalty of the squared weights leaves them
+larger weights than all others. The regression predicts 0 and 1; its predictions for each face by all the
+others have a closed form, from which the strength and the scale of the logits can be chosen without val.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.classes import NUM_CLASSES
+from common.pipeline_config import Stream
+from common.sampling import evenly_spaced
+from training.data.samples import Samples
+from training.engine.average_precision import mean_average_precision
+from training.finetune.probe import ProbeResult
+from training.models.attribute_regions import Regions, region_classes
+from training.models.probe import Probe, read_features, region_of_columns, whole_face_features
+from training.models.region_statistics import STATISTICS
+
+REGION_SHARE: Final = 0.7
+"""Share of the attribute's regions in the squared norm of a face's features; see docs/method.md."""
+
+PENALTIES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Candidates of the penalty of the squared weights, where the mean squared norm of a face's features is 1."""
+
+WITHOUT_SELECTION: Final = 1.0
+
+STANDARDISED_ON: Final = 2000
+"""At most so many faces, with labels or without, give the mean and deviation of the features."""
+
+SLOPES: Final = np.geomspace(0.1, 10.0, 41)
+"""Candidates of the factor that turns deviations from the mean prediction into logits."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """The solution of one ridge regression for several columns of targets.
+
+    Attributes:
+        weights: float64 (D, A). biases: float64 (A,).
+        left_out: float64 (N, A), the prediction for each face by the regression on all others.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    left_out: Tensor
+
+
+def ridge(features: Tensor, targets: Tensor, penalty: float) -> Ridge:
+    """Minimise the squared error plus `penalty` times the squared weights; the bias is free.
+
+    Solved in the smaller of the spaces of faces and of features. With the hat matrix H, the prediction for
+    a face that was left out is y - (y - prediction) / (1 - H_ii).
+
+    Args:
+        features: float64 (N, D). targets: float64 (N, A).
+        penalty: above 0.
+    """
+    mean, base = features.mean(0), targets.mean(0)
+    centred, deviations, count = features - mean, targets - base, len(features)
+    identity = penalty * torch.eye(min(centred.shape), dtype=features.dtype)
+    if count <= centred.shape[1]:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(centred @ centred.T + identity))
+        weights = centred.T @ (inverse @ deviations)
+        remaining = penalty * inverse.diagonal()
+    else:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(centred.T @ centred + identity))
+        weights = inverse @ (centred.T @ deviations)
+        remaining = 1 - ((centred @ inverse) * centred).sum(1)
+    residuals = deviations - centred @ weights
+    left_out = targets - residuals / (remaining - 1 / count).clamp(min=1e-6)[:, None]
+    return Ridge(weights, base - mean @ weights, left_out)
+
+
+def fit_region_probe(
+    train: Samples,
+    unlabelled: Samples,
+    val: Samples,
+    stream: Stream,
+    regions: Regions,
+    select: Literal["val", "crossval", "last"],
+) -> tuple[Probe, ProbeResult]:
+    """Fit one regression per attribute on features of the whole face and of its regions.
+
+    Args:
+        train: labelled samples.
+        unlabelled: samples on which features are standardised.
+        val: labelled samples that choose the penalty with `select` ``val``.
+        stream: the cache of remote shards.
+        regions: names of regions by attribute.
+        select: ``crossval`` chooses the penalty by the faces that are left out; ``last`` takes 1.
+    """
+    started = time.monotonic()
+    whole = whole_face_features(train)
+    reference = read_features(
+        unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled))), "regions", stream
+    )
+    mean, deviation = reference.mean(axis=0), reference.std(axis=0)
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    features = (read_features(train, "regions", stream) - mean) * scale
+    by_val = select == "val" and len(val) > 0
+    on_val = (read_features(val, "regions", stream) - mean) * scale if by_val else np.empty((0, len(mean)))
+    columns = region_of_columns(whole, len(mean))
+    scales = [column_scales(columns, classes) for classes in region_classes(train.attribute_names, regions)]
+    best: tuple[float, float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
+    for penalty in (WITHOUT_SELECTION,) if select == "last" else PENALTIES:
+        weights, biases, left_out = _fit(features, train.attributes, scales, penalty)
+        judged = (val.attributes, on_val @ weights + biases) if by_val else (train.attributes, left_out)
+        score = mean_average_precision(*judged) or 0.0
+        if best is None or score > best[0]:
+            best = score, penalty, weights, biases, left_out
+    assert best is not None  # there is at least one penalty
+    score, penalty, weights, biases, left_out = best
+    slopes, offsets, loss = calibrate(left_out, train.attributes)
+    probe = Probe(train.attribute_names, "regions", mean, scale, weights * slopes, biases * slopes + offsets)
+    seconds = round(time.monotonic() - started, 1)
+    on_faces = round(score, 4) if by_val else None
+    return probe, ProbeResult(seconds, round(loss, 4), penalty, len(on_val), on_faces)
+
+
+def column_scales(columns: NDArray[np.int64], classes: tuple[int, ...]) -> NDArray[np.float64]:
+    """Factors of standardised features, float64 (D,); the squared norm of a face is 1 on average.
+
+    Args:
+        columns: the class that each feature describes, -1 for the whole face, see `region_of_columns`;
+            its last 11 per class are statistics.
+        classes: of the attribute's regions; without any, the statistics are not used.
+    """
+    statistics = np.arange(len(columns)) >= len(columns) - STATISTICS * NUM_CLASSES
+    of_region = np.isin(columns, classes)
+    blocks = [block for block in (of_region & ~statistics, of_region & statistics) if block.any()]
+    squared = np.where(statistics, 0.0, (1 - REGION_SHARE if blocks else 1.0) / (~statistics).sum())
+    for block in blocks:
+        squared[block] += REGION_SHARE / len(blocks) / block.sum()
+    return np.sqrt(squared)
+
+
+def _fit(
+    features: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    scales: list[NDArray[np.float64]],
+    penalty: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (D, A), biases (A,) and predictions for faces left out (N, A), NaN where a label is unknown.
+
+    An attribute with fewer than two faces of a class predicts its share of positives.
+    """
+    weights = np.zeros((features.shape[1], len(scales)))
+    biases, left_out = np.zeros(len(scales)), np.full(labels.shape, np.nan)
+    together: dict[tuple[bytes, bytes], list[int]] = {}
+    for attribute, scale in enumerate(scales):
+        together.setdefault((scale.tobytes(), (labels[:, attribute] >= 0).tobytes()), []).append(attribute)
+    for attributes in together.values():
+        scale, known = scales[attributes[0]], np.flatnonzero(labels[:, attributes[0]] >= 0)
+        if len(known) < 2:
+            continue
+        used, targets_of = np.flatnonzero(scale), np.array(attributes)
+        inputs = torch.from_numpy(features[np.ix_(known, used)] * scale[used])
+        targets = torch.from_numpy(labels[np.ix_(known, targets_of)].astype(np.float64))
+        solution = ridge(inputs, targets, penalty)
+        weights[np.ix_(used, targets_of)] = scale[used, None] * solution.weights.numpy()
+        biases[attributes] = solution.biases.numpy()
+        left_out[np.ix_(known, targets_of)] = solution.left_out.numpy()
+    return weights, biases, left_out
+
+
+def calibrate(
+    predictions: NDArray[np.float64], labels: NDArray[np.int8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
+
+    The logit of a share p has the derivative 1 / (p (1 - p)) there. One factor for all attributes is chosen,
+    since a rare attribute has too few positives for one of its own.
+
+    Args:
+        predictions: float64 (N, A), of faces that were left out.
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+    """
+    known, positive = labels >= 0, labels == 1
+    share = (positive.sum(0) + 0.5) / (known.sum(0) + 1)
+    offsets, derivative = np.log(share / (1 - share)), 1 / (share * (1 - share))
+    deviations = np.where(known, predictions - share, 0.0) * derivative
+
+    def cross_entropy(factor: float) -> float:
+        logits = offsets + factor * deviations
+        return float((np.logaddexp(0, logits) - positive * logits)[known].mean())
+
+    factor = min(SLOPES, key=cross_entropy)
+    slopes = factor * derivative
+    return slopes, offsets - share * slopes, cross_entropy(factor)
