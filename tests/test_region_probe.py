@@ -21,7 +21,7 @@ from training.models.attribute_regions import read_regions, region_classes
 from training.models.probe import read_probe, region_of_columns
 from training.models.region_statistics import region_statistics
 
-SETTINGS = ["finetune.initial=[probe, region_probe]", "finetune.runs=[{labels: 0.2, steps: 1}]"]
+SETTINGS = ["finetune.initial=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
 
 
 @given(
@@ -84,7 +84,7 @@ def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
     scores = [
         mean_average_precision(
             test.attributes,
-            read_probe(tmp_path / "finetune" / f"{name}-20%" / "classifier.pt").probabilities(
+            read_probe(tmp_path / "finetune" / f"{name}-100%" / "classifier.pt").probabilities(
                 test, config.stream
             ),
         )

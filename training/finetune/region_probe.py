@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,8 +37,11 @@ WITHOUT_SELECTION: Final = 1.0
 STANDARDISED_ON: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features."""
 
-SLOPES: Final = np.geomspace(0.1, 10.0, 41)
-"""Candidates of the factor that turns deviations from the mean prediction into logits."""
+SLOPE_PENALTY: Final = 2.0
+"""Of the squared logarithm of an attribute's slope over the shared one, against the summed cross-entropy."""
+
+MIN_SLOPE: Final = 0.1
+"""Keeps the order of faces where predictions of those left out say nothing."""
 
 
 @dataclass(frozen=True)
@@ -177,22 +181,33 @@ def calibrate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
 
-    The logit of a share p has the derivative 1 / (p (1 - p)) there. One factor for all attributes is chosen,
-    since a rare attribute has too few positives for one of its own.
+    Platt's scaling (1999) of each attribute, whose slope is drawn towards one that all attributes share,
+    since a rare attribute has few positives.
 
     Args:
         predictions: float64 (N, A), of faces that were left out.
         labels: int8 (N, A), 0 or 1, -1 where unknown.
     """
-    known, positive = labels >= 0, labels == 1
-    share = (positive.sum(0) + 0.5) / (known.sum(0) + 1)
-    offsets, derivative = np.log(share / (1 - share)), 1 / (share * (1 - share))
-    deviations = np.where(known, predictions - share, 0.0) * derivative
+    known, targets = torch.from_numpy(labels >= 0), torch.from_numpy(labels == 1).double()
+    share = (targets.sum(0) + 0.5) / (known.sum(0) + 1)
+    deviation = (share * (1 - share)).sqrt()
+    inputs = torch.where(known, (torch.from_numpy(predictions) - share) / deviation, 0.0)
+    shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    own = torch.zeros_like(share, requires_grad=True)
+    offsets = share.logit().requires_grad_()
+    optimizer = torch.optim.LBFGS([shared, own, offsets], max_iter=200, line_search_fn="strong_wolfe")
 
-    def cross_entropy(factor: float) -> float:
-        logits = offsets + factor * deviations
-        return float((np.logaddexp(0, logits) - positive * logits)[known].mean())
+    def cross_entropy() -> Tensor:
+        logits = offsets + (MIN_SLOPE + (shared + own).exp()) * inputs
+        return F.binary_cross_entropy_with_logits(logits, targets, known.double(), reduction="sum")
 
-    factor = min(SLOPES, key=cross_entropy)
-    slopes = factor * derivative
-    return slopes, offsets - share * slopes, cross_entropy(factor)
+    def objective() -> float:
+        optimizer.zero_grad()
+        value = cross_entropy() + SLOPE_PENALTY * own.square().sum()
+        value.backward()
+        return value.item()
+
+    optimizer.step(objective)
+    slopes = ((MIN_SLOPE + (shared + own).exp()) / deviation).detach()
+    loss = (cross_entropy() / known.sum().clamp(min=1)).item()
+    return slopes.numpy(), (offsets.detach() - share * slopes).numpy(), loss
