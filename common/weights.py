@@ -83,10 +83,25 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder(config: Weights) -> Path:
-    """Where weights are kept between runs: the configured folder or the user's cache."""
+    """Where weights are kept between runs: the configured folder or the user's cache.
+
+    Raises:
+        UserError: neither is known, because the user has no home.
+    """
     if config.cache:
         return Path(config.cache)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sspl-faces"
+    folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
+    return (Path(folder) if folder else _home() / ".cache") / "sspl-faces"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            "there is no folder for weights: this user has no home; name one as weights.cache in params.yaml "
+            "or set XDG_CACHE_HOME"
+        ) from error
 
 
 def find(model: str, config: Weights) -> Path:

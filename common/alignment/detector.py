@@ -54,6 +54,7 @@ class Face:
 @lru_cache(maxsize=1)
 def load_detector(name: str, weights: Path) -> RetinaFace:
     """The detector with checked weights, one per process, on the GPU if there is one."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(1)
     keep_freed_memory()

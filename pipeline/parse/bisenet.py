@@ -54,6 +54,7 @@ def main_head(weights: Path) -> "_MainHead":
     # Imported late, as torchvision behind it takes two seconds that a worker in int8 does not need.
     from facexlib.parsing import init_parsing_model
 
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     model = init_parsing_model("bisenet", device="cpu", model_rootpath=str(weights.parent))
     return _MainHead(model).eval()

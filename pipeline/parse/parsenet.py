@@ -33,6 +33,7 @@ def load(weights: Path, numbers: str) -> Network:
     """ParseNet with checked weights, computing in `numbers`; its other output, an image, is not used."""
     from facexlib.parsing import init_parsing_model  # late, see bisenet.py
 
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     device = hardware().device
     model = init_parsing_model("parsenet", device=device.type, model_rootpath=str(weights.parent))

@@ -1,0 +1,49 @@
+"""Unusual environments: weights are found and loaded, or one sentence says why not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = (
+    "from common.config import load; from common.weights import cache_folder; "
+    "print(cache_folder(load().weights))"
+)
+NO_HOME = "import os; os.environ.pop('HOME', None); os.getuid = lambda: 987654; "
+BOTH = (
+    "from common.alignment.detector import load_detector; from common.config import load; "
+    "from common.weights import find; name = load().align.detector; "
+    "load_detector(name, find(name, load().weights)); print('loaded')"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "environment", "expected"),
+    [
+        pytest.param(
+            CACHE,
+            {"XDG_CACHE_HOME": "", "HOME": "/h"},
+            "/h/.cache/sspl-faces",
+            id="an empty XDG_CACHE_HOME counts as unset",
+        ),
+        pytest.param(
+            CACHE, {"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/sspl-faces", id="XDG_CACHE_HOME is used"
+        ),
+        pytest.param(
+            NO_HOME + CACHE, {}, "this user has no home", id="a user id without a home gets a sentence"
+        ),
+    ],
+)
+def test_the_cache_of_weights(code: str, environment: dict[str, str], expected: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert expected in (done.stdout or done.stderr)
+
+
+def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.strip() == "loaded", done.stderr
