@@ -32,7 +32,7 @@ from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.average_precision import mean_average_precision
 from training.engine.distributed import Ranks
-from training.engine.optim import adam_by_group
+from training.engine.optim import LossCheck, adam_by_group
 from training.finetune.labels import runs_for
 from training.finetune.model_selection import BestWeights
 from training.finetune.runs import finetune
@@ -98,7 +98,13 @@ def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
     shards: Layout, pretrained: Path, tmp_path: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    monkeypatch.setattr("training.finetune.train.check_finite", lambda loss, step, keys: trained.extend(keys))
+    real = LossCheck.add
+
+    def add(losses: LossCheck, loss: Tensor, step: int, indices: Tensor) -> None:
+        trained.extend(losses.keys[index] for index in indices.tolist())
+        real(losses, loss, step, indices)
+
+    monkeypatch.setattr(LossCheck, "add", add)
     finetune(configured("finetune.initial=[scratch, semi]"), shards, pretrained, tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
@@ -438,14 +444,17 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
 ) -> None:
     config = configured("finetune.initial=[semi]", "finetune.frozen_steps=1")
 
-    def interrupt(loss: Tensor, now: int, keys: list[str]) -> None:
+    real = LossCheck.add
+
+    def interrupt(losses: LossCheck, loss: Tensor, now: int, indices: Tensor) -> None:
+        real(losses, loss, now, indices)
         if now == step and ending == "SIGTERM":
             os.kill(os.getpid(), signal.SIGTERM)
         elif now == step:
             raise UserError("the store has been away for ten minutes")
 
     with monkeypatch.context() as patch, pytest.raises((UserError, SystemExit)):
-        patch.setattr("training.finetune.train.check_finite", interrupt)
+        patch.setattr(LossCheck, "add", interrupt)
         finetune(config, shards, pretrained, tmp_path / "interrupted")
     done = step + 1 if ending == "SIGTERM" else step
     folder = tmp_path / "interrupted" / "semi-50%"

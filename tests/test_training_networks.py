@@ -14,7 +14,7 @@ from common.errors import UserError
 from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.batch_norm import measure_batch_norm
-from training.engine.optim import check_finite, rate_factor
+from training.engine.optim import LossCheck, rate_factor
 from training.finetune.augment import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_groups import branch_groups, read_groups
@@ -195,9 +195,13 @@ def test_the_published_schedules_and_the_cosine() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_the_samples_named() -> None:
-    check_finite(torch.tensor(1.0), 3, ["a"])
-    with pytest.raises(UserError, match=r"step 3.*k1, k2"):
-        check_finite(torch.tensor(float("nan")), 3, ["k1", "k2"])
+    losses = LossCheck(["k0", "k1", "k2"])
+    losses.add(torch.tensor(1.0), 2, torch.tensor([0]))
+    losses.check()
+    for step, loss in ((3, float("nan")), (4, 1.0)):
+        losses.add(torch.tensor(loss), step, torch.tensor([1, 2]))
+    with pytest.raises(UserError, match=r"the loss is nan at step 3.*: k1, k2$"):
+        losses.check()
 
 
 def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.layout import Layout
 from training.data.samples import Samples, read_samples
 from training.engine import checkpoint
+from training.engine.optim import LossCheck
 from training.evaluate import evaluate as evaluation
 from training.evaluate.evaluate import evaluate
 from training.finetune.runs import finetune
@@ -94,11 +95,10 @@ def test_pre_training_learns_from_no_sample_of_val_or_test(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt: list[str] = []
-    real = pretrain.check_finite
     monkeypatch.setattr(
-        pretrain,
-        "check_finite",
-        lambda loss, step, keys: learnt.extend(keys) or real(loss, step, keys),
+        LossCheck,
+        "add",
+        lambda losses, loss, step, indices: learnt.extend(losses.keys[i] for i in indices.tolist()),
     )
     pretrain.pretrain(load(settings=TINY), shards, tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
@@ -223,6 +223,16 @@ def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tm
     keys = set(pq.read_table(shards.samples, columns=["key"])["key"].to_pylist())
     assert len(named) == 4
     assert set(named) <= keys
+
+
+def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(
+    shards: Layout, tmp_path: Path
+) -> None:
+    more = ["pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32", "pretrain.log_every=6"]
+    wild = load(settings=[*TINY, *more, "pretrain.validate_every=null", "pretrain.picture_every=null"])
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step [1-4]"):
+        pretrain.pretrain(wild, shards, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*.pt"))
 
 
 def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:

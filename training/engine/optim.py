@@ -1,7 +1,7 @@
 """Adam, its learning-rate schedules, and the check that a loss is finite."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,14 +60,44 @@ def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, ste
         group["lr"] = group.get("base", config.learning_rate) * rate_factor(config, step, steps)
 
 
-def check_finite(loss: Tensor, step: int, keys: list[str]) -> None:
-    """Stop a run whose loss is not finite.
+class LossCheck:
+    """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
 
-    Raises:
-        UserError: names the step and the samples of the batch.
+    Args:
+        keys: of all samples, in the order that the indices count.
+
+    Attributes:
+        keys: the same.
+        last: the latest loss that was read; NaN before the first.
     """
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss.item()} at step {step}; lower the learning rate, or look at these samples: "
-            + ", ".join(keys)
-        )
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys, self.last = keys, math.nan
+        self._unread: list[tuple[Tensor, int, Tensor]] = []
+
+    def __str__(self) -> str:
+        """The latest loss that was read, for a progress display; empty before the first."""
+        return "" if math.isnan(self.last) else f"loss {self.last:.3f}"
+
+    def add(self, loss: Tensor, step: int, indices: Tensor) -> None:
+        """Keep the loss, a scalar, of the samples at `indices`, int64 (B,) on the CPU."""
+        self._unread.append((loss.detach(), step, indices))
+
+    def check(self) -> None:
+        """Read the losses that were added since the last time, in one transfer.
+
+        Raises:
+            UserError: one is not finite; names the first such step and its samples.
+        """
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        for value, (_, step, indices) in zip(
+            torch.stack([loss for loss, _, _ in unread]).tolist(), unread, strict=True
+        ):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"the loss is {value} at step {step}; lower the learning rate, or look at these samples: "
+                    + ", ".join(self.keys[index] for index in indices.tolist())
+                )
+            self.last = value

@@ -45,7 +45,9 @@ class PseudoLabelThresholds:
     """
 
     def __init__(self, shares: Tensor, keep: float, window: int, ranks: Ranks) -> None:
-        self._shares, self._keep, self._window, self._ranks = shares, keep, window, ranks
+        self._keep, self._window, self._ranks = keep, window, ranks
+        self._shares = shares.nan_to_num(0.5).tolist()  # read once: a step must not wait for the device
+        self._known = ~shares.isnan()
         self.recent = torch.empty(0, len(shares), device=shares.device)
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
@@ -53,15 +55,16 @@ class PseudoLabelThresholds:
         pooled = self._ranks.concatenated(logits.float())
         self.recent = torch.cat((self.recent, pooled))[-self._window :]
         ascending, count = self.recent.sort(dim=0).values, len(self.recent)
+        rows = torch.tensor(
+            [
+                [count - max(1, round(self._keep * share * count)) for share in self._shares],
+                [max(1, round(self._keep * (1 - share) * count)) - 1 for share in self._shares],
+            ]
+        )
+        least_positive, greatest_negative = ascending.gather(0, rows.to(ascending.device))
         labels = torch.full(logits.shape, -1, dtype=torch.int8, device=logits.device)
-        for column, share in enumerate(self._shares.tolist()):
-            if share != share:  # NaN
-                continue
-            positives = max(1, round(self._keep * share * count))
-            negatives = max(1, round(self._keep * (1 - share) * count))
-            labels[logits[:, column] >= ascending[count - positives, column], column] = 1
-            labels[logits[:, column] <= ascending[negatives - 1, column], column] = 0
-        return labels
+        labels.masked_fill_(self._known & (logits >= least_positive), 1)
+        return labels.masked_fill_(self._known & (logits <= greatest_negative), 0)
 
 
 class Teacher:

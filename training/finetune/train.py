@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from training.data.transforms import resize_images, to_input
 from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import autocast, gradient_scaler
 from training.engine.distributed import Ranks
-from training.engine.optim import adam_by_group, check_finite, set_rate
+from training.engine.optim import LossCheck, adam_by_group, set_rate
 from training.engine.resume import Checkpoints
 from training.engine.seeds import keyed_generator, seed_micro_batch
 from training.engine.signals import StopRequest
@@ -28,6 +28,9 @@ from training.finetune.augment import augment
 from training.finetune.model_selection import BestWeights, ValidationSet
 from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
 from training.models.classifier import GROUPS, Classifier, attribute_loss
+
+CHECK_EVERY: Final = 10
+"""Steps between two readings of the losses, for which the device waits."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ def train(
             with ranks.failing_together():
                 batch = next(loader)
             run.train_step(batch, step)
+            if (step + 1) % CHECK_EVERY == 0:
+                run.check_losses()
             run.seconds = time.monotonic() - began
-            bar.update(size, f"loss {run.loss:.3f}")
+            bar.update(size, str(run.losses))
             run.validate_due(val)
             checkpoints.save_due(run, ranks.maximum(request.number))
     bar.close()
@@ -114,7 +119,7 @@ def train(
     score = run.best.score
     return TrainingResult(
         seconds=round(time.monotonic() - began, 1),
-        loss=round(run.loss, 4),
+        loss=round(run.losses.last, 4),
         chosen_step=run.best.step,
         val_average_precision=None if score is None else round(score, 4),
     )
@@ -136,8 +141,8 @@ class _Run:
     Attributes:
         average: moving average of the model's parameters.
         best: the weights that scored best so far.
-        done: how many steps are done; None while the weights change.
-        loss: of the last labelled batch, in this process.
+        done: how many steps are done; None while the weights change, and if a loss is not finite.
+        losses: of the labelled batches in this process, since they were last checked.
         seconds: the time that all steps took.
     """
 
@@ -159,7 +164,8 @@ class _Run:
         semi = settings.semi_supervised
         self._thresholds = PseudoLabelThresholds(positive_shares(self._labels), semi.keep, semi.recent, ranks)
         self._pseudo_label_batches = self._make_pseudo_label_batches()
-        self.best, self.loss, self.seconds, self._validated = BestWeights(), 0.0, 0.0, 0
+        self.losses = LossCheck(plan.labelled.keys)
+        self.best, self.seconds, self._validated = BestWeights(), 0.0, 0
         self.done: int | None = 0
 
     def labelled_batches(self, start: int, stop: int) -> Iterator[Batch]:
@@ -173,16 +179,26 @@ class _Run:
         self._freeze_backbone(step)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._supervised_loss(batch, step)
-        check_finite(loss, step, [self._plan.labelled.keys[i] for i in batch.indices.tolist()])
+        self.losses.add(loss, step, batch.indices)
         self._scaler.scale(loss).backward()
         if self._plan.unlabelled is not None and step >= self._first_pseudo_step:
             self._scaler.scale(self._semi_supervised_loss(step)).backward()
         self._ranks.average_gradients(self._model)
-        self.done, self.loss = None, loss.item()
+        self.done = None
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.average.update()
         self.done = step + 1
+
+    def check_losses(self) -> None:
+        """Read the losses of the steps since the last check.
+
+        Raises:
+            UserError: one is not finite; the weights that followed from it are not saved.
+        """
+        done, self.done = self.done, None
+        self.losses.check()
+        self.done = done
 
     def validate_due(self, val: ValidationSet) -> None:
         """Score the averaged weights if that is due after the steps that are done, and has not been done."""
@@ -191,6 +207,7 @@ class _Run:
         due = done == self._plan.steps or (every is not None and done > 0 and done % every == 0)
         if not due or self._validated == done:
             return
+        self.check_losses()
         with self.average.average_parameters():
             self._measure_batch_norm()
             score = None if every is None else val.score(self._model, self._ranks.device)
@@ -198,7 +215,12 @@ class _Run:
         self._validated = done
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, besides its number, and what has been measured."""
+        """Everything that the next step depends on, besides its number, and what has been measured.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        self.check_losses()
         return {
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -206,7 +228,7 @@ class _Run:
             "scaler": self._scaler.state_dict(),
             "thresholds": self._thresholds.recent,
             "best": vars(self.best),
-            "measured": (self.loss, self.seconds, self._validated),
+            "measured": (self.losses.last, self.seconds, self._validated),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -217,7 +239,7 @@ class _Run:
         self._scaler.load_state_dict(state["scaler"])
         self._thresholds.recent = state["thresholds"].to(self._ranks.device)
         vars(self.best).update(state["best"])
-        self.loss, self.seconds, self._validated = state["measured"]
+        self.losses.last, self.seconds, self._validated = state["measured"]
 
     def _freeze_backbone(self, step: int) -> None:
         """Freeze a trained backbone until ``frozen_steps``."""

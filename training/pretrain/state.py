@@ -1,7 +1,7 @@
 """What changes while stage 1 trains: weights, their average, the optimisers, the clock, recent values."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from common.config import Network, Pretrain
 from training.data.loader import Batch
 from training.engine.device import autocast, gradient_scaler
 from training.engine.distributed import Ranks
-from training.engine.optim import adam, set_rate
+from training.engine.optim import LossCheck, adam, set_rate
 from training.engine.seeds import seed_micro_batch, set_seed
 from training.pretrain.model import Example, PretrainModel
 
@@ -85,10 +85,11 @@ class TrainState:
         average: moving average of the model's weights.
         clock: of the steps.
         recent: the last logged values by name.
-        done: how many steps are done; None while the weights change.
+        losses: of the steps since they were last checked.
+        done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 
-    def __init__(self, network: Network, settings: Pretrain, ranks: Ranks) -> None:
+    def __init__(self, network: Network, settings: Pretrain, ranks: Ranks, keys: Sequence[str]) -> None:
         set_seed(settings.seed)
         self.settings, self.ranks = settings, ranks
         model = PretrainModel(network, settings).to(ranks.device).to(memory_format=torch.channels_last)
@@ -108,6 +109,7 @@ class TrainState:
         self._scaler = gradient_scaler(ranks.device, settings.precision)
         self.clock = Clock()
         self.recent: dict[str, list[float]] = {}
+        self.losses = LossCheck(keys)
         self.done: int | None = 0
 
     def zero_gradients(self) -> None:
@@ -162,6 +164,16 @@ class TrainState:
         self._scaler.update()
         self.done = step + 1
 
+    def check_losses(self) -> None:
+        """Read the losses of the steps since the last check.
+
+        Raises:
+            UserError: one is not finite; the weights that followed from it are not saved.
+        """
+        done, self.done = self.done, None
+        self.losses.check()
+        self.done = done
+
     def measure(self, passed: ForwardPass) -> dict[str, float]:
         """The losses and metrics of a micro-batch, by the names under which they are logged."""
         observed = self.model.observe(passed.outputs, passed.example.targets)
@@ -191,7 +203,11 @@ class TrainState:
 
         Schedules, the position in the data and every random state follow from the number of the
         step and the seed.
+
+        Raises:
+            UserError: a loss is not finite.
         """
+        self.check_losses()
         return {
             **{name: part.state_dict() for name, part in self._stateful().items()},
             "seconds": self.clock.seconds,

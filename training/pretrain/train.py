@@ -1,7 +1,7 @@
 """Stage 1: the training loop over the joint tasks, in plain sight."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.logger import Log
-from training.engine.optim import check_finite
 from training.engine.record import write_record
 from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
@@ -91,7 +90,7 @@ def _train(
     samples = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
     broken = BrokenSamples(config.stream.max_broken)
     validator = _validator(config, layout, ranks, broken)
-    state = TrainState(config.network, settings, ranks)
+    state = TrainState(config.network, settings, ranks, samples.keys)
     start = checkpoints.resume(state, resume)
     planned = _planned(settings, samples, start, settings.steps, ranks.rank, ranks.world)
     loader = load_samples(samples, planned, state.model, settings, config.stream, broken)
@@ -105,12 +104,14 @@ def _train(
                     batch = state.clock.wait(loader)
                 done = step + 1
                 measuring = done % settings.log_every == 0 or done == settings.steps
-                loss, measured = _train_step(state, batch, step, samples.keys, measuring)
+                measured = _train_step(state, batch, step, measuring)
                 state.clock.tick()
+                if measuring or (validator is not None and validator.due(done)):
+                    state.check_losses()
                 if measuring:
                     log.values(done, "pretrain", state.average_over_processes(measured))
                     log.values(done, "speed", state.speed(done))
-                bar.update(size, f"loss {loss:.3f}, {state.clock.waiting():.0%} waiting for data")
+                bar.update(size, f"{state.losses} ({state.clock.waiting():.0%} waiting for data)".strip())
                 if validator is not None and done < settings.steps:
                     validator.log_due(log, state.model, done)
                     state.clock.restart()
@@ -120,23 +121,21 @@ def _train(
         _finish(config, samples, validator, state, log, output, broken)
 
 
-def _train_step(
-    state: TrainState, batch: Batch, step: int, keys: Sequence[str], measuring: bool
-) -> tuple[float, list[dict[str, float]]]:
-    """One optimisation step; returns the last micro-batch's loss, and the values of each if `measuring`."""
+def _train_step(state: TrainState, batch: Batch, step: int, measuring: bool) -> list[dict[str, float]]:
+    """One optimisation step; returns the values of each micro-batch if `measuring`, else nothing."""
     count, measured = state.settings.accumulate, []
     state.zero_gradients()
     for number in range(count):
         micro_batch = batch.micro_batch(number, count)
         with state.synchronised(last=number + 1 == count):
             passed = state.forward(micro_batch, step, number)
-            check_finite(passed.total, step, [keys[i] for i in micro_batch.indices.tolist()])
+            state.losses.add(passed.total, step, micro_batch.indices)
             state.backward(passed)
         state.backward_adversaries(passed, step)
         if measuring:
             measured.append(state.measure(passed))
     state.update(step)
-    return passed.total.item(), measured
+    return measured
 
 
 def _check_micro_batches(settings: Pretrain, ranks: Ranks) -> None:

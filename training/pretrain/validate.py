@@ -85,6 +85,11 @@ class Validator:
         _, example, outputs = next(self.predictions(model))
         return tasks_image(model.active(), example, outputs)
 
+    def due(self, done: int) -> bool:
+        """Whether `log_due` logs anything after `done` steps."""
+        settings = self._settings
+        return any(n and done % n == 0 for n in (settings.validate_every, settings.picture_every))
+
     def log_due(self, log: Log, model: PretrainModel, done: int) -> None:
         """Log the scores and the image after `done` steps, each if it is due.
 

@@ -122,9 +122,10 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
 
 def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
     """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
-    batch = len(masks)
-    slot = masks.reshape(batch, -1).long() + classes * torch.arange(batch, device=masks.device)[:, None]
-    return torch.bincount(slot.flatten(), minlength=batch * classes).view(batch, classes)
+    pixels = masks.flatten(1).long()
+    # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.
+    counts = torch.zeros(len(masks), classes, dtype=torch.int64, device=masks.device)
+    return counts.scatter_add_(1, pixels, torch.ones_like(pixels))
 
 
 def sum_cells(cells: Tensor, top: Tensor, left: Tensor, side: int, size: int) -> Tensor:

@@ -107,7 +107,7 @@ class RotationTask(PretextTask[RotationConfig]):
         losses = {f"{name}_loss": loss.mean() for name, loss in each.items()}
         if not self.config.position_of_unrotated:
             rotated = targets["angle"] > 0
-            losses["position_loss"] = each["position"][rotated].sum() / rotated.sum().clamp(min=1)
+            losses["position_loss"] = each["position"].where(rotated, 0).sum() / rotated.sum().clamp(min=1)
         return losses
 
     def term_weight(self, term: str) -> float:

@@ -1,0 +1,99 @@
+"""Steps that are not logged do not make the device wait for the host.
+
+No GPU is needed: on every device, the calls that are counted here read a value of a tensor.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.config import load
+from common.layout import Layout
+from training.finetune import train as stage_two
+from training.finetune.runs import finetune
+from training.models.cpu_ops import PReLU
+from training.pretrain import train as stage_one
+from training.pretrain.train import pretrain
+
+READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
+
+SETTINGS = [
+    "network.width=8",
+    "network.stem=large",
+    "network.input_size=32",
+    "pretrain.patch_grid=null",
+    "pretrain.steps=4",
+    "pretrain.log_every=4",
+    "pretrain.batch_size=4",
+    "pretrain.batch_norm_batches=1",
+    "pretrain.validate_every=null",
+    "pretrain.picture_every=null",
+    "pretrain.tasks.rotation.position_of_unrotated=false",
+    "finetune.runs=[{labels: 0.5, steps: 4}]",
+    "finetune.initial=[semi]",
+    "finetune.batch_size=4",
+    "finetune.batch_norm_batches=1",
+    "finetune.validate_every=null",
+    "finetune.semi_supervised.batch_size=4",
+    "finetune.semi_supervised.start=0",
+    "finetune.semi_supervised.longer=1",
+]
+
+
+class Reads:
+    """The calls that read tensors, from the start of the first step to the end of the third."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.steps = 0
+        self._counting = False
+        for name in READS:
+            patch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
+        # The layer that is faster on a CPU reads its slope; a GPU computes this one.
+        patch.setattr(PReLU, "forward", nn.PReLU.forward)
+        patch.setattr(torch, "bincount", self._counted("bincount", torch.bincount))
+
+    def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self._counting = self.steps < 3
+            self.steps += 1
+            result = step(*arguments, **named)
+            self._counting = self.steps < 3
+            return result
+
+        return counted
+
+    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            caller = sys._getframe(1).f_code.co_name
+            # The side of the patches is drawn on the host, so reading it waits for nothing.
+            if self._counting and caller != "random_patches":
+                self.calls.append(f"{name} in {caller}")
+            return real(*arguments, **named)
+
+        return call
+
+
+def test_stage_1_reads_no_tensor_in_a_step_that_is_not_logged(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Reads(monkeypatch)
+    monkeypatch.setattr(stage_one, "_train_step", reads.around(stage_one._train_step))
+    pretrain(load(settings=SETTINGS), shards, tmp_path)
+    assert (reads.calls, reads.steps) == ([], 4)
+
+
+def test_stage_2_reads_no_tensor_between_two_checks_of_the_loss(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(settings=SETTINGS)
+    pretrain(config, shards, tmp_path)
+    reads = Reads(monkeypatch)
+    monkeypatch.setattr(stage_two._Run, "train_step", reads.around(stage_two._Run.train_step))
+    finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs")
+    assert (reads.calls, reads.steps) == ([], 4)
