@@ -66,7 +66,8 @@ def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
     one = read_pretrained(tmp_path / "one" / "pretrained.safetensors")["network"]
     assert two.keys() == one.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        # Adam moves a weight whose gradient is mere rounding by up to its learning rate, 0.001, in a step.
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)
     assert curve(tmp_path / "two" / "pretrain", "loss") == pytest.approx(
         curve(tmp_path / "one", "loss"), rel=1e-4
     )
