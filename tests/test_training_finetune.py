@@ -228,7 +228,7 @@ def test_each_parameter_group_learns_at_its_own_rate() -> None:
     # Adam's first step is as long as the rate, whatever the gradient.
     for name, factor in {
         "network.stem.0.weight": 0.1,
-        "network.branches.upper.3.channel.1.weight": 1,
+        "network.branches.upper.1.channel.1.weight": 1,
         "heads.upper.weight": 10,
     }.items():
         moved = (after[name] - before[name]).abs().max().item()
