@@ -15,7 +15,7 @@ from common.layout import Layout
 from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
 from training.evaluate.evaluate import evaluate
-from training.finetune.region_probe import calibrate, column_scales, ridge
+from training.finetune.region_probe import calibrate, column_scales, fit_attributes, ridge
 from training.finetune.runs import finetune
 from training.models.attribute_regions import read_regions, region_classes
 from training.models.probe import read_probe, region_of_columns
@@ -93,6 +93,15 @@ def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
     assert scores[1] is not None
     assert scores[0] is not None
     assert scores[1] > scores[0]
+
+
+def test_an_attribute_with_one_label_leaves_the_others_finite() -> None:
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(6, 4)), np.array([[0, 1, 0, 1, 1, 0], [1, *[-1] * 5]], np.int8).T
+    weights, biases, left_out = fit_attributes(features, labels, [np.ones(4), np.full(4, 0.5)], 1.0)
+    slopes, offsets, loss = calibrate(left_out, labels)
+    assert np.isfinite([*weights.ravel(), *biases, *slopes, *offsets, loss]).all()
+    assert np.isnan(left_out).sum() == 5
 
 
 def test_an_unknown_region_is_named(tmp_path: Path) -> None:

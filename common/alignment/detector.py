@@ -117,7 +117,7 @@ def _detect_in_tiles(
     image: NDArray[np.uint8], detector: RetinaFace, threshold: float, side: int
 ) -> NDArray[np.float32]:
     """`detect` on overlapping tiles of at most `side` pixels; each tile has the faces in its middle."""
-    found = [np.empty((0, 15), np.float32)]
+    by_tile = [np.empty((0, 15), np.float32)]
     cores = [[*range(0, max(1, length - 2 * MARGIN), side - 2 * MARGIN)] for length in image.shape[:2]]
     for top, left in product(*cores):
         tile = image[top : top + side, left : left + side]
@@ -131,8 +131,8 @@ def _detect_in_tiles(
         inside = (centres >= np.where(offset > 0, MARGIN, -np.inf)) & (
             centres < np.where(last, np.inf, ends - MARGIN)
         )
-        found.append(rows[inside.all(axis=1)])
-    rows = np.concatenate(found)
+        by_tile.append(rows[inside.all(axis=1)])
+    rows = np.concatenate(by_tile)
     return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 

@@ -91,21 +91,21 @@ def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
     Raises:
         UserError: there is no image.
     """
-    found, others = list[File](), Counter[str]()
+    images, others = list[File](), Counter[str]()
     developed = {stem(path) for path in tree.images if not is_raw_name(path)}
     for file in tree.files:
         if is_raw_name(file.path) and stem(file.path) in developed:
             others[Path(file.path).suffix.lower()] += 1
         elif file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
-            found.append(file)
+            images.append(file)
         else:
             name = file.path.rpartition("/")[2]
             others[Path(name).suffix.lower() or name] += 1
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(MOST_KINDS))
     kinds += f" and {len(others) - MOST_KINDS:,} other kinds" if len(others) > MOST_KINDS else ""
-    if others and not found:
+    if others and not images:
         raise UserError(f"{tree.path} holds no images, only {kinds}; --input names a folder of photos")
-    return found, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
+    return images, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
 
 
 def is_raw_name(path: str) -> bool:

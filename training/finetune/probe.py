@@ -35,9 +35,9 @@ class ProbeResult:
 
     Attributes:
         seconds: wall-clock time, reading included.
-        loss: mean cross-entropy of the known labels.
-        strength: the chosen C.
-        val_faces: labelled val faces that chose it.
+        loss: mean cross-entropy of the known labels; of a region probe, for the faces left out.
+        strength: the selected C; of a region probe, the penalty.
+        val_faces: labelled val faces that selected it.
         val_average_precision: their mean average precision; None if it was not measured.
     """
 

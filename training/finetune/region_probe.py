@@ -116,7 +116,7 @@ def fit_region_probe(
     scales = [column_scales(columns, classes) for classes in region_classes(train.attribute_names, regions)]
     best: tuple[float, float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
     for penalty in (WITHOUT_SELECTION,) if select == "last" else PENALTIES:
-        weights, biases, left_out = _fit(features, train.attributes, scales, penalty)
+        weights, biases, left_out = fit_attributes(features, train.attributes, scales, penalty)
         judged = (val.attributes, on_val @ weights + biases) if by_val else (train.attributes, left_out)
         score = mean_average_precision(*judged) or 0.0
         if best is None or score > best[0]:
@@ -147,7 +147,7 @@ def column_scales(columns: NDArray[np.int64], classes: tuple[int, ...]) -> NDArr
     return np.sqrt(squared)
 
 
-def _fit(
+def fit_attributes(
     features: NDArray[np.float64],
     labels: NDArray[np.int8],
     scales: list[NDArray[np.float64]],
@@ -155,10 +155,11 @@ def _fit(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Weights (D, A), biases (A,) and predictions for faces left out (N, A), NaN where a label is unknown.
 
-    An attribute with fewer than two faces of a class predicts its share of positives.
+    An attribute with fewer than two known labels predicts its share of positives.
     """
     weights = np.zeros((features.shape[1], len(scales)))
-    biases, left_out = np.zeros(len(scales)), np.full(labels.shape, np.nan)
+    biases = ((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1)
+    left_out = np.where(labels >= 0, biases, np.nan)
     together: dict[tuple[bytes, bytes], list[int]] = {}
     for attribute, scale in enumerate(scales):
         together.setdefault((scale.tobytes(), (labels[:, attribute] >= 0).tobytes()), []).append(attribute)
