@@ -7,6 +7,7 @@ is worth knowing about an input that was kept, sorted and separated by spaces, o
 Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -123,6 +124,12 @@ def rows_by_shard(table: pa.Table, order_by: str = "mask.png.offset") -> Iterato
         if name is not None:
             yield name, table.take(order.slice(start, end - start))
         start = end
+
+
+def counts(values: pa.ChunkedArray) -> Counter[str]:
+    """How often each value of a column occurs; nulls are left out."""
+    pairs = values.drop_null().value_counts()
+    return Counter({pair["values"]: pair["counts"] for pair in pairs.to_pylist()})
 
 
 def write(

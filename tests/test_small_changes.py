@@ -10,7 +10,7 @@ import pytest
 from common import manifest
 from common.config import Config, load
 from common.layout import Layout
-from pipeline.align.run import plan
+from pipeline.align.run import plan, read_plan
 from pipeline.ingest.plan import _plan_shards
 from pipeline.ingest.run import ingest
 from training.data.samples import pixels_hash
@@ -56,7 +56,7 @@ class Input:
 
     def _plan(self) -> dict[str, str]:
         ingest(self.config, self.layout)
-        tasks = plan(manifest.read(self.layout.source), self.config, self.layout)
+        tasks = plan(read_plan(self.config, self.layout), self.config, self.layout)
         return {task.tar.name: task.fingerprint for task in tasks}
 
 

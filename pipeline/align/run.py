@@ -1,23 +1,20 @@
 """The align stage: plan a task per shard, and align those that are not finished yet."""
 
-from collections import defaultdict
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import pyarrow.compute as pc
-
-from common import manifest
 from common.alignment.detector import load_detector
 from common.alignment.recipe import RECIPE_FILE, Recipe
 from common.code import code_hash
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout
+from common.retry import retried
 from common.storage import address
 from common.weights import KNOWN, find
 from pipeline.align.shard import AlignTask, align_shard, probe_sources
 from pipeline.runner.cluster import no_model
+from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import fingerprint, read_record
 from pipeline.runner.shard_runner import finish_shards
@@ -40,14 +37,14 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         UserError: there is no plan, the detector's weights cannot be obtained, or too many
             sources are refused.
     """
-    source = manifest.read(layout.source)
-    tasks = plan(source, config, layout)
-    refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
-    refusals.add(source.table.filter(pc.is_valid(source.table["reason"])).to_pylist())
+    planned = retried(lambda: read_plan(config, layout), config.cluster.retry_minutes, "align")
+    tasks = plan(planned, config, layout)
+    refusals = Refusals(planned.sources, config.quarantine.max_fraction)
+    refusals.add(planned.refusals())
     detector = tasks[0].detector if tasks else None
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)
-    folder = (layout.aligned / source.metadata["dataset"]).absolute()
+    folder = (layout.aligned / planned.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
     if tasks:
         write_text(folder / RECIPE_FILE, tasks[0].recipe.model_dump_json() + "\n")
@@ -58,22 +55,31 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     print(f"align: {faces:,} faces, {refused:,} refused; {current}")
 
 
-def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[AlignTask]:
+def read_plan(config: Config, layout: Layout) -> PlannedShards:
+    """The columns of ``source.parquet`` that aligned shards depend on.
+
+    Raises:
+        UserError: there is no plan.
+    """
+    return read_planned(layout.source, _columns(config), labels=config.ingest.labels_in_tars)
+
+
+def _columns(config: Config) -> list[str]:
+    """A label that only the manifest holds makes no shard stale."""
+    return ["source", "sha256", *(("split", "identity") if config.ingest.labels_in_tars else ())]
+
+
+def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTask]:
     """The align task of every planned shard, in the order of their names.
 
     Raises:
         UserError: the detector's weights cannot be obtained.
     """
-    aligned = source.metadata["aligned"] == "true"
+    aligned = planned.metadata["aligned"] == "true"
     detects = config.align.mode == "detect" or (config.align.mode == "auto" and not aligned)
     detector = find(config.align.detector, config.weights) if detects else None
     labels = config.ingest.labels_in_tars
-    # A label that only the manifest holds makes no shard stale.
-    names = ["source", "sha256", *(("split", "identity", *source.attributes) if labels else ())]
-    shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in source.rows():
-        if row["reason"] is None:
-            shards[row["shard"]].append(row)
+    names = [*_columns(config), *(planned.attributes if labels else ())]
     manifest_only = set() if labels else {"bystander_labels"}
     settings = [
         FORMAT_VERSION,
@@ -82,22 +88,19 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Alig
         config.ingest.min_side,
         KNOWN[config.align.detector].sha256 if detector else None,
     ]
+    code, recipe = code_hash("pipeline.align.shard"), Recipe.of(config.align, config.ingest, detects)
+    root = address(planned.metadata["root"]).absolute()
     return [
         AlignTask(
             tar=(layout.aligned / name).absolute(),
-            fingerprint=fingerprint(settings, [[row[name] for name in names] for row in rows]),
-            code=code_hash("pipeline.align.shard"),
+            fingerprint=fingerprint(settings, rows.values(names)),
+            code=code,
             size=len(rows),
-            root=address(source.metadata["root"]).absolute(),
-            rows=_shuffled(rows, config.ingest.seed),
-            attributes=source.attributes if labels else None,
-            recipe=Recipe.of(config.align, config.ingest, detects),
+            root=root,
+            rows=rows.shuffled(config.ingest.seed),
+            attributes=planned.attributes if labels else None,
+            recipe=recipe,
             detector=detector.absolute() if detector else None,
         )
-        for name, rows in sorted(shards.items())
+        for name, rows in planned
     ]
-
-
-def _shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The rows of a shard in the fixed random order in which its tar holds them."""
-    return [rows[index] for index in np.random.default_rng(seed).permutation(len(rows))]

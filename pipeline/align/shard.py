@@ -19,6 +19,7 @@ from common.alignment.recipe import Recipe
 from common.images import Refused, decode_photo
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address
+from pipeline.runner.planned_shards import ShardRows
 from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
 from pipeline.runner.shard_task import Advance, ShardTask
 from pipeline.source import read_source
@@ -40,7 +41,7 @@ class AlignTask(ShardTask):
     """
 
     root: Address
-    rows: list[dict[str, Any]]
+    rows: ShardRows
     attributes: tuple[str, ...] | None
     recipe: Recipe
     detector: Path | None

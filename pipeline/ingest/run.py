@@ -108,8 +108,8 @@ def _list(path: Address, settings: Ingest) -> Listing:
 
 
 def _summary(table: pa.Table) -> str:
-    splits = Counter(table["split"].drop_null().to_pylist())
-    reasons = Counter(table["reason"].drop_null().to_pylist())
+    splits = manifest.counts(table["split"])
+    reasons = manifest.counts(table["reason"])
     notices = Counter(" ".join(table["notices"].drop_null().to_pylist()).split())
     by_split = ", ".join(f"{splits[split]:,} {split}" for split in SPLITS if splits[split])
     lines = [f"ingest: {table.num_rows:,} sources, {reasons.total():,} refused; {by_split or 'none usable'}"]

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
@@ -14,11 +13,12 @@ from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
 from common.storage import Address, is_file
 from pipeline.parse.shard import ParseTask
+from pipeline.runner.planned_shards import PlannedShards, ShardRows
 from pipeline.runner.quarantine import table
 from pipeline.runner.shard_record import ShardRecord, read_record
 
 
-def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layout: Layout) -> tuple[int, int]:
+def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: Layout) -> tuple[int, int]:
     """Write both manifests and print what was kept and refused.
 
     Returns:
@@ -28,36 +28,33 @@ def write_manifests(source: manifest.Manifest, tasks: Sequence[ParseTask], layou
         UserError: a record is missing.
         RuntimeError: a source is neither in a sample nor quarantined, or both; a defect here.
     """
-    metadata = {"dataset": source.metadata["dataset"]}
+    metadata = {"dataset": planned.metadata["dataset"]}
     recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
     bystanders = False
     if is_file(recipe):
         metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
         bystanders = Recipe.read(metadata[METADATA_KEY], str(recipe)).align.bystander_labels
-    merged = _Records(source, tasks, bystanders)
-    manifest.write_pieces(layout.samples, merged.samples(), source.attributes, metadata, merged.numerics)
-    refused = sorted(merged.refused, key=lambda row: row["source"])
-    metadata |= merged.numerics
-    manifest.write(layout.quarantine, manifest.QUARANTINE_FIELDS, refused, metadata=metadata)
+    merged = _Records(planned, tasks, bystanders)
+    manifest.write_pieces(layout.samples, merged.samples(), planned.attributes, metadata, merged.numerics)
+    refused = pa.concat_tables(merged.refused).sort_by("source").combine_chunks()
+    manifest.write_table(layout.quarantine, refused, (), metadata | merged.numerics)
     splits = {split: merged.splits[split] for split in SPLITS if merged.splits[split]}
-    print(table(splits, Counter(row["reason"] for row in refused), merged.notices))
-    return merged.splits.total(), len(refused)
+    print(table(splits, manifest.counts(refused["reason"]), merged.notices))
+    return merged.splits.total(), refused.num_rows
 
 
 class _Records:
     """The records of all shards, joined to their sources one shard at a time.
 
     Args:
-        source: the plan.
+        planned: the plan.
         tasks: a task per planned shard, in the order of their names.
         bystander_labels: whether further faces of a photo have its labels and identity.
     """
 
-    def __init__(self, source: manifest.Manifest, tasks: Sequence[ParseTask], bystander_labels: bool) -> None:
-        self._source, self._tasks, self._bystander_labels = source, tasks, bystander_labels
-        fields = manifest.QUARANTINE_FIELDS.names
-        rows = source.table.filter(pc.is_valid(source.table["reason"])).select(fields)
-        self.refused: list[dict[str, Any]] = rows.to_pylist()
+    def __init__(self, planned: PlannedShards, tasks: Sequence[ParseTask], bystander_labels: bool) -> None:
+        self._planned, self._tasks, self._bystander_labels = planned, tasks, bystander_labels
+        self.refused = [planned.refused]
         self.splits: Counter[str] = Counter()
         self.notices: Counter[str] = Counter()
         self.numerics: dict[str, str] = {}
@@ -72,32 +69,34 @@ class _Records:
         fields: pa.Schema | None = None
         numerics = set[str]()
         kept = 0
-        shards = manifest.rows_by_shard(self._source.table, "source")
-        for task, (_, planned) in zip(self._tasks, shards, strict=True):
+        for task, (shard, planned) in zip(self._tasks, self._planned, strict=True):
             finished, aligned = require_record(task.tar), require_record(task.aligned)
-            self.refused += [*aligned.quarantined, *finished.quarantined]
+            refused = [*aligned.quarantined, *finished.quarantined]
+            self.refused.append(pa.Table.from_pylist(refused, manifest.QUARANTINE_FIELDS))
             numerics.add(finished.numerics)
-            rows = self._join(planned, finished, aligned)
+            rows = self._join(shard, planned, finished, aligned)
             kept += len({row["source"] for row in rows})
             if rows:
                 fields = fields or self._fields(rows[0])
                 yield pa.Table.from_pylist(rows, fields)
         if fields is None:
             yield self._fields({}).empty_table()
-        if kept + len(self.refused) != self._source.table.num_rows:
+        refusals = sum(table.num_rows for table in self.refused)
+        if kept + refusals != self._planned.sources:
             raise RuntimeError(
-                f"{self._source.table.num_rows} sources, but {kept} with samples "
-                f"and {len(self.refused)} quarantined"
+                f"{self._planned.sources} sources, but {kept} with samples and {refusals} quarantined"
             )
         if lines := "\n".join(sorted(numerics - {""})):
             self.numerics[manifest.NUMERICS] = lines
 
     def _fields(self, row: dict[str, Any]) -> pa.Schema:
         features = (name for name in FEATURE_MEMBERS if f"{name}.size" in row)
-        return manifest.with_attributes(manifest.sample_fields(features), self._source.attributes)
+        return manifest.with_attributes(manifest.sample_fields(features), self._planned.attributes)
 
-    def _join(self, planned: pa.Table, finished: ShardRecord, aligned: ShardRecord) -> list[dict[str, Any]]:
-        origins = {row["source"]: row for row in planned.to_pylist()}
+    def _join(
+        self, shard: str, planned: ShardRows, finished: ShardRecord, aligned: ShardRecord
+    ) -> list[dict[str, Any]]:
+        origins = {row["source"]: row for row in planned}
         notices = {row["key"]: row["notices"] for row in aligned.samples}
         rows = []
         of_source: dict[str, set[str]] = {}
@@ -106,8 +105,9 @@ class _Records:
             codes = {*(origin["notices"] or "").split(), *notices[row["key"]]}
             # A bystander is not whom the labels of the photo describe.
             if row["key"] != origin["key"] and not self._bystander_labels:
-                origin = {**origin, **dict.fromkeys((*self._source.attributes, "identity"))}
-            rows.append({**origin, **row, "status": "ok", "notices": " ".join(sorted(codes)) or None})
+                origin = {**origin, **dict.fromkeys((*self._planned.attributes, "identity"))}
+            own = {"shard": shard, "status": "ok", "notices": " ".join(sorted(codes)) or None}
+            rows.append({**origin, **row, **own})
             of_source[row["source"]] = codes
             self.splits[origin["split"]] += 1
         self.notices.update(code for codes in of_source.values() for code in codes)

@@ -3,20 +3,19 @@
 from functools import partial
 from typing import Final
 
-import pyarrow.compute as pc
-
-from common import manifest
 from common.code import code_hash
 from common.config import Config
 from common.errors import UserError
 from common.hardware import announce
 from common.layout import Layout
+from common.retry import retried
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import require_record, write_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import no_model
 from pipeline.runner.local_workers import local_workers
+from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import fingerprint, read_record
 from pipeline.runner.shard_runner import finish_shards
@@ -39,10 +38,10 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
             many sources are refused.
     """
-    source = manifest.read(layout.source)
-    tasks = plan(source, config, layout)
-    refusals = Refusals(source.table.num_rows, config.quarantine.max_fraction)
-    refusals.add(source.table.filter(pc.is_valid(source.table["reason"])).to_pylist())
+    planned = retried(lambda: read_plan(layout), config.cluster.retry_minutes, "parse")
+    tasks = plan(planned, config, layout)
+    refusals = Refusals(planned.sources, config.quarantine.max_fraction)
+    refusals.add(planned.refusals())
     for task in tasks:
         refusals.add(require_record(task.aligned).quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
@@ -50,17 +49,26 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     if tasks and config.cluster.scheduler is None:
         parser = tasks[0].parser
         announce("parse", parser.precision, parser.numbers, local_workers(config.cluster).line)
-    folder = (layout.shards / source.metadata["dataset"]).absolute()
+    folder = (layout.shards / planned.metadata["dataset"]).absolute()
     made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
-    samples, refused = write_manifests(source, tasks, layout)
+    samples, refused = write_manifests(planned, tasks, layout)
     print(
-        f"parse: {samples:,} samples in {layout.shards}/{source.metadata['dataset']}/, "
-        f"{refused:,} quarantined, {source.table.num_rows:,} sources; "
+        f"parse: {samples:,} samples in {layout.shards}/{planned.metadata['dataset']}/, "
+        f"{refused:,} quarantined, {planned.sources:,} sources; "
         f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
 
 
-def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[ParseTask]:
+def read_plan(layout: Layout) -> PlannedShards:
+    """The columns of ``source.parquet`` that the manifests take over.
+
+    Raises:
+        UserError: there is no plan.
+    """
+    return read_planned(layout.source, ["source", "key", "split", "identity", "notices"], labels=True)
+
+
+def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[ParseTask]:
     """The parse task of every planned shard, in the order of their names.
 
     Raises:
@@ -75,7 +83,7 @@ def plan(source: manifest.Manifest, config: Config, layout: Layout) -> list[Pars
         parser.class_map.model_dump(mode="json"),
     ]
     tasks = []
-    for name in sorted({name for name in source.table["shard"].to_pylist() if name}):
+    for name in planned.names:
         aligned = read_record(layout.aligned / name)
         if aligned is None:
             raise UserError(
