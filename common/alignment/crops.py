@@ -1,15 +1,18 @@
 """From one image to its aligned faces."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from common.alignment.detector import Face, choose_faces
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from common.pipeline_config import Align
+
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Crop:
 def aligned_crops(
     image: NDArray[np.uint8],
     config: Align,
-    detector: RetinaFace | None,
+    detector: "RetinaFace | None",
     template: NDArray[np.float64] = FACE_TEMPLATE,
 ) -> list[Crop]:
     """The aligned faces of an RGB image, uint8 (H, W, 3): one, or all with that policy, largest first.

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 import torch
-from facexlib.detection import init_detection_model
-from facexlib.detection.retinaface import RetinaFace, generate_config
-from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm, py_cpu_nms
 from numpy.typing import NDArray
 
 from common.images import Refused
 from common.memory import keep_freed_memory
 from common.pipeline_config import Align
+
+# facexlib is imported late: torchvision behind it takes two seconds, which aligned faces do not need.
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
 
 OVERLAP: Final = 0.4
 """Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""
@@ -52,8 +53,10 @@ class Face:
 
 
 @lru_cache(maxsize=1)
-def load_detector(name: str, weights: Path) -> RetinaFace:
+def load_detector(name: str, weights: Path) -> "RetinaFace":
     """The detector with checked weights, one per process, on the GPU if there is one."""
+    from facexlib.detection import init_detection_model
+
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     torch.set_num_threads(1)
@@ -74,7 +77,7 @@ def one_thread() -> Iterator[None]:
 
 
 def detect_faces(
-    image: NDArray[np.uint8], detector: RetinaFace, config: Align, scale: int = 1, turns: int = 0
+    image: NDArray[np.uint8], detector: "RetinaFace", config: Align, scale: int = 1, turns: int = 0
 ) -> list[Face]:
     """All faces of an RGB image, uint8 (H, W, 3), best score first, in its own pixels.
 
@@ -114,7 +117,7 @@ def overlap(first: Face, second: Face) -> float:
 
 
 def _detect_in_tiles(
-    image: NDArray[np.uint8], detector: RetinaFace, threshold: float, side: int
+    image: NDArray[np.uint8], detector: "RetinaFace", threshold: float, side: int
 ) -> NDArray[np.float32]:
     """`detect` on overlapping tiles of at most `side` pixels; each tile has the faces in its middle."""
     by_tile = [np.empty((0, 15), np.float32)]
@@ -137,7 +140,7 @@ def _detect_in_tiles(
 
 
 @torch.inference_mode()
-def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> NDArray[np.float32]:
+def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -> NDArray[np.float32]:
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
     The anchors of an image size are computed once instead of in Python loops for each image, and
@@ -146,6 +149,8 @@ def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> 
     Returns:
         float32 (N, 15): box, score, five landmarks; best score first.
     """
+    from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
+
     height, width = image.shape[:2]
     device = detector.mean_tensor.device
     pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).to(device)
@@ -173,6 +178,9 @@ def detect(image: NDArray[np.uint8], detector: RetinaFace, threshold: float) -> 
 @lru_cache(maxsize=64)
 def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
     """Centres and sides of the anchors of an image, float32 (M, 4), as shares of its sides."""
+    from facexlib.detection.retinaface import generate_config
+    from facexlib.detection.retinaface_utils import PriorBox
+
     name = {"mobilenet0.25": "mobile0.25", "Resnet50": "resnet50"}[backbone]
     anchors: torch.Tensor = PriorBox(generate_config(name), image_size=(height, width)).forward()
     return anchors

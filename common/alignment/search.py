@@ -1,14 +1,16 @@
 """All faces of a photo, in four orientations and at several scales where the first look is not enough."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from common.alignment.detector import OVERLAP, Face, detect_faces, overlap
 from common.alignment.warp import FACE_TEMPLATE, similarity
 from common.pipeline_config import Align
+
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
 
 SOUND: Final = 0.6
 """Quality of a face below which the other orientations are tried; upright faces have 0.8 and more."""
@@ -20,7 +22,7 @@ SMALL: Final = 40
 """Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
 
 
-def find_faces(image: NDArray[np.uint8], detector: RetinaFace, config: Align) -> list[Face]:
+def find_faces(image: NDArray[np.uint8], detector: "RetinaFace", config: Align) -> list[Face]:
     """The faces of an RGB image, uint8 (H, W, 3), in its own pixels, whatever its orientation.
 
     The image is searched at ``detect_side`` as it is. If that shows no face, or its largest one as if the
