@@ -71,6 +71,6 @@ def read_listing(path: Address, form: str = "auto", labels: Address | None = Non
         if tree.is_file and form not in ("table", "webdataset"):
             raise UserError(f"{path} is not a folder; the format {form} is a folder")
     listing = adapter.read(tree)
-    if not listing.sources:
+    if not len(listing.sources):
         raise UserError(f"{path} holds no files; --input names a folder of photos")
     return join_labels(listing, labels, tree) if labels else listing

@@ -16,4 +16,4 @@ def read(tree: Tree) -> Listing:
         UserError: there are only other files.
     """
     files, remarks = photos(tree)
-    return Listing([Source(file.path, refused=file.refused) for file in files], (), False, remarks)
+    return Listing((Source(file.path, refused=file.refused) for file in files), (), False, remarks)

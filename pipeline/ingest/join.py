@@ -1,13 +1,18 @@
 """Join a table of labels to the photos of a folder."""
 
-from dataclasses import replace
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest import table
 from pipeline.ingest.files import Tree
-from pipeline.ingest.labels import Label
-from pipeline.ingest.listing import Listing
+from pipeline.ingest.listing import FIELDS, PIECE, Listing, Sources, piece
 
 
 def join_labels(listing: Listing, labels: Address, tree: Tree) -> Listing:
@@ -23,33 +28,53 @@ def join_labels(listing: Listing, labels: Address, tree: Tree) -> Listing:
     Raises:
         UserError: the table is malformed, has a label that the data set has already, or names no source.
     """
-    root = tree.root
     rows = table.read(tree, labels)
     twice = sorted(set(rows.attributes) & set(listing.attributes))
     if twice:
         raise UserError(f"{labels}: the data set has labels named {twice[0]} already; rename the column")
-    row_of = {row.path: row for row in rows.sources}
-    own, joined = (None,) * len(listing.attributes), (None,) * len(rows.attributes)
-    sources = []
-    for source in listing.sources:
-        if row := row_of.pop(source.path, None):
-            split, identity = row.split or source.split, row.identity or source.identity
-            source = replace(source, split=split, identity=identity)
-        attributes = (*(source.attributes or own), *((row and row.attributes) or joined))
-        if str(root / source.path) != str(labels):
-            sources.append(replace(source, attributes=_known(attributes)))
-    missing = ("label-without-image", f"{labels.name} has a row for it, but {root} has no such file")
-    for row in row_of.values():
-        attributes = (*own, *(row.attributes or joined))
-        sources.append(replace(row, attributes=_known(attributes), refused=row.refused or missing))
-    names = (*listing.attributes, *rows.attributes)
-    return Listing(
-        sorted(sources, key=lambda source: source.path),
-        names,
-        listing.aligned,
-        (*listing.remarks, *rows.remarks),
-    )
+    missing = ("label-without-image", f"{labels.name} has a row for it, but {tree.root} has no such file")
+    own = str(labels).removeprefix(f"{tree.root}/")
+    sources, _ = Sources.joined(list(_joined(listing, rows, own, missing))).sorted()
+    remarks = (*listing.remarks, *rows.remarks)
+    return Listing(sources, (*listing.attributes, *rows.attributes), listing.aligned, remarks)
 
 
-def _known(labels: tuple[Label, ...]) -> tuple[Label, ...] | None:
-    return labels if any(label is not None for label in labels) else None
+def _joined(listing: Listing, rows: Listing, own: str, missing: tuple[str, str]) -> Iterator[pa.RecordBatch]:
+    """The sources but the file `own`, some at a time, and after them the rows without a source."""
+    paths = rows.sources.table["source"]
+    used = np.zeros(len(paths), bool)
+    for start in range(0, len(listing.sources), PIECE):
+        some = listing.sources.table.slice(start, PIECE)
+        some = some.filter(pc.not_equal(some["source"], own))
+        # Both are sorted, so that the rows of these sources are a slice.
+        first = bisect_left(range(len(paths)), some["source"][0].as_py(), key=lambda row: paths[row].as_py())
+        last = bisect_left(range(len(paths)), some["source"][-1].as_py(), key=lambda row: paths[row].as_py())
+        sought = paths.slice(first, last + 1 - first).combine_chunks()
+        found = pc.index_in(some["source"].combine_chunks(), value_set=sought)
+        used[first + found.drop_null().to_numpy()] = True
+        row = rows.sources.table.slice(first).take(found)
+        columns = _columns(some)
+        for name in ("split", "identity"):
+            columns[name] = pc.coalesce(row[name].cast(pa.string()), columns[name])
+        yield _annotated(columns, some, row)
+    unused = rows.sources.table.filter(pa.array(~used))
+    for start in range(0, unused.num_rows, PIECE):
+        row = unused.slice(start, PIECE)
+        columns = _columns(row)
+        for name, value in zip(("reason", "detail"), missing, strict=True):
+            columns[name] = columns[name].fill_null(value)
+        none = listing.sources.table.slice(0, 0).take(pa.nulls(row.num_rows, pa.int64()))
+        yield _annotated(columns, none, row)
+
+
+def _columns(sources: pa.Table) -> dict[str, Any]:
+    return {name: sources[name].cast(pa.string()).combine_chunks() for name in FIELDS if name != "annotated"}
+
+
+def _annotated(columns: dict[str, Any], sources: pa.Table, rows: pa.Table) -> pa.RecordBatch:
+    """A piece of the joined listing with the labels of both."""
+    labels = [column.combine_chunks() for side in (sources, rows) for column in side.columns[len(FIELDS) :]]
+    known = np.zeros(len(columns["source"]), bool)
+    for column in labels:
+        known |= column.is_valid().to_numpy(zero_copy_only=False)
+    return piece({**columns, "annotated": known}, labels)

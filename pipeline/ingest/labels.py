@@ -93,12 +93,16 @@ def interpret(rows: list[tuple[Spelling, ...] | None]) -> list[tuple[Label, ...]
     A data set is written in one of two notations. If -1 occurs anywhere in it, it is CelebA's:
     1 yes, -1 no, 0 unknown. Otherwise 1 is yes and 0 is no.
     """
-    signed = any(Spelling.MINUS in row for row in rows if row is not None)
-    meaning: dict[Spelling, Label] = {
+    meaning = meanings(any(Spelling.MINUS in row for row in rows if row is not None))
+    return [None if row is None else tuple(meaning[label] for label in row) for row in rows]
+
+
+def meanings(signed: bool) -> dict[Spelling, Label]:
+    """What the spellings mean in a data set in which -1 occurs, or in one in which it does not."""
+    return {
         Spelling.YES: 1,
         Spelling.MINUS: 0,
         Spelling.FALSE: 0,
         Spelling.ZERO: None if signed else 0,
         Spelling.UNKNOWN: None,
     }
-    return [None if row is None else tuple(meaning[label] for label in row) for row in rows]

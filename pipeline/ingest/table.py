@@ -20,19 +20,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest import fairface
 from pipeline.ingest.files import Refusal, Tree, is_image, refusal
-from pipeline.ingest.labels import (
-    Label,
-    Spelling,
-    interpret,
-    read_spelling,
-    read_split,
-    split_in_name,
-)
-from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.labels import Spelling, meanings, read_spelling, read_split, split_in_name
+from pipeline.ingest.listing import Listing, Source, Sources
 from pipeline.ingest.match import ImageIndex, unmatched
 from pipeline.ingest.rows import SUFFIXES, read_rows
 from pipeline.ingest.text import FALLBACK, encoding_of
@@ -48,6 +45,8 @@ MISSING: Final = "label-without-image"
 
 _INDEX: Final = re.compile(r"|Unnamed: \d+")
 """The heading of an index that pandas wrote."""
+
+_NUMBERS: Final = {spelling: number for number, spelling in enumerate(meanings(signed=False))}
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
@@ -95,34 +94,82 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
         tables = [_open(file, tree.root / file) for file in files]
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
-    splits = _check_alike(tree, tables)
-    names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
-    of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
-    paths = _Paths(tree)
-    sources, spellings = [], list[tuple[Spelling, ...] | None]()
-    for table, split in zip(tables, splits, strict=True):
-        for where, text, row in _rows(table):
-            source, refused = paths.resolve(text, table.file, where)
-            if of_fairface:
-                spellings.append(fairface.read_labels(row, where))
-            else:
-                spellings.append(tuple(read_spelling(row[name], where, name) for name in names))
-            split = read_split(row[SPLIT], where) if SPLIT in row else split
-            sources.append((source, split, _text(row.get(IDENTITY)), refused))
-    if sources and all(refused and refused[0] in (MISSING, "path-outside") for *_, refused in sources):
-        raise unmatched(tree, tables[0].file, sources[0][0])
-    known = [_known_labels(row) for row in interpret(spellings)]
-    listed = [
-        Source(source, split, identity, attributes, refused)
-        for (source, split, identity, refused), attributes in zip(sources, known, strict=True)
-    ]
+    reader = _Reader(tree, tables)
+    sources, order = Sources.of(reader.sources(), len(reader.attributes)).sorted()
+    _check_once(sources, order, tables)
+    if len(sources) and set(sources.table["reason"].unique().to_pylist()) <= {MISSING, "path-outside"}:
+        raise unmatched(tree, tables[0].file, reader.first)
+    sources = sources.with_labels(reader.meaning)
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
         for table in tables
         if not table.file.lower().endswith(".parquet") and encoding_of(table.address) == FALLBACK
     )
-    attributes = fairface.ATTRIBUTES if of_fairface else names
-    return Listing(sorted(listed, key=lambda source: source.path), attributes, False, remarks)
+    return Listing(sources, reader.attributes, False, remarks)
+
+
+def _check_once(sources: Sources, order: pa.Array | None, tables: list[_Table]) -> None:
+    """Check that no two rows mean one file.
+
+    Raises:
+        UserError: two do; says where they stand.
+    """
+    paths = sources.table["source"]
+    again = np.flatnonzero(pc.equal(paths.slice(1), paths.slice(0, max(0, len(paths) - 1))).to_numpy()) + 1
+    if not len(again):
+        return
+    pairs = [(int(number), int(number) - 1) for number in again]
+    rows = order.to_numpy() if order is not None else np.arange(len(paths))
+    later, earlier = min((tuple(sorted((rows[one], rows[two]), reverse=True)) for one, two in pairs))
+    wheres = (where for table in tables for where, _, _ in _rows(table))
+    standing = {number: where for number, where in enumerate(wheres) if number in (later, earlier)}
+    raise UserError(
+        f"{standing[later]}: a second row for {paths[pairs[0][0]]}, after {standing[earlier]}; delete one"
+    )
+
+
+class _Reader:
+    """The rows of all tables as sources, whose labels are spellings by their number.
+
+    Attributes:
+        attributes: names of the labels.
+        first: the path in the first row.
+    """
+
+    def __init__(self, tree: Tree, tables: list[_Table]) -> None:
+        self._tables, self._splits = tables, _check_alike(tree, tables)
+        names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
+        self._of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
+        self._names, self._paths = names, _Paths(tree)
+        self._signed = False
+        self.attributes = fairface.ATTRIBUTES if self._of_fairface else names
+        self.first = ""
+
+    def sources(self) -> Iterator[Source]:
+        """A source per row, in their order.
+
+        Raises:
+            UserError: a row is malformed.
+        """
+        for table, split in zip(self._tables, self._splits, strict=True):
+            for where, text, row in _rows(table):
+                path, refused = self._paths.resolve(text, table.file, where)
+                self.first = self.first or path
+                its = read_split(row[SPLIT], where) if SPLIT in row else split
+                yield Source(path, its, _text(row.get(IDENTITY)), self._spelled(row, where), refused)
+
+    def _spelled(self, row: dict[str, Any], where: str) -> tuple[int, ...]:
+        if self._of_fairface:
+            spellings = fairface.read_labels(row, where)
+        else:
+            spellings = tuple(read_spelling(row[name], where, name) for name in self._names)
+        self._signed = self._signed or Spelling.MINUS in spellings
+        return tuple(_NUMBERS[spelling] for spelling in spellings)
+
+    def meaning(self, spelled: pa.Array) -> pa.Array:
+        """The labels that the numbers of spellings mean, after all rows were read."""
+        by_number = pa.array(meanings(self._signed).values(), pa.int8())
+        return by_number.take(spelled)
 
 
 def _files(tree: Tree) -> list[str]:
@@ -191,12 +238,11 @@ def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 class _Paths:
-    """The source that each row of a table means; every source once."""
+    """The source that each row of a table means."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
-        self._seen: dict[str, str] = {}
 
     @cached_property
     def _images(self) -> ImageIndex:
@@ -206,15 +252,9 @@ class _Paths:
         """The path below the input's root that a cell means, and why it must not be read, if so.
 
         Raises:
-            UserError: an earlier row means the same file, or the cell may mean several.
+            UserError: the cell may mean several files.
         """
-        path, refused = self._resolve(text, posixpath.dirname(table), where)
-        if path in self._seen:
-            raise UserError(f"{where}: a second row for {path}, after {self._seen[path]}; delete one")
-        self._seen[path] = where
-        return path, refused
-
-    def _resolve(self, text: str, folder: str, where: str) -> tuple[str, Refusal | None]:
+        folder = posixpath.dirname(table)
         root = self._tree.root
         texts = [text.removeprefix(f"{self._root}/") if self._root else text]
         texts += [texts[0].replace("\\", "/").removeprefix(f"{self._root}/")] if "\\" in texts[0] else []
@@ -241,8 +281,3 @@ def _leaves(path: str) -> bool:
 
 def _text(value: Any) -> str | None:
     return None if value is None or value != value or value == "" else str(value)
-
-
-def _known_labels(labels: tuple[Label, ...] | None) -> tuple[Label, ...] | None:
-    """The labels if at least one is known; otherwise the row has none."""
-    return labels if labels and any(label is not None for label in labels) else None

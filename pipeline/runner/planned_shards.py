@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from common import manifest
+from common.columns import coded, combined
 from common.storage import Address
 
 KEY_DIGITS: Final = 16
@@ -121,7 +122,7 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
         attributes=header.attributes,
         metadata=header.metadata,
         names=tuple(sorted(codes)),
-        _columns=_joined(usable, columns),
+        _columns=combined(usable, columns),
         _order=order,
         _ends=ends,
     )
@@ -131,24 +132,7 @@ def _compact(name: str, values: pa.Array) -> pa.Array:
     if name == "sha256":
         digests = bytes.fromhex("".join(values.to_pylist()))
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(values), [None, pa.py_buffer(digests)])
-    return values.dictionary_encode() if name in _CODED else values
-
-
-def _joined(batches: list[pa.RecordBatch], names: Sequence[str]) -> pa.Table:
-    """The batches as a table of whole columns, from which rows are taken faster; empties the list.
-
-    A column at a time, so that only one of them is in memory twice.
-    """
-    columns = [[batch.column(index) for batch in batches] for index in range(len(names))]
-    batches.clear()
-    joined = []
-    while columns:
-        pieces = pa.chunked_array(columns.pop(0))
-        # 32-bit offsets end at 2 GB of text.
-        pieces = pieces.cast(pa.large_string()) if pieces.type == pa.string() else pieces.unify_dictionaries()
-        joined.append(pieces.combine_chunks())
-        del pieces
-    return pa.table(joined, list(names))
+    return coded(values) if name in _CODED else values
 
 
 def _grouped(
