@@ -205,14 +205,16 @@ def test_a_killed_worker_is_replaced_and_changes_no_byte(
 
 
 def is_worker(process: int) -> bool:
-    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    """Whether a process was forked from the one that has imported what workers need."""
+    parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return all(b"forkserver" in Path(f"/proc/{each}/cmdline").read_bytes() for each in (process, parent))
 
 
 DEADLY_DECODER = """
 import os, sys
 from hashlib import sha256
 
-if "spawn_main" in " ".join(sys.orig_argv):
+if "forkserver" in " ".join(sys.orig_argv):
     import {module} as owner
     def dies(data, *rest, real=owner.{function}):
         if sha256({content}).hexdigest() == "{digest}":

@@ -9,6 +9,7 @@ from pipeline.ingest.run import ingest
 from pipeline.lock import locked
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
+from pipeline.runner.cluster import shared_workers
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     if flags.origin is not None and options.from_input:
         raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
     config, layout = options.config, options.layout
-    with locked(layout):
+    with locked(layout), shared_workers():
         if flags.origin is not None:
             layout = make_sibling(Layout.at(flags.origin), layout)
         if options.from_input:

@@ -1,13 +1,16 @@
 """Dask: a local cluster or one that is joined, workers with the model loaded, a bounded map over shards."""
 
 import logging
+import math
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -25,6 +28,7 @@ from distributed import (
 )
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import get_mp_context
 
 from common.code import code_hash
 from common.errors import UserError
@@ -40,6 +44,10 @@ ALLOWED_FAILURES: Final = 1
 JOIN_SECONDS: Final = 10
 """How long a scheduler may take to answer."""
 
+START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
+"""How worker processes start: forked from one that has imported what they need, so that it is imported once
+instead of by each, or anew where a fork is unsafe after such imports."""
+
 SETTLE_SECONDS: Final = 2.0
 """Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
 
@@ -51,12 +59,20 @@ class ReadyWorkers(WorkerPlugin):
     the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
     workers of a local cluster as well; they ignore it, and the driver ends them. Each of them
     sees one GPU, before anything asks CUDA. Workers of a joined cluster must run the code of this process.
+
+    Args:
+        load: loads the model.
+        config: which cluster.
+        module: that the tasks run.
+        seen: addresses of workers whose nannies are known to have seen them start.
     """
 
     name = "sspl-faces"
 
-    def __init__(self, load: Callable[[], object], config: Cluster, module: str) -> None:
-        self._load, self._resources = load, config.resources
+    def __init__(
+        self, load: Callable[[], object], config: Cluster, module: str, seen: frozenset[str]
+    ) -> None:
+        self._load, self._resources, self._seen = load, config.resources, seen
         self._module, self._code = module, code_hash(module) if config.scheduler else None
         self._local = None if config.scheduler else local_workers(config)
 
@@ -79,7 +95,7 @@ class ReadyWorkers(WorkerPlugin):
                 )
             torch.set_num_threads(1)
             self._load()
-            worker.ready_since = time.monotonic()
+            worker.ready_since = -math.inf if worker.address in self._seen else time.monotonic()
 
 
 def settle() -> None:
@@ -112,13 +128,17 @@ def connect(
             on one.
     """
     with ExitStack() as context:
-        opened = _joined(config) if config.scheduler else _local(config, tasks)
-        client = context.enter_context(opened)
+        if config.scheduler:
+            client = context.enter_context(_joined(config))
+        else:
+            cluster = _SHARED.get() or context.enter_context(_SharedCluster())
+            client = cluster.client(config, tasks, module)
+        seen = frozenset() if config.scheduler else frozenset(client.scheduler_info(n_workers=-1)["workers"])
         count = eligible_workers(client, config.resources)
         line = f"{count} workers" if config.scheduler or count == tasks else local_workers(config).line
         print(f"{line}; dashboard: {client.dashboard_link}", flush=True)
         try:
-            client.register_plugin(ReadyWorkers(load, config, module))
+            client.register_plugin(ReadyWorkers(load, config, module, seen))
         except UserError:
             raise
         except CommClosedError as error:
@@ -133,6 +153,36 @@ def connect(
             ) from error
         context.callback(_unregister, client)
         yield client
+
+
+class _SharedCluster(ExitStack):
+    """A local cluster that several stages may use, until one wants another."""
+
+    _config: Cluster | None = None
+    _count = 0
+
+    def client(self, config: Cluster, tasks: int, module: str) -> Client:
+        """A client of the cluster, which is started if there is none, or none like this."""
+        count = _local_count(config, tasks)
+        if self._config != config or self._count < count:
+            self.close()
+            self._client = self.enter_context(_local(config, tasks, module))
+            self._config, self._count = config, count
+        return self._client
+
+
+_SHARED: Final = ContextVar[_SharedCluster | None]("shared", default=None)
+
+
+@contextmanager
+def shared_workers() -> Iterator[None]:
+    """Let the stages that run inside share one local cluster, which the first that has work starts."""
+    with _SharedCluster() as shared:
+        token = _SHARED.set(shared)
+        try:
+            yield
+        finally:
+            _SHARED.reset(token)
 
 
 @contextmanager
@@ -159,12 +209,12 @@ def _joined(config: Cluster) -> Iterator[Client]:
 
 
 @contextmanager
-def _local(config: Cluster, tasks: int) -> Iterator[Client]:
+def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
     if config.resources:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
         )
-    count = max(1, min(local_workers(config).count, tasks))
+    count = _local_count(config, tasks)
     with (
         dask.config.set(
             {
@@ -173,19 +223,35 @@ def _local(config: Cluster, tasks: int) -> Iterator[Client]:
                 "distributed.deploy.lost-worker-timeout": "1 hour",
                 # A paused worker would wait for ever; one that is ended for its memory becomes an error.
                 "distributed.worker.memory.pause": False,
+                "distributed.worker.multiprocessing-method": START_METHOD,
             }
         ),
+        _imported(module),
         LocalCluster(
             n_workers=count,
             memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
             threads_per_worker=1,
             processes=True,
+            env=dict(os.environ),  # forks have that of the first cluster
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def _imported(module: str) -> Iterator[None]:
+    """Worker processes that are forked have `module` imported already; the first cluster's of a process."""
+    context = get_mp_context()
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload(["distributed", module])
+    yield
+
+
+def _local_count(config: Cluster, tasks: int) -> int:
+    return max(1, min(local_workers(config).count, tasks))
 
 
 def _unregister(client: Client) -> None:
