@@ -4,19 +4,22 @@ Three variants are measured in turn, on the same faces and all cores:
 
 a. ``plain loop``: facexlib's BiSeNet as it is usually run, one face at a time, float32, at 512 pixels,
    with PyTorch's own threads.
-b. ``pipeline.parse``: from files to finished shards (ingest, align, parse), including the cluster. Also
-   without the start-up of the two clusters, which does not grow with the number of faces.
+b. ``python -m pipeline.parse``: from files to finished shards (ingest, align, parse), the whole command. Also
+   without its start-up: what it takes on a face per process.
 c. ``bare network``: the network as b runs it, on tensors in memory, in as many processes.
 
 With another parser (``--set parse.parser=onnx --set weights.parser=FILE``) b and c run that one. With
---facemasks, the masks of a and b are also compared with true masks.
+--facemasks, the masks of a and b are also compared with true masks. The row that is printed last of the
+speeds is one of the table in ``docs/benchmarks.md``.
 """
 
+import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -35,18 +38,15 @@ from common import command
 from common.classes import NUM_CLASSES
 from common.config import Config
 from common.files import write_text
+from common.hardware import hardware, processor
 from common.layout import Layout
 from common.shards import decode_face, read_shard
 from common.weights import find
-from pipeline.align.run import align
-from pipeline.ingest.run import ingest
 from pipeline.parse import bisenet
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.parser import ParserFile, load_network, load_parser
 from pipeline.parse.pixels import normalised
-from pipeline.parse.run import parse
 from pipeline.parse.sides import assign_sides
-from pipeline.runner.cluster import connect, no_model
 from synthetic import write_dataset
 
 PLAIN_SIDE: Final = 512
@@ -72,53 +72,50 @@ def main() -> None:
         if source is None:
             source = str(Path(folder, "portraits"))
             write_dataset(Path(source), count=options.count, seed=1)
-        size = max(BARE_FACES, options.count // 16)
-        settings = [f"data.input={source}", "data.name=faces", "align.mode=none"]
-        settings += [f"ingest.limit={options.count}", f"ingest.shard_size={size}"]
-        config = command.config_from(options, settings)
-        figures = _measure(config, options.rounds, Path(folder))
+        config = command.config_from(options)
+        figures = _measure(config, options, source, Path(folder))
     if options.facemasks:
         figures |= _quality(config, options.facemasks, options.pairs)
     if options.output:
         write_text(options.output, json.dumps(figures, indent=2) + "\n")
 
 
-def _measure(config: Config, rounds: int, folder: Path) -> dict[str, float]:
+def _measure(config: Config, options: argparse.Namespace, source: str, folder: Path) -> dict[str, float]:
     file = find_parser(config.parse, config.weights)
     workers = config.cluster.workers or len(os.sched_getaffinity(0))
-    start_up_seconds = start_up(config, no_model) + start_up(config, partial(load_parser, file))
+    start_up = _command(options, source, workers, folder / "start-up")
     rates: dict[str, list[float]] = {"a": [], "b": [], "b_without_start_up": [], "c": []}
-    for turn in range(rounds):
-        layout = Layout.at(folder / f"shards-{turn}")
-        started = time.monotonic()
-        for stage in (ingest, align, parse):
-            stage(config, layout)
-        seconds = time.monotonic() - started
-        faces, count = _stored(layout)
+    for turn in range(options.rounds):
+        output = folder / f"shards-{turn}"
+        seconds = _command(options, source, options.count, output)
+        faces, count = _stored(Layout.at(output))
         rates["b"].append(count / seconds)
-        rates["b_without_start_up"].append(count / (seconds - start_up_seconds))
+        rates["b_without_start_up"].append(count / (seconds - start_up))
         arguments = (file, config.parse.batch_size, faces)
         rates["c"].append(parallel_rate(_bare_network, arguments, len(faces), workers))
         rates["a"].append(_plain_rate(config, faces[:PLAIN_FACES]))
-    figures = {name: float(np.median(values)) for name, values in rates.items()} | {
-        "start_up": start_up_seconds
-    }
+    figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": start_up}
     a, b, steady, c, _ = figures.values()
-    print(f"\n{workers} processes, {rounds} rounds, medians in faces per second")
+    print(f"\n{workers} processes, {options.rounds} rounds, medians in faces per second")
     print(f"  a plain loop, float32 at {PLAIN_SIDE}       {a:7.2f}")
     print(f"  b pipeline.parse, files to shards   {b:7.2f}")
-    print(f"    without {start_up_seconds:4.1f} s of start-up       {steady:7.2f}")
+    print(f"    without {start_up:4.1f} s of start-up       {steady:7.2f}")
     print(f"  c bare network at {file.size}               {c:7.2f}")
-    print(f"b / a = {b / a:.2f} (target 4)")
+    print(f"b / a = {b / a:.2f} (target 3.5, or 5 on AVX-512 with VNNI or bfloat16)")
     print(f"b / c = {b / c:.3f} (target 0.85), without start-up {steady / c:.3f}")
+    machine = f"{processor()} ({hardware().name}, {file.numbers}, {workers} processes)"
+    ratios = f"{b / a:.2f} | {b / c:.2f} | {steady:.2f} | {steady / c:.2f} |"
+    print(f"| {machine} | {options.count:,} | {a:.2f} | {c:.2f} | {b:.2f} | {ratios}")
     return figures
 
 
-def start_up(config: Config, load_model: Callable[[], object]) -> float:
-    """Seconds to start a stage's cluster, load the model in its workers, and stop it again."""
+def _command(options: argparse.Namespace, source: str, count: int, output: Path) -> float:
+    """Seconds of ``python -m pipeline.parse`` on the first `count` faces of `source`."""
+    flags = [f"--config={path}" for path in options.config] + [f"--set={each}" for each in options.settings]
+    flags += [f"--input={source}", "--align=none", f"--limit={count}", f"--output={output}"]
+    flags += [f"--set=ingest.shard_size={max(BARE_FACES, count // 16)}"]
     started = time.monotonic()
-    with connect(config.cluster, 64, load_model):
-        pass
+    subprocess.run([sys.executable, "-m", "pipeline.parse", *flags], check=True)
     return time.monotonic() - started
 
 
