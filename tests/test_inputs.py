@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common import manifest
+from common.alignment.crops import aligned_crops
 from common.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from common.config import PARAMS, Config, load
@@ -474,6 +475,14 @@ def test_a_shrinking_warp_puts_points_where_the_matrix_says() -> None:
     rows, columns = np.nonzero(warp(image, matrix, 75)[..., 0] > 60)
     expected = matrix[:, :2] @ (103.5, 203.5) + matrix[:, 2]
     assert np.allclose([columns.mean(), rows.mean()], expected, atol=0.3)
+
+
+@pytest.mark.parametrize("size", [256, 64], ids=["enlarged", "shrunk"])
+def test_a_face_that_is_aligned_already_lies_where_its_matrix_says(size: int) -> None:
+    image = next(iterate_portraits(1, seed=5)).image
+    [crop] = aligned_crops(image, load(settings=[f"align.size={size}"]).align, None)
+    warped = warp(image, crop.matrix, size)
+    assert np.abs(crop.image.astype(int) - warped)[4:-4, 4:-4].max() <= (1 if size == 256 else 12)
 
 
 def face(left: float, top: float, right: float, bottom: float) -> Face:

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Final
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,19 +31,14 @@ def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: 
     """
     batch, classes, height, width = scores.shape
     corners = class_map.coarse == "corners"
-    rows = _resampling(height, input_size, stored, corners)
     columns = _resampling(width, input_size, stored, corners).to(scores.device)
-    wide = torch.matmul(scores.float(), columns).permute(0, 2, 1, 3).reshape(batch, height, -1)
+    wide = torch.matmul(scores.float().transpose(1, 2).contiguous(), columns).view(batch, height, -1)
     masks = torch.empty((batch, stored, stored), dtype=torch.uint8, device=scores.device)
     probabilities = torch.empty((batch, stored, stored), device=scores.device)
     step = max(1, BAND // (batch * classes * stored)) if scores.device.type == "cpu" else stored
-    for top in range(0, stored, step):
-        weights = rows[:, top : top + step]
-        needed = weights.any(dim=1).nonzero()
-        below = slice(int(needed[0]), int(needed[-1]) + 1)
-        band = torch.matmul(weights[below].T.to(scores.device), wide[:, below])
-        decided = _decide(band.view(batch, -1, classes, stored), class_map)
-        masks[:, top : top + step], probabilities[:, top : top + step] = decided
+    for rows, needed, weights in _bands(height, input_size, stored, corners, step):
+        band = torch.matmul(weights.to(scores.device), wide[:, needed])
+        masks[:, rows], probabilities[:, rows] = _decide(band.view(batch, -1, classes, stored), class_map)
     return masks, probabilities
 
 
@@ -54,10 +50,34 @@ def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
         scores = _in_our_order(scores, class_map)
     highest = scores.amax(dim=2, keepdim=True)
     # Softmax at its maximum, without the softmax.
-    probability = scores.sub(highest).exp_().sum(dim=2).reciprocal_() if softmax_later else highest[:, :, 0]
+    probability = _exp(scores - highest).sum(dim=2).reciprocal_() if softmax_later else highest[:, :, 0]
     numbers = torch.arange(NUM_CLASSES, dtype=scores.dtype, device=scores.device)[:, None]
     # Not argmax, which is not vectorised on CPUs.
     return scores.eq_(highest).mul_(numbers).amax(dim=2), probability
+
+
+def _exp(values: Tensor) -> Tensor:
+    """The exponentials of `values`, in their place; on CPUs by OpenCV, four times as fast as PyTorch."""
+    if values.device.type != "cpu":
+        return values.exp_()
+    flat = values.view(-1).numpy()
+    cv2.exp(flat, dst=flat)
+    return values
+
+
+@lru_cache(maxsize=8)
+def _bands(
+    side: int, input_size: int, stored: int, corner_aligned: bool, step: int
+) -> list[tuple[slice, slice, Tensor]]:
+    """Every `step` rows of a mask, the rows of scores that they are made of, and the weights of these."""
+    matrix = _resampling(side, input_size, stored, corner_aligned).T
+    bands = []
+    for top in range(0, stored, step):
+        weights = matrix[top : top + step]
+        used = weights.any(dim=0).nonzero()
+        needed = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append((slice(top, top + step), needed, weights[:, needed].contiguous()))
+    return bands
 
 
 @lru_cache(maxsize=8)

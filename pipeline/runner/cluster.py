@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from itertools import islice
 from typing import Any, Final, TypeVar
 
+import cv2
 import dask
 import torch
 from distributed import (
@@ -53,7 +54,7 @@ SETTLE_SECONDS: Final = 2.0
 
 
 class ReadyWorkers(WorkerPlugin):
-    """Prepares each worker process once: one torch thread, and the model in memory.
+    """Prepares each worker process once: one thread of torch and of OpenCV, and the model in memory.
 
     One thread, because models run faster side by side than on shared threads, and because
     the thread count decides in which order floats are summed. A terminal sends Ctrl-C to the
@@ -94,6 +95,7 @@ class ReadyWorkers(WorkerPlugin):
                     "same version and start it again"
                 )
             torch.set_num_threads(1)
+            cv2.setNumThreads(1)
             self._load()
             worker.ready_since = -math.inf if worker.address in self._seen else time.monotonic()
 
