@@ -19,6 +19,9 @@ Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decod
 CUT_SHORT: Final = "cut-short"
 """Notice of a JPEG that lacks its last bytes, but no more than `SPARE_PIXELS` of the picture."""
 
+BYTES_PER_PIXEL: Final = 8
+"""No image needs more: 16-bit RGBA without compression."""
+
 SPARE_PIXELS: Final = 32 * 32
 
 DARKEST: Final = 16
@@ -82,6 +85,16 @@ class Photo:
 
     image: NDArray[np.uint8]
     notices: tuple[str, ...] = ()
+
+
+def check_bytes(size: int, max_pixels: int) -> None:
+    """Check that a file of `size` bytes may be an image of at most `max_pixels`, before it is read.
+
+    Raises:
+        Refused: ``too-large``.
+    """
+    if size > (most := BYTES_PER_PIXEL * max_pixels):
+        raise Refused("too-large", f"{size:,} bytes, more than {most:,}")
 
 
 def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:

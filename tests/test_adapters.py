@@ -21,13 +21,13 @@ from common import manifest
 from common.config import load
 from common.errors import UserError
 from common.images import Refused
+from common.input_files import Tree
 from common.layout import Layout
 from common.shards import KEY_PATTERN
 from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
-from pipeline.ingest.files import Tree
 from pipeline.ingest.listing import Source
 from pipeline.ingest.run import ingest
 from pipeline.source import read_source

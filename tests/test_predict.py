@@ -226,12 +226,11 @@ def test_bad_photos_are_rows_with_reasons_and_stop_nothing(
         "nobody.png": "no-face",
         "cut.png": "truncated",
         "empty.jpg": "empty",
-        "notes.txt": "not-an-image",
         "good.png": None,
         "gone.png": "unreadable",
     }
-    assert "1 faces in 1 photos, 5 photos without" in done.stderr
-    assert "notes.txt: not-an-image" in done.stderr
+    assert "1 faces in 1 photos, 4 photos without" in done.stderr
+    assert "1 files are no photos: .txt (1)" in done.stderr
     with pytest.raises(Refused, match="no-face"):
         Predictor.load(detected[0])(photos / "deep" / "nobody.png")
 
@@ -248,7 +247,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    rows = predict(predictor, photos_in([wild, Path("broken.jpg")]), None)
+    rows = predict(predictor, photos_in([wild, Path("broken.jpg")])[0], None)
     for name in ("a.json", "a.parquet"):
         write_rows(tmp_path / name, rows, predictor.attributes)
     from_json = json.loads((tmp_path / "a.json").read_text())
@@ -264,6 +263,52 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
             assert float(written["left"]) == row["left"]
     seen = {file.name: Image.open(file) for file in (tmp_path / "seen").rglob("*.jpg")}
     assert seen.keys() == {"alone.png.jpg", "group.png.jpg", "turned ü.png.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("video.mp4", None), ("video.jpg", "too-large"), ("n" * 240 + ".png", ""), ("folder.jpg", None)],
+    ids=[
+        "a 40 GB video is no photo",
+        "a 40 GB file that is called a photo is refused unread",
+        "a name of 244 bytes",
+        "a folder that is called a photo",
+    ],
+)
+def test_no_file_ends_the_prediction_of_the_others(
+    aligned_already: Path, wild: Path, tmp_path: Path, name: str, reason: str | None
+) -> None:
+    photo, photos = (wild / "alone.png").read_bytes(), tmp_path / "in"
+    photos.mkdir()
+    (photos / "zz.png").write_bytes(photo)
+    if name.startswith("video"):
+        with (photos / name).open("wb") as stream:
+            stream.truncate(40 << 30)
+    elif name.startswith("folder"):
+        (photos / name).mkdir()
+    else:
+        (photos / name).write_bytes(photo)
+    listed, _ = photos_in([photos])
+    rows = predict(Predictor.load(aligned_already, align="none"), listed, tmp_path / "seen")
+    expected = {"zz.png": None} | ({} if reason is None else {name: reason or None})
+    assert {Path(row["photo"]).name: row["reason"] for row in rows} == expected
+    assert len(list((tmp_path / "seen").rglob("*.jpg"))) == sum(row["reason"] is None for row in rows)
+
+
+def test_annotated_pictures_inside_the_input_are_not_predicted_again(
+    aligned_already: Path, wild: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    (photos / "alone.png").write_bytes((wild / "alone.png").read_bytes())
+    arguments = ("--checkpoint", aligned_already, "--align", "none", photos, "--annotate", photos / "seen")
+    assert "1 faces in 1 photos" in command(*arguments, cwd=tmp_path).stderr
+    done = command(*arguments, cwd=tmp_path)
+    assert "1 faces in 1 photos" in done.stderr
+    assert "1 files are no photos: this project's output (1)" in done.stderr
+    done = command(*arguments[:-1], photos, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "name a new folder with --annotate" in done.stderr
 
 
 def test_annotated_pictures_have_a_box_around_each_face(

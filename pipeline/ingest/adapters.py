@@ -11,9 +11,9 @@ only ``ingest.format=folder`` reads it as photos without labels.
 from typing import Final, Protocol
 
 from common.errors import UserError
+from common.input_files import Tree
 from common.storage import Address, is_file, is_folder
 from pipeline.ingest import celeba, folder, lfwa, rows, table, utkface, webdataset
-from pipeline.ingest.files import Tree
 from pipeline.ingest.join import join_labels
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.unlabelled import check_unlabelled

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from common.errors import UserError
+from common.input_files import File, Tree, is_image, list_files, stem
 from common.storage import Address
-from pipeline.ingest.files import File, Tree, is_image, list_files, stem
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.images import Refused
+from common.images import Refused, check_bytes
 from common.progress import progress
 from common.retry import Patience
 from common.storage import Address, TransientError
@@ -27,9 +27,6 @@ HASH_WINDOW: Final = 1024
 """Sources that are queued for the threads at a time."""
 HASH_PART: Final = 8
 """Sources of one task of a thread."""
-
-BYTES_PER_PIXEL: Final = 8
-"""No image needs more: 16-bit RGBA without compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,7 @@ def hash_sources(
 ) -> Contents:
     """The content of every source, with bounded memory.
 
-    A file with more than `BYTES_PER_PIXEL` bytes for each of `max_pixels` is refused unread. What the store
+    A file with more than 8 bytes for each of `max_pixels` is refused unread. What the store
     does not hand out is asked for again after all others, for `retry_minutes` without any progress.
 
     Args:
@@ -125,7 +122,7 @@ def hash_sources(
         UserError: the store still does not hand out a source.
     """
     bar = progress("ingest", len(sources), "files")
-    read = read or (lambda source: _hash(root, source, BYTES_PER_PIXEL * max_pixels))
+    read = read or (lambda source: _hash(root, source, max_pixels))
     contents = Contents(len(sources))
     patience = Patience(retry_minutes)
     waiting: Sequence[int] = range(len(sources))
@@ -176,19 +173,19 @@ def _wait(patience: Patience, failed: int, cause: TransientError) -> None:
     time.sleep(pause)
 
 
-def _hash(root: Address, source: Source, max_bytes: int) -> Content | TransientError:
+def _hash(root: Address, source: Source, max_pixels: int) -> Content | TransientError:
     if source.refused:
         return Content(None, 0, source.refused)
+    size = 0
     try:
         with open_source(root, source.path) as stream:
             size = stream.seek(0, io.SEEK_END)
-            if size > max_bytes:
-                return Content(None, size, ("too-large", f"{size:,} bytes, more than {max_bytes:,}"))
+            check_bytes(size, max_pixels)
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     except Refused as refused:
         labelled = source.attributes is not None and refused.detail == MISSING
-        return Content(None, 0, ("label-without-image" if labelled else refused.reason, refused.detail))
+        return Content(None, size, ("label-without-image" if labelled else refused.reason, refused.detail))
     except TransientError as error:
         return error
     return Content(digest, size, None if size else ("empty", "the file has no bytes"))

@@ -1,6 +1,6 @@
 """Adapter for a plain folder: every image below it, without labels."""
 
-from pipeline.ingest.files import Tree, photos
+from common.input_files import Tree, photos
 from pipeline.ingest.listing import Listing, Source
 
 

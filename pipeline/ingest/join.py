@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.errors import UserError
+from common.input_files import Tree
 from common.storage import Address
 from pipeline.ingest import table
-from pipeline.ingest.files import Tree
 from pipeline.ingest.listing import FIELDS, PIECE, Listing, Sources, piece
 
 

@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
+from common.input_files import File, Tree, is_image, stem
 from common.storage import Address
-from pipeline.ingest.files import File, Tree, is_image, stem
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched

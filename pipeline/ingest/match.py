@@ -4,7 +4,7 @@ import unicodedata
 from collections import defaultdict
 
 from common.errors import UserError
-from pipeline.ingest.files import Tree, stem
+from common.input_files import Tree, stem
 
 
 class ImageIndex:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from common import manifest
 from common.config import Config
+from common.input_files import folder_of
 from common.layout import SPLITS, Layout
 from common.pipeline_config import Ingest
 from common.retry import retried
@@ -15,7 +16,6 @@ from common.storage import Address, address, is_file, store_errors
 from pipeline.ingest.adapters import read_listing
 from pipeline.ingest.content import Read, hash_sources
 from pipeline.ingest.earlier import planned_before, refuse_losses
-from pipeline.ingest.files import folder_of
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan
 

@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.errors import UserError
+from common.input_files import Refusal, Tree, is_image, refusal
 from common.storage import Address
 from pipeline.ingest import fairface
-from pipeline.ingest.files import Refusal, Tree, is_image, refusal
 from pipeline.ingest.labels import Spelling, meanings, read_spelling, read_split, split_in_name
 from pipeline.ingest.listing import Listing, Source, Sources
 from pipeline.ingest.match import ImageIndex, unmatched

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import UserError
+from common.input_files import Tree, is_image, stem
 from common.storage import Address, is_file
 from pipeline.ingest import celeba, lfwa, webdataset
-from pipeline.ingest.files import Tree, is_image, stem
 
 LEAVE_OUT: Final = "or leave it out with --format folder"
 

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from common.errors import UserError
-from pipeline.ingest.files import Tree, photos
+from common.input_files import Tree, photos
 from pipeline.ingest.listing import Listing, Source
 
 NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")

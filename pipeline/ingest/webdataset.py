@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from common.errors import UserError
-from pipeline.ingest.files import File, Refusal, Tree
+from common.input_files import File, Refusal, Tree
 from pipeline.ingest.labels import Spelling, interpret, read_spelling, read_split, split_in_name
 from pipeline.ingest.listing import Listing, Source
 from pipeline.source import MEMBER, open_file

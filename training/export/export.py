@@ -82,9 +82,11 @@ def faces_of_photos(predictor: Predictor, paths: Sequence[Path]) -> NDArray[np.u
         UserError: no photo has a face.
     """
     images: list[NDArray[np.uint8]] = []
-    for photo, _ in photos_in(list(paths)):
+    for photo in photos_in(list(paths))[0]:
+        if photo.refused:
+            continue
         try:
-            images += [face.image for face in predictor(photo)]
+            images += [face.image for face in predictor(photo.file)]
         except Refused:
             continue
         if len(images) >= FACES:

@@ -1,18 +1,24 @@
 """``python -m training.predict``: attributes of all faces in photos, from a classifier's file alone."""
 
 import argparse
+import hashlib
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
+from common.input_files import Tree, photos
+from common.output_marker import mark_new
 from common.progress import progress
 from training.predict.annotate import annotate
 from training.predict.output import check_format, face_rows, path_text, refused_row, write_rows
 from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
+
+LONGEST_NAME: Final = 200
+"""Bytes of a photo's name that the name of its annotated picture repeats."""
 
 EXAMPLES = """\
 examples:
@@ -20,66 +26,84 @@ examples:
   python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/"""
 
 
-def photos_in(paths: list[Path]) -> list[tuple[Path, Path]]:
-    """(file, its path below the results folder) of each photo: files, and all files below folders.
+@dataclass(frozen=True)
+class Photo:
+    """A photo to predict.
 
-    Hidden files in folders and links to folders are skipped.
+    Attributes:
+        file: the photo.
+        name: its path below the folder of annotated photos.
+        refused: why it must not be read, or None.
+    """
+
+    file: Path
+    name: Path
+    refused: Refused | None = None
+
+
+def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
+    """The photos that are named, and those in folders by ingest's rules; remarks about other files there.
 
     Raises:
-        UserError: there is no file.
+        UserError: there is no photo.
     """
-    photos: dict[Path, Path] = {}
+    found, remarks = dict[Path, Photo](), list[str]()
     for path in paths:
         if path.is_dir():
-            for file in _files(path):
-                photos.setdefault(file, Path(path.resolve().name) / file.relative_to(path))
+            files, others = photos(Tree(path))
+            remarks += [f"{path_text(path)}: {remark}" for remark in others]
+            for file in files:
+                name = Path(path.resolve().name) / file.path
+                refused = Refused(*file.refused) if file.refused else None
+                found.setdefault(path / file.path, Photo(path / file.path, name, refused))
         else:
-            photos.setdefault(path, Path(path.name))
-    if not photos:
+            found.setdefault(path, Photo(path, Path(path.name)))
+    if not found:
         raise UserError(
             f"{', '.join(map(path_text, paths))}: no files here; name photos or folders of photos"
         )
-    return list(photos.items())
+    return list(found.values()), remarks
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if not entry.is_symlink():
-                yield from _files(entry)
-        else:
-            yield entry
-
-
-def predict(
-    predictor: Predictor, photos: list[tuple[Path, Path]], annotated: Path | None
-) -> list[dict[str, Any]]:
+def predict(predictor: Predictor, listed: list[Photo], annotated: Path | None) -> list[dict[str, Any]]:
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
         predictor: the classifier.
-        photos: (file, its path below `annotated`), see `photos_in`.
+        listed: see `photos_in`.
         annotated: folder for annotated images, or None.
     """
     rows: list[dict[str, Any]] = []
     taken: set[Path] = set()
-    bar = progress("predict", len(photos), "photos")
-    for photo, name in photos:
+    bar = progress("predict", len(listed), "photos")
+    for photo in listed:
         try:
-            image = predictor.read(photo)
+            if photo.refused:
+                raise photo.refused
+            image = predictor.read(photo.file)
             faces = predictor.predict(image)
         except Refused as refused:
-            rows.append(refused_row(photo, refused, predictor.attributes))
+            rows.append(refused_row(photo.file, refused, predictor.attributes))
+        except MemoryError:
+            too_large = Refused("too-large", "the memory did not suffice for its pixels")
+            rows.append(refused_row(photo.file, too_large, predictor.attributes))
         else:
-            rows += face_rows(photo, faces)
+            rows += face_rows(photo.file, faces)
             if annotated:
-                with replacing(_unused(annotated / f"{path_text(name)}.jpg", taken)) as temporary:
+                path = annotated / photo.name.parent / f"{_shortened(path_text(Path(photo.name.name)))}.jpg"
+                with replacing(_unused(path, taken)) as temporary:
                     annotate(image, faces).save(temporary, "JPEG", quality=92)
         bar.update(1)
     bar.close()
     return rows
+
+
+def _shortened(name: str) -> str:
+    """A file name, or the start of a long one with a hash of it, so that suffixes fit into 255 bytes."""
+    if len(encoded := name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
 
 
 def _unused(path: Path, taken: set[Path]) -> Path:
@@ -123,15 +147,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.output:
         check_format(options.output)
-    photos = photos_in(options.photos)
+    if options.annotate:
+        mark_new(options.annotate, "--annotate")
+    listed, remarks = photos_in(options.photos)
     predictor = Predictor.load(options.checkpoint, options.thresholds, options.align)
-    rows = predict(predictor, photos, options.annotate)
+    rows = predict(predictor, listed, options.annotate)
     if options.output:
         write_rows(options.output, rows, predictor.attributes)
     else:
         for row in rows:
             print(_line(row))
-    _print_summary(rows, len(photos), predictor)
+    _print_summary(rows, len(listed), predictor)
+    for remark in remarks:
+        print(f"predict: {remark}", file=sys.stderr)
 
 
 def _line(row: dict[str, Any]) -> str:

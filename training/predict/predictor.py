@@ -25,7 +25,7 @@ from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
 from common.errors import UserError
-from common.images import Refused, decode_photo
+from common.images import Refused, check_bytes, decode_photo
 from common.shards import decode_face, encode_face
 from common.weights import find
 from training.engine.device import default_device
@@ -136,12 +136,15 @@ class Predictor:
         """The upright RGB image in a file, uint8 (H, W, 3).
 
         Raises:
-            Refused: see `decode_photo`, and ``unreadable`` or ``not-a-file``.
+            Refused: see `check_bytes` and `decode_photo`; also ``unreadable`` or ``not-a-file``.
         """
         try:
             if not Path(photo).is_file() and Path(photo).exists():
                 raise Refused("not-a-file", "a folder, a pipe, a socket or a device")
+            check_bytes(Path(photo).stat().st_size, self.recipe.max_pixels)
             data = Path(photo).read_bytes()
+        except Refused:
+            raise
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
         return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side).image

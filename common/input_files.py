@@ -1,7 +1,8 @@
-"""The files of an input folder, and which of them may be read: one policy for all adapters.
+"""The files of an input folder, and which of them may be read: one policy for all adapters and for
+prediction.
 
-Hidden files are skipped. Links are followed only to files inside the input folder, and
-never to folders, whose files are listed anyway.
+Hidden files are skipped, and so is this project's output (`common.output_marker`). Links are
+followed only to files inside the input folder, and never to folders, whose files are listed anyway.
 """
 
 import errno
@@ -17,6 +18,7 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
+from common.output_marker import MARKER, OWN_OUTPUT
 from common.photo_formats import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
 from common.storage import Address, is_file, is_transient
 
@@ -94,7 +96,9 @@ def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
     images, others = list[File](), Counter[str]()
     developed = {stem(path) for path in tree.images if not is_raw_name(path)}
     for file in tree.files:
-        if is_raw_name(file.path) and stem(file.path) in developed:
+        if file.refused == OWN_OUTPUT:
+            others["this project's output"] += 1
+        elif is_raw_name(file.path) and stem(file.path) in developed:
             others[Path(file.path).suffix.lower()] += 1
         elif file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
             images.append(file)
@@ -104,7 +108,7 @@ def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(MOST_KINDS))
     kinds += f" and {len(others) - MOST_KINDS:,} other kinds" if len(others) > MOST_KINDS else ""
     if others and not images:
-        raise UserError(f"{tree.path} holds no images, only {kinds}; --input names a folder of photos")
+        raise UserError(f"{tree.path} holds no images, only {kinds}; name a folder of photos")
     return images, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
 
 
@@ -187,6 +191,9 @@ def _local(root: Path, under: str) -> Iterator[File]:
                 entries = list(scan)
         except PermissionError as error:
             yield File(_printable(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
+            continue
+        if folder != under and any(entry.name == MARKER for entry in entries):
+            yield File(_printable(folder), OWN_OUTPUT)
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
