@@ -471,6 +471,29 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
     assert not (folder / "checkpoints").exists()
 
 
+def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
+    shards: Layout,
+    pretrained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: LossCheck, loss: Tensor, now: int, indices: Tensor) -> None:
+        if now == 2:
+            raise UserError("the store has been away for ten minutes")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError):
+        patch.setattr(LossCheck, "add", fail)
+        finetune(configured(), shards, pretrained, tmp_path)
+    finetune(configured("finetune.batch_size=2"), shards, pretrained, tmp_path)
+    folder = tmp_path / "pretrained-50%"
+    assert [path.name for path in (folder / "checkpoints-1").iterdir()] == ["step-000000002.pt"]
+    assert (folder / "classifier.pt").is_file()
+    said = capsys.readouterr().out
+    assert "starting anew" in said
+    assert f"kept in {folder / 'checkpoints-1'}" in said
+
+
 def test_labels_on_the_command_line_replace_the_configured_runs(
     shards: Layout, pretrained: Path, tmp_path: Path
 ) -> None:

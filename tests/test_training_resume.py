@@ -1,5 +1,6 @@
 """Stopping, going on, and the checkpoints that make it possible."""
 
+import json
 import random
 import signal
 import subprocess
@@ -184,17 +185,29 @@ def test_only_the_latest_checkpoints_are_kept(
     assert len(found) == 3  # it died before the oldest was deleted
 
 
-def test_a_checkpoint_of_other_settings_is_refused_with_what_differs(
+def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
     other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002", "pretrain.log_every=2"])
-    with pytest.raises(UserError) as refused:
-        pretrain(other, shards, tmp_path)
-    said = str(refused.value)
+    pretrain(other, shards, tmp_path)
+    said = capsys.readouterr().out
+    assert "starting anew" in said
     assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in said
     assert "log_every" not in said
-    assert "--resume anyway" in said
+    assert f"kept in {tmp_path / 'checkpoints-1'}" in said
+    assert [path.name for path in (tmp_path / "checkpoints-1").iterdir()] == ["step-000000001.pt"]
+    assert json.loads((tmp_path / "metrics.json").read_text())
+    killed_after(1, shards, tmp_path, monkeypatch)
+    pretrain(other, shards, tmp_path)
+    assert (tmp_path / "checkpoints-2").is_dir()
+
+
+def test_a_checkpoint_of_other_settings_can_be_continued(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_after(1, shards, tmp_path, monkeypatch)
+    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002"])
     pretrain(other, shards, tmp_path, "anyway")
     assert "resuming at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
 

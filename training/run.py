@@ -97,8 +97,8 @@ def _parser() -> ArgumentParser:
         "--resume",
         choices=RESUME,
         default="auto",
-        help="what training does with a checkpoint: resume if it is of the same run (auto), "
-        "resume in any case (anyway), or delete it and start over (never)",
+        help="what training does with a checkpoint: resume if it is of the same run, else keep it beside and "
+        "start over (auto); resume in any case (anyway); or delete it and start over (never)",
     )
     parser.add_argument(
         "--labels",

@@ -4,6 +4,8 @@ import json
 import pickle
 import struct
 from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -68,6 +70,12 @@ def latest(folder: Address, title: str, notices: bool = True) -> tuple[Address, 
             if notices:
                 print(f"{title}: skipped {error}")
     return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return folder.rename(next(name for name in names if not name.exists()))
 
 
 def clear(folder: Address) -> None:

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from signal import Signals
 from typing import Any, Protocol
 
 from common.config import Config
 from common.errors import UserError
 from common.hardware import hardware
-from common.storage import Address
 from training.engine import checkpoint
 from training.engine.distributed import Ranks
 
@@ -51,7 +51,7 @@ class Checkpoints:
     """
 
     title: str
-    folder: Address
+    folder: Path
     minutes: float
     keep: int
     config: Config
@@ -66,12 +66,12 @@ class Checkpoints:
 
         Args:
             run: changed in place.
-            mode: ``auto`` continues if the checkpoint is of the same run, ``anyway`` even if it is not,
+            mode: ``auto`` continues if the checkpoint is of the same run, else keeps it beside, says what
+                differs and starts anew; ``anyway`` continues even if it is of other shards or settings;
                 ``never`` deletes it and starts anew.
 
         Raises:
-            UserError: the weights do not fit, or the checkpoint is of other shards or settings
-                and `mode` is ``auto``; only the first process says so, the others just exit.
+            UserError: the weights do not fit.
         """
         if mode == "never":
             self.clear()
@@ -82,12 +82,14 @@ class Checkpoints:
         path, stored = latest
         differences = checkpoint.differences(stored.get("provenance", {}), self.provenance)
         if differences and mode != "anyway":
-            if not self.ranks.first:
-                sys.exit(1)
-            raise UserError(
-                f"{path} is of another run ({'; '.join(differences)}); delete {self.folder} to start anew, "
-                "or add `--resume anyway` to continue it"
-            )
+            # Other processes that read the folder while it is moved start anew as well.
+            if self.ranks.first:
+                kept = checkpoint.set_aside(self.folder)
+                print(
+                    f"{self.title}: starting anew, because {path} is of another run "
+                    f"({'; '.join(differences)}); its checkpoints are kept in {kept}"
+                )
+            return 0
         try:
             run.restore(stored["state"])
         except (RuntimeError, ValueError, KeyError) as error:

@@ -60,7 +60,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
 
     Raises:
         UserError: weights, groups or a list of labels are missing or do not fit, a loss is not finite, the
-            processes cannot share a batch evenly, or a checkpoint is of another run.
+            processes cannot share a batch evenly, or a checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     samples = read_samples(layout, ("train",), config.stream.folder)

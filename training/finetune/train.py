@@ -93,7 +93,7 @@ def train(
         request: whether to stop.
 
     Raises:
-        UserError: a loss is not finite, or the checkpoint is of another run.
+        UserError: a loss is not finite, or the checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     ranks = checkpoints.ranks

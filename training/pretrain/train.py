@@ -52,7 +52,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
 
     Raises:
         UserError: a setting of a task is wrong, there are no samples, the loss is not finite, the batch
-            cannot be divided into equal micro-batches, or the checkpoint is of another run.
+            cannot be divided into equal micro-batches, or the checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     read_settings(config.pretrain.tasks)
