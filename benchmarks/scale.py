@@ -1,48 +1,49 @@
-"""``python -m benchmarks.scale``: time and memory by the number of images.
+"""``python -m benchmarks.scale``: time and memory by the number of photos, as two Markdown tables.
 
-The real pipeline (ingest, align without detection, parse on the local cluster) runs over 1,000, 2,000,
-4,000 and 8,000 images with a stub for the parser, a TorchScript file that costs next to nothing, so that
-only this project's own work is measured. The images are painted portraits whose bytes differ in a JPEG
-comment. Memory is the peak resident set size, in MB, of the driver and of the largest worker.
+Millions of planned photos, which need not exist (see `benchmarks.planning`): seconds and bytes a row of each
+step of the driver, in one process whose address space is limited.
 
-Then a table of a million photos is planned, up to the tasks of align. The photos need not exist: their
-hashes are invented, since the cost of hashing is that of reading the disk.
+Thousands of real ones: the pipeline (ingest, align without detection, parse on the local cluster) with a stub
+for the parser, a TorchScript file that costs next to nothing, so that only this project's own work is
+measured; then a second run, which has nothing to do. The photos are painted portraits whose bytes differ in
+a JPEG comment. Memory is the peak resident set size, in MB, of the driver and of the largest worker.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import cv2
-import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
 
+from benchmarks.planning import CONSTANT, STEPS, measure
 from benchmarks.processes import run
-from common import command, manifest
+from common import command
 from common.classes import CLASSES
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout
 from pipeline.align.run import align
-from pipeline.align.run import plan as align_tasks
-from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.content import Content
-from pipeline.ingest.plan import plan
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from synthetic import iterate_portraits
 
-PAINTED = 64
-SIZES = (1000, 2000, 4000, 8000)
+PAINTED: Final = 64
+ROWS: Final = (500_000, 1_000_000, 4_000_000)
+ALLOWED: Final = 100
+"""Bytes of address space that a planned row may take."""
+
+ALLOCATORS: Final = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Variables of the planning process: other allocators reserve address space that they do not use."""
 
 
 class StubParser(nn.Module):
@@ -57,29 +58,81 @@ class StubParser(nn.Module):
 
 def main() -> None:
     """Read the command line, measure, and print two tables."""
-    parser = command.parser("Time and memory by the number of images.", "  python -m benchmarks.scale")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of images")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows to plan (default: 1,000,000)")
+    parser = command.parser("Time and memory by the number of photos.", "  python -m benchmarks.scale")
+    parser.add_argument("--rows", type=int, nargs="*", default=list(ROWS), help="numbers of planned photos")
+    parser.add_argument("--allowed", type=int, default=ALLOWED, help="bytes a planned row (default: 100)")
+    parser.add_argument("--images", type=int, default=8000, help="real photos (default: 8000; 0: none)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()
     figures: dict[str, object] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        stub = _stub(folder)
         settings = [
-            f"weights.parser={stub}",
+            f"weights.parser={_stub(folder)}",
             "parse.parser=torchscript",
             "align.mode=none",
-            "ingest.shard_size=250",
+            "ingest.shard_size=1000",
         ]
         config = command.config_from(options, settings)
-        figures["images"] = _images(config, options.sizes, folder)
-        # A new process, so that the peak memory is that of planning alone.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            figures["planning"] = pool.apply(_planning, (config, options.rows, folder))
+        figures["planned"] = _planned(config, options.rows, options.allowed, folder)
+        if options.images:
+            figures["real"] = _real(config, options.images, folder)
     if options.output:
         write_text(options.output, json.dumps(figures, indent=2) + "\n")
+
+
+def _planned(config: Config, sizes: list[int], allowed: int, folder: Path) -> dict[str, object]:
+    print(f"\naddress space: imports, {CONSTANT / 1e6:.0f} MB and {allowed} bytes a row\n")
+    _print_row(("planned rows", *(f"{step}, s" for step in STEPS), *(f"{step}, B a row" for step in STEPS)))
+    _print_row(["--:"] * (1 + 2 * len(STEPS)))
+    figures: dict[str, object] = {}
+    os.environ |= ALLOCATORS
+    for size in sizes:
+        # A new process for each, so that its memory is that of planning alone.
+        with TemporaryDirectory(dir=folder) as own, multiprocessing.get_context("spawn").Pool(1) as pool:
+            steps = pool.apply(measure, (config, size, Path(own), allowed))
+        seconds = (f"{steps[step]['seconds']:.1f}" for step in STEPS)
+        _print_row([f"{size:,}", *seconds, *(f"{steps[step]['bytes']:.0f}" for step in STEPS)])
+        figures[str(size)] = steps
+    for name in ALLOCATORS:
+        del os.environ[name]
+    return figures
+
+
+def _real(config: Config, count: int, folder: Path) -> dict[str, dict[str, float]]:
+    source = folder / "photos"
+    source.mkdir()
+    portraits = [
+        cv2.imencode(".jpg", portrait.image[..., ::-1])[1].tobytes()
+        for portrait in iterate_portraits(PAINTED, seed=1)
+    ]
+    for number in range(count):
+        (source / f"{number:06d}.jpg").write_bytes(_numbered(portraits[number % PAINTED], number))
+    data = config.data.model_copy(update={"input": str(source), "name": "scale"})
+    own, layout = config.model_copy(update={"data": data}), Layout.at(folder / "shards")
+    figures: dict[str, dict[str, float]] = {}
+    for title in ("first run", "nothing to do"):
+        steps: dict[str, float] = {}
+        with _memory() as peak:
+            for stage in (ingest, align, parse):
+                started = time.monotonic()
+                stage(own, layout)
+                steps[stage.__name__] = time.monotonic() - started
+        figures[title] = {**steps, **peak}
+    print()
+    _print_row((f"{count:,} photos", *(f"{name}, s" for name in steps), *(f"{name}, MB" for name in peak)))
+    _print_row(["---", *["--:"] * len(figures[title])])
+    for title, row in figures.items():
+        _print_row((title, *_written(row, steps, ".1f"), *_written(row, peak, ".0f")))
+    return figures
+
+
+def _written(row: Mapping[str, float], names: Mapping[str, float], form: str) -> Iterator[str]:
+    return (format(row[name], form) for name in names)
+
+
+def _print_row(cells: "list[str] | tuple[str, ...]") -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def _stub(folder: Path) -> Path:
@@ -92,41 +145,6 @@ def _stub(folder: Path) -> Path:
     }
     file.with_suffix(".json").write_text(json.dumps(form))
     return file
-
-
-def _images(config: Config, sizes: list[int], folder: Path) -> list[dict[str, float]]:
-    portraits = [
-        cv2.imencode(".jpg", portrait.image[..., ::-1])[1].tobytes()
-        for portrait in iterate_portraits(PAINTED, seed=1)
-    ]
-    print(f"{'images':>8}{'seconds':>9}{'images/s':>10}{'driver MB':>11}{'worker MB':>11}")
-    rows = []
-    for size in sizes:
-        source = folder / f"photos-{size}"
-        source.mkdir()
-        for number in range(size):
-            (source / f"{number:06d}.jpg").write_bytes(_numbered(portraits[number % PAINTED], number))
-        data = config.data.model_copy(update={"input": str(source), "name": "scale"})
-        run = config.model_copy(update={"data": data})
-        layout = Layout.at(folder / f"shards-{size}")
-        started = time.monotonic()
-        with _memory() as peak:
-            for stage in (ingest, align, parse):
-                stage(run, layout)
-        seconds = time.monotonic() - started
-        rows.append({"images": size, "seconds": seconds, **peak})
-        print(
-            f"{size:>8,}{seconds:>9.1f}{size / seconds:>10.1f}{peak['driver']:>11.0f}{peak['worker']:>11.0f}",
-            flush=True,
-        )
-    sizes_, seconds_ = (np.array([row[name] for row in rows], float) for name in ("images", "seconds"))
-    if len(rows) > 1:
-        slope, start = np.polyfit(sizes_, seconds_, 1)
-        off = np.abs(slope * sizes_ + start - seconds_) / seconds_
-        print(f"linear fit: {start:.1f} s + {1000 * slope:.2f} ms per image, error at most {off.max():.1%}")
-        growth = [max(r[who] for r in rows) / min(r[who] for r in rows) - 1 for who in ("driver", "worker")]
-        print(f"memory grows by {growth[0]:.1%} in the driver, {growth[1]:.1%} in the workers (target: 10 %)")
-    return rows
 
 
 def _numbered(jpeg: bytes, number: int) -> bytes:
@@ -157,43 +175,6 @@ def _memory() -> Iterator[dict[str, float]]:
     finally:
         done.set()
         thread.join()
-
-
-def _planning(config: Config, rows: int, folder: Path) -> dict[str, float]:
-    """Read and plan a table of `rows` photos, write the manifest, and divide it into tasks of `align`."""
-    file = folder / "photos.csv"
-    photo = folder / "folder/00000000.jpg"  # a table must have at least one photo
-    photo.parent.mkdir()
-    photo.touch()
-    with file.open("w") as stream:
-        stream.write("path,identity,smiling\n")
-        for number in range(rows):
-            stream.write(f"folder/{number:08d}.jpg,person{number // 20},{number % 2}\n")
-    data = config.data.model_copy(update={"input": str(file), "name": "planned"})
-    run, layout = config.model_copy(update={"data": data}), Layout.at(folder / "planned")
-    contents = [Content(hashlib.sha256(b"%d" % number).hexdigest(), 1) for number in range(rows)]
-    started = time.monotonic()
-    with _memory() as peak:
-        listing = read_listing(file, "table")
-        table = plan(listing, contents, run.ingest, run.data.name)
-        del listing, contents
-        metadata = {"dataset": "planned", "root": str(folder), "aligned": "true"}
-        manifest.write_table(layout.source, table, ("smiling",), metadata)
-        written = time.monotonic()
-        tasks = align_tasks(manifest.read(layout.source), run, layout)
-    figures = {
-        "rows": rows,
-        "plan_seconds": written - started,
-        "task_seconds": time.monotonic() - written,
-        "driver": peak["driver"],
-        "manifest_mb": layout.source.stat().st_size / 1e6,
-    }
-    print(
-        f"planning {rows:,} rows: {figures['plan_seconds']:.1f} s to read, plan and write source.parquet "
-        f"({figures['manifest_mb']:.0f} MB), {figures['task_seconds']:.1f} s to divide it into "
-        f"{len(tasks):,} tasks; peak memory {peak['driver']:.0f} MB"
-    )
-    return figures
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pipeline.source import MISSING, open_source
 HASH_THREADS: Final = 8
 HASH_WINDOW: Final = 1024
 """Sources that are queued for the threads at a time."""
-HASH_PART: Final = 8
+HASH_PART: Final = 16
 """Sources of one task of a thread."""
 
 

@@ -28,15 +28,18 @@ class Duplicates:
     kept: Numbers
     contrary: NDArray[np.bool_]
 
-    def refused(self, number: int, sources: Sources) -> tuple[str, str] | None:
-        """The reason and detail of a duplicate; None if the source is none."""
-        position = int(np.searchsorted(self.numbers, number))
-        if position == len(self.numbers) or self.numbers[position] != number:
-            return None
-        path = sources.table["source"][int(self.kept[position])].as_py()
-        if self.contrary[position]:
-            return "contrary-labels", f"same bytes as {path}, but labels that contradict its own"
-        return "duplicate", f"same bytes as {path}"
+    def refused(self, start: int, stop: int, sources: Sources) -> dict[int, tuple[str, str]]:
+        """The reasons and details of the duplicates from one number to another, by their numbers."""
+        first, last = np.searchsorted(self.numbers, [start, stop]).tolist()
+        paths = [source.path for source in sources.some(self.kept[first:last].tolist())]
+        return {
+            number: ("contrary-labels", f"same bytes as {path}, but labels that contradict its own")
+            if contrary
+            else ("duplicate", f"same bytes as {path}")
+            for number, path, contrary in zip(
+                self.numbers[first:last].tolist(), paths, self.contrary[first:last].tolist(), strict=True
+            )
+        }
 
 
 def find_duplicates(sources: Sources, contents: Contents) -> Duplicates:

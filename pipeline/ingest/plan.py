@@ -76,7 +76,8 @@ class Plan:
         listed = self.listing.sources.table.slice(start, stop - start)
         usable, labels = self.usable[start:stop].tolist(), listed.columns[len(FIELDS) :]
         sha256 = self.contents.sha256(start, stop)
-        refused = [self._refused(number) for number in range(start, stop)]
+        refusals = self.duplicates.refused(start, stop, self.listing.sources)
+        refused = [refusals.get(number) or self.contents.refused.get(number) for number in range(start, stop)]
         columns = {
             "source": listed["source"].cast(pa.string()),
             "key": [
@@ -92,9 +93,6 @@ class Plan:
             "notices": self._notices(listed["annotated"].to_pylist(), usable, labels),
         }
         return pa.table({**columns, **dict(zip(self.listing.attributes, labels, strict=True))}, self.schema)
-
-    def _refused(self, number: int) -> tuple[str, str] | None:
-        return self.contents.refused.get(number) or self.duplicates.refused(number, self.listing.sources)
 
     def _notices(
         self, annotated: list[bool], usable: list[bool], labels: list[pa.ChunkedArray]

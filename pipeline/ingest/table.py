@@ -267,7 +267,7 @@ class _Paths:
         if not inside:
             return texts[-1], ("path-outside", "a path that leaves the input folder")
         for path in inside:
-            if isinstance(root, Path) and os.path.lexists(root / path):
+            if isinstance(root, Path) and os.path.lexists(f"{root}/{path}"):
                 return path, refusal(root, path)
         for path in inside:
             if image := self._images.find(path, where):
