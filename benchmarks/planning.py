@@ -11,7 +11,7 @@ import json
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -27,12 +27,16 @@ from pipeline.ingest.listing import Source
 from pipeline.ingest.run import ingest
 from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks
+from pipeline.parse.run import read_aligned
 from pipeline.parse.run import read_plan as read_parse_plan
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import record_path
-from pipeline.runner.shard_runner import stale_tasks
+from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
-CONSTANT: Final = 500_000_000
+FEW: Final = 1000
+"""Rows of the run that imports everything before the memory is measured."""
+
+CONSTANT: Final = 300_000_000
 """Bytes of address space above the imports that do not depend on the rows: stacks and pools of threads, and
 the pieces in which rows are read and written."""
 
@@ -58,21 +62,25 @@ def measure(config: Config, rows: int, folder: Path, allowed: int) -> Figures:
     Raises:
         MemoryError: that is not enough. Arrow's own error is a subclass.
     """
+    _run(config, FEW, folder / "few", 0)  # imports everything, and fills pools
+    limit = 1000 * _kilobytes("VmSize") + allowed * rows + CONSTANT
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return _run(config, rows, folder / "many", _kilobytes("VmRSS"))
+
+
+def _run(config: Config, rows: int, folder: Path, imports: int) -> Figures:
     data = config.data.model_copy(update={"input": str(_table(folder, rows)), "name": "planned"})
     run, layout = config.model_copy(update={"data": data}), Layout.at(folder / "out")
-    imports, peak = _kilobytes("VmSize"), _kilobytes("VmRSS")
-    limit = 1000 * imports + allowed * rows + CONSTANT
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     figures: Figures = {}
 
     @contextmanager
     def step(name: str) -> Iterator[None]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         started = time.monotonic()
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             yield
         seconds = time.monotonic() - started
-        figures[name] = {"seconds": seconds, "bytes": 1000 * (_kilobytes("VmHWM") - peak) / rows}
+        figures[name] = {"seconds": seconds, "bytes": 1000 * (_kilobytes("VmHWM") - imports) / rows}
 
     with step("ingest"):
         ingest(run, layout, read=hash_of_path)
@@ -82,15 +90,17 @@ def measure(config: Config, rows: int, folder: Path, allowed: int) -> Figures:
         tasks = align_tasks(read_align_plan(run, layout), run, layout)
     _write_records(tasks, layout)
     with step("align: compare"):
-        stale = stale_tasks("align", tasks, Refusals(rows, 0), any_code=False)
+        finished = finished_shards(tasks[0].tar.parent, layout.manifests, "align")
+        finished.update([])
+        stale = stale_tasks("align", tasks, finished, Refusals(rows, 0), any_code=False)
     assert not stale
-    del tasks
+    del tasks, finished
     with step("parse: plan"):
         planned = read_parse_plan(layout)
-        parsed = parse_tasks(planned, run, layout)
+        parsed = parse_tasks(planned, read_aligned(planned, layout), run, layout)
     with step("manifests"):
-        samples, _ = write_manifests(planned, parsed, layout)
-    assert samples == rows
+        written = write_manifests(planned, parsed, layout)
+    assert written.samples == rows
     return figures
 
 
@@ -102,7 +112,7 @@ def _kilobytes(name: str) -> int:
 
 def _table(folder: Path, rows: int) -> Path:
     file, photo = folder / "photos.csv", folder / "folder/00000000.jpg"  # one of its photos must exist
-    photo.parent.mkdir()
+    photo.parent.mkdir(parents=True)
     photo.touch()
     with file.open("w") as stream:
         stream.write("path,identity,smiling\n")

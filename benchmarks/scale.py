@@ -42,8 +42,12 @@ ROWS: Final = (500_000, 1_000_000, 4_000_000)
 ALLOWED: Final = 100
 """Bytes of address space that a planned row may take."""
 
-ALLOCATORS: Final = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""Variables of the planning process: other allocators reserve address space that they do not use."""
+ALLOCATORS: Final = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""Variables of the planning process, because other allocators reserve address space that nothing uses."""
 
 
 class StubParser(nn.Module):

@@ -1,9 +1,13 @@
 """Arrow columns of many rows in little memory."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+MOST_TEXT: Final = 2**31 - 1
+"""Bytes of a column of strings, whose offsets have 32 bits."""
 
 
 def coded(values: pa.Array | pa.ChunkedArray, index: pa.DataType = pa.int32()) -> pa.DictionaryArray:  # noqa: B008
@@ -15,7 +19,7 @@ def coded(values: pa.Array | pa.ChunkedArray, index: pa.DataType = pa.int32()) -
 def combined(pieces: list[pa.RecordBatch], names: Sequence[str]) -> pa.Table:
     """The pieces as a table of whole columns; empties the list.
 
-    A column at a time, so that only one of them is in memory twice. Text may exceed 2 GB.
+    A column at a time, so that only one is in memory twice; text of more than 2 GB becomes large_string.
 
     Args:
         pieces: at least one, of equal columns.
@@ -26,7 +30,9 @@ def combined(pieces: list[pa.RecordBatch], names: Sequence[str]) -> pa.Table:
     joined = []
     while columns:
         column = pa.chunked_array(columns.pop(0))
-        column = column.cast(pa.large_string()) if column.type == pa.string() else column.unify_dictionaries()
+        if column.type == pa.string() and column.nbytes > MOST_TEXT:
+            column = column.cast(pa.large_string())
+        column = column.unify_dictionaries()
         joined.append(column.combine_chunks())
         del column
     return pa.table(joined, list(names))

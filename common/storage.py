@@ -6,11 +6,12 @@ endpoints come from the environment, as fsspec's implementations read them.
 """
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tarfile import TarError
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from upath import UPath
 
@@ -95,6 +96,44 @@ def is_file(path: Address) -> bool:
 def is_folder(path: Address) -> bool:
     """Whether `path` is a folder; an error while the store does not answer, as for `is_file`."""
     return _kind(path) == "directory"
+
+
+def read_bytes(path: Address) -> bytes:
+    """The content of a file, in one request.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be read.
+    """
+    if isinstance(path, Path):
+        return path.read_bytes()
+    with store_errors(path):
+        return bytes(path.fs.cat_file(path.path))
+
+
+def list_folder(folder: Address) -> dict[str, str]:
+    """The files of a folder by name, in one listing, each with a stamp that changes with its content.
+
+    The stamp is the size and the entity tag, or the time of the last change. Empty if there is no folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    try:
+        if isinstance(folder, Path):
+            with os.scandir(folder) as entries:
+                stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+            return {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
+        with store_errors(folder):
+            files = folder.fs.ls(folder.path, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {file["name"].rpartition("/")[2]: _stamp(file) for file in files if file["type"] == "file"}
+
+
+def _stamp(file: Mapping[str, Any]) -> str:
+    changed = next((file[name] for name in ("ETag", "mtime", "LastModified", "created") if name in file), "")
+    return f"{file['size']} {changed}"
 
 
 def _kind(path: Address) -> str | None:

@@ -23,11 +23,12 @@ class FaultyStore:
     Attributes:
         fault: decides about each request; may be replaced at any time.
         faults: requests that have failed so far.
+        requests: all so far.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.fault: Fault = lambda path: None
-        self.faults = 0
+        self.faults = self.requests = 0
         self._store = (host, port)
         self._port = 0
         self.start()
@@ -52,8 +53,12 @@ class FaultyStore:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # whose clients ask before they send a body
+
             def answer(self) -> None:
+                self.close_connection = True
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                owner.requests += 1
                 kind = owner.fault(self.path)
                 if kind is None or kind == "slow":
                     time.sleep(SLOW if kind else 0)
@@ -63,6 +68,7 @@ class FaultyStore:
                     status, headers = (403 if kind == "expired" else int(kind)), []
                     content = EXPIRED if kind == "expired" else b""
                 self.send_response(status)
+                self.send_header("Connection", "close")
                 for name, value in headers:
                     self.send_header(name, value)
                 if not headers:
@@ -73,13 +79,15 @@ class FaultyStore:
 
             def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
                 connection = http.client.HTTPConnection(*owner._store)
-                connection.request(self.command, self.path, body, dict(self.headers))
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+                connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
                 content = response.read()
                 connection.close()
                 kept = [item for item in response.getheaders() if item[0].lower() not in DROPPED]
                 if self.command == "HEAD":
-                    return response.status, response.getheaders(), b""
+                    kept = [item for item in response.getheaders() if item[0].lower() != "connection"]
+                    return response.status, kept, b""
                 return response.status, [*kept, ("Content-Length", str(len(content)))], content
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer

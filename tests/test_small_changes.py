@@ -123,7 +123,7 @@ def test_small_sets_have_shards_for_all_workers(photos: int, expected: int) -> N
         settings=["ingest.shard_size=1000", "ingest.val_fraction=0.0", "ingest.test_fraction=0.0"]
     )
     shards = np.full(photos, -1, np.int32)
-    _plan_shards(shards, np.zeros(photos, np.int8), settings.ingest, np.empty(0, np.int32))
+    _plan_shards(shards, np.zeros(photos, np.int8), settings.ingest, [-1] * 4)
     assert np.bincount(shards).max() == expected
 
 

@@ -16,7 +16,7 @@ from pipeline.align.shard import AlignTask, align_shard, probe_sources
 from pipeline.runner.cluster import no_model
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import fingerprint, read_record
+from pipeline.runner.shard_record import fingerprint
 from pipeline.runner.shard_runner import finish_shards
 from pipeline.runner.shard_task import ShardStage
 
@@ -45,11 +45,13 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)
     folder = (layout.aligned / planned.metadata["dataset"]).absolute()
-    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
+    made, finished = finish_shards(
+        stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune
+    )
     if tasks:
         write_text(folder / RECIPE_FILE, tasks[0].recipe.model_dump_json() + "\n")
-    records = [read_record(task.tar) for task in tasks]
-    faces = sum(len(record.samples) for record in records if record)
+    records = [finished.get(task.tar) for task in tasks]
+    faces = sum(record.samples for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
     current = f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     print(f"align: {faces:,} faces, {refused:,} refused; {current}")

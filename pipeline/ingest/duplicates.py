@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from pipeline.ingest.content import Contents
-from pipeline.ingest.listing import FIELDS, Sources
+from pipeline.ingest.listing import FIELDS, PIECE, Sources
 
 Numbers = NDArray[np.integer[Any]]
 
@@ -48,21 +48,31 @@ def find_duplicates(sources: Sources, contents: Contents) -> Duplicates:
     Raises:
         UserError: two files with different bytes share a key.
     """
-    keys = contents.keys
-    order = np.argsort(keys, kind="stable").astype(np.int32)
-    order = order[contents.usable[order]]
-    later = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
-    starts = np.r_[True, np.diff(later) != 1][: len(later)]
-    first = (later[starts] - 1)[np.cumsum(starts) - 1] if len(later) else later
-    numbers, kept = order[later], order[first]
-    ascending = np.argsort(numbers)
-    numbers, kept = numbers[ascending], kept[ascending]
+    numbers, kept = _repeated(contents.keys)
+    usable = contents.usable[numbers]
+    numbers, kept = numbers[usable], kept[usable]
     for number, other in zip(numbers.tolist(), kept.tolist(), strict=True):
         if contents.records(number, number + 1)["sha256"] != contents.records(other, other + 1)["sha256"]:
-            key = f"{keys[number]:016x}"
+            key = f"{contents.keys[number]:016x}"
             raise UserError(f"two different files share the key {key}; ingest them as two data sets")
     contrary = np.zeros(len(numbers), bool)
     for column in sources.table.columns[len(FIELDS) :]:
         labels = pc.fill_null(column, -1).to_numpy()
         contrary |= (labels[numbers] >= 0) & (labels[kept] >= 0) & (labels[numbers] != labels[kept])
     return Duplicates(numbers, kept, contrary)
+
+
+def _repeated(keys: NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
+    """The numbers of keys that an earlier one equals, ascending, and of the first of each."""
+    ordered = np.sort(keys)
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    parts = (
+        np.flatnonzero(np.isin(keys[start : start + PIECE], several)) + start
+        for start in range(0, len(keys), PIECE)
+    )
+    numbers = np.concatenate([np.empty(0, np.int64), *parts])
+    _, first, group = np.unique(keys[numbers], return_index=True, return_inverse=True)
+    kept = numbers[first[group]]
+    later = kept != numbers
+    return numbers[later], kept[later]

@@ -46,6 +46,12 @@ class PlannedBefore:
             shards[known] = self.codes[position[known]]
         return shards
 
+    def last_numbers(self) -> list[int]:
+        """The greatest number of a shard of each split, -1 without any."""
+        codes = np.unique(self.codes)
+        numbers = (codes[codes % len(SPLITS) == split] // len(SPLITS) for split in range(len(SPLITS)))
+        return [int(max(its, default=-1)) for its in numbers]
+
 
 def planned_before(layout: Layout) -> PlannedBefore:
     """The shards of the plan in the output."""

@@ -49,8 +49,8 @@ def _joined(listing: Listing, rows: Listing, own: str, missing: tuple[str, str])
         # Both are sorted, so that the rows of these sources are a slice.
         first = bisect_left(range(len(paths)), some["source"][0].as_py(), key=lambda row: paths[row].as_py())
         last = bisect_left(range(len(paths)), some["source"][-1].as_py(), key=lambda row: paths[row].as_py())
-        sought = paths.slice(first, last + 1 - first).combine_chunks()
-        found = pc.index_in(some["source"].combine_chunks(), value_set=sought)
+        sought = paths.slice(first, last + 1 - first).combine_chunks().cast(pa.string())
+        found = pc.index_in(some["source"].combine_chunks().cast(pa.string()), value_set=sought)
         used[first + found.drop_null().to_numpy()] = True
         row = rows.sources.table.slice(first).take(found)
         columns = _columns(some)

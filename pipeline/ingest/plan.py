@@ -4,7 +4,7 @@ All of it in columns: next to the listing, planning holds some 40 bytes a source
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -112,7 +112,7 @@ def plan(
     contents: Contents,
     settings: Ingest,
     dataset: str,
-    planned: PlannedBefore | None = None,
+    before: Callable[[], PlannedBefore] | None = None,
 ) -> Plan:
     """What becomes of every source.
 
@@ -125,7 +125,7 @@ def plan(
         contents: of the sources.
         settings: the section ``ingest`` of the configuration.
         dataset: its name.
-        planned: the shards of an earlier plan.
+        before: reads the shards of an earlier plan.
 
     Raises:
         UserError: the data set's own split has a person on two sides, a label is named like
@@ -136,8 +136,9 @@ def plan(
     usable = contents.usable.copy()
     usable[duplicates.numbers] = False
     splits = _draw_splits(listing, contents, usable, settings)
-    shards = planned.shards_of(contents.keys, usable) if planned else np.full(len(usable), NONE, np.int32)
-    _plan_shards(shards, splits, settings, planned.codes if planned else np.empty(0, np.int32))
+    planned = before() if before else PlannedBefore(np.empty(0, np.uint64), np.empty(0, np.int32))
+    shards = planned.shards_of(contents.keys, usable)
+    _plan_shards(shards, splits, settings, planned.last_numbers())
     return Plan(listing, contents, dataset, duplicates, usable, splits, shards)
 
 
@@ -232,17 +233,13 @@ def _splits_by_person(listing: Listing, splits: Numbers, people: Numbers, count:
     return of_person
 
 
-def _plan_shards(shards: Numbers, splits: Numbers, settings: Ingest, codes: Numbers) -> None:
-    """Put the sources that have a split but no shard into new ones, after those with the given codes."""
+def _plan_shards(shards: Numbers, splits: Numbers, settings: Ingest, last: Sequence[int]) -> None:
+    """Put the sources that have a split but no shard into new ones, after the last number of each split."""
     size = _shard_size(int(np.count_nonzero(splits != NONE)), settings)
     for split in range(len(SPLITS)):
-        new = np.flatnonzero((splits == split) & (shards == NONE))
-        order = np.random.default_rng(settings.seed).permutation(len(new))
-        first = (
-            max((code // len(SPLITS) for code in codes.tolist() if code % len(SPLITS) == split), default=-1)
-            + 1
-        )
-        shards[new[order]] = code_of(split, first + np.arange(len(new), dtype=np.int32) // size)
+        new = np.flatnonzero((splits == split) & (shards == NONE)).astype(np.int32)
+        new = np.random.default_rng(settings.seed).permutation(new)
+        shards[new] = code_of(split, last[split] + 1 + np.arange(len(new), dtype=np.int32) // size)
 
 
 def _shard_size(samples: int, settings: Ingest) -> int:

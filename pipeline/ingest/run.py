@@ -40,7 +40,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | Non
     contents = hash_sources(root, listing.sources, config.ingest.max_pixels, minutes, read)
     earlier = retried(lambda: _earlier_plan(layout, config.data.name), minutes, "ingest")
     alike = earlier is not None and earlier.get("plan") == _version(config.ingest)
-    before = retried(lambda: planned_before(layout), minutes, "ingest") if alike else None
+    before = (lambda: retried(lambda: planned_before(layout), minutes, "ingest")) if alike else None
     planned = plan(listing, contents, config.ingest, config.data.name, before)
     if earlier is not None and not prune:
         refuse_losses(layout, config.data.name, contents.keys[planned.usable], planned.usable_paths())

@@ -1,46 +1,113 @@
 """From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``, a shard at a time."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import pyarrow as pa
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
+from common.code import code_hash
 from common.errors import UserError
+from common.files import write_text
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
-from common.storage import Address, is_file
+from common.storage import Address, list_folder, read_bytes
 from pipeline.parse.shard import ParseTask
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import PlannedShards, ShardRows
 from pipeline.runner.quarantine import table
-from pipeline.runner.shard_record import ShardRecord, read_record
+from pipeline.runner.shard_record import ShardRecord, fingerprint, read_record
+
+UPDATED: Final = "records-manifests.json"
+"""Name of the file beside the manifests that says what they were written from."""
 
 
-def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: Layout) -> tuple[int, int]:
-    """Write both manifests and print what was kept and refused.
+@dataclass(frozen=True)
+class Written:
+    """What the manifests hold.
 
-    Returns:
-        The number of samples, and of quarantined inputs.
+    Attributes:
+        samples: rows of ``shards.parquet``.
+        refused: rows of ``quarantine.parquet``.
+        summary: lines about both for people.
+    """
+
+    samples: int
+    refused: int
+    summary: str
+
+
+def update_manifests(
+    planned: PlannedShards,
+    tasks: Sequence[ParseTask],
+    layout: Layout,
+    aligned: FinishedShards,
+    finished: FinishedShards,
+) -> Written:
+    """Write both manifests unless they were written from the same plan and records, and print what they hold.
+
+    Raises:
+        UserError: a record is missing.
+        OSError: a store does not answer.
+        RuntimeError: as for `write_manifests`.
+    """
+    shards = [
+        shard.get(tar) for task in tasks for shard, tar in ((aligned, task.aligned), (finished, task.tar))
+    ]
+    plan = hashlib.sha256(read_bytes(layout.source)).hexdigest()
+    stamps = [shard and shard.stamp for shard in shards]
+    made_from = fingerprint(code_hash(__name__), plan, _recipe(planned, layout), stamps)
+    try:
+        before = json.loads(read_bytes(layout.manifests / UPDATED))
+    except (FileNotFoundError, ValueError):
+        before = {}
+    if before.get("made_from") == made_from and before.get("files") == _stamps(layout):
+        written = Written(**before["written"])
+    else:
+        written = write_manifests(planned, tasks, layout)
+        note = {"made_from": made_from, "files": _stamps(layout), "written": asdict(written)}
+        write_text(layout.manifests / UPDATED, json.dumps(note) + "\n")
+    print(written.summary)
+    return written
+
+
+def _stamps(layout: Layout) -> dict[str, str | None]:
+    files = list_folder(layout.manifests)
+    return {path.name: files.get(path.name) for path in (layout.samples, layout.quarantine)}
+
+
+def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: Layout) -> Written:
+    """Write both manifests.
 
     Raises:
         UserError: a record is missing.
         RuntimeError: a source is neither in a sample nor quarantined, or both; a defect here.
     """
     metadata = {"dataset": planned.metadata["dataset"]}
-    recipe = layout.aligned / metadata["dataset"] / RECIPE_FILE
     bystanders = False
-    if is_file(recipe):
-        metadata[METADATA_KEY] = recipe.read_text(encoding="utf-8").strip()
-        bystanders = Recipe.read(metadata[METADATA_KEY], str(recipe)).align.bystander_labels
+    if recipe := _recipe(planned, layout):
+        metadata[METADATA_KEY] = recipe
+        bystanders = Recipe.read(recipe, str(layout.aligned)).align.bystander_labels
     merged = _Records(planned, tasks, bystanders)
     manifest.write_pieces(layout.samples, merged.samples(), planned.attributes, metadata, merged.numerics)
     refused = pa.concat_tables(merged.refused).sort_by("source").combine_chunks()
     manifest.write_table(layout.quarantine, refused, (), metadata | merged.numerics)
     splits = {split: merged.splits[split] for split in SPLITS if merged.splits[split]}
-    print(table(splits, manifest.counts(refused["reason"]), merged.notices))
-    return merged.splits.total(), refused.num_rows
+    summary = table(splits, manifest.counts(refused["reason"]), merged.notices)
+    return Written(merged.splits.total(), refused.num_rows, summary)
+
+
+def _recipe(planned: PlannedShards, layout: Layout) -> str:
+    """How photos were aligned; empty in sets of versions that did not say."""
+    try:
+        return read_bytes(layout.aligned / planned.metadata["dataset"] / RECIPE_FILE).decode().strip()
+    except FileNotFoundError:
+        return ""
 
 
 class _Records:

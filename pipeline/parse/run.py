@@ -9,16 +9,18 @@ from common.errors import UserError
 from common.hardware import announce
 from common.layout import Layout
 from common.retry import retried
+from common.storage import Address
 from pipeline.parse.find_parser import find_parser
-from pipeline.parse.manifests import require_record, write_manifests
+from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import no_model
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import fingerprint, read_record
-from pipeline.runner.shard_runner import finish_shards
+from pipeline.runner.shard_record import fingerprint
+from pipeline.runner.shard_runner import finish_shards, finished_shards
 from pipeline.runner.shard_task import ShardStage
 
 FORMAT_VERSION: Final = 2
@@ -39,22 +41,29 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
             many sources are refused.
     """
     planned = retried(lambda: read_plan(layout), config.cluster.retry_minutes, "parse")
-    tasks = plan(planned, config, layout)
+    aligned = retried(lambda: read_aligned(planned, layout), config.cluster.retry_minutes, "parse")
+    tasks = plan(planned, aligned, config, layout)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
     for task in tasks:
-        refusals.add(require_record(task.aligned).quarantined)
+        refusals.add(require(aligned, task.aligned).quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
     if tasks and config.cluster.scheduler is None:
         parser = tasks[0].parser
         announce("parse", parser.precision, parser.numbers, local_workers(config.cluster).line)
     folder = (layout.shards / planned.metadata["dataset"]).absolute()
-    made = finish_shards(stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune)
-    samples, refused = write_manifests(planned, tasks, layout)
+    made, finished = finish_shards(
+        stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune
+    )
+    written = retried(
+        lambda: update_manifests(planned, tasks, layout, aligned, finished),
+        config.cluster.retry_minutes,
+        "parse",
+    )
     print(
-        f"parse: {samples:,} samples in {layout.shards}/{planned.metadata['dataset']}/, "
-        f"{refused:,} quarantined, {planned.sources:,} sources; "
+        f"parse: {written.samples:,} samples in {layout.shards}/{planned.metadata['dataset']}/, "
+        f"{written.refused:,} quarantined, {planned.sources:,} sources; "
         f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
 
@@ -68,7 +77,18 @@ def read_plan(layout: Layout) -> PlannedShards:
     return read_planned(layout.source, ["source", "key", "split", "identity", "notices"], labels=True)
 
 
-def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[ParseTask]:
+def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
+    """The finished shards of aligned faces.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout.manifests, "align")
+    aligned.update([])
+    return aligned
+
+
+def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout: Layout) -> list[ParseTask]:
     """The parse task of every planned shard, in the order of their names.
 
     Raises:
@@ -84,18 +104,13 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[ParseTa
     ]
     tasks = []
     for name in planned.names:
-        aligned = read_record(layout.aligned / name)
-        if aligned is None:
-            raise UserError(
-                f"{layout.aligned / name} is missing; run `python -m pipeline.align` first, "
-                "or name the set that has the aligned faces with --from"
-            )
+        faces = require(aligned, layout.aligned / name)
         tasks.append(
             ParseTask(
                 tar=(layout.shards / name).absolute(),
-                fingerprint=fingerprint(settings, aligned.fingerprint),
-                code=fingerprint(code, aligned.code),
-                size=len(aligned.samples),
+                fingerprint=fingerprint(settings, faces.fingerprint),
+                code=fingerprint(code, faces.code),
+                size=faces.samples,
                 aligned=(layout.aligned / name).absolute(),
                 parser=parser,
                 batch_size=config.parse.batch_size,
@@ -103,3 +118,18 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[ParseTa
             )
         )
     return tasks
+
+
+def require(aligned: FinishedShards, tar: Address) -> FinishedShard:
+    """A shard of aligned faces.
+
+    Raises:
+        UserError: it is not finished.
+    """
+    shard = aligned.get(tar)
+    if shard is None:
+        raise UserError(
+            f"{tar} is missing; run `python -m pipeline.align` first, "
+            "or name the set that has the aligned faces with --from"
+        )
+    return shard

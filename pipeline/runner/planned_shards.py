@@ -16,8 +16,11 @@ from common.storage import Address
 KEY_DIGITS: Final = 16
 """Hex digits of the SHA-256 of a photo that are its key."""
 
-_CODED: Final = ("split", "identity", "notices")
-"""Columns with few values, which are kept as numbers."""
+_CODED: Final = {"split": pa.int8(), "identity": pa.int32(), "notices": pa.int8()}
+"""Columns with few values, which are kept as numbers of these types."""
+
+_HEXADECIMAL: Final = {"sha256": 32, "key": KEY_DIGITS // 2}
+"""Columns of hexadecimal digits, which are kept as so many bytes."""
 
 
 class ShardRows:
@@ -40,8 +43,8 @@ class ShardRows:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries; ``key`` is among them where ``sha256`` is."""
         for row in self._own().to_pylist():
+            row |= {name: row[name].hex() for name in _HEXADECIMAL if name in row}
             if "sha256" in row:
-                row["sha256"] = row["sha256"].hex()
                 row["key"] = row["sha256"][:KEY_DIGITS]
             yield row
 
@@ -97,7 +100,7 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
 
     Args:
         path: the file to read.
-        columns: those of the rows that are needed. SHA-256 is kept as 32 bytes, and the key is part of it.
+        columns: those of the rows that are needed; the key is part of the SHA-256.
         labels: whether the attribute columns are needed too.
 
     Raises:
@@ -116,6 +119,7 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
         shards.append(np.array(numbers, np.int32)[names.indices.to_numpy()])
         usable.append(pa.RecordBatch.from_pydict({name: _compact(name, batch[name]) for name in columns}))
     order, ends = _grouped(shards, codes)
+    shards.clear()
     return PlannedShards(
         sources=header.table.num_rows,
         refused=pa.Table.from_batches(refused, manifest.QUARANTINE_FIELDS),
@@ -129,10 +133,10 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
 
 
 def _compact(name: str, values: pa.Array) -> pa.Array:
-    if name == "sha256":
-        digests = bytes.fromhex("".join(values.to_pylist()))
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(values), [None, pa.py_buffer(digests)])
-    return coded(values) if name in _CODED else values
+    if name in _HEXADECIMAL:
+        data = pa.py_buffer(bytes.fromhex("".join(values.to_pylist())))
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_HEXADECIMAL[name]), len(values), [None, data])
+    return coded(values, _CODED[name]) if name in _CODED else values
 
 
 def _grouped(

@@ -6,14 +6,18 @@ work that it would be made from now; the record is written after the tar.
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from common.errors import UserError
 from common.files import write_text
-from common.storage import Address, is_file, store_errors
+from common.storage import Address, is_file, read_bytes
 
 WORKER_DIED: Final = "worker-died"
+
+_SHARD: Final = re.compile(r"-\d{6,}\.tar$")
 
 
 @dataclass(frozen=True)
@@ -63,27 +67,39 @@ def read_record(tar: Address) -> ShardRecord | None:
     Raises:
         OSError: the store does not answer.
     """
-    path = record_path(tar)
     try:
-        with store_errors(path):
-            record = ShardRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        record = to_record(read_bytes(record_path(tar)))
+    except FileNotFoundError:
         return None
     return record if is_file(tar) else None
 
 
-def remove_unplanned(folder: Address, planned: set[Address], prune: bool) -> None:
+def to_record(content: bytes) -> ShardRecord | None:
+    """The record in a file with this content, or None if it is damaged."""
+    try:
+        return ShardRecord(**json.loads(content))
+    except (ValueError, TypeError):
+        return None
+
+
+def remove_unplanned(folder: Address, tars: Iterable[str], planned: set[str], prune: bool) -> None:
     """Delete tars, with their records, that an earlier plan left in `folder`, if `prune` allows it.
+
+    Args:
+        folder: of the tars.
+        tars: the names of all of them.
+        planned: the names of those to keep.
+        prune: whether others may be deleted.
 
     Raises:
         UserError: it does not, and there are some.
     """
-    tars = [tar for tar in folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar") if tar not in planned]
-    if tars and not prune:
+    unplanned = [name for name in tars if _SHARD.search(name) and name not in planned]
+    if unplanned and not prune:
         raise UserError(
-            f"{folder} holds {len(tars):,} shards that are not in the plan, such as {min(tars).name}; "
+            f"{folder} holds {len(unplanned):,} shards that are not in the plan, such as {min(unplanned)}; "
             "--prune deletes them, another --output keeps them"
         )
-    for tar in tars:
-        record_path(tar).unlink(missing_ok=True)
-        tar.unlink()
+    for name in unplanned:
+        record_path(folder / name).unlink(missing_ok=True)
+        (folder / name).unlink()

@@ -27,6 +27,7 @@ from common.progress import progress
 from common.retry import Patience, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record, remove_unplanned
 from pipeline.runner.shard_task import ShardStage, ShardTask, Task
@@ -46,8 +47,11 @@ def finish_shards(
     refusals: Refusals,
     any_code: bool,
     prune: bool,
-) -> int:
-    """Make all shards of `tasks` that are not finished, and return how many those were.
+) -> tuple[int, FinishedShards]:
+    """Make all shards of `tasks` that are not finished.
+
+    Returns:
+        How many those were, and all finished shards.
 
     Args:
         stage: what to do.
@@ -67,10 +71,13 @@ def finish_shards(
     start = time.monotonic()
     remove_partials(folder)
     remove_partials(manifests)
-    remove_unplanned(folder, {task.tar for task in tasks}, prune)
-    stale = stale_tasks(stage.name, tasks, refusals, any_code)
+    minutes = cluster.retry_minutes
+    finished = retried(lambda: finished_shards(folder, manifests, stage.name), minutes, stage.name)
+    remove_unplanned(folder, finished.tars, {task.tar.name for task in tasks}, prune)
+    stale = stale_tasks(stage.name, tasks, finished, refusals, any_code)
     if not stale:
-        return 0
+        retried(lambda: finished.update([]), minutes, stage.name)
+        return 0, finished
     rows = sum(task.size for task in stale)
     with connect(cluster, len(stale), stage.load, stage.make.__module__) as client:
         workers = eligible_workers(client, cluster.resources)
@@ -80,15 +87,27 @@ def finish_shards(
         ):
             for task in _finish(client, stage, stale, cluster, display.topic):
                 display.reach(str(task.tar), task.size)
-                record = retried(partial(read_record, task.tar), cluster.retry_minutes, stage.name)
+                record = retried(partial(read_record, task.tar), minutes, stage.name)
                 refusals.add(record.quarantined if record else ())
+    retried(lambda: finished.update([task.tar for task in stale]), minutes, stage.name)
     seconds = round(time.monotonic() - start, 1)
     timing = StageTiming(seconds, workers, len(stale), len(tasks) - len(stale), rows)
     log_stage(manifests, stage.name, timing)
-    return len(stale)
+    return len(stale), finished
 
 
-def stale_tasks(stage: str, tasks: Sequence[Task], refusals: Refusals, any_code: bool) -> list[Task]:
+def finished_shards(folder: Address, manifests: Address, stage: str) -> FinishedShards:
+    """The finished shards of a stage, with its index beside the manifests.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    return FinishedShards(folder, manifests / f"records-{stage}.json")
+
+
+def stale_tasks(
+    stage: str, tasks: Sequence[Task], finished: FinishedShards, refusals: Refusals, any_code: bool
+) -> list[Task]:
     """The tasks whose shards have to be made; `refusals` counts what the other shards refused.
 
     A shard is up to date if its record has the task's fingerprint and, unless `any_code`, its code hash.
@@ -99,7 +118,7 @@ def stale_tasks(stage: str, tasks: Sequence[Task], refusals: Refusals, any_code:
     stale = []
     other_code = 0
     for task in tasks:
-        record = read_record(task.tar)
+        record = finished.get(task.tar)
         current = record is not None and record.fingerprint == task.fingerprint
         if record is not None and current and record.code != task.code:
             other_code += 1
