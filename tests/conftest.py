@@ -1,10 +1,12 @@
 """What tests share: a small painted data set, and the shards that the real pipeline makes of it."""
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from moto.server import ThreadedMotoServer
 
 from common.config import Config, load
@@ -13,9 +15,16 @@ from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
+from pipeline.runner.cluster import shared_workers
 from synthetic import write_dataset
 
 PORTRAITS = 24
+
+
+def pytest_configure() -> None:
+    """One torch thread per process: with two, processes that share the cores took three times the CPU time."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +72,10 @@ def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
 
     def run_pipeline(folder: Path) -> None:
         layout = Layout.at(folder)
-        ingest(pipeline_config, layout)
-        align(pipeline_config, layout)
-        parse(pipeline_config, layout)
+        with shared_workers():
+            ingest(pipeline_config, layout)
+            align(pipeline_config, layout)
+            parse(pipeline_config, layout)
 
     return Layout.at(make_once(shared_folder / "shards", run_pipeline))
 
