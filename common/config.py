@@ -178,14 +178,26 @@ class SemiSupervised(Section):
     augment: Augment
 
 
+class Student(Section):
+    """A network that learns a region probe's probabilities of all train faces, with and without labels.
+
+    steps: optimisation steps, whatever the number of labels. batch_size: faces of one of them, over all
+    processes.
+    """
+
+    steps: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+
+
 class Finetune(Section):
     """Stage 2: every run once per initialisation, on the same faces for the same steps.
 
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
     the unlabelled faces; ``probe``: logistic regression on the parser's stored features, or on the class
     counts of shards without, instead of a network; ``region_probe``: ridge regression that weighs the
-    regions of each attribute higher; ``imagenet``: the file that `imagenet` names (a state
-    dict of torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
+    regions of each attribute higher; ``student``: by stage 1, and trained on the probabilities that this
+    regression gives all train faces; ``imagenet``: the file that `imagenet` names (a state dict of
+    torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
     regions: YAML file of face regions by attribute; null: training/models/attribute_regions.yaml.
     select: what chooses the step whose weights are kept, and the strength of probes: ``val``, the val
@@ -203,7 +215,7 @@ class Finetune(Section):
     seed: int
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
     initial: Annotated[
-        list[Literal["scratch", "probe", "region_probe", "pretrained", "semi", "imagenet"]],
+        list[Literal["scratch", "probe", "region_probe", "pretrained", "semi", "student", "imagenet"]],
         Field(min_length=1),
     ]
     imagenet: str | None
@@ -227,6 +239,7 @@ class Finetune(Section):
     validate_every: Positive | None
     validate_samples: Positive
     semi_supervised: SemiSupervised
+    student: Student
 
     @model_validator(mode="after")
     def _has_weights(self) -> "Finetune":
@@ -252,28 +265,41 @@ class Study(Section):
     """The label-efficiency study: initialisations x label shares x seeds; scratch always takes part.
 
     pretrainings: by name, the pretext tasks of stage 1 that are trained; their weights are those of
-    ``pretrain.tasks``. baselines: other initialisations than scratch without pre-training. semi:
-    pre-trainings from which semi-supervised fine-tuning starts too. labels: shares of the labelled train
-    faces. steps: optimisation steps for each share.
+    ``pretrain.tasks``. pretrain_steps: by name, the steps of those that do not take ``pretrain.steps``, so
+    that all may take equal time. pretrain_seeds: how often each is trained; cells take them in turn.
+    baselines: other initialisations than scratch without pre-training. semi, student: pre-trainings from
+    which semi-supervised fine-tuning and the region probe's student start too. labels: shares of the
+    labelled train faces. steps: optimisation steps for each share. draws: how many of `seeds` each share
+    takes. seeds: of label subsets and fine-tuning.
     """
 
     pretrainings: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Annotated[list[str], Field(min_length=1)]]
+    pretrain_steps: dict[str, Positive]
+    pretrain_seeds: Positive
     baselines: list[Literal["probe", "region_probe"]]
     semi: list[str]
+    student: list[str]
     labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     steps: list[Positive]
+    draws: list[Positive]
     seeds: Annotated[list[int], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _complete(self) -> "Study":
-        if len(self.labels) != len(self.steps):
-            raise ValueError("study.steps must have one number for each of study.labels")
-        if not set(self.semi) <= set(self.pretrainings):
-            raise ValueError("study.semi must name some of study.pretrainings")
+        for name, values in (("steps", self.steps), ("draws", self.draws)):
+            if len(self.labels) != len(values):
+                raise ValueError(f"study.{name} must have one number for each of study.labels")
+        for name, names in (
+            ("semi", self.semi),
+            ("student", self.student),
+            ("pretrain_steps", self.pretrain_steps),
+        ):
+            if not set(names) <= set(self.pretrainings):
+                raise ValueError(f"study.{name} must name some of study.pretrainings")
         if reserved := [
             name
             for name in self.pretrainings
-            if name in ("scratch", "probe", "region_probe") or name.startswith("semi-")
+            if name in ("scratch", "probe", "region_probe") or name.startswith(("semi-", "student-"))
         ]:
             raise ValueError(f"study.pretrainings.{reserved[0]} is a reserved name; rename it")
         return self

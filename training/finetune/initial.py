@@ -10,7 +10,7 @@ from training.models.classifier import Classifier
 from training.models.imagenet import load_imagenet
 from training.models.pretrained import load_pretrained
 
-FROM_STAGE_1: Final = ("pretrained", "semi")
+FROM_STAGE_1: Final = ("pretrained", "semi", "student")
 """Initialisations that take stage 1's weights."""
 
 

@@ -12,6 +12,7 @@ TITLES: Final = {
     "region_probe": "region probe",
     "pretrained": "pre-trained",
     "semi": "pre-trained, semi-supervised",
+    "student": "student of the region probe",
     "imagenet": "from ImageNet",
 }
 

@@ -13,7 +13,7 @@ from common.memory import keep_freed_memory
 EXAMPLES = """\
   python -m training.study --config presets/mini.yaml
   python -m training.study --jobs 4 --config presets/mini.yaml
-  python -m training.study pretrain full --config presets/mini.yaml
+  python -m training.study pretrain full --seeds 0 --config presets/mini.yaml
   python -m training.study cell full --labels 0.01 --seeds 0 --config presets/mini.yaml
   python -m training.study table --config presets/mini.yaml"""
 
@@ -38,7 +38,8 @@ def main() -> None:
     elif options.action == "pretrain":
         from training.study.pretrainings import run_pretraining
 
-        run_pretraining(config, layout, root, options.name, options.resume)
+        for seed in options.seeds or range(config.study.pretrain_seeds):
+            run_pretraining(config, layout, root, options.name, seed, options.resume)
     elif options.action == "cell":
         from training.study.cell import run_cell
         from training.study.grid import cells
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--labels", type=float, nargs="+", default=[], metavar="SHARE", help="cell: which (default: all)"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[], metavar="N", help="cell: which (default: all)"
+        "--seeds", type=int, nargs="+", default=[], metavar="N", help="which (default: all)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"

@@ -9,7 +9,7 @@ import json
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from common.code import code_hash
 from common.config import Config, FinetuneRun
@@ -25,6 +25,10 @@ from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.study.grid import Cell, cell_file, pretrained_file
 
 
+MODES: Final = {"semi": "semi_supervised", "student": "student"}
+"""The section of ``finetune`` that only one mode reads, by the mode."""
+
+
 def cell_config(config: Config, cell: Cell) -> Config:
     """The configuration of one cell: a single fine-tuning run."""
     changes = {
@@ -38,8 +42,7 @@ def cell_config(config: Config, cell: Cell) -> Config:
 def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
     """The settings that the result of a cell depends on, as JSON values; of a file, its content."""
     unused = {"loader_workers", "groups", "imagenet", "checkpoint_minutes", "keep_checkpoints"}
-    if cell.mode != "semi":
-        unused.add("semi_supervised")
+    unused |= {name for mode, name in MODES.items() if cell.mode != mode}
     settings = cell_config(config, cell)
     groups = settings.finetune.groups
     return {
@@ -53,7 +56,8 @@ def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
 def is_done(config: Config, layout: Layout, root: Path, cell: Cell) -> bool:
     """Whether the result of a cell is there and up to date; False if its pre-training is missing."""
     file = cell_file(root, cell)
-    if not file.is_file() or (cell.pretraining and not pretrained_file(root, cell.pretraining).is_file()):
+    weights = _weights(root, cell)
+    if not file.is_file() or (weights and not weights.is_file()):
         return False
     return read_record(file, _provenance(config, layout, root, cell)) is not None
 
@@ -67,8 +71,8 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
     Raises:
         UserError: the pre-training is missing, or what fine-tuning and evaluation raise.
     """
-    weights = pretrained_file(root, cell.pretraining or cell.initial)
-    if cell.pretraining and not weights.is_file():
+    weights = _weights(root, cell)
+    if weights and not weights.is_file():
         raise UserError(
             f"{weights} is missing; `python -m training.study pretrain {cell.pretraining}` makes it"
         )
@@ -79,7 +83,7 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
     settings = cell_config(config, cell)
     with TemporaryDirectory() as temporary:
         finetuned, evaluated = Path(temporary, "finetune"), Path(temporary, "evaluate")
-        finetune(settings, layout, weights, finetuned)
+        finetune(settings, layout, weights or Path(), finetuned)
         evaluate(settings.evaluate, settings.stream, layout, finetuned, evaluated)
         (run,) = _read(finetuned / "runs.json")
         means, attributes = _read(evaluated / "metrics.json"), _read(evaluated / "attributes.json")
@@ -96,13 +100,18 @@ def run_cell(config: Config, layout: Layout, root: Path, cell: Cell) -> None:
 
 
 def _provenance(config: Config, layout: Layout, root: Path, cell: Cell) -> dict[str, Any]:
-    weights = pretrained_file(root, cell.pretraining) if cell.pretraining else None
+    weights = _weights(root, cell)
     return {
         "shards": manifest_hash(layout),
         "weights": _sha256(weights, weights.stat().st_mtime_ns) if weights else None,
         "code": code_hash(__name__),
         **cell_settings(config, cell),
     }
+
+
+def _weights(root: Path, cell: Cell) -> Path | None:
+    """The weights that a cell starts from; None for one without pre-training."""
+    return pretrained_file(root, cell.pretraining, cell.pretrain_seed) if cell.pretraining else None
 
 
 @cache

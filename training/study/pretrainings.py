@@ -1,4 +1,4 @@
-"""The pre-trainings of the study: stage 1 with some of its tasks, once each."""
+"""The pre-trainings of the study: stage 1 with some of its tasks, for each of their seeds."""
 
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from training.pretrain.train import pretrain
 from training.study.grid import pretrained_file
 
 
-def pretraining_config(config: Config, name: str) -> Config:
-    """The configuration of one pre-training: tasks that it does not list get weight 0.
+def pretraining_config(config: Config, name: str, seed: int = 0) -> Config:
+    """The configuration of one pre-training: tasks that it does not list get weight 0, others that have
+    none get 1. `seed` is added to that of stage 1.
 
     Raises:
         UserError: the study has no such pre-training.
@@ -25,20 +26,24 @@ def pretraining_config(config: Config, name: str) -> Config:
         raise UserError(f"the study has no pre-training {name}; study.pretrainings has {known}")
     selected = config.study.pretrainings[name]
     tasks = {
-        task: block if task in selected else {**block, "weight": 0.0}
+        task: {**block, "weight": (block["weight"] or 1.0) if task in selected else 0.0}
         for task, block in config.pretrain.tasks.items()
     }
-    pretrain_section = config.pretrain.model_copy(update={"tasks": tasks})
-    return config.model_copy(update={"pretrain": pretrain_section})
+    changes = {
+        "tasks": tasks,
+        "steps": config.study.pretrain_steps.get(name, config.pretrain.steps),
+        "seed": config.pretrain.seed + seed,
+    }
+    return config.model_copy(update={"pretrain": config.pretrain.model_copy(update=changes)})
 
 
-def is_done(config: Config, layout: Layout, root: Path, name: str) -> bool:
+def is_done(config: Config, layout: Layout, root: Path, name: str, seed: int) -> bool:
     """Whether the weights of a pre-training are there and up to date."""
-    inputs = made_from(pretraining_config(config, name), layout, Ranks(0, 1, default_device()))
-    return is_up_to_date(pretrained_file(root, name).parent, inputs)
+    inputs = made_from(pretraining_config(config, name, seed), layout, Ranks(0, 1, default_device()))
+    return is_up_to_date(pretrained_file(root, name, seed).parent, inputs)
 
 
-def run_pretraining(config: Config, layout: Layout, root: Path, name: str, resume: str) -> None:
+def run_pretraining(config: Config, layout: Layout, root: Path, name: str, seed: int, resume: str) -> None:
     """Pre-train one initialisation, from its checkpoint if there is one; nothing happens if it is done.
 
     A checkpoint that other code wrote is discarded with a notice, unless `resume` is ``anyway``, since the
@@ -48,12 +53,14 @@ def run_pretraining(config: Config, layout: Layout, root: Path, name: str, resum
         config, layout: the settings and the shards.
         root: the study's folder.
         name: a key of ``study.pretrainings``.
+        seed: one of ``study.pretrain_seeds``.
         resume: as in `training.pretrain.train.pretrain`.
 
     Raises:
         UserError: there is no such pre-training, or what `training.pretrain.train.pretrain` raises.
     """
-    settings, folder = pretraining_config(config, name), pretrained_file(root, name).parent
+    settings = pretraining_config(config, name, seed)
+    folder = pretrained_file(root, name, seed).parent
     latest = checkpoint.latest(folder / CHECKPOINTS, "study") if resume == "auto" else None
     if latest and latest[1].get("code") != code_hash(TRAINING):
         print(f"study: the code of pre-training has changed, so {name} starts anew")

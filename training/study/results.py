@@ -11,15 +11,17 @@ from common.config import Study
 from common.errors import UserError
 from training.evaluate.metrics import METRICS
 from training.pretrain.tasks import TASKS
-from training.study.grid import BASELINES, SEMI, cell_file, cells, initialisations
+from training.study.grid import BASELINES, STUDENT, cell_file, cells, initialisations, pretraining_name
 
 
 def title(settings: Study, initial: str) -> str:
     """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``."""
     if initial in BASELINES:
         return BASELINES[initial]
-    name = initial.removeprefix(SEMI)
+    name = pretraining_name(initial)
     tasks = " + ".join(TASKS[task].abbreviation for task in settings.pretrainings[name])
+    if initial.startswith(STUDENT):
+        return f"{tasks}, student of the region probe"
     return f"{tasks}, semi-supervised" if initial != name else tasks
 
 

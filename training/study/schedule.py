@@ -50,9 +50,14 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
     """
     program, logs = (sys.executable, "-m", "training.study"), root / "logs"
     missing = [
-        Job(f"pre-training {name}", (*program, "pretrain", name, *options), logs / f"pretrain-{name}.log")
+        Job(
+            f"pre-training {name}, seed {seed}",
+            (*program, "pretrain", name, "--seeds", str(seed), *options),
+            logs / f"pretrain-{name}-seed{seed}.log",
+        )
+        for seed in range(config.study.pretrain_seeds)
         for name in config.study.pretrainings
-        if not pretrainings.is_done(config, layout, root, name)
+        if not pretrainings.is_done(config, layout, root, name, seed)
     ]
     run_jobs(missing, jobs)
     pending = []
