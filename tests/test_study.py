@@ -41,10 +41,14 @@ TINY: dict[str, Any] = {
 }
 GRID: dict[str, Any] = {
     "pretrainings": {"rotation": ["rotation"]},
+    "pretrain_steps": {},
+    "pretrain_seeds": 1,
     "semi": [],
+    "student": [],
     "baselines": [],
     "labels": [0.5, 1.0],
     "steps": [2, 3],
+    "draws": [3, 3],
     "seeds": [0, 1],
 }
 
@@ -130,7 +134,8 @@ from common.layout import Layout
 from training.study import cell, pretrainings
 from training.study.grid import cells
 config, layout, root = load([Path("presets/mini.yaml")], sys.argv[1:]), Layout.at("."), Path("runs/study")
-names = [name for name in config.study.pretrainings if not pretrainings.is_done(config, layout, root, name)]
+done = pretrainings.is_done
+names = [name for name in config.study.pretrainings if not done(config, layout, root, name, 0)]
 grid = [str(each) for each in cells(config.study) if not cell.is_done(config, layout, root, each)]
 print(json.dumps([names, grid]))
 """
@@ -286,8 +291,36 @@ def test_the_grid_is_every_start_share_and_seed() -> None:
         cells(config.study, "full", [0.07])
     with pytest.raises(UserError, match="no initialisation half"):
         cells(config.study, "half")
-    with pytest.raises(UserError, match="one number for each"):
-        load(settings=["study.steps=[1]"])
+    for setting in ("study.steps=[1]", "study.draws=[1]"):
+        with pytest.raises(UserError, match="one number for each"):
+            load(settings=[setting])
+
+
+def test_cells_take_the_seeds_of_a_pre_training_in_turn_and_large_shares_fewer_draws() -> None:
+    config = load(
+        settings=[
+            "study.pretrain_seeds=2",
+            "study.draws=[3, 2, 1, 1]",
+            "study.student=[full]",
+            "study.pretrain_steps={rotation: 7}",
+        ]
+    )
+    result = cells(config.study, "student-full")
+    assert [(cell.labels, cell.seed, cell.pretrain_seed) for cell in result] == [
+        (0.01, 0, 0), (0.01, 1, 1), (0.01, 2, 0), (0.05, 0, 0), (0.05, 1, 1), (0.2, 0, 0), (1.0, 0, 0)
+    ]  # fmt: skip
+    assert {(cell.mode, cell.pretraining) for cell in result} == {("student", "full")}
+    first, second = (pretraining_config(config, "rotation", seed).pretrain for seed in (0, 1))
+    assert (first.steps, second.seed - first.seed) == (7, 1)
+    assert pretraining_config(config, "full").pretrain.steps == config.pretrain.steps
+
+
+def test_a_pre_training_may_list_a_task_that_is_off_elsewhere() -> None:
+    config = load(settings=["study.pretrainings={distillation: [distillation]}", "study.semi=[]"])
+    tasks = pretraining_config(config, "distillation").pretrain.tasks
+    assert {name: block["weight"] for name, block in tasks.items() if block["weight"]} == {
+        "distillation": 1.0
+    }
 
 
 @pytest.fixture
@@ -316,7 +349,13 @@ def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResu
 
 def made_up() -> Study:
     return load(
-        settings=["study.baselines=[]", "study.semi=[full]", "study.labels=[0.01, 1.0]", "study.steps=[1, 1]"]
+        settings=[
+            "study.baselines=[]",
+            "study.semi=[full]",
+            "study.labels=[0.01, 1.0]",
+            "study.steps=[1, 1]",
+            "study.draws=[3, 3]",
+        ]
     ).study
 
 

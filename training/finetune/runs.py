@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import fit_probe
 from training.finetune.region_probe import fit_region_probe
+from training.finetune.student import student_targets
 from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
@@ -83,6 +84,8 @@ def _check_shares(settings: Finetune, world: int) -> None:
     sizes = {"batch_size": settings.batch_size}
     if "semi" in settings.initial:
         sizes["semi_supervised.batch_size"] = settings.semi_supervised.batch_size
+    if "student" in settings.initial:
+        sizes["student.batch_size"] = settings.student.batch_size
     for name, size in sizes.items():
         if world > 1 and (size % world or size < 2 * world):
             raise UserError(
@@ -167,7 +170,7 @@ class _Runs:
     def _fit(self, initial: str, folder: Path, positions: NDArray[np.int64]) -> dict[str, Any]:
         """Fit a probe, write it and return how it went."""
         settings, stream, train = self._settings, self._config.stream, self._labelled.take(positions)
-        val = validation_samples(self._layout, settings.validate_samples if settings.select == "val" else 0)
+        val = self._probe_val
         if initial == REGION_PROBE:
             probe, result = fit_region_probe(train, self._all, val, stream, self._regions, settings.select)
         else:
@@ -199,23 +202,46 @@ class _Runs:
         return ValidationSet(self._settings, config.network.input_size, config.stream, self._layout)
 
     @cached_property
+    def _probe_val(self) -> Samples:
+        """The samples that choose a probe's penalty."""
+        settings = self._settings
+        return validation_samples(self._layout, settings.validate_samples if settings.select == "val" else 0)
+
+    @cached_property
     def _all(self) -> Samples:
         """All samples that may be trained on, with and without labels."""
         return read_samples(self._layout, ("train", "unlabelled"), self._config.stream.folder)
 
     def _plan(self, name: str, steps: int, initial: str, positions: NDArray[np.int64]) -> TrainingPlan:
-        semi = initial == "semi"
-        factor = self._settings.semi_supervised.longer if semi else 1.0
+        settings = self._settings
         labelled = self._labelled.take(positions)
-        return TrainingPlan(
+        plan = TrainingPlan(
             name=name,
             initial=initial,
-            steps=round(factor * steps),
-            frozen_steps=round(factor * self._settings.frozen_steps),
+            steps=steps,
+            frozen_steps=settings.frozen_steps,
             labelled=labelled,
-            unlabelled=self._all if semi else None,
-            batch_norm=labelled if self._settings.batch_norm_faces == "labelled" else self._all,
+            targets=labelled.attributes,
+            batch_size=settings.batch_size,
+            unlabelled=None,
+            batch_norm=labelled if settings.batch_norm_faces == "labelled" else self._all,
         )
+        if initial == "semi":
+            factor = settings.semi_supervised.longer
+            frozen_steps = round(factor * settings.frozen_steps)
+            return replace(plan, steps=round(factor * steps), frozen_steps=frozen_steps, unlabelled=self._all)
+        if initial == "student":
+            stream = self._config.stream
+            targets = student_targets(labelled, self._all, self._probe_val, settings, stream, self._regions)
+            return replace(
+                plan,
+                steps=settings.student.steps,
+                frozen_steps=0,
+                labelled=self._all,
+                targets=targets,
+                batch_size=settings.student.batch_size,
+            )
+        return plan
 
     def _positions(self, labels: float | str) -> NDArray[np.int64]:
         if isinstance(labels, str):
@@ -225,8 +251,9 @@ class _Runs:
     def _inputs(self, run: FinetuneRun, initial: str, positions: NDArray[np.int64]) -> dict[str, Any]:
         """Everything that the weights of a run depend on."""
         settings = self._settings.model_dump(mode="json", exclude=NOT_RECORDED)
-        if initial != "semi":
-            del settings["semi_supervised"]
+        for mode, section in (("semi", "semi_supervised"), ("student", "student")):
+            if initial != mode:
+                del settings[section]
         file = self._weights_file(initial)
         keys = "\n".join(sorted(self._labelled.keys[position] for position in positions))
         return {
@@ -238,7 +265,7 @@ class _Runs:
             "initial": initial,
             "weights": hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else None,
             "groups": self._groups,
-            "regions": self._regions if initial == REGION_PROBE else None,
+            "regions": self._regions if initial in (REGION_PROBE, "student") else None,
             "network": self._config.network.model_dump(mode="json"),
             "finetune": settings,
         }

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch_ema import ExponentialMovingAverage
 
@@ -39,10 +41,13 @@ class TrainingPlan:
 
     Attributes:
         name: the run's name, for the progress bar.
-        initial: where the initial weights come from; from ``scratch`` all groups have one learning rate.
+        initial: where the initial weights come from; from ``scratch``, and for a ``student``, all groups have
+            one learning rate.
         steps: optimisation steps.
         frozen_steps: how many of them pass before a trained backbone is trained further.
-        labelled: the samples whose labels are used.
+        labelled: the samples whose targets are used.
+        targets: int8 or float32 (N, A), of `labelled`: 0, 1 or a probability; -1 where unknown.
+        batch_size: of `labelled`, over all processes.
         unlabelled: samples that are used without labels, or None.
         batch_norm: samples on which the statistics of the kept weights are measured.
     """
@@ -52,6 +57,8 @@ class TrainingPlan:
     steps: int
     frozen_steps: int
     labelled: Samples
+    targets: NDArray[np.int8] | NDArray[np.float32]
+    batch_size: int
     unlabelled: Samples | None
     batch_norm: Samples
 
@@ -98,7 +105,7 @@ def train(
     """
     ranks = checkpoints.ranks
     run = _Run(settings, stream, model, plan, ranks)
-    start, size = checkpoints.resume(run, resume), settings.batch_size
+    start, size = checkpoints.resume(run, resume), plan.batch_size
     title = f"finetune {plan.name}"
     bar = progress(title, plan.steps * size, "faces", start * size, enabled=ranks.first)
     loader, began = run.labelled_batches(start, plan.steps), time.monotonic() - run.seconds
@@ -127,7 +134,7 @@ def train(
 
 def learning_rates(settings: Finetune, initial: str) -> dict[str, float]:
     """The learning rate of each parameter group, before the schedule; 0 freezes the group."""
-    if initial == "scratch":
+    if initial in ("scratch", "student"):
         return dict.fromkeys(GROUPS, settings.scratch_rate)
     return {name: getattr(settings.rates, name) * settings.optimizer.learning_rate for name in GROUPS}
 
@@ -154,11 +161,12 @@ class _Run:
             model.to(ranks.device).to(memory_format=torch.channels_last)
         )
         self._model.train()
-        rates = learning_rates(settings, plan.initial)
-        self._optimizer = adam_by_group(model.parameter_groups(), rates, settings.optimizer.weight_decay)
+        self._rates = learning_rates(settings, plan.initial)
+        groups = model.parameter_groups()
+        self._optimizer = adam_by_group(groups, self._rates, settings.optimizer.weight_decay)
         self.average = ExponentialMovingAverage(model.parameters(), settings.average_decay)
         self._scaler = gradient_scaler(ranks.device, settings.precision)
-        self._labels = torch.from_numpy(plan.labelled.attributes).to(ranks.device)
+        self._labels = torch.from_numpy(plan.targets).to(ranks.device)
         self._broken = BrokenSamples(stream.max_broken)
         self._first_pseudo_step = round(settings.semi_supervised.start * plan.steps)
         semi = settings.semi_supervised
@@ -170,7 +178,7 @@ class _Run:
 
     def labelled_batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The shares that this process has of the batches of steps `start` to `stop`."""
-        return self._batches(self._plan.labelled, self._settings.batch_size, start, stop, self._ranks)
+        return self._batches(self._plan.labelled, self._plan.batch_size, start, stop, self._ranks)
 
     def train_step(self, batch: Batch, step: int) -> None:
         """One optimisation step, with a batch of unlabelled images too once the plan has them."""
@@ -244,7 +252,7 @@ class _Run:
     def _freeze_backbone(self, step: int) -> None:
         """Freeze a trained backbone until ``frozen_steps``."""
         if self._plan.initial != "scratch":
-            trains = step >= self._plan.frozen_steps and self._settings.rates.backbone > 0
+            trains = step >= self._plan.frozen_steps and self._rates["backbone"] > 0
             for parameter in self._model.parameter_groups()["backbone"]:
                 parameter.requires_grad_(trains)
 

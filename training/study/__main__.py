@@ -70,9 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--labels", type=float, nargs="+", default=[], metavar="SHARE", help="cell: which (default: all)"
     )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[], metavar="N", help="which (default: all)"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="which (default: all)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"
     )

@@ -24,7 +24,6 @@ from training.finetune.runs import finetune
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.study.grid import Cell, cell_file, pretrained_file
 
-
 MODES: Final = {"semi": "semi_supervised", "student": "student"}
 """The section of ``finetune`` that only one mode reads, by the mode."""
 

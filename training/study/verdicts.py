@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from common.config import Study
 from training.evaluate.metrics import METRICS, PRIMARY, Metric
-from training.study.grid import SCRATCH, SEMI
+from training.study.grid import SCRATCH, SEMI, STUDENT
 from training.study.results import StudyResults, title
 from training.study.table import MISSING, markdown
 
@@ -51,6 +51,11 @@ def claims(settings: Study) -> list[Claim]:
         Claim(f"Pseudo-labels of unlabelled faces improve on {titles[name]} alone", SEMI + name, [name])
         for name in settings.semi
     ]
+    for name in settings.student:
+        student = f"The region probe's student from {titles[name]}"
+        result.append(Claim(f"{student} beats {titles[name]} alone", STUDENT + name, [name]))
+        if "region_probe" in settings.baselines:
+            result.append(Claim(f"{student} beats the region probe", STUDENT + name, ["region_probe"]))
     return result
 
 
