@@ -22,7 +22,7 @@ PORTRAITS = 24
 
 
 def pytest_configure() -> None:
-    """One torch thread per process: with two, processes that share the cores took three times the CPU time."""
+    """One torch thread per process: with two, processes that share the cores took three times the CPU."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
