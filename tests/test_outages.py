@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from common.errors import UserError
 from common.images import Refused
 from common.layout import Layout
 from common.storage import TransientError
-from pipeline.align.run import align
+from pipeline.align.read_ahead import read_ahead
+from pipeline.align.run import align, plan, read_plan
+from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
@@ -191,3 +194,64 @@ def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_th
         sum(len(record.samples) for record in map(read_record, layout.aligned.rglob("*.tar")) if record)
         == PORTRAITS
     )
+
+
+def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(
+    store: FaultyStore, portraits: Path, tmp_path: Path
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def late(path: str) -> None:
+        nonlocal reading, most
+        if photo(path):
+            with lock:
+                reading += 1
+                most = max(most, reading)
+            time.sleep(0.06)
+            with lock:
+                reading -= 1
+
+    made = {}
+    for name, root in (("local", str(portraits)), ("remote", INPUT)):
+        settings, layout = config(f"data.input={root}", "align.mode=none"), Layout.at(tmp_path / name)
+        ingest(settings, layout)
+        store.fault = late
+        for task in plan(read_plan(settings, layout), settings, layout):
+            align_shard(task, frozenset(), lambda count: None)
+        store.fault = lambda path: None
+        made[name] = aligned(layout)
+    assert made["local"] == made["remote"]
+    assert most > 4
+
+
+def test_what_is_read_ahead_is_bounded_in_order_and_may_fail() -> None:
+    begun: list[int] = []
+
+    def read(number: int) -> bytes:
+        begun.append(number)
+        if number == 5:
+            raise TransientError("5")
+        return bytes(10)
+
+    ahead = read_ahead(read, range(100), threads=4, most=25)
+    first, data = next(ahead)
+    assert (first, data.result(), len(begun) <= 4) == (0, bytes(10), True)
+    rest = list(ahead)
+    assert [number for number, _ in rest] == list(range(1, 100))
+    assert [number for number, future in rest if future.exception()] == [5]
+
+
+def test_no_more_is_read_while_enough_bytes_wait() -> None:
+    begun: list[int] = []
+    second = threading.Event()
+
+    def read(number: int) -> bytes:
+        begun.append(number)
+        second.set() if number == 1 else second.wait(10)
+        return bytes(10)
+
+    ahead = read_ahead(read, range(9), threads=2, most=10)
+    assert next(ahead)[0] == 0
+    time.sleep(0.1)  # the second read ends, and fills what may wait
+    assert next(ahead)[0] == 1
+    assert begun == [0, 1]

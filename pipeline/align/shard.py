@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from common.alignment.recipe import Recipe
 from common.images import Refused, decode_photo
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address
+from pipeline.align.read_ahead import read_ahead
 from pipeline.runner.planned_shards import ShardRows
 from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
 from pipeline.runner.shard_task import Advance, ShardTask
@@ -67,13 +69,11 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
     samples: list[dict[str, Any]] = []
     quarantined: list[dict[str, str]] = []
     with ShardWriter(task.tar) as writer:
-        for row in task.rows:
+        rows = (row for row in task.rows if row["source"] not in excluded)
+        for row, data in read_ahead(partial(_read, task), rows):
             advance(1)
-            if row["source"] in excluded:
-                quarantined.append(worker_died(row["source"]))
-                continue
             try:
-                faces = align_source(row, task)
+                faces = align_source(row, task, data.result())
             except Refused as refused:
                 quarantined.append(
                     {"source": row["source"], "reason": refused.reason, "detail": refused.detail}
@@ -84,7 +84,12 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
                 jpg = encode_face(face.image, task.recipe.align.jpeg_quality)
                 writer.add(key, {"jpg": jpg, "json": encode_metadata(face.metadata)})
                 samples.append({"key": key, "notices": face.notices})
+    quarantined += [worker_died(row["source"]) for row in task.rows if row["source"] in excluded]
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
+
+
+def _read(task: AlignTask, row: dict[str, Any]) -> bytes:
+    return read_source(task.root, row["source"])
 
 
 def probe_sources(task: AlignTask, excluded: frozenset[str]) -> Iterator[str]:
@@ -93,17 +98,15 @@ def probe_sources(task: AlignTask, excluded: frozenset[str]) -> Iterator[str]:
         if row["source"] not in excluded:
             yield row["source"]
             with suppress(Refused):
-                align_source(row, task)
+                align_source(row, task, _read(task, row))
 
 
-def align_source(row: dict[str, Any], task: AlignTask) -> list[AlignedFace]:
-    """The aligned faces of one source: one, or with the policy ``all`` every one, largest first.
+def align_source(row: dict[str, Any], task: AlignTask, data: bytes) -> list[AlignedFace]:
+    """The aligned faces of a source with these bytes: one, or with the policy ``all`` each, largest first.
 
     Raises:
         Refused: the source cannot become a sample.
-        TransientError: the store does not hand it out, which is no verdict on the source.
     """
-    data = read_source(task.root, row["source"])
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
     align = task.recipe.align
