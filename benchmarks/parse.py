@@ -113,7 +113,6 @@ def _command(options: argparse.Namespace, source: str, count: int, output: Path)
     """Seconds of ``python -m pipeline.parse`` on the first `count` faces of `source`."""
     flags = [f"--config={path}" for path in options.config] + [f"--set={each}" for each in options.settings]
     flags += [f"--input={source}", "--align=none", f"--limit={count}", f"--output={output}"]
-    flags += [f"--set=ingest.shard_size={max(BARE_FACES, count // 16)}"]
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "pipeline.parse", *flags], check=True)
     return time.monotonic() - started

@@ -78,6 +78,7 @@ def finish_shards(
     if not stale:
         retried(lambda: finished.update([]), minutes, stage.name)
         return 0, finished
+    stale.sort(key=lambda task: -task.size)  # so that no worker ends long after the others
     rows = sum(task.size for task in stale)
     with connect(cluster, len(stale), stage.load, stage.make.__module__) as client:
         workers = eligible_workers(client, cluster.resources)
