@@ -213,7 +213,16 @@ def _printable(path: str) -> str:
 
 def _remote(root: UPath, under: str) -> Iterator[File]:
     start = root.path.rstrip("/") + "/"
-    for path in root.fs.find(start + under):
+    paths = root.fs.find(start + under)
+    marked = tuple(
+        folder
+        for path in paths
+        if path.endswith(f"/{MARKER}") and (folder := path.removesuffix(MARKER)) != start
+    )
+    yield from (File(folder.removeprefix(start).rstrip("/"), OWN_OUTPUT) for folder in marked)
+    for path in paths:
         relative = path.removeprefix(start)
+        if path.startswith(marked):
+            continue
         if not relative.endswith("/") and not any(part.startswith(".") for part in relative.split("/")):
             yield File(relative)

@@ -198,9 +198,6 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     assert f"kept in {tmp_path / 'checkpoints-1'}" in said
     assert [path.name for path in (tmp_path / "checkpoints-1").iterdir()] == ["step-000000001.pt"]
     assert json.loads((tmp_path / "metrics.json").read_text())
-    killed_after(1, shards, tmp_path, monkeypatch)
-    pretrain(other, shards, tmp_path)
-    assert (tmp_path / "checkpoints-2").is_dir()
 
 
 def test_a_checkpoint_of_other_settings_can_be_continued(

@@ -8,6 +8,7 @@ from common import command
 from common.config import Config
 from common.layout import Layout
 from common.memory import keep_freed_memory
+from common.output_marker import mark_output
 from common.storage import address
 
 RESUME: Final = ("auto", "anyway", "never")
@@ -79,6 +80,8 @@ def main() -> None:
         local_output(address(options.output), tuple(STAGES), config.stream, ranks) as output,
     ):
         for name in STAGES if options.stage == "all" else (options.stage,):
+            if ranks.first and name != "report":
+                mark_output(output / name)
             if ranks.first or name in DISTRIBUTED:
                 STAGES[name](config, layout, output, options.resume)
 

@@ -71,12 +71,16 @@ def planned_before(layout: Layout) -> PlannedBefore:
     return PlannedBefore(joined[order], np.concatenate(codes)[order])
 
 
-def refuse_losses(layout: Layout, dataset: str, keys: NDArray[np.uint64], paths: Iterator[str]) -> None:
+def refuse_losses(
+    layout: Layout, dataset: str, root: str, keys: NDArray[np.uint64], paths: Iterator[str]
+) -> None:
     """Refuse a plan without photos of which there are finished shards.
 
     Args:
         layout: where the earlier plan and its shards lie.
         dataset: its name.
+        root: the folder of the new plan's paths. Those of another folder that has the same name as the
+            earlier one are other photos.
         keys: of all photos of the new plan, in any order.
         paths: of all of them.
 
@@ -94,13 +98,14 @@ def refuse_losses(layout: Layout, dataset: str, keys: NDArray[np.uint64], paths:
         gone = np.r_[keys, np.uint64(0)][position] != own if len(keys) else np.ones(len(own), bool)
         gone |= position == len(keys)
         lost |= dict.fromkeys(batch["source"].filter(gone).to_pylist())
-    for path in paths if lost else ():
+    earlier = manifest.read(layout.source, []).metadata["root"]
+    for path in paths if lost and earlier == root else ():
         lost.pop(path, None)
     if lost:
         raise UserError(
-            f"{len(lost):,} of {photos:,} photos of the finished shards in {layout.shards} are not "
-            f"in the input any more, such as {next(iter(lost))}; --prune deletes their faces, another "
-            "--output keeps them"
+            f"{len(lost):,} of {photos:,} photos of the finished shards in {layout.shards}, made from "
+            f"{earlier}, are not in the input {root}, such as {next(iter(lost))}; --prune deletes their "
+            "faces, another --output keeps them"
         )
 
 

@@ -10,6 +10,7 @@ from common import manifest
 from common.config import Config
 from common.input_files import folder_of
 from common.layout import SPLITS, Layout
+from common.output_marker import mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, store_errors
@@ -43,7 +44,9 @@ def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | Non
     before = (lambda: retried(lambda: planned_before(layout), minutes, "ingest")) if alike else None
     planned = plan(listing, contents, config.ingest, config.data.name, before)
     if earlier is not None and not prune:
-        refuse_losses(layout, config.data.name, contents.keys[planned.usable], planned.usable_paths())
+        refuse_losses(
+            layout, config.data.name, str(root), contents.keys[planned.usable], planned.usable_paths()
+        )
     metadata = {
         "dataset": config.data.name,
         "root": str(root),
@@ -51,6 +54,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | Non
         "plan": _version(config.ingest),
     }
     summary = _Summary()
+    retried(lambda: mark_output(layout.manifests), minutes, "ingest")
     manifest.write_pieces(layout.source, summary.counted(planned.tables()), listing.attributes, metadata, {})
     print("\n".join([*summary.lines(), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source

@@ -22,6 +22,7 @@ from distributed import Client, KilledWorker, get_worker
 
 from common.errors import UserError
 from common.files import remove_partials, write_text
+from common.output_marker import mark_output
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Patience, retried
@@ -69,6 +70,7 @@ def finish_shards(
         RuntimeError: a task failed, which is a defect here; names the shard.
     """
     start = time.monotonic()
+    retried(lambda: mark_output(folder), cluster.retry_minutes, stage.name)
     remove_partials(folder)
     remove_partials(manifests)
     minutes = cluster.retry_minutes
