@@ -2,11 +2,13 @@
 prediction.
 
 Hidden files are skipped, and so is this project's output (`common.output_marker`). Links are
-followed only to files inside the input folder, and never to folders, whose files are listed anyway.
+followed only to files inside the input folder or in a cache of Hugging Face or DVC, and never to
+folders, whose files are listed anyway.
 """
 
 import errno
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +38,9 @@ SIDE_SUFFIXES: Final = frozenset(
 
 MOST_KINDS: Final = 8
 """Kinds of side files that are named."""
+
+CACHED: Final = re.compile(r"/blobs/([0-9a-f]{40}|[0-9a-f]{64})$|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+"""Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files."""
 
 ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -161,7 +166,7 @@ def refusal(root: Path, path: str) -> Refusal | None:
         return "bad-name", "the name is not UTF-8"
     file = root / path
     target, inside = Path(os.path.realpath(file)), Path(os.path.realpath(root))
-    if not target.is_relative_to(inside):
+    if not target.is_relative_to(inside) and not CACHED.search(target.as_posix()):
         return "link-outside", "a symbolic link that leaves the input folder"
     try:
         mode = file.stat().st_mode

@@ -37,6 +37,19 @@ def address(text: str | Address) -> Address:
     return path
 
 
+def check_utf8(flag: str, text: str) -> None:
+    """Check that a path can be stored in settings and manifests.
+
+    Raises:
+        UserError: it has bytes that are not UTF-8; names the `flag` that it comes from.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
+        raise UserError(f"{flag} {shown}: the name is not UTF-8; rename it, or name it by a link") from error
+
+
 def is_local(path: Address) -> bool:
     """Whether a path lies in this machine's file system."""
     return isinstance(path, Path)

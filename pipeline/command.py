@@ -9,7 +9,7 @@ from common import command
 from common.config import Config
 from common.layout import DEFAULT_SHARDS, Layout, dataset_name
 from common.pipeline_config import InputFormat
-from common.storage import address
+from common.storage import address, check_utf8
 
 FILES: Final = (".csv", ".parquet", ".tar")
 """Inputs that are one file; their data set is named without the ending."""
@@ -107,9 +107,14 @@ def _settings(flags: argparse.Namespace) -> list[str]:
         "align.mode": flags.align,
         "cluster.scheduler": flags.scheduler,
     }
-    settings = [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    for flag, value in (("--input", flags.input), ("--labels", flags.labels)):
+        check_utf8(flag, value or "")
+    # JSON would escape an emoji as two surrogates, which YAML does not join.
+    settings = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None
+    ]
     if flags.input is not None:
-        settings.append(f"data.name={json.dumps(_name(flags.input))}")
+        settings.append(f"data.name={json.dumps(_name(flags.input), ensure_ascii=False)}")
     return settings
 
 

@@ -12,14 +12,16 @@ from common.config import PARAMS
 from common.errors import UserError
 from common.files import write_text
 from common.layout import dataset_name
+from common.storage import check_utf8
 
 
 def use(folder: Path, params: Path = PARAMS) -> None:
     """Write ``data.input`` and ``data.name`` into `params`; everything else in it stays as it is.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist, or its path is not UTF-8.
     """
+    check_utf8("INPUT", str(folder))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name a folder of photos")
     yaml = YAML()
