@@ -155,9 +155,11 @@ def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
             tried.append(f"{origin}: {type(error).__name__}: {str(error)[:200]}")
         else:
             return cached
+    detects = any(known is weights for model, weights in KNOWN.items() if model.startswith("retinaface"))
+    hint = " Pictures that are aligned already need no detector: --align none." if detects else ""
     raise UserError(
         f"{known.name} could not be fetched ({'; '.join(tried)}). Get it from {known.address} "
-        f"and put it at {cached}, or name it in params.yaml under weights."
+        f"and put it at {cached}, or name it in params.yaml under weights.{hint}"
     )
 
 
