@@ -59,9 +59,11 @@ def curve(output: Path, name: str) -> list[float]:
 def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
     shards: Layout, tmp_path: Path
 ) -> None:
-    done = run_two_processes(shards, tmp_path / "two")
+    window = "pretrain.shuffle_shards=3"
+    done = run_two_processes(shards, tmp_path / "two", window)
     assert done.returncode == 0, done.stderr
-    pretrain(load(settings=[*TINY, "pretrain.accumulate=2"]), shards, tmp_path / "one")
+    assert done.stdout.count("2 processes do not divide pretrain.shuffle_shards=3") == 1
+    pretrain(load(settings=[*TINY, window, "pretrain.accumulate=2"]), shards, tmp_path / "one")
     two = read_pretrained(tmp_path / "two" / "pretrain" / "pretrained.safetensors")["network"]
     one = read_pretrained(tmp_path / "one" / "pretrained.safetensors")["network"]
     assert two.keys() == one.keys()

@@ -66,6 +66,11 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
         settings = config.pretrain
         if ranks.first:
             announce_training("pretrain", settings.precision, ranks.world)
+            if settings.shuffle_shards % ranks.world:
+                print(
+                    f"pretrain: {ranks.world} processes do not divide "
+                    f"pretrain.shuffle_shards={settings.shuffle_shards}, so each shard is read by several"
+                )
         checkpoints = Checkpoints(
             "pretrain",
             output / CHECKPOINTS,
