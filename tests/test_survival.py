@@ -143,7 +143,15 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
 ) -> None:
     # Dead slow, so that it is surely interrupted at work.
     slow = command(photos, tmp_path, "parse.size=1024", "parse.precision=float32")
-    driver = subprocess.Popen(slow, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        slow,
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what runs in its background with Ctrl-C ignored, these tests among it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for_partial(tmp_path / "photos")
     os.killpg(driver.pid, signal.SIGINT)
     _, said = driver.communicate(timeout=600)
