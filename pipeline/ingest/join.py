@@ -46,13 +46,15 @@ def _joined(listing: Listing, rows: Listing, own: str, missing: tuple[str, str])
     for start in range(0, len(listing.sources), PIECE):
         some = listing.sources.table.slice(start, PIECE)
         some = some.filter(pc.not_equal(some["source"], own))
+        if not some.num_rows:
+            continue
         # Both are sorted, so that the rows of these sources are a slice.
         first = bisect_left(range(len(paths)), some["source"][0].as_py(), key=lambda row: paths[row].as_py())
         last = bisect_left(range(len(paths)), some["source"][-1].as_py(), key=lambda row: paths[row].as_py())
         sought = paths.slice(first, last + 1 - first).combine_chunks().cast(pa.string())
-        found = pc.index_in(some["source"].combine_chunks().cast(pa.string()), value_set=sought)
-        used[first + found.drop_null().to_numpy()] = True
-        row = rows.sources.table.slice(first).take(found)
+        positions = pc.index_in(some["source"].combine_chunks().cast(pa.string()), value_set=sought)
+        used[first + positions.drop_null().to_numpy()] = True
+        row = rows.sources.table.slice(first).take(positions)
         columns = _columns(some)
         for name in ("split", "identity"):
             columns[name] = pc.coalesce(row[name].cast(pa.string()), columns[name])

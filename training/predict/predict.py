@@ -47,7 +47,7 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     Raises:
         UserError: there is no photo.
     """
-    found, remarks = dict[Path, Photo](), list[str]()
+    listed, remarks = dict[Path, Photo](), list[str]()
     for path in paths:
         if path.is_dir():
             files, others = photos(Tree(path))
@@ -55,14 +55,14 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
             for file in files:
                 name = Path(path.resolve().name) / file.path
                 refused = Refused(*file.refused) if file.refused else None
-                found.setdefault(path / file.path, Photo(path / file.path, name, refused))
+                listed.setdefault(path / file.path, Photo(path / file.path, name, refused))
         else:
-            found.setdefault(path, Photo(path, Path(path.name)))
-    if not found:
+            listed.setdefault(path, Photo(path, Path(path.name)))
+    if not listed:
         raise UserError(
             f"{', '.join(map(path_text, paths))}: no files here; name photos or folders of photos"
         )
-    return list(found.values()), remarks
+    return list(listed.values()), remarks
 
 
 def predict(predictor: Predictor, listed: list[Photo], annotated: Path | None) -> list[dict[str, Any]]:
