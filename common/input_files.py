@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from upath import UPath
 from common.errors import UserError
 from common.output_marker import MARKER, OWN_OUTPUT
 from common.photo_formats import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
-from common.storage import Address, is_file, is_transient
+from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp
 
 Refusal = tuple[str, str]
 
@@ -47,10 +47,17 @@ ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file below the input folder: its path, and (reason, detail) if it must not be read."""
+    """A file below the input folder.
+
+    Attributes:
+        path: relative to the folder, with forward slashes.
+        refused: (reason, detail) if it must not be read.
+        stamp: as `common.storage.listed_stamp` makes it, if a remote listing tells when the file changed.
+    """
 
     path: str
     refused: Refusal | None = None
+    stamp: str | None = None
 
 
 class Tree:
@@ -78,6 +85,19 @@ class Tree:
         """The paths of the files that are called one of `names`, whatever their case."""
         wanted = {name.lower() for name in names}
         return [file.path for file in self.files if file.path.rpartition("/")[2].lower() in wanted]
+
+    def stamps(self, paths: Iterable[str]) -> list[str | None]:
+        """For each path, what changes when the file's content does: its size, and its time or entity tag.
+
+        None for a file that does not exist, or of which no such thing is known. No file is read.
+        """
+        if isinstance(self.root, Path):
+            return [_local_stamp(f"{self.root}/{path}") for path in paths]
+        return [self._listed_stamps.get(path) for path in paths]
+
+    @cached_property
+    def _listed_stamps(self) -> dict[str, str]:
+        return {file.path: file.stamp for file in self.files if file.stamp}
 
     def archives(self) -> list[str]:
         """The paths of packed archives."""
@@ -212,22 +232,30 @@ def _local(root: Path, under: str) -> Iterator[File]:
                 yield File(_printable(path), refusal(root, path))
 
 
+def _local_stamp(path: str) -> str | None:
+    try:
+        return local_stamp(path)
+    except (OSError, ValueError):  # a name with a null byte
+        return None
+
+
 def _printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _remote(root: UPath, under: str) -> Iterator[File]:
     start = root.path.rstrip("/") + "/"
-    paths = root.fs.find(start + under)
+    paths = root.fs.find(start + under, detail=True)
     marked = tuple(
         folder
         for path in paths
         if path.endswith(f"/{MARKER}") and (folder := path.removesuffix(MARKER)) != start
     )
     yield from (File(folder.removeprefix(start).rstrip("/"), OWN_OUTPUT) for folder in marked)
-    for path in paths:
+    for path, listed in paths.items():
         relative = path.removeprefix(start)
         if path.startswith(marked):
             continue
         if not relative.endswith("/") and not any(part.startswith(".") for part in relative.split("/")):
-            yield File(relative)
+            stamp = listed_stamp(listed)
+            yield File(relative, stamp=None if stamp.endswith(" ") else stamp)

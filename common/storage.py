@@ -136,17 +136,34 @@ def list_folder(folder: Address) -> dict[str, str]:
         if isinstance(folder, Path):
             with os.scandir(folder) as entries:
                 stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-            return {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
+            return {name: _stat_stamp(stat) for name, stat in stats.items()}
         with store_errors(folder):
             files = folder.fs.ls(folder.path, detail=True)
     except FileNotFoundError:
         return {}
-    return {file["name"].rpartition("/")[2]: _stamp(file) for file in files if file["type"] == "file"}
+    return {file["name"].rpartition("/")[2]: listed_stamp(file) for file in files if file["type"] == "file"}
 
 
-def _stamp(file: Mapping[str, Any]) -> str:
+def listed_stamp(file: Mapping[str, Any]) -> str:
+    """The stamp, as in `list_folder`, of a file as a remote file system lists it.
+
+    It ends in a blank where the file system tells nothing but the size.
+    """
     changed = next((file[name] for name in ("ETag", "mtime", "LastModified", "created") if name in file), "")
     return f"{file['size']} {changed}"
+
+
+def local_stamp(path: str | Path) -> str:
+    """The stamp, as in `list_folder`, of a local file or of the one that it links to.
+
+    Raises:
+        OSError: there is none, or it may not be looked at.
+    """
+    return _stat_stamp(os.stat(path))  # noqa: PTH116 - a Path for each of millions takes longer than the call
+
+
+def _stat_stamp(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _kind(path: Address) -> str | None:
