@@ -23,14 +23,14 @@ $(READY): requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=DIR for your own folder
+demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
 	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$(THREADS) $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
-study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is up to date (INPUT=DIR: your folder)
+study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
 	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)

@@ -114,10 +114,11 @@ def _settings(flags: argparse.Namespace) -> list[str]:
         f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None
     ]
     if flags.input is not None:
-        settings.append(f"data.name={json.dumps(_name(flags.input), ensure_ascii=False)}")
+        settings.append(f"data.name={json.dumps(name_of_input(flags.input), ensure_ascii=False)}")
     return settings
 
 
-def _name(text: str) -> str:
+def name_of_input(text: str) -> str:
+    """The name of the data set in an input."""
     path = address(text)
     return dataset_name(path.with_suffix("") if path.suffix.lower() in FILES else path)

@@ -1,4 +1,4 @@
-"""``python -m pipeline.use DIR``: point params.yaml, and so ``dvc repro``, at a folder of photos."""
+"""``python -m pipeline.use INPUT``: point params.yaml, and so ``dvc repro``, at an input."""
 
 import argparse
 from io import StringIO
@@ -11,19 +11,19 @@ from common.command import run
 from common.config import PARAMS
 from common.errors import UserError
 from common.files import write_text
-from common.layout import dataset_name
-from common.storage import check_utf8
+from common.storage import address, check_utf8, is_file, is_folder
+from pipeline.command import FILES, name_of_input
 
 
-def use(folder: Path, params: Path = PARAMS) -> None:
+def use(text: str, params: Path = PARAMS) -> None:
     """Write ``data.input`` and ``data.name`` into `params`; everything else in it stays as it is.
 
     Raises:
-        UserError: the folder does not exist, or its path is not UTF-8.
+        UserError: the input `text` does not exist, or its path is not UTF-8.
     """
-    check_utf8("INPUT", str(folder))
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name a folder of photos")
+    check_utf8("INPUT", text)
+    if not is_folder(path := address(text)) and not (is_file(path) and path.suffix.lower() in FILES):
+        raise UserError(f"{text} is not a folder; name a folder of photos, or a {', '.join(FILES)} file")
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # no line is wrapped
@@ -32,21 +32,23 @@ def use(folder: Path, params: Path = PARAMS) -> None:
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     values = yaml.load(params.read_text(encoding="utf-8"))
-    name = dataset_name(folder)
+    name = name_of_input(text)
     # Quoted, because folders may be called 2020, null or yes.
-    values["data"]["input"] = DoubleQuotedScalarString(str(folder))
+    values["data"]["input"] = DoubleQuotedScalarString(text)
     values["data"]["name"] = DoubleQuotedScalarString(name)
-    text = StringIO()
-    yaml.dump(values, text)
-    write_text(params, text.getvalue())
-    print(f"{params.name}: data.input is now {folder}, data.name {name}")
+    edited = StringIO()
+    yaml.dump(values, edited)
+    write_text(params, edited.getvalue())
+    print(f"{params.name}: data.input is now {text}, data.name {name}")
 
 
 def main() -> None:
     """Read the command line and edit the file."""
-    parser = argparse.ArgumentParser(description="Point params.yaml at a folder of photos.")
-    parser.add_argument("folder", type=Path, help="folder of photos, or a data set in CelebA's layout")
-    use(parser.parse_args().folder)
+    parser = argparse.ArgumentParser(description="Point params.yaml at an input.")
+    parser.add_argument(
+        "input", help="folder of photos, data set, table of paths, tar, or the address of one (s3://...)"
+    )
+    use(parser.parse_args().input)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.command import run
+from common.config import load
 from common.errors import UserError
 from synthetic.contact_sheet import write_contact_sheet
 from synthetic.dataset import write_dataset
@@ -38,6 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--workers", type=int, help="processes (default: one per processor); the result is the same"
     )
     parser.add_argument(
+        "--if-input",
+        action="store_true",
+        help="leave the folder empty unless data.input of params.yaml is the same path",
+    )
+    parser.add_argument(
         "--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg"
     )
     return parser
@@ -55,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("nothing to do: give --output, --contact-sheet or both")
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, but is {options.seed}")
-    if options.output is not None:
+    if options.output is not None and options.if_input and load().data.input != options.output:
+        Path(options.output).mkdir(parents=True, exist_ok=True)
+    elif options.output is not None:
         write_dataset(options.output, options.count, options.seed, options.wild, options.workers)
     if options.contact_sheet is not None:
         write_contact_sheet(options.contact_sheet, options.seed)

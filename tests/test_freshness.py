@@ -1,20 +1,15 @@
 """`dvc repro` trains again after an edit of the code that trains or of the labels, and only then."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
 
 from common import manifest
-from common.code import ROOT
-from common.config import load
 from common.layout import Layout
+from tests.dvc_project import copy_project, dvc
 
 SMALL = [
     "data.name=portraits",
@@ -39,35 +34,13 @@ STEP = "        self._scaler.scale(loss).backward()\n"
 def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with finished shards and small settings, in which DVC has run both stages."""
     copy = tmp_path_factory.mktemp("project")
-    for name in ("common", "training"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / ".dvcignore", copy)
     assert isinstance(shards.shards, Path) and isinstance(shards.samples, Path)
     shutil.copytree(shards.shards / "portraits", copy / "shards" / "portraits")
     (copy / "manifests").mkdir()
     shutil.copy(shards.samples, copy / "manifests")
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    stages = {name: stages[name] for name in ("pretrain", "finetune")}
-    (copy / "dvc.yaml").write_text(yaml.safe_dump({"vars": ["params.yaml"], "stages": stages}))
-    (copy / "params.yaml").write_text(yaml.safe_dump(load(settings=SMALL).model_dump(mode="json")))
-    dvc(copy, "init", "--no-scm", "--quiet")
+    copy_project(copy, ("common", "training"), ("pretrain", "finetune"), SMALL)
     assert "Running stage 'finetune'" in repro(copy)
     return copy
-
-
-def dvc(project: Path, *arguments: str) -> str:
-    """The output of DVC, whose stages call the Python of this test."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=project,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def repro(project: Path) -> str:

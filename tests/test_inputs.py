@@ -635,7 +635,7 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
     (tmp_path / name).mkdir()
     params = tmp_path / "params.yaml"
     params.write_bytes(PARAMS.read_bytes())
-    use(tmp_path / name, params)
+    use(str(tmp_path / name), params)
     lines, edited = PARAMS.read_text().splitlines(), params.read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in edited]
     changed = [after for before, after in zip(lines, edited, strict=True) if before != after]
@@ -645,10 +645,10 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
     assert data["input"] == str(tmp_path / name)
     assert isinstance(data["name"], str)
     first = params.read_bytes()
-    use(tmp_path / name, params)
+    use(str(tmp_path / name), params)
     assert params.read_bytes() == first
 
 
 def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
-        use(tmp_path / "none", tmp_path / "params.yaml")
+        use(str(tmp_path / "none"), tmp_path / "params.yaml")

@@ -44,6 +44,25 @@ ADAPTERS: Final[dict[str, Adapter]] = {
 """The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
+def label_files(tree: Tree) -> list[str]:
+    """The paths of the files of an input that hold labels, splits or identities alone; not of its tars."""
+    if tree.is_file:
+        return table.files(tree) if table.recognised(tree) else []
+    names = (*celeba.LABEL_FILES, *lfwa.LABEL_FILES)
+    return sorted({*tree.named(*names), *table.files(tree)})
+
+
+def open_tree(path: Address) -> Tree:
+    """The files of an input.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not is_file(path) and not is_folder(path):
+        raise UserError(f"{path} is not a folder; --input names a folder of photos")
+    return Tree(path)
+
+
 def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
     """List an input with the adapter of the format `form`, or with the one that recognises it.
 
@@ -55,9 +74,7 @@ def read_listing(path: Address, form: str = "auto", labels: Address | None = Non
     Raises:
         UserError: the input is missing, empty or of no known kind, or its label files are malformed.
     """
-    if not is_file(path) and not is_folder(path):
-        raise UserError(f"{path} is not a folder; --input names a folder of photos")
-    tree = Tree(path)
+    tree = open_tree(path)
     if form == "auto":
         adapters = [adapter for adapter in ADAPTERS.values() if not labels or adapter is not table]
         recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)

@@ -72,7 +72,7 @@ def recognised(tree: Tree) -> bool:
     """Whether an input is a table, or a folder that has one, whatever its columns."""
     if tree.is_file:
         return tree.path.suffix.lower() in SUFFIXES
-    return bool(_files(tree))
+    return bool(files(tree))
 
 
 def read(tree: Tree, labels: Address | None = None) -> Listing:
@@ -90,8 +90,7 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
     if labels:
         tables = [_open(labels.name, labels)]
     else:
-        files = [tree.path.name] if tree.is_file else _files(tree)
-        tables = [_open(file, tree.root / file) for file in files]
+        tables = [_open(file, tree.root / file) for file in files(tree)]
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     reader = _Reader(tree, tables)
@@ -172,7 +171,10 @@ class _Reader:
         return by_number.take(spelled)
 
 
-def _files(tree: Tree) -> list[str]:
+def files(tree: Tree) -> list[str]:
+    """The tables of an input."""
+    if tree.is_file:
+        return [tree.path.name]
     return [
         file.path
         for file in tree.files

@@ -1,0 +1,117 @@
+"""``python -m pipeline.inventory``: the state of an input in a small file, on which the DVC graph depends.
+
+If the graph depended on the input itself, DVC would read every photo once more than ingest does, and end at
+what ingest quarantines: broken links, pipes, names that are not UTF-8. The inventory changes with the name,
+the size and the time (at an object store: the entity tag) of any file that ingest lists, and with any byte of
+a label file. Photos are not read.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from common import command
+from common.config import Config
+from common.files import write_text
+from common.input_files import File, Tree, list_files
+from common.layout import DEFAULT_SHARDS, Layout
+from common.output_marker import mark_output
+from common.retry import retried
+from common.storage import Address, address, is_local, list_folder, read_bytes, store_errors
+from pipeline.ingest.adapters import label_files, open_tree
+
+NAME: Final = "inventory.json"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The state of an input.
+
+    Attributes:
+        files: how many it has.
+        sha256: of their names and stamps, in hexadecimal digits.
+        labels: the SHA-256 of each label file by its path or address.
+    """
+
+    files: int
+    sha256: str
+    labels: dict[str, str]
+
+
+def take_inventory(path: Address, labels: Address | None = None) -> Inventory:
+    """The inventory of an input and of a table of labels that is joined to it.
+
+    Raises:
+        UserError: there is no such input.
+        OSError: it cannot be listed, or a label file cannot be read.
+    """
+    with store_errors(path):
+        tree = open_tree(path)
+        files = list(_files(tree))
+        refused = {file.path for file in files if file.refused}
+        tables = {file: tree.root / file for file in label_files(tree) if file not in refused}
+        state = sha256()
+        local = is_local(tree.root)
+        stamps = tree.stamps(file.path for file in files) if local else [file.stamp for file in files]
+        for file, stamp in zip(files, stamps, strict=True):
+            line = (file.path, file.refused, stamp, _permissions(tree.root, file))
+            state.update(json.dumps(line).encode())
+    if labels is not None:
+        tables[str(labels)] = labels
+    digests = {name: sha256(read_bytes(table)).hexdigest() for name, table in sorted(tables.items())}
+    return Inventory(len(files), state.hexdigest(), digests)
+
+
+def _files(tree: Tree) -> Iterator[File]:
+    if tree.is_file and tree.path.name not in label_files(tree):
+        # The folder of a tar is none of its business.
+        yield File(tree.path.name, stamp=list_folder(tree.root)[tree.path.name])
+        return
+    for file in tree.files:
+        yield file
+        if file.refused and file.refused[0] == "link-folder":  # CelebA's images may lie behind such a link
+            yield from list_files(tree.root, file.path)
+
+
+def _permissions(root: Address, file: File) -> int | None:
+    """The mode of a local file: one that may be read at last has neither another size nor another time."""
+    with suppress(OSError):
+        if isinstance(root, Path) and not file.refused:
+            return os.stat(f"{root}/{file.path}").st_mode  # noqa: PTH116 - a Path takes longer than the call
+    return None
+
+
+def inventory(config: Config, layout: Layout) -> Address:
+    """Write the inventory of the configured input into the manifests, and return its path.
+
+    Raises:
+        UserError, OSError: as for `take_inventory`.
+    """
+    minutes = config.cluster.retry_minutes
+    path = address(config.data.input)
+    labels = None if config.ingest.labels is None else address(config.ingest.labels)
+    # First, so that an output inside the input is not listed.
+    retried(lambda: mark_output(layout.manifests), minutes, "inventory")
+    state = retried(lambda: take_inventory(path, labels), minutes, "inventory")
+    write_text(layout.manifests / NAME, json.dumps(asdict(state), ensure_ascii=False, indent=1) + "\n")
+    print(f"inventory: {state.files:,} files, {len(state.labels):,} of them with labels")
+    return layout.manifests / NAME
+
+
+def main() -> None:
+    """Read the command line and write ``manifests/inventory.json``."""
+    parser = command.parser(
+        "List the input, with the size and time of every file, for the DVC graph.",
+        "  python -m pipeline.inventory\n"
+        "  python -m pipeline.inventory --set data.input=photos --set ingest.labels=labels.csv",
+    )
+    inventory(command.config_from(parser.parse_args()), Layout.at(DEFAULT_SHARDS))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,46 @@
+"""A copy of the project in which tests run DVC."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from common.code import ROOT
+from common.config import load
+
+
+def copy_project(copy: Path, packages: Sequence[str], stages: Sequence[str], settings: Sequence[str]) -> None:
+    """Copy some packages of the project and some stages of its graph, with other settings, for DVC."""
+    for name in packages:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".dvcignore", copy)
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    chosen = {"vars": ["params.yaml"], "stages": {name: graph[name] for name in stages}}
+    (copy / "dvc.yaml").write_text(yaml.safe_dump(chosen))
+    configure(copy, settings)
+    dvc(copy, "init", "--no-scm", "--quiet")
+
+
+def configure(project: Path, settings: Sequence[str]) -> None:
+    """Write the default parameters with other settings."""
+    values = load(settings=settings).model_dump(mode="json")
+    (project / "params.yaml").write_text(yaml.safe_dump(values, allow_unicode=True))
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    """The output of DVC, whose stages call the Python of this test."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

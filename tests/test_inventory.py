@@ -1,0 +1,171 @@
+"""`dvc repro` ingests again after any change of its input, only then, and accepts what ingest accepts."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from common import manifest
+from common.storage import Address, address
+from pipeline.inventory import take_inventory
+from tests.dvc_project import configure, copy_project, dvc
+
+INGESTED = "Running stage 'ingest'"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the stages up to the plan."""
+    copy = tmp_path_factory.mktemp("project")
+    copy_project(copy, ("common", "pipeline", "synthetic"), ("sample", "inventory", "ingest"), [])
+    return copy
+
+
+def repro(project: Path, place: str | Address) -> str:
+    """The output of DVC for an input."""
+    configure(project, [f'data.input="{place}"', "data.name=photos", "sample.count=8"])
+    return dvc(project, "repro", "ingest")
+
+
+def jpeg(seed: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (64, 64), (seed, 0, 255 - seed)).save(data, "JPEG")
+    return data.getvalue()
+
+
+def write_input(folder: Path) -> Path:
+    """Two photos and a table of labels."""
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(jpeg(ord(name[0])))
+    (folder / "labels.csv").write_text("path,Smiling\na.jpg,1\nb.jpg,0\n")
+    return folder
+
+
+def write_tar(path: Path) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data := jpeg(ord(name[0])))
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def reasons(project: Path) -> dict[str, str | None]:
+    rows = manifest.read(project / "manifests" / "source.parquet").rows()
+    return {str(row["source"]): row["reason"] for row in rows}
+
+
+def rewrite(file: Path, old: str, new: str) -> None:
+    """Change text in a file, which keeps its size and its time."""
+    status = file.stat()
+    file.write_text(file.read_text().replace(old, new))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_size == status.st_size
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda folder: None, True),
+        (lambda folder: (folder.parent / "beside.jpg").write_bytes(jpeg(1)), True),
+        (lambda folder: (folder / "c.jpg").write_bytes(jpeg(1)), False),
+        (lambda folder: (folder / "b.jpg").unlink(), False),
+        (lambda folder: (folder / "b.jpg").rename(folder / "c.jpg"), False),
+        (lambda folder: os.utime(folder / "b.jpg", ns=(0, 1)), False),
+        (lambda folder: (folder / "b.jpg").chmod(0o600), False),
+        (lambda folder: (folder / "link.jpg").symlink_to("nowhere.jpg"), False),
+        (lambda folder: rewrite(folder / "labels.csv", "a.jpg,1", "a.jpg,0"), False),
+        (lambda folder: rewrite(folder.parent / "more.csv", "a.jpg,1", "a.jpg,0"), False),
+    ],
+    ids=[
+        "nothing has changed",
+        "a photo beside the input",
+        "one photo more",
+        "one photo less",
+        "a photo of another name",
+        "a photo of another time",
+        "a photo with other permissions",
+        "a broken link more",
+        "another label, in a table of the same size and time",
+        "another label in the table of ingest.labels outside the input",
+    ],
+)
+def test_an_inventory_changes_with_the_input(
+    tmp_path: Path, change: Callable[[Path], None], same: bool
+) -> None:
+    folder, labels = write_input(tmp_path / "in"), tmp_path / "more.csv"
+    labels.write_text("path,Young\na.jpg,1\n")
+    before = take_inventory(folder, labels)
+    change(folder)
+    assert (take_inventory(folder, labels) == before) == same
+
+
+def test_the_inventory_of_a_tar_is_its_own_whatever_lies_beside_it(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "photos.tar")
+    before = take_inventory(tar)
+    (tmp_path / "other.jpg").write_bytes(jpeg(1))
+    assert take_inventory(tar) == before
+    os.utime(tar, ns=(0, 1))
+    assert take_inventory(tar) != before
+
+
+def test_dvc_ingests_again_if_the_input_has_changed(project: Path, tmp_path: Path) -> None:
+    folder = write_input(tmp_path / "in")
+    assert INGESTED in repro(project, folder)
+    assert INGESTED not in repro(project, folder)
+    (folder / "c.jpg").write_bytes(jpeg(1))
+    assert INGESTED in repro(project, folder)
+    rewrite(folder / "labels.csv", "a.jpg,1", "a.jpg,0")
+    assert INGESTED in repro(project, folder)
+    assert INGESTED not in repro(project, folder)
+
+
+def test_dvc_accepts_what_ingest_quarantines(project: Path, tmp_path: Path) -> None:
+    folder = write_input(tmp_path / "in")
+    (folder / "labels.csv").unlink()
+    (folder / "link.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(jpeg(1))
+    repro(project, folder)
+    assert reasons(project) == {
+        "a.jpg": None,
+        "b.jpg": None,
+        "caf\\xe9.jpg": "bad-name",
+        "link.jpg": "unreadable",
+        "pipe.jpg": "not-a-file",
+    }
+
+
+def test_the_painted_sample_is_made_before_it_is_listed_and_for_no_other_input(
+    project: Path, tmp_path: Path
+) -> None:
+    repro(project, "sample")
+    assert sum(reason is None for reason in reasons(project).values()) == 8
+    repro(project, write_input(tmp_path / "in"))
+    assert set(reasons(project)) == {"a.jpg", "b.jpg"}
+    assert not any((project / "sample").iterdir())
+
+
+def test_dvc_ingests_a_tar(project: Path, tmp_path: Path) -> None:
+    repro(project, write_tar(tmp_path / "photos.tar"))
+    assert set(reasons(project)) == {"photos.tar::a.jpg", "photos.tar::b.jpg"}
+
+
+def test_dvc_ingests_an_input_at_an_s3_server_whose_entity_tags_are_its_state(
+    project: Path, tmp_path: Path, object_store: None
+) -> None:
+    place = address("s3://inventory")
+    place.fs.mkdir("inventory")
+    for file in write_input(tmp_path / "in").iterdir():
+        place.fs.put_file(str(file), f"inventory/faces/{file.name}")
+    before = take_inventory(place / "faces")
+    assert INGESTED in repro(project, place / "faces")
+    assert reasons(project) == {"a.jpg": None, "b.jpg": None}
+    assert take_inventory(place / "faces") == before
+    place.fs.pipe_file("inventory/faces/b.jpg", jpeg(ord("b")).replace(b"JFIF", b"JFIG"))
+    assert take_inventory(place / "faces") != before
