@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from common import manifest
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
@@ -17,6 +18,7 @@ from training.finetune.probe import fit
 from training.finetune.runs import finetune
 from training.models.classifier_file import read_classifier
 from training.models.probe import read_features, read_probe
+from training.predict.stored import predict_stored
 
 
 def configured(*settings: str) -> Config:
@@ -80,3 +82,28 @@ def test_a_probe_is_no_classifier_of_photos(shards: Layout, tmp_path: Path) -> N
     finetune(configured(), shards, tmp_path / "none", tmp_path)
     with pytest.raises(UserError, match="a probe, which reads stored features"):
         read_classifier(tmp_path / "probe-100%" / "classifier.pt")
+
+
+@pytest.mark.parametrize("initial", ["probe", "region_probe", "scratch"])
+def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(
+    initial: str, feature_shards: Layout, tmp_path: Path
+) -> None:
+    config = configured(f"finetune.initial=[{initial}]", "network.width=8", "network.input_size=32")
+    finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    checkpoint = tmp_path / "finetune" / f"{initial}-100%" / "classifier.pt"
+    for output in ("faces.parquet", "faces.csv"):
+        predict_stored(config, feature_shards, checkpoint, None, tmp_path / output)
+    table = pq.read_table(tmp_path / "faces.parquet")
+    samples = manifest.read(feature_shards.samples).table
+    sources = dict(zip(samples["key"].to_pylist(), samples["source"].to_pylist(), strict=True))
+    assert dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True)) == sources
+    evaluated = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
+    smiling = dict(zip(table["key"].to_pylist(), table["Smiling"].to_pylist(), strict=True))
+    for key, probability in zip(evaluated["key"].to_pylist(), evaluated["Smiling"].to_pylist(), strict=True):
+        assert smiling[key] == pytest.approx(probability, abs=2e-3)
+    thresholds = json.loads((tmp_path / "evaluate" / "attributes.json").read_text())[f"{initial}-100%"]
+    for row in table.slice(0, 5).to_pylist():
+        assert row["present"] == [name for name in thresholds if row[name] >= thresholds[name]["threshold"]]
+    lines = (tmp_path / "faces.csv").read_text().splitlines()
+    assert len(lines) == len(sources) + 1 and lines[0].startswith('"key","source","present"')

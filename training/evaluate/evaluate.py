@@ -1,34 +1,24 @@
 """Evaluation of the fine-tuned runs on the test split, with thresholds from val."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.config import Evaluate
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
 from common.pipeline_config import Stream
-from common.progress import progress
-from training.data.loader import load
-from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
-from training.engine.device import default_device
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
+from training.evaluate.probabilities import Predictor
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import best_thresholds
-from training.models.classifier import Classifier
-from training.models.classifier_file import read_classifier
-from training.models.inference import predict_logits
-from training.models.probe import PROBES, read_probe
 
 
 def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -83,42 +73,13 @@ def _score_runs(
     evaluator = Evaluator(test, settings)
     scores = {MAJORITY: evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)}
     predictions = []
-    for name, initial in ((run["name"], run["initial"]) for run in runs):
-        predictor = _predictor(finetuned / name / "classifier.pt", initial, settings.batch_size, stream)
+    for name in (run["name"] for run in runs):
+        predictor = Predictor(finetuned / name / "classifier.pt", settings.batch_size, stream)
         on_val = predictor(val, f"val {name}") if len(val) else None
         on_test = predictor(test, f"test {name}")
         scores[name] = evaluator.score(on_test, best_thresholds(val.attributes, on_val))
         predictions.append(predictions_table(name, test, on_test))
     return scores, predictions
-
-
-def _predictor(
-    file: Path, initial: str, batch_size: int, stream: Stream
-) -> Callable[[Samples, str], NDArray[np.float64]]:
-    """From faces and a title of the progress bar to probabilities, float64 (N, A)."""
-    if initial in PROBES:
-        probe = read_probe(file)
-        return lambda faces, title: probe.probabilities(faces, stream)
-    model = read_classifier(file)
-    return lambda faces, title: predict(model, faces, batch_size, stream, title)
-
-
-def predict(
-    model: Classifier, faces: Samples, batch_size: int, stream: Stream, title: str
-) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, A), of all faces in the manifest's order."""
-    device = default_device()
-    model.to(device).to(memory_format=torch.channels_last)
-    bar = progress(title, len(faces), "faces")
-
-    def images() -> Iterator[Tensor]:
-        for batch in load(faces, sequential_batches(faces, batch_size), {"jpg"}, 1, stream):
-            yield batch.images
-            bar.update(len(batch.indices))
-
-    logits = predict_logits(model, images(), device)
-    bar.close()
-    return torch.from_numpy(logits).sigmoid().double().numpy()
 
 
 def _prevalence(train: Samples) -> NDArray[np.float64]:

@@ -69,7 +69,8 @@ def read_classifier_file(path: Path) -> ClassifierFile:
     content = _load(path)
     if "probe" in content:
         raise UserError(
-            f"{path}: a probe, which reads stored features instead of photos; name a fine-tuned classifier"
+            f"{path}: a probe, which reads stored features instead of photos; parse the photos and name the "
+            "shards with --shards, or name a fine-tuned classifier"
         )
     try:
         network = Network.model_validate(content["config"]["network"])

@@ -121,14 +121,27 @@ def save_probe(path: Path, probe: Probe, config: Config) -> None:
     checkpoint.save(path, {"probe": content, "config": config.model_dump(mode="json")})
 
 
+def is_probe(path: Path) -> bool:
+    """Whether fine-tuning wrote a probe rather than a network's classifier.
+
+    Raises:
+        UserError: the file is missing or of neither kind.
+    """
+    return "probe" in _load(path)
+
+
 def read_probe(path: Path) -> Probe:
     """Read what `save_probe` wrote.
 
     Raises:
         UserError: the file is missing or no probe.
     """
-    content: dict[str, Any] = checkpoint.load(path, made_by="python -m training.probe")
+    content = _load(path)
     if "probe" not in content:
         raise UserError(f"{path}: not a probe; `python -m training.probe` writes one")
     arrays = ("mean", "scale", "weights", "biases")
     return Probe(**content["probe"] | {name: np.array(content["probe"][name]) for name in arrays})
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return checkpoint.load(path, made_by="python -m training.probe")

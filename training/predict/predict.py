@@ -1,4 +1,7 @@
-"""``python -m training.predict``: attributes of all faces in photos, from a classifier's file alone."""
+"""``python -m training.predict``: attributes of all faces in photos, from a classifier's file alone.
+
+With ``--shards``, of the faces that the pipeline has aligned and parsed.
+"""
 
 import argparse
 import hashlib
@@ -7,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from common.config import load
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.input_files import Tree, photos
+from common.layout import Layout
 from common.output_marker import mark_new
 from common.progress import progress
 from training.predict.annotate import annotate
 from training.predict.output import check_format, face_rows, path_text, refused_row, write_rows
 from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
+from training.predict.stored import predict_stored
 
 LONGEST_NAME: Final = 200
 """Bytes of a photo's name that the name of its annotated picture repeats."""
@@ -23,7 +29,8 @@ LONGEST_NAME: Final = 200
 EXAMPLES = """\
 examples:
   python -m training.predict --checkpoint runs/finetune/pretrained-100%/classifier.pt photo.jpg
-  python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/"""
+  python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/
+  python -m training.predict --checkpoint classifier.pt --shards OUT --output faces.parquet"""
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,10 @@ def main() -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER")
+    parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTO_OR_FOLDER")
+    parser.add_argument(
+        "--shards", metavar="DIR", help="predict the faces in these shards instead, which a probe can, too"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=".csv, .json or .parquet (default: a line per face)"
@@ -145,6 +155,15 @@ def main() -> None:
         "were already aligned, take the central square of a photo without a face)",
     )
     options = parser.parse_args()
+    if bool(options.photos) == bool(options.shards):
+        raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
+    if options.shards:
+        if not options.output:
+            raise UserError("--shards needs --output FILE, a .csv or .parquet")
+        predict_stored(
+            load(), Layout.at(options.shards), options.checkpoint, options.thresholds, options.output
+        )
+        return
     if options.output:
         check_format(options.output)
     if options.annotate:

@@ -1,0 +1,66 @@
+"""Probabilities of faces in shards, by any file that fine-tuning writes: a classifier or a probe."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.pipeline_config import Stream
+from common.progress import progress
+from training.data.loader import load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
+from training.engine.device import default_device
+from training.models.classifier import Classifier
+from training.models.classifier_file import read_classifier
+from training.models.inference import predict_logits
+from training.models.probe import Probe, is_probe, read_probe
+
+
+class Predictor:
+    """A classifier or a probe.
+
+    Args:
+        file: ``classifier.pt``.
+        batch_size: faces in a forward pass; a probe does not look at it.
+        stream: the cache of remote shards.
+
+    Raises:
+        UserError: the file is missing, or neither of both.
+    """
+
+    def __init__(self, file: Path, batch_size: int, stream: Stream) -> None:
+        self._model: Classifier | Probe = read_probe(file) if is_probe(file) else read_classifier(file)
+        self._batch_size, self._stream = batch_size, stream
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the columns of probabilities."""
+        return tuple(self._model.attributes)
+
+    def __call__(self, faces: Samples, title: str) -> NDArray[np.float64]:
+        """Probabilities, float64 (N, A), of all faces in the manifest's order.
+
+        Args:
+            faces: at least one.
+            title: of the progress bar.
+
+        Raises:
+            UserError: the shards do not hold the features that a probe reads.
+        """
+        if isinstance(self._model, Probe):
+            return self._model.probabilities(faces, self._stream)
+        device = default_device()
+        self._model.to(device).to(memory_format=torch.channels_last)
+        logits = predict_logits(self._model, self._images(faces, title), device)
+        return torch.from_numpy(logits).sigmoid().double().numpy()
+
+    def _images(self, faces: Samples, title: str) -> Iterator[Tensor]:
+        bar = progress(title, len(faces), "faces")
+        for batch in load(faces, sequential_batches(faces, self._batch_size), {"jpg"}, 1, self._stream):
+            yield batch.images
+            bar.update(len(batch.indices))
+        bar.close()
