@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from common.config import load
+from common.hardware import Hardware
 from common.layout import Layout
+from training.data import loader
+from training.data.sampler import sequential_batches
+from training.data.samples import read_samples
 from training.finetune import train as stage_two
 from training.finetune.runs import finetune
 from training.models.cpu_ops import PReLU
@@ -57,6 +61,7 @@ class Reads:
         # The layer that is faster on a CPU reads its slope; a GPU computes this one.
         patch.setattr(PReLU, "forward", nn.PReLU.forward)
         patch.setattr(torch, "bincount", self._counted("bincount", torch.bincount))
+        patch.setattr(Tensor, "to", self._copied(Tensor.to))
 
     def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **named: Any) -> Any:
@@ -74,6 +79,15 @@ class Reads:
             # The side of the patches is drawn on the host, so reading it waits for nothing.
             if self._counting and caller != "random_patches":
                 self.calls.append(f"{name} in {caller}")
+            return real(*arguments, **named)
+
+        return call
+
+    def _copied(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            moves = any(isinstance(argument, torch.device) for argument in arguments)
+            if self._counting and moves and not named.get("non_blocking"):
+                self.calls.append(f"a copy that waits in {sys._getframe(1).f_code.co_name}")
             return real(*arguments, **named)
 
         return call
@@ -97,3 +111,15 @@ def test_stage_2_reads_no_tensor_between_two_checks_of_the_loss(
     monkeypatch.setattr(stage_two._Run, "train_step", reads.around(stage_two._Run.train_step))
     finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs")
     assert (reads.calls, reads.steps) == ([], 4)
+
+
+def test_batches_for_a_gpu_are_pinned_where_they_are_read(
+    shards: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the GPU and for the memory that it copies from."""
+    gpu = Hardware(torch.device("cuda"), "GPU", bfloat16=True, x86=False)
+    monkeypatch.setattr(loader, "hardware", lambda: gpu)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor[:0])
+    faces = read_samples(shards, ("train",))
+    (batch,) = loader.load(faces, sequential_batches(faces, len(faces)), {"jpg"}, 1, load().stream)
+    assert [len(tensor) for tensor in vars(batch).values()] == [0] * 6

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
+from common.hardware import hardware
 from common.pipeline_config import Stream
 from common.shards import (
     BrokenSample,
@@ -59,8 +60,12 @@ class Batch:
     features: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
+        """The batch on another device, without waiting for the copy of a pinned one."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The batch in memory that a GPU copies from while the host goes on."""
+        return self._map(Tensor.pin_memory)
 
     def micro_batch(self, number: int, count: int) -> "Batch":
         """The `number`-th of `count` micro-batches: every `count`-th sample from `number` on."""
@@ -85,7 +90,7 @@ class _Reader:
         images, masks, counts, pooled, features = (
             stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS
         )
-        return Batch(
+        batch = Batch(
             images.permute(0, 3, 1, 2) if len(images) else images,
             masks,
             torch.tensor(read),
@@ -93,6 +98,7 @@ class _Reader:
             pooled,
             features,
         )
+        return batch.pinned() if hardware().device.type == "cuda" else batch
 
     def _sample_or_next(self, index: int) -> tuple[int, dict[str, NDArray[Any]]]:
         """A sample and its index; of a broken one, those of the next in the manifest that is not broken."""

@@ -25,7 +25,7 @@ def resize_images(images: Tensor, size: int) -> Tensor:
 
 def to_input(images: Tensor, size: int) -> Tensor:
     """Resize uint8 or float 0..255 RGB images (B, 3, H, W) and normalise them: float32 (B, 3, size, size)."""
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
+    mean, std = (torch.tensor(v).to(images.device, non_blocking=True)[:, None, None] for v in (MEAN, STD))
     resized = resize_images(images, size) if images.shape[-1] != size else images.float()
     normalised = (resized / 255 - mean) / std
     return normalised.contiguous(memory_format=torch.channels_last)

@@ -130,6 +130,7 @@ def joined() -> Iterator[Ranks]:
     Within the context, further ones are of the same processes.
     """
     world, device = int(os.environ.get("WORLD_SIZE", 1)), default_device()
+    torch.backends.cudnn.benchmark = True  # all batches have one size
     if world == 1:
         yield Ranks(0, 1, device)
         return

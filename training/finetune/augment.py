@@ -36,7 +36,7 @@ def _warp(images: Tensor, config: Augment, generator: torch.Generator) -> Tensor
         torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
         torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
     )
-    matrices = torch.stack(rows, dim=1).to(images.device)
+    matrices = torch.stack(rows, dim=1).to(images.device, non_blocking=True)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
@@ -46,10 +46,14 @@ def _jitter_color(images: Tensor, config: Augment, generator: torch.Generator) -
     batch, device = len(images), images.device
 
     def factor() -> Tensor:
-        return (1 + _uniform(config.color, batch, generator)).to(device)[:, None, None, None]
+        return (1 + _uniform(config.color, batch, generator)).to(device, non_blocking=True)[
+            :, None, None, None
+        ]
 
     grey = images.mean(dim=1, keepdim=True)
-    greyscale = (torch.rand(batch, generator=generator) < config.gray).to(device)[:, None, None, None]
+    greyscale = (torch.rand(batch, generator=generator) < config.gray).to(device, non_blocking=True)[
+        :, None, None, None
+    ]
     saturation = factor().masked_fill(greyscale, 0)
     images = grey + saturation * (images - grey)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
@@ -63,7 +67,7 @@ def _erase(images: Tensor, fraction: float, generator: torch.Generator) -> Tenso
     centres = side * torch.rand(2, batch, generator=generator)
     pixels = torch.arange(side) + 0.5
     rows, columns = ((pixels - centre[:, None]).abs() < half[:, None] for centre in centres)
-    erased = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
+    erased = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device, non_blocking=True)
     return images.masked_fill(erased, 127.5)
 
 

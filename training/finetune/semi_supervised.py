@@ -61,7 +61,7 @@ class PseudoLabelThresholds:
                 [max(1, round(self._keep * (1 - share) * count)) - 1 for share in self._shares],
             ]
         )
-        least_positive, greatest_negative = ascending.gather(0, rows.to(ascending.device))
+        least_positive, greatest_negative = ascending.gather(0, rows.to(ascending.device, non_blocking=True))
         labels = torch.full(logits.shape, -1, dtype=torch.int8, device=logits.device)
         labels.masked_fill_(self._known & (logits >= least_positive), 1)
         return labels.masked_fill_(self._known & (logits <= greatest_negative), 0)

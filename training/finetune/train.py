@@ -260,7 +260,7 @@ class _Run:
         """The loss of augmented labelled images."""
         generator = keyed_generator(self._settings.seed, step, self._ranks.rank, "labelled")
         images = augment(self._resized(batch), self._settings.augment, generator)
-        targets = self._labels[batch.indices.to(self._ranks.device)]
+        targets = self._labels[batch.indices.to(self._ranks.device, non_blocking=True)]
         return attribute_loss(self._logits(images), targets, self._model.groups)
 
     def _semi_supervised_loss(self, step: int) -> Tensor:
@@ -309,7 +309,9 @@ class _Run:
         return load(samples, batches, {"jpg"}, settings.loader_workers, self._stream, self._broken)
 
     def _resized(self, batch: Batch) -> Tensor:
-        return resize_images(batch.images.to(self._ranks.device), self._model.config.input_size)
+        return resize_images(
+            batch.images.to(self._ranks.device, non_blocking=True), self._model.config.input_size
+        )
 
     def _logits(self, images: Tensor) -> Tensor:
         with autocast(self._ranks.device, self._settings.precision):

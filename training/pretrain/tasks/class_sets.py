@@ -28,7 +28,7 @@ class ClassSet:
         table = torch.empty(len(CLASSES), dtype=torch.uint8)
         for number, members in enumerate(self.members):
             table[list(members)] = number
-        return table.to(masks.device)[masks.int()]
+        return table.to(masks.device, non_blocking=True)[masks.int()]
 
     def merge_counts(self, counts: Tensor) -> Tensor:
         """Pixels per class of this set, int64 (..., K), of counts per shard class, integer (..., 19)."""

@@ -64,7 +64,7 @@ def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: tor
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
     grid = settings.patch_grid or size
     corners, side = random_patches(len(images), size, grid, settings.patch_fraction, generator)
-    top, left = corners.to(images.device).unbind(1)
+    top, left = corners.to(images.device, non_blocking=True).unbind(1)
     images = flip_images(images, mirrored)
     patches = to_input(crop(images, top[:, None], left[:, None], side)[:, 0], input_size)
     return Crops(
@@ -134,7 +134,7 @@ def random_patches(
 
 def flip_images(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images (B, C, H, W) that bool (B,) `mirrored` marks."""
-    marked = torch.nonzero(mirrored)[:, 0].to(images.device)
+    marked = torch.nonzero(mirrored)[:, 0].to(images.device, non_blocking=True)
     return images.index_copy(0, marked, images[marked].flip(-1))
 
 
@@ -145,8 +145,8 @@ def flip_masks(masks: Tensor, mirrored: Tensor) -> Tensor:
     """
     if not masks.numel():
         return masks
-    marked = torch.nonzero(mirrored)[:, 0].to(masks.device)
-    classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device)
+    marked = torch.nonzero(mirrored)[:, 0].to(masks.device, non_blocking=True)
+    classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device, non_blocking=True)
     return masks.index_copy(0, marked, classes[masks[marked].flip(-1).int()])
 
 
@@ -157,8 +157,10 @@ def flip_cells(cells: Tensor, mirrored: Tensor) -> Tensor:
     """
     if not cells.numel():
         return cells
-    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device)
-    return torch.where(mirrored.to(cells.device)[:, None, None, None], cells.flip(2)[..., order], cells)
+    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device, non_blocking=True)
+    return torch.where(
+        mirrored.to(cells.device, non_blocking=True)[:, None, None, None], cells.flip(2)[..., order], cells
+    )
 
 
 def flip_features(features: Tensor, mirrored: Tensor) -> Tensor:
@@ -168,4 +170,6 @@ def flip_features(features: Tensor, mirrored: Tensor) -> Tensor:
     """
     if not features.numel():
         return features
-    return torch.where(mirrored.to(features.device)[:, None, None, None], features.flip(2), features)
+    return torch.where(
+        mirrored.to(features.device, non_blocking=True)[:, None, None, None], features.flip(2), features
+    )

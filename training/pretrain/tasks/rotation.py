@@ -164,17 +164,21 @@ def rotate_patches(
     position = choose_position(eligible, generator)
     quarter_turns = torch.tensor(config.angles) // 90
     drawn = torch.randint(0, len(quarter_turns), (batch,), generator=generator)
-    angle = quarter_turns[drawn].to(device)
+    angle = quarter_turns[drawn].to(device, non_blocking=True)
 
     crop_side = max(1, round(side * config.crop_fraction))
-    corner = torch.randint(0, side - crop_side + 1, (batch, count, 2), generator=generator).to(device)
+    corner = torch.randint(0, side - crop_side + 1, (batch, count, 2), generator=generator).to(
+        device, non_blocking=True
+    )
     crops = crop(images, top + corner[..., 0], left + corner[..., 1], crop_side)
     # Rotating and shifting the small crops, before the resize, gives the same patches for less work.
     sample = torch.arange(batch, device=device)
     chosen = crops[sample, position]
     crops[sample, position] = torch.stack([chosen.rot90(k, (2, 3)) for k in range(4)])[angle, sample]
     limit = config.jitter
-    jitter = torch.randint(-limit, limit + 1, (batch, count, 3, 1, 1), generator=generator).to(device)
+    jitter = torch.randint(-limit, limit + 1, (batch, count, 3, 1, 1), generator=generator).to(
+        device, non_blocking=True
+    )
     crops = (crops.short() + jitter.short()).clamp_(0, 255).to(torch.uint8)
     patches = normalise(resize_images(crops.flatten(0, 1), size)).view(batch, count * 3, size, size)
     return {"patches": patches, "position": position, "angle": angle}
@@ -206,7 +210,9 @@ def choose_position(eligible: Tensor, generator: torch.Generator) -> Tensor:
         int64 (B,).
     """
     batch, count = eligible.shape
-    candidates = torch.randint(0, count, (batch, count), generator=generator).to(eligible.device)
+    candidates = torch.randint(0, count, (batch, count), generator=generator).to(
+        eligible.device, non_blocking=True
+    )
     accepted = eligible.gather(1, candidates)
     accepted[:, -1] = True
     first = accepted.int().argmax(dim=1, keepdim=True)
