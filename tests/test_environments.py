@@ -1,10 +1,16 @@
 """Unusual environments: weights are found and loaded, or one sentence says why not."""
 
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from PIL import Image
 
 from common.config import load
 from common.errors import UserError
@@ -45,6 +51,65 @@ def test_the_cache_of_weights(code: str, environment: dict[str, str], expected: 
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
     )
     assert expected in (done.stdout or done.stderr)
+
+
+UNKNOWN_USER = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups")
+
+
+@pytest.fixture
+def others_python() -> str:
+    """A Python of this version that every user may run."""
+    if os.getuid() != 0 or not shutil.which(UNKNOWN_USER[0]):
+        pytest.skip("only root, with setpriv, can run a command as an unknown user")
+    system = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/local/bin:/usr/bin")
+    code = "import subprocess, sys; subprocess.check_call([sys.executable, '-c', ''])"
+    for python in filter(None, (sys.executable, system)):
+        if not subprocess.run(
+            [*UNKNOWN_USER, python, "-c", code], capture_output=True, check=False
+        ).returncode:
+            return python
+    pytest.skip("this Python lies in a folder that other users may not enter")
+
+
+@pytest.fixture
+def others_folder() -> Iterator[Path]:
+    """A folder with a photo that every user may write to; pytest's own are the user's alone."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        Image.new("RGB", (64, 64)).save(folder / "in" / "a.png")
+        folder.chmod(0o777)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("stage", "home", "expected"),
+    [
+        ("ingest", None, "ingest: 1 sources, 0 refused"),
+        ("align", None, "error: this user has no home folder, which Dask's dashboard looks for"),
+        ("align", "/", "align: 1 faces, 0 refused"),
+    ],
+    ids=[
+        "ingest needs no home",
+        "workers need one, which is said in one sentence",
+        "workers need nothing in it, as in a container",
+    ],
+)
+def test_a_user_id_that_the_system_does_not_know(
+    others_python: str, others_folder: Path, stage: str, home: str | None, expected: str
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib")}
+    flags = ["--output", others_folder / "out", "--align", "none", "--set", "cluster.workers=1"]
+    done = subprocess.run(
+        [*UNKNOWN_USER, others_python, "-m", f"pipeline.{stage}", "--input", others_folder / "in", *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment | ({"HOME": home} if home else {}),
+        check=False,
+    )
+    assert expected in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_system_without_file_locks_is_named_in_one_sentence() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import cv2
@@ -216,6 +217,7 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
         )
+    _check_home()
     count = _local_count(config, tasks)
     with (
         dask.config.set(
@@ -241,6 +243,15 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def _check_home() -> None:
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
+        ) from error
 
 
 @contextmanager
