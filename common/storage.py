@@ -121,7 +121,17 @@ def read_bytes(path: Address) -> bytes:
     if isinstance(path, Path):
         return path.read_bytes()
     with store_errors(path):
-        return bytes(path.fs.cat_file(path.path))
+        return read_remote(path.fs, path.path)
+
+
+def read_remote(files: Any, path: str) -> bytes:
+    """The content of a file of an fsspec file system, in one request; the errors are those of the latter."""
+    try:
+        return bytes(files.cat_file(path, start=0))  # without a start, s3fs asks for the size before
+    except OSError:
+        if files.info(path)["size"]:
+            raise
+        return b""  # of which S3 has no range
 
 
 def list_folder(folder: Address) -> dict[str, str]:

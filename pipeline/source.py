@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import IO, Final
 
 from common.images import Refused
-from common.storage import Address, TransientError, is_folder, is_local, is_transient, store_errors
+from common.storage import (
+    Address,
+    TransientError,
+    is_folder,
+    is_local,
+    is_transient,
+    read_remote,
+    store_errors,
+)
 
 MEMBER: Final = "::"
 """Between the name of a tar and the name of its member, as fsspec chains addresses."""
@@ -39,7 +47,7 @@ def read_source(root: Address, source: str) -> bytes:
     # Opening a remote file asks for its size first, which takes as long as its bytes.
     try:
         with store_errors(root):
-            return bytes(root.fs.cat_file(f"{root.path.rstrip('/')}/{source}"))
+            return read_remote(root.fs, f"{root.path.rstrip('/')}/{source}")
     except OSError as error:
         raise _judged(root, source, error) from error
 

@@ -16,10 +16,10 @@ from common.errors import UserError
 from common.images import Refused
 from common.layout import Layout
 from common.storage import TransientError
-from pipeline.align.read_ahead import read_ahead
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
+from pipeline.runner.read_ahead import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
 from tests.conftest import PORTRAITS
@@ -103,6 +103,19 @@ def test_an_outage_while_photos_are_hashed_loses_none(
     ingest(config(), Layout.at(tmp_path))
     assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
     assert store.faults == (0 if kind == "slow" else 12)
+
+
+def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(
+    store: FaultyStore, tmp_path: Path
+) -> None:
+    requested: list[str] = []
+    store.fault = lambda path: requested.append(path) if photo(path) else None
+    ingest(config(), Layout.at(tmp_path))
+    assert len(requested) == len(set(requested)) == PORTRAITS
+    ingest(config(), Layout.at(tmp_path))
+    assert len(requested) == PORTRAITS
+    align(config("align.mode=none"), Layout.at(tmp_path))
+    assert len(requested) == 2 * PORTRAITS
 
 
 def test_a_refused_connection_while_the_input_is_listed_is_waited_for(

@@ -20,8 +20,8 @@ from common.alignment.recipe import Recipe
 from common.images import Refused, decode_photo
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address
-from pipeline.align.read_ahead import read_ahead
 from pipeline.runner.planned_shards import ShardRows
+from pipeline.runner.read_ahead import read_ahead
 from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
 from pipeline.runner.shard_task import Advance, ShardTask
 from pipeline.source import read_source

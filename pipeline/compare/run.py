@@ -40,7 +40,7 @@ def compare(cluster: Cluster, first: Layout, second: Layout, patches: int, top: 
         for _, rows in manifest.rows_by_shard(joined)
     ]
     bar = progress("compare", joined.num_rows, "samples")
-    for task, of_shard in read_bounded(cluster, compare_shard, tasks):
+    for task, of_shard in read_bounded(cluster, compare_shard, tasks, len(tasks)):
         agreement.merge(of_shard)
         bar.update(task.rows.num_rows)
     bar.close()

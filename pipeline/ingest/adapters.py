@@ -74,7 +74,12 @@ def read_listing(path: Address, form: str = "auto", labels: Address | None = Non
     Raises:
         UserError: the input is missing, empty or of no known kind, or its label files are malformed.
     """
-    tree = open_tree(path)
+    return read_tree(open_tree(path), form, labels)
+
+
+def read_tree(tree: Tree, form: str = "auto", labels: Address | None = None) -> Listing:
+    """The listing of an input that is there, as `read_listing` makes it."""
+    path = tree.path
     if form == "auto":
         adapters = [adapter for adapter in ADAPTERS.values() if not labels or adapter is not table]
         recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)

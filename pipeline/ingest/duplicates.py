@@ -1,17 +1,14 @@
 """Sources with the same bytes: the first is kept."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from pipeline.ingest.content import Contents
+from pipeline.ingest.content import Contents, Numbers
 from pipeline.ingest.listing import FIELDS, PIECE, Sources
-
-Numbers = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

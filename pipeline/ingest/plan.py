@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from common import manifest
 from common.errors import UserError
 from common.layout import SPLITS
 from common.pipeline_config import Ingest
-from pipeline.ingest.content import Contents
+from pipeline.ingest.content import Contents, Numbers
 from pipeline.ingest.duplicates import Duplicates, find_duplicates
 from pipeline.ingest.earlier import PlannedBefore, code_of, name_of
 from pipeline.ingest.listing import FIELDS, PIECE, Listing
@@ -29,8 +29,6 @@ LEAST_SHARD: Final = 16
 
 NONE: Final = -1
 """The split and the shard of a source that has none."""
-
-Numbers = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,36 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
 from common import manifest
 from common.config import Config
-from common.input_files import folder_of
+from common.input_files import Tree
 from common.layout import SPLITS, Layout
 from common.output_marker import mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, store_errors
-from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.content import Read, hash_sources
+from pipeline.ingest.adapters import open_tree, read_tree
 from pipeline.ingest.earlier import planned_before, refuse_losses
+from pipeline.ingest.hash_records import records_folder
+from pipeline.ingest.hash_task import read_content
+from pipeline.ingest.hashing import Photos, hash_sources
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan
 
 
-def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | None = None) -> Address:
+def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos | None = None) -> Address:
     """List, hash and plan; write ``source.parquet`` and return its path.
 
     Every source gets a row. A usable one gets a key (the first 16 hex digits of its
     content's SHA-256), a split and a shard; any other a reason and a detail. An earlier plan in the same
-    place is added to; `prune` allows that photos of finished shards leave it. `read` hashes a source, by
-    default its bytes.
+    place is added to; `prune` allows that photos of finished shards leave it. `photos` stand in for those of
+    the input. What was hashed before and has not changed since is not read
+    (`pipeline.ingest.hash_records`).
 
     Raises:
         UserError: no input, malformed label files, sources that the store does not hand out, or photos of
@@ -36,9 +41,12 @@ def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | Non
     """
     path = address(config.data.input)
     minutes = config.cluster.retry_minutes
-    listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
-    root = retried(lambda: folder_of(path), minutes, "ingest")
-    contents = hash_sources(root, listing.sources, config.ingest.max_pixels, minutes, read)
+    tree, listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
+    root = tree.root
+    photos = photos or _photos(tree, config)
+    retried(lambda: mark_output(layout.manifests), minutes, "ingest")
+    folder = records_folder(layout.manifests, root)
+    contents = hash_sources(listing.sources, photos, folder, config.ingest.max_pixels, minutes)
     earlier = retried(lambda: _earlier_plan(layout, config.data.name), minutes, "ingest")
     alike = earlier is not None and earlier.get("plan") == _version(config.ingest)
     before = (lambda: retried(lambda: planned_before(layout), minutes, "ingest")) if alike else None
@@ -54,7 +62,6 @@ def ingest(config: Config, layout: Layout, prune: bool = False, read: Read | Non
         "plan": _version(config.ingest),
     }
     summary = _Summary()
-    retried(lambda: mark_output(layout.manifests), minutes, "ingest")
     manifest.write_pieces(layout.source, summary.counted(planned.tables()), listing.attributes, metadata, {})
     print("\n".join([*summary.lines(), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source
@@ -73,11 +80,18 @@ def _earlier_plan(layout: Layout, dataset: str) -> Mapping[str, str] | None:
     return metadata if metadata.get("dataset") == dataset else None
 
 
-def _list(path: Address, settings: Ingest) -> Listing:
+def _photos(tree: Tree, config: Config) -> Photos:
+    """Those below the root of a tree; workers of a joined cluster know it by its absolute path."""
+    root = tree.root.absolute() if isinstance(tree.root, Path) else tree.root
+    return Photos(tree.stamps, partial(read_content, root, config.ingest.max_pixels), config.cluster)
+
+
+def _list(path: Address, settings: Ingest) -> tuple[Tree, Listing]:
     labels = None if settings.labels is None else address(settings.labels)
     with store_errors(path):
-        listing = read_listing(path, settings.format, labels)
-    return Listing(
+        tree = open_tree(path)
+        listing = read_tree(tree, settings.format, labels)
+    return tree, Listing(
         listing.sources.first(settings.limit), listing.attributes, listing.aligned, listing.remarks
     )
 

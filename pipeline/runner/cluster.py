@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import islice
@@ -293,7 +293,7 @@ def no_model() -> None:
 
 
 def map_bounded(
-    client: Client, function: Callable[[Task], object], tasks: Sequence[Task], config: Cluster
+    client: Client, function: Callable[[Task], object], tasks: Iterable[Task], config: Cluster
 ) -> Iterator[tuple[Task, Future]]:
     """Run `function` on each task; yield each with its finished future, in the order of completion.
 
@@ -324,16 +324,22 @@ def map_bounded(
 
 
 def read_bounded(
-    config: Cluster, function: Callable[[Task], Result], tasks: Sequence[Task]
+    config: Cluster, function: Callable[[Task], Result], tasks: Iterable[Task], count: int
 ) -> Iterator[tuple[Task, Result]]:
     """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
+
+    Args:
+        config: which cluster.
+        function: what the tasks do.
+        tasks: taken one by one, as workers get free.
+        count: how many there are.
 
     Raises:
         UserError: the cluster cannot be reached, or a task's workers died.
     """
-    if not tasks:
+    if not count:
         return
-    with connect(config, len(tasks), no_model, function.__module__) as client:
+    with connect(config, count, no_model, function.__module__) as client:
         for task, future in map_bounded(client, function, tasks, config):
             try:
                 yield task, future.result()

@@ -38,7 +38,7 @@ def verify(cluster: Cluster, layout: Layout) -> Findings:
     ]
     reports: dict[str, TarReport] = {}
     bar = progress("verify", sum(task.rows.num_rows for task in tasks), "samples")
-    for task, report in read_bounded(cluster, verify_tar, tasks):
+    for task, report in read_bounded(cluster, verify_tar, tasks, len(tasks)):
         reports[task.name] = report
         bar.update(task.rows.num_rows)
     bar.close()
