@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -60,13 +61,21 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
         if not pretrainings.is_done(config, layout, root, name, seed)
     ]
     run_jobs(missing, jobs)
-    pending = []
-    for cell in cells(config.study):
-        if not cell_runs.is_done(config, layout, root, cell):
-            which = ("cell", cell.initial, "--labels", str(cell.labels), "--seeds", str(cell.seed))
-            log = logs / f"cell-{cell.initial}-{cell.labels}-seed{cell.seed}.log"
-            pending.append(Job(str(cell), (*program, *which, *options), log))
-    run_jobs(pending, jobs)
+    # One process for all cells of an initialisation, because it takes seconds to start.
+    pending = Counter(
+        cell.initial for cell in cells(config.study) if not cell_runs.is_done(config, layout, root, cell)
+    )
+    run_jobs(
+        [
+            Job(
+                f"{count} cells of {initial}",
+                (*program, "cell", initial, *options),
+                logs / f"cells-{initial}.log",
+            )
+            for initial, count in pending.items()
+        ],
+        jobs,
+    )
     write_results(config, layout, root)
 
 
