@@ -32,15 +32,22 @@ def configure(project: Path, settings: Sequence[str]) -> None:
 
 
 def dvc(project: Path, *arguments: str) -> str:
-    """The output of DVC, whose stages call the Python of this test."""
+    """The output of DVC, which succeeds."""
+    with start_dvc(project, *arguments) as running:
+        output, _ = running.communicate()
+    assert running.returncode == 0, output
+    return output
+
+
+def start_dvc(project: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """DVC in a process group of its own; its stages call the Python of this test."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=project,
         env=os.environ | {"PATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr

@@ -1,6 +1,9 @@
-"""`dvc repro` trains again after an edit of the code that trains or of the labels, and only then."""
+"""`dvc repro` trains again after an edit of the training code, its settings or the labels, and only then."""
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from common import manifest
 from common.layout import Layout
-from tests.dvc_project import copy_project, dvc
+from tests.dvc_project import configure, copy_project, dvc, start_dvc
 
 SMALL = [
     "data.name=portraits",
@@ -103,3 +106,19 @@ def test_a_new_label_trains_stage_2_alone(project: Path) -> None:
     assert "pretrain: runs/pretrain is up to date" in repro(project)
     assert weights.stat().st_mtime_ns == written[0]
     assert classifier.stat().st_mtime_ns > written[1]
+
+
+def test_an_interrupted_run_and_then_a_changed_setting_need_no_flag(project: Path) -> None:
+    configure(project, [*SMALL, "pretrain.steps=100000", "pretrain.checkpoint_minutes=0.001"])
+    folder = project / "runs" / "pretrain"
+    with start_dvc(project, "repro", "finetune") as running:
+        while not list(folder.glob("checkpoints/step-*.pt")):
+            assert running.poll() is None
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGKILL)
+    configure(project, [*SMALL, "pretrain.steps=3"])
+    output = repro(project)
+    assert "pretrain: starting anew, because" in output
+    assert "(pretrain.steps: 100000 -> 3); its checkpoints are kept in runs/pretrain/checkpoints-1" in output
+    assert "Running stage 'finetune'" in output
+    assert list(folder.glob("checkpoints-1/*"))
