@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
 from pipeline.verify.run import verify
 from synthetic import write_dataset
+from tests.commands import run_command
 from training.data.loader import load as load_batches
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
@@ -35,8 +34,8 @@ FACES = 6
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A Dask scheduler with two worker processes."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    """A Dask scheduler with a worker process."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
@@ -48,6 +47,7 @@ def config(address: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
             "data.name=faces",
             "ingest.shard_size=4",
             "parse.size=320",
+            "parse.precision=float32",
             f"cluster.scheduler={address}",
         ]
     )
@@ -70,9 +70,9 @@ def origin(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def sibling(origin: Layout, address: str, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """The same faces, parsed again at 256 pixels by the command."""
     output = tmp_path_factory.mktemp("sibling")
-    command = [sys.executable, "-m", "pipeline.parse", "--from", str(origin.shards), "--output", str(output)]
-    command += ["--set", "parse.size=256", "--scheduler", address]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    flags = ("--from", origin.shards, "--output", output, "--scheduler", address)
+    settings = ("--set", "parse.size=256", "--set", "parse.precision=float32")
+    finished = run_command("pipeline.parse", *flags, *settings)
     assert finished.returncode == 0, finished.stderr
     return Layout.at(output)
 
@@ -210,9 +210,8 @@ def test_the_command_prints_a_table_and_writes_json(
     origin: Layout, sibling: Layout, address: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "agreement.json"
-    command = [sys.executable, "-m", "pipeline.compare", "--shards", str(origin.shards)]
-    command += ["--other", str(sibling.shards), "--output", str(output), "--scheduler", address]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    flags = ("--shards", origin.shards, "--other", sibling.shards, "--output", output)
+    finished = run_command("pipeline.compare", *flags, "--scheduler", address)
     assert finished.returncode == 0, finished.stderr
     assert "6 samples in both sets" in finished.stdout
     figures = json.loads(output.read_text())

@@ -1,10 +1,8 @@
 """Exported classifiers: the same probabilities in every runtime for any batch; the card."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image
 from common.alignment.recipe import Recipe
 from common.config import load
 from synthetic.dataset import paint_portrait
+from tests.commands import run_command
 from training.engine import checkpoint
 from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
@@ -75,15 +74,8 @@ def exported(workspace: Path) -> Path:
     return workspace / "exported"
 
 
-def command(*arguments: str, cwd: Path, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training.export", "--output", "exported", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_command("training.export", "--output", "exported", *arguments, cwd=cwd)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from synthetic.dataset import paint_portrait
+from tests.commands import run_command
 from training.data.provenance import provenance
 from training.data.samples import read_samples
 from training.engine import checkpoint
@@ -97,14 +97,7 @@ def detected(
 
 
 def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "training.predict", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-        check=False,
-    )
+    return run_command("training.predict", *arguments, cwd=cwd)
 
 
 def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(

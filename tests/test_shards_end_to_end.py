@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -25,6 +23,7 @@ from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.runner.shard_record import record_path
 from synthetic import write_dataset
+from tests.commands import run_command
 from tests.conftest import PORTRAITS
 
 
@@ -209,19 +208,12 @@ def test_weights_that_are_nowhere_to_be_had_say_where_to_put_them(
 
 
 def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.parse", "--input", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command("pipeline.parse", "--input", tmp_path / "none")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path / 'none'} is not a folder; --input names a folder of photos\n"
 
 
 def test_help_shows_examples() -> None:
     for module in ("pipeline.parse", "training.run", "synthetic"):
-        done = subprocess.run(
-            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
-        )
+        done = run_command(module, "--help")
         assert f"python -m {module} " in done.stdout.split("examples:")[1]

@@ -1,8 +1,6 @@
 """Shards at an object store: a real S3 server on the loopback, real shards, the ordinary commands."""
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
+from tests.commands import run_command
 from training.data.loader import load as stream
 from training.data.sampler import BatchSampler
 from training.data.samples import read_samples
@@ -84,8 +83,8 @@ def test_training_streams_the_same_batches_from_an_object_store(
 def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: Path) -> None:
     small = ["network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"]
     settings = [text for setting in small for text in ("--set", setting)]
-    command = ["-m", "training.run", "--stage", "pretrain", "--shards", "s3://faces/copied"]
-    subprocess.run([sys.executable, *command, "--output", str(tmp_path), *settings], check=True)
+    flags = ("--stage", "pretrain", "--shards", "s3://faces/copied", "--output", tmp_path)
+    assert run_command("training.run", *flags, *settings).returncode == 0
     assert (tmp_path / "pretrain" / "metrics.json").is_file()
 
 

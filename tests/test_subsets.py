@@ -1,7 +1,6 @@
 """Lists of labelled faces: nested, the same on every machine, and validated when they are read."""
 
 import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from common import manifest
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import run_command
 from training.data.label_subsets import labelled_subset, read_subset, write_subsets
 from training.data.samples import Samples, read_samples
 from training.subsets.__main__ import main
@@ -43,9 +43,8 @@ def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_com
 
 
 def test_the_command_writes_nested_lists_with_their_origin(shards: Layout, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.subsets", "--shards", str(shards.shards)]
-    command += ["--labels", "10%", "0.5", "--seed", "3", "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    flags = ("--labels", "10%", "0.5", "--seed", 3, "--output", tmp_path)
+    done = run_command("training.subsets", "--shards", shards.shards, *flags)
     assert done.stdout.split() == [
         word for name in ("seed3-10%.txt", "seed3-50%.txt") for word in ("subsets:", str(tmp_path / name))
     ]

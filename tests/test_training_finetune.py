@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from common.attributes import CELEBA_ATTRIBUTES
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import run_command
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import read_samples
@@ -498,13 +497,11 @@ def test_labels_on_the_command_line_replace_the_configured_runs(
     shards: Layout, pretrained: Path, tmp_path: Path
 ) -> None:
     (listed,) = write_subsets(shards, [0.5], 3, tmp_path)
-    command = [sys.executable, "-m", "training.run", "--stage", "finetune", "--shards", str(shards.shards)]
-    command += ["--output", str(tmp_path), "--labels", "25%", str(listed)]
+    flags = ["--shards", shards.shards, "--output", tmp_path, "--labels", "25%", listed]
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "pretrained.safetensors").write_bytes(pretrained.read_bytes())
-    for setting in SMALL:
-        command += ["--set", setting]
-    subprocess.run(command, capture_output=True, text=True, check=True)
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    assert run_command("training.run", "--stage", "finetune", *flags, *settings).returncode == 0
     runs = entries(tmp_path / "finetune")
     count = len(read_samples(shards, ("train",)).labelled())
     assert {name: run["faces"] for name, run in runs.items()} == {

@@ -17,6 +17,7 @@ import torch
 from common.config import Optimizer, load
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import run_command
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.optim import LossCheck, rate_factor
@@ -83,7 +84,8 @@ def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
     assert f"stopped by {number.name} after step" in said
     assert "Traceback" not in said
     assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
-    done = subprocess.run(command(shards, tmp_path), capture_output=True, text=True, check=True)
+    done = run_command("training.run", *command(shards, tmp_path)[3:])
+    assert done.returncode == 0, done.stderr
     assert "resuming at step" in done.stdout
     assert curves(tmp_path / "pretrain") == curves(whole)
     expected = read_pretrained(whole / "pretrained.safetensors")["network"]

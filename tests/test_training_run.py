@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import run_command
 from training.data.samples import Samples, read_samples
 from training.engine import checkpoint
 from training.engine.optim import LossCheck
@@ -246,12 +247,7 @@ def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:
 
 
 def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "training.run", "--shards", str(tmp_path), "--output", str(tmp_path / "runs")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_command("training.run", "--shards", tmp_path, "--output", tmp_path / "runs")
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0
     assert done.stderr.startswith("error: ")

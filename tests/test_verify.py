@@ -1,8 +1,6 @@
 """Verify finds each kind of damage, and nothing in a whole set."""
 
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -38,14 +36,15 @@ from pipeline.verify.findings import Findings
 from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
 from pipeline.verify.run import verify
 from pipeline.verify.shard import VerifyTask, verify_tar
+from tests.commands import run_command
 
 Members = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
 def cluster_config() -> Iterator[Config]:
-    """Two worker processes that all tests share."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    """A worker process that all tests share."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 
@@ -103,16 +102,7 @@ def flip(path: Path, position: int) -> None:
 
 def test_a_whole_set_passes_with_status_0(shards: Layout, cluster_config: Config) -> None:
     address = cluster_config.cluster.scheduler
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.verify",
-        "--shards",
-        str(shards.shards),
-        "--scheduler",
-        address,
-    ]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)  # type: ignore[arg-type]
+    finished = run_command("pipeline.verify", "--shards", shards.shards, "--scheduler", address)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "checksums" in finished.stdout
     assert "not checked" not in finished.stdout
@@ -124,8 +114,7 @@ def test_a_damaged_set_ends_with_status_1_and_a_table_that_names_the_place(
     row = pq.read_table(copy.samples).to_pylist()[3]
     flip(copy.shards / row["shard"], row["jpg.offset"] + row["jpg.size"] // 2)
     address = cluster_config.cluster.scheduler
-    command = [sys.executable, "-m", "pipeline.verify", "--shards", str(copy.shards), "--scheduler", address]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)  # type: ignore[arg-type]
+    finished = run_command("pipeline.verify", "--shards", copy.shards, "--scheduler", address)
     assert finished.returncode == 1
     assert f"{row['shard']}: {row['key']}.jpg" in finished.stdout
     assert "Traceback" not in finished.stdout + finished.stderr

@@ -1,0 +1,26 @@
+"""Commands of the project in the process of the test, which saves the seconds that the imports take."""
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
+
+
+def run_command(module: str, *arguments: object, cwd: Path | None = None) -> CompletedProcess[str]:
+    """What ``python -m module arguments`` prints in the folder `cwd`, and its status."""
+    texts = [str(argument) for argument in arguments]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", [module, *texts]),
+    ):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=False)
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return CompletedProcess(texts, status, out.getvalue(), err.getvalue())
