@@ -92,7 +92,8 @@ class Parse(Section):
     precision: of bisenet and parsenet (``auto``: see `pipeline.parse.backends`; ``int8``: bisenet only); an
     ONNX or TorchScript file has its own. grid: cells per side of the stored class counts. features: what is
     stored of bisenet's features: null, ``pooled`` over the face and its regions, or ``grid``: that and 8 x 8
-    cells.
+    cells. features_from: an ONNX or TorchScript file of another network whose features of the face are stored
+    too, see `pipeline.parse.embedder`.
     """
 
     parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
@@ -101,6 +102,7 @@ class Parse(Section):
     precision: ParserPrecision
     grid: Positive
     features: Literal["pooled", "grid"] | None
+    features_from: str | None
 
 
 class Weights(Section):

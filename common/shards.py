@@ -1,10 +1,11 @@
-"""The shard format: four to six members per sample in a plain tar that any tool can open.
+"""The shard format: four to seven members per sample in a plain tar that any tool can open.
 
 A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
 ``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata), with
-``parse.features`` also ``KEY.pooled.npy`` and ``KEY.features.npy``. This module
-turns samples into bytes and back, writes tars whose bytes depend on nothing but the
-samples, and reads single members by their offset. Only these member types are ever
+``parse.features`` also ``KEY.pooled.npy`` and ``KEY.features.npy``, with
+``parse.features_from`` ``KEY.embedding.npy``. This module turns samples into bytes and
+back, writes tars whose bytes depend on nothing but the samples, and reads single members by
+their offset. Only these member types are ever
 decoded, never with pickle.
 """
 
@@ -31,8 +32,9 @@ from common.storage import Address, store_errors
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
 
-FEATURE_MEMBERS: Final = ("pooled.npy", "features.npy")
-"""Members that follow if the parser's features are stored: of the whole face, and on a grid."""
+FEATURE_MEMBERS: Final = ("pooled.npy", "features.npy", "embedding.npy")
+"""Members that follow if features are stored: the parser's of the whole face and on a grid, and those of
+another network."""
 
 FEATURE_GRID: Final = (8, 8, 64)
 """Shape of a face's features on a grid: rows, columns, channels."""

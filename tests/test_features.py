@@ -11,7 +11,6 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import (
-    FEATURE_MEMBERS,
     MEMBERS,
     BrokenSample,
     decode_face,
@@ -29,6 +28,8 @@ from pipeline.parse.parser import load_parser
 from pipeline.verify.run import verify
 from pipeline.verify.shard import TarReport, _check_features
 
+PARSER_FEATURES = ("pooled.npy", "features.npy")
+
 
 def test_features_follow_the_other_members_which_stay_what_they_were(
     shards: Layout, feature_shards: Layout
@@ -43,7 +44,7 @@ def test_features_follow_the_other_members_which_stay_what_they_were(
         assert np.mean(masks[0] == masks[1]) > 0.95  # plain shards may be parsed in int8
         pooled, grid = (
             decode_features(read_member(feature_shards.shards, other["shard"], extent_of(other, name)))
-            for name in FEATURE_MEMBERS
+            for name in PARSER_FEATURES
         )
         assert (pooled.ndim, pooled.dtype, grid.shape) == (1, np.float16, (8, 8, 64))
     assert "pooled.npy.offset" not in plain[0]
@@ -52,7 +53,7 @@ def test_features_follow_the_other_members_which_stay_what_they_were(
 def test_the_grid_averages_to_the_pooled_features_of_the_whole_map(feature_shards: Layout) -> None:
     path = next((feature_shards.shards / "portraits").glob("*.tar"))
     for _, members in read_shard(path):
-        pooled, grid = (decode_features(members[name]).astype(np.float32) for name in FEATURE_MEMBERS)
+        pooled, grid = (decode_features(members[name]).astype(np.float32) for name in PARSER_FEATURES)
         fused = pooled[128 + 256 + 512 :][:256]
         assert np.allclose(fused @ projection(256).numpy(), grid.mean((0, 1)), atol=0.01)
 

@@ -28,7 +28,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.shards import decode_face
 from pipeline.parse import decision, pixels, quantize
-from pipeline.parse.class_map import ClassMap, read_class_map
+from pipeline.parse.class_map import ClassMap, read_format
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.parser import FaceParser, ParserFile, load_parser
 from pipeline.parse.pixels import normalised
@@ -276,7 +276,7 @@ def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(
     path = tmp_path / "map.yaml"
     path.write_text(yaml.safe_dump(BISENET_MAP | change))
     with pytest.raises(UserError, match=said):
-        read_class_map(path)
+        read_format(path, ClassMap, "class map")
 
 
 def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
     for key in BISENET_MAP:
         path.write_text(yaml.safe_dump({name: value for name, value in BISENET_MAP.items() if name != key}))
         with pytest.raises(UserError, match=key):
-            read_class_map(path)
+            read_format(path, ClassMap, "class map")
     assert set(BISENET_MAP) == set(ClassMap.model_fields)
 
 

@@ -20,7 +20,7 @@ An output smaller than the input is enlarged bilinearly; `coarse` is torch's ``a
 
 import json
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -42,8 +42,8 @@ Channels = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0)]
 
 
-class ClassMap(BaseModel):
-    """The keys of a class map, as the module's docstring explains them."""
+class InputFormat(BaseModel):
+    """The keys that describe any network's input, and which of its outputs is read."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -54,14 +54,27 @@ class ClassMap(BaseModel):
     mean: Channels
     std: tuple[Deviation, Deviation, Deviation]
     output: Annotated[int, Field(ge=0)]
+
+
+class ClassMap(InputFormat):
+    """The keys of a class map, as the module's docstring explains them."""
+
     values: Literal["logits", "probabilities"]
     coarse: Literal["centres", "corners"]
     sides: Literal["position", "network"]
     classes: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=2)]
 
 
-def read_class_map(path: Path) -> ClassMap:
-    """The class map in a YAML or JSON file.
+Format = TypeVar("Format", bound=InputFormat)
+
+
+def read_format(path: Path, kind: type[Format], name: str) -> Format:
+    """The description of a network in a YAML or JSON file.
+
+    Args:
+        path: of the file.
+        kind: the keys that it must have.
+        name: what it is called in messages, such as ``class map``.
 
     Raises:
         UserError: the file cannot be read, or a key is missing, unknown or ill-typed.
@@ -69,18 +82,22 @@ def read_class_map(path: Path) -> ClassMap:
     try:
         values = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a class map") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a {name}") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"{path}: not YAML or JSON: {error}") from error
     try:
-        return ClassMap.model_validate_json(values)
+        return kind.model_validate_json(values)
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path}: not a class map: {'; '.join(lines)}") from error
+        raise UserError(f"{path}: not a {name}: {'; '.join(lines)}") from error
 
 
-def class_map_beside(network: Path) -> Path:
-    """The class map that lies beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
+def format_beside(network: Path, name: str) -> Path:
+    """The description that lies beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
+
+    Args:
+        network: of the file.
+        name: what the description is called in messages.
 
     Raises:
         UserError: there is none.
@@ -89,6 +106,6 @@ def class_map_beside(network: Path) -> Path:
         if network.with_suffix(suffix).is_file():
             return network.with_suffix(suffix)
     raise UserError(
-        f"{network} has no class map: put one at {network.with_suffix(SUFFIXES[0])} or name it with "
-        "weights.class_map (pipeline/parse/class_map.py says what is in it)"
+        f"{network} has no {name}: put one at {network.with_suffix(SUFFIXES[0])} "
+        "(docs/parsers.md says what is in it)"
     )

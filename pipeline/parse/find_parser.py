@@ -11,7 +11,8 @@ from common.errors import UserError
 from common.pipeline_config import Parse, Weights
 from common.weights import KNOWN, file_sha256, find
 from pipeline.parse import backends, bisenet, parsenet
-from pipeline.parse.class_map import class_map_beside, read_class_map
+from pipeline.parse.class_map import ClassMap, format_beside, read_format
+from pipeline.parse.embedder import find_embedder
 from pipeline.parse.parser import ParserFile
 from pipeline.parse.quantize import int8_file
 
@@ -40,7 +41,8 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
         if not path.is_file():
             raise UserError(f"{path} does not exist; weights.parser names it")
         sha256 = file_sha256(path)
-        class_map = read_class_map(Path(weights.class_map) if weights.class_map else class_map_beside(path))
+        described = Path(weights.class_map) if weights.class_map else format_beside(path, "class map")
+        class_map = read_format(described, ClassMap, "class map")
     size = class_map.size or parse.size
     if parse.precision == backends.INT8 and kind != "bisenet":
         raise UserError(
@@ -48,4 +50,5 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
         )
     if backends.numbers(kind, parse.precision) == backends.INT8:
         int8_file(path, sha256, size, maps=parse.features is not None)
-    return ParserFile(kind, path, sha256, class_map, size, parse.precision, parse.features)
+    embedder = None if parse.features_from is None else find_embedder(Path(parse.features_from))
+    return ParserFile(kind, path, sha256, class_map, size, parse.precision, parse.features, embedder)

@@ -18,6 +18,7 @@ from pipeline.parse import backends, bisenet, onnx_file, parsenet, torchscript_f
 from pipeline.parse.batch_size import FaceParser, Halving, Parsed
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.decision import most_probable
+from pipeline.parse.embedder import Embedder, EmbedderFile, load_embedder
 from pipeline.parse.features import face_features
 from pipeline.parse.network import Network
 from pipeline.parse.pixels import normalised
@@ -37,6 +38,7 @@ class ParserFile:
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
         features: ``parse.features``.
+        embedder: the network of ``parse.features_from``.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class ParserFile:
     size: int
     precision: ParserPrecision
     features: Literal["pooled", "grid"] | None = None
+    embedder: EmbedderFile | None = None
 
     @property
     def numbers(self) -> str:
@@ -67,7 +70,8 @@ def load_parser(file: ParserFile) -> FaceParser:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    return Halving(partial(_parse_faces, load_network(file), file))
+    embed = None if file.embedder is None else load_embedder(file.embedder)
+    return Halving(partial(_parse_faces, load_network(file), embed, file))
 
 
 def load_network(file: ParserFile) -> Network:
@@ -91,7 +95,9 @@ def load_network(file: ParserFile) -> Network:
             return torchscript_file.load(file.path, file.class_map)
 
 
-def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -> Parsed:
+def _parse_faces(
+    network: Network, embed: Embedder | None, file: ParserFile, faces: NDArray[np.uint8]
+) -> Parsed:
     """See `FaceParser`."""
     with torch.inference_mode():
         pixels = normalised(faces, file.class_map, file.size, network.device)
@@ -110,6 +116,8 @@ def _parse_faces(network: Network, file: ParserFile, faces: NDArray[np.uint8]) -
     if file.class_map.sides == "position":
         masks = assign_sides(masks)
     features = face_features(maps, masks, file.features) if maps and file.features else {}
+    if embed is not None:
+        features["embedding.npy"] = embed(faces)
     return masks, mean_by_class(probability.cpu().numpy(), masks), features
 
 

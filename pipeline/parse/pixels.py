@@ -7,18 +7,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.parse.class_map import ClassMap
+from pipeline.parse.class_map import InputFormat
 
 
-def normalised(faces: NDArray[np.uint8], class_map: ClassMap, size: int, device: torch.device) -> Tensor:
+def normalised(
+    faces: NDArray[np.uint8], input_format: InputFormat, size: int, device: torch.device
+) -> Tensor:
     """RGB faces, uint8 (B, S, S, 3), as the network's input, float32 (B, 3, size, size).
 
     Resized bilinearly after normalisation, which is linear and costs less on the smaller image. On CPUs
     OpenCV resizes, five times as fast as PyTorch.
     """
-    scale = np.array([1 / (class_map.scale * deviation) for deviation in class_map.std], np.float32)
-    shift = np.divide(class_map.mean, class_map.std, dtype=np.float32)
-    order = [0, 1, 2] if class_map.channels == "RGB" else [2, 1, 0]
+    scale = np.array([1 / (input_format.scale * deviation) for deviation in input_format.std], np.float32)
+    shift = np.divide(input_format.mean, input_format.std, dtype=np.float32)
+    order = [0, 1, 2] if input_format.channels == "RGB" else [2, 1, 0]
     if device.type == "cpu":
         return torch.from_numpy(_resized_by_opencv(faces, order, scale, shift, size))
     return _resized_by_pytorch(

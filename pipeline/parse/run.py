@@ -98,10 +98,12 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
     code = [code_hash("pipeline.parse.shard")]
     settings = [
         FORMAT_VERSION,
-        config.parse.model_dump(mode="json", exclude_none=True),
+        config.parse.model_dump(mode="json", exclude_none=True, exclude={"features_from"}),
         parser.sha256,
         parser.class_map.model_dump(mode="json"),
     ]
+    if parser.embedder:
+        settings += [parser.embedder.sha256, parser.embedder.input_format.model_dump(mode="json")]
     tasks = []
     for name in planned.names:
         faces = require(aligned, layout.aligned / name)

@@ -101,6 +101,8 @@ def _write_sample(
         "parser_size": task.parser.size,
         "confidence": [round(float(value), 4) for value in confidence],
     }
+    if task.parser.embedder:
+        metadata["embedder_sha256"] = task.parser.embedder.sha256
     finished = {
         "jpg": members["jpg"],
         "mask.png": encode_mask(mask),

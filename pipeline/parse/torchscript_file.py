@@ -1,4 +1,4 @@
-"""A parser from a TorchScript file, run in the file's precision."""
+"""A parser or another network from a TorchScript file, run in the file's precision."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.hardware import hardware
-from pipeline.parse.class_map import ClassMap
+from pipeline.parse.class_map import InputFormat
 from pipeline.parse.network import Network
 
 
-def load(path: Path, class_map: ClassMap) -> Network:
+def load(path: Path, input_format: InputFormat) -> Network:
     """The scripted network; its code runs in TorchScript's interpreter, not in Python's.
 
     Raises:
-        UserError: the file is not a TorchScript archive, or lacks the output that the class map names.
+        UserError: the file is not a TorchScript archive, or lacks the output that the description names.
     """
     device = hardware().device
     try:
@@ -24,14 +24,14 @@ def load(path: Path, class_map: ClassMap) -> Network:
         raise UserError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
 
     def scores(pixels: Tensor) -> Tensor:
-        values = pixels if class_map.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
+        values = pixels if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
         outputs = model(values)
         outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        if class_map.output >= len(outputs):
+        if input_format.output >= len(outputs):
             raise UserError(
-                f"{path}: has {len(outputs)} outputs; the class map names output {class_map.output}"
+                f"{path}: has {len(outputs)} outputs; its description names output {input_format.output}"
             )
-        result: Tensor = outputs[class_map.output].float()
-        return result if class_map.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
+        result: Tensor = outputs[input_format.output].float()
+        return result if input_format.layout == "NCHW" or result.ndim != 4 else result.permute(0, 3, 1, 2)
 
     return Network(scores, device)

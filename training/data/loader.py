@@ -35,6 +35,7 @@ DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "parts.npy": decode_cell_counts,
     "pooled.npy": decode_features,
     "features.npy": decode_features,
+    "embedding.npy": decode_features,
 }
 """The members of a sample that the loader can read."""
 
@@ -50,6 +51,7 @@ class Batch:
         cell_counts: int32 (B, G, G, 19), pixels per class and grid cell.
         pooled: float16 (B, D), the parser's features of whole faces.
         features: float16 (B, 8, 8, 64), the parser's features by cell.
+        embedding: float16 (B, D), the features of another network.
     """
 
     images: Tensor
@@ -58,6 +60,7 @@ class Batch:
     cell_counts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
     pooled: Tensor = field(default_factory=lambda: torch.empty(0))
     features: Tensor = field(default_factory=lambda: torch.empty(0))
+    embedding: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device, without waiting for the copy of a pinned one."""
@@ -87,7 +90,7 @@ class _Reader:
     def batch(self, indices: list[int]) -> Batch:
         read, decoded = zip(*map(self._sample_or_next, indices), strict=True)
         stacked = {name: torch.from_numpy(np.stack([s[name] for s in decoded])) for name in self._decoders}
-        images, masks, counts, pooled, features = (
+        images, masks, counts, *features = (
             stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS
         )
         batch = Batch(
@@ -95,8 +98,7 @@ class _Reader:
             masks,
             torch.tensor(read),
             counts.to(torch.int32),
-            pooled,
-            features,
+            *features,
         )
         return batch.pinned() if hardware().device.type == "cuda" else batch
 

@@ -26,7 +26,8 @@ PROBES: Final = (PROBE, REGION_PROBE)
 
 FeatureSet = Literal["pooled", "areas", "regions"]
 """``pooled``: ``pooled.npy`` of the parser. ``areas``: the share of each class in each cell of a 6 x 6 grid,
-or in each stored cell if 6 does not divide them. ``regions``: one of both, then `region_statistics`."""
+or in each stored cell if 6 does not divide them. ``regions``: one of both, then `region_statistics`.
+``embedding.npy`` comes before all of them, where the shards hold it."""
 
 BATCH_SIZE: Final = 256
 
@@ -81,11 +82,13 @@ def read_features(samples: Samples, features: FeatureSet, stream: Stream) -> NDA
     """
     whole = whole_face_features(samples) if features == "regions" else features
     members = {"pooled.npy" if whole == "pooled" else "parts.npy"}
+    members |= {"embedding.npy"} & samples.extents.keys()
     if features == "regions":
         members |= {"jpg", "mask.png"}
     rows = []
     for batch in load(samples, sequential_batches(samples, BATCH_SIZE), members, 1, stream):
-        blocks = [batch.pooled.double().numpy() if whole == "pooled" else _areas(batch)]
+        blocks = [batch.embedding.double().numpy()] if len(batch.embedding) else []
+        blocks.append(batch.pooled.double().numpy() if whole == "pooled" else _areas(batch))
         if features == "regions":
             blocks.append(region_statistics(batch.images, batch.masks).reshape(len(blocks[0]), -1))
         rows.append(np.concatenate(blocks, axis=1))

@@ -1,0 +1,119 @@
+"""Features of a network of the user's own: stored beside the masks, read by the probes, refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from common import manifest
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from common.shards import decode_face, decode_features, extent_of, read_member
+from pipeline.parse.embedder import find_embedder, load_embedder
+from pipeline.parse.run import parse
+from pipeline.parse.sibling import make_sibling
+from pipeline.verify.run import verify
+from training.data.samples import read_samples
+from training.models.probe import read_features
+
+DESCRIPTION: dict[str, Any] = {
+    "size": 64,
+    "channels": "BGR",
+    "layout": "NCHW",
+    "scale": 255.0,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "output": 0,
+}
+
+
+class Quadrants(nn.Module):
+    """The mean colour of each quarter of an image, BGR from -1 to 1, (B, 3, 2, 2) flattened from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        quarters = nn.functional.adaptive_avg_pool2d(pixels, (2, 2))
+        return quarters.flatten(self.first)
+
+
+def saved(path: Path, first: int = 1, **changes: Any) -> Path:
+    example = (torch.zeros(2, 3, 64, 64),)
+    if path.suffix == ".onnx":
+        batch = {"pixels": {0: "batch"}}
+        torch.onnx.export(
+            Quadrants(first), example, path, input_names=["pixels"], dynamic_axes=batch, dynamo=False
+        )
+    else:
+        torch.jit.trace(Quadrants(first), example).save(str(path))
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(DESCRIPTION | changes))
+    return path
+
+
+def colours(face: np.ndarray) -> np.ndarray:
+    """What `Quadrants` says about a face, in the order of its outputs."""
+    half = face.shape[0] // 2
+    quarters = [face[:half, :half], face[:half, half:], face[half:, :half], face[half:, half:]]
+    means = np.array([quarter.mean((0, 1)) for quarter in quarters]) / 127.5 - 1
+    return means[:, ::-1].T.ravel()
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt"])
+def test_the_network_sees_each_stored_face_and_probes_read_what_it_says(
+    suffix: str, shards: Layout, pipeline_config: Config, tmp_path: Path
+) -> None:
+    network = saved(tmp_path / f"quadrants.{suffix}")
+    settings = pipeline_config.parse.model_copy(update={"features_from": str(network)})
+    layout = Layout.at(tmp_path / "set")
+    parse(pipeline_config.model_copy(update={"parse": settings}), make_sibling(shards, layout))
+    for row in manifest.read(layout.samples).rows():
+        face, embedding = (
+            read_member(layout.shards, row["shard"], extent_of(row, name))
+            for name in ("jpg", "embedding.npy")
+        )
+        assert np.allclose(decode_features(embedding), colours(decode_face(face)), atol=0.01)
+    assert not verify(pipeline_config.cluster, layout)
+    samples = read_samples(layout, ("train",))
+    features = read_features(samples, "areas", pipeline_config.stream)
+    assert features.shape == (len(samples), 12 + 6 * 6 * 19)
+    assert np.array_equal(
+        features[:, 12:], read_features(read_samples(shards, ("train",)), "areas", load().stream)
+    )
+
+
+def test_a_map_of_features_is_averaged_over_positions(tmp_path: Path) -> None:
+    face = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    (embedding,) = load_embedder(find_embedder(saved(tmp_path / "map.pt", first=3)))(face)
+    assert np.allclose(embedding, face[0].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": None}, "size must be the side of the network's input in pixels"),
+        ({"classes": ["skin"]}, "classes: Extra inputs are not permitted"),
+        ({"output": 3}, "has 1 outputs; its description names output 3"),
+        ({"first": 2}, r"gives an output of shape \(2, 3, 4\) for 2 faces"),
+        (None, "has no description: put one at"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
+    change: dict[str, Any] | None, message: str, tmp_path: Path
+) -> None:
+    network = saved(tmp_path / "network.pt", **(change or {}))
+    if change is None:
+        network.with_suffix(".yaml").unlink()
+    with pytest.raises(UserError, match=message):
+        load_embedder(find_embedder(network))(np.zeros((2, 64, 64, 3), np.uint8))
+
+
+def test_a_file_that_is_missing_is_named_with_its_setting() -> None:
+    with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
+        find_embedder(Path("nothing.onnx"))
