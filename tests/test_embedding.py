@@ -33,7 +33,7 @@ DESCRIPTION: dict[str, Any] = {
 
 
 class Quadrants(nn.Module):
-    """The mean colour of each quarter of an image, BGR from -1 to 1, (B, 3, 2, 2) flattened from `first` on."""
+    """The mean colour of each quarter of an image, BGR, -1 to 1: (B, 3, 2, 2), flattened from `first` on."""
 
     def __init__(self, first: int) -> None:
         super().__init__()
