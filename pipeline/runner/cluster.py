@@ -219,30 +219,31 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         )
     _check_home()
     count = _local_count(config, tasks)
-    with (
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-                # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
-                "distributed.deploy.lost-worker-timeout": "1 hour",
-                # A paused worker would wait for ever; one that is ended for its memory becomes an error.
-                "distributed.worker.memory.pause": False,
-                "distributed.worker.multiprocessing-method": START_METHOD,
-            }
-        ),
-        _imported(module),
-        LocalCluster(
-            n_workers=count,
-            memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
-            threads_per_worker=1,
-            processes=True,
-            env=dict(os.environ),  # forks have that of the first cluster
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    settings = {
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
+        "distributed.deploy.lost-worker-timeout": "1 hour",
+        # A paused worker would wait for ever; one that is ended for its memory becomes an error.
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.multiprocessing-method": START_METHOD,
+    }
+    with dask.config.set(settings):
+        if START_METHOD == "forkserver":
+            # Forks have these imported already; the first cluster of a process decides which.
+            get_mp_context().set_forkserver_preload(["distributed", module])
+        with (
+            LocalCluster(
+                n_workers=count,
+                memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
+                threads_per_worker=1,
+                processes=True,
+                env=dict(os.environ),  # forks have that of the first cluster
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
 
 
 def _check_home() -> None:
@@ -252,15 +253,6 @@ def _check_home() -> None:
         raise UserError(
             "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
         ) from error
-
-
-@contextmanager
-def _imported(module: str) -> Iterator[None]:
-    """Worker processes that are forked have `module` imported already; the first cluster's of a process."""
-    context = get_mp_context()
-    if START_METHOD == "forkserver":
-        context.set_forkserver_preload(["distributed", module])
-    yield
 
 
 def _local_count(config: Cluster, tasks: int) -> int:
