@@ -120,6 +120,7 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
         "| Male: yes minus no | | 3.2 (-1.1 to 7.8) |",
         "Labels of 7 faces were used\n(0.05 of the labelled train faces);",
         "central square",
+        "`training.predict` detects the faces of other photos and warps them by the",
         "## Not intended",
     ):
         assert text in body, text

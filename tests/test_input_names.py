@@ -15,8 +15,8 @@ from pipeline.use import use
 
 @pytest.mark.parametrize(
     "name",
-    ["\U0001f600 photos", "\U00020bb7野家", "null", "2020", 'a "b" \\ c: d'],
-    ids=["an emoji", "rare CJK", "a YAML word", "a number", "quotes, a backslash and a colon"],
+    ["\U0001f600 photos", "\U00020bb7野家", "null", "2020", "2021-07-04", 'a "b" \\ c: d'],
+    ids=["an emoji", "rare CJK", "a YAML word", "a number", "a date", "quotes, a backslash and a colon"],
 )
 def test_a_folder_may_have_any_utf8_name(tmp_path: Path, name: str) -> None:
     folder, params = tmp_path / name, tmp_path / "params.yaml"

@@ -630,7 +630,9 @@ def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
         assert np.allclose(found, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["photos", "2020", "null", "yes", "0x1f", "a: b # c", 'say "hi"', "ünï"])
+@pytest.mark.parametrize(
+    "name", ["photos", "2020", "2021-07-04", "null", "yes", "0x1f", "a: b # c", 'say "hi"', "ünï"]
+)
 def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     params = tmp_path / "params.yaml"

@@ -110,6 +110,8 @@ READ: dict[str, Files] = {
         **images(),
         "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16-le"),
     },
+    "a column called file": {**images(), "labels.csv": "file,Male\n1.jpg,0\n2.jpg,1\n"},
+    "a column called image": {**images(), "labels.csv": "image,Male\n1.jpg,0\n2.jpg,1\n"},
     "a column called filename": {**images(), "labels.csv": "filename,Male\n1.jpg,0\n2.jpg,1\n"},
     "a column called Image Path": {**images(), "labels.csv": "Male,Image Path\n0,1.jpg\n1,2.jpg\n"},
     "a column called Path": {**images(), "labels.csv": "Path,Male\n1.jpg,0\n2.jpg,1\n"},

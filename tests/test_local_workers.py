@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -10,9 +11,12 @@ import torch
 from common.config import load
 from common.errors import UserError
 from common.pipeline_config import Cluster
+from pipeline.runner import cluster as runner
 from pipeline.runner import local_workers as module
 from pipeline.runner.cluster import connect, no_model
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
+
+FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(3)"
 
 
 def cluster(*settings: str) -> Cluster:
@@ -58,9 +62,19 @@ def test_no_more_workers_than_memory_allows(
     assert (local.count, local.line) == (workers, line)
 
 
-def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence() -> None:
+@pytest.mark.parametrize(
+    "load_model",
+    [
+        pytest.param(partial(os._exit, 1), id="because it exits"),
+        pytest.param(partial(exec, FILL_MEMORY), id="because it has more memory than its share"),
+    ],
+)
+def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
+    load_model: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MEMORY_LIMIT", PROCESS_BYTES)
     with (
         pytest.raises(UserError, match="died while it loaded the model; is there enough memory"),
-        connect(cluster("workers=1"), 1, partial(os._exit, 1)),
+        connect(cluster("workers=1"), 1, load_model),
     ):
         pass
