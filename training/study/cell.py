@@ -29,13 +29,20 @@ MODES: Final = {"semi": "semi_supervised", "student": "student"}
 
 
 def cell_config(config: Config, cell: Cell) -> Config:
-    """The configuration of one cell: a single fine-tuning run."""
+    """The configuration of one cell: a single fine-tuning run, evaluated without intervals and subgroups,
+    which a result does not hold.
+    """
     changes = {
         "seed": cell.seed,
         "runs": [FinetuneRun(labels=cell.labels, steps=cell.steps)],
         "initial": [cell.mode],
     }
-    return config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
+    return config.model_copy(
+        update={
+            "finetune": config.finetune.model_copy(update=changes),
+            "evaluate": config.evaluate.model_copy(update={"resamples": 1, "subgroups": []}),
+        }
+    )
 
 
 def cell_settings(config: Config, cell: Cell) -> dict[str, Any]:
