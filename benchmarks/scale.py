@@ -25,6 +25,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from benchmarks import latency
+from benchmarks.latency import Rates
 from benchmarks.planning import CONSTANT, STEPS, measure
 from benchmarks.processes import run
 from common import command
@@ -66,6 +68,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=list(ROWS), help="numbers of planned photos")
     parser.add_argument("--allowed", type=int, default=ALLOWED, help="bytes a planned row (default: 100)")
     parser.add_argument("--images", type=int, default=8000, help="real photos (default: 8000; 0: none)")
+    parser.add_argument(
+        "--latency", type=float, metavar="MS", help="also read them from an S3 server that waits so long"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()
     figures: dict[str, object] = {}
@@ -80,7 +85,10 @@ def main() -> None:
         config = command.config_from(options, settings)
         figures["planned"] = _planned(config, options.rows, options.allowed, folder)
         if options.images:
-            figures["real"] = _real(config, options.images, folder)
+            photos = _photos(folder, options.images)
+            figures["real"] = _real(config, photos, folder)
+            if options.latency is not None:
+                figures["latency"] = _latency(config, photos, options.latency, folder)
     if options.output:
         write_text(options.output, json.dumps(figures, indent=2) + "\n")
 
@@ -103,7 +111,7 @@ def _planned(config: Config, sizes: list[int], allowed: int, folder: Path) -> di
     return figures
 
 
-def _real(config: Config, count: int, folder: Path) -> dict[str, dict[str, float]]:
+def _photos(folder: Path, count: int) -> Path:
     source = folder / "photos"
     source.mkdir()
     portraits = [
@@ -112,7 +120,12 @@ def _real(config: Config, count: int, folder: Path) -> dict[str, dict[str, float
     ]
     for number in range(count):
         (source / f"{number:06d}.jpg").write_bytes(_numbered(portraits[number % PAINTED], number))
-    data = config.data.model_copy(update={"input": str(source), "name": "scale"})
+    return source
+
+
+def _real(config: Config, photos: Path, folder: Path) -> dict[str, dict[str, float]]:
+    count = sum(1 for _ in photos.iterdir())
+    data = config.data.model_copy(update={"input": str(photos), "name": "scale"})
     own, layout = config.model_copy(update={"data": data}), Layout.at(folder / "shards")
     figures: dict[str, dict[str, float]] = {}
     for title in ("first run", "nothing to do"):
@@ -129,6 +142,19 @@ def _real(config: Config, count: int, folder: Path) -> dict[str, dict[str, float
     for title, row in figures.items():
         _print_row((title, *_written(row, steps, ".1f"), *_written(row, peak, ".0f")))
     return figures
+
+
+def _latency(config: Config, photos: Path, milliseconds: float, folder: Path) -> Rates:
+    rates = latency.measure(config, photos, milliseconds, folder / "latency")
+    names = ("folder, photos/s", f"S3 after {milliseconds:g} ms, photos/s", "S3 / folder")
+    print()
+    _print_row(("step", *names, "folder, CPU ms a photo", "S3, CPU ms a photo"))
+    _print_row(["---", *["--:"] * 5])
+    for step, places in rates.items():
+        (local, local_cpu), (remote, remote_cpu) = places["folder"], places["S3"]
+        cells = (f"{local:.1f}", f"{remote:.1f}", f"{remote / local:.2f}")
+        _print_row((step, *cells, f"{1000 * local_cpu:.1f}", f"{1000 * remote_cpu:.1f}"))
+    return rates
 
 
 def _written(row: Mapping[str, float], names: Mapping[str, float], form: str) -> Iterator[str]:
