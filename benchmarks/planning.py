@@ -9,6 +9,7 @@ by code too, as large as real ones. All of it runs in one process whose address 
 import hashlib
 import json
 import resource
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,6 +19,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from common.config import Config
+from common.input_files import LocalFiles
 from common.layout import Layout
 from common.shards import MEMBERS
 from pipeline.align.run import plan as align_tasks
@@ -57,7 +59,7 @@ def same_stamps(paths: Sequence[str]) -> list[str | None]:
     return ["1 1700000000000000000"] * len(paths)
 
 
-PHOTOS: Final = Photos(same_stamps, hash_of_path, cluster=None)
+PHOTOS: Final = Photos(same_stamps, hash_of_path, threads=1, cluster=None)
 
 
 def measure(config: Config, rows: int, folder: Path, allowed: int) -> Figures:
@@ -74,7 +76,7 @@ def measure(config: Config, rows: int, folder: Path, allowed: int) -> Figures:
     Raises:
         MemoryError: that is not enough. Arrow's own error is a subclass.
     """
-    with patch("os.path.lexists", lambda path: True):
+    with patch.object(LocalFiles, "mode", lambda self, path: stat.S_IFREG):
         _run(config, FEW, folder / "few", 0)  # imports everything, and fills pools
         limit = 1000 * _kilobytes("VmSize") + allowed * rows + CONSTANT
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -13,7 +13,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,9 @@ MOST_KINDS: Final = 8
 
 CACHED: Final = re.compile(r"/blobs/([0-9a-f]{40}|[0-9a-f]{64})$|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 """Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files."""
+
+PLAIN_FOLDERS: Final = 4096
+"""Folders of which is remembered whether a link is on the way to them."""
 
 ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -203,6 +206,30 @@ def refusal(root: Path, path: str) -> Refusal | None:
             return "link-loop", "a symbolic link to a folder that holds it"
         return "link-folder", "a symbolic link to a folder, whose files are listed in that folder"
     return None if stat.S_ISREG(mode) else ("not-a-file", "a pipe, a socket or a device")
+
+
+class LocalFiles:
+    """Local files below a folder, of which millions are looked at: one system call for each."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._real = root, os.path.realpath(root)
+        self._is_plain = lru_cache(PLAIN_FOLDERS)(self._has_no_link)
+
+    def mode(self, path: str) -> int | None:
+        """The type and permissions of a file, a folder or a link itself; None if there is none."""
+        try:
+            return os.lstat(f"{self._root}/{path}").st_mode
+        except (OSError, ValueError):  # a name with a null byte
+            return None
+
+    def refusal(self, path: str, mode: int) -> Refusal | None:
+        """Why the file with this mode must not be read, as `refusal` says."""
+        if stat.S_ISREG(mode) and path.isascii() and self._is_plain(path.rpartition("/")[0]):
+            return None
+        return refusal(self._root, path)
+
+    def _has_no_link(self, folder: str) -> bool:
+        return os.path.realpath(f"{self._real}/{folder}") == f"{self._real}/{folder}".rstrip("/")
 
 
 def _local(root: Path, under: str) -> Iterator[File]:

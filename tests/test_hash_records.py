@@ -53,7 +53,7 @@ class Input:
             self.read.append(photo.path)
             return content
 
-        ingest(config, self.layout, photos=Photos(Tree(self.photos).stamps, read, cluster=None))
+        ingest(config, self.layout, photos=Photos(Tree(self.photos).stamps, read, threads=8, cluster=None))
         return sorted(self.read)
 
     def rows(self) -> list[dict[str, object]]:
@@ -154,7 +154,7 @@ def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_
         return real(data.photos, 1000, photo)
 
     config = data.config()
-    photos = Photos(Tree(data.photos).stamps, read, cluster=None)
+    photos = Photos(Tree(data.photos).stamps, read, threads=8, cluster=None)
     ingest(config, data.layout, photos=photos)
     assert (data.read.count("020.jpg"), len(data.read)) == (2, COUNT + 1)
     assert data.ingest() == []

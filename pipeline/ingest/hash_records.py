@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from common.files import remove_partials, replacing
 from common.retry import retried
-from common.storage import Address, list_folder, read_bytes
+from common.storage import Address, is_local, list_folder, read_bytes
 from pipeline.ingest.content import RECORD, Numbers
 from pipeline.ingest.listing import PIECE
-from pipeline.runner.read_ahead import read_ahead
+from pipeline.runner.read_ahead import THREADS, read_ahead
 
 COLUMNS: Final = pa.schema(
     [("source", pa.string()), ("stamp", pa.string()), ("bytes", pa.int64()), ("sha256", pa.binary(32))]
@@ -33,6 +33,9 @@ PART: Final = 4096
 
 MOST_SMALL: Final = 64
 """Files with less than half of `PART` sources, as small changes leave them, that are kept apart."""
+
+LOCAL_THREADS: Final = 2
+"""Files of records that are read at a time, unless they lie in a store."""
 
 Stamps = Callable[[Sequence[str]], list[str | None]]
 """The stamps of paths as they are now."""
@@ -100,7 +103,8 @@ class HashRecords:
         def read(name: str) -> bytes:
             return retried(partial(read_bytes, self._folder / name), self._minutes, "ingest")
 
-        for name, content in read_ahead(read, names):
+        threads = LOCAL_THREADS if is_local(self._folder) else THREADS
+        for name, content in read_ahead(read, names, threads):
             try:
                 yield name, pq.read_table(BytesIO(content.result())).select(COLUMNS.names).cast(COLUMNS)
             except (pa.ArrowException, KeyError):

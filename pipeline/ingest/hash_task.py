@@ -19,8 +19,9 @@ from pipeline.ingest.content import Content, Numbers, to_records
 from pipeline.ingest.hash_records import COLUMNS, write_part
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
-THREADS: Final = 32
-"""Sources that a task reads at a time: at 60 ms each, 533 a second."""
+LOCAL_THREADS: Final = 8
+REMOTE_THREADS: Final = 32
+"""Sources that a task reads at a time from a store: at 60 ms each, 533 a second."""
 
 SOME: Final = 8
 """Sources of which a thread reads one after the other, because each hand-over to a thread takes time too."""
@@ -60,6 +61,7 @@ class HashTask:
         numbers: of the sources in the listing, ascending.
         photos: the sources.
         read: hashes one.
+        threads: sources that are read at a time.
         folder: of the records.
         retry_minutes: of patience with the store of the records.
     """
@@ -67,6 +69,7 @@ class HashTask:
     numbers: Numbers
     photos: list[Photo]
     read: Read
+    threads: int
     folder: Address
     retry_minutes: float
 
@@ -96,7 +99,7 @@ def hash_photos(task: HashTask) -> Hashed:
     Raises:
         OSError: the records cannot be written.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(task.threads) as pool:
         some = (task.photos[start : start + SOME] for start in range(0, len(task.photos), SOME))
         parts = pool.map(lambda photos: [task.read(photo) for photo in photos], some)
         results = list(chain.from_iterable(parts))

@@ -30,11 +30,13 @@ class Photos:
     Attributes:
         stamps: what tells that a file has changed.
         read: hashes one, perhaps in another process.
+        threads: that each process reads with.
         cluster: whose workers hash many; None: this process does.
     """
 
     stamps: Stamps
     read: Read
+    threads: int
     cluster: Cluster | None
 
 
@@ -103,7 +105,9 @@ def _hashed(
     """The results of all tasks, in any order."""
     count = -(-len(numbers) // PART)
     tasks = (
-        HashTask(some, _photos(sources, some, photos.stamps), photos.read, folder, retry_minutes)
+        HashTask(
+            some, _photos(sources, some, photos.stamps), photos.read, photos.threads, folder, retry_minutes
+        )
         for some in (numbers[start : start + PART] for start in range(0, len(numbers), PART))
     )
     if photos.cluster is None or len(numbers) <= HERE:

@@ -15,11 +15,11 @@ from common.layout import SPLITS, Layout
 from common.output_marker import mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
-from common.storage import Address, address, is_file, store_errors
+from common.storage import Address, address, is_file, is_local, store_errors
 from pipeline.ingest.adapters import open_tree, read_tree
 from pipeline.ingest.earlier import planned_before, refuse_losses
 from pipeline.ingest.hash_records import records_folder
-from pipeline.ingest.hash_task import read_content
+from pipeline.ingest.hash_task import LOCAL_THREADS, REMOTE_THREADS, read_content
 from pipeline.ingest.hashing import Photos, hash_sources
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan
@@ -83,7 +83,9 @@ def _earlier_plan(layout: Layout, dataset: str) -> Mapping[str, str] | None:
 def _photos(tree: Tree, config: Config) -> Photos:
     """Those below the root of a tree; workers of a joined cluster know it by its absolute path."""
     root = tree.root.absolute() if isinstance(tree.root, Path) else tree.root
-    return Photos(tree.stamps, partial(read_content, root, config.ingest.max_pixels), config.cluster)
+    threads = LOCAL_THREADS if is_local(root) else REMOTE_THREADS
+    read = partial(read_content, root, config.ingest.max_pixels)
+    return Photos(tree.stamps, read, threads, config.cluster)
 
 
 def _list(path: Address, settings: Ingest) -> tuple[Tree, Listing]:

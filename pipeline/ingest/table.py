@@ -11,7 +11,6 @@ CelebA's and MAAD-Face's notation instead: 1 yes, -1 no, 0 unknown. FairFace's c
 Only the images that the table names are read.
 """
 
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from common.errors import UserError
-from common.input_files import Refusal, Tree, is_image, refusal
+from common.input_files import LocalFiles, Refusal, Tree, is_image, refusal
 from common.storage import Address
 from pipeline.ingest import fairface
 from pipeline.ingest.labels import Spelling, meanings, read_spelling, read_split, split_in_name
@@ -245,6 +244,7 @@ class _Paths:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
+        self._local = LocalFiles(tree.root) if isinstance(tree.root, Path) else None
 
     @cached_property
     def _images(self) -> ImageIndex:
@@ -257,7 +257,6 @@ class _Paths:
             UserError: the cell may mean several files.
         """
         folder = posixpath.dirname(table)
-        root = self._tree.root
         texts = [text.removeprefix(f"{self._root}/") if self._root else text]
         texts += [texts[0].replace("\\", "/").removeprefix(f"{self._root}/")] if "\\" in texts[0] else []
         candidates = [
@@ -269,11 +268,11 @@ class _Paths:
         if not inside:
             return texts[-1], ("path-outside", "a path that leaves the input folder")
         for path in inside:
-            if isinstance(root, Path) and os.path.lexists(f"{root}/{path}"):
-                return path, refusal(root, path)
+            if self._local and (mode := self._local.mode(path)) is not None:
+                return path, self._local.refusal(path, mode)
         for path in inside:
             if image := self._images.find(path, where):
-                return image, refusal(root, image) if isinstance(root, Path) else None
+                return image, refusal(self._tree.root, image) if isinstance(self._tree.root, Path) else None
         return inside[-1], (MISSING, "the table has a row for it, but the file does not exist")
 
 
