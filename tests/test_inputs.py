@@ -31,6 +31,7 @@ from common.errors import UserError
 from common.images import Refused, decode_photo
 from common.layout import Layout
 from common.shards import check_key, decode_face, decode_metadata
+from common.storage import address
 from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.adapters import read_listing
@@ -649,6 +650,17 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
     first = params.read_bytes()
     use(str(tmp_path / name), params)
     assert params.read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["faces.csv", "faces.tar", "faces"], ids=["a table", "a tar", "an address"])
+def test_params_are_pointed_at_other_inputs_than_folders(name: str, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_bytes(PARAMS.read_bytes())
+    place = tmp_path / name if "." in name else address(f"memory://{tmp_path.name}/{name}")
+    (place if "." in name else place / "a.jpg").write_bytes(b"")
+    use(str(place), params)
+    data = yaml.safe_load(params.read_text())["data"]
+    assert data == {"input": str(place), "name": "faces"}
 
 
 def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path: Path) -> None:
