@@ -23,9 +23,10 @@ def normalised(
     order = [0, 1, 2] if input_format.channels == "RGB" else [2, 1, 0]
     if device.type == "cpu":
         return torch.from_numpy(_resized_by_opencv(faces, order, scale, shift, size))
-    return _resized_by_pytorch(
-        torch.from_numpy(faces).pin_memory().to(device, non_blocking=True), order, scale, shift, size
-    )
+    pixels = torch.from_numpy(faces)
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return _resized_by_pytorch(pixels.to(device, non_blocking=True), order, scale, shift, size)
 
 
 def _resized_by_opencv(

@@ -137,6 +137,8 @@ def joined() -> Iterator[Ranks]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    elif device.type == "mps":
+        device = torch.device("cpu")  # gloo sends no tensors of Apple's GPUs
     outermost = not dist.is_initialized()
     if outermost:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")

@@ -163,7 +163,7 @@ class Predictor:
         faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
-            probabilities = self.model(batch).double().cpu().tolist()
+            probabilities = self.model(batch).cpu().double().tolist()
         return [
             self._face(crop, image.shape[:2], face, values, detail)
             for crop, face, values in zip(crops, faces, probabilities, strict=True)
