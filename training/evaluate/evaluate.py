@@ -16,7 +16,7 @@ from common.layout import Layout
 from common.pipeline_config import Stream
 from training.data.samples import Samples, read_samples
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
-from training.evaluate.probabilities import Predictor
+from training.evaluate.probabilities import ShardPredictor
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import best_thresholds
 
@@ -74,7 +74,7 @@ def _score_runs(
     scores = {MAJORITY: evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)}
     predictions = []
     for name in (run["name"] for run in runs):
-        predictor = Predictor(finetuned / name / "classifier.pt", settings.batch_size, stream)
+        predictor = ShardPredictor(finetuned / name / "classifier.pt", settings.batch_size, stream)
         on_val = predictor(val, f"val {name}") if len(val) else None
         on_test = predictor(test, f"test {name}")
         scores[name] = evaluator.score(on_test, best_thresholds(val.attributes, on_val))

@@ -20,7 +20,7 @@ from training.models.inference import predict_logits
 from training.models.probe import Probe, is_probe, read_probe
 
 
-class Predictor:
+class ShardPredictor:
     """A classifier or a probe.
 
     Args:

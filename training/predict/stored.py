@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.layout import SPLITS, Layout
 from training.data.samples import read_samples
-from training.evaluate.probabilities import Predictor
+from training.evaluate.probabilities import ShardPredictor
 from training.predict.thresholds import read_thresholds
 
 FORMATS: Final = (".csv", ".parquet")
@@ -39,7 +39,7 @@ def predict_stored(
     """
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
-    predictor = Predictor(checkpoint, config.evaluate.batch_size, config.stream)
+    predictor = ShardPredictor(checkpoint, config.evaluate.batch_size, config.stream)
     cuts, thresholds_from = read_thresholds(predictor.attributes, checkpoint, thresholds)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
