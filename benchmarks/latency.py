@@ -26,7 +26,7 @@ from pipeline.runner.cluster import connect, no_model, shared_workers
 
 BUCKET: Final = "photos"
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 """Of which the best counts, because other jobs disturb the others more."""
 
 WARM_UP: Final = 64

@@ -123,7 +123,7 @@ class Cluster(Section):
     """The Dask cluster: an address to join, or so many local processes (0: one per core or GPU share).
 
     processes_per_gpu: how many share a GPU, on a machine that has some. No more processes are started than
-    the memory allows, 0.9 GB each.
+    the memory allows, 1.1 GB each.
     in_flight: tasks per thread of the workers that are submitted at a time. resources: what a worker of the
     joined cluster must offer to get tasks, such as {GPU: 1}; null: nothing. start_minutes: how long a joined
     cluster may take to have its first worker, such as one that scales from zero. stalled_minutes: a worker

@@ -50,8 +50,8 @@ def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch
     ("processes", "workers", "line"),
     [
         pytest.param(10, 8, "8 workers x 1 thread", id="enough memory for all"),
-        pytest.param(4, 3, "3 workers x 1 thread; 3.6 GB of memory do not allow 8", id="memory for three"),
-        pytest.param(1, 1, "1 workers x 1 thread; 0.9 GB of memory do not allow 8", id="at least one"),
+        pytest.param(4, 3, "3 workers x 1 thread; 4.4 GB of memory do not allow 8", id="memory for three"),
+        pytest.param(1, 1, "1 workers x 1 thread; 1.1 GB of memory do not allow 8", id="at least one"),
     ],
 )
 def test_no_more_workers_than_memory_allows(
