@@ -129,21 +129,30 @@ def studied(project: Path) -> dict[str, Any]:
 PENDING = """
 import json, sys
 from pathlib import Path
-from common.config import Study, load
+from common.code import code_hash, imported_modules
+from common.config import load
 from common.layout import Layout
 from training.study import cell, pretrainings
 from training.study.grid import cells
-config, layout, root = load([Path("presets/mini.yaml")], sys.argv[1:]), Layout.at("."), Path("runs/study")
-done = pretrainings.is_done
-names = [name for name in config.study.pretrainings if not done(config, layout, root, name, 0)]
-grid = [str(each) for each in cells(config.study) if not cell.is_done(config, layout, root, each)]
-print(json.dumps([names, grid]))
+layout, root, result = Layout.at("."), Path("runs/study"), []
+for settings, file, line in json.loads(sys.argv[1]):
+    code = Path(file).read_text()
+    Path(file).write_text(code + line)
+    code_hash.cache_clear()
+    imported_modules.cache_clear()
+    config, done = load([Path("presets/mini.yaml")], settings), pretrainings.is_done
+    names = [name for name in config.study.pretrainings if not done(config, layout, root, name, 0)]
+    grid = [str(each) for each in cells(config.study) if not cell.is_done(config, layout, root, each)]
+    result.append([names, grid])
+    Path(file).write_text(code)
+print(json.dumps(result))
 """
+LOOPS = ("training/pretrain/train.py", "training/finetune/train.py")
 
 
-def pending(project: Path, *settings: str) -> list[list[str]]:
-    """Pre-trainings and cells that the study would run now."""
-    command = [sys.executable, "-c", PENDING, *settings]
+def pending(project: Path, *cases: tuple[list[str], str, str]) -> list[list[list[str]]]:
+    """Pre-trainings and cells that the study would run, by settings and a line that is added to a file."""
+    command = [sys.executable, "-c", PENDING, json.dumps(cases)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -162,8 +171,9 @@ def test_an_interrupted_study_is_resumed_and_does_nothing_twice(
 def test_a_finished_study_runs_nothing_and_another_seed_its_own_cells(
     project: Path, studied: dict[str, Any]
 ) -> None:
-    assert pending(project) == [[], []]
-    names, grid = pending(project, "study.seeds=[0,1,2]")
+    now, another = pending(project, ([], LOOPS[0], ""), (["study.seeds=[0,1,2]"], LOOPS[0], ""))
+    assert now == [[], []]
+    names, grid = another
     assert names == []
     assert grid == [
         f"{initial}, {share} % of the labels, seed 2"
@@ -172,25 +182,17 @@ def test_a_finished_study_runs_nothing_and_another_seed_its_own_cells(
     ]
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "expected"),
-    [
-        ("training/finetune/train.py", "# a remark", (0, 0)),
-        ("training/finetune/train.py", "EDITED = True", (0, 8)),
-        ("training/pretrain/train.py", "EDITED = True", (1, 0)),
-    ],
-)
-def test_an_edit_of_the_code_makes_its_own_results_stale(
-    project: Path, studied: dict[str, Any], file: str, line: str, expected: tuple[int, int]
-) -> None:
-    edited = project / file
-    text = edited.read_text()
-    edited.write_text(f"{text}\n{line}\n")
-    try:
-        names, grid = pending(project)
-    finally:
-        edited.write_text(text)
-    assert (len(names), len(grid)) == expected
+def test_an_edit_of_the_code_makes_its_own_results_stale(project: Path, studied: dict[str, Any]) -> None:
+    pretrain, finetune = LOOPS
+    remark, stage_two, stage_one = pending(
+        project,
+        ([], finetune, "# a remark"),
+        ([], finetune, "EDITED = True"),
+        ([], pretrain, "EDITED = True"),
+    )
+    assert remark == [[], []]
+    assert (stage_two[0], len(stage_two[1])) == ([], 8)
+    assert (len(stage_one[0]), stage_one[1]) == (1, [])
 
 
 def test_dvc_scans_no_pipeline_but_the_root_s() -> None:

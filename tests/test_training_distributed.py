@@ -34,11 +34,11 @@ TINY = [
 
 
 def torchrun(
-    program: list[str], shards: Layout, output: Path, *settings: str, stage: str = "pretrain"
+    script: Path, shards: Layout, output: Path, *settings: str, stage: str = "pretrain"
 ) -> subprocess.CompletedProcess[str]:
-    """Two processes of `program`, which takes the options of ``training.run``."""
+    """Two processes of `script`, which takes the options of ``training.run``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [*program, "--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
+    command += [str(script), "--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
     for setting in (*TINY, *settings):
         command += ["--set", setting]
     root = Path(__file__).parent.parent
@@ -47,69 +47,66 @@ def torchrun(
     )
 
 
-def run_two_processes(shards: Layout, output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    return torchrun(["-m", "training.run"], shards, output, *settings)
-
-
 def curve(output: Path, name: str) -> list[float]:
     file = output / "dvclive" / "plots" / "metrics" / "pretrain" / f"{name}.tsv"
     return [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]]
 
 
-def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
-    shards: Layout, tmp_path: Path
-) -> None:
-    window = "pretrain.shuffle_shards=3"
-    done = run_two_processes(shards, tmp_path / "two", window)
+EQUAL_WEIGHTS = """
+import os, pathlib, torch
+from training.pretrain import state
+from training.run import main
+
+real = state.TrainState.average_over_processes
+
+def average(self, values):
+    means = real(self, values)
+    both = [*self.model.parameters(), *self.adversaries.parameters()]
+    flat = torch.cat([parameter.detach().flatten() for parameter in both])
+    other = [torch.empty_like(flat) for _ in range(2)]
+    torch.distributed.all_gather(other, flat)
+    assert torch.equal(*other)
+    seen = pathlib.Path(__file__).with_name(f"equal-{torch.distributed.get_rank()}")
+    seen.open("a").write("x")
+    return means
+
+state.TrainState.average_over_processes = average
+main()
+"""
+WINDOW = "pretrain.shuffle_shards=3"
+
+
+@pytest.fixture(scope="module")
+def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A run of two processes whose weights are compared after every step: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "equal_weights.py"
+    script.write_text(EQUAL_WEIGHTS)
+    done = torchrun(script, shards, folder, WINDOW)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes do not divide pretrain.shuffle_shards=3") == 1
-    pretrain(load(settings=[*TINY, window, "pretrain.accumulate=2"]), shards, tmp_path / "one")
-    two = read_pretrained(tmp_path / "two" / "pretrain" / "pretrained.safetensors")["network"]
-    one = read_pretrained(tmp_path / "one" / "pretrained.safetensors")["network"]
-    assert two.keys() == one.keys()
+    return folder, done.stdout, done.stderr
+
+
+def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
+    two: tuple[Path, str, str], shards: Layout, tmp_path: Path
+) -> None:
+    folder, out, err = two
+    assert out.count("2 processes do not divide pretrain.shuffle_shards=3") == 1
+    pretrain(load(settings=[*TINY, WINDOW, "pretrain.accumulate=2"]), shards, tmp_path)
+    weights = read_pretrained(folder / "pretrain" / "pretrained.safetensors")["network"]
+    one = read_pretrained(tmp_path / "pretrained.safetensors")["network"]
+    assert weights.keys() == one.keys()
     for name, value in one.items():
         # Adam moves a weight whose gradient is mere rounding by up to its learning rate, 0.001, in a step.
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)
-    assert curve(tmp_path / "two" / "pretrain", "loss") == pytest.approx(
-        curve(tmp_path / "one", "loss"), rel=1e-4
-    )
-    assert curve(tmp_path / "two" / "pretrain", "adversarial/loss") == pytest.approx(
-        curve(tmp_path / "one", "adversarial/loss"), rel=1e-4
-    )
-    assert json.loads((tmp_path / "two" / "pretrain" / "metrics.json").read_text())["steps"] == 4
-    assert done.stderr.count("fewer than two faces") + done.stdout.count("fewer than two faces") <= 1
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3, msg=name)
+    for name in ("loss", "adversarial/loss"):
+        assert curve(folder / "pretrain", name) == pytest.approx(curve(tmp_path, name), rel=1e-4)
+    assert json.loads((folder / "pretrain" / "metrics.json").read_text())["steps"] == 4
+    assert err.count("fewer than two faces") + out.count("fewer than two faces") <= 1
 
 
-def test_all_processes_hold_the_same_weights_after_every_step(shards: Layout, tmp_path: Path) -> None:
-    code = (
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        "from common.config import load\n"
-        "from common.layout import Layout\n"
-        "from training.pretrain import state, train\n"
-        "real = state.TrainState.average_over_processes\n"
-        "def average(self, values):\n"
-        "    means = real(self, values)\n"
-        "    both = [*self.model.parameters(), *self.adversaries.parameters()]\n"
-        "    flat = torch.cat([p.detach().flatten() for p in both])\n"
-        "    other = [torch.empty_like(flat) for _ in range(2)]\n"
-        "    torch.distributed.all_gather(other, flat)\n"
-        "    assert torch.equal(*other)\n"
-        "    Path(sys.argv[2], f'equal-{torch.distributed.get_rank()}').open('a').write('x')\n"
-        "    return means\n"
-        "state.TrainState.average_over_processes = average\n"
-        "train.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
-    )
-    script = tmp_path / "check.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(shards.shards), str(tmp_path), *TINY]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
-    )
-    assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
+def test_all_processes_hold_the_same_weights_after_every_step(two: tuple[Path, str, str]) -> None:
+    assert [(two[0] / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
@@ -180,7 +177,7 @@ def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_
     script = tmp_path / "synchronised.py"
     script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
     due = ["pretrain.validate_every=2", "pretrain.picture_every=2"]
-    done = torchrun([str(script)], shards, tmp_path, *due)
+    done = torchrun(script, shards, tmp_path, *due)
     assert done.returncode == 0, done.stderr
     output = tmp_path / "pretrain"
     assert (output / "pretrained.safetensors").is_file()
@@ -213,7 +210,7 @@ main()
 def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_path: Path) -> None:
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
-    done = torchrun([str(script)], shards, tmp_path, "pretrain.checkpoint_minutes=60")
+    done = torchrun(script, shards, tmp_path, "pretrain.checkpoint_minutes=60")
     assert done.returncode != 0
     assert "a shard cannot be read" in done.stderr
     assert "another process failed" in done.stderr
@@ -251,7 +248,7 @@ def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
     runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.initial=[semi]", "finetune.batch_size=4"]
     semi = ["finetune.semi_supervised.longer=1.0", "finetune.semi_supervised.batch_size=4"]
     every = ["finetune.validate_every=2", "finetune.frozen_steps=2", "finetune.batch_norm_batches=2"]
-    done = torchrun([str(script)], shards, tmp_path, *runs, *semi, *every, stage="finetune")
+    done = torchrun(script, shards, tmp_path, *runs, *semi, *every, stage="finetune")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text() == "x" * 8
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
