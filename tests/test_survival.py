@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,10 +26,11 @@ from pipeline.ingest.run import ingest
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record
 from synthetic import write_dataset
+from tests.commands import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
-QUICK = ("parse.size=64", "ingest.shard_size=8")
+QUICK = ("parse.size=64", "parse.precision=float32", "ingest.shard_size=8")
 
 
 def command(photos: Path, output: Path, *settings: str) -> list[str]:
@@ -40,16 +42,12 @@ def command(photos: Path, output: Path, *settings: str) -> list[str]:
     ]
 
 
-def run(photos: Path, output: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(photos, output, *settings),
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+def run(
+    photos: Path, output: Path, *settings: str, preload: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command in this process; its workers, which are others, run the file `preload` first."""
+    with dask.config.set({"distributed.worker.preload": [str(preload)] if preload else []}):
+        return run_command("pipeline.parse", *command(photos, output, *settings)[3:], cwd=ROOT)
 
 
 def finished_bytes(output: Path) -> dict[str, str]:
@@ -93,8 +91,7 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """The output of a run that nobody disturbs, and the seconds that it took."""
     output = tmp_path_factory.mktemp("undisturbed")
     start = time.monotonic()
-    done = run(photos, output)
-    assert done.returncode == 0, done.stderr
+    subprocess.run(command(photos, output), cwd=ROOT, check=True)
     return output, time.monotonic() - start
 
 
@@ -142,7 +139,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
     # Dead slow, so that it is surely interrupted at work.
-    slow = command(photos, tmp_path, "parse.size=1024", "parse.precision=float32")
+    slow = command(photos, tmp_path, "parse.size=1024")
     driver = subprocess.Popen(
         slow,
         cwd=ROOT,
@@ -171,7 +168,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_wh
         tar.with_suffix(".json").unlink()
     # Dead slow, so that it is surely killed at work.
     driver = subprocess.Popen(
-        command(photos, tmp_path, "parse.size=1024", "parse.precision=float32"),
+        command(photos, tmp_path, "parse.size=1024"),
         cwd=ROOT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -233,21 +230,21 @@ if "forkserver" in " ".join(sys.orig_argv):
 """A Dask preload: a stand-in for a decoder that crashes the process on one input."""
 
 
-def deadly(folder: Path, module: str, function: str, content: str, digest: str) -> dict[str, str]:
+def deadly(folder: Path, module: str, function: str, content: str, digest: str) -> Path:
     preload = folder / "deadly_decoder.py"
     preload.write_text(
         DEADLY_DECODER.format(module=module, function=function, content=content, digest=digest)
     )
-    return {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload)}
+    return preload
 
 
 def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_completes(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
     victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
-    environment = deadly(tmp_path, "pipeline.align.shard", "decode_photo", "data", victim["sha256"])
+    preload = deadly(tmp_path, "pipeline.align.shard", "decode_photo", "data", victim["sha256"])
     output = tmp_path / "out"
-    done = run(photos, output, **environment)
+    done = run(photos, output, preload=preload)
     assert done.returncode == 0, done.stderr
     refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
@@ -272,7 +269,8 @@ def test_a_face_that_kills_the_parser_is_quarantined_too(
     tar.with_suffix(".json").unlink()
     face = tar.read_bytes()[victim["jpg.offset"] :][: victim["jpg.size"]]
     digest = hashlib.sha256(face).hexdigest()
-    done = run(photos, output, **deadly(tmp_path, "pipeline.parse.shard", "decode_face", "data", digest))
+    preload = deadly(tmp_path, "pipeline.parse.shard", "decode_face", "data", digest)
+    done = run(photos, output, preload=preload)
     assert done.returncode == 0, done.stderr
     refused = pq.read_table(output / "manifests" / "quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in refused] == [(victim["source"], "worker-died")]
@@ -288,9 +286,8 @@ def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(
     tar.with_suffix(".json").unlink()
     preload = tmp_path / "bug.py"
     preload.write_text("import pipeline.parse.shard as s\ns.encode_mask = None\n")
-    done = run(photos, output, DASK_DISTRIBUTED__WORKER__PRELOAD=str(preload))
-    assert done.returncode == 1
-    assert f"parse failed at {tar}: TypeError" in done.stderr
+    with pytest.raises(RuntimeError, match=f"parse failed at {tar}: TypeError"):
+        run(photos, output, preload=preload)
     assert read_record(tar) is None
 
 
