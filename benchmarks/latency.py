@@ -26,6 +26,9 @@ from pipeline.runner.cluster import connect, no_model, shared_workers
 
 BUCKET: Final = "photos"
 
+PLACES: Final = ("folder", "S3", "S3 late")
+"""A folder, a server that does not wait, and one that does: the last two differ in the latency alone."""
+
 ROUNDS: Final = 2
 """Of which the best counts, because other jobs disturb the others more."""
 
@@ -47,7 +50,7 @@ def measure(config: Config, photos: Path, milliseconds: float, folder: Path) -> 
     """
     count = sum(1 for _ in photos.iterdir())
     rates: Rates = {}
-    with slow_store(milliseconds) as server, shared_workers():
+    with slow_store() as (server, delay), shared_workers():
         files = S3FileSystem()
         files.mkdir(BUCKET)
         files.put(f"{photos}/", f"{BUCKET}/", recursive=True)
@@ -56,7 +59,9 @@ def measure(config: Config, photos: Path, milliseconds: float, folder: Path) -> 
         for _, stage in _steps(config, str(photos), WARM_UP):
             stage(Layout.at(folder / "warm-up"))
         for turn in range(ROUNDS):
-            for place, address in (("folder", str(photos)), ("S3", f"s3://{BUCKET}")):
+            for place, wait in zip(PLACES, (0.0, 0.0, milliseconds), strict=True):
+                delay.value = wait
+                address = str(photos) if place == "folder" else f"s3://{BUCKET}"
                 layout = Layout.at(folder / f"{place}-{turn}")
                 for step, stage in _steps(config, address, None):
                     started, used = time.monotonic(), _cpu_seconds(server)
@@ -87,16 +92,20 @@ def _cpu_seconds(server: int) -> float:
 
 
 @contextmanager
-def slow_store(milliseconds: float) -> Iterator[int]:
-    """An S3 server on the loopback, named to all processes by the environment; yields its process id."""
+def slow_store() -> Iterator[tuple[int, Any]]:
+    """An S3 server on the loopback, named to all processes by the environment.
+
+    Yields its process id, and the shared number of milliseconds that it waits.
+    """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(milliseconds, there), daemon=True)
+    delay = context.Value("d", 0.0)
+    process = context.Process(target=_serve, args=(delay, there), daemon=True)
     process.start()
     own = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{here.recv()}", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ |= {**own, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     try:
-        yield int(process.pid or 0)
+        yield int(process.pid or 0), delay
     finally:
         process.terminate()
         process.join()
@@ -109,11 +118,11 @@ class _KeepAlive(WSGIRequestHandler):
         pass
 
 
-def _serve(milliseconds: float, port: Connection) -> None:
+def _serve(delay: Any, port: Connection) -> None:
     store = DomainDispatcherApplication(create_backend_app)
 
     def late(environ: dict[str, Any], start_response: Any) -> Any:
-        time.sleep(milliseconds / 1000)
+        time.sleep(delay.value / 1000)
         return store(environ, start_response)
 
     server = make_server("127.0.0.1", 0, late, threaded=True, request_handler=_KeepAlive)

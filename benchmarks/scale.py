@@ -146,14 +146,14 @@ def _real(config: Config, photos: Path, folder: Path) -> dict[str, dict[str, flo
 
 def _latency(config: Config, photos: Path, milliseconds: float, folder: Path) -> Rates:
     rates = latency.measure(config, photos, milliseconds, folder / "latency")
-    names = ("folder, photos/s", f"S3 after {milliseconds:g} ms, photos/s", "S3 / folder")
+    places = ("folder", "S3", f"S3 after {milliseconds:g} ms")
     print()
-    _print_row(("step", *names, "folder, CPU ms a photo", "S3, CPU ms a photo"))
-    _print_row(["---", *["--:"] * 5])
-    for step, places in rates.items():
-        (local, local_cpu), (remote, remote_cpu) = places["folder"], places["S3"]
-        cells = (f"{local:.1f}", f"{remote:.1f}", f"{remote / local:.2f}")
-        _print_row((step, *cells, f"{1000 * local_cpu:.1f}", f"{1000 * remote_cpu:.1f}"))
+    units = [f"{place}, {unit}" for unit in ("photos/s", "CPU ms a photo") for place in places]
+    _print_row(["step", *units])
+    _print_row(["---", *["--:"] * len(units)])
+    for step, by_place in rates.items():
+        speeds, costs = zip(*(by_place[place] for place in latency.PLACES), strict=True)
+        _print_row([step, *(f"{speed:.1f}" for speed in speeds), *(f"{1000 * cost:.1f}" for cost in costs)])
     return rates
 
 
