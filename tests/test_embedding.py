@@ -14,7 +14,8 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_face, decode_features, extent_of, read_member
-from pipeline.parse.embedder import find_embedder, load_embedder
+from pipeline.parse.embedder import load_embedder
+from pipeline.parse.find_parser import find_embedder
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
 from pipeline.verify.run import verify

@@ -106,10 +106,10 @@ def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) ->
 
 def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -> None:
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")}
-    manifests = {p.name: p.read_bytes() for p in shards.manifests.iterdir()}
+    manifests = {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()}
     run(pipeline_config, shards)
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")} == before
-    assert {p.name: p.read_bytes() for p in shards.manifests.iterdir()} == manifests
+    assert {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()} == manifests
 
 
 def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(

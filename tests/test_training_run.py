@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,8 +22,8 @@ from training.engine import checkpoint
 from training.engine.optim import LossCheck
 from training.evaluate import evaluate as evaluation
 from training.evaluate.evaluate import evaluate
+from training.evaluate.probabilities import ShardPredictor
 from training.finetune.runs import finetune
-from training.models.classifier import Classifier
 from training.pretrain import train as pretrain
 
 TINY = [
@@ -155,13 +154,13 @@ def test_test_faces_are_read_once_per_run(
     config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    real = evaluation.predict
+    real = ShardPredictor.__call__
 
-    def watched(model: Classifier, faces: Samples, *rest: Any) -> NDArray[np.float64]:
+    def watched(predictor: ShardPredictor, faces: Samples, title: str) -> NDArray[np.float64]:
         seen.append(faces.keys[0])
-        return real(model, faces, *rest)
+        return real(predictor, faces, title)
 
-    monkeypatch.setattr(evaluation, "predict", watched)
+    monkeypatch.setattr(ShardPredictor, "__call__", watched)
     evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}

@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.weights import file_sha256
 from pipeline.parse import onnx_file, torchscript_file
-from pipeline.parse.class_map import InputFormat, format_beside, read_format
+from pipeline.parse.class_map import InputFormat
 from pipeline.parse.pixels import normalised
 
 Embedder = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
@@ -38,22 +37,6 @@ class EmbedderFile:
     input_format: InputFormat
 
 
-def find_embedder(path: Path) -> EmbedderFile:
-    """The network in a file.
-
-    Raises:
-        UserError: the file is missing, or has no description beside it, or one without a size.
-    """
-    path = path.absolute()
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; parse.features_from names it")
-    described = format_beside(path, "description")
-    input_format = read_format(described, InputFormat, "description")
-    if input_format.size is None:
-        raise UserError(f"{described}: size must be the side of the network's input in pixels, not null")
-    return EmbedderFile(path, file_sha256(path), input_format)
-
-
 def load_embedder(file: EmbedderFile) -> Embedder:
     """The network, on one thread or on the GPU.
 
@@ -61,7 +44,7 @@ def load_embedder(file: EmbedderFile) -> Embedder:
         UserError: the file cannot be run.
     """
     expected, size = file.input_format, file.input_format.size
-    assert size is not None  # find_embedder() demands it
+    assert size is not None  # pipeline.parse.find_parser.find_embedder demands it
     if file.path.suffix == ".onnx":
         network = onnx_file.load(file.path, expected, size)
     else:

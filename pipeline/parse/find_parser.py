@@ -1,4 +1,4 @@
-"""From the configuration to a parser that is ready to be loaded.
+"""From the configuration to a parser, and a network of features, that are ready to be loaded.
 
 ``parse.parser`` names facexlib's `bisenet` or `parsenet`, whose weights are known, or the
 kind of the file that ``weights.parser`` names: `onnx` or `torchscript`, with its class map.
@@ -11,8 +11,8 @@ from common.errors import UserError
 from common.pipeline_config import Parse, Weights
 from common.weights import KNOWN, file_sha256, find
 from pipeline.parse import backends, bisenet, parsenet
-from pipeline.parse.class_map import ClassMap, format_beside, read_format
-from pipeline.parse.embedder import find_embedder
+from pipeline.parse.class_map import ClassMap, InputFormat, format_beside, read_format
+from pipeline.parse.embedder import EmbedderFile
 from pipeline.parse.parser import ParserFile
 from pipeline.parse.quantize import int8_file
 
@@ -52,3 +52,19 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
         int8_file(path, sha256, size, maps=parse.features is not None)
     embedder = None if parse.features_from is None else find_embedder(Path(parse.features_from))
     return ParserFile(kind, path, sha256, class_map, size, parse.precision, parse.features, embedder)
+
+
+def find_embedder(path: Path) -> EmbedderFile:
+    """The network in a file.
+
+    Raises:
+        UserError: the file is missing, or has no description beside it, or one without a size.
+    """
+    path = path.absolute()
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; parse.features_from names it")
+    described = format_beside(path, "description")
+    input_format = read_format(described, InputFormat, "description")
+    if input_format.size is None:
+        raise UserError(f"{described}: size must be the side of the network's input in pixels, not null")
+    return EmbedderFile(path, file_sha256(path), input_format)
