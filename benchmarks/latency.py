@@ -26,7 +26,7 @@ from pipeline.runner.cluster import connect, no_model, shared_workers
 
 BUCKET: Final = "photos"
 
-PLACES: Final = ("folder", "S3", "S3 late")
+STORES: Final = ("folder", "S3", "S3 late")
 """A folder, a server that does not wait, and one that does: the last two differ in the latency alone."""
 
 ROUNDS: Final = 2
@@ -36,7 +36,7 @@ WARM_UP: Final = 64
 """Photos of a first round that does not count, in which the workers load the detector."""
 
 Rates = dict[str, dict[str, tuple[float, float]]]
-"""By step and place, photos per second and CPU seconds per photo."""
+"""By step and store, photos per second and CPU seconds per photo."""
 
 
 def measure(config: Config, photos: Path, milliseconds: float, folder: Path) -> Rates:
@@ -59,16 +59,16 @@ def measure(config: Config, photos: Path, milliseconds: float, folder: Path) -> 
         for _, stage in _steps(config, str(photos), WARM_UP):
             stage(Layout.at(folder / "warm-up"))
         for turn in range(ROUNDS):
-            for place, wait in zip(PLACES, (0.0, 0.0, milliseconds), strict=True):
+            for store, wait in zip(STORES, (0.0, 0.0, milliseconds), strict=True):
                 delay.value = wait
-                address = str(photos) if place == "folder" else f"s3://{BUCKET}"
-                layout = Layout.at(folder / f"{place}-{turn}")
+                address = str(photos) if store == "folder" else f"s3://{BUCKET}"
+                layout = Layout.at(folder / f"{store}-{turn}")
                 for step, stage in _steps(config, address, None):
                     started, used = time.monotonic(), _cpu_seconds(server)
                     stage(layout)
                     seconds, used = time.monotonic() - started, _cpu_seconds(server) - used
                     best = rates.setdefault(step, {})
-                    best[place] = max(best.get(place, (0.0, 0.0)), (count / seconds, used / count))
+                    best[store] = max(best.get(store, (0.0, 0.0)), (count / seconds, used / count))
     return rates
 
 

@@ -146,13 +146,13 @@ def _real(config: Config, photos: Path, folder: Path) -> dict[str, dict[str, flo
 
 def _latency(config: Config, photos: Path, milliseconds: float, folder: Path) -> Rates:
     rates = latency.measure(config, photos, milliseconds, folder / "latency")
-    places = ("folder", "S3", f"S3 after {milliseconds:g} ms")
+    stores = ("folder", "S3", f"S3 after {milliseconds:g} ms")
     print()
-    units = [f"{place}, {unit}" for unit in ("photos/s", "CPU ms a photo") for place in places]
+    units = [f"{store}, {unit}" for unit in ("photos/s", "CPU ms a photo") for store in stores]
     _print_row(["step", *units])
     _print_row(["---", *["--:"] * len(units)])
-    for step, by_place in rates.items():
-        speeds, costs = zip(*(by_place[place] for place in latency.PLACES), strict=True)
+    for step, by_store in rates.items():
+        speeds, costs = zip(*(by_store[store] for store in latency.STORES), strict=True)
         _print_row([step, *(f"{speed:.1f}" for speed in speeds), *(f"{1000 * cost:.1f}" for cost in costs)])
     return rates
 

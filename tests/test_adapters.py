@@ -475,13 +475,13 @@ def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tm
     assert reasons == {"a.jpg": None, "gone.jpg": "label-without-image", "../secret.jpg": "path-outside"}
 
 
-@pytest.mark.parametrize("place", [pytest.param("local", id="a folder"), pytest.param("s3", id="S3")])
-def test_only_a_file_that_changes_gets_another_stamp(place: str, bucket: Address, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", [pytest.param("local", id="a folder"), pytest.param("s3", id="S3")])
+def test_only_a_file_that_changes_gets_another_stamp(store: str, bucket: Address, tmp_path: Path) -> None:
     root = fill(tmp_path / "in", ["a.jpg", "deep/b.jpg"])
     paths = ["a.jpg", "deep/b.jpg", "gone.jpg"]
 
     def stamps() -> list[str | None]:
-        return Tree(address(upload(root, bucket, "stamps") if place == "s3" else root)).stamps(paths)
+        return Tree(address(upload(root, bucket, "stamps") if store == "s3" else root)).stamps(paths)
 
     before = stamps()
     assert stamps() == before

@@ -656,11 +656,11 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
 def test_params_are_pointed_at_other_inputs_than_folders(name: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_bytes(PARAMS.read_bytes())
-    place = tmp_path / name if "." in name else address(f"memory://{tmp_path.name}/{name}")
-    (place if "." in name else place / "a.jpg").write_bytes(b"")
-    use(str(place), params)
+    source = tmp_path / name if "." in name else address(f"memory://{tmp_path.name}/{name}")
+    (source if "." in name else source / "a.jpg").write_bytes(b"")
+    use(str(source), params)
     data = yaml.safe_load(params.read_text())["data"]
-    assert data == {"input": str(place), "name": "faces"}
+    assert data == {"input": str(source), "name": "faces"}
 
 
 def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path: Path) -> None:

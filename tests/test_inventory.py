@@ -25,9 +25,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def repro(project: Path, place: str | Address) -> str:
+def repro(project: Path, source: str | Address) -> str:
     """The output of DVC for an input."""
-    configure(project, [f'data.input="{place}"', "data.name=photos", "sample.count=8"])
+    configure(project, [f'data.input="{source}"', "data.name=photos", "sample.count=8"])
     return dvc(project, "repro", "ingest")
 
 
@@ -159,13 +159,13 @@ def test_dvc_ingests_a_tar(project: Path, tmp_path: Path) -> None:
 def test_dvc_ingests_an_input_at_an_s3_server_whose_entity_tags_are_its_state(
     project: Path, tmp_path: Path, object_store: None
 ) -> None:
-    place = address("s3://inventory")
-    place.fs.mkdir("inventory")
+    bucket = address("s3://inventory")
+    bucket.fs.mkdir("inventory")
     for file in write_input(tmp_path / "in").iterdir():
-        place.fs.put_file(str(file), f"inventory/faces/{file.name}")
-    before = take_inventory(place / "faces")
-    assert INGESTED in repro(project, place / "faces")
+        bucket.fs.put_file(str(file), f"inventory/faces/{file.name}")
+    before = take_inventory(bucket / "faces")
+    assert INGESTED in repro(project, bucket / "faces")
     assert reasons(project) == {"a.jpg": None, "b.jpg": None}
-    assert take_inventory(place / "faces") == before
-    place.fs.pipe_file("inventory/faces/b.jpg", jpeg(ord("b")).replace(b"JFIF", b"JFIG"))
-    assert take_inventory(place / "faces") != before
+    assert take_inventory(bucket / "faces") == before
+    bucket.fs.pipe_file("inventory/faces/b.jpg", jpeg(ord("b")).replace(b"JFIF", b"JFIG"))
+    assert take_inventory(bucket / "faces") != before

@@ -12,6 +12,7 @@ from common import manifest
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import run_command
 from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
 from training.finetune.probe import fit
@@ -107,3 +108,22 @@ def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_do
         assert row["present"] == [name for name in thresholds if row[name] >= thresholds[name]["threshold"]]
     lines = (tmp_path / "faces.csv").read_text().splitlines()
     assert len(lines) == len(sources) + 1 and lines[0].startswith('"key","source","present"')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param([], "name either photos or", id="neither photos nor shards"),
+        pytest.param(["a.jpg", "--shards", "OUT"], "name either photos or", id="photos and shards"),
+        pytest.param(["--shards", "OUT"], "--shards needs --output FILE", id="no file for the rows"),
+        pytest.param(
+            ["--shards", "OUT", "--output", "a.csv", "--annotate", "seen"], "are for photos", id="annotations"
+        ),
+        pytest.param(
+            ["--shards", "OUT", "--output", "a.csv", "--align", "none"], "are for photos", id="alignment"
+        ),
+    ],
+)
+def test_predict_refuses_options_that_do_not_go_together(arguments: list[str], message: str) -> None:
+    done = run_command("training.predict", "--checkpoint", "classifier.pt", *arguments)
+    assert done.returncode == 1 and message in done.stderr

@@ -160,6 +160,8 @@ def main() -> None:
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv or .parquet")
+        if options.annotate or options.align != "auto":
+            raise UserError("--annotate and --align are for photos; the faces in shards are aligned already")
         predict_stored(
             load(), Layout.at(options.shards), options.checkpoint, options.thresholds, options.output
         )
