@@ -1,9 +1,14 @@
 """How many workers a local cluster starts, and which GPU each sees; the numbers of GPUs are stand-ins."""
 
+import math
 import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +18,7 @@ from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner import cluster as runner
 from pipeline.runner import local_workers as module
-from pipeline.runner.cluster import connect, no_model
+from pipeline.runner.cluster import SETTLE_SECONDS, connect, map_bounded, no_model, shared_workers
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
 
 FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(3)"
@@ -73,8 +78,27 @@ def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
     load_model: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "MEMORY_LIMIT", PROCESS_BYTES)
+    monkeypatch.setattr(runner, "RESTART_SECONDS", 5.0)
     with (
         pytest.raises(UserError, match="died while it loaded the model; is there enough memory"),
         connect(cluster("workers=1"), 1, load_model),
     ):
         pass
+
+
+def die_once(marker: Path) -> None:
+    """Kill this process, unless another one did so before."""
+    with suppress(FileExistsError):
+        marker.touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_while_it_loads_the_model_is_replaced(tmp_path: Path) -> None:
+    two = cluster("workers=2")
+    with shared_workers():
+        with connect(two, 2, no_model):
+            time.sleep(SETTLE_SECONDS)  # Dask replaces no younger worker
+        with connect(two, 2, partial(die_once, tmp_path / "died")) as client:
+            assert (tmp_path / "died").exists()
+            assert len(client.run(os.getpid)) == 2
+            assert len(dict(map_bounded(client, math.sqrt, [4.0, 9.0], two))) == 2

@@ -50,6 +50,12 @@ START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
 """How worker processes start: forked from one that has imported what they need, so that it is imported once
 instead of by each, or anew where a fork is unsafe after such imports."""
 
+LOAD_ATTEMPTS: Final = 3
+"""How often the workers are asked to load a model, if one of them dies meanwhile."""
+
+RESTART_SECONDS: Final = 60.0
+"""How long a worker that died may take to come back before the others go on without it."""
+
 SETTLE_SECONDS: Final = 2.0
 """Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
 
@@ -140,22 +146,42 @@ def connect(
         count = eligible_workers(client, config.resources)
         line = f"{count} workers" if config.scheduler or count == tasks else local_workers(config).line
         print(f"{line}; dashboard: {client.dashboard_link}", flush=True)
+        _make_ready(client, ReadyWorkers(load, config, module, seen), config.scheduler)
+        context.callback(_unregister, client)
+        yield client
+
+
+def _make_ready(client: Client, plugin: ReadyWorkers, scheduler: str | None) -> None:
+    """Run `plugin` on all workers, and again if one dies meanwhile, for whatever reason.
+
+    Raises:
+        UserError: one died each time, none came back, one runs other code, or cannot load the model.
+    """
+    cluster = scheduler or "the local cluster"
+    count = len(client.scheduler_info(n_workers=-1)["workers"])
+    for attempt in range(LOAD_ATTEMPTS):
+        if attempt:
+            time.sleep(SETTLE_SECONDS)  # until the scheduler has noticed
+            with suppress(TimeoutError):
+                client.wait_for_workers(count, timeout=RESTART_SECONDS)
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                break
         try:
-            client.register_plugin(ReadyWorkers(load, config, module, seen))
+            client.register_plugin(plugin)
+            return
         except UserError:
             raise
         except CommClosedError as error:
-            raise UserError(
-                f"a worker of {config.scheduler or 'the local cluster'} died while it loaded the model; is "
-                "there enough memory? Fewer workers (cluster.workers) need less"
-            ) from error
+            died = error
         except Exception as error:
             raise UserError(
-                f"the workers of {config.scheduler or 'the local cluster'} cannot load the model "
-                f"({type(error).__name__}: {error}); start them in the project's folder, with its packages"
+                f"the workers of {cluster} cannot load the model ({type(error).__name__}: {error}); start "
+                "them in the project's folder, with its packages"
             ) from error
-        context.callback(_unregister, client)
-        yield client
+    raise UserError(
+        f"a worker of {cluster} died while it loaded the model; is there enough memory? "
+        "Fewer workers (cluster.workers) need less"
+    ) from died
 
 
 class _SharedCluster(ExitStack):
