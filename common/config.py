@@ -7,7 +7,7 @@ say what is allowed and have no defaults of their own. A file given with
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,6 +17,10 @@ from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quaranti
 from common.section import Fraction, Positive, Precision, Section, Weight
 
 PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
+
+
+ProbeName = Literal["probe", "embedding_probe", "region_probe"]
+"""An initialisation of stage 2 that is fitted to stored features, without a network."""
 
 
 class Network(Section):
@@ -194,7 +198,8 @@ class Finetune(Section):
 
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
     the unlabelled faces; ``probe``: logistic regression on the parser's stored features, or on the class
-    counts of shards without, instead of a network; ``region_probe``: ridge regression that weighs the
+    counts of shards without, instead of a network; ``embedding_probe``: the same on the features of the
+    network that ``parse.features_from`` named; ``region_probe``: ridge regression that weighs the
     regions of each attribute higher; ``student``: by stage 1, and trained on the probabilities that this
     regression gives all train faces; ``imagenet``: the file that `imagenet` names (a state dict of
     torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
@@ -215,7 +220,7 @@ class Finetune(Section):
     seed: int
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
     initial: Annotated[
-        list[Literal["scratch", "probe", "region_probe", "pretrained", "semi", "student", "imagenet"]],
+        list[Literal["scratch", ProbeName, "pretrained", "semi", "student", "imagenet"]],
         Field(min_length=1),
     ]
     imagenet: str | None
@@ -276,7 +281,7 @@ class Study(Section):
     pretrainings: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Annotated[list[str], Field(min_length=1)]]
     pretrain_steps: dict[str, Positive]
     pretrain_seeds: Positive
-    baselines: list[Literal["probe", "region_probe"]]
+    baselines: list[ProbeName]
     semi: list[str]
     student: list[str]
     labels: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
@@ -299,7 +304,7 @@ class Study(Section):
         if reserved := [
             name
             for name in self.pretrainings
-            if name in ("scratch", "probe", "region_probe") or name.startswith(("semi-", "student-"))
+            if name in ("scratch", *get_args(ProbeName)) or name.startswith(("semi-", "student-"))
         ]:
             raise ValueError(f"study.pretrainings.{reserved[0]} is a reserved name; rename it")
         return self

@@ -19,7 +19,9 @@ from pipeline.parse.find_parser import find_embedder
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
 from pipeline.verify.run import verify
+from tests.commands import run_command
 from training.data.samples import read_samples
+from training.finetune.runs import finetune
 from training.models.probe import read_features
 
 DESCRIPTION: dict[str, Any] = {
@@ -81,12 +83,35 @@ def test_the_network_sees_each_stored_face_and_probes_read_what_it_says(
         )
         assert np.allclose(decode_features(embedding), colours(decode_face(face)), atol=0.01)
     assert not verify(pipeline_config.cluster, layout)
-    samples = read_samples(layout, ("train",))
-    features = read_features(samples, "areas", pipeline_config.stream)
-    assert features.shape == (len(samples), 12 + 6 * 6 * 19)
-    assert np.array_equal(
-        features[:, 12:], read_features(read_samples(shards, ("train",)), "areas", load().stream)
-    )
+    samples, without = (read_samples(each, ("train",)) for each in (layout, shards))
+    stream = pipeline_config.stream
+    embeddings, regions = (read_features(samples, name, stream) for name in ("embedding", "regions"))
+    assert embeddings.shape == (len(samples), 12)
+    assert np.array_equal(regions[:, :12], embeddings)
+    assert np.array_equal(regions[:, 12:], read_features(without, "regions", stream))
+    assert np.array_equal(*(read_features(each, "areas", stream) for each in (samples, without)))
+
+
+def test_the_probe_command_fits_an_embedding_probe_where_the_shards_hold_what_it_reads(
+    shards: Layout, pipeline_config: Config, tmp_path: Path
+) -> None:
+    settings = pipeline_config.parse.model_copy(update={"features_from": str(saved(tmp_path / "four.pt"))})
+    layout = Layout.at(tmp_path / "set")
+    parse(pipeline_config.model_copy(update={"parse": settings}), make_sibling(shards, layout))
+    fitted = {}
+    for each in (shards, layout):
+        output, has_embedding = tmp_path / f"probes-{len(fitted)}", each is layout
+        source = ("--shards", str(each.shards), "--output", str(output))
+        done = run_command("training.probe", "--labels", "100%", *source)
+        assert done.returncode == 0, done.stderr
+        fitted[has_embedding] = {file.parent.name for file in output.glob("finetune/*/classifier.pt")}
+    assert fitted == {
+        False: {"probe-100%", "region_probe-100%"},
+        True: {"probe-100%", "embedding_probe-100%", "region_probe-100%"},
+    }
+    config = load(settings=["finetune.initial=[embedding_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"])
+    with pytest.raises(UserError, match=r"no embedding\.npy; .* parse\.features_from=NETWORK"):
+        finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
 
 
 def test_a_map_of_features_is_averaged_over_positions(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.pipeline_config import Stream
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
-from training.models.probe import Probe, read_features, whole_face_features
+from training.models.probe import FeatureSet, Probe, read_features
 
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
@@ -48,23 +48,28 @@ class ProbeResult:
     val_average_precision: float | None
 
 
-def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, ProbeResult]:
-    """Fit one regression per attribute on the pooled features, or else on the class areas.
+def fit_probe(
+    train: Samples, val: Samples, features: FeatureSet, stream: Stream
+) -> tuple[Probe, ProbeResult]:
+    """Fit one regression per attribute.
 
     Args:
         train: labelled samples.
         val: labelled samples that choose the strength, for all attributes together.
+        features: of the whole face.
         stream: the cache of remote shards.
+
+    Raises:
+        UserError: the shards do not hold the features.
     """
     started = time.monotonic()
-    whole = whole_face_features(train)
-    features = read_features(train, whole, stream)
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    values = read_features(train, features, stream)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
     scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
-    standardised = (features - mean) * scale
+    standardised = (values - mean) * scale
     basis = np.linalg.svd(standardised, full_matrices=False)[2].T
     strengths = STRENGTHS if len(val) else (WITHOUT_VAL,)
-    on_val = (read_features(val, whole, stream) - mean) * scale if len(val) else np.empty((0, len(mean)))
+    on_val = (read_features(val, features, stream) - mean) * scale if len(val) else np.empty((0, len(mean)))
     best: tuple[float, float, float, NDArray[np.float64], NDArray[np.float64]] | None = None
     for strength, weights, biases, loss in fit(standardised @ basis, train.attributes, strengths):
         weights = basis @ weights
@@ -73,7 +78,7 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, Prob
             best = score, strength, loss, weights, biases
     assert best is not None  # there is at least one strength
     score, strength, loss, weights, biases = best
-    probe = Probe(train.attribute_names, whole, mean, scale, weights, biases)
+    probe = Probe(train.attribute_names, features, mean, scale, weights, biases)
     seconds = round(time.monotonic() - started, 1)
     chosen_on_val = round(score, 4) if len(val) else None
     return probe, ProbeResult(seconds, round(loss, 4), strength, len(val), chosen_on_val)

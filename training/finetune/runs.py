@@ -33,7 +33,7 @@ from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier_file import save_classifier
-from training.models.probe import PROBES, REGION_PROBE, save_probe
+from training.models.probe import EMBEDDING_PROBE, PROBES, REGION_PROBE, save_probe, whole_face_features
 
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"
@@ -174,7 +174,8 @@ class _Runs:
         if initial == REGION_PROBE:
             probe, result = fit_region_probe(train, self._all, val, stream, self._regions, settings.select)
         else:
-            probe, result = fit_probe(train, val, stream)
+            features = "embedding" if initial == EMBEDDING_PROBE else whole_face_features(train)
+            probe, result = fit_probe(train, val, features, stream)
         if self._ranks.first:
             save_probe(folder / CLASSIFIER, probe, self._config)
         return {"steps": 0, **asdict(result)}

@@ -20,14 +20,25 @@ from training.engine import checkpoint
 from training.models.region_statistics import STATISTICS, region_statistics
 
 PROBE: Final = "probe"
+EMBEDDING_PROBE: Final = "embedding_probe"
 REGION_PROBE: Final = "region_probe"
-PROBES: Final = (PROBE, REGION_PROBE)
+PROBES: Final = (PROBE, EMBEDDING_PROBE, REGION_PROBE)
 """Their names among the initialisations."""
 
-FeatureSet = Literal["pooled", "areas", "regions"]
+EMBEDDING: Final = "embedding.npy"
+"""The member with the features of the network that ``parse.features_from`` names."""
+
+FeatureSet = Literal["pooled", "areas", "embedding", "regions"]
 """``pooled``: ``pooled.npy`` of the parser. ``areas``: the share of each class in each cell of a 6 x 6 grid,
-or in each stored cell if 6 does not divide them. ``regions``: one of both, then `region_statistics`.
-``embedding.npy`` comes before all of them, where the shards hold it."""
+or in each stored cell if 6 does not divide them. ``embedding``: `EMBEDDING`. ``regions``: the embedding where
+the shards hold it, then one of the first two, then `region_statistics`."""
+
+MEMBERS: Final[dict[FeatureSet, str]] = {
+    "pooled": "pooled.npy",
+    "areas": "parts.npy",
+    "embedding": EMBEDDING,
+}
+"""The member that features of the whole face are read from."""
 
 BATCH_SIZE: Final = 256
 
@@ -81,14 +92,19 @@ def read_features(samples: Samples, features: FeatureSet, stream: Stream) -> NDA
         UserError: the shards do not hold them.
     """
     whole = whole_face_features(samples) if features == "regions" else features
-    members = {"pooled.npy" if whole == "pooled" else "parts.npy"}
-    members |= {"embedding.npy"} & samples.extents.keys()
+    if whole == "embedding" and EMBEDDING not in samples.extents:
+        raise UserError(
+            f"{samples.root} has no {EMBEDDING}; parse the faces again with a network, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.features_from=NETWORK.onnx`"
+        )
+    members = {MEMBERS[whole]}
     if features == "regions":
-        members |= {"jpg", "mask.png"}
+        members |= {"jpg", "mask.png"} | {EMBEDDING} & samples.extents.keys()
     rows = []
     for batch in load(samples, sequential_batches(samples, BATCH_SIZE), members, 1, stream):
         blocks = [batch.embedding.double().numpy()] if len(batch.embedding) else []
-        blocks.append(batch.pooled.double().numpy() if whole == "pooled" else _areas(batch))
+        if whole != "embedding":
+            blocks.append(batch.pooled.double().numpy() if whole == "pooled" else _areas(batch))
         if features == "regions":
             blocks.append(region_statistics(batch.images, batch.masks).reshape(len(blocks[0]), -1))
         rows.append(np.concatenate(blocks, axis=1))

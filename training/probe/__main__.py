@@ -4,11 +4,12 @@ from pathlib import Path
 
 from common import command
 from common.layout import DEFAULT_SHARDS, Layout
+from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
 from training.finetune.labels import runs_for
 from training.finetune.runs import finetune
 from training.models.pretrained import FILE
-from training.models.probe import PROBES
+from training.models.probe import EMBEDDING, EMBEDDING_PROBE, PROBES
 
 EXAMPLES = """\
   python -m training.probe --shards OUT --labels 1%
@@ -18,7 +19,7 @@ EXAMPLES = """\
 def main() -> None:
     """Read the command line, fit, evaluate and print the table."""
     parser = command.parser(
-        "Logistic regression on the parser's stored features, evaluated on test.", EXAMPLES
+        "Linear classifiers of the features that the shards hold, evaluated on test.", EXAMPLES
     )
     parser.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help="the pipeline's output")
     parser.add_argument(
@@ -29,7 +30,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     config, layout = command.config_from(options), Layout.at(options.shards)
-    changes = {"initial": list(PROBES), "runs": runs_for(options.labels, config.finetune, layout)}
+    stored = read_samples(layout, ("train",), config.stream.folder).extents
+    probes = [probe for probe in PROBES if probe != EMBEDDING_PROBE or EMBEDDING in stored]
+    changes = {"initial": probes, "runs": runs_for(options.labels, config.finetune, layout)}
     config = config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
     finetune(config, layout, options.output / FILE, options.output / "finetune")
     evaluate(config.evaluate, config.stream, layout, options.output / "finetune", options.output / "evaluate")

@@ -9,6 +9,7 @@ from training.evaluate.scoring import SCRATCH
 TITLES: Final = {
     SCRATCH: "from scratch",
     "probe": "linear probe",
+    "embedding_probe": "embedding probe",
     "region_probe": "region probe",
     "pretrained": "pre-trained",
     "semi": "pre-trained, semi-supervised",

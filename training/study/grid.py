@@ -12,7 +12,12 @@ from training.models.pretrained import FILE
 SCRATCH: Final = "scratch"
 """The initialisation that pre-trainings are compared with."""
 
-BASELINES: Final = {SCRATCH: "from scratch", "probe": "linear probe", "region_probe": "region probe"}
+BASELINES: Final = {
+    SCRATCH: "from scratch",
+    "probe": "linear probe",
+    "embedding_probe": "embedding probe",
+    "region_probe": "region probe",
+}
 """Titles of the initialisations without pre-training."""
 
 SEMI: Final = "semi-"

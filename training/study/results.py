@@ -15,11 +15,18 @@ from training.study.grid import BASELINES, STUDENT, cell_file, cells, initialisa
 
 
 def title(settings: Study, initial: str) -> str:
-    """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``."""
+    """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``.
+
+    If the study has several pre-trainings of the same tasks, their numbers of steps follow.
+    """
     if initial in BASELINES:
         return BASELINES[initial]
     name = pretraining_name(initial)
-    tasks = " + ".join(TASKS[task].abbreviation for task in settings.pretrainings[name])
+    selected = settings.pretrainings[name]
+    tasks = " + ".join(TASKS[task].abbreviation for task in selected)
+    if list(settings.pretrainings.values()).count(selected) > 1:
+        steps = settings.pretrain_steps.get(name)
+        tasks += f", {steps:,} steps" if steps else f", {name}"
     if initial.startswith(STUDENT):
         return f"{tasks}, student of the region probe"
     return f"{tasks}, semi-supervised" if initial != name else tasks

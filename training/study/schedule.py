@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.layout import Layout
 from training.study import cell as cell_runs
 from training.study import pretrainings
-from training.study.grid import cells
+from training.study.grid import SEMI, STUDENT, cells
 from training.study.output import write_results
 
 
@@ -56,8 +56,8 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
             (*program, "pretrain", name, "--seeds", str(seed), *options),
             logs / f"pretrain-{name}-seed{seed}.log",
         )
+        for name in _longest_first(config)
         for seed in range(config.study.pretrain_seeds)
-        for name in config.study.pretrainings
         if not pretrainings.is_done(config, layout, root, name, seed)
     ]
     run_jobs(missing, jobs)
@@ -65,6 +65,8 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
     pending = Counter(
         cell.initial for cell in cells(config.study) if not cell_runs.is_done(config, layout, root, cell)
     )
+    # Students first, as their cells take longest: no core waits for another at the end.
+    by_length = sorted(pending.items(), key=lambda item: not item[0].startswith((STUDENT, SEMI)))
     run_jobs(
         [
             Job(
@@ -72,11 +74,21 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
                 (*program, "cell", initial, *options),
                 logs / f"cells-{initial}.log",
             )
-            for initial, count in pending.items()
+            for initial, count in by_length
         ],
         jobs,
     )
     write_results(config, layout, root)
+
+
+def _longest_first(config: Config) -> list[str]:
+    """The pre-trainings by tasks times steps, so that no core waits for another at the end."""
+    settings = config.study
+
+    def cost(name: str) -> int:
+        return len(settings.pretrainings[name]) * settings.pretrain_steps.get(name, config.pretrain.steps)
+
+    return sorted(settings.pretrainings, key=cost, reverse=True)
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> None:
