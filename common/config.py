@@ -256,11 +256,12 @@ class Finetune(Section):
 class Evaluate(Section):
     """Evaluation.
 
-    batch_size: faces per batch. subgroups: attributes by each of which the faces with and without it are
+    batch_size: faces per batch. precision: of networks, here and in predictions. subgroups: attributes by each of which the faces with and without it are
     compared. resamples, seed: of the bootstrap over identities, which gives the confidence intervals.
     """
 
     batch_size: Positive
+    precision: Precision
     subgroups: list[str]
     resamples: Positive
     seed: int

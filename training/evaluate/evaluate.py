@@ -15,6 +15,7 @@ from common.files import replacing, write_text
 from common.layout import Layout
 from common.pipeline_config import Stream
 from training.data.samples import Samples, read_samples
+from training.engine.device import announce_training
 from training.evaluate.output import format_table, predictions_table, write_json, write_plots
 from training.evaluate.probabilities import ShardPredictor
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
@@ -70,11 +71,12 @@ def _score_runs(
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     if not len(test):
         raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
+    announce_training("evaluate", settings.precision)
     evaluator = Evaluator(test, settings)
     scores = {MAJORITY: evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)}
     predictions = []
     for name in (run["name"] for run in runs):
-        predictor = ShardPredictor(finetuned / name / "classifier.pt", settings.batch_size, stream)
+        predictor = ShardPredictor(finetuned / name / "classifier.pt", settings, stream)
         on_val = predictor(val, f"val {name}") if len(val) else None
         on_test = predictor(test, f"test {name}")
         scores[name] = evaluator.score(on_test, best_thresholds(val.attributes, on_val))

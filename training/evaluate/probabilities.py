@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.config import Evaluate
 from common.pipeline_config import Stream
 from common.progress import progress
 from training.data.loader import load
@@ -25,16 +26,16 @@ class ShardPredictor:
 
     Args:
         file: ``classifier.pt``.
-        batch_size: faces in a forward pass; a probe does not look at it.
+        settings: batch size and precision of a network.
         stream: the cache of remote shards.
 
     Raises:
         UserError: the file is missing, or neither of both.
     """
 
-    def __init__(self, file: Path, batch_size: int, stream: Stream) -> None:
+    def __init__(self, file: Path, settings: Evaluate, stream: Stream) -> None:
         self._model: Classifier | Probe = read_probe(file) if is_probe(file) else read_classifier(file)
-        self._batch_size, self._stream = batch_size, stream
+        self._settings, self._stream = settings, stream
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -55,12 +56,13 @@ class ShardPredictor:
             return self._model.probabilities(faces, self._stream)
         device = default_device()
         self._model.to(device).to(memory_format=torch.channels_last)
-        logits = predict_logits(self._model, self._images(faces, title), device)
+        logits = predict_logits(self._model, self._images(faces, title), device, self._settings.precision)
         return torch.from_numpy(logits).sigmoid().double().numpy()
 
     def _images(self, faces: Samples, title: str) -> Iterator[Tensor]:
         bar = progress(title, len(faces), "faces")
-        for batch in load(faces, sequential_batches(faces, self._batch_size), {"jpg"}, 1, self._stream):
+        batches = sequential_batches(faces, self._settings.batch_size)
+        for batch in load(faces, batches, {"jpg"}, 1, self._stream):
             yield batch.images
             bar.update(len(batch.indices))
         bar.close()

@@ -28,7 +28,7 @@ def predict_stored(
     """Write a row per sample of the shards: key, source, the attributes present, and the probabilities.
 
     Args:
-        config: batch size of the evaluation, and the cache of remote shards.
+        config: batch size and precision of the evaluation, and the cache of remote shards.
         layout: the shards.
         checkpoint: a classifier or a probe.
         thresholds: see `read_thresholds`.
@@ -39,7 +39,7 @@ def predict_stored(
     """
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
-    predictor = ShardPredictor(checkpoint, config.evaluate.batch_size, config.stream)
+    predictor = ShardPredictor(checkpoint, config.evaluate, config.stream)
     cuts, thresholds_from = read_thresholds(predictor.attributes, checkpoint, thresholds)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
