@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 import torch
 
@@ -100,10 +100,13 @@ def processor() -> str:
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
 
 
-def announce(stage: str, precision: str, numbers: str, workers: str) -> None:
-    """Print what `stage` computes on, in which numbers, by which workers; warn if `precision` is emulated."""
+def announce(stage: str, precision: str, numbers: str, workers: str, stream: TextIO | None = None) -> None:
+    """Print what `stage` computes on, in which numbers, by which workers; warn if `precision` is emulated.
+
+    The line goes to `stream`, by default standard output.
+    """
     here = hardware()
-    print(f"{stage}: {here.name}, {numbers}, {workers}", flush=True)
+    print(f"{stage}: {here.name}, {numbers}, {workers}", file=stream, flush=True)
     if here.lacks(precision):
         print(
             f"{stage}: warning: this machine has no instructions for {precision}, which makes it slow; "

@@ -82,7 +82,8 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
     workspace: Path, exported: Path, batch: int
 ) -> None:
-    predictor = Predictor.load(workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
+    classifier = workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt"
+    predictor = Predictor.load(classifier, precision="float32")
     predicted = [predictor(photo)[0] for photo in sorted((workspace / "photos").iterdir())]
     faces = np.resize(np.stack([face.image for face in predicted]), (batch, 256, 256, 3))
     wanted = np.resize([list(face.probabilities.values()) for face in predicted], (batch, len(ATTRIBUTES)))

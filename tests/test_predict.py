@@ -27,6 +27,7 @@ from tests.commands import run_command
 from training.data.provenance import provenance
 from training.data.samples import read_samples
 from training.engine import checkpoint
+from training.engine.device import numerics
 from training.finetune.runs import finetune
 from training.predict import Predictor
 from training.predict.output import face_rows
@@ -196,6 +197,26 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
         images = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
         probabilities = read_classifier(aligned_already)(images).sigmoid()[0]
     assert np.allclose(list(face.probabilities.values()), probabilities.numpy(), atol=0.03)
+
+
+def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
+    aligned_already: Path, portraits: Path, tmp_path: Path
+) -> None:
+    photo = next(portraits.rglob("*.jpg"))
+    exact, short = (
+        list(
+            Predictor.load(aligned_already, align="none", precision=precision)(photo)[
+                0
+            ].probabilities.values()
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    assert exact != short
+    assert np.allclose(exact, short, atol=0.02)
+    done = command("--checkpoint", aligned_already, "--align", "none", photo, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"predict: {numerics('auto')}, 1 x " in done.stderr
+    assert "predict:" not in done.stdout
 
 
 def test_bad_photos_are_rows_with_reasons_and_stop_nothing(

@@ -1,5 +1,7 @@
 """Where and in which numbers networks compute."""
 
+from typing import TextIO
+
 import torch
 
 from common.hardware import announce, hardware
@@ -11,10 +13,12 @@ def default_device() -> torch.device:
     return hardware().device
 
 
-def announce_training(stage: str, precision: Precision, processes: int = 1) -> None:
+def announce_training(
+    stage: str, precision: Precision, processes: int = 1, stream: TextIO | None = None
+) -> None:
     """Print what a stage of training computes on; see `announce`."""
     workers = f"{processes} x {torch.get_num_threads()} threads"
-    announce(stage, precision, hardware().numbers(precision), workers)
+    announce(stage, precision, hardware().numbers(precision), workers, stream)
 
 
 def numerics(precision: Precision) -> str:

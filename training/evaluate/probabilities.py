@@ -38,6 +38,11 @@ class ShardPredictor:
         self._settings, self._stream = settings, stream
 
     @property
+    def network(self) -> bool:
+        """Whether it is a classifier, which computes in the settings' precision."""
+        return isinstance(self._model, Classifier)
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """The names of the columns of probabilities."""
         return tuple(self._model.attributes)

@@ -35,7 +35,7 @@ def export(predictor: Predictor, faces: NDArray[np.uint8], source: Path, output:
     """Write ``classifier.onnx``, ``classifier.pt2`` and ``classifier.pt`` to `output`, and measure them.
 
     Both graphs take aligned RGB faces, uint8 (B, S, S, 3) with any B, as ``faces`` and return
-    ``probabilities``, float32 (B, A).
+    ``probabilities``, float32 (B, A). They are compared in float32, the numbers of the exported graphs.
 
     Args:
         predictor: the classifier.

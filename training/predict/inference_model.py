@@ -38,9 +38,12 @@ class InferenceModel(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, faces: Tensor) -> Tensor:
-        """Probabilities, float32 (B, A), of aligned RGB faces, uint8 or float 0..255 (B, S, S, 3)."""
+    def inputs(self, faces: Tensor) -> Tensor:
+        """Float32 (B, 3, S', S') for the classifier, from RGB faces, uint8 or float 0..255 (B, S, S, 3)."""
         resize, mean, std = (self.get_buffer(name) for name in ("resize", "mean", "std"))
         images = resize @ faces.permute(0, 3, 1, 2).float() @ resize.T
-        images = (images / 255 - mean[:, None, None]) / std[:, None, None]
-        return self.classifier(images).float().sigmoid()
+        return (images / 255 - mean[:, None, None]) / std[:, None, None]
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """Probabilities, float32 (B, A), of aligned RGB faces, uint8 or float 0..255 (B, S, S, 3)."""
+        return self.classifier(self.inputs(faces)).float().sigmoid()

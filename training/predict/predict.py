@@ -18,6 +18,7 @@ from common.input_files import Tree, photos
 from common.layout import Layout
 from common.output_marker import mark_new
 from common.progress import progress
+from training.engine.device import announce_training
 from training.predict.annotate import annotate
 from training.predict.output import check_format, face_rows, path_text, refused_row, write_rows
 from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
@@ -157,13 +158,14 @@ def main() -> None:
     options = parser.parse_args()
     if bool(options.photos) == bool(options.shards):
         raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
+    config = load()
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv or .parquet")
         if options.annotate or options.align != "auto":
             raise UserError("--annotate and --align are for photos; the faces in shards are aligned already")
         predict_stored(
-            load(), Layout.at(options.shards), options.checkpoint, options.thresholds, options.output
+            config, Layout.at(options.shards), options.checkpoint, options.thresholds, options.output
         )
         return
     if options.output:
@@ -171,7 +173,9 @@ def main() -> None:
     if options.annotate:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
-    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align)
+    precision = config.evaluate.precision
+    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align, precision)
+    announce_training("predict", precision, stream=sys.stderr)
     rows = predict(predictor, listed, options.annotate)
     if options.output:
         write_rows(options.output, rows, predictor.attributes)

@@ -26,9 +26,10 @@ from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
 from common.errors import UserError
 from common.images import Refused, check_bytes, decode_photo
+from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find
-from training.engine.device import default_device
+from training.engine.device import autocast, default_device
 from training.models.classifier_file import read_classifier_file
 from training.predict.inference_model import InferenceModel
 from training.predict.thresholds import Thresholds, read_thresholds
@@ -65,7 +66,7 @@ class Predictor:
     """A classifier of ordinary photos.
 
     Attributes:
-        model: from aligned faces to probabilities.
+        model: from aligned faces to probabilities; it computes in `precision` here, after the resize.
         metadata: the data that the classifier was trained on, see `training.data.provenance`.
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
         attributes: names, in the classifier's order.
@@ -80,8 +81,9 @@ class Predictor:
         recipe: Recipe,
         thresholds: Thresholds,
         central_square: bool,
+        precision: Precision = "auto",
     ) -> None:
-        self._device = default_device()
+        self._device, self.precision = default_device(), precision
         self.model = model.to(self._device).eval()
         self.metadata, self.recipe = metadata, recipe
         self.thresholds, self.thresholds_from = thresholds
@@ -92,7 +94,13 @@ class Predictor:
             self._template = np.array(metadata["landmarks"], np.float64)
 
     @classmethod
-    def load(cls, path: str | Path, thresholds: str | Path | None = None, align: Alignment = "auto") -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        thresholds: str | Path | None = None,
+        align: Alignment = "auto",
+        precision: Precision = "auto",
+    ) -> Self:
         """A predictor from ``classifier.pt``.
 
         Args:
@@ -102,6 +110,7 @@ class Predictor:
             align: ``detect`` warps faces to where those that the classifier was trained on have their
                 landmarks, ``none`` takes the central square of images that are already aligned, for
                 ``auto`` see `Alignment`.
+            precision: of the network; ``auto`` is what is fast on this machine.
 
         Raises:
             UserError: a file is missing or does not fit.
@@ -121,7 +130,7 @@ class Predictor:
             given = None if thresholds is None else Path(thresholds)
             chosen = read_thresholds(file.model.attributes, path, given)
         model = InferenceModel(file.model, settings.size)
-        return cls(model, file.metadata, recipe, chosen, central_square)
+        return cls(model, file.metadata, recipe, chosen, central_square, precision)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
@@ -163,7 +172,10 @@ class Predictor:
         faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
-            probabilities = self.model(batch).cpu().double().tolist()
+            images = self.model.inputs(batch)
+            with autocast(self._device, self.precision):
+                logits = self.model.classifier(images)
+            probabilities = logits.float().sigmoid().cpu().double().tolist()
         return [
             self._face(crop, image.shape[:2], face, values, detail)
             for crop, face, values in zip(crops, faces, probabilities, strict=True)

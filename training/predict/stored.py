@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.layout import SPLITS, Layout
 from training.data.samples import read_samples
+from training.engine.device import announce_training
 from training.evaluate.probabilities import ShardPredictor
 from training.predict.thresholds import read_thresholds
 
@@ -40,6 +41,8 @@ def predict_stored(
     if output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
     predictor = ShardPredictor(checkpoint, config.evaluate, config.stream)
+    if predictor.network:
+        announce_training("predict", config.evaluate.precision)
     cuts, thresholds_from = read_thresholds(predictor.attributes, checkpoint, thresholds)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
