@@ -257,7 +257,8 @@ class Evaluate(Section):
     """Evaluation.
 
     batch_size: faces per batch. precision: of networks, here and in predictions. subgroups: attributes by
-    each of which the faces with and without it are compared. resamples, seed: of the bootstrap over identities, which gives the confidence intervals.
+    each of which the faces with and without it are compared. resamples, seed: of the bootstrap over
+    identities, which gives the confidence intervals.
     """
 
     batch_size: Positive
