@@ -38,11 +38,12 @@ def aligned_crops(
     config: Align,
     detector: "RetinaFace | None",
     template: NDArray[np.float64] = FACE_TEMPLATE,
+    seen: list[Face] | None = None,
 ) -> list[Crop]:
     """The aligned faces of an RGB image, uint8 (H, W, 3): one, or all with that policy, largest first.
 
     Landmarks are warped to `template`, float64 (5, 2), shares of the crop's side. Without a detector, the one
-    face is the image's central square.
+    face is the image's central square. For `seen` see `find_faces`.
 
     Raises:
         Refused: ``no-face`` or ``face-outside``.
@@ -50,7 +51,7 @@ def aligned_crops(
     if detector is None:
         matrix = central_square(image.shape[1], image.shape[0], config.size)
         return [Crop(_resized_square(image, config.size), matrix, None, None)]
-    faces = find_faces(image, detector, config)
+    faces = find_faces(image, detector, config, seen)
     crops = []
     for face in choose_faces(faces, image, config):
         matrix = similarity(face.landmarks, template * config.size)

@@ -1,7 +1,7 @@
 """The face detector: facexlib's RetinaFace, and the choice of one face."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,14 +84,42 @@ def detect_faces(
     For the detector only, an image whose longer side exceeds `scale` times ``detect_side`` is shrunk, and the
     image is turned by `turns` quarter turns against the clock.
     """
-    height, width = image.shape[:2]
-    shrink = min(1.0, scale * config.detect_side / max(height, width))
-    small = image
-    if shrink < 1:
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = _shrunk(image, scale * config.detect_side)
     rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, config.detect_side))
-    factor = np.array([width / small.shape[1], height / small.shape[0]])
+    return _faces(rows, small, turns, image)
+
+
+def detect_faces_of_each(
+    images: Sequence[NDArray[np.uint8]], detector: "RetinaFace", config: Align
+) -> list[list[Face]]:
+    """What `detect_faces` finds in each image, to rounding; images that shrink to one shape go together."""
+    small = [_shrunk(image, config.detect_side) for image in images]
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for number, each in enumerate(small):
+        shapes.setdefault(each.shape, []).append(number)
+    faces: list[list[Face]] = [[] for _ in images]
+    for numbers in shapes.values():
+        batch = np.stack([small[number] for number in numbers])
+        for number, rows in zip(numbers, detect_all(batch, detector, config.threshold), strict=True):
+            faces[number] = _faces(rows, small[number], 0, images[number])
+    return faces
+
+
+def _shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The image, or a smaller one whose longer side is `side`."""
+    height, width = image.shape[:2]
+    shrink = side / max(height, width)
+    if shrink >= 1:
+        return image
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _faces(
+    rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, image: NDArray[np.uint8]
+) -> list[Face]:
+    """The faces of the rows of `detect` on `small` after `turns`, in pixels of `image`."""
+    factor = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
     return [_face(row, small, turns, factor) for row in rows]
 
 
@@ -139,7 +167,6 @@ def _detect_in_tiles(
     return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 
-@torch.inference_mode()
 def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -> NDArray[np.float32]:
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
@@ -149,24 +176,46 @@ def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -
     Returns:
         float32 (N, 15): box, score, five landmarks; best score first.
     """
+    return detect_all(image[None], detector, threshold)[0]
+
+
+@torch.inference_mode()
+def detect_all(
+    images: NDArray[np.uint8], detector: "RetinaFace", threshold: float
+) -> list[NDArray[np.float32]]:
+    """The rows of `detect` for each of several RGB images, uint8 (B, H, W, 3), in one forward pass."""
+    height, width = images.shape[1:3]
+    device = detector.mean_tensor.device
+    pixels = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
+    pixels = pixels.permute(0, 3, 1, 2).float() - detector.mean_tensor
+    boxes, scores, landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
+    anchors = _anchors(detector.backbone, height, width).to(device)
+    sides, variance = torch.tensor([width, height], device=device), detector.cfg["variance"]
+    return [
+        _likely(boxes[n], scores[n, :, 1], landmarks[n], anchors, variance, sides, threshold)
+        for n in range(len(images))
+    ]
+
+
+def _likely(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    landmarks: torch.Tensor,
+    anchors: torch.Tensor,
+    variance: list[float],
+    sides: torch.Tensor,
+    threshold: float,
+) -> NDArray[np.float32]:
+    """The rows of one image from the network's outputs for its M anchors, (M, 4), (M,) and (M, 10)."""
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 
-    height, width = image.shape[:2]
-    device = detector.mean_tensor.device
-    pixels = torch.from_numpy(np.ascontiguousarray(image[..., ::-1])).to(device)
-    pixels = pixels.permute(2, 0, 1)[None].float() - detector.mean_tensor
-    boxes, scores, landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
-    scores = scores[0, :, 1]
     likely = torch.nonzero(scores > threshold)[:, 0]
     likely = likely[scores[likely].argsort(descending=True, stable=True)]
-    anchors = _anchors(detector.backbone, height, width).to(device)[likely]
-    variance = detector.cfg["variance"]
-    sides = torch.tensor([width, height], device=device)
     detections = torch.cat(
         (
-            decode(boxes[0, likely], anchors, variance) * sides.repeat(2),
+            decode(boxes[likely], anchors[likely], variance) * sides.repeat(2),
             scores[likely, None],
-            decode_landm(landmarks[0, likely], anchors, variance) * sides.repeat(5),
+            decode_landm(landmarks[likely], anchors[likely], variance) * sides.repeat(5),
         ),
         dim=1,
     )

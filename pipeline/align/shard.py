@@ -4,20 +4,23 @@ The hash of this module and of all that it imports is the code version of an ali
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.alignment.crops import Crop, aligned_crops
-from common.alignment.detector import load_detector
+from common.alignment.detector import Face, detect_faces_of_each, load_detector
 from common.alignment.recipe import Recipe
-from common.images import Refused, decode_photo
+from common.hardware import hardware
+from common.images import Photo, Refused, decode_photo
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address
 from pipeline.runner.planned_shards import ShardRows
@@ -26,8 +29,18 @@ from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
 from pipeline.runner.shard_task import Advance, ShardTask
 from pipeline.source import read_source
 
+if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
+
 SEVERAL_FACES: Final = "several-faces"
 """Notice of an image in which the detector found more than one face."""
+
+
+GPU_PICTURES: Final = 16
+"""Pictures that a GPU is given together; never measured, since no GPU was at hand."""
+
+MOST_PIXELS: Final = 50_000_000
+"""Of the pictures that are detected together, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +83,10 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
     quarantined: list[dict[str, str]] = []
     with ShardWriter(task.tar) as writer:
         rows = (row for row in task.rows if row["source"] not in excluded)
-        for row, data in read_ahead(partial(_read, task), rows):
+        for row, faces in _aligned(task, rows):
             advance(1)
-            try:
-                faces = align_source(row, task, data.result())
-            except Refused as refused:
-                quarantined.append(
-                    {"source": row["source"], "reason": refused.reason, "detail": refused.detail}
-                )
+            if isinstance(faces, Refused):
+                quarantined.append({"source": row["source"], "reason": faces.reason, "detail": faces.detail})
                 continue
             for number, face in enumerate(faces, 1):
                 key = row["key"] if number == 1 else f"{row['key']}-{number}"
@@ -86,6 +95,56 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
                 samples.append({"key": key, "notices": face.notices})
     quarantined += [worker_died(row["source"]) for row in task.rows if row["source"] in excluded]
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code))
+
+
+def _aligned(
+    task: AlignTask, rows: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], list[AlignedFace] | Refused]]:
+    """Each source with its faces, or with the reason why it has none, in the order of `rows`."""
+    detector = _detector(task)
+    for sources, photos in _decoded(task, rows, 1 if detector is None else pictures(hardware().device)):
+        images = [photo.image for photo in photos if not isinstance(photo, Refused)]
+        seen: Iterator[list[Face] | None] = repeat(None)
+        if detector is not None and len(images) > 1:
+            # Where the memory does not hold them together, each is detected alone.
+            with suppress(torch.OutOfMemoryError):
+                seen = iter(detect_faces_of_each(images, detector, task.recipe.align))
+        for row, photo in zip(sources, photos, strict=True):
+            if isinstance(photo, Refused):
+                yield row, photo
+                continue
+            try:
+                faces: list[AlignedFace] | Refused = _align(row, task, photo, detector, next(seen))
+            except Refused as refused:
+                faces = refused
+            yield row, faces
+
+
+def _decoded(
+    task: AlignTask, rows: Iterable[dict[str, Any]], count: int
+) -> Iterator[tuple[list[dict[str, Any]], list[Photo | Refused]]]:
+    """Groups of at most `count` sources and their photos, or why there is none; of `MOST_PIXELS` and one."""
+    sources: list[dict[str, Any]] = []
+    photos: list[Photo | Refused] = []
+    pixels = 0
+    for row, data in read_ahead(partial(_read, task), rows):
+        try:
+            photo: Photo | Refused = _decode(row, task, data.result())
+        except Refused as refused:
+            photo = refused
+        sources.append(row)
+        photos.append(photo)
+        pixels += 0 if isinstance(photo, Refused) else photo.image[..., 0].size
+        if len(sources) == count or pixels > MOST_PIXELS:
+            yield sources, photos
+            sources, photos, pixels = [], [], 0
+    if sources:
+        yield sources, photos
+
+
+def pictures(device: torch.device) -> int:
+    """How many pictures are detected together; a CPU gains nothing by more than one."""
+    return 1 if device.type == "cpu" else GPU_PICTURES
 
 
 def _read(task: AlignTask, row: dict[str, Any]) -> bytes:
@@ -107,12 +166,29 @@ def align_source(row: dict[str, Any], task: AlignTask, data: bytes) -> list[Alig
     Raises:
         Refused: the source cannot become a sample.
     """
+    return _align(row, task, _decode(row, task, data), _detector(task), None)
+
+
+def _detector(task: AlignTask) -> "RetinaFace | None":
+    return load_detector(task.recipe.align.detector, task.detector) if task.detector else None
+
+
+def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
+    return decode_photo(data, task.recipe.max_pixels, task.recipe.min_side)
+
+
+def _align(
+    row: dict[str, Any],
+    task: AlignTask,
+    photo: Photo,
+    detector: "RetinaFace | None",
+    seen: list[Face] | None,
+) -> list[AlignedFace]:
+    """The faces of a photo; for `seen` see `find_faces`."""
     align = task.recipe.align
-    photo = decode_photo(data, task.recipe.max_pixels, task.recipe.min_side)
-    detector = load_detector(align.detector, task.detector) if task.detector else None
-    crops = aligned_crops(photo.image, align, detector)
+    crops = aligned_crops(photo.image, align, detector, seen=seen)
     notices = [*photo.notices, *([SEVERAL_FACES] if (crops[0].detected or 1) > 1 else [])]
     bystander = row
     if not align.bystander_labels:
