@@ -103,6 +103,7 @@ def _worker(
         aligned=folder / "aligned-000000.tar",
         parser=find_parser(config.parse, config.weights),
         batch_size=GPU_BATCH,
+        processes=1,
         grid=config.parse.grid,
     )
     stub = StubParser(masks, milliseconds, device)

@@ -20,10 +20,32 @@ FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 GPU_BATCH: Final = 32
 """The least that a GPU is given; never measured, since no GPU was at hand."""
 
+LARGEST: Final = 256
+"""The most that a GPU is given, whatever its memory; such a batch of 448 pixels is 0.6 GB of input."""
 
-def batch_size(configured: int, device: torch.device) -> int:
-    """Faces per batch on a device; ``parse.batch_size`` is made for CPUs."""
-    return configured if device.type == "cpu" else max(configured, GPU_BATCH)
+USED_SHARE: Final = 0.8
+"""Of the memory that is free, the rest of which covers what differs between batches."""
+
+
+def batch_size(configured: int, device: torch.device, parse: FaceParser, side: int, processes: int) -> int:
+    """Faces per batch on a device; ``parse.batch_size`` is made for CPUs.
+
+    Args:
+        configured: that setting.
+        device: where the parser is.
+        parse: the parser; on CUDA it gets one batch of blank faces, whose memory is measured.
+        side: of the faces in pixels.
+        processes: how many share the device.
+    """
+    if device.type != "cuda":
+        return configured if device.type == "cpu" else max(configured, GPU_BATCH)
+    least = max(configured, GPU_BATCH)
+    free, _ = torch.cuda.mem_get_info(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    parse(np.zeros((GPU_BATCH, side, side, 3), np.uint8))
+    used = max(1, torch.cuda.max_memory_allocated(device) - before)
+    return max(least, min(LARGEST, int(GPU_BATCH * USED_SHARE * free / processes / used)))
 
 
 class Halving:

@@ -116,6 +116,7 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
                 aligned=(layout.aligned / name).absolute(),
                 parser=parser,
                 batch_size=config.parse.batch_size,
+                processes=config.cluster.processes_per_gpu,
                 grid=config.parse.grid,
             )
         )

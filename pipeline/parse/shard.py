@@ -6,6 +6,7 @@ The hash of this module and of all that it imports is part of the code version o
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from zlib import crc32
 
@@ -46,12 +47,14 @@ class ParseTask(ShardTask):
         aligned: the aligned tar.
         parser: which network makes the masks.
         batch_size: faces per forward pass on CPUs.
+        processes: how many share a GPU.
         grid: cells per side of the stored class counts.
     """
 
     aligned: Address
     parser: ParserFile
     batch_size: int
+    processes: int
     grid: int
 
 
@@ -59,7 +62,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    size = batch_size(task.batch_size, hardware().device)
+    size = _batch_size(task.parser, task.batch_size, task.processes)
     decoded = ahead(_decoded(task.aligned, excluded, size), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
@@ -73,6 +76,12 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     quarantined = [worker_died(source) for source in sorted(excluded)]
     numerics = task.parser.numerics
     write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code, numerics))
+
+
+@cache
+def _batch_size(parser: ParserFile, configured: int, processes: int) -> int:
+    """See `batch_size`; measured once per process."""
+    return batch_size(configured, hardware().device, load_parser(parser), parser.size, processes)
 
 
 def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:
