@@ -91,7 +91,7 @@ def test_every_utkface_label_is_one_age_one_race_and_a_gender(age: int, gender: 
     assert (row[0], sum(row[1:10]), sum(row[10:]), row[10 + race]) == (1 - gender, 1, 1, 1)
 
 
-def test_malformed_utkface_names_are_kept_and_said(tmp_path: Path) -> None:
+def test_malformed_utkface_names_are_kept_and_reported(tmp_path: Path) -> None:
     names = [f"{age}_1_2_20170104023102422.jpg" for age in range(3)] + ["61_3_20170109150557335.jpg"]
     rows = planned(fill(tmp_path / "in", names), tmp_path / "out")
     assert {row["source"]: row["notices"] for row in rows if row["notices"]} == {names[3]: "no-label"}
@@ -129,16 +129,16 @@ def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("Aaron Eckhart\t3\t1.5", "line 6: 1 scores for 2 attributes"),
         ("Aaron Eckhart\t3\t1.5\tbig", "line 6: could not convert"),
         ("Aaron Eckhart\t2\t1\t1", "line 6: a second row for Aaron_Eckhart/Aaron_Eckhart_0002.jpg"),
     ],
 )
-def test_a_malformed_score_is_refused_by_file_and_line(tmp_path: Path, line: str, said: str) -> None:
+def test_a_malformed_score_is_refused_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     (lfw(tmp_path) / "lfw_attributes.txt").write_text(SCORES + line + "\n")
-    with pytest.raises(UserError, match=f"lfw_attributes.txt, {said}"):
+    with pytest.raises(UserError, match=f"lfw_attributes.txt, {message}"):
         read_listing(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ("a.jpg,1,0\n", "line 2: 3 cells for 2 columns"),
         ('"a\nb.jpg",1\nc.jpg\n', "line 4: 1 cells for 2 columns"),
@@ -235,21 +235,21 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
         (",1\n", "line 2: the path is empty"),
     ],
 )
-def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, said: str) -> None:
+def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
     (tmp_path / "faces.csv").write_text("path,Male\n" + rows)
-    with pytest.raises(UserError, match=f"faces.csv, {said}"):
+    with pytest.raises(UserError, match=f"faces.csv, {message}"):
         read_listing(tmp_path / "faces.csv")
 
 
 def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
-    for text, said in (
+    for text, message in (
         ("name,Male\na,1\n", "line 1: no column of paths among name, Male"),
         ("path,Male,Male\n", "line 1: column names were expected"),
         ("path,split\na.jpg,dev\n", "line 2: the split 'dev' is none of"),
         ("", "line 1: no column of paths"),
     ):
         (tmp_path / "t.csv").write_text(text)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_listing(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_bytes(b"path\n\x81\xfe.jpg\n")
     with pytest.raises(UserError, match="not text in UTF-8, UTF-16 or Windows-1252"):
@@ -279,14 +279,14 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def facts(**values: object) -> bytes:
+def metadata(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
 def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: Path) -> None:
     first = {
         "a.jpg": photo(0),
-        "a.json": facts(attributes={"Male": 1, "Young": 0}, identity=7),
+        "a.json": metadata(attributes={"Male": 1, "Young": 0}, identity=7),
         "a.mask.png": photo(8),
         "a.pkl": b"never read",
     }
@@ -337,18 +337,21 @@ def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("members", "message"),
     [
-        ({"a.jpg": b"", "a.json": facts(attributes={"Male": "perhaps"})}, "a.tar::a.json, Male: 'perhaps'"),
+        (
+            {"a.jpg": b"", "a.json": metadata(attributes={"Male": "perhaps"})},
+            "a.tar::a.json, Male: 'perhaps'",
+        ),
         ({"a.jpg": b"", "a.json": b"{"}, "a.tar::a.json: not JSON"),
         ({"a.jpg": b"", "a.cls": b"\x80\x04K\x01."}, "a.tar::a.cls: a class number was expected"),
     ],
 )
 def test_a_malformed_label_in_a_tar_is_refused_by_member(
-    tmp_path: Path, members: dict[str, bytes], said: str
+    tmp_path: Path, members: dict[str, bytes], message: str
 ) -> None:
     write_tar(tmp_path / "a.tar", members)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_listing(tmp_path)
 
 

@@ -91,7 +91,7 @@ def others_folder() -> Iterator[Path]:
     ],
     ids=[
         "ingest needs no home",
-        "workers need one, which is said in one sentence",
+        "workers need one, and the error is one sentence",
         "workers need nothing in it, as in a container",
     ],
 )

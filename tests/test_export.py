@@ -39,7 +39,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "code": "a test",
     }
     model = Classifier(config.network, ATTRIBUTES)
-    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "facts": metadata}
+    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "metadata": metadata}
     checkpoint.save(run / "classifier.pt", {**state, "config": config.model_dump(mode="json")})
     entry = {"name": run.name, "initial": "pretrained", "labels": 0.05, "faces": 7, "steps": 80}
     (run.parent / "runs.json").write_text(json.dumps([entry]))

@@ -156,9 +156,9 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
     )
 )
 @settings(deadline=None, max_examples=60)
-def test_facts_survive_encoding_and_equal_facts_give_equal_bytes(facts: dict[str, object]) -> None:
-    assert decode_metadata(encode_metadata(facts)) == facts
-    assert encode_metadata(dict(reversed(facts.items()))) == encode_metadata(facts)
+def test_metadata_survives_encoding_and_equal_metadata_gives_equal_bytes(metadata: dict[str, object]) -> None:
+    assert decode_metadata(encode_metadata(metadata)) == metadata
+    assert encode_metadata(dict(reversed(metadata.items()))) == encode_metadata(metadata)
 
 
 def test_faces_keep_their_colours_and_channel_order() -> None:
@@ -319,7 +319,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("parse.sise=512", "parse.sise"),
         ("parse.size=big", "parse.size"),
@@ -332,8 +332,8 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("parse.size={", "not a YAML value"),
     ],
 )
-def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, said: str) -> None:
-    with pytest.raises(UserError, match=said.replace(".", r"\.")):
+def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         load(settings=[setting])
 
 

@@ -74,7 +74,7 @@ def planned(root: Path, output: Path, *settings: str) -> list[dict[str, object]]
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ("2\nMale Young\n1.jpg -1 1 1\n", "line 3: 3 labels for 2 attributes"),
         ("2\nMale Young\n1.jpg -1 1\n\n2.jpg -1 2\n", "line 5: '2' is none of"),
@@ -83,10 +83,10 @@ def planned(root: Path, output: Path, *settings: str) -> list[dict[str, object]]
         ("2\nMale Male\n1.jpg -1 1\n", "line 2: attribute names"),
     ],
 )
-def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path: Path, rows: str, said: str) -> None:
+def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
     with pytest.raises(UserError) as refused:
         read_listing(celeba(tmp_path, rows))
-    assert f"list_attr_celeba.txt, {said}" in str(refused.value)
+    assert f"list_attr_celeba.txt, {message}" in str(refused.value)
 
 
 def test_a_malformed_partition_is_refused_by_file_and_line(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_malformed_partition_is_refused_by_file_and_line(tmp_path: Path) -> No
         read_listing(root)
 
 
-def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_said(tmp_path: Path) -> None:
+def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path: Path) -> None:
     root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg 0 NaN\ngone.jpg 1 1\n")
     rows = {row["source"]: row for row in planned(root, tmp_path / "out")}
     assert rows["img_align_celeba/1.jpg"]["Male"] is None
@@ -196,15 +196,15 @@ def test_files_and_folders_without_permission_are_refused() -> None:
     assert rows == {"b.jpg": "unreadable", "closed": "unreadable", "c.jpg": None}
 
 
-def test_images_without_label_and_unknown_labels_are_kept_and_said(
+def test_images_without_label_and_unknown_labels_are_kept_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
     root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg -1 1\n2.jpg 0 1\n3.jpg NaN NaN\n", images)
     rows = {Path(str(row["source"])).name: row["notices"] for row in planned(root, tmp_path / "out")}
     assert rows == {"1.jpg": None, "2.jpg": "unknown-label", "3.jpg": "unknown-label", "4.jpg": "no-label"}
-    said = capsys.readouterr().out.split()
-    assert (said[said.index("unknown-label") + 1], said[said.index("no-label") + 1]) == ("2", "1")
+    message = capsys.readouterr().out.split()
+    assert (message[message.index("unknown-label") + 1], message[message.index("no-label") + 1]) == ("2", "1")
     (root / "list_attr_celeba.txt").unlink()
     rows = planned(root, tmp_path / "out", "ingest.format=folder")
     assert [row["notices"] for row in rows] == [None] * 4

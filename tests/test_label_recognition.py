@@ -194,7 +194,7 @@ def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_
     assert sorted(male(tmp_path).values()) == [0, 1]
 
 
-def test_a_table_in_latin_1_is_read_and_that_is_said(tmp_path: Path) -> None:
+def test_a_table_in_latin_1_is_read_and_that_is_reported(tmp_path: Path) -> None:
     rows = "path,Male\nZoë.jpg,0\nJörg.jpg,1\n".encode("latin-1")
     write(tmp_path, {"Zoë.jpg": "1", "Jörg.jpg": "2", "labels.csv": rows})
     assert male(tmp_path) == {"Zoë": 0, "Jörg": 1}
@@ -361,13 +361,13 @@ def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_tar_holds_and_is_not_read_is_said(tmp_path: Path) -> None:
+def test_what_a_tar_holds_and_is_not_read_is_reported(tmp_path: Path) -> None:
     members = [("1.jpg", ""), ("1.json", '{"caption": "a man"}'), ("1.txt", "a man"), ("2.cls2", "7")]
     remark = "not read in the tars: JSON key caption (1), members .cls2 (1), members .txt (1)"
     assert read_listing(write(tmp_path, {"a.tar": tar(members)})).remarks == (remark,)
 
 
-def test_a_count_line_that_is_not_the_number_of_rows_is_said(tmp_path: Path) -> None:
+def test_a_count_line_that_is_not_the_number_of_rows_is_reported(tmp_path: Path) -> None:
     write(
         tmp_path,
         {**images("img_align_celeba/"), "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)},

@@ -175,7 +175,7 @@ def test_sixteen_bits_cost_no_more_than_eight_bytes_a_pixel(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (tiff(COLOUR.astype(np.uint16)), "almost black"),
         (tiff((GRAY / 100).astype(np.float32)), "almost black"),
@@ -203,8 +203,10 @@ def test_sixteen_bits_cost_no_more_than_eight_bytes_a_pixel(tmp_path: Path) -> N
         "a JPEG XL container",
     ],
 )
-def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(data: bytes, said: str) -> None:
-    with pytest.raises(Refused, match=said) as refused:
+def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(
+    data: bytes, message: str
+) -> None:
+    with pytest.raises(Refused, match=message) as refused:
         decode(data)
     assert refused.value.reason == "not-read"
 

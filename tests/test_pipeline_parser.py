@@ -260,7 +260,7 @@ def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"classes": ["background", "beard"]}, "beard"),
         ({"channels": "GBR"}, "channels"),
@@ -271,11 +271,11 @@ def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(
-    change: dict[str, object], said: str, tmp_path: Path
+    change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "map.yaml"
     path.write_text(yaml.safe_dump(BISENET_MAP | change))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_format(path, ClassMap, "class map")
 
 

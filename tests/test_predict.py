@@ -92,7 +92,7 @@ def detected(
             faces[json.loads(members["json"])["source"]] = decode_face(members["jpg"])
     state = checkpoint.load(aligned_already)
     recipe = json.loads((layout.aligned / "wild" / "recipe.json").read_text())
-    state["facts"] |= {"alignment": recipe, "landmarks": None}
+    state["metadata"] |= {"alignment": recipe, "landmarks": None}
     checkpoint.save(output / "classifier.pt", state)
     return output / "classifier.pt", faces
 
@@ -104,7 +104,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
     aligned_already: Path, shards: Layout, pipeline_config: Config
 ) -> None:
-    metadata = checkpoint.load(aligned_already)["facts"]
+    metadata = checkpoint.load(aligned_already)["metadata"]
     assert metadata["dataset"] == "portraits"
     assert sum(metadata["faces"].values()) == 24
     assert metadata["alignment"]["align"] == pipeline_config.align.model_dump(mode="json") | {"mode": "none"}
@@ -369,7 +369,7 @@ def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path
     done = command("--checkpoint", aligned_already, tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     state = checkpoint.load(aligned_already)
-    del state["facts"]
+    del state["metadata"]
     checkpoint.save(tmp_path / "old.pt", state)
     with pytest.raises(UserError, match="does not say how faces were aligned"):
         Predictor.load(tmp_path / "old.pt")

@@ -77,17 +77,17 @@ def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portr
             rows = slice(i * 256 // 12, (i + 1) * 256 // 12)
             columns = slice(j * 256 // 12, (j + 1) * 256 // 12)
             assert parts[i, j].tolist() == np.bincount(mask[rows, columns].ravel(), minlength=19).tolist()
-    facts = json.loads(data["json"])
-    source = portraits / facts["source"]
-    assert facts["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
-    assert key == facts["sha256"][:16]
-    assert not facts.keys() & {"split", "identity", "attributes"}
-    assert (facts["box_score"], facts["landmarks"]) == (None, None)
-    assert np.allclose(facts["matrix"][0][0], 256 / 178, atol=1e-5)
-    assert (facts["parser"], facts["parser_size"]) == ("bisenet", 448)
-    assert facts["parser_sha256"] == weights.KNOWN["bisenet"].sha256
+    metadata = json.loads(data["json"])
+    source = portraits / metadata["source"]
+    assert metadata["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert key == metadata["sha256"][:16]
+    assert not metadata.keys() & {"split", "identity", "attributes"}
+    assert (metadata["box_score"], metadata["landmarks"]) == (None, None)
+    assert np.allclose(metadata["matrix"][0][0], 256 / 178, atol=1e-5)
+    assert (metadata["parser"], metadata["parser_size"]) == ("bisenet", 448)
+    assert metadata["parser_sha256"] == weights.KNOWN["bisenet"].sha256
     present = np.bincount(mask.ravel(), minlength=19) > 0
-    assert (np.array(facts["confidence"]) > 0).tolist() == present.tolist()
+    assert (np.array(metadata["confidence"]) > 0).tolist() == present.tolist()
 
 
 def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) -> None:
@@ -174,8 +174,8 @@ def test_detected_faces_have_their_eyes_at_the_template(pipeline_config: Config,
         with tarfile.open(layout.shards / row["shard"]) as tar:
             member = tar.extractfile(f"{row['key']}.json")
             assert member is not None
-            facts = json.load(member)
-        matrix, landmarks = np.array(facts["matrix"]), np.array(facts["landmarks"])
+            metadata = json.load(member)
+        matrix, landmarks = np.array(metadata["matrix"]), np.array(metadata["landmarks"])
         placed = landmarks @ matrix[:, :2].T + matrix[:, 2]
         assert np.abs(placed - FACE_TEMPLATE * 256).max() < 256 * 0.05
         assert row["box_score"] > 0.97

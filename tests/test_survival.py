@@ -151,9 +151,9 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
     )
     wait_for_partial(tmp_path / "photos")
     os.killpg(driver.pid, signal.SIGINT)
-    _, said = driver.communicate(timeout=600)
+    _, stderr = driver.communicate(timeout=600)
     assert driver.returncode == 130
-    assert "Traceback" not in said, said
+    assert "Traceback" not in stderr, stderr
     assert wait_until_ended(driver.pid, 20) == []
     done = run(photos, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -204,8 +204,8 @@ def test_a_killed_worker_is_replaced_and_changes_no_byte(
     wait_for_partial(tmp_path / "photos")
     workers = [pid for pid in processes_of_session(driver.pid) if is_worker(pid)]
     os.kill(workers[0], signal.SIGKILL)
-    _, said = driver.communicate(timeout=300)
-    assert driver.returncode == 0, said
+    _, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stderr
     assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
 
 

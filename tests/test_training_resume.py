@@ -79,10 +79,10 @@ def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
     shards: Layout, whole: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     run = subprocess.Popen(command(shards, tmp_path), stderr=subprocess.PIPE, text=True)
-    said = stop_soon(run, tmp_path, number)
-    assert run.returncode == status, said
-    assert f"stopped by {number.name} after step" in said
-    assert "Traceback" not in said
+    output = stop_soon(run, tmp_path, number)
+    assert run.returncode == status, output
+    assert f"stopped by {number.name} after step" in output
+    assert "Traceback" not in output
     assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
     done = run_command("training.run", *command(shards, tmp_path)[3:])
     assert done.returncode == 0, done.stderr
@@ -193,11 +193,11 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     killed_after(1, shards, tmp_path, monkeypatch)
     other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002", "pretrain.log_every=2"])
     pretrain(other, shards, tmp_path)
-    said = capsys.readouterr().out
-    assert "starting anew" in said
-    assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in said
-    assert "log_every" not in said
-    assert f"kept in {tmp_path / 'checkpoints-1'}" in said
+    output = capsys.readouterr().out
+    assert "starting anew" in output
+    assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in output
+    assert "log_every" not in output
+    assert f"kept in {tmp_path / 'checkpoints-1'}" in output
     assert [path.name for path in (tmp_path / "checkpoints-1").iterdir()] == ["step-000000001.pt"]
     assert json.loads((tmp_path / "metrics.json").read_text())
 

@@ -187,7 +187,7 @@ def test_a_face_of_another_size_than_the_others_is_found(copy: Layout, cluster_c
 
 
 @pytest.mark.parametrize(
-    ("fact", "value"),
+    ("field", "value"),
     [
         ("source", "another.jpg"),
         ("sha256", "0" * 64),
@@ -199,15 +199,15 @@ def test_a_face_of_another_size_than_the_others_is_found(copy: Layout, cluster_c
     ],
 )
 def test_a_fact_that_disagrees_with_the_manifest_is_found(
-    fact: str, value: object, copy: Layout, cluster_config: Config
+    field: str, value: object, copy: Layout, cluster_config: Config
 ) -> None:
     def edit(samples: list[tuple[str, Members]]) -> None:
-        samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {fact: value})
+        samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {field: value})
 
     change_samples(copy, edit)
     findings = verify(cluster_config.cluster, copy)
     assert findings.counts == {"metadata": 1}
-    assert fact in findings.examples["metadata"][0]
+    assert field in findings.examples["metadata"][0]
 
 
 @pytest.mark.parametrize("member", MEMBERS)

@@ -10,7 +10,7 @@ from common.errors import UserError
 from training.engine import checkpoint
 from training.models.classifier import Classifier
 
-METADATA: Final = "facts"
+METADATA: Final = "metadata"
 """The key of `ClassifierFile.metadata` in the file."""
 
 
