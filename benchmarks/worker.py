@@ -101,6 +101,7 @@ def _worker(
         code="",
         size=FACES,
         aligned=folder / "aligned-000000.tar",
+        stored=folder / "aligned-000000.tar",
         parser=find_parser(config.parse, config.weights),
         batch_size=GPU_BATCH,
         processes=1,

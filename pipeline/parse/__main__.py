@@ -29,18 +29,28 @@ def main() -> None:
         metavar="DIR",
         help="the --output of an earlier run: its aligned faces are parsed again, into --output",
     )
+    parser.add_argument(
+        "--drop-aligned",
+        action="store_true",
+        help="afterwards empty the tars of aligned faces, which finished shards hold, too",
+    )
     flags = parser.parse_args()
     options = read_options(flags)
     if flags.origin is not None and options.from_input:
         raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
-    config, layout = options.config, options.layout
+    if flags.origin is not None and flags.drop_aligned:
+        raise UserError(
+            "--drop-aligned would empty the tars of the set that --from names; run it on that set"
+        )
+    config, layout, stored = options.config, options.layout, None
     with locked(layout), shared_workers():
         if flags.origin is not None:
-            layout = make_sibling(Layout.at(flags.origin), layout)
+            origin = Layout.at(flags.origin)
+            layout, stored = make_sibling(origin, layout), origin.shards
         if options.from_input:
             ingest(config, layout, options.prune)
             align(config, layout, options.any_code, options.prune)
-        parse(config, layout, options.any_code, options.prune)
+        parse(config, layout, options.any_code, options.prune, flags.drop_aligned, stored)
 
 
 if __name__ == "__main__":

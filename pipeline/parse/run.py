@@ -10,6 +10,7 @@ from common.hardware import announce
 from common.layout import Layout
 from common.retry import retried
 from common.storage import Address
+from pipeline.parse.aligned_faces import drop_faces
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
@@ -27,7 +28,14 @@ FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
 
 
-def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
+def parse(
+    config: Config,
+    layout: Layout,
+    any_code: bool = False,
+    prune: bool = False,
+    drop_aligned: bool = False,
+    stored: Address | None = None,
+) -> None:
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
 
     Args:
@@ -35,6 +43,8 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         layout: where the manifests, the aligned faces and the shards lie.
         any_code: accept finished shards that other code made.
         prune: delete shards that are not planned.
+        drop_aligned: empty the aligned tars afterwards, see `drop_faces`.
+        stored: the folder of finished shards with the faces of tars that were emptied; None: of `layout`.
 
     Raises:
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
@@ -42,7 +52,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     """
     planned = retried(lambda: read_plan(layout), config.cluster.retry_minutes, "parse")
     aligned = retried(lambda: read_aligned(planned, layout), config.cluster.retry_minutes, "parse")
-    tasks = plan(planned, aligned, config, layout)
+    tasks = plan(planned, aligned, config, layout, stored or layout.shards)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
     for task in tasks:
@@ -66,6 +76,10 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         f"{written.refused:,} quarantined, {planned.sources:,} sources; "
         f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
+    if drop_aligned:
+        tars = [(task.aligned, task) for task in tasks]
+        dropped = retried(lambda: drop_faces(tars, finished), config.cluster.retry_minutes, "parse")
+        print(f"parse: {dropped} of {len(tasks)} aligned shards dropped; the finished ones hold their faces")
 
 
 def read_plan(layout: Layout) -> PlannedShards:
@@ -88,8 +102,10 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     return aligned
 
 
-def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout: Layout) -> list[ParseTask]:
-    """The parse task of every planned shard, in the order of their names.
+def plan(
+    planned: PlannedShards, aligned: FinishedShards, config: Config, layout: Layout, stored: Address
+) -> list[ParseTask]:
+    """The parse task of every planned shard, in the order of their names; for `stored` see `parse`.
 
     Raises:
         UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
@@ -114,6 +130,7 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
                 code=fingerprint(code, faces.code),
                 size=faces.samples,
                 aligned=(layout.aligned / name).absolute(),
+                stored=(stored / name).absolute(),
                 parser=parser,
                 batch_size=config.parse.batch_size,
                 processes=config.cluster.processes_per_gpu,

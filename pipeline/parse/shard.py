@@ -23,9 +23,9 @@ from common.shards import (
     encode_features,
     encode_mask,
     encode_metadata,
-    read_shard,
 )
 from common.storage import Address
+from pipeline.parse.aligned_faces import AlignedSample, read_faces
 from pipeline.parse.batch_size import batch_size
 from pipeline.parse.overlap import ahead
 from pipeline.parse.parser import ParserFile, load_parser
@@ -35,9 +35,6 @@ from pipeline.runner.shard_task import Advance, ShardTask
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
 
-AlignedSample = tuple[str, dict[str, bytes]]
-"""The key of an aligned face, and its members by name."""
-
 
 @dataclass(frozen=True)
 class ParseTask(ShardTask):
@@ -45,6 +42,7 @@ class ParseTask(ShardTask):
 
     Attributes:
         aligned: the aligned tar.
+        stored: the finished tar that has its faces if they were dropped, see `read_faces`.
         parser: which network makes the masks.
         batch_size: faces per forward pass on CPUs.
         processes: how many share a GPU.
@@ -52,6 +50,7 @@ class ParseTask(ShardTask):
     """
 
     aligned: Address
+    stored: Address
     parser: ParserFile
     batch_size: int
     processes: int
@@ -63,7 +62,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
     size = _batch_size(task.parser, task.batch_size, task.processes)
-    decoded = ahead(_decoded(task.aligned, excluded, size), AHEAD)
+    decoded = ahead(_decoded(task, excluded, size), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:
@@ -87,7 +86,7 @@ def _batch_size(parser: ParserFile, configured: int, processes: int) -> int:
 def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:
     """Parse each face by itself and discard the result; yields its source first."""
     parse_faces = load_parser(task.parser)
-    for _, members in read_shard(task.aligned):
+    for _, members in read_faces(task.aligned, task.stored):
         source = decode_metadata(members["json"])["source"]
         if source not in excluded:
             yield source
@@ -132,16 +131,16 @@ def _write_sample(
 
 
 def _decoded(
-    aligned: Address, excluded: frozenset[str], size: int
+    task: ParseTask, excluded: frozenset[str], size: int
 ) -> Iterator[tuple[list[AlignedSample], NDArray[np.uint8]]]:
     """Batches of samples, and their faces, uint8 (B, S, S, 3)."""
-    for batch in _batches(aligned, excluded, size):
+    for batch in _batches(task, excluded, size):
         yield batch, np.stack([decode_face(members["jpg"]) for _, members in batch])
 
 
-def _batches(aligned: Address, excluded: frozenset[str], size: int) -> Iterator[list[AlignedSample]]:
+def _batches(task: ParseTask, excluded: frozenset[str], size: int) -> Iterator[list[AlignedSample]]:
     batch: list[AlignedSample] = []
-    for key, members in read_shard(aligned):
+    for key, members in read_faces(task.aligned, task.stored):
         if excluded and decode_metadata(members["json"])["source"] in excluded:
             continue
         batch.append((key, members))
