@@ -3,7 +3,7 @@
 If the graph depended on the input itself, DVC would read every photo once more than ingest does, and end at
 what ingest quarantines: broken links, pipes, names that are not UTF-8. The inventory changes with the name,
 the size and the time (at an object store: the entity tag) of any file that ingest lists, and with any byte of
-a label file. Photos are not read.
+a label file. Photos are not read. A second file says which networks of the user's own the parser reads.
 """
 
 import json
@@ -23,9 +23,12 @@ from common.layout import DEFAULT_SHARDS, Layout
 from common.output_marker import mark_output
 from common.retry import retried
 from common.storage import Address, address, is_local, list_folder, read_bytes, store_errors
+from common.weights import file_sha256
 from pipeline.ingest.adapters import label_files, open_tree
+from pipeline.parse.class_map import SUFFIXES
 
 NAME: Final = "inventory.json"
+NETWORKS: Final = "networks.json"
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,22 @@ def _permissions(root: Address, file: File) -> int | None:
     return None
 
 
+def networks(config: Config) -> dict[str, str | None]:
+    """The SHA-256 of the files that parsing is configured to read, and of their descriptions, by path.
+
+    None for a file that is missing, about which parsing complains.
+    """
+    configured = (config.weights.parser, config.weights.class_map, config.parse.features_from)
+    named = {Path(name) for name in configured if name is not None}
+    described = {path.with_suffix(suffix) for path in named for suffix in SUFFIXES}
+    present = {path for path in named | described if path.is_file()}
+    return {str(path): file_sha256(path) if path in present else None for path in sorted(named | present)}
+
+
 def inventory(config: Config, layout: Layout) -> Address:
     """Write the inventory of the configured input into the manifests, and return its path.
+
+    `networks` are written beside it.
 
     Raises:
         UserError, OSError: as for `take_inventory`.
@@ -99,12 +116,13 @@ def inventory(config: Config, layout: Layout) -> Address:
     retried(lambda: mark_output(layout.manifests), minutes, "inventory")
     state = retried(lambda: take_inventory(path, labels), minutes, "inventory")
     write_text(layout.manifests / NAME, json.dumps(asdict(state), ensure_ascii=False, indent=1) + "\n")
+    write_text(layout.manifests / NETWORKS, json.dumps(networks(config), ensure_ascii=False, indent=1) + "\n")
     print(f"inventory: {state.files:,} files, {len(state.labels):,} of them with labels")
     return layout.manifests / NAME
 
 
 def main() -> None:
-    """Read the command line and write ``manifests/inventory.json``."""
+    """Read the command line and write both files into ``manifests/``."""
     parser = command.parser(
         "List the input, with the size and time of every file, for the DVC graph.",
         "  python -m pipeline.inventory\n"

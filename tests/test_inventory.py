@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from common import manifest
+from common.config import load
 from common.storage import Address, address
-from pipeline.inventory import take_inventory
+from pipeline.inventory import networks, take_inventory
 from tests.dvc_project import configure, copy_project, dvc
 
+ROOT = Path(__file__).resolve().parent.parent
 INGESTED = "Running stage 'ingest'"
 
 
@@ -169,3 +172,25 @@ def test_dvc_ingests_an_input_at_an_s3_server_whose_entity_tags_are_its_state(
     assert take_inventory(bucket / "faces") == before
     bucket.fs.pipe_file("inventory/faces/b.jpg", jpeg(ord("b")).replace(b"JFIF", b"JFIG"))
     assert take_inventory(bucket / "faces") != before
+
+
+def test_the_inventory_names_the_networks_that_parsing_reads_by_their_bytes(tmp_path: Path) -> None:
+    network, described = tmp_path / "lite0.onnx", tmp_path / "lite0.yaml"
+    for path in (network, described):
+        path.write_bytes(path.suffix.encode())
+    config = load(settings=[f"parse.features_from={network}", f"weights.parser={tmp_path / 'none.onnx'}"])
+    before = networks(config)
+    assert before.keys() == {str(network), str(described), str(tmp_path / "none.onnx")}
+    assert before[str(tmp_path / "none.onnx")] is None
+    for changed in (network, described):
+        rewrite(changed, ".", "-")
+        after = networks(config)
+        assert [name for name in after if after[name] != before[name]] == [str(changed)]
+        before = after
+    assert networks(load()) == {}
+
+
+def test_the_parse_stage_depends_on_the_networks_that_the_inventory_names() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert "manifests/networks.json" in stages["inventory"]["outs"]
+    assert "manifests/networks.json" in stages["parse"]["deps"]
