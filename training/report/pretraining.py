@@ -58,7 +58,7 @@ def _read_curves(folder: Path) -> dict[str, Points]:
 def _curves_by_task(
     tasks: Sequence[Mapping[str, Any]], curves: Mapping[str, Points]
 ) -> dict[str, list[Curve]]:
-    titles = {task["name"]: f"{task['title']} ({task['abbreviation']})" for task in tasks}
+    titles = {task["name"]: _heading(task) for task in tasks}
     metrics = {f"{task['name']}/{metric['name']}": metric for task in tasks for metric in task["metrics"]}
     losses = [key for key in curves if key not in metrics]
     groups: dict[str, list[Curve]] = {title: [] for title in ("All tasks", *titles.values())}
@@ -67,6 +67,12 @@ def _curves_by_task(
         title = metrics[key]["title"] if key in metrics else (name if task in titles else key)
         groups[titles.get(task, "All tasks")].append(_curve(title, curves[key], metrics.get(key)))
     return {title: group for title, group in groups.items() if group}
+
+
+def _heading(task: Mapping[str, Any]) -> str:
+    """A task's title, with its abbreviation unless that is a word of the title."""
+    title, abbreviation = str(task["title"]), str(task["abbreviation"])
+    return title if abbreviation in title.lower() else f"{title} ({abbreviation})"
 
 
 def _curve(title: str, points: Points, metric: Mapping[str, Any] | None) -> Curve:
