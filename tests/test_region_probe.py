@@ -33,10 +33,11 @@ def test_predictions_of_a_face_left_out_are_those_of_a_fit_without_it(
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(faces, columns, generator=generator, dtype=torch.float64)
     targets = torch.randint(0, 2, (faces, 2), generator=generator).double()
-    left_out = ridge(features, targets, penalty).left_out
+    (solution,) = ridge(features, targets, [penalty], torch.arange(faces))
+    left_out = solution.left_out
     for face in range(faces):
         others = torch.arange(faces) != face
-        refit = ridge(features[others], targets[others], penalty)
+        (refit,) = ridge(features[others], targets[others], [penalty], torch.arange(0))
         assert torch.allclose(left_out[face], features[face] @ refit.weights + refit.biases, atol=1e-6)
 
 
@@ -98,10 +99,37 @@ def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
 def test_an_attribute_with_one_label_leaves_the_others_finite() -> None:
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(6, 4)), np.array([[0, 1, 0, 1, 1, 0], [1, *[-1] * 5]], np.int8).T
-    weights, biases, left_out = fit_attributes(features, labels, [np.ones(4), np.full(4, 0.5)], 1.0)
-    slopes, offsets, loss = calibrate(left_out, labels)
-    assert np.isfinite([*weights.ravel(), *biases, *slopes, *offsets, loss]).all()
-    assert np.isnan(left_out).sum() == 5
+    scales = [np.ones(4), np.full(4, 0.5)]
+    (fit,) = fit_attributes(features, labels, scales, [1.0], np.arange(6))
+    slopes, offsets, loss = calibrate(fit.left_out, labels)
+    assert np.isfinite([*fit.weights.ravel(), *fit.biases, *slopes, *offsets, loss]).all()
+    assert np.isnan(fit.left_out).sum() == 5
+
+
+@given(
+    faces=st.integers(4, 12), columns=st.integers(1, 12), unknown=st.integers(0, 2), seed=st.integers(0, 99)
+)
+def test_attributes_that_are_fitted_together_have_the_regression_of_each_alone(
+    faces: int, columns: int, unknown: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    features, labels = random.normal(size=(faces, columns)), random.integers(0, 2, (faces, 3)).astype(np.int8)
+    labels[:unknown, 2] = -1
+    scales = [random.uniform(0.5, 2, columns) * (random.random(columns) > share) for share in (0, 0.4, 0.4)]
+    rows = np.array([0, faces // 2, faces - 1])
+    for penalty, fit in zip(
+        (0.1, 3.0), fit_attributes(features, labels, scales, (0.1, 3.0), rows), strict=True
+    ):
+        for attribute, scale in enumerate(scales):
+            known = np.flatnonzero(labels[:, attribute] >= 0)
+            inputs = torch.from_numpy(features[known] * scale)
+            targets = torch.from_numpy(labels[known, attribute].astype(np.float64))[:, None]
+            (alone,) = ridge(inputs, targets, [penalty], torch.arange(len(known)))
+            assert np.allclose(fit.weights[:, attribute], scale * alone.weights[:, 0].numpy(), atol=1e-8)
+            assert fit.biases[attribute] == pytest.approx(alone.biases.item())
+            left_out = np.full(faces, np.nan)
+            left_out[known] = alone.left_out[:, 0].numpy()
+            assert np.allclose(fit.left_out[:, attribute], left_out[rows], atol=1e-6, equal_nan=True)
 
 
 def test_an_unknown_region_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ others have a closed form, from which the strength and the scale of the logits c
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -34,6 +35,10 @@ PENALTIES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 WITHOUT_SELECTION: Final = 1.0
 
+LEFT_OUT: Final = 2000
+"""At most so many faces are left out in turn, for the logits' scale; with more features than faces, they cost
+nothing, otherwise as much as the regressions themselves."""
+
 STANDARDISED_ON: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features."""
 
@@ -50,7 +55,7 @@ class Ridge:
 
     Attributes:
         weights: float64 (D, A). biases: float64 (A,).
-        left_out: float64 (N, A), the prediction for each face by the regression on all others.
+        left_out: float64 (R, A), the prediction for each of R faces by the regression on all others.
     """
 
     weights: Tensor
@@ -58,30 +63,48 @@ class Ridge:
     left_out: Tensor
 
 
-def ridge(features: Tensor, targets: Tensor, penalty: float) -> Ridge:
-    """Minimise the squared error plus `penalty` times the squared weights; the bias is free.
+def ridge(
+    features: Tensor,
+    targets: Tensor,
+    penalties: Sequence[float],
+    rows: Tensor,
+    gram: Tensor | None = None,
+) -> list[Ridge]:
+    """Minimise the squared error plus each of the `penalties` times the squared weights; the bias is free.
 
     Solved in the smaller of the spaces of faces and of features. With the hat matrix H, the prediction for
     a face that was left out is y - (y - prediction) / (1 - H_ii).
 
     Args:
         features: float64 (N, D). targets: float64 (N, A).
-        penalty: above 0.
+        penalties: above 0.
+        rows: int64 (R,), the faces for which `Ridge.left_out` is computed.
+        gram: float64 (D, D), the products of centred features, where they are known already.
     """
     mean, base = features.mean(0), targets.mean(0)
     centred, deviations, count = features - mean, targets - base, len(features)
-    identity = penalty * torch.eye(min(centred.shape), dtype=features.dtype)
-    if count <= centred.shape[1]:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(centred @ centred.T + identity))
-        weights = centred.T @ (inverse @ deviations)
-        remaining = penalty * inverse.diagonal()
+    by_face = count <= centred.shape[1]
+    if by_face:
+        products = centred @ centred.T
     else:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(centred.T @ centred + identity))
-        weights = inverse @ (centred.T @ deviations)
-        remaining = 1 - ((centred @ inverse) * centred).sum(1)
-    residuals = deviations - centred @ weights
-    left_out = targets - residuals / (remaining - 1 / count).clamp(min=1e-6)[:, None]
-    return Ridge(weights, base - mean @ weights, left_out)
+        products, moments = centred.T @ centred if gram is None else gram, centred.T @ deviations
+    solutions = []
+    for penalty in penalties:
+        penalised = products.clone()
+        penalised.diagonal().add_(penalty)
+        factor = torch.linalg.cholesky(penalised)
+        if by_face:
+            inverse = torch.cholesky_inverse(factor)
+            weights = centred.T @ (inverse @ deviations)
+            remaining = penalty * inverse.diagonal()[rows]
+        else:
+            weights = torch.cholesky_solve(moments, factor)
+            solved = torch.linalg.solve_triangular(factor, centred[rows].T, upper=False)
+            remaining = 1 - solved.square().sum(0)
+        residuals = deviations[rows] - centred[rows] @ weights
+        left_out = targets[rows] - residuals / (remaining - 1 / count).clamp(min=1e-6)[:, None]
+        solutions.append(Ridge(weights, base - mean @ weights, left_out))
+    return solutions
 
 
 def fit_region_probe(
@@ -114,17 +137,27 @@ def fit_region_probe(
     on_val = (read_features(val, "regions", stream) - mean) * scale if by_val else np.empty((0, len(mean)))
     columns = region_of_columns(whole, len(mean))
     scales = [column_scales(columns, classes) for classes in region_classes(train.attribute_names, regions)]
-    best: tuple[float, float, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None = None
-    for penalty in (WITHOUT_SELECTION,) if select == "last" else PENALTIES:
-        weights, biases, left_out = fit_attributes(features, train.attributes, scales, penalty)
-        judged = (val.attributes, on_val @ weights + biases) if by_val else (train.attributes, left_out)
-        score = mean_average_precision(*judged) or 0.0
+    rows, by_left_out = evenly_spaced(LEFT_OUT, len(train)), select != "last" and not by_val
+    selecting = rows if by_left_out else rows[:0]
+    penalties = (WITHOUT_SELECTION,) if select == "last" else PENALTIES
+    best: tuple[float, float] | None = None
+    for penalty, fit in zip(
+        penalties, fit_attributes(features, train.attributes, scales, penalties, selecting), strict=True
+    ):
+        if by_val:
+            score = mean_average_precision(val.attributes, on_val @ fit.weights + fit.biases) or 0.0
+        elif by_left_out:
+            score = mean_average_precision(train.attributes[rows], fit.left_out) or 0.0
+        else:
+            score = 0.0
         if best is None or score > best[0]:
-            best = score, penalty, weights, biases, left_out
+            best = score, penalty
     assert best is not None  # there is at least one penalty
-    score, penalty, weights, biases, left_out = best
-    slopes, offsets, loss = calibrate(left_out, train.attributes)
-    probe = Probe(train.attribute_names, "regions", mean, scale, weights * slopes, biases * slopes + offsets)
+    score, penalty = best
+    (chosen,) = fit_attributes(features, train.attributes, scales, (penalty,), rows)
+    slopes, offsets, loss = calibrate(chosen.left_out, train.attributes[rows])
+    weights, biases = chosen.weights * slopes, chosen.biases * slopes + offsets
+    probe = Probe(train.attribute_names, "regions", mean, scale, weights, biases)
     seconds = round(time.monotonic() - started, 1)
     on_faces = round(score, 4) if by_val else None
     return probe, ProbeResult(seconds, round(loss, 4), penalty, len(on_val), on_faces)
@@ -147,34 +180,73 @@ def column_scales(columns: NDArray[np.int64], classes: tuple[int, ...]) -> NDArr
     return np.sqrt(squared)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The regressions of all attributes with one penalty.
+
+    Attributes:
+        weights: float64 (D, A). biases: float64 (A,).
+        left_out: float64 (R, A), predictions for faces that were left out, NaN where a label is unknown.
+    """
+
+    weights: NDArray[np.float64]
+    biases: NDArray[np.float64]
+    left_out: NDArray[np.float64]
+
+
 def fit_attributes(
     features: NDArray[np.float64],
     labels: NDArray[np.int8],
     scales: list[NDArray[np.float64]],
-    penalty: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Weights (D, A), biases (A,) and predictions for faces left out (N, A), NaN where a label is unknown.
+    penalties: Sequence[float],
+    rows: NDArray[np.int64],
+) -> list[Fit]:
+    """A regression per attribute, for each penalty.
 
     An attribute with fewer than two known labels predicts its share of positives.
+
+    Args:
+        features: float64 (N, D).
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        scales: float64 (D,) for each attribute, see `column_scales`.
+        penalties: of the squared weights.
+        rows: int64 (R,), the faces that are left out in turn.
     """
-    weights = np.zeros((features.shape[1], len(scales)))
-    biases = ((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1)
-    left_out = np.where(labels >= 0, biases, np.nan)
+    share = ((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1)
+    fits = [
+        Fit(
+            np.zeros((features.shape[1], len(scales))),
+            share.copy(),
+            np.where(labels[rows] >= 0, share, np.nan),
+        )
+        for _ in penalties
+    ]
     together: dict[tuple[bytes, bytes], list[int]] = {}
     for attribute, scale in enumerate(scales):
         together.setdefault((scale.tobytes(), (labels[:, attribute] >= 0).tobytes()), []).append(attribute)
-    for attributes in together.values():
+    grams: dict[bytes, NDArray[np.float64]] = {}
+    for (_, known_key), attributes in together.items():
         scale, known = scales[attributes[0]], np.flatnonzero(labels[:, attributes[0]] >= 0)
         if len(known) < 2:
             continue
         used, targets_of = np.flatnonzero(scale), np.array(attributes)
+        gram = None
+        if len(known) > len(used):
+            # The products of all columns, once for all attributes with these labels: they differ in scale.
+            if known_key not in grams:
+                centred = features[known] - features[known].mean(0)
+                grams[known_key] = centred.T @ centred
+            scaled = grams[known_key][np.ix_(used, used)] * np.outer(scale[used], scale[used])
+            gram = torch.from_numpy(scaled)
         inputs = torch.from_numpy(features[np.ix_(known, used)] * scale[used])
         targets = torch.from_numpy(labels[np.ix_(known, targets_of)].astype(np.float64))
-        solution = ridge(inputs, targets, penalty)
-        weights[np.ix_(used, targets_of)] = scale[used, None] * solution.weights.numpy()
-        biases[attributes] = solution.biases.numpy()
-        left_out[np.ix_(known, targets_of)] = solution.left_out.numpy()
-    return weights, biases, left_out
+        of_known = np.flatnonzero(np.isin(rows, known))
+        among_known = torch.from_numpy(np.searchsorted(known, rows[of_known]))
+        for fit, solution in zip(fits, ridge(inputs, targets, penalties, among_known, gram), strict=True):
+            fit.weights[np.ix_(used, targets_of)] = scale[used, None] * solution.weights.numpy()
+            fit.biases[attributes] = solution.biases.numpy()
+            fit.left_out[np.ix_(of_known, targets_of)] = solution.left_out.numpy()
+    return fits
 
 
 def calibrate(
