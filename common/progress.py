@@ -35,7 +35,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
         """A bar is redrawn in place; elsewhere every state is a line of its own."""
         if file.isatty():
             return tqdm.status_printer(file)
-        return lambda text: print(text, file=file, flush=True)
+        # One write, so that what another thread prints begins a line.
+        return lambda text: print(f"{text}\n", end="", file=file, flush=True)
 
 
 def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = True) -> Progress:
