@@ -30,7 +30,7 @@ demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=P
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
-study: $(READY) ## label-efficiency study at preset mini, hours on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
+study: $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
 	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)
