@@ -28,7 +28,7 @@ from training.study.grid import cell_file, cells
 from training.study.plot import plot
 from training.study.pretrainings import pretraining_config
 from training.study.results import StudyResults
-from training.study.schedule import Job, run_jobs
+from training.study.schedule import Job, longest_first, run_jobs
 from training.study.table import as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -316,6 +316,19 @@ def test_cells_take_the_seeds_of_a_pre_training_in_turn_and_large_shares_fewer_d
     first, second = (pretraining_config(config, "rotation", seed).pretrain for seed in (0, 1))
     assert (first.steps, second.seed - first.seed) == (7, 1)
     assert pretraining_config(config, "full").pretrain.steps == config.pretrain.steps
+
+
+def test_pre_trainings_of_the_same_tasks_differ_in_their_title_and_the_longest_run_first() -> None:
+    pretrainings = "{short: [rotation], long: [rotation], both: [rotation, segmentation]}"
+    steps = "{short: 100, long: 2000, both: 900}"
+    config = load(
+        settings=[
+            f"study.pretrainings={pretrainings}", f"study.pretrain_steps={steps}", "study.semi=[]"
+        ]
+    )  # fmt: skip
+    titles = {name: study_results.title(config.study, name) for name in config.study.pretrainings}
+    assert titles == {"short": "PRT, 100 steps", "long": "PRT, 2,000 steps", "both": "PRT + PST"}
+    assert longest_first(config) == ["long", "both", "short"]
 
 
 def test_a_pre_training_may_list_a_task_that_is_off_elsewhere() -> None:

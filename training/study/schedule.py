@@ -56,7 +56,7 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
             (*program, "pretrain", name, "--seeds", str(seed), *options),
             logs / f"pretrain-{name}-seed{seed}.log",
         )
-        for name in _longest_first(config)
+        for name in longest_first(config)
         for seed in range(config.study.pretrain_seeds)
         if not pretrainings.is_done(config, layout, root, name, seed)
     ]
@@ -81,7 +81,7 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
     write_results(config, layout, root)
 
 
-def _longest_first(config: Config) -> list[str]:
+def longest_first(config: Config) -> list[str]:
     """The pre-trainings by tasks times steps, so that no core waits for another at the end."""
     settings = config.study
 
