@@ -326,9 +326,15 @@ def test_pre_trainings_of_the_same_tasks_differ_in_their_title_and_the_longest_r
             f"study.pretrainings={pretrainings}", f"study.pretrain_steps={steps}", "study.semi=[]"
         ]
     )  # fmt: skip
-    titles = {name: study_results.title(config.study, name) for name in config.study.pretrainings}
-    assert titles == {"short": "PRT, 100 steps", "long": "PRT, 2,000 steps", "both": "PRT + PST"}
-    assert longest_first(config) == ["long", "both", "short"]
+    titles = {name: study_results.title(config.study, name) for name in ("short", "long", "both", "rotation")}
+    assert titles == {
+        "short": "PRT, 100 steps",
+        "long": "PRT, 2,000 steps",
+        "both": "PRT + PST",
+        "rotation": "PRT, rotation",  # as in params.yaml, with the usual steps
+    }
+    order = longest_first(config)
+    assert order.index("long") < order.index("both") < order.index("short")
 
 
 def test_a_pre_training_may_list_a_task_that_is_off_elsewhere() -> None:
