@@ -18,7 +18,8 @@ from training.evaluate.evaluate import evaluate
 from training.finetune.probe import fit
 from training.finetune.runs import finetune
 from training.models.classifier_file import read_classifier
-from training.models.probe import read_features, read_probe
+from training.models.probe import read_features
+from training.models.probe_file import read_probe
 from training.predict.stored import predict_stored
 
 

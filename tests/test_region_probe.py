@@ -1,4 +1,4 @@
-"""The region probe: exact leave-one-out predictions, and features of an attribute's own regions first."""
+"""The region probe: exact leave-one-out predictions, and distances by an attribute's own regions first."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from common.classes import CLASSES
 from common.config import load
@@ -15,10 +16,11 @@ from common.layout import Layout
 from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
 from training.evaluate.evaluate import evaluate
-from training.finetune.region_probe import calibrate, column_scales, fit_attributes, ridge
+from training.finetune.region_probe import calibrate, fit_attributes, ridge
 from training.finetune.runs import finetune
 from training.models.attribute_regions import read_regions, region_classes
-from training.models.probe import read_probe, region_of_columns
+from training.models.probe_file import read_probe
+from training.models.region_probe import POWER, WIDTH, RegionKernels
 from training.models.region_statistics import region_statistics
 
 SETTINGS = ["finetune.initial=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
@@ -41,16 +43,33 @@ def test_predictions_of_a_face_left_out_are_those_of_a_fit_without_it(
         assert torch.allclose(left_out[face], features[face] @ refit.weights + refit.biases, atol=1e-6)
 
 
-def test_an_attributes_regions_have_the_greater_share_of_its_features() -> None:
-    columns = region_of_columns("pooled", 1000 + 19 * 64 + 19 * 11)
+COLUMNS = 10 + 19 * 64 + 19 * 11
+EYES = (CLASSES.index("l_eye"), CLASSES.index("r_eye"))
+
+
+def changed(columns: slice) -> NDArray[np.float64]:
+    """A face that differs from one of zeros by one in these of the features, float64 (1, D)."""
+    face = np.zeros((1, COLUMNS))
+    face[0, columns] = 1
+    return face
+
+
+def distance(face: NDArray[np.float64], classes: tuple[int, ...]) -> float:
+    """Squared distance of a face to one of zeros, from its kernel."""
+    kernel = RegionKernels(face, np.zeros((1, COLUMNS), np.float32), "pooled")(classes)
+    return float(WIDTH**2 * (-kernel.log().item()) ** (2 / POWER))
+
+
+def test_an_attributes_regions_have_the_greater_share_of_a_distance() -> None:
     (classes,) = region_classes(["Narrow_Eyes"], read_regions())
-    assert [CLASSES[each] for each in classes] == ["l_eye", "r_eye"]
-    squared = column_scales(columns, classes) ** 2
-    assert squared.sum() == pytest.approx(1)
-    assert squared[np.isin(columns, classes)].sum() > 0.7
-    unlisted = column_scales(columns, ()) ** 2
-    assert unlisted.sum() == pytest.approx(1)
-    assert not unlisted[-19 * 11 :].any()
+    assert classes == EYES
+    everything, eyes = changed(slice(None)), changed(slice(10 + 64 * EYES[0], 10 + 64 * (EYES[1] + 1)))
+    statistics = changed(slice(10 + 19 * 64, COLUMNS))
+    assert distance(everything, EYES) == pytest.approx(1)
+    assert 0.35 < distance(eyes, EYES) < 0.4
+    assert distance(statistics, EYES) == pytest.approx(0.35)
+    assert distance(everything, ()) == pytest.approx(1)
+    assert distance(statistics, ()) == 0
 
 
 def test_statistics_of_a_region_are_its_colour_position_and_size() -> None:
@@ -98,38 +117,52 @@ def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
 
 def test_an_attribute_with_one_label_leaves_the_others_finite() -> None:
     random = np.random.default_rng(0)
-    features, labels = random.normal(size=(6, 4)), np.array([[0, 1, 0, 1, 1, 0], [1, *[-1] * 5]], np.int8).T
-    scales = [np.ones(4), np.full(4, 0.5)]
-    (fit,) = fit_attributes(features, labels, scales, [1.0], np.arange(6))
+    features = random.normal(size=(6, COLUMNS))
+    labels = np.array([[0, 1, 0, 1, 1, 0], [1, *[-1] * 5]], np.int8).T
+    faces = np.arange(6)
+    (fit,) = fit_attributes(features, labels, faces, [(), EYES], "pooled", [1.0], faces)
     slopes, offsets, loss = calibrate(fit.left_out, labels)
     assert np.isfinite([*fit.weights.ravel(), *fit.biases, *slopes, *offsets, loss]).all()
     assert np.isnan(fit.left_out).sum() == 5
 
 
-@given(
-    faces=st.integers(4, 12), columns=st.integers(1, 12), unknown=st.integers(0, 2), seed=st.integers(0, 99)
-)
-def test_attributes_that_are_fitted_together_have_the_regression_of_each_alone(
-    faces: int, columns: int, unknown: int, seed: int
+def kernel_ridge(
+    kernel: NDArray[np.float64], labels: NDArray[np.int8], used: NDArray[np.int64], penalty: float
+) -> NDArray[np.float64]:
+    """Predictions for all faces of the kernel regression with a free bias on those that are `used`."""
+    count = len(used)
+    system = np.ones((count + 1, count + 1))
+    system[:count, :count] = kernel[np.ix_(used, used)] + penalty * np.eye(count)
+    system[count, count] = 0
+    solution = np.linalg.solve(system, np.append(labels[used], 0))
+    return kernel[:, used] @ solution[:count] + solution[count]
+
+
+@given(faces=st.integers(4, 12), unknown=st.integers(0, 2), seed=st.integers(0, 99))
+def test_with_all_faces_as_references_it_is_the_kernel_regression_of_each_attribute_alone(
+    faces: int, unknown: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    features, labels = random.normal(size=(faces, columns)), random.integers(0, 2, (faces, 3)).astype(np.int8)
+    features = random.normal(size=(faces, COLUMNS)).astype(np.float32).astype(np.float64)
+    labels = random.integers(0, 2, (faces, 3)).astype(np.int8)
     labels[:unknown, 2] = -1
-    scales = [random.uniform(0.5, 2, columns) * (random.random(columns) > share) for share in (0, 0.4, 0.4)]
-    rows = np.array([0, faces // 2, faces - 1])
+    rows, classes = np.array([0, faces // 2, faces - 1]), [(), EYES, EYES]
     for penalty, fit in zip(
-        (0.1, 3.0), fit_attributes(features, labels, scales, (0.1, 3.0), rows), strict=True
+        (0.1, 1.0),
+        fit_attributes(features, labels, np.arange(faces), classes, "pooled", (0.1, 1.0), rows),
+        strict=True,
     ):
-        for attribute, scale in enumerate(scales):
+        for attribute, regions in enumerate(classes):
             known = np.flatnonzero(labels[:, attribute] >= 0)
-            inputs = torch.from_numpy(features[known] * scale)
-            targets = torch.from_numpy(labels[known, attribute].astype(np.float64))[:, None]
-            (alone,) = ridge(inputs, targets, [penalty], torch.arange(len(known)))
-            assert np.allclose(fit.weights[:, attribute], scale * alone.weights[:, 0].numpy(), atol=1e-8)
-            assert fit.biases[attribute] == pytest.approx(alone.biases.item())
+            kernels = RegionKernels(features, features.astype(np.float32), "pooled")(regions).numpy()
+            known_labels = labels[:, attribute]
+            predictions = kernels @ fit.weights[:, attribute] + fit.biases[attribute]
+            assert np.allclose(predictions, kernel_ridge(kernels, known_labels, known, penalty), atol=1e-4)
             left_out = np.full(faces, np.nan)
-            left_out[known] = alone.left_out[:, 0].numpy()
-            assert np.allclose(fit.left_out[:, attribute], left_out[rows], atol=1e-6, equal_nan=True)
+            for face in known:
+                others = known[known != face]
+                left_out[face] = kernel_ridge(kernels, known_labels, others, penalty)[face]
+            assert np.allclose(fit.left_out[:, attribute], left_out[rows], atol=1e-4, equal_nan=True)
 
 
 def test_an_unknown_region_is_named(tmp_path: Path) -> None:

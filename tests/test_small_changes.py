@@ -114,7 +114,7 @@ def test_another_size_of_shards_is_another_plan(data: Input) -> None:
     ("photos", "expected"),
     [
         pytest.param(20, 16, id="a few photos share a shard"),
-        pytest.param(3200, 100, id="a small set has 32 shards for its workers"),
+        pytest.param(3200, 50, id="a small set has 64 shards for its workers"),
         pytest.param(320_000, 1000, id="a large one has shards of the configured size"),
     ],
 )

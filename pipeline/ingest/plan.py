@@ -22,7 +22,7 @@ from pipeline.ingest.duplicates import Duplicates, find_duplicates
 from pipeline.ingest.earlier import PlannedBefore, code_of, name_of
 from pipeline.ingest.listing import FIELDS, PIECE, Listing
 
-LEAST_SHARDS: Final = 32
+LEAST_SHARDS: Final = 64
 """Shards of a set whose shards would be larger otherwise; each is one task."""
 LEAST_SHARD: Final = 16
 """Samples of a shard below which more shards gain nothing."""

@@ -18,7 +18,8 @@ from training.engine.device import default_device
 from training.models.classifier import Classifier
 from training.models.classifier_file import read_classifier
 from training.models.inference import predict_logits
-from training.models.probe import Probe, is_probe, read_probe
+from training.models.probe import Probe
+from training.models.probe_file import is_probe, read_probe
 
 
 class ShardPredictor:

@@ -28,6 +28,9 @@ WITHOUT_VAL: Final = 1e-3
 ITERATIONS: Final = 200
 """Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
 
+TOLERANCE: Final = 1e-8
+"""Change of the summed cross-entropy, per known label, that ends it."""
+
 
 @dataclass(frozen=True)
 class ProbeResult:
@@ -109,7 +112,10 @@ def fit(
     solutions = []
     for strength in strengths:
         optimizer = torch.optim.LBFGS(
-            [weights, biases], max_iter=ITERATIONS, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+            [weights, biases],
+            max_iter=ITERATIONS,
+            tolerance_change=TOLERANCE * known.sum().item(),
+            line_search_fn="strong_wolfe",
         )
 
         def objective(optimizer: torch.optim.Optimizer = optimizer, strength: float = strength) -> float:

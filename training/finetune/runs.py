@@ -33,7 +33,8 @@ from training.finetune.train import TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier_file import save_classifier
-from training.models.probe import EMBEDDING_PROBE, PROBES, REGION_PROBE, save_probe, whole_face_features
+from training.models.probe import EMBEDDING_PROBE, PROBES, REGION_PROBE, Probe, whole_face_features
+from training.models.probe_file import save_probe
 
 CLASSIFIER: Final = "classifier.pt"
 RECORD: Final = "run.json"
@@ -171,6 +172,7 @@ class _Runs:
         """Fit a probe, write it and return how it went."""
         settings, stream, train = self._settings, self._config.stream, self._labelled.take(positions)
         val = self._probe_val
+        probe: Probe
         if initial == REGION_PROBE:
             probe, result = fit_region_probe(train, self._all, val, stream, self._regions, settings.select)
         else:

@@ -1,23 +1,18 @@
-"""Probes: linear classifiers of features that the shards hold already, one per attribute."""
+"""Probes: classifiers of features that the shards hold already, linear unless they are region probes."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.cell_targets import merge_cells
-from common.classes import NUM_CLASSES
-from common.config import Config
 from common.errors import UserError
 from common.pipeline_config import Stream
-from common.shards import FEATURE_GRID
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
-from training.engine import checkpoint
-from training.models.region_statistics import STATISTICS, region_statistics
+from training.models.region_statistics import region_statistics
 
 PROBE: Final = "probe"
 EMBEDDING_PROBE: Final = "embedding_probe"
@@ -116,51 +111,3 @@ def _areas(batch: Batch) -> NDArray[np.float64]:
     cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
     shares = cells.double() / cells.sum(dim=-1, keepdim=True)
     return shares.flatten(1).numpy()
-
-
-def region_of_columns(whole: FeatureSet, columns: int) -> NDArray[np.int64]:
-    """The class that each column of the features ``regions`` describes, int64 (D,); -1 for the whole face.
-
-    Args:
-        whole: what comes before the statistics. ``pooled`` ends with 64 channels of each class.
-        columns: D.
-    """
-    statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
-    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_GRID[2] if whole == "pooled" else 0)
-    others = np.full(columns - len(by_class) - len(statistics), -1)
-    return np.concatenate((others, by_class, statistics))
-
-
-def save_probe(path: Path, probe: Probe, config: Config) -> None:
-    """Write a probe with the configuration."""
-    content = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in asdict(probe).items()
-    }
-    checkpoint.save(path, {"probe": content, "config": config.model_dump(mode="json")})
-
-
-def is_probe(path: Path) -> bool:
-    """Whether fine-tuning wrote a probe rather than a network's classifier.
-
-    Raises:
-        UserError: the file is missing or of neither kind.
-    """
-    return "probe" in _load(path)
-
-
-def read_probe(path: Path) -> Probe:
-    """Read what `save_probe` wrote.
-
-    Raises:
-        UserError: the file is missing or no probe.
-    """
-    content = _load(path)
-    if "probe" not in content:
-        raise UserError(f"{path}: not a probe; `python -m training.probe` writes one")
-    arrays = ("mean", "scale", "weights", "biases")
-    return Probe(**content["probe"] | {name: np.array(content["probe"][name]) for name in arrays})
-
-
-def _load(path: Path) -> dict[str, Any]:
-    return checkpoint.load(path, made_by="python -m training.probe")
