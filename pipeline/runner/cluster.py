@@ -252,6 +252,9 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         # A paused worker would wait for ever; one that is ended for its memory becomes an error.
         "distributed.worker.memory.pause": False,
         "distributed.worker.multiprocessing-method": START_METHOD,
+        # Dask samples the stack of each worker 100 times a second, and ticks 50 times.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "500ms",
     }
     with dask.config.set(settings):
         if START_METHOD == "forkserver":
