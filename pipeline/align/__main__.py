@@ -1,16 +1,22 @@
 """``python -m pipeline.align``: aligned faces for every planned source."""
 
 from common.command import run
-from pipeline.align.run import align
 from pipeline.command import arguments, read_options
-from pipeline.ingest.run import ingest
-from pipeline.lock import locked
+from pipeline.runner.fork_server import start_fork_server
 
 
 def main() -> None:
     """Read the command line and run the stage, after ingest if an input is given."""
     parser = arguments("Find, warp and store one aligned face per image.", "pipeline.align")
     options = read_options(parser.parse_args())
+    if options.config.cluster.scheduler is None:
+        start_fork_server("pipeline.align.shard")
+
+    # Imported while the workers' server imports the same.
+    from pipeline.align.run import align
+    from pipeline.ingest.run import ingest
+    from pipeline.lock import locked
+
     with locked(options.layout):
         if options.from_input:
             ingest(options.config, options.layout, options.prune)

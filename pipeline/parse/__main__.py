@@ -3,13 +3,8 @@
 from common.command import run
 from common.errors import UserError
 from common.layout import Layout
-from pipeline.align.run import align
 from pipeline.command import arguments, read_options
-from pipeline.ingest.run import ingest
-from pipeline.lock import locked
-from pipeline.parse.run import parse
-from pipeline.parse.sibling import make_sibling
-from pipeline.runner.cluster import shared_workers
+from pipeline.runner.fork_server import start_fork_server
 
 
 def main() -> None:
@@ -43,6 +38,18 @@ def main() -> None:
             "--drop-aligned would empty the tars of the set that --from names; run it on that set"
         )
     config, layout, stored = options.config, options.layout, None
+    if config.cluster.scheduler is None:
+        aligning = ["pipeline.align.shard"] if options.from_input else []
+        start_fork_server(*aligning, "pipeline.parse.shard")
+
+    # Imported while the workers' server imports the same.
+    from pipeline.align.run import align
+    from pipeline.ingest.run import ingest
+    from pipeline.lock import locked
+    from pipeline.parse.run import parse
+    from pipeline.parse.sibling import make_sibling
+    from pipeline.runner.cluster import shared_workers
+
     with locked(layout), shared_workers():
         if flags.origin is not None:
             origin = Layout.at(flags.origin)

@@ -5,7 +5,6 @@ import math
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,11 +29,11 @@ from distributed import (
 )
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import get_mp_context
 
 from common.code import code_hash
 from common.errors import UserError
 from common.pipeline_config import Cluster
+from pipeline.runner.fork_server import START_METHOD, start_fork_server
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
 
 Task = TypeVar("Task")
@@ -45,10 +44,6 @@ ALLOWED_FAILURES: Final = 1
 
 JOIN_SECONDS: Final = 10
 """How long a scheduler may take to answer."""
-
-START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
-"""How worker processes start: forked from one that has imported what they need, so that it is imported once
-instead of by each, or anew where a fork is unsafe after such imports."""
 
 LOAD_ATTEMPTS: Final = 3
 """How often the workers are asked to load a model, if one of them dies meanwhile."""
@@ -257,9 +252,7 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         "distributed.admin.tick.interval": "500ms",
     }
     with dask.config.set(settings):
-        if START_METHOD == "forkserver":
-            # Forks have these imported already; the first cluster of a process decides which.
-            get_mp_context().set_forkserver_preload(["distributed", module])
+        start_fork_server(module)
         with (
             LocalCluster(
                 n_workers=count,

@@ -1,0 +1,31 @@
+"""The process that the workers of a local cluster are forked from."""
+
+import multiprocessing
+import signal
+import sys
+import threading
+from multiprocessing import forkserver
+from typing import Final
+
+START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
+"""How worker processes start: forked from one that has imported what they need, so that it is imported once
+instead of by each, or anew where a fork is unsafe after such imports."""
+
+
+def start_fork_server(*modules: str) -> None:
+    """Start the process, if it does not run yet, and let it import these modules while this one goes on.
+
+    The first call decides about the modules. Ctrl-C, which a terminal sends to all processes, does not end
+    it; it ends with this process.
+    """
+    if START_METHOD != "forkserver":
+        return
+    multiprocessing.get_context(START_METHOD).set_forkserver_preload(["distributed", *modules])
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, unlike a handler
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
