@@ -247,9 +247,10 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         # A paused worker would wait for ever; one that is ended for its memory becomes an error.
         "distributed.worker.memory.pause": False,
         "distributed.worker.multiprocessing-method": START_METHOD,
-        # Dask samples the stack of each worker 100 times a second, and ticks 50 times.
+        # Dask samples each worker's stack 100 times a second, ticks 50 times and reads the machine's load.
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "500ms",
+        "distributed.admin.system-monitor.interval": "5s",
     }
     with dask.config.set(settings):
         start_fork_server(module)

@@ -35,6 +35,9 @@ from pipeline.runner.shard_task import ShardStage, ShardTask, Task
 from pipeline.runner.stage_log import StageTiming, log_stage
 from pipeline.runner.stalled import StalledWorkers
 
+REPORT_SECONDS: Final = 0.5
+"""Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
+
 UNCLEAR_ROUNDS: Final = 3
 """How often the workers of a suspected shard may die at different sources before the run gives up."""
 
@@ -190,15 +193,21 @@ def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) ->
 def _make(stage: ShardStage[Task], topic: str, task: Task, excluded: frozenset[str] = frozenset()) -> None:
     """The Dask task: make one shard and report its progress."""
     settle()
-    done = 0
+    worker = get_worker()
+    done, reported = 0, time.monotonic()
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        worker = get_worker()
+    def report() -> None:
         worker.log_event(topic, (str(task.tar), done, worker.address))
 
+    def advance(count: int) -> None:
+        nonlocal done, reported
+        done += count
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
+            report()
+
     stage.make(task, excluded, advance)
+    report()
 
 
 def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Cluster, topic: str) -> None:
