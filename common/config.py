@@ -199,8 +199,8 @@ class Finetune(Section):
     initial: ``scratch``; ``pretrained`` by stage 1; ``semi``: by stage 1, and with pseudo-labels of
     the unlabelled faces; ``probe``: logistic regression on the parser's stored features, or on the class
     counts of shards without, instead of a network; ``embedding_probe``: the same on the features of the
-    network that ``parse.features_from`` named; ``region_probe``: ridge regression that weighs the
-    regions of each attribute higher; ``student``: by stage 1, and trained on the probabilities that this
+    network that ``parse.features_from`` named; ``region_probe``: kernel regression that compares
+    the regions which show an attribute; ``student``: by stage 1, and trained on the probabilities that this
     regression gives all train faces; ``imagenet``: the file that `imagenet` names (a state dict of
     torchvision or timm, .pth or .safetensors; networks ``resnet*`` and ``timm:`` only).
     groups: YAML file of attribute names by branch; null: training/models/attribute_groups.yaml.
