@@ -10,8 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
-import time
+import signal, time
 from pipeline.runner.fork_server import start_fork_server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 start_fork_server("pipeline.parse.shard")
 print("started", flush=True)
 try:
