@@ -256,13 +256,15 @@ class Finetune(Section):
 class Evaluate(Section):
     """Evaluation.
 
-    batch_size: faces per batch. precision: of networks, here and in predictions. subgroups: attributes by
-    each of which the faces with and without it are compared. resamples, seed: of the bootstrap over
-    identities, which gives the confidence intervals.
+    batch_size: faces per batch. precision: of networks, here and in predictions. mirrored: networks also
+    see the mirror image of each face, here and in predictions, and the mean of both logits counts.
+    subgroups: attributes by each of which the faces with and without it are compared. resamples, seed: of
+    the bootstrap over identities, which gives the confidence intervals.
     """
 
     batch_size: Positive
     precision: Precision
+    mirrored: bool
     subgroups: list[str]
     resamples: Positive
     seed: int

@@ -199,6 +199,23 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
     assert np.allclose(list(face.probabilities.values()), probabilities.numpy(), atol=0.03)
 
 
+def test_evaluate_mirrored_averages_the_logits_of_a_photo_s_face_and_its_mirror_image(
+    aligned_already: Path, portraits: Path
+) -> None:
+    photo = next(portraits.rglob("*.jpg"))
+    plain, mirrored = (
+        Predictor.load(aligned_already, align="none", precision="float32", mirrored=mirrored)
+        for mirrored in (False, True)
+    )
+    (face,) = plain(photo)
+    with torch.inference_mode():
+        inputs = plain.model.inputs(torch.from_numpy(face.image)[None])
+        logits = [plain.model.classifier(each).double() for each in (inputs, inputs.flip(-1))]
+    expected = (sum(logits) / 2).sigmoid()[0].numpy()
+    assert np.allclose(list(mirrored(photo)[0].probabilities.values()), expected, atol=1e-5)
+    assert not np.allclose(list(face.probabilities.values()), expected, atol=1e-5)
+
+
 def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
     aligned_already: Path, portraits: Path, tmp_path: Path
 ) -> None:

@@ -226,3 +226,17 @@ def test_inference_gives_the_logits_of_evaluation_mode_and_leaves_the_mode_as_it
     assert model.training
     with torch.no_grad():
         assert np.allclose(logits, model.eval()(to_input(images, 32)).numpy(), atol=1e-5)
+
+
+def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits() -> None:
+    model = Classifier(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+
+    def logits(faces: torch.Tensor, mirrored: bool) -> np.ndarray:
+        return predict_logits(model, [faces], torch.device("cpu"), mirrored=mirrored)
+
+    flipped = images.flip(-1)
+    assert not np.allclose(logits(images, False), logits(flipped, False), atol=1e-4)
+    assert np.allclose(logits(images, True), logits(flipped, True), atol=1e-5)
+    mean = (logits(images, False) + logits(flipped, False)) / 2
+    assert np.allclose(logits(images, True), mean, atol=1e-5)

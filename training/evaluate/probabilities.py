@@ -27,7 +27,7 @@ class ShardPredictor:
 
     Args:
         file: ``classifier.pt``.
-        settings: batch size and precision of a network.
+        settings: batch size and precision of a network, and whether it sees mirror images too.
         stream: the cache of remote shards.
 
     Raises:
@@ -62,7 +62,9 @@ class ShardPredictor:
             return self._model.probabilities(faces, self._stream)
         device = default_device()
         self._model.to(device).to(memory_format=torch.channels_last)
-        logits = predict_logits(self._model, self._images(faces, title), device, self._settings.precision)
+        settings = self._settings
+        images = self._images(faces, title)
+        logits = predict_logits(self._model, images, device, settings.precision, settings.mirrored)
         return torch.from_numpy(logits).sigmoid().double().numpy()
 
     def _images(self, faces: Samples, title: str) -> Iterator[Tensor]:

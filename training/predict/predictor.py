@@ -31,6 +31,7 @@ from common.shards import decode_face, encode_face
 from common.weights import find
 from training.engine.device import autocast, default_device
 from training.models.classifier_file import read_classifier_file
+from training.models.inference import face_logits
 from training.predict.inference_model import InferenceModel
 from training.predict.thresholds import Thresholds, read_thresholds
 
@@ -82,8 +83,9 @@ class Predictor:
         thresholds: Thresholds,
         central_square: bool,
         precision: Precision = "auto",
+        mirrored: bool = False,
     ) -> None:
-        self._device, self.precision = default_device(), precision
+        self._device, self.precision, self._mirrored = default_device(), precision, mirrored
         self.model = model.to(self._device).eval()
         self.metadata, self.recipe = metadata, recipe
         self.thresholds, self.thresholds_from = thresholds
@@ -100,6 +102,7 @@ class Predictor:
         thresholds: str | Path | None = None,
         align: Alignment = "auto",
         precision: Precision = "auto",
+        mirrored: bool = False,
     ) -> Self:
         """A predictor from ``classifier.pt``.
 
@@ -111,6 +114,7 @@ class Predictor:
                 landmarks, ``none`` takes the central square of images that are already aligned, for
                 ``auto`` see `Alignment`.
             precision: of the network; ``auto`` is what is fast on this machine.
+            mirrored: average the logits of each face and of its mirror image.
 
         Raises:
             UserError: a file is missing or does not fit.
@@ -130,7 +134,7 @@ class Predictor:
             given = None if thresholds is None else Path(thresholds)
             chosen = read_thresholds(file.model.attributes, path, given)
         model = InferenceModel(file.model, settings.size)
-        return cls(model, file.metadata, recipe, chosen, central_square, precision)
+        return cls(model, file.metadata, recipe, chosen, central_square, precision, mirrored)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
@@ -174,8 +178,8 @@ class Predictor:
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
             images = self.model.inputs(batch)
             with autocast(self._device, self.precision):
-                logits = self.model.classifier(images)
-            probabilities = logits.float().sigmoid().cpu().double().tolist()
+                logits = face_logits(self.model.classifier, images, self._mirrored)
+            probabilities = logits.sigmoid().cpu().double().tolist()
         return [
             self._face(crop, image.shape[:2], face, values, detail)
             for crop, face, values in zip(crops, faces, probabilities, strict=True)
