@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
 from training.data.samples import read_samples
+from training.engine import checkpoint
 from training.evaluate.evaluate import evaluate
 from training.finetune.probe import fit
 from training.finetune.runs import finetune
@@ -128,3 +129,21 @@ def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_do
 def test_predict_refuses_options_that_do_not_go_together(arguments: list[str], message: str) -> None:
     done = run_command("training.predict", "--checkpoint", "classifier.pt", *arguments)
     assert done.returncode == 1 and message in done.stderr
+
+
+def test_files_of_earlier_versions_are_read_or_refused_in_a_sentence(shards: Layout, tmp_path: Path) -> None:
+    finetune(configured(), shards, tmp_path / "none", tmp_path)
+    file = tmp_path / "probe-100%" / "classifier.pt"
+    samples, probe = read_samples(shards, ("test",)), read_probe(file)
+    content = checkpoint.load(file)
+    for name, value in content["probe"].items():
+        content["probe"][name] = value.tolist() if hasattr(value, "tolist") else value
+    checkpoint.save(file, content)
+    stream = configured().stream
+    assert np.array_equal(
+        read_probe(file).probabilities(samples, stream), probe.probabilities(samples, stream)
+    )
+    content["probe"]["features"] = "regions"
+    checkpoint.save(file, content)
+    with pytest.raises(UserError, match="a region probe of an earlier version; fit it again"):
+        read_probe(file)

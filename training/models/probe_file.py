@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from common.errors import UserError
 from training.engine import checkpoint
 from training.models.probe import Probe
 from training.models.region_probe import RegionProbe
+
+ARRAYS: Final = frozenset({"mean", "scale", "weights", "biases", "references"})
+"""What a probe's file holds as tensors, or in earlier versions as lists."""
 
 
 def save_probe(path: Path, probe: Probe, config: Config) -> None:
@@ -42,8 +45,7 @@ def read_probe(path: Path) -> Probe:
     if "probe" not in content:
         raise UserError(f"{path}: not a probe; `python -m training.probe` writes one")
     values: dict[str, Any] = {
-        name: value.numpy() if isinstance(value, torch.Tensor) else value
-        for name, value in content["probe"].items()
+        name: np.asarray(value) if name in ARRAYS else value for name, value in content["probe"].items()
     }
     if values["features"] == "regions" and "references" not in values:
         raise UserError(f"{path}: a region probe of an earlier version; fit it again")
