@@ -188,6 +188,19 @@ def test_classification_alone_on_a_grid_reads_no_mask(painted: Batch) -> None:
     assert torch.equal(with_masks.crops.patches, without.crops.patches)
 
 
+@pytest.mark.parametrize("classes", ["all", "merged"])
+def test_dense_classification_reads_the_mask_on_a_grid_too(painted: Batch, classes: str) -> None:
+    settings = ["network.input_size=32", "network.width=8", "pretrain.tasks.classification.dense=true"]
+    settings += [f"pretrain.classes={classes}", "pretrain.patch_grid=4"]
+    alone = load(settings=[*only("classification"), *settings])
+    assert PretrainModel(alone.network, alone.pretrain).members() == {"jpg", "mask.png"}
+    targets = prepare(load(settings=settings), stored(painted, 12)).targets
+    assert torch.equal(targets["classification"]["masks"], targets["segmentation"]["masks"])
+    counted = load(settings=[*settings, "pretrain.tasks.classification.dense=false"])
+    expected = prepare(counted, stored(painted, 12)).targets["classification"]["classes"]
+    assert torch.equal(targets["classification"]["classes"], expected)
+
+
 @pytest.mark.parametrize(
     ("grid", "message"), [("3", "256 pixels is not 3 whole cells"), ("8", "12 x 12 grid")]
 )

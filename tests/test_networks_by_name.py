@@ -20,6 +20,7 @@ from training.models.classifier import Classifier
 from training.models.cpu_ops import PReLU
 from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import TASKS
+from training.pretrain.tasks.class_sets import CLASS_SETS
 
 PRESETS = PARAMS.parent / "presets"
 SMALL = [
@@ -83,6 +84,24 @@ def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(
     assert features.backbone.shape == (4, model.network.channels, side, side)
     assert list(features.branches) == list(BRANCHES)
     assert all(branch.shape == features.backbone.shape for branch in features.branches.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("classes", ["all", "merged"])
+def test_dense_classification_predicts_every_cell_of_every_branch(name: str, classes: str) -> None:
+    settings = [*only("classification"), f"pretrain.classes={classes}"]
+    dense = "pretrain.tasks.classification.dense=true"
+    model, published = (build_model(small(name, *settings, *more)) for more in ([dense], []))
+    assert all(map(torch.equal, model.state_dict().values(), published.state_dict().values()))
+    example = model.prepare(batch(), 0, 0)
+    outputs = model(example.crops.patches, example.targets)["classification"]
+    side = model.network(example.crops.patches).backbone.shape[-1]
+    groups = CLASS_SETS[classes].branches
+    assert {branch: each.shape for branch, each in outputs.items()} == {
+        branch: (4, len(groups[branch]), side, side) for branch in BRANCHES
+    }
+    losses_of(model, example)[0].backward()
+    assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -> None:

@@ -16,6 +16,7 @@ from training.pretrain.tasks.base import TaskContext
 from training.pretrain.tasks.class_sets import ALL
 from training.pretrain.tasks.classification import (
     BRANCH_CLASSES,
+    area_shares,
     classification_loss,
     count_classes,
 )
@@ -91,6 +92,28 @@ def test_the_classification_loss_sums_the_branches_means() -> None:
         chance = 1 / (1 + np.exp(-logits[name].numpy().astype(np.float64)))
         expected += -(target * np.log(chance) + (1 - target) * np.log(1 - chance)).mean()
     assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_shares_of_a_cell_are_counts_of_its_pixels() -> None:
+    _, masks = random_batch(size=60)
+    shares = area_shares(masks, NUM_CLASSES, (4, 3))
+    assert shares.shape == (len(masks), NUM_CLASSES, 4, 3)
+    for row in range(4):
+        for column in range(3):
+            cell = masks[:, 15 * row : 15 * (row + 1), 20 * column : 20 * (column + 1)]
+            torch.testing.assert_close(shares[:, :, row, column], count_classes(cell) / 300)
+
+
+def test_the_dense_loss_is_least_where_each_cell_predicts_its_shares() -> None:
+    _, masks = random_batch(size=64)
+    shares = area_shares(masks, NUM_CLASSES, (4, 4))
+    logits = {name: shares[:, list(group)].logit(1e-6) for name, group in BRANCH_CLASSES.items()}
+    least = classification_loss(logits, shares)
+    entropy = -(torch.xlogy(shares, shares) + torch.xlogy(1 - shares, 1 - shares))
+    expected = sum(entropy[:, list(group)].mean().item() for group in BRANCH_CLASSES.values())
+    assert least.item() == pytest.approx(expected, rel=1e-3)
+    for change in (-0.1, 0.1):
+        assert classification_loss({name: each + change for name, each in logits.items()}, shares) > least
 
 
 def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes() -> None:

@@ -65,6 +65,24 @@ def test_validation_gives_the_same_scores_every_time(config: Config, shards: Lay
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("classes", ["all", "merged"])
+def test_dense_classification_is_scored_by_its_shares_and_drawn(shards: Layout, classes: str) -> None:
+    dense = [f"pretrain.classes={classes}", "pretrain.tasks.classification.dense=true"]
+    config = load(settings=[*TINY, *dense])
+    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
+    scores = validator.scores(model)
+    assert "classification/accuracy" not in scores
+    assert 0 < scores["classification/average_precision"] <= 1
+    task = model.tasks["classification"]
+    for head in task.head.heads.values():
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, -50.0)
+    number = len(task.context.classes.names)
+    # Shares of 0 everywhere err by all of the area once, spread over the classes.
+    assert validator.scores(model)["classification/share_error"] == pytest.approx(1 / number)
+    assert validator.image(model).shape[1] > 4 * 84
+
+
 def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(config: Config, shards: Layout) -> None:
     validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
     batches = [indices.tolist() for indices, _, _ in validator.predictions(model)]
@@ -83,8 +101,8 @@ def test_average_precision_is_of_the_classes_that_vary() -> None:
     targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     logits = torch.tensor([[2.0, 0.0, 3.0], [1.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
     expected = (1 + (1 / 2 + 2 / 3) / 2) / 2
-    assert average_precision({"targets": targets, "logits": logits}) == pytest.approx(expected)
-    assert average_precision({"targets": targets[:1], "logits": logits[:1]}) is None
+    assert average_precision({"targets": targets, "scores": logits}) == pytest.approx(expected)
+    assert average_precision({"targets": targets[:1], "scores": logits[:1]}) is None
 
 
 def test_batch_statistics_neither_read_nor_change_the_running_ones() -> None:
