@@ -74,6 +74,8 @@ class Pretrain(Section):
     patch_grid: patches are made of whole cells of a grid with so many a side, and classes are counted from
     the stored counts instead of the mask (null: patches lie at any pixel).
     classes: ``all`` 19, or ``merged`` to the 8 of 2021.
+    balance: ``gradient`` multiplies the weights of losses by factors that make the norms of their gradients
+    on the backbone equal, measured while it trains; ``none`` takes the weights as they are.
     average_decay: decay of the weights' moving average. batch_norm_batches: batches on which the averaged
     network's batch-norm statistics are measured.
     recompute: the branches' activations are computed again in the backward pass instead of kept,
@@ -99,6 +101,7 @@ class Pretrain(Section):
     patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
     patch_grid: Positive | None
     classes: Literal["all", "merged"]
+    balance: Literal["none", "gradient"]
     average_decay: Fraction
     precision: Precision
     recompute: bool
@@ -120,6 +123,11 @@ class Pretrain(Section):
             raise ValueError("patch_fraction must be [least, greatest]")
         if self.recompute and self.compile:
             raise ValueError("compiled graphs plan their own memory; set pretrain.recompute=false")
+        if self.balance == "gradient" and self.compile:
+            raise ValueError(
+                "a compiled graph has one backward pass, not one per loss; set pretrain.balance=none, or "
+                "pretrain.compile=false"
+            )
         return self
 
 

@@ -373,9 +373,12 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     assert weights == dict.fromkeys(TASKS, 1.0) | {"distillation": 0.0}  # not of the papers
 
 
-def test_recomputing_and_compiling_exclude_each_other() -> None:
-    with pytest.raises(UserError, match="pretrain.recompute=false"):
-        load(settings=["pretrain.recompute=true", "pretrain.compile=true"])
+@pytest.mark.parametrize(
+    ("setting", "off"), [("recompute=true", "recompute=false"), ("balance=gradient", "balance=none")]
+)
+def test_compiling_excludes_what_needs_the_plain_backward_pass(setting: str, off: str) -> None:
+    with pytest.raises(UserError, match=f"pretrain.{off}"):
+        load(settings=[f"pretrain.{setting}", "pretrain.compile=true"])
 
 
 def test_a_single_angle_cannot_be_predicted() -> None:

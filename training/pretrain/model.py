@@ -5,6 +5,7 @@ What no task reads is neither computed nor trained.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -99,18 +100,31 @@ class PretrainModel(nn.Module):
         return Example(crops, targets)
 
     def losses(
-        self, outputs: Mapping[str, Tensors], targets: Mapping[str, Tensors], adversaries: nn.ModuleDict
+        self,
+        outputs: Mapping[str, Tensors],
+        targets: Mapping[str, Tensors],
+        adversaries: nn.ModuleDict,
+        factors: Mapping[str, float] = MappingProxyType({}),
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted total, and the unweighted terms by ``<task>/loss`` or ``<task>/<term>_loss``."""
+        """The weighted total, and the unweighted terms by ``<task>/loss`` or ``<task>/<term>_loss``.
+
+        The weights in the total are the configured ones times `factors`, by term; 1 where there is none.
+        """
         terms, weighted = {}, []
         for task in self.active():
             values = task.losses(outputs[task.name], targets[task.name])
             if task.name in adversaries:
                 values |= task.fooling_losses(adversaries[task.name], outputs[task.name])
             for term, value in values.items():
-                terms[f"{task.name}/{term}"] = value
-                weighted.append(task.term_weight(term) * value)
+                name = f"{task.name}/{term}"
+                terms[name] = value
+                weighted.append(self.term_weight(name) * factors.get(name, 1.0) * value)
         return torch.stack(weighted).sum(), terms
+
+    def term_weight(self, name: str) -> float:
+        """The configured weight of a term, by its name in `losses`."""
+        task, term = name.split("/")
+        return next(each for each in self.active() if each.name == task).term_weight(term)
 
     @torch.no_grad()
     def observe(

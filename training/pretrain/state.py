@@ -19,6 +19,7 @@ from training.engine.device import autocast, gradient_scaler
 from training.engine.distributed import Ranks
 from training.engine.optim import LossCheck, adam, set_rate
 from training.engine.seeds import seed_micro_batch, set_seed
+from training.pretrain.balance import GradientBalance
 from training.pretrain.model import Example, PretrainModel
 
 RECENT_VALUES = 5
@@ -83,6 +84,7 @@ class TrainState:
         model: the weights; checkpoints and the average are of these.
         adversaries: networks that are trained against a task, by its name.
         average: moving average of the model's weights.
+        balance: of the losses; None if the configured weights are taken as they are.
         clock: of the steps.
         recent: the last logged values by name.
         losses: of the steps since they were last checked.
@@ -106,6 +108,8 @@ class TrainState:
             name: adam(adversary, settings.optimizer) for name, adversary in self.adversaries.items()
         }
         self.average = ExponentialMovingAverage(self.model.parameters(), settings.average_decay)
+        backbone = self.model.network.parameter_groups()["backbone"]
+        self.balance = GradientBalance(backbone, ranks) if settings.balance == "gradient" else None
         self._scaler = gradient_scaler(ranks.device, settings.precision)
         self.clock = Clock()
         self.recent: dict[str, list[float]] = {}
@@ -131,11 +135,23 @@ class TrainState:
         example = self.model.prepare(batch.to(self.ranks.device), step, micro_batch)
         with autocast(self.ranks.device, self.settings.precision):
             outputs = self._parallel(example.crops.patches, example.targets)
-            total, terms = self.model.losses(outputs, example.targets, self.adversaries)
+            factors = {} if self.balance is None else self.balance.factors
+            total, terms = self.model.losses(outputs, example.targets, self.adversaries, factors)
         return ForwardPass(example, outputs, total, terms)
 
-    def backward(self, passed: ForwardPass) -> None:
-        """Add a micro-batch's gradients of the model."""
+    def backward(self, passed: ForwardPass, step: int) -> None:
+        """Add a micro-batch's gradients of the model, and measure those of each loss where that is due.
+
+        The losses of a task with an adversary keep their weights: their gradient vanishes whenever the
+        adversary errs, and a factor would amplify the noise that is left.
+        """
+        if self.balance is not None and self.balance.due(step):
+            own = {
+                name: term
+                for name, term in passed.terms.items()
+                if name.split("/")[0] not in self.adversaries
+            }
+            self.balance.measure(own, self._scaler.get_scale())
         self._scaler.scale(passed.total / self.settings.accumulate).backward()
 
     def backward_adversaries(self, passed: ForwardPass, step: int) -> None:
@@ -154,6 +170,8 @@ class TrainState:
             self._scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.done = None
+        if self.balance is not None and self.balance.due(step):
+            self.balance.update(self.model.term_weight)
         self._scaler.step(self.optimizer)
         self.average.update()
         for task in self._contested(step):
@@ -175,10 +193,16 @@ class TrainState:
         self.done = done
 
     def measure(self, passed: ForwardPass) -> dict[str, float]:
-        """The losses and metrics of a micro-batch, by the names under which they are logged."""
+        """The losses, their factors and the metrics of a micro-batch, by the names in the log."""
         observed = self.model.observe(passed.outputs, passed.example.targets)
         losses = {name: term.item() for name, term in passed.terms.items()}
-        return {"loss": passed.total.item(), **losses, **self.model.scores([observed], training=True)}
+        factors = {} if self.balance is None else self.balance.factors
+        return {
+            "loss": passed.total.item(),
+            **losses,
+            **{f"{name}_factor": factor for name, factor in factors.items()},
+            **self.model.scores([observed], training=True),
+        }
 
     def average_over_processes(self, measured: list[dict[str, float]]) -> dict[str, float]:
         """Means of measured values over micro-batches and processes; kept for the final metrics."""
@@ -229,6 +253,7 @@ class TrainState:
             "optimizer": self.optimizer,
             "average": self.average,
             **{f"{name}_optimizer": each for name, each in self.adversary_optimizers.items()},
+            **({} if self.balance is None else {"balance": self.balance}),
             **({"scaler": self._scaler} if self._scaler.is_enabled() else {}),
         }
 

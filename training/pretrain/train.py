@@ -135,7 +135,7 @@ def _train_step(state: TrainState, batch: Batch, step: int, measuring: bool) -> 
         with state.synchronised(last=number + 1 == count):
             passed = state.forward(micro_batch, step, number)
             state.losses.add(passed.total, step, micro_batch.indices)
-            state.backward(passed)
+            state.backward(passed, step)
         state.backward_adversaries(passed, step)
         if measuring:
             measured.append(state.measure(passed))
