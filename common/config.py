@@ -216,6 +216,8 @@ class Finetune(Section):
     select: what chooses the step whose weights are kept, and the strength of probes: ``val``, the val
     split; ``crossval``, cross-validation among the labelled train faces (region_probe; others as last);
     ``last``, nothing: the last step and a fixed strength.
+    solve_heads: the heads on trained weights start as logistic regressions on the branches' features, with a
+    strength that val chooses with ``select`` ``val`` (not of a student), so that ``rates.heads`` may be low.
     frozen_steps: steps before a trained backbone is trained further. scratch_rate: learning rate from
     scratch. validate_every: steps between two validations, of which the best one's weights are kept
     (null: those of the last step). batch_norm_faces: on which train faces the kept weights' batch-norm
@@ -238,6 +240,7 @@ class Finetune(Section):
     batch_size: Annotated[int, Field(ge=2)]
     optimizer: Optimizer
     rates: Rates
+    solve_heads: bool
     frozen_steps: Annotated[int, Field(ge=0)]
     scratch_rate: Annotated[float, Field(gt=0)]
     augment: Augment

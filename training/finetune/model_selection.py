@@ -25,6 +25,10 @@ class ValidationSet:
 
     They are the same for every run, so the scores of different runs can be compared.
 
+    Attributes:
+        images: uint8 (B, 3, S, S), in batches.
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+
     Args:
         settings: how many samples, and the precision of the forward pass.
         input_size: side of the network's input in pixels.
@@ -34,18 +38,18 @@ class ValidationSet:
 
     def __init__(self, settings: Finetune, input_size: int, stream: Stream, layout: Layout) -> None:
         samples = validation_samples(layout, settings.validate_samples)
-        self._labels, self._precision = samples.attributes, settings.precision
+        self.labels, self._precision = samples.attributes, settings.precision
         batches = load(
             samples, sequential_batches(samples, BATCH_SIZE), {"jpg"}, settings.loader_workers, stream
         )
-        self._images = [resize_images(batch.images, input_size).to(torch.uint8) for batch in batches]
+        self.images = [resize_images(batch.images, input_size).to(torch.uint8) for batch in batches]
 
     def score(self, model: Classifier, device: torch.device) -> float | None:
         """Mean average precision of `model`, 0 to 1; None if no attribute occurs both present and absent."""
-        if not self._images:
+        if not self.images:
             return None
-        logits = predict_logits(model, self._images, device, self._precision)
-        return mean_average_precision(self._labels, logits)
+        logits = predict_logits(model, self.images, device, self._precision)
+        return mean_average_precision(self.labels, logits)
 
 
 def validation_samples(layout: Layout, count: int) -> Samples:

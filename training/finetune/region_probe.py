@@ -2,7 +2,9 @@
 
 An attribute such as Narrow_Eyes shows in a few regions of the face, and which these are is known before any
 label is. The regression predicts 0 and 1; its predictions for each face by all the others have a closed
-form, from which the penalty and the scale of the logits can be chosen without val.
+form, from which the penalty and the scale of the logits can be chosen without val. They are also what a
+second regression compares faces by, beside the features (stacked generalisation, Wolpert 1992): attributes
+go together, and the first regression sees one at a time.
 """
 
 import time
@@ -22,13 +24,18 @@ from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
 from training.finetune.probe import ProbeResult
 from training.models.attribute_regions import Regions, region_classes
-from training.models.probe import FeatureSet, read_features, whole_face_features
+from training.models.probe import read_features, whole_face_features
 from training.models.region_probe import RegionKernels, RegionProbe
 
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates of the penalty of the squared weights; the kernel of a face with itself is 1."""
 
 WITHOUT_SELECTION: Final = 0.1
+"""Also of the first regression."""
+
+FACES_OF_HALF: Final = 1500
+"""With so many labelled faces the first regression's predictions have half of the squared distance; with n,
+n / (n + 1500). See docs/method.md."""
 
 REFERENCES: Final = 2000
 """At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
@@ -126,47 +133,60 @@ def fit_region_probe(
     """
     started = time.monotonic()
     whole = whole_face_features(train)
-    reference = read_features(
-        unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled))), "regions", stream
-    )
-    mean, deviation = reference.mean(axis=0), reference.std(axis=0)
-    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    standard = unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled)))
+    mean, scale = _standardisation(read_features(standard, "regions", stream))
     features = (read_features(train, "regions", stream) - mean) * scale
-    by_val = select == "val" and len(val) > 0
-    on_val = read_features(val, "regions", stream) if by_val else np.empty((0, len(mean)))
     references = evenly_spaced(REFERENCES, len(train))
-    rows = evenly_spaced(LEFT_OUT, len(train))
     classes = tuple(region_classes(train.attribute_names, regions))
+    kernels = RegionKernels(features, features[references].astype(np.float32), whole)
+    everyone = np.arange(len(train))
+    (first,) = fit_attributes(kernels, train.attributes, references, classes, (WITHOUT_SELECTION,), everyone)
+    prediction_mean, prediction_scale = _standardisation(first.left_out)
+    predictions = (first.left_out - prediction_mean) * prediction_scale
+    share = len(train) / (len(train) + FACES_OF_HALF)
+    kernels = kernels.stacked(predictions, predictions[references].astype(np.float32), share)
+    rows = evenly_spaced(LEFT_OUT, len(train))
     penalties = (WITHOUT_SELECTION,) if select == "last" else PENALTIES
-    fits = fit_attributes(features, train.attributes, references, classes, whole, penalties, rows)
-    probes = [
-        RegionProbe(
-            train.attribute_names,
-            "regions",
-            mean,
-            scale,
-            fit.weights,
-            fit.biases,
-            whole,
-            features[references].astype(np.float32),
-            classes,
-        )
-        for fit in fits
-    ]
+    fits = fit_attributes(kernels, train.attributes, references, classes, penalties, rows)
+    probe = RegionProbe(
+        train.attribute_names,
+        "regions",
+        mean,
+        scale,
+        fits[0].weights,
+        fits[0].biases,
+        whole,
+        features[references].astype(np.float32),
+        classes,
+        first.weights,
+        first.biases,
+        prediction_mean,
+        prediction_scale,
+        predictions[references].astype(np.float32),
+        share,
+    )
+    by_val = select == "val" and len(val) > 0
     if by_val:
-        scores = [mean_average_precision(val.attributes, probe.logits(on_val)) or 0.0 for probe in probes]
+        sums = probe.kernels(read_features(val, "regions", stream)).sums(
+            classes, [fit.weights for fit in fits]
+        )
+        labels, scored = val.attributes, [on_val + fit.biases for on_val, fit in zip(sums, fits, strict=True)]
     else:
-        scores = [mean_average_precision(train.attributes[rows], fit.left_out) or 0.0 for fit in fits]
+        labels, scored = train.attributes[rows], [fit.left_out for fit in fits]
+    scores = [mean_average_precision(labels, predicted) or 0.0 for predicted in scored]
     best = int(np.argmax(scores))
     slopes, offsets, loss = calibrate(fits[best].left_out, train.attributes[rows])
-    probe = replace(
-        probes[best],
-        weights=probes[best].weights * slopes,
-        biases=probes[best].biases * slopes + offsets,
-    )
+    weights, biases = fits[best].weights * slopes, fits[best].biases * slopes + offsets
+    probe = replace(probe, weights=weights, biases=biases)
     seconds = round(time.monotonic() - started, 1)
     on_faces = round(scores[best], 4) if by_val else None
-    return probe, ProbeResult(seconds, round(loss, 4), penalties[best], len(on_val), on_faces)
+    return probe, ProbeResult(seconds, round(loss, 4), penalties[best], len(val) if by_val else 0, on_faces)
+
+
+def _standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean (D,) of (N, D), and the inverse of the deviation (D,), 0 for constants."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
 
 
 @dataclass(frozen=True)
@@ -175,7 +195,8 @@ class Fit:
 
     Attributes:
         weights: float64 (R, A), of the kernel with each of R references. biases: float64 (A,).
-        left_out: float64 (L, A), predictions for faces that were left out, NaN where a label is unknown.
+        left_out: float64 (L, A), predictions for faces that were left out; where a label is unknown the face
+            was not among those that were regressed on.
     """
 
     weights: NDArray[np.float64]
@@ -184,11 +205,10 @@ class Fit:
 
 
 def fit_attributes(
-    features: NDArray[np.float64],
+    kernels: RegionKernels,
     labels: NDArray[np.int8],
     references: NDArray[np.int64],
     classes: Sequence[tuple[int, ...]],
-    whole: FeatureSet,
     penalties: Sequence[float],
     rows: NDArray[np.int64],
 ) -> list[Fit]:
@@ -200,11 +220,10 @@ def fit_attributes(
     An attribute with fewer than two known labels predicts its share of positives.
 
     Args:
-        features: float64 (N, D), standardised.
+        kernels: of the N faces with the references.
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         references: int64 (R,), the faces that are references.
         classes: of each attribute's regions.
-        whole: the features of the whole face among `features`.
         penalties: of the squared weights.
         rows: int64 (L,), the faces that are left out in turn.
     """
@@ -213,14 +232,13 @@ def fit_attributes(
         Fit(
             np.zeros((len(references), labels.shape[1])),
             share.copy(),
-            np.where(labels[rows] >= 0, share, np.nan),
+            np.tile(share, (len(rows), 1)),
         )
         for _ in penalties
     ]
     together: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
     for attribute, regions in enumerate(classes):
         together.setdefault((regions, (labels[:, attribute] >= 0).tobytes()), []).append(attribute)
-    kernels = RegionKernels(features, features[references].astype(np.float32), whole)
     for (regions, _), attributes in together.items():
         known = np.flatnonzero(labels[:, attributes[0]] >= 0)
         if len(known) < 2:
@@ -238,6 +256,7 @@ def fit_attributes(
             weights = torch.linalg.solve_triangular(factor.T, solution.weights, upper=True)
             fit.weights[:, targets_of] = weights.numpy()
             fit.biases[targets_of] = solution.biases.numpy()
+            fit.left_out[:, targets_of] = (kernel[rows] @ weights + solution.biases).numpy()
             fit.left_out[np.ix_(of_known, targets_of)] = solution.left_out.numpy()
     return fits
 

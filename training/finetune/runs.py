@@ -28,8 +28,9 @@ from training.finetune.initial import initial_classifier, weights_file
 from training.finetune.model_selection import ValidationSet, validation_samples
 from training.finetune.probe import fit_probe
 from training.finetune.region_probe import fit_region_probe
+from training.finetune.solved_heads import solve_heads
 from training.finetune.student import student_targets
-from training.finetune.train import TrainingPlan, train
+from training.finetune.train import UNIFORM_RATE, TrainingPlan, train
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier_file import save_classifier
@@ -161,6 +162,9 @@ class _Runs:
         weights, names = self._weights_file(initial), self._samples.attribute_names
         model = initial_classifier(initial, weights, config.network, names, self._groups, settings.seed)
         plan = self._plan(folder.name, run.steps, initial, positions)
+        if settings.solve_heads and initial not in UNIFORM_RATE:
+            device = self._ranks.device
+            solve_heads(model, plan.labelled, plan.batch_norm, self._val, settings, config.stream, device)
         result = train(
             settings, config.stream, model, plan, self._val, checkpoints, self._resume, self._request
         )

@@ -34,6 +34,9 @@ from training.models.classifier import GROUPS, Classifier, attribute_loss
 CHECK_EVERY: Final = 10
 """Steps between two readings of the losses, for which the device waits."""
 
+UNIFORM_RATE: Final = ("scratch", "student")
+"""Initialisations whose parameters are all trained at ``finetune.scratch_rate``."""
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -41,8 +44,7 @@ class TrainingPlan:
 
     Attributes:
         name: the run's name, for the progress bar.
-        initial: where the initial weights come from; from ``scratch``, and for a ``student``, all groups have
-            one learning rate.
+        initial: where the initial weights come from.
         steps: optimisation steps.
         frozen_steps: how many of them pass before a trained backbone is trained further.
         labelled: the samples whose targets are used.
@@ -134,7 +136,7 @@ def train(
 
 def learning_rates(settings: Finetune, initial: str) -> dict[str, float]:
     """The learning rate of each parameter group, before the schedule; 0 freezes the group."""
-    if initial in ("scratch", "student"):
+    if initial in UNIFORM_RATE:
         return dict.fromkeys(GROUPS, settings.scratch_rate)
     return {name: getattr(settings.rates, name) * settings.optimizer.learning_rate for name in GROUPS}
 

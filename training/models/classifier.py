@@ -46,10 +46,15 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float (B, A), of normalised images, float (B, 3, S, S)."""
-        branches = self.network(images).branches
-        logits = [head(branches[branch].mean(dim=(2, 3))) for branch, head in self.heads.items()]
+        pooled = self.pooled(images)
+        logits = [head(pooled[branch]) for branch, head in self.heads.items()]
         inverse = self.get_buffer("inverse")
         return torch.cat(logits, dim=1)[:, inverse]
+
+    def pooled(self, images: Tensor) -> dict[str, Tensor]:
+        """What each head reads of normalised images, float (B, 3, S, S): by branch, float (B, C)."""
+        branches = self.network(images).branches
+        return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters by the name of their group: those that the network declares, and the heads.

@@ -13,7 +13,10 @@ from training.engine import checkpoint
 from training.models.probe import Probe
 from training.models.region_probe import RegionProbe
 
-ARRAYS: Final = frozenset({"mean", "scale", "weights", "biases", "references"})
+ARRAYS: Final = frozenset(
+    {"mean", "scale", "weights", "biases", "references"}
+    | {"first_weights", "first_biases", "prediction_mean", "prediction_scale", "reference_predictions"}
+)
 """What a probe's file holds as tensors, or in earlier versions as lists."""
 
 
@@ -47,9 +50,9 @@ def read_probe(path: Path) -> Probe:
     values: dict[str, Any] = {
         name: np.asarray(value) if name in ARRAYS else value for name, value in content["probe"].items()
     }
-    if values["features"] == "regions" and "references" not in values:
+    if values["features"] == "regions" and "first_weights" not in values:
         raise UserError(f"{path}: a region probe of an earlier version; fit it again")
-    return RegionProbe(**values) if "references" in values else Probe(**values)
+    return RegionProbe(**values) if values["features"] == "regions" else Probe(**values)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The region probe: kernel regression in which every attribute has its own distance between faces.
 
 The distance of two faces is that of their features, in which the regions that show the attribute weigh
-more than all others, see docs/method.md. Its kernel is exp(-(distance / width) ** power).
+more than all others, and of a first such regression's predictions of all attributes, since attributes go
+together; see docs/method.md. Its kernel is exp(-(distance / width) ** power).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -37,20 +39,34 @@ class RegionProbe(Probe):
         whole: the features of the whole face among those that it reads.
         references: float32 (R, D), standardised features of the faces that others are compared with.
         classes: of each attribute's regions.
+        first_weights, first_biases: float64 (R, A) and (A,), of the first regression.
+        prediction_mean, prediction_scale: float64 (A,), standardise its predictions to (x - mean) * scale.
+        reference_predictions: float32 (R, A), its standardised predictions of the references, each by the
+            regression without that face.
+        prediction_share: of these predictions in the squared distance, 0 to 1.
     """
 
     whole: FeatureSet
     references: NDArray[np.float32]
     classes: tuple[tuple[int, ...], ...]
+    first_weights: NDArray[np.float64]
+    first_biases: NDArray[np.float64]
+    prediction_mean: NDArray[np.float64]
+    prediction_scale: NDArray[np.float64]
+    reference_predictions: NDArray[np.float32]
+    prediction_share: float
 
     def logits(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits, float64 (N, A), of features, float64 (N, D)."""
-        kernels = RegionKernels((features - self.mean) * self.scale, self.references, self.whole)
-        logits = np.empty((len(features), len(self.classes)))
-        for classes in set(self.classes):
-            columns = [column for column, other in enumerate(self.classes) if other == classes]
-            logits[:, columns] = kernels(classes).numpy() @ self.weights[:, columns]
+        (logits,) = self.kernels(features).sums(self.classes, [self.weights])
         return logits + self.biases
+
+    def kernels(self, features: NDArray[np.float64]) -> "RegionKernels":
+        """Similarities to the references of faces with these features, float64 (N, D)."""
+        kernels = RegionKernels((features - self.mean) * self.scale, self.references, self.whole)
+        (first,) = kernels.sums(self.classes, [self.first_weights])
+        standardised = (first + self.first_biases - self.prediction_mean) * self.prediction_scale
+        return kernels.stacked(standardised, self.reference_predictions, self.prediction_share)
 
 
 class RegionKernels:
@@ -68,6 +84,35 @@ class RegionKernels:
         self._features, self._references = torch.from_numpy(features), torch.from_numpy(references).double()
         self._statistics = np.arange(len(self._columns)) >= len(self._columns) - STATISTICS * NUM_CLASSES
         self._whole = self._distances(~self._statistics)
+        self._of_predictions, self._share = torch.zeros(()), 0.0
+
+    def stacked(
+        self, predictions: NDArray[np.float64], of_references: NDArray[np.float32], share: float
+    ) -> "RegionKernels":
+        """Kernels in which predictions, (N, A) and (R, A), have a `share` of the squared distance, 0 to 1."""
+        kernels = copy.copy(self)
+        kernels._of_predictions = _squared_distances(
+            torch.from_numpy(predictions), torch.from_numpy(of_references).double()
+        )
+        kernels._share = share
+        return kernels
+
+    def sums(
+        self, classes: Sequence[tuple[int, ...]], weights: Sequence[NDArray[np.float64]]
+    ) -> list[NDArray[np.float64]]:
+        """For each of some `weights`, (R, A), the weighted sums of the attributes' kernels, float64 (N, A).
+
+        Args:
+            classes: of each attribute's regions.
+            weights: as above.
+        """
+        sums = [np.empty((len(self._features), len(classes))) for _ in weights]
+        for regions in dict.fromkeys(classes):
+            columns = [column for column, other in enumerate(classes) if other == regions]
+            kernel = self(regions).numpy()
+            for each, weight in zip(sums, weights, strict=True):
+                each[:, columns] = kernel @ weight[:, columns]
+        return sums
 
     def __call__(self, classes: Sequence[int]) -> Tensor:
         """The kernel, float64 (N, R), of attributes that show in the regions of these `classes`.
@@ -82,14 +127,18 @@ class RegionKernels:
         squared = self._whole * (1 - REGION_SHARE if blocks else 1.0)
         for block in blocks:
             squared += self._distances(block) * (REGION_SHARE / len(blocks))
+        squared = squared * (1 - self._share) + self._of_predictions * self._share
         return squared.div_(WIDTH**2).pow_(POWER / 2).neg_().exp_()
 
     def _distances(self, block: NDArray[np.bool_]) -> Tensor:
-        """Squared distances, float64 (N, R), per feature of the `block`."""
         used = torch.from_numpy(block)
-        a, b = self._features[:, used], self._references[:, used]
-        products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
-        return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
+        return _squared_distances(self._features[:, used], self._references[:, used])
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared differences, float64 (N, R), of the columns of (N, D) and (R, D)."""
+    products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
+    return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
 
 
 def region_of_columns(whole: FeatureSet, columns: int) -> NDArray[np.int64]:

@@ -1,0 +1,117 @@
+"""Heads that start as the solution of a regression on what the trained network computes already.
+
+Random heads send random gradients into trained branches until they are learnt (linear probing before
+fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its pooled
+features instead, with batch-norm statistics of the faces that ``finetune.batch_norm_faces`` names.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.config import Finetune
+from common.pipeline_config import Stream
+from common.sampling import evenly_spaced
+from training.data.loader import load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
+from training.data.transforms import resize_images, to_input
+from training.engine.average_precision import mean_average_precision
+from training.engine.batch_norm import measure_batch_norm
+from training.engine.device import autocast
+from training.finetune.model_selection import BATCH_SIZE, ValidationSet
+from training.finetune.probe import STRENGTHS, WITHOUT_VAL, fit
+from training.models.classifier import Classifier
+
+LABELLED: Final = 2000
+"""At most so many labelled faces are regressed on; the training that follows sees all of them."""
+
+STANDARDISED_ON: Final = 640
+"""At most so many faces give the batch-norm statistics and the mean and deviation of the features."""
+
+
+def solve_heads(
+    model: Classifier,
+    labelled: Samples,
+    batch_norm: Samples,
+    val: ValidationSet,
+    settings: Finetune,
+    stream: Stream,
+    device: torch.device,
+) -> None:
+    """Set the weights and biases of all heads, and the running statistics of batch norm.
+
+    Args:
+        model: with a trained network; moved to `device`.
+        labelled: the samples whose labels are used.
+        batch_norm: samples, with labels or without, on which batch norm is measured.
+        val: chooses the strength of all regressions together with ``finetune.select`` ``val``.
+        settings, stream: of stage 2, and of the loader.
+        device: where the network runs.
+    """
+    model.to(device).to(memory_format=torch.channels_last)
+
+    def inputs(samples: Samples) -> Iterator[Tensor]:
+        batches = sequential_batches(samples, BATCH_SIZE)
+        for batch in load(samples, batches, {"jpg"}, settings.loader_workers, stream):
+            yield resize_images(batch.images.to(device), model.config.input_size)
+
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        with autocast(device, settings.precision):
+            return model.pooled(to_input(images.to(device), model.config.input_size))
+
+    @torch.inference_mode()
+    def features(batches: Iterator[Tensor]) -> dict[str, NDArray[np.float64]]:
+        pooled = [forward(images) for images in batches]
+        return {
+            branch: torch.cat([batch[branch] for batch in pooled]).double().cpu().numpy()
+            for branch in model.heads
+        }
+
+    reference = batch_norm.take(evenly_spaced(STANDARDISED_ON, len(batch_norm)))
+    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
+    measure_batch_norm(model, forward, inputs(reference))
+    training = model.training
+    model.eval()
+    of_reference, of_train = features(inputs(reference)), features(inputs(train))
+    by_val = settings.select == "val" and len(val.images) > 0
+    of_val = features(iter(val.images)) if by_val else {}
+    model.train(training)
+
+    strengths = STRENGTHS if by_val else (WITHOUT_VAL,)
+    solutions = {
+        branch: _regressions(of_train[branch], train.attributes[:, group], of_reference[branch], strengths)
+        for branch, group in model.groups.items()
+    }
+
+    def score(number: int) -> float:
+        logits = np.empty(val.labels.shape)
+        for branch, group in model.groups.items():
+            weights, biases = solutions[branch][number]
+            logits[:, group] = of_val[branch] @ weights + biases
+        return mean_average_precision(val.labels, logits) or 0.0
+
+    best = max(range(len(strengths)), key=score) if by_val else 0
+    for branch, head in model.heads.items():
+        weights, biases = solutions[branch][best]
+        head.load_state_dict({"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)})
+
+
+def _regressions(
+    features: NDArray[np.float64],
+    labels: NDArray[np.int8],
+    reference: NDArray[np.float64],
+    strengths: tuple[float, ...],
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """For each strength, weights (C, A) and biases (A,) on features as they are, (N, C).
+
+    They are fitted on features standardised by those of the faces of `reference`, (M, C).
+    """
+    mean, deviation = reference.mean(axis=0), reference.std(axis=0)
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    fits = fit((features - mean) * scale, labels, strengths)
+    return [(weights * scale[:, None], biases - (mean * scale) @ weights) for _, weights, biases, _ in fits]
