@@ -27,6 +27,8 @@ from common.layout import Layout
 from tests.commands import run_command
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
+from training.data.loader import load as load_batches
+from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.average_precision import mean_average_precision
@@ -42,6 +44,7 @@ from training.models.attribute_groups import branch_groups, read_groups
 from training.models.classifier import Classifier, attribute_loss
 from training.models.classifier_file import read_classifier
 from training.models.imagenet import load_imagenet
+from training.models.inference import predict_logits
 from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [
@@ -116,6 +119,29 @@ def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
     assert run["val_average_precision"] > 0
     unlabelled = {key for key in seen if split[key] == "train"} - set(trained)
     assert unlabelled, "the semi-supervised run reads faces whose labels it does not have"
+
+
+@pytest.mark.parametrize("select", ["val", "last"])
+def test_solved_heads_rank_the_labelled_faces_before_any_step_unless_weights_are_random(
+    shards: Layout, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: str
+) -> None:
+    scores: dict[str, float | None] = {}
+    real = train
+
+    def spy(settings: Any, stream: Any, model: Any, plan: TrainingPlan, *rest: Any) -> TrainingResult:
+        faces = load_batches(plan.labelled, sequential_batches(plan.labelled, 8), {"jpg"}, 0, stream)
+        logits = predict_logits(model, [batch.images for batch in faces], torch.device("cpu"))
+        scores[plan.initial] = mean_average_precision(plan.labelled.attributes, logits)
+        return real(settings, stream, model, plan, *rest)
+
+    monkeypatch.setattr("training.finetune.runs.train", spy)
+    initial = "finetune.initial=[scratch, pretrained, semi]"
+    settings = ["finetune.solve_heads=true", f"finetune.select={select}", initial]
+    finetune(configured(*settings), shards, pretrained, tmp_path)
+    assert scores["scratch"] is not None
+    assert scores["pretrained"] is not None
+    assert scores["pretrained"] == scores["semi"]
+    assert scores["pretrained"] > scores["scratch"] + 0.2
 
 
 def test_faces_of_the_unlabelled_split_serve_where_no_label_is_needed(
