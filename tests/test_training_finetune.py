@@ -25,19 +25,22 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
+from tests.test_training_stream import copied, flip_bytes
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.loader import load as load_batches
 from training.data.sampler import sequential_batches
-from training.data.samples import read_samples
+from training.data.samples import Samples, read_samples
 from training.engine import checkpoint
 from training.engine.average_precision import mean_average_precision
 from training.engine.distributed import Ranks
 from training.engine.optim import LossCheck, adam_by_group
+from training.finetune.initial import initial_classifier
 from training.finetune.labels import runs_for
-from training.finetune.model_selection import BestWeights
+from training.finetune.model_selection import BestWeights, ValidationSet
 from training.finetune.runs import finetune
 from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
+from training.finetune.solved_heads import solve_heads
 from training.finetune.train import TrainingPlan, TrainingResult, learning_rates, train
 from training.models import build
 from training.models.attribute_groups import branch_groups, read_groups
@@ -142,6 +145,28 @@ def test_solved_heads_rank_the_labelled_faces_before_any_step_unless_weights_are
     assert scores["pretrained"] is not None
     assert scores["pretrained"] == scores["semi"]
     assert scores["pretrained"] > scores["scratch"] + 0.2
+
+
+def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(
+    shards: Layout, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured("finetune.select=last")
+    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",)).labelled()
+    first, last = samples.take(np.arange(8)), samples.take(np.arange(8, len(samples)))
+
+    def solved(labelled: Samples) -> dict[str, Tensor]:
+        groups = read_groups()
+        model = initial_classifier(
+            "pretrained", pretrained, config.network, samples.attribute_names, groups, 0
+        )
+        val = ValidationSet(config.finetune, 32, config.stream, shards)
+        solve_heads(model, labelled, last, val, config.finetune, config.stream, torch.device("cpu"))
+        return model.heads.state_dict()
+
+    expected = solved(samples.take(np.array([0, 1, 3, 3, 4, 5, 6, 7])))
+    flip_bytes(samples, 2)
+    assert all(torch.equal(weights, expected[name]) for name, weights in solved(first).items())
+    assert f"sample {samples.keys[2]}: jpg: CRC-32" in capsys.readouterr().err
 
 
 def test_faces_of_the_unlabelled_split_serve_where_no_label_is_needed(

@@ -5,7 +5,7 @@ fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logist
 features instead, with batch-norm statistics of the faces that ``finetune.batch_norm_faces`` names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 from common.config import Finetune
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
-from training.data.loader import load
+from training.data.broken import BrokenSamples
+from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
-from training.data.transforms import resize_images, to_input
+from training.data.transforms import to_input
 from training.engine.average_precision import mean_average_precision
 from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import autocast
@@ -52,39 +53,42 @@ def solve_heads(
         val: chooses the strength of all regressions together with ``finetune.select`` ``val``.
         settings, stream: of stage 2, and of the loader.
         device: where the network runs.
+
+    Raises:
+        UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
     """
     model.to(device).to(memory_format=torch.channels_last)
+    broken = BrokenSamples(stream.max_broken)
 
-    def inputs(samples: Samples) -> Iterator[Tensor]:
+    def batches_of(samples: Samples) -> Iterator[Batch]:
         batches = sequential_batches(samples, BATCH_SIZE)
-        for batch in load(samples, batches, {"jpg"}, settings.loader_workers, stream):
-            yield resize_images(batch.images.to(device), model.config.input_size)
+        return load(samples, batches, {"jpg"}, settings.loader_workers, stream, broken)
 
-    def forward(images: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def pooled(images: Tensor) -> dict[str, Tensor]:
+        inputs = to_input(images.to(device), model.config.input_size)
         with autocast(device, settings.precision):
-            return model.pooled(to_input(images.to(device), model.config.input_size))
-
-    @torch.inference_mode()
-    def features(batches: Iterator[Tensor]) -> dict[str, NDArray[np.float64]]:
-        pooled = [forward(images) for images in batches]
-        return {
-            branch: torch.cat([batch[branch] for batch in pooled]).double().cpu().numpy()
-            for branch in model.heads
-        }
+            return model.pooled(inputs)
 
     reference = batch_norm.take(evenly_spaced(STANDARDISED_ON, len(batch_norm)))
-    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
-    measure_batch_norm(model, forward, inputs(reference))
+    measure_batch_norm(model, pooled, (batch.images for batch in batches_of(reference)))
     training = model.training
     model.eval()
-    of_reference, of_train = features(inputs(reference)), features(inputs(train))
+    of_reference = _joined(pooled(batch.images) for batch in batches_of(reference))
+    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
+    # Others take the place of broken ones, so the labels are those of the faces that were read.
+    indices, read = [], []
+    for batch in batches_of(train):
+        indices.append(batch.indices)
+        read.append(pooled(batch.images))
+    of_train, labels = _joined(read), train.attributes[torch.cat(indices).numpy()]
     by_val = settings.select == "val" and len(val.images) > 0
-    of_val = features(iter(val.images)) if by_val else {}
+    of_val = _joined(map(pooled, val.images)) if by_val else {}
     model.train(training)
 
     strengths = STRENGTHS if by_val else (WITHOUT_VAL,)
     solutions = {
-        branch: _regressions(of_train[branch], train.attributes[:, group], of_reference[branch], strengths)
+        branch: _regressions(of_train[branch], labels[:, group], of_reference[branch], strengths)
         for branch, group in model.groups.items()
     }
 
@@ -99,6 +103,12 @@ def solve_heads(
     for branch, head in model.heads.items():
         weights, biases = solutions[branch][best]
         head.load_state_dict({"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)})
+
+
+def _joined(batches: Iterable[dict[str, Tensor]]) -> dict[str, NDArray[np.float64]]:
+    """The pooled features of all faces, float64 (N, C), by branch."""
+    listed = list(batches)
+    return {name: torch.cat([each[name] for each in listed]).double().cpu().numpy() for name in listed[0]}
 
 
 def _regressions(
