@@ -21,7 +21,7 @@ from pipeline.runner import local_workers as module
 from pipeline.runner.cluster import SETTLE_SECONDS, connect, map_bounded, no_model, shared_workers
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
 
-FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(3)"
+FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(60)"
 
 
 def cluster(*settings: str) -> Cluster:

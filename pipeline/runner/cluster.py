@@ -255,7 +255,7 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
     with dask.config.set(settings):
         start_fork_server(module)
         with (
-            LocalCluster(
+            _ForgivingCluster(
                 n_workers=count,
                 memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
                 threads_per_worker=1,
@@ -267,6 +267,15 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
             Client(cluster) as client,
         ):
             yield client
+
+
+class _ForgivingCluster(LocalCluster):
+    """A local cluster that closes without an error after a worker died before it was known here."""
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        # Dask looks up the worker that it removes, and raises its KeyError when the cluster closes.
+        if op != "remove" or msg in self.scheduler_info["workers"]:
+            super()._update_worker_status(op, msg)
 
 
 def _check_home() -> None:
