@@ -86,6 +86,11 @@ def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
         pass
 
 
+def test_a_cluster_closes_after_a_worker_died_before_it_was_known() -> None:
+    with runner._ForgivingCluster(n_workers=0, processes=False, dashboard_address=None) as unaware:
+        unaware._update_worker_status("remove", "tcp://127.0.0.1:1")
+
+
 def die_once(marker: Path) -> None:
     """Kill this process, unless another one did so before."""
     with suppress(FileExistsError):

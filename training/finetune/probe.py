@@ -67,8 +67,7 @@ def fit_probe(
     """
     started = time.monotonic()
     values = read_features(train, features, stream)
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    mean, scale = standardisation(values)
     standardised = (values - mean) * scale
     basis = np.linalg.svd(standardised, full_matrices=False)[2].T
     strengths = STRENGTHS if len(val) else (WITHOUT_VAL,)
@@ -85,6 +84,12 @@ def fit_probe(
     seconds = round(time.monotonic() - started, 1)
     chosen_on_val = round(score, 4) if len(val) else None
     return probe, ProbeResult(seconds, round(loss, 4), strength, len(val), chosen_on_val)
+
+
+def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean (D,) of (N, D), and the inverse of the deviation (D,), 0 for constants."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
 
 
 def fit(

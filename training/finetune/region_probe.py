@@ -22,7 +22,7 @@ from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
-from training.finetune.probe import ProbeResult
+from training.finetune.probe import ProbeResult, standardisation
 from training.models.attribute_regions import Regions, region_classes
 from training.models.probe import read_features, whole_face_features
 from training.models.region_probe import RegionKernels, RegionProbe
@@ -134,17 +134,19 @@ def fit_region_probe(
     started = time.monotonic()
     whole = whole_face_features(train)
     standard = unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled)))
-    mean, scale = _standardisation(read_features(standard, "regions", stream))
+    mean, scale = standardisation(read_features(standard, "regions", stream))
     features = (read_features(train, "regions", stream) - mean) * scale
     references = evenly_spaced(REFERENCES, len(train))
     classes = tuple(region_classes(train.attribute_names, regions))
-    kernels = RegionKernels(features, features[references].astype(np.float32), whole)
+    of_references = features[references].astype(np.float32)
+    kernels = RegionKernels(features, of_references, whole)
     everyone = np.arange(len(train))
     (first,) = fit_attributes(kernels, train.attributes, references, classes, (WITHOUT_SELECTION,), everyone)
-    prediction_mean, prediction_scale = _standardisation(first.left_out)
+    prediction_mean, prediction_scale = standardisation(first.left_out)
     predictions = (first.left_out - prediction_mean) * prediction_scale
     share = len(train) / (len(train) + FACES_OF_HALF)
-    kernels = kernels.stacked(predictions, predictions[references].astype(np.float32), share)
+    reference_predictions = predictions[references].astype(np.float32)
+    kernels = kernels.stacked(predictions, reference_predictions, share)
     rows = evenly_spaced(LEFT_OUT, len(train))
     penalties = (WITHOUT_SELECTION,) if select == "last" else PENALTIES
     fits = fit_attributes(kernels, train.attributes, references, classes, penalties, rows)
@@ -156,13 +158,13 @@ def fit_region_probe(
         fits[0].weights,
         fits[0].biases,
         whole,
-        features[references].astype(np.float32),
+        of_references,
         classes,
         first.weights,
         first.biases,
         prediction_mean,
         prediction_scale,
-        predictions[references].astype(np.float32),
+        reference_predictions,
         share,
     )
     by_val = select == "val" and len(val) > 0
@@ -181,12 +183,6 @@ def fit_region_probe(
     seconds = round(time.monotonic() - started, 1)
     on_faces = round(scores[best], 4) if by_val else None
     return probe, ProbeResult(seconds, round(loss, 4), penalties[best], len(val) if by_val else 0, on_faces)
-
-
-def _standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean (D,) of (N, D), and the inverse of the deviation (D,), 0 for constants."""
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from training.engine.average_precision import mean_average_precision
 from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import autocast
 from training.finetune.model_selection import BATCH_SIZE, ValidationSet
-from training.finetune.probe import STRENGTHS, WITHOUT_VAL, fit
+from training.finetune.probe import STRENGTHS, WITHOUT_VAL, fit, standardisation
 from training.models.classifier import Classifier
 
 LABELLED: Final = 2000
@@ -121,7 +121,6 @@ def _regressions(
 
     They are fitted on features standardised by those of the faces of `reference`, (M, C).
     """
-    mean, deviation = reference.mean(axis=0), reference.std(axis=0)
-    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+    mean, scale = standardisation(reference)
     fits = fit((features - mean) * scale, labels, strengths)
     return [(weights * scale[:, None], biases - (mean * scale) @ weights) for _, weights, biases, _ in fits]

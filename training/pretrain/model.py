@@ -118,7 +118,7 @@ class PretrainModel(nn.Module):
             for term, value in values.items():
                 name = f"{task.name}/{term}"
                 terms[name] = value
-                weighted.append(self.term_weight(name) * factors.get(name, 1.0) * value)
+                weighted.append(task.term_weight(term) * factors.get(name, 1.0) * value)
         return torch.stack(weighted).sum(), terms
 
     def term_weight(self, name: str) -> float:
