@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from common.code import ROOT
+from common.freshness import ROOT
 from common.config import load
 
 

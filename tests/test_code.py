@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.code import ROOT, code_hash, imported_modules
+from common.freshness import ROOT, code_hash, imported_modules
 
 FILES = {
     "app/__init__.py": "",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common.code import ROOT, imported_modules, imports
+from common.freshness import ROOT, imported_modules, imports
 from training import run
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

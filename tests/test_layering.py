@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from common.code import ROOT, imports
+from common.freshness import ROOT, imports
 
 PACKAGES = ("common", "pipeline", "synthetic", "training")
 ALLOWED = {

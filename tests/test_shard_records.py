@@ -8,7 +8,7 @@ import pytest
 from s3fs import S3FileSystem
 from upath import UPath
 
-from common.code import imported_modules
+from common.freshness import imported_modules
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import ShardRecord, read_record, record_path, write_record

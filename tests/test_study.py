@@ -129,7 +129,7 @@ def studied(project: Path) -> dict[str, Any]:
 PENDING = """
 import json, sys
 from pathlib import Path
-from common.code import code_hash, imported_modules
+from common.freshness import code_hash, imported_modules
 from common.config import load
 from common.layout import Layout
 from training.study import cell, pretrainings

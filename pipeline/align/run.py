@@ -5,7 +5,7 @@ from typing import Final
 
 from common.alignment.detector import load_detector
 from common.alignment.recipe import RECIPE_FILE, Recipe
-from common.code import code_hash
+from common.freshness import code_hash
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
-from common.code import code_hash
+from common.freshness import code_hash
 from common.errors import UserError
 from common.files import write_text
 from common.layout import SPLITS, Layout

@@ -26,7 +26,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from common.alignment.warp import central_square, warp
-from common.code import code_hash
+from common.freshness import code_hash
 from common.files import replacing
 from pipeline.parse import bisenet
 from pipeline.parse.pixels import normalised

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Final
 
-from common.code import code_hash
+from common.freshness import code_hash
 from common.config import Config
 from common.errors import UserError
 from common.hardware import announce

@@ -30,7 +30,7 @@ from distributed import (
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
-from common.code import code_hash
+from common.freshness import code_hash
 from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner.fork_server import START_METHOD, start_fork_server

@@ -46,7 +46,7 @@ class Checkpoints:
         keep: how many of the latest stay.
         config: stored beside the weights.
         provenance: what the weights depend on.
-        code: the hash of the code, see `common.code.code_hash`.
+        code: the hash of the code, see `common.freshness.code_hash`.
         ranks: all processes restore the same; the first prints, writes and deletes.
     """
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.code import code_hash
+from common.freshness import code_hash, read_record, write_record
 from common.config import Config, Finetune, FinetuneRun
 from common.errors import UserError
 from common.files import write_text
@@ -21,7 +21,6 @@ from training.data.provenance import provenance
 from training.data.samples import Samples, read_samples
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
-from training.engine.record import read_record, write_record
 from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
 from training.finetune.initial import initial_classifier, weights_file

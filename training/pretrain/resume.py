@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any, Final
 
-from common.code import code_hash
+from common.freshness import code_hash, read_record
 from common.config import Config
 from common.layout import Layout
 from training.data.samples import pixels_hash
 from training.engine.distributed import Ranks
-from training.engine.record import read_record
 from training.models.pretrained import FILE
 
 NOT_COMPARED: Final = {

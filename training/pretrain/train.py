@@ -21,7 +21,7 @@ from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import announce_training, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.logger import Log
-from training.engine.record import write_record
+from common.freshness import write_record
 from training.engine.resume import Checkpoints
 from training.engine.signals import StopRequest, deferred_signals
 from training.models.pretrained import FILE, save_pretrained

@@ -11,12 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from common.code import code_hash
+from common.freshness import code_hash, read_record, write_record
 from common.config import Config, FinetuneRun
 from common.errors import UserError
 from common.layout import Layout
 from training.data.index import manifest_hash
-from training.engine.record import read_record, write_record
 from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.code import code_hash
+from common.freshness import code_hash
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout

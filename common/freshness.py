@@ -1,15 +1,22 @@
-"""Which project code a module runs, and a hash of it.
+"""Freshness: a result has a record with everything that it was made from; if that differs now, it is stale.
 
-Records of results carry the hash of the code that made them; a result is stale when the hash
-differs. The walk is static: an import inside a function counts, one by a computed name does not.
+What a result is made from is a JSON object: the settings that were read, hashes of the inputs, and the hash
+of the code. Shards, runs and cells of the study all keep such a record, written after the result itself.
+
+The hash of the code covers the modules that a module imports, and theirs. The walk is static: an import
+inside a function counts, one by a computed name does not.
 """
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from common.files import write_text
+from common.storage import Address, read_bytes
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 """The checkout, or the folder that the packages are installed in."""
@@ -114,3 +121,26 @@ class _WithoutDocstrings(ast.NodeTransformer):
 def _code(source: Path) -> str:
     """The file's syntax tree as text, without docstrings."""
     return ast.dump(_WithoutDocstrings().visit(ast.parse(source.read_bytes())))
+
+
+def fingerprint(*values: Any) -> str:
+    """A hash of JSON-able values: equal values give the same 64 hex digits."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(file: Address, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """The record in a file if its result was made from the same; None if not, or without a readable record.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    try:
+        record: dict[str, Any] = json.loads(read_bytes(file))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if record.get("made_from") == made_from else None
+
+
+def write_record(file: Address, content: dict[str, Any], made_from: dict[str, Any]) -> None:
+    """Write what a result says of itself, and what it was made from; to be called after the result exists."""
+    write_text(file, json.dumps({**content, "made_from": made_from}, indent=1) + "\n")
