@@ -60,6 +60,31 @@ class Optimizer(Section):
     schedule: Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
 
 
+class TrainerSettings(Section):
+    """How both stages train, whatever they train."""
+
+    precision: Annotated[
+        Precision,
+        Field(
+            description="number format of forward passes: ``auto`` (what is fast on the machine), ``float32``, "
+            "``bfloat16`` or ``float16``"
+        ),
+    ]
+    loader_workers: Annotated[
+        int,
+        Field(ge=0, description="threads of each process that read and decode samples ahead of their use"),
+    ]
+    shuffle_shards: Annotated[
+        Positive,
+        Field(
+            description="how many shards are mixed at a time; if the number of processes divides it, each "
+            "shard is read by one of them"
+        ),
+    ]
+    checkpoint_minutes: Annotated[float, Field(gt=0, description="minutes between two checkpoints")]
+    compile: Annotated[bool, Field(description="whether the model is compiled with ``torch.compile``")]
+
+
 class Pretrain(Section):
     """Stage 1.
 
@@ -255,6 +280,7 @@ class Config(Section):
     quarantine: Quarantine
     stream: Stream
     network: Network
+    trainer: TrainerSettings
     pretrain: Pretrain
     finetune: Finetune
     evaluate: Evaluate
