@@ -1,7 +1,6 @@
 """``imagenet``: ImageNet weights from a local file, for backbones that torchvision or timm publish too."""
 
 import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,6 @@ class ImageNet(Method):
     title = "from ImageNet"
     sentence = "A network that was trained on ImageNet's labels is trained further on the labelled faces."
     settings = (*NETWORK_SETTINGS, *TRAINED_SETTINGS)
-
-    def members(self, stored: Collection[str]) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
 
     def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
         """The file that ``finetune.imagenet`` names.

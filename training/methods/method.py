@@ -5,11 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from common.config import Config, Finetune
 from common.layout import Layout
 from common.sampling import evenly_spaced
+from training.data.provenance import provenance
 from training.data.samples import Samples, read_samples
 from training.engine.distributed import Ranks
 from training.engine.resume import Checkpoints
@@ -18,6 +19,9 @@ from training.methods.model_selection import ValidationSet
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier import Classifier
+
+VALIDATION_FACES: Final = 1000
+"""At most so many faces of val choose among classifiers; they are the same for every run."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class Context:
         return ValidationSet(self.val, self.config)
 
     @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Which data a classifier was trained on, see `training.data.provenance`."""
+        return provenance(self.layout, self.train, self.config)
+
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Attribute names by branch, from the file that ``finetune.groups`` names."""
         file = self.settings.groups
@@ -120,9 +129,9 @@ class Method(ABC):
     pretrained: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
 
-    @abstractmethod
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The members of a sample that it reads, given those that the shards store."""
+        return frozenset({"jpg"})
 
     @abstractmethod
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """``pretrained``: a network that starts from the weights of stage 1."""
 
-from collections.abc import Collection
 from typing import Any
 
 from training.methods.method import Context, Method, Run
@@ -21,13 +20,11 @@ class Pretrained(Method):
 
     name = "pretrained"
     title = "pre-trained"
-    sentence = "A network that was pre-trained on faces without labels is trained further on the labelled ones."
+    sentence = (
+        "A network that was pre-trained on faces without labels is trained further on the labelled ones."
+    )
     settings = (*NETWORK_SETTINGS, *TRAINED_SETTINGS)
     pretrained = True
-
-    def members(self, stored: Collection[str]) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""

@@ -1,6 +1,5 @@
 """``scratch``: a network that starts from random weights."""
 
-from collections.abc import Collection
 from typing import Any
 
 from training.methods.method import Context, Method, Run
@@ -15,10 +14,6 @@ class Scratch(Method):
     title = "from scratch"
     sentence = "A network starts from random weights and sees the labelled faces alone."
     settings = NETWORK_SETTINGS
-
-    def members(self, stored: Collection[str]) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
