@@ -1,4 +1,4 @@
-"""The inference loop: from batches of faces to logits."""
+"""The inference loop: from batches of faces to logits, and from samples to probabilities."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.pipeline_config import Stream
+from common.progress import progress
 from common.section import Precision
+from training.data.loader import load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
 from training.data.transforms import to_input
 from training.engine.device import autocast
+from training.models.attribute_network import AttributeNetwork, face_logits
 from training.models.classifier import Classifier
+from training.models.stored_features import require_members
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: Classifier,
+    model: AttributeNetwork,
     batches: Iterable[Tensor],
     device: torch.device,
     precision: Precision = "float32",
@@ -41,13 +48,26 @@ def predict_logits(
     return np.concatenate(logits)
 
 
-def face_logits(model: Classifier, inputs: Tensor, mirrored: bool) -> Tensor:
-    """Logits, float32 (B, A), of normalised faces, float (B, 3, S, S).
+def sample_probabilities(
+    classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
+) -> NDArray[np.float64]:
+    """Probabilities, float64 (N, A), of all samples in their order.
 
     Args:
-        model: in evaluation mode.
-        inputs: for the network.
-        mirrored: take the mean of the logits of a face and of its mirror image.
+        classifier: of any kind.
+        samples: at least one, in shards that hold what the classifier reads.
+        stream: the cache of remote shards.
+        batch_size: samples per batch.
+        title: of the progress bar.
+
+    Raises:
+        UserError: the shards do not hold what the classifier reads.
     """
-    logits = model(inputs).float()
-    return (logits + model(inputs.flip(-1)).float()) / 2 if mirrored else logits
+    require_members(samples, classifier.members)
+    bar = progress(title, len(samples), "faces")
+    logits = []
+    for batch in load(samples, sequential_batches(samples, batch_size), classifier.members, 1, stream):
+        logits.append(torch.from_numpy(classifier.logits(batch)))
+        bar.update(len(batch.indices))
+    bar.close()
+    return torch.cat(logits).double().sigmoid().numpy()
