@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from training.data.transforms import to_input
 from training.engine.device import default_device
-from training.models.classifier import Classifier
+from training.models.attribute_network import AttributeNetwork
 from training.models.features import Features
 
 SHIFTS: Final = 3
-"""Shifts per axis at which each face is seen."""
+"""Shifts per axis, within a cell of the features, at which each face is seen, with and without a flip."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MeanMaps:
         return self.present - self.absent
 
 
-def attribution(model: Classifier, images: Tensor) -> Tensor:
+def attribution(model: AttributeNetwork, images: Tensor) -> Tensor:
     """The attribution of each logit to each feature cell, float (B, A, h, w).
 
     Args:
@@ -92,23 +92,16 @@ class View:
         Odd kernels with symmetric padding, which all networks of the project have, centre cell i at
         pixel i * stride. Values are linear between centres and constant beyond the outer ones.
         """
-        count = cells.shape[-1]
-        rows, columns = (
-            _interpolation((np.arange(size) - shift) / (size // count), count)
-            for shift in (self.down, self.right)
-        )
+        centres = np.arange(count := cells.shape[-1])
+        pixels = ((np.arange(size) - shift) / (size // count) for shift in (self.down, self.right))
+        distances = (np.clip(each, 0, count - 1)[:, None] - centres for each in pixels)
+        rows, columns = (np.maximum(0.0, 1.0 - np.abs(each)) for each in distances)
         values = np.einsum("yi,...ij,xj->...yx", rows, cells, columns)
         return values[..., ::-1] if self.flipped else values
 
 
-def views(stride: int) -> list[View]:
-    """`SHIFTS` x `SHIFTS` shifts within a cell of `stride` pixels, each with and without a flip."""
-    shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
-    return [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
-
-
 def mean_maps(
-    model: Classifier, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
+    model: AttributeNetwork, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
 ) -> tuple[list[MeanMaps], NDArray[np.float64]]:
     """The mean maps of all attributes, at the network's input size, and the average face.
 
@@ -123,21 +116,23 @@ def mean_maps(
     model.to(device).eval()
     with torch.no_grad():
         cells = model.network(torch.zeros(1, 3, size, size, device=device)).backbone.shape[-1]
-    used_views = views(size // int(cells))
-    sums: list[Any] = [0.0] * len(used_views)
+    stride = size // int(cells)
+    shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
+    views = [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
+    sums: list[Any] = [0.0] * len(views)
     counts: Any = 0
     face_sum: Any = 0.0
     faces = 0
     for images, labels in batches:
         inputs = to_input(images.to(device), size)
         selected = np.stack([labels == 1, labels == 0])
-        for number, view in enumerate(used_views):
+        for number, view in enumerate(views):
             maps = attribution(model, view.apply(inputs)).double().cpu().numpy()
             sums[number] = sums[number] + np.einsum("nba,bahw->nahw", selected, maps)
         counts = counts + selected.sum(axis=1)
         face_sum = face_sum + images.double().sum(dim=0).permute(1, 2, 0).numpy()
         faces += len(images)
-    total = np.mean([view.invert(each, size) for view, each in zip(used_views, sums, strict=True)], axis=0)
+    total = np.mean([view.invert(each, size) for view, each in zip(views, sums, strict=True)], axis=0)
     means = [
         MeanMaps(
             total[0, position] / present if present else None,
@@ -147,12 +142,6 @@ def mean_maps(
         for position, (present, absent) in enumerate(counts.T.tolist())
     ]
     return means, face_sum / faces
-
-
-def _interpolation(positions: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Weights of linear interpolation, (N, `count`), at N positions on an axis of `count` values."""
-    clipped = np.clip(positions, 0, count - 1)[:, None]
-    return np.maximum(0.0, 1.0 - np.abs(clipped - np.arange(count)))
 
 
 @contextmanager
