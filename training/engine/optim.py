@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from common.config import Optimizer
+from common.config import Schedule
 from common.errors import UserError
 
 WARMUP: Final = 0.1
@@ -17,15 +17,15 @@ ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
 """Groups of parameters, each with its learning rate before the schedule."""
 
 
-def rate_factor(config: Optimizer, step: int, steps: int) -> float:
+def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
     The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
     """
-    if config.schedule == "pretrain_paper":
+    if schedule == "pretrain_paper":
         epoch = 80 * step // steps
         return (epoch + 1) / 7 if epoch < 7 else 0.1 if epoch <= 10 else 0.01
-    if config.schedule == "finetune_paper":
+    if schedule == "finetune_paper":
         epoch = 70 * step // steps
         if epoch < 7:
             return 1.5 * (epoch + 1) / 7
@@ -33,7 +33,7 @@ def rate_factor(config: Optimizer, step: int, steps: int) -> float:
     warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule == "constant":
+    if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
@@ -53,10 +53,10 @@ def adam(groups: ParameterGroups, weight_decay: float) -> torch.optim.Adam:
     return torch.optim.Adam(described, weight_decay=weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, steps: int) -> None:
     """Set the learning rate of every parameter group of `adam` for `step` of `steps`."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base"] * rate_factor(config, step, steps)
+        group["lr"] = group["base"] * rate_factor(schedule, step, steps)
 
 
 class LossCheck:

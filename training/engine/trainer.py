@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
-from common.config import Optimizer
+from common.config import Schedule
 from common.progress import progress
 from training.data.loader import Batch, TrainingData
 from training.engine.checkpoint import Checkpoints
@@ -61,8 +61,8 @@ class Objective(Protocol):
     Attributes:
         data: the samples that are trained on, and the settings of the loop.
         model: whose parameters are trained and averaged.
-        adversary: networks that are trained against the model by an optimiser of their own; frozen except
-            while their own loss is computed. None: there are none.
+        adversary: networks that are trained against the model by an optimiser of their own, at the highest
+            of the model's rates; frozen except while their own loss is computed. None: there are none.
     """
 
     data: TrainingData
@@ -97,7 +97,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class LoopSettings:
     """How long and how a model is trained.
 
     Attributes:
@@ -105,7 +105,7 @@ class TrainingPlan:
         seed: of everything random.
         steps: optimisation steps.
         batch_size: samples of one step, over all processes.
-        optimizer: the schedule of the learning rate, and the weight decay.
+        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
         average_decay: decay of the weights' moving average.
         log_every: steps between two checks of the loss, and between two entries of the log.
         validate_every: steps between two validations; None: only after the last step.
@@ -121,7 +121,8 @@ class TrainingPlan:
     seed: int
     steps: int
     batch_size: int
-    optimizer: Optimizer
+    schedule: Schedule
+    weight_decay: float
     average_decay: float
     log_every: int
     validate_every: int | None
@@ -199,23 +200,22 @@ class Trainer:
         done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 
-    def __init__(self, objective: Objective, plan: TrainingPlan, checkpoints: Checkpoints) -> None:
+    def __init__(self, objective: Objective, plan: LoopSettings, checkpoints: Checkpoints) -> None:
         self.objective, self.plan, self._settings = objective, plan, objective.data.settings
         self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
         device, settings = self._ranks.device, self._settings
         self._model = self._ranks.synchronise_batch_norm(
             objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ).train()
-        self._optimizer = adam(objective.parameter_groups(), plan.optimizer.weight_decay)
+        self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
         self._forward = self._ranks.wrap(
             torch.compile(self._model) if settings.compile else self._model  # type: ignore[arg-type]
         )
         self._adversary_optimizer = None
         if objective.adversary is not None:
-            parameters = list(objective.adversary.to(device).parameters())
-            rates = [(parameters, plan.optimizer.learning_rate)]
-            self._adversary_optimizer = adam(rates, plan.optimizer.weight_decay)
-            objective.adversary.requires_grad_(False)
+            parameters = list(objective.adversary.to(device).requires_grad_(False).parameters())
+            rate = max(rate for _, rate in objective.parameter_groups())
+            self._adversary_optimizer = adam([(parameters, rate)], plan.weight_decay)
         self.average = ExponentialMovingAverage(self._model.parameters(), plan.average_decay)
         self._scaler = gradient_scaler(device, settings.precision)
         self.clock, self.losses, self.kept = Clock(), LossCheck(objective.data.samples.keys), Kept()
@@ -282,7 +282,7 @@ class Trainer:
             ranks.average_gradients(adversary)
         self.done = None
         for optimizer in optimizers:
-            set_rate(optimizer, plan.optimizer, step, plan.steps)
+            set_rate(optimizer, plan.schedule, step, plan.steps)
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()

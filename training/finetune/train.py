@@ -1,6 +1,6 @@
-"""Training a network of attributes on labelled faces."""
+"""Training a network of attributes: from initial weights to the averaged weights that score best on val."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,33 +19,43 @@ from training.engine.device import autocast
 from training.engine.logger import Log
 from training.engine.optim import ParameterGroups
 from training.engine.seeds import keyed_generator
-from training.engine.trainer import StepLoss, Trainer, TrainingPlan
-from training.finetune.augment import augment
-from training.finetune.model_selection import ValidationSet
-from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
+from training.engine.trainer import LoopSettings, StepLoss, Trainer
+from training.methods.augment import augment
+from training.methods.model_selection import ValidationSet
+from training.models.attribute_network import AttributeNetwork, attribute_loss
 
 CHECK_EVERY: Final = 10
 """Steps between two readings of the losses, for which the device waits."""
 
+BATCH_NORM_BATCHES: Final = 20
+"""Batches of faces on which the batch-norm statistics of the averaged weights are measured."""
+
+WEIGHT_DECAY: Final = 0.00005
+"""As published."""
+
 AVERAGE_PRECISION: Final = "average_precision"
-"""The score of the val split that chooses the step whose weights are kept."""
+"""The score on val that chooses the step whose weights are kept."""
 
 
 @dataclass(frozen=True)
-class LabelledFaces:
-    """What a network is trained on.
+class TrainingPlan:
+    """What one run trains on, and for how long.
 
     Attributes:
-        samples: the faces whose targets are used.
-        targets: int8 or float32 (N, A), of `samples`: 0, 1 or a probability; -1 where unknown.
+        rates: the learning rate of each parameter group before the schedule; 0 freezes the group.
+        steps: optimisation steps.
+        labelled: the samples whose targets are used.
+        targets: int8 or float32 (N, A), of `labelled`: 0, 1 or a probability; -1 where unknown.
+        batch_size: of `labelled`, over all processes, whose number divides it.
         batch_norm: samples on which the batch-norm statistics of the kept weights are measured.
-        val: what chooses the step whose weights are kept; None: the last step's are.
     """
 
-    samples: Samples
+    rates: Mapping[str, float]
+    steps: int
+    labelled: Samples
     targets: NDArray[np.int8] | NDArray[np.float32]
+    batch_size: int
     batch_norm: Samples
-    val: ValidationSet | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class TrainingResult:
 
     Attributes:
         seconds: of all steps, without validations.
-        loss: of the last step.
+        loss: of the last step in this process.
         chosen_step: the step whose weights were kept.
         val_average_precision: mean average precision of these weights on val; None if it was not measured.
     """
@@ -65,25 +75,21 @@ class TrainingResult:
     val_average_precision: float | None
 
 
-def train_network(
-    model: AttributeNetwork,
-    faces: LabelledFaces,
-    steps: int,
-    batch_size: int,
-    rates: Mapping[str, float],
+def train(
     config: Config,
+    model: AttributeNetwork,
+    plan: TrainingPlan,
+    val: ValidationSet,
     checkpoints: Checkpoints,
-    resume: str = "auto",
+    resume: str,
 ) -> TrainingResult:
-    """Train `model` in place and leave it, on the device, with the averaged weights that score best on val.
+    """Train `model` in place; leave it, on the device, with the averaged weights that score best on val.
 
     Args:
-        model: with its initial weights.
-        faces: what it is trained on.
-        steps: optimisation steps.
-        batch_size: faces of one of them, over all processes, which it must be a multiple of.
-        rates: learning rate of each of `GROUPS` before the schedule; 0 freezes the group.
         config: the sections ``finetune``, ``trainer`` and ``stream``.
+        model: with its initial weights.
+        plan: what it is trained on.
+        val: what chooses the step; without pictures, the last step is kept.
         checkpoints: of this run; its processes share each batch.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
 
@@ -92,27 +98,28 @@ def train_network(
         SystemExit: a signal stopped the run; its state is saved.
     """
     settings = config.finetune
-    objective = AttributeObjective(model, faces, rates, config, checkpoints.ranks.device)
-    plan = TrainingPlan(
+    objective = AttributeObjective(config, model, plan, val, checkpoints.ranks.device)
+    loop = LoopSettings(
         title=checkpoints.title,
         unit="faces",
         seed=settings.seed,
-        steps=steps,
-        batch_size=batch_size,
-        optimizer=settings.optimizer,
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        schedule=settings.schedule,
+        weight_decay=WEIGHT_DECAY,
         average_decay=settings.average_decay,
         log_every=CHECK_EVERY,
-        validate_every=settings.validate_every if faces.val else None,
+        validate_every=settings.validate_every if val.images else None,
         select=AVERAGE_PRECISION,
     )
-    trainer = Trainer(objective, plan, checkpoints)
+    trainer = Trainer(objective, loop, checkpoints)
     trainer.fit(resume)
-    kept = trainer.kept
+    score = trainer.kept.score
     return TrainingResult(
         seconds=round(trainer.clock.seconds, 1),
         loss=round(trainer.losses.last, 4),
-        chosen_step=kept.step,
-        val_average_precision=None if kept.score is None else round(kept.score, 4),
+        chosen_step=trainer.kept.step,
+        val_average_precision=None if score is None else round(score, 4),
     )
 
 
@@ -123,48 +130,43 @@ class AttributeObjective:
 
     def __init__(
         self,
-        model: AttributeNetwork,
-        faces: LabelledFaces,
-        rates: Mapping[str, float],
         config: Config,
+        model: AttributeNetwork,
+        plan: TrainingPlan,
+        val: ValidationSet,
         device: torch.device,
     ) -> None:
-        self.model, self._faces, self._rates, self._device = model, faces, rates, device
         self._settings, self._precision = config.finetune, config.trainer.precision
-        self.data = self._data(faces.samples, config, BrokenSamples(config.stream.max_broken))
-        self._batch_norm = self._data(faces.batch_norm, config, self.data.broken)
-        self._targets = torch.from_numpy(faces.targets).to(device)
+        self.model, self._plan, self._val, self._device = model, plan, val, device
+        seed, stream, broken = config.finetune.seed, config.stream, BrokenSamples(config.stream.max_broken)
+        self.data, self._batch_norm = (
+            TrainingData(samples, {"jpg"}, seed, config.trainer, stream, broken)
+            for samples in (plan.labelled, plan.batch_norm)
+        )
+        self._targets = torch.from_numpy(plan.targets).to(device)
 
     def parameter_groups(self) -> ParameterGroups:
         """Backbone, branches and heads, each with its rate."""
         groups = self.model.parameter_groups()
-        return [(groups[name], self._rates[name]) for name in GROUPS]
+        return [(parameters, self._plan.rates[name]) for name, parameters in groups.items()]
 
     def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
         """The binary cross-entropy of the known targets."""
         generator = keyed_generator(self._settings.seed, step, micro_batch, "labelled")
-        images = augment(self._resized(batch), self._settings.augment, generator)
+        size = self.model.config.input_size
+        images = augment(resize_images(batch.images, size), generator)
         with autocast(self._device, self._precision):
-            logits = forward(to_input(images, self.model.config.input_size))
+            logits = forward(to_input(images, size))
         return StepLoss(attribute_loss(logits, self._targets[batch.indices], self.model.groups))
 
-    def batch_norm(self) -> tuple[nn.Module, Any]:
+    def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
         """The network, on images that are not augmented, each at most once."""
-        size, samples = self._settings.batch_size, self._faces.batch_norm
-        count = min(self._settings.batch_norm_batches, -(-len(samples) // size))
-        batches = self._batch_norm.batches(size, 0, count)
-        resized = (self._resized(batch.to(self._device)) for batch in batches)
-        return self.model, (to_input(images, self.model.config.input_size) for images in resized)
+        batch_size, size = self._settings.batch_size, self.model.config.input_size
+        count = min(BATCH_NORM_BATCHES, -(-len(self._plan.batch_norm) // batch_size))
+        batches = self._batch_norm.batches(batch_size, 0, count)
+        return self.model, (to_input(batch.images.to(self._device), size) for batch in batches)
 
     def validate(self, log: Log, done: int) -> dict[str, float]:
         """Mean average precision on val; nothing if no attribute occurs both present and absent."""
-        val = self._faces.val
-        score = val.score(self.model, self._device) if val else None
+        score = self._val.score(self.model, self._device)
         return {} if score is None else {AVERAGE_PRECISION: score}
-
-    def _data(self, samples: Samples, config: Config, broken: BrokenSamples) -> TrainingData:
-        seed = config.finetune.seed
-        return TrainingData(samples, {"jpg"}, seed, config.trainer, config.stream, broken)
-
-    def _resized(self, batch: Batch) -> Tensor:
-        return resize_images(batch.images, self.model.config.input_size)

@@ -23,7 +23,7 @@ from training.engine.distributed import Ranks, joined
 from training.engine.logger import Log
 from training.engine.optim import ParameterGroups
 from training.engine.seeds import set_seed
-from training.engine.trainer import StepLoss, Trainer, TrainingPlan
+from training.engine.trainer import LoopSettings, StepLoss, Trainer
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import PretrainModel
 from training.pretrain.tasks import read_settings
@@ -73,7 +73,7 @@ class PretextObjective:
 
     def parameter_groups(self) -> ParameterGroups:
         """All parameters, at one rate."""
-        return [(list(self.model.parameters()), self._settings.optimizer.learning_rate)]
+        return [(list(self.model.parameters()), self._settings.learning_rate)]
 
     def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
         """The weighted sum of all tasks' losses."""
@@ -196,13 +196,14 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
     validator = validation and Validator(validation, config, ranks.device, broken)
     objective = PretextObjective(config, ranks.device, samples, broken, validator)
-    plan = TrainingPlan(
+    plan = LoopSettings(
         title="pretrain",
         unit="samples",
         seed=settings.seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
+        schedule=settings.schedule,
+        weight_decay=settings.weight_decay,
         average_decay=settings.average_decay,
         log_every=settings.log_every,
         validate_every=settings.validate_every,
