@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from common.freshness import code_hash
 from common.config import Config
 from common.errors import UserError
+from common.freshness import code_hash
 from common.layout import Layout
 from training.engine import checkpoint
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
-from training.pretrain.resume import CHECKPOINTS, TRAINING, is_up_to_date, made_from
-from training.pretrain.train import pretrain
+from training.pretrain.train import CHECKPOINTS, TRAINING, is_up_to_date, made_from, pretrain
 from training.study.grid import pretrained_file
 
 
