@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_ema import ExponentialMovingAverage
 
-from common.config import Finetune
-from common.pipeline_config import Stream
+from common.config import Config, Optimizer
 from common.progress import progress
 from training.data.broken import BrokenSamples
 from training.data.loader import Batch, load
@@ -26,16 +25,19 @@ from training.engine.optim import LossCheck, adam_by_group, set_rate
 from training.engine.resume import Checkpoints
 from training.engine.seeds import keyed_generator, seed_micro_batch
 from training.engine.signals import StopRequest
-from training.finetune.augment import augment
-from training.finetune.model_selection import BestWeights, ValidationSet
-from training.finetune.semi_supervised import PseudoLabelThresholds, Teacher, positive_shares
-from training.models.classifier import GROUPS, Classifier, attribute_loss
+from training.methods.augment import augment
+from training.methods.model_selection import BestWeights, ValidationSet
+from training.models.attribute_network import AttributeNetwork, attribute_loss
 
 CHECK_EVERY: Final = 10
 """Steps between two readings of the losses, for which the device waits."""
 
-UNIFORM_RATE: Final = ("scratch", "student")
-"""Initialisations whose parameters are all trained at ``finetune.scratch_rate``."""
+BATCH_NORM_BATCHES: Final = 20
+"""Batches of faces on which the batch-norm statistics of the averaged weights are measured."""
+
+WEIGHT_DECAY: Final = 0.00005
+WARMUP: Final = 0.1
+"""Of the published settings."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,20 @@ class TrainingPlan:
 
     Attributes:
         name: the run's name, for the progress bar.
-        initial: where the initial weights come from.
+        rates: the learning rate of each parameter group; 0 freezes the group.
         steps: optimisation steps.
-        frozen_steps: how many of them pass before a trained backbone is trained further.
         labelled: the samples whose targets are used.
         targets: int8 or float32 (N, A), of `labelled`: 0, 1 or a probability; -1 where unknown.
         batch_size: of `labelled`, over all processes.
-        unlabelled: samples that are used without labels, or None.
         batch_norm: samples on which the statistics of the kept weights are measured.
     """
 
     name: str
-    initial: str
+    rates: Mapping[str, float]
     steps: int
-    frozen_steps: int
     labelled: Samples
     targets: NDArray[np.int8] | NDArray[np.float32]
     batch_size: int
-    unlabelled: Samples | None
     batch_norm: Samples
 
 
@@ -83,9 +81,8 @@ class TrainingResult:
 
 
 def train(
-    settings: Finetune,
-    stream: Stream,
-    model: Classifier,
+    config: Config,
+    model: AttributeNetwork,
     plan: TrainingPlan,
     val: ValidationSet,
     checkpoints: Checkpoints,
@@ -95,7 +92,7 @@ def train(
     """Train `model` in place and leave it with the averaged weights that score best on val.
 
     Args:
-        settings, stream: of stage 2, and of the loader.
+        config: of stage 2, the trainer and the loader.
         model, plan, val: what is trained, on what, and what it is judged on.
         checkpoints: of this run; its processes share each batch.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
@@ -106,7 +103,7 @@ def train(
         SystemExit: a signal stopped the run; its state is saved.
     """
     ranks = checkpoints.ranks
-    run = _Run(settings, stream, model, plan, ranks)
+    run = _Run(config, model, plan, ranks)
     start, size = checkpoints.resume(run, resume), plan.batch_size
     title = f"finetune {plan.name}"
     bar = progress(title, plan.steps * size, "faces", start * size, enabled=ranks.first)
@@ -134,13 +131,6 @@ def train(
     )
 
 
-def learning_rates(settings: Finetune, initial: str) -> dict[str, float]:
-    """The learning rate of each parameter group, before the schedule; 0 freezes the group."""
-    if initial in UNIFORM_RATE:
-        return dict.fromkeys(GROUPS, settings.scratch_rate)
-    return {name: getattr(settings.rates, name) * settings.optimizer.learning_rate for name in GROUPS}
-
-
 class _Run:
     """What one run trains with: model, optimiser, averaged weights, batches.
 
@@ -155,25 +145,27 @@ class _Run:
         seconds: the time that all steps took.
     """
 
-    def __init__(
-        self, settings: Finetune, stream: Stream, model: Classifier, plan: TrainingPlan, ranks: Ranks
-    ) -> None:
+    def __init__(self, config: Config, model: AttributeNetwork, plan: TrainingPlan, ranks: Ranks) -> None:
+        settings, stream = config.finetune, config.stream
+        self._trainer, self._optimizer_settings = (
+            config.trainer,
+            Optimizer(
+                learning_rate=settings.learning_rate,
+                weight_decay=WEIGHT_DECAY,
+                warmup=WARMUP,
+                schedule=settings.schedule,
+            ),
+        )
         self._settings, self._stream, self._plan, self._ranks = settings, stream, plan, ranks
-        self._model: Classifier = ranks.synchronise_batch_norm(  # type: ignore[assignment]
+        self._model: AttributeNetwork = ranks.synchronise_batch_norm(  # type: ignore[assignment]
             model.to(ranks.device).to(memory_format=torch.channels_last)
         )
         self._model.train()
-        self._rates = learning_rates(settings, plan.initial)
-        groups = model.parameter_groups()
-        self._optimizer = adam_by_group(groups, self._rates, settings.optimizer.weight_decay)
+        self._optimizer = adam_by_group(model.parameter_groups(), plan.rates, WEIGHT_DECAY)
         self.average = ExponentialMovingAverage(model.parameters(), settings.average_decay)
-        self._scaler = gradient_scaler(ranks.device, settings.precision)
+        self._scaler = gradient_scaler(ranks.device, self._trainer.precision)
         self._labels = torch.from_numpy(plan.targets).to(ranks.device)
         self._broken = BrokenSamples(stream.max_broken)
-        self._first_pseudo_step = round(settings.semi_supervised.start * plan.steps)
-        semi = settings.semi_supervised
-        self._thresholds = PseudoLabelThresholds(positive_shares(self._labels), semi.keep, semi.recent, ranks)
-        self._pseudo_label_batches = self._make_pseudo_label_batches()
         self.losses = LossCheck(plan.labelled.keys)
         self.best, self.seconds, self._validated = BestWeights(), 0.0, 0
         self.done: int | None = 0
@@ -183,16 +175,13 @@ class _Run:
         return self._batches(self._plan.labelled, self._plan.batch_size, start, stop, self._ranks)
 
     def train_step(self, batch: Batch, step: int) -> None:
-        """One optimisation step, with a batch of unlabelled images too once the plan has them."""
-        set_rate(self._optimizer, self._settings.optimizer, step, self._plan.steps)
+        """One optimisation step."""
+        set_rate(self._optimizer, self._optimizer_settings, step, self._plan.steps)
         seed_micro_batch(self._settings.seed, step, self._ranks.rank)
-        self._freeze_backbone(step)
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._supervised_loss(batch, step)
         self.losses.add(loss, step, batch.indices)
         self._scaler.scale(loss).backward()
-        if self._plan.unlabelled is not None and step >= self._first_pseudo_step:
-            self._scaler.scale(self._semi_supervised_loss(step)).backward()
         self._ranks.average_gradients(self._model)
         self.done = None
         self._scaler.step(self._optimizer)
@@ -236,7 +225,6 @@ class _Run:
             "optimizer": self._optimizer.state_dict(),
             "average": self.average.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "thresholds": self._thresholds.recent,
             "best": vars(self.best),
             "measured": (self.losses.last, self.seconds, self._validated),
         }
@@ -247,33 +235,15 @@ class _Run:
         self._optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self._scaler.load_state_dict(state["scaler"])
-        self._thresholds.recent = state["thresholds"].to(self._ranks.device)
         vars(self.best).update(state["best"])
         self.losses.last, self.seconds, self._validated = state["measured"]
-
-    def _freeze_backbone(self, step: int) -> None:
-        """Freeze a trained backbone until ``frozen_steps``."""
-        if self._plan.initial != "scratch":
-            trains = step >= self._plan.frozen_steps and self._rates["backbone"] > 0
-            for parameter in self._model.parameter_groups()["backbone"]:
-                parameter.requires_grad_(trains)
 
     def _supervised_loss(self, batch: Batch, step: int) -> Tensor:
         """The loss of augmented labelled images."""
         generator = keyed_generator(self._settings.seed, step, self._ranks.rank, "labelled")
-        images = augment(self._resized(batch), self._settings.augment, generator)
+        images = augment(self._resized(batch), generator)
         targets = self._labels[batch.indices.to(self._ranks.device, non_blocking=True)]
         return attribute_loss(self._logits(images), targets, self._model.groups)
-
-    def _semi_supervised_loss(self, step: int) -> Tensor:
-        """The weighted loss of strongly augmented unlabelled images against the teacher's targets."""
-        settings = self._settings.semi_supervised
-        with self._ranks.failing_together():
-            batch = next(self._pseudo_label_batches)
-        images, targets = batch
-        generator = keyed_generator(self._settings.seed, step, self._ranks.rank, "unlabelled")
-        logits = self._logits(augment(images, settings.augment, generator))
-        return settings.weight * attribute_loss(logits, targets, self._model.groups)
 
     def _measure_batch_norm(self) -> None:
         """Measure batch-norm statistics on images that are not augmented, each at most once.
@@ -281,34 +251,20 @@ class _Run:
         All processes measure the same batches.
         """
         settings, samples = self._settings, self._plan.batch_norm
-        count = min(settings.batch_norm_batches, -(-len(samples) // settings.batch_size))
+        count = min(BATCH_NORM_BATCHES, -(-len(samples) // settings.batch_size))
         batches = self._batches(samples, settings.batch_size, 0, count)
         measure_batch_norm(self._model, self._logits, (self._resized(batch) for batch in batches))
-
-    def _make_pseudo_label_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Unlabelled images and the present teacher's targets, a batch per step that uses them."""
-        settings, unlabelled = self._settings.semi_supervised, self._plan.unlabelled
-        if unlabelled is None:
-            return
-        teacher = Teacher(self._model, self.average, self._thresholds, settings.soft)
-        first = self._first_pseudo_step
-        start, stop = max(0, (self.done or 0) - first), self._plan.steps - first
-        for batch in self._batches(unlabelled, settings.batch_size, start, stop, self._ranks):
-            images = self._resized(batch)
-            with autocast(self._ranks.device, self._settings.precision):
-                targets = teacher.targets(to_input(images, self._model.config.input_size))
-            yield images, targets
 
     def _batches(
         self, samples: Samples, batch_size: int, start: int, stop: int, ranks: Ranks | None = None
     ) -> Iterator[Batch]:
         """The planned batches; with `ranks` this process's shares."""
-        settings = self._settings
+        trainer = self._trainer
         rank, world = (ranks.rank, ranks.world) if ranks else (0, 1)
         batches = BatchSampler(
-            samples.shards, settings.seed, settings.shuffle_shards, batch_size, start, stop, rank, world
+            samples.shards, self._settings.seed, trainer.shuffle_shards, batch_size, start, stop, rank, world
         )
-        return load(samples, batches, {"jpg"}, settings.loader_workers, self._stream, self._broken)
+        return load(samples, batches, {"jpg"}, trainer.loader_workers, self._stream, self._broken)
 
     def _resized(self, batch: Batch) -> Tensor:
         return resize_images(
@@ -316,5 +272,5 @@ class _Run:
         )
 
     def _logits(self, images: Tensor) -> Tensor:
-        with autocast(self._ranks.device, self._settings.precision):
+        with autocast(self._ranks.device, self._trainer.precision):
             return self._model(to_input(images, self._model.config.input_size))

@@ -1,7 +1,7 @@
 """Features of faces from what the shards hold: the input of the probes, in blocks of columns."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from typing import Final
 
 import cv2
 import numpy as np
@@ -28,15 +28,20 @@ STRIDE: Final = 2
 """The statistics read every second row and column."""
 
 
-def whole_face_blocks(stored: Mapping[str, Any]) -> Blocks:
+def whole_face_blocks(stored: Collection[str]) -> Blocks:
     """The blocks that describe the whole face: another network's features where the shards hold them, then
     the parser's where they hold these, or else the areas of the classes.
 
     Args:
-        stored: the members that the shards hold, as the keys.
+        stored: the members that the shards hold.
     """
     of_parser = "pooled" if "pooled.npy" in stored else "areas"
     return ("embedding", of_parser) if "embedding.npy" in stored else (of_parser,)
+
+
+def region_blocks(stored: Collection[str]) -> Blocks:
+    """The blocks that describe the whole face, and those of its regions."""
+    return (*whole_face_blocks(stored), "statistics")
 
 
 def members_of(blocks: Blocks) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 Random heads send random gradients into trained branches until they are learnt (linear probing before
 fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its pooled
-features instead, with batch-norm statistics of the faces that ``finetune.batch_norm_faces`` names.
+features instead, with batch-norm statistics of all train faces.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import Finetune
-from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.broken import BrokenSamples
 from training.data.loader import Batch, load
@@ -24,9 +22,10 @@ from training.data.transforms import to_input
 from training.engine.average_precision import mean_average_precision
 from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import autocast
-from training.finetune.model_selection import BATCH_SIZE, ValidationSet
-from training.finetune.probe import STRENGTHS, WITHOUT_VAL, fit, standardisation
-from training.models.classifier import Classifier
+from training.methods.method import Context
+from training.methods.model_selection import BATCH_SIZE
+from training.methods.probe import STRENGTHS, WITHOUT_VAL, logistic_regressions, standardisation
+from training.models.attribute_network import AttributeNetwork
 
 LABELLED: Final = 2000
 """At most so many labelled faces are regressed on; the training that follows sees all of them."""
@@ -35,42 +34,35 @@ STANDARDISED_ON: Final = 640
 """At most so many faces give the batch-norm statistics and the mean and deviation of the features."""
 
 
-def solve_heads(
-    model: Classifier,
-    labelled: Samples,
-    batch_norm: Samples,
-    val: ValidationSet,
-    settings: Finetune,
-    stream: Stream,
-    device: torch.device,
-) -> None:
+def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) -> None:
     """Set the weights and biases of all heads, and the running statistics of batch norm.
 
+    With ``finetune.select`` ``val``, val chooses the strength of all regressions together.
+
     Args:
-        model: with a trained network; moved to `device`.
+        context: of the run.
+        model: with a trained network; moved to the device of the run.
         labelled: the samples whose labels are used.
-        batch_norm: samples, with labels or without, on which batch norm is measured.
-        val: chooses the strength of all regressions together with ``finetune.select`` ``val``.
-        settings, stream: of stage 2, and of the loader.
-        device: where the network runs.
 
     Raises:
         UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
     """
+    config, device, val = context.config, context.ranks.device, context.validation_set
     model.to(device).to(memory_format=torch.channels_last)
-    broken = BrokenSamples(stream.max_broken)
+    broken = BrokenSamples(config.stream.max_broken)
 
     def batches_of(samples: Samples) -> Iterator[Batch]:
-        batches = sequential_batches(samples, BATCH_SIZE)
-        return load(samples, batches, {"jpg"}, settings.loader_workers, stream, broken)
+        batches, workers = sequential_batches(samples, BATCH_SIZE), config.trainer.loader_workers
+        return load(samples, batches, {"jpg"}, workers, config.stream, broken)
 
     @torch.no_grad()
     def pooled(images: Tensor) -> dict[str, Tensor]:
         inputs = to_input(images.to(device), model.config.input_size)
-        with autocast(device, settings.precision):
+        with autocast(device, config.trainer.precision):
             return model.pooled(inputs)
 
-    reference = batch_norm.take(evenly_spaced(STANDARDISED_ON, len(batch_norm)))
+    every_face = context.all_faces
+    reference = every_face.take(evenly_spaced(STANDARDISED_ON, len(every_face)))
     measure_batch_norm(model, pooled, (batch.images for batch in batches_of(reference)))
     training = model.training
     model.eval()
@@ -82,7 +74,7 @@ def solve_heads(
         indices.append(batch.indices)
         read.append(pooled(batch.images))
     of_train, labels = _joined(read), train.attributes[torch.cat(indices).numpy()]
-    by_val = settings.select == "val" and len(val.images) > 0
+    by_val = len(val.images) > 0
     of_val = _joined(map(pooled, val.images)) if by_val else {}
     model.train(training)
 
@@ -122,5 +114,5 @@ def _regressions(
     They are fitted on features standardised by those of the faces of `reference`, (M, C).
     """
     mean, scale = standardisation(reference)
-    fits = fit((features - mean) * scale, labels, strengths)
+    fits = logistic_regressions((features - mean) * scale, labels, strengths)
     return [(weights * scale[:, None], biases - (mean * scale) @ weights) for _, weights, biases, _ in fits]

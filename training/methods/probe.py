@@ -1,12 +1,12 @@
-"""Fitting the probe: L2-regularised logistic regression, its strength chosen on val.
+"""``probe``: L2-regularised logistic regression on stored features, its strength chosen on val.
 
 The solution lies in the span of the training features, so they are rotated into it first: 84 faces need
 84 weights per attribute, however many features there are.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from torch import Tensor
 from common.pipeline_config import Stream
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
-from training.models.probe import FeatureSet, Probe, read_features
+from training.methods.method import Context, Method, Run
+from training.models.classifier import Classifier
+from training.models.probe import Probe
+from training.models.stored_features import members_of, read_features, whole_face_blocks
 
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
@@ -32,58 +35,75 @@ TOLERANCE: Final = 1e-8
 """Change of the summed cross-entropy, per known label, that ends it."""
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """How a fit went.
+class LinearProbe(Method):
+    """The baseline of stored features."""
 
-    Attributes:
-        seconds: wall-clock time, reading included.
-        loss: mean cross-entropy of the known labels; of a region probe, for the faces left out.
-        strength: the selected C; of a region probe, the penalty.
-        val_faces: labelled val faces that selected it.
-        val_average_precision: their mean average precision; None if it was not measured.
-    """
+    name = "probe"
+    title = "linear probe"
+    sentence = (
+        "Logistic regression on the features of the whole face that the parser, a fixed network, computed."
+    )
+    settings = ("select",)
 
-    seconds: float
-    loss: float
-    strength: float
-    val_faces: int
-    val_average_precision: float | None
+    def members(self, stored: Collection[str]) -> frozenset[str]:
+        """The features of the whole face."""
+        return members_of(whole_face_blocks(stored))
+
+    def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
+        """See `Method.fit`."""
+        return fit_probe(run.labelled, context.val, context.config.stream)
 
 
-def fit_probe(
-    train: Samples, val: Samples, features: FeatureSet, stream: Stream
-) -> tuple[Probe, ProbeResult]:
+def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict[str, Any]]:
     """Fit one regression per attribute.
 
     Args:
         train: labelled samples.
         val: labelled samples that choose the strength, for all attributes together.
-        features: of the whole face.
         stream: the cache of remote shards.
+
+    Returns:
+        The probe, and how the fit went: ``seconds``, reading included, ``loss``, the mean cross-entropy of
+        the known labels, ``strength``, the selected C, ``val_faces`` that selected it, and their
+        ``val_average_precision``, None without any.
 
     Raises:
         UserError: the shards do not hold the features.
     """
-    started = time.monotonic()
-    values = read_features(train, features, stream)
+    started, blocks = time.monotonic(), whole_face_blocks(train.extents)
+    values = read_features(train, blocks, stream)
     mean, scale = standardisation(values)
     standardised = (values - mean) * scale
     basis = np.linalg.svd(standardised, full_matrices=False)[2].T
-    strengths = STRENGTHS if len(val) else (WITHOUT_VAL,)
-    on_val = (read_features(val, features, stream) - mean) * scale if len(val) else np.empty((0, len(mean)))
-    best: tuple[float, float, float, NDArray[np.float64], NDArray[np.float64]] | None = None
-    for strength, weights, biases, loss in fit(standardised @ basis, train.attributes, strengths):
-        weights = basis @ weights
-        score = mean_average_precision(val.attributes, on_val @ weights + biases) or 0.0
-        if best is None or score > best[0]:
-            best = score, strength, loss, weights, biases
-    assert best is not None  # there is at least one strength
-    score, strength, loss, weights, biases = best
-    probe = Probe(train.attribute_names, features, mean, scale, weights, biases)
+    solutions = logistic_regressions(
+        standardised @ basis, train.attributes, STRENGTHS if len(val) else (WITHOUT_VAL,)
+    )
+    best, score = 0, None
+    if len(val):
+        on_val = (read_features(val, blocks, stream) - mean) * scale @ basis
+        scores = [
+            mean_average_precision(val.attributes, on_val @ weights + biases) or 0.0
+            for _, weights, biases, _ in solutions
+        ]
+        best, score = int(np.argmax(scores)), round(max(scores), 4)
+    strength, weights, biases, loss = solutions[best]
+    probe = Probe(
+        attributes=train.attribute_names,
+        blocks=blocks,
+        mean=mean,
+        scale=scale,
+        weights=basis @ weights,
+        biases=biases,
+    )
     seconds = round(time.monotonic() - started, 1)
-    chosen_on_val = round(score, 4) if len(val) else None
-    return probe, ProbeResult(seconds, round(loss, 4), strength, len(val), chosen_on_val)
+    return probe, {
+        "steps": 0,
+        "seconds": seconds,
+        "loss": round(loss, 4),
+        "strength": strength,
+        "val_faces": len(val),
+        "val_average_precision": score,
+    }
 
 
 def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -92,7 +112,7 @@ def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
     return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
 
 
-def fit(
+def logistic_regressions(
     features: NDArray[np.float64], labels: NDArray[np.int8], strengths: tuple[float, ...]
 ) -> list[tuple[float, NDArray[np.float64], NDArray[np.float64], float]]:
     """For each strength C the weights (D, A), biases (A,) and mean loss.

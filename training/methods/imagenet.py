@@ -1,4 +1,4 @@
-"""ImageNet weights from a local file, for networks whose backbone torchvision or timm publish too."""
+"""``imagenet``: ImageNet weights from a local file, for backbones that torchvision or timm publish too."""
 
 import re
 from pathlib import Path
@@ -9,10 +9,49 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from common.config import Finetune
 from common.errors import UserError
 from training.engine.checkpoint import UNREADABLE
+from training.methods.method import Context, Method, Run
+from training.methods.network import (
+    NETWORK_SETTINGS,
+    TRAINED_SETTINGS,
+    initial_network,
+    train_network,
+    trained_rates,
+)
+from training.methods.solved_heads import solve_heads
 from training.models.backbone import BackboneNetwork
+from training.models.classifier import Classifier
 from training.models.registry import FaceNetwork
+
+
+class ImageNet(Method):
+    """Transfer from labelled photos of things."""
+
+    name = "imagenet"
+    title = "from ImageNet"
+    sentence = "A network that was trained on ImageNet's labels is trained further on the labelled faces."
+    settings = (*NETWORK_SETTINGS, *TRAINED_SETTINGS)
+
+    def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
+        """The file that ``finetune.imagenet`` names.
+
+        Raises:
+            UserError: it names none.
+        """
+        if settings.imagenet is None:
+            raise UserError("the method imagenet needs a file of weights; set finetune.imagenet to its path")
+        return Path(settings.imagenet)
+
+    def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
+        """See `Method.fit`."""
+        model = initial_network(context)
+        assert run.weights is not None
+        load_imagenet(model.network, run.weights)
+        if context.settings.solve_heads:
+            solve_heads(context, model, run.labelled)
+        return train_network(context, run, model, rates=trained_rates(context.settings))
 
 
 def load_imagenet(network: FaceNetwork, path: Path) -> None:
@@ -28,7 +67,7 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
     if not isinstance(network, BackboneNetwork):
         raise UserError(
             "there are no published ImageNet weights of spl and sspl; set network.name to resnet18, "
-            "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.initial"
+            "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.methods"
         )
     weights = {_normalised(name): value for name, value in _read(path).items()}
     state = network.backbone.state_dict()

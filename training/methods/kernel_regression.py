@@ -1,16 +1,8 @@
-"""Fitting the region probe: kernel regression that compares the regions of the face which show an attribute.
+"""Regressions on the kernels of the region probe, a kernel per attribute, and their calibration."""
 
-An attribute such as Narrow_Eyes shows in a few regions of the face, and which these are is known before any
-label is. The regression predicts 0 and 1; its predictions for each face by all the others have a closed
-form, from which the penalty and the scale of the logits can be chosen without val. They are also what a
-second regression compares faces by, beside the features (stacked generalisation, Wolpert 1992): attributes
-go together, and the first regression sees one at a time.
-"""
-
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,34 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.pipeline_config import Stream
-from common.sampling import evenly_spaced
-from training.data.samples import Samples
-from training.engine.average_precision import mean_average_precision
-from training.finetune.probe import ProbeResult, standardisation
-from training.models.attribute_regions import Regions, region_classes
-from training.models.probe import read_features, whole_face_features
-from training.models.region_probe import RegionKernels, RegionProbe
-
-PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Candidates of the penalty of the squared weights; the kernel of a face with itself is 1."""
-
-WITHOUT_SELECTION: Final = 0.1
-"""Also of the first regression."""
-
-FACES_OF_HALF: Final = 1500
-"""With so many labelled faces the first regression's predictions have half of the squared distance; with n,
-n / (n + 1500). See docs/method.md."""
-
-REFERENCES: Final = 2000
-"""At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
-Williams and Seeger 2001); with fewer labels the regression is exact."""
-
-LEFT_OUT: Final = 2000
-"""At most so many faces are left out in turn, for the logits' scale."""
-
-STANDARDISED_ON: Final = 2000
-"""At most so many faces, with labels or without, give the mean and deviation of the features."""
+from training.models.region_probe import RegionKernels
 
 JITTER: Final = 1e-6
 """Added to the kernel of references with themselves, which two equal faces make singular."""
@@ -111,78 +76,6 @@ def ridge(
         left_out = targets[rows] - residuals / (remaining - 1 / count).clamp(min=1e-6)[:, None]
         solutions.append(Ridge(weights, base - mean @ weights, left_out))
     return solutions
-
-
-def fit_region_probe(
-    train: Samples,
-    unlabelled: Samples,
-    val: Samples,
-    stream: Stream,
-    regions: Regions,
-    select: Literal["val", "crossval", "last"],
-) -> tuple[RegionProbe, ProbeResult]:
-    """Fit one regression per attribute on features of the whole face and of its regions.
-
-    Args:
-        train: labelled samples.
-        unlabelled: samples on which features are standardised.
-        val: labelled samples that choose the penalty with `select` ``val``.
-        stream: the cache of remote shards.
-        regions: names of regions by attribute.
-        select: ``crossval`` chooses the penalty by the faces that are left out; ``last`` takes 0.1.
-    """
-    started = time.monotonic()
-    whole = whole_face_features(train)
-    standard = unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled)))
-    mean, scale = standardisation(read_features(standard, "regions", stream))
-    features = (read_features(train, "regions", stream) - mean) * scale
-    references = evenly_spaced(REFERENCES, len(train))
-    classes = tuple(region_classes(train.attribute_names, regions))
-    of_references = features[references].astype(np.float32)
-    kernels = RegionKernels(features, of_references, whole)
-    everyone = np.arange(len(train))
-    (first,) = fit_attributes(kernels, train.attributes, references, classes, (WITHOUT_SELECTION,), everyone)
-    prediction_mean, prediction_scale = standardisation(first.left_out)
-    predictions = (first.left_out - prediction_mean) * prediction_scale
-    share = len(train) / (len(train) + FACES_OF_HALF)
-    reference_predictions = predictions[references].astype(np.float32)
-    kernels = kernels.stacked(predictions, reference_predictions, share)
-    rows = evenly_spaced(LEFT_OUT, len(train))
-    penalties = (WITHOUT_SELECTION,) if select == "last" else PENALTIES
-    fits = fit_attributes(kernels, train.attributes, references, classes, penalties, rows)
-    probe = RegionProbe(
-        train.attribute_names,
-        "regions",
-        mean,
-        scale,
-        fits[0].weights,
-        fits[0].biases,
-        whole,
-        of_references,
-        classes,
-        first.weights,
-        first.biases,
-        prediction_mean,
-        prediction_scale,
-        reference_predictions,
-        share,
-    )
-    by_val = select == "val" and len(val) > 0
-    if by_val:
-        sums = probe.kernels(read_features(val, "regions", stream)).sums(
-            classes, [fit.weights for fit in fits]
-        )
-        labels, scored = val.attributes, [on_val + fit.biases for on_val, fit in zip(sums, fits, strict=True)]
-    else:
-        labels, scored = train.attributes[rows], [fit.left_out for fit in fits]
-    scores = [mean_average_precision(labels, predicted) or 0.0 for predicted in scored]
-    best = int(np.argmax(scores))
-    slopes, offsets, loss = calibrate(fits[best].left_out, train.attributes[rows])
-    weights, biases = fits[best].weights * slopes, fits[best].biases * slopes + offsets
-    probe = replace(probe, weights=weights, biases=biases)
-    seconds = round(time.monotonic() - started, 1)
-    on_faces = round(scores[best], 4) if by_val else None
-    return probe, ProbeResult(seconds, round(loss, 4), penalties[best], len(val) if by_val else 0, on_faces)
 
 
 @dataclass(frozen=True)
