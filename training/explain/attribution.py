@@ -1,13 +1,11 @@
 """Attribution maps: what each location of a face contributes to each attribute's logit, averaged over faces.
 
-The attribution of a cell of a branch's last features is the product of the features there and the
-gradient of the logit with respect to them, summed over channels (HiResCAM, Draelos and Carin 2020,
-arXiv:2011.08891). With mean pooling and a linear head this is the class activation map, and the sum
-over all cells is the logit without its bias. Only the branch that predicts the attribute is considered.
+A head is linear and reads the mean over the cells of its branch's features, so the contribution of a cell is
+its product with the head's weights: the class activation map (Zhou et al. 2016, arXiv:1512.04150). The sum
+over all cells is the logit without its bias.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -16,12 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.data.transforms import to_input
 from training.engine.device import default_device
 from training.models.attribute_network import AttributeNetwork
-from training.models.features import Features
 
 SHIFTS: Final = 3
 """Shifts per axis, within a cell of the features, at which each face is seen, with and without a flip."""
@@ -48,6 +45,7 @@ class MeanMaps:
         return self.present - self.absent
 
 
+@torch.inference_mode()
 def attribution(model: AttributeNetwork, images: Tensor) -> Tensor:
     """The attribution of each logit to each feature cell, float (B, A, h, w).
 
@@ -55,16 +53,12 @@ def attribution(model: AttributeNetwork, images: Tensor) -> Tensor:
         model: in evaluation mode.
         images: normalised, float (B, 3, S, S).
     """
-    with _detached_features(model.network) as captured:
-        logits = model(images)
-    (features,) = captured
-    maps: dict[int, Tensor] = {}
-    for branch, positions in model.groups.items():
-        cells = features.branches[branch]
-        for position in positions:
-            (gradient,) = torch.autograd.grad(logits[:, position].sum(), cells, retain_graph=True)
-            maps[position] = (gradient * cells).sum(dim=1).detach()
-    return torch.stack([maps[position] for position in sorted(maps)], dim=1)
+    branches = model.network(images).branches
+    maps = []
+    for branch, head in model.heads.items():
+        cells = branches[branch]
+        maps.append(torch.einsum("ac,bchw->bahw", head.weight, cells) / cells[0, 0].numel())
+    return torch.cat(maps, dim=1)[:, model.get_buffer("inverse")]
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def mean_maps(
     """The mean maps of all attributes, at the network's input size, and the average face.
 
     Args:
-        model: the classifier.
+        model: the network.
         batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
 
     Returns:
@@ -114,9 +108,8 @@ def mean_maps(
     """
     device, size = default_device(), model.config.input_size
     model.to(device).eval()
-    with torch.no_grad():
-        cells = model.network(torch.zeros(1, 3, size, size, device=device)).backbone.shape[-1]
-    stride = size // int(cells)
+    cells = attribution(model, torch.zeros(1, 3, size, size, device=device)).shape[-1]
+    stride = size // cells
     shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
     views = [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
     sums: list[Any] = [0.0] * len(views)
@@ -142,20 +135,3 @@ def mean_maps(
         for position, (present, absent) in enumerate(counts.T.tolist())
     ]
     return means, face_sum / faces
-
-
-@contextmanager
-def _detached_features(network: nn.Module) -> Iterator[list[Features]]:
-    """Capture what `network` passes to the heads, detached from its graph, so that only heads are traced."""
-    captured: list[Features] = []
-
-    def detach(module: nn.Module, inputs: Any, features: Features) -> Features:
-        branches = {name: cells.detach().requires_grad_() for name, cells in features.branches.items()}
-        captured.append(Features(features.backbone.detach(), branches))
-        return captured[-1]
-
-    handle = network.register_forward_hook(detach)
-    try:
-        yield captured
-    finally:
-        handle.remove()
