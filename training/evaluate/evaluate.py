@@ -56,7 +56,8 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(default_device(), precision, settings.mirrored)
-        predict = partial(sample_probabilities, classifier, stream=config.stream, batch_size=settings.batch_size)
+        faces = {"stream": config.stream, "batch_size": settings.batch_size}
+        predict = partial(sample_probabilities, classifier, **faces)
         on_val = predict(val, title=f"val {name}") if len(val) else None
         on_test = predict(test, title=f"test {name}")
         cuts = best_thresholds(val.attributes, on_val)
