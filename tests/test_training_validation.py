@@ -13,7 +13,7 @@ import torch
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
-from training.data.broken import BrokenSamples
+from training.data.loader import BrokenSamples
 from training.data.samples import read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.logger import Log

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from common.freshness import code_hash, read_record, write_record
 from common.config import Config, FinetuneRun
 from common.errors import UserError
+from common.freshness import code_hash, read_record, write_record
 from common.layout import Layout
 from training.data.index import manifest_hash
 from training.evaluate.evaluate import evaluate
