@@ -211,7 +211,8 @@ class Trainer:
             objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ).train()
         self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
-        self._forward = self._ranks.wrap(torch.compile(self._model) if settings.compile else self._model)
+        compiled: Any = torch.compile(self._model) if settings.compile else self._model
+        self._forward = self._ranks.wrap(compiled)
         self._adversary_optimizer = None
         if objective.adversary is not None:
             parameters = list(objective.adversary.to(device).requires_grad_(False).parameters())

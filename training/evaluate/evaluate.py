@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tabulate import tabulate
 
-from common.config import Evaluate
+from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
-from common.pipeline_config import Stream
 from training.data.samples import Samples, read_samples
 from training.engine.device import announce_training, default_device
 from training.evaluate.metrics import METRICS, Floats
@@ -26,7 +25,7 @@ from training.models.classifier import FILE, load_classifier
 from training.models.inference import sample_probabilities
 
 
-def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
+def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
     """Compute all metrics of every fine-tuned run, and keep every prediction.
 
     Writes to `output`:
@@ -42,7 +41,7 @@ def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path
     Raises:
         UserError: the results of fine-tuning are missing, or no test face has a label.
     """
-    runs = read_runs(finetuned)
+    runs, settings, precision = read_runs(finetuned), config.evaluate, config.trainer.precision
     output.mkdir(parents=True, exist_ok=True)
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
@@ -51,13 +50,14 @@ def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path
     if runs:
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
-        announce_training("evaluate", settings.precision)
+        announce_training("evaluate", precision)
         evaluator = Evaluator(test, settings)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
-        classifier.configure(default_device(), settings.precision, settings.mirrored)
-        predict = partial(sample_probabilities, classifier, stream=stream, batch_size=settings.batch_size)
+        classifier.configure(default_device(), precision, settings.mirrored)
+        faces = {"stream": config.stream, "batch_size": settings.batch_size}
+        predict = partial(sample_probabilities, classifier, **faces)
         on_val = predict(val, title=f"val {name}") if len(val) else None
         on_test = predict(test, title=f"test {name}")
         cuts = best_thresholds(val.attributes, on_val)

@@ -16,6 +16,9 @@ from training.evaluate.thresholds import DEFAULT
 MAJORITY: Final = "majority class"
 """The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
+SEED: Final = 0
+"""Of the resamples."""
+
 
 @dataclass(frozen=True)
 class RunScores:
@@ -46,13 +49,13 @@ class Evaluator:
 
     Args:
         test: the test faces.
-        settings: resamples, seed and subgroups. A subgroup whose attribute the faces do not have is
+        settings: resamples and subgroups. A subgroup whose attribute the faces do not have is
             left out with a notice.
     """
 
     def __init__(self, test: Samples, settings: Evaluate) -> None:
         self._test, names = test, test.attribute_names
-        self._weights = resample_identities(test.identities, settings.resamples, settings.seed)
+        self._weights = resample_identities(test.identities, settings.resamples, SEED)
         self._subgroups = {name: names.index(name) for name in settings.subgroups if name in names}
         if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")

@@ -95,6 +95,7 @@ def made_from(
         if weights and weights.is_file()
         else None,
         "network": context.config.network.model_dump(mode="json"),
+        "trainer": context.config.trainer.model_dump(include={"precision", "shuffle_shards"}),
         "finetune": {**settings, **files},
     }
 
@@ -139,7 +140,8 @@ def _finish(
         (folder / RECORD).unlink(missing_ok=True)
     weights = method.weights(context.settings, pretrained)
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
-    described = {"method": method.name, "title": method.title, "labels": run.labels}
+    described = {"method": method.name, "title": method.title, "pretrained": method.pretrained}
+    described |= {"labels": run.labels}
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
         config = context.config.model_dump(mode="json")
