@@ -45,7 +45,7 @@ def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
     )
     output = tmp_path / "evaluate"
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", output)
+    evaluate(config, shards, tmp_path / "finetune", output)
 
     mean = json.loads((output / "metrics.json").read_text())["scratch-100%"]["specificity"]
     assert 0 <= mean <= 1

@@ -146,7 +146,7 @@ def test_its_panel_widens_the_picture(output: Path) -> None:
 def test_it_is_on_the_page(output: Path, shards: Layout) -> None:
     config = load(settings=TINY)
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
-    evaluate(config.evaluate, config.stream, shards, output / "finetune", output / "evaluate")
+    evaluate(config, shards, output / "finetune", output / "evaluate")
     report(config, shards, output, output / "report.html")
     text = (output / "report.html").read_text()
     assert "Patch brightness" in text

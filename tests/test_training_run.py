@@ -70,7 +70,7 @@ def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFac
     output = tmp_path_factory.mktemp("runs")
     pretrain.pretrain(config, shards, output / "pretrain")
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
-    evaluate(config.evaluate, config.stream, shards, output / "finetune", output / "evaluate")
+    evaluate(config, shards, output / "finetune", output / "evaluate")
     return output
 
 
@@ -141,7 +141,7 @@ def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
             return replace(faces, attributes=1 - faces.attributes) if list(splits) == [turned] else faces
 
         monkeypatch.setattr(evaluation, "read_samples", read)
-        evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path / turned)
+        evaluate(config, shards, trained / "finetune", tmp_path / turned)
         found = json.loads((tmp_path / turned / "attributes.json").read_text())["pretrained-100%"]
         return [scores["threshold"] for scores in found.values()]
 
@@ -161,7 +161,7 @@ def test_test_faces_are_read_once_per_run(
         return real(predictor, faces, title)
 
     monkeypatch.setattr(ShardPredictor, "__call__", watched)
-    evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path)
+    evaluate(config, shards, trained / "finetune", tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
     assert [split[key] for key in seen] == ["val", "test"] * 4
@@ -170,7 +170,7 @@ def test_test_faces_are_read_once_per_run(
 def test_evaluating_twice_gives_the_same_bytes(
     config: Config, shards: Layout, trained: Path, tmp_path: Path
 ) -> None:
-    evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path)
+    evaluate(config, shards, trained / "finetune", tmp_path)
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
     assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "plots/labels.csv"}
     for file in files:
@@ -212,7 +212,7 @@ def test_without_pre_training_the_message_says_what_to_run(
     with pytest.raises(UserError, match="--stage pretrain"):
         finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path)
     with pytest.raises(UserError, match="--stage finetune"):
-        evaluate(config.evaluate, config.stream, shards, tmp_path / "nothing", tmp_path)
+        evaluate(config, shards, tmp_path / "nothing", tmp_path)
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def evaluate_stage(config: Config, layout: Layout, output: Path, resume: str) ->
     """Scores of the fine-tuned classifiers, to ``evaluate/``."""
     from training.evaluate.evaluate import evaluate
 
-    evaluate(config.evaluate, config.stream, layout, output / "finetune", output / "evaluate")
+    evaluate(config, layout, output / "finetune", output / "evaluate")
 
 
 def report_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tabulate import tabulate
 
-from common.config import Evaluate
+from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
-from common.pipeline_config import Stream
 from training.data.samples import Samples, read_samples
 from training.engine.device import announce_training, default_device
 from training.evaluate.metrics import METRICS, Floats
@@ -26,7 +24,7 @@ from training.models.classifier import FILE, load_classifier
 from training.models.inference import sample_probabilities
 
 
-def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path, output: Path) -> None:
+def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
     """Compute all metrics of every fine-tuned run, and keep every prediction.
 
     Writes to `output`:
@@ -51,15 +49,15 @@ def evaluate(settings: Evaluate, stream: Stream, layout: Layout, finetuned: Path
     if runs:
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
-        announce_training("evaluate", settings.precision)
-        evaluator = Evaluator(test, settings)
+        announce_training("evaluate", config.trainer.precision)
+        evaluator = Evaluator(test, config.evaluate)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
-        classifier.configure(default_device(), settings.precision, settings.mirrored)
-        predict = partial(sample_probabilities, classifier, stream=stream, batch_size=settings.batch_size)
-        on_val = predict(val, title=f"val {name}") if len(val) else None
-        on_test = predict(test, title=f"test {name}")
+        classifier.configure(default_device(), config.trainer.precision, config.evaluate.mirrored)
+        loading = config.stream, config.evaluate.batch_size
+        on_val = sample_probabilities(classifier, val, *loading, f"val {name}") if len(val) else None
+        on_test = sample_probabilities(classifier, test, *loading, f"test {name}")
         cuts = best_thresholds(val.attributes, on_val)
         chosen = dict(zip(classifier.attributes, cuts, strict=True))
         thresholds[name] = {"classifier": classifier.identity, "thresholds": chosen}

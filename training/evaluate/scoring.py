@@ -16,6 +16,9 @@ from training.evaluate.thresholds import DEFAULT
 MAJORITY: Final = "majority class"
 """The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
+SEED: Final = 0
+"""Of the resamples."""
+
 
 @dataclass(frozen=True)
 class RunScores:
@@ -46,13 +49,13 @@ class Evaluator:
 
     Args:
         test: the test faces.
-        settings: resamples, seed and subgroups. A subgroup whose attribute the faces do not have is
+        settings: resamples and subgroups. A subgroup whose attribute the faces do not have is
             left out with a notice.
     """
 
     def __init__(self, test: Samples, settings: Evaluate) -> None:
         self._test, names = test, test.attribute_names
-        self._weights = resample_identities(test.identities, settings.resamples, settings.seed)
+        self._weights = resample_identities(test.identities, settings.resamples, SEED)
         self._subgroups = {name: names.index(name) for name in settings.subgroups if name in names}
         if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
@@ -132,20 +135,15 @@ def compare_subgroups(
     Returns:
         ``no`` and ``yes``: ``faces``, and what `estimates` returns. ``difference``: yes minus no.
     """
-    others = [column for column in range(labels.shape[1]) if column != by]
-    cuts = [thresholds[column] for column in others]
-    members = [np.flatnonzero(labels[:, by] == value) for value in (0, 1)]
-    values = [
-        score_attributes(
-            labels[np.ix_(rows, others)], probabilities[np.ix_(rows, others)], cuts, weights[:, rows]
-        )
-        for rows in members
-    ]
+    members = [labels[:, by] == value for value in (0, 1)]
+    labels, probabilities = np.delete(labels, by, axis=1), np.delete(probabilities, by, axis=1)
+    cuts = np.delete(thresholds, by).tolist()
+    values = [score_attributes(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
     defined = ~np.isnan(values[0][0] + values[1][0])
     no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)
     return {
-        "no": {"faces": len(members[0]), **estimates(no)},
-        "yes": {"faces": len(members[1]), **estimates(yes)},
+        "no": {"faces": int(members[0].sum()), **estimates(no)},
+        "yes": {"faces": int(members[1].sum()), **estimates(yes)},
         "difference": estimates(yes - no, difference=True),
     }
 

@@ -143,7 +143,8 @@ def _finish(
         (folder / RECORD).unlink(missing_ok=True)
     weights = method.weights(context.settings, pretrained)
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
-    described = {"method": method.name, "title": method.title, "labels": run.labels}
+    described = {"method": method.name, "title": method.title, "pretrained": method.pretrained}
+    described |= {"labels": run.labels}
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
         config = context.config.model_dump(mode="json")

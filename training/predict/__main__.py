@@ -72,7 +72,7 @@ def main() -> None:
     if options.annotate:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
-    precision, mirrored = config.evaluate.precision, config.evaluate.mirrored
+    precision, mirrored = config.trainer.precision, config.evaluate.mirrored
     predictor = Predictor.load(options.checkpoint, options.thresholds, options.align, precision, mirrored)
     announce_training("predict", precision, stream=sys.stderr)
     rows = predict(predictor, listed, options.annotate)

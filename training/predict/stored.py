@@ -36,8 +36,8 @@ def predict_stored(
     settings, classifier = config.evaluate, load_classifier(checkpoint)
     attach_thresholds(classifier, checkpoint, thresholds)
     if classifier.network is not None:
-        announce_training("predict", settings.precision)
-    classifier.configure(default_device(), settings.precision, settings.mirrored)
+        announce_training("predict", config.trainer.precision)
+    classifier.configure(default_device(), config.trainer.precision, settings.mirrored)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
         raise UserError(f"{layout.shards}: no faces")
