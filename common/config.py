@@ -19,24 +19,41 @@ from common.section import Fraction, Positive, Precision, Section, Weight
 PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
 
 
-
 class Network(Section):
-    """The network.
+    """The network, see `training.models.registry`."""
 
-    name: ``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or
-    ``timm:`` and a model's name in timm. width: channels of the first backbone stage; null is
-    64 as in the papers, or what the timm model has. stem: ``large`` is the paper's 7x7
-    stride-2 convolution and max-pool, ``small`` a 3x3 stride-2 convolution for inputs below
-    128 pixels; timm's models keep their own and are ``large``. input_size: side in pixels
-    that the network sees. branch_stage: the first of the backbone's stages 0..3 that the branches
-    of ``spl`` read; 0 as published, while 2 leaves a training step less than half as expensive.
-    """
-
-    name: Annotated[str, Field(pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$")]
-    width: Annotated[int, Field(ge=8, multiple_of=8)] | None
-    stem: Literal["large", "small"]
-    input_size: Annotated[int, Field(ge=32)]
-    branch_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$",
+            description="``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or "
+            "``timm:`` and the name of a model in timm",
+        ),
+    ]
+    width: Annotated[
+        Annotated[int, Field(ge=8, multiple_of=8)] | None,
+        Field(
+            description="channels of the first backbone stage; null: 64 as in the papers, or what the timm "
+            "model has"
+        ),
+    ]
+    stem: Annotated[
+        Literal["large", "small"],
+        Field(
+            description="``large``: the papers' 7x7 stride-2 convolution and max-pool; ``small``: a 3x3 "
+            "stride-2 convolution, for inputs below 128 pixels; timm's models are ``large``"
+        ),
+    ]
+    input_size: Annotated[int, Field(ge=32, description="side of the network's input in pixels")]
+    branch_stage: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3,
+            description="the first of the backbone's stages, 0 to 3, that the branches of ``spl`` read; 0 as "
+            "published, while 2 leaves a training step less than half as expensive",
+        ),
+    ]
 
     @model_validator(mode="after")
     def _possible(self) -> "Network":
@@ -47,17 +64,8 @@ class Network(Section):
         return self
 
 
-class Optimizer(Section):
-    """Adam with warm-up.
-
-    warmup: share of all steps. schedule: ``cosine`` to zero, ``constant``, or the paper's
-    steps: ``pretrain_paper``, ``finetune_paper``.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Weight
-    warmup: Fraction
-    schedule: Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
+Schedule = Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
+"""How the learning rate changes, see `training.engine.optim.rate_factor`."""
 
 
 class TrainerSettings(Section):
@@ -86,70 +94,62 @@ class TrainerSettings(Section):
 
 
 class Pretrain(Section):
-    """Stage 1.
+    """Stage 1."""
 
-    tasks: a block of settings per pretext task, by its name. Every block has a ``weight`` (0 switches the
-    task off); what else it holds is declared beside the task, in ``training/pretrain/tasks/``, and checked
-    there before anything runs.
-    flip: probability that a face is mirrored. patch_fraction: least and greatest side of the random patch
-    that most tasks share, as a share of the face's (the paper: 224 / 512 = 0.4375 for both).
-    patch_grid: patches are made of whole cells of a grid with so many a side, and classes are counted from
-    the stored counts instead of the mask (null: patches lie at any pixel).
-    classes: ``all`` 19, or ``merged`` to the 8 of 2021.
-    balance: ``gradient`` multiplies the weights of losses by factors that make the norms of their gradients
-    on the backbone equal, measured while it trains; ``none`` takes the weights as they are.
-    average_decay: decay of the weights' moving average. batch_norm_batches: batches on which the averaged
-    network's batch-norm statistics are measured.
-    recompute: the branches' activations are computed again in the backward pass instead of kept,
-    for less memory and more time. compile: ``torch.compile`` the model.
-    batch_size: samples of one optimisation step, over all processes. accumulate: micro-batches into which
-    each process divides its share of a batch. clip_norm: greatest norm of all gradients together
-    (null: no limit). checkpoint_minutes, keep_checkpoints: how often a checkpoint is written, and how
-    many are kept. shuffle_shards: how many shards are mixed at a time; if the number of processes divides it,
-    each shard is read by one of them. log_every, validate_every, picture_every: steps between two lines of
-    metrics, two validations and two images (the latter two null: only at the end). validate_samples: at most
-    so many samples of the val split, evenly spread over it. tensorboard: write TensorBoard's events beside
-    DVCLive's files.
-    """
-
-    seed: int
-    steps: Positive
-    batch_size: Annotated[int, Field(ge=2)]
-    accumulate: Positive
-    optimizer: Optimizer
-    clip_norm: Annotated[float, Field(gt=0)] | None
-    tasks: dict[str, dict[str, Any]]
-    flip: Fraction
-    patch_fraction: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
-    patch_grid: Positive | None
-    classes: Literal["all", "merged"]
-    balance: Literal["none", "gradient"]
-    average_decay: Fraction
-    precision: Precision
-    recompute: bool
-    compile: bool
-    loader_workers: Annotated[int, Field(ge=0)]
-    shuffle_shards: Positive
-    checkpoint_minutes: Annotated[float, Field(gt=0)]
-    keep_checkpoints: Positive
-    log_every: Positive
-    validate_every: Positive | None
-    validate_samples: Positive
-    picture_every: Positive | None
-    tensorboard: bool
-    batch_norm_batches: Positive
+    seed: Annotated[int, Field(description="of the weights, the order of the samples and all draws")]
+    steps: Annotated[Positive, Field(description="optimisation steps")]
+    batch_size: Annotated[
+        int, Field(ge=2, description="samples of one optimisation step, over all processes")
+    ]
+    accumulate: Annotated[
+        Positive, Field(description="micro-batches into which each process divides its share of a batch")
+    ]
+    learning_rate: Annotated[
+        float, Field(gt=0, description="of Adam, after a warm-up of a tenth of the steps")
+    ]
+    weight_decay: Annotated[Weight, Field(description="L2 penalty of Adam")]
+    schedule: Annotated[
+        Schedule,
+        Field(description="of the learning rate: ``cosine`` to zero, ``constant``, or the papers' steps"),
+    ]
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="greatest norm of all gradients together; null: no limit"),
+    ]
+    tasks: Annotated[
+        dict[str, dict[str, Any]],
+        Field(
+            description="a block of settings per pretext task, by its name; every block has a ``weight``, and "
+            "0 switches the task off; ``training/pretrain/tasks/`` declares and checks the rest"
+        ),
+    ]
+    flip: Annotated[Fraction, Field(description="probability that a face is mirrored")]
+    patch_fraction: Annotated[
+        list[Annotated[float, Field(gt=0, le=1)]],
+        Field(
+            min_length=2,
+            max_length=2,
+            description="least and greatest side of the random patch that most tasks share, as a share of the "
+            "face's; the papers have 224 / 512 = 0.4375 for both",
+        ),
+    ]
+    classes: Annotated[
+        Literal["all", "merged"], Field(description="``all`` 19, or ``merged`` to the 8 of 2021")
+    ]
+    average_decay: Annotated[Fraction, Field(description="decay of the weights' moving average, per step")]
+    log_every: Annotated[Positive, Field(description="steps between two entries of the log")]
+    validate_every: Annotated[
+        Positive | None,
+        Field(
+            description="steps between two validations of the averaged weights, each with an image; null: "
+            "only at the end"
+        ),
+    ]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Pretrain":
         if self.patch_fraction[0] > self.patch_fraction[1]:
             raise ValueError("patch_fraction must be [least, greatest]")
-        if self.recompute and self.compile:
-            raise ValueError("compiled graphs plan their own memory; set pretrain.recompute=false")
-        if self.balance == "gradient" and self.compile:
-            raise ValueError(
-                "a compiled graph has one backward pass, not one per loss; set pretrain.balance=none, or "
-                "pretrain.compile=false"
-            )
         return self
 
 
@@ -181,7 +181,9 @@ class Finetune(Section):
     batch_size: Annotated[
         int, Field(ge=2, description="labelled faces of an optimisation step, over all processes")
     ]
-    learning_rate: Annotated[float, Field(gt=0, description="of Adam, after a warm-up of a tenth of the steps")]
+    learning_rate: Annotated[
+        float, Field(gt=0, description="of Adam, after a warm-up of a tenth of the steps")
+    ]
     schedule: Annotated[
         Literal["cosine", "constant", "finetune_paper"],
         Field(description="of the learning rate: ``cosine`` to zero, ``constant``, or the papers' steps"),
@@ -219,7 +221,9 @@ class Finetune(Section):
     ]
     imagenet: Annotated[
         str | None,
-        Field(description="state dict of torchvision or timm (.pth, .safetensors) for the method ``imagenet``"),
+        Field(
+            description="state dict of torchvision or timm (.pth, .safetensors) for the method ``imagenet``"
+        ),
     ]
     student_steps: Annotated[
         Positive, Field(description="optimisation steps of the method ``student``, whatever the labels")

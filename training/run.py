@@ -9,7 +9,6 @@ from common.config import Config
 from common.layout import Layout
 from common.memory import keep_freed_memory
 from common.output_marker import mark_output
-from common.storage import address
 
 RESUME: Final = ("auto", "anyway", "never")
 
@@ -73,7 +72,6 @@ def main() -> None:
     layout = Layout.at(options.shards)
 
     from training.engine.distributed import joined  # PyTorch, which --help need not wait for
-    from training.engine.output import local_output
 
     if options.write_subsets:
         from training.data.label_subsets import share, write_subsets
@@ -83,10 +81,8 @@ def main() -> None:
             print(f"subsets: {path}")
         return
     config = _with_runs(config, layout, options.labels, options.methods)
-    with (
-        joined() as ranks,
-        local_output(address(options.output), tuple(STAGES), config.stream, ranks) as output,
-    ):
+    output = options.output
+    with joined() as ranks:
         for name in _stages(config) if options.stage == "all" else (options.stage,):
             if ranks.first and name != "report":
                 mark_output(output / name)
@@ -102,7 +98,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
-        "--output", default="runs", metavar="DIR", help="folder or address of the results (default: runs/)"
+        "--output", type=Path, default=Path("runs"), metavar="DIR", help="folder of results (default: runs/)"
     )
     parser.add_argument(
         "--resume",

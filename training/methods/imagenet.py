@@ -9,30 +9,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.config import Finetune
+from common.config import Finetune, Network
 from common.errors import UserError
 from training.engine.checkpoint import UNREADABLE
-from training.methods.method import Context, Method, Run
-from training.methods.network import (
-    NETWORK_SETTINGS,
-    TRAINED_SETTINGS,
-    initial_network,
-    train_network,
-    trained_rates,
-)
-from training.methods.solved_heads import solve_heads
+from training.methods.pretrained import Pretrained
 from training.models.backbone import BackboneNetwork
-from training.models.classifier import Classifier
 from training.models.registry import FaceNetwork
 
 
-class ImageNet(Method):
+class ImageNet(Pretrained):
     """Transfer from labelled photos of things."""
 
     name = "imagenet"
     title = "from ImageNet"
     sentence = "A network that was trained on ImageNet's labels is trained further on the labelled faces."
-    settings = (*NETWORK_SETTINGS, *TRAINED_SETTINGS)
+    pretrained = False
 
     def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
         """The file that ``finetune.imagenet`` names.
@@ -44,14 +35,9 @@ class ImageNet(Method):
             raise UserError("the method imagenet needs a file of weights; set finetune.imagenet to its path")
         return Path(settings.imagenet)
 
-    def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
-        """See `Method.fit`."""
-        model = initial_network(context)
-        assert run.weights is not None
-        load_imagenet(model.network, run.weights)
-        if context.settings.solve_heads:
-            solve_heads(context, model, run.labelled)
-        return train_network(context, run, model, rates=trained_rates(context.settings))
+    def load(self, network: FaceNetwork, config: Network, file: Path) -> None:
+        """See `load_imagenet`."""
+        load_imagenet(network, file)
 
 
 def load_imagenet(network: FaceNetwork, path: Path) -> None:

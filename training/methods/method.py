@@ -12,10 +12,9 @@ from common.layout import Layout
 from common.sampling import evenly_spaced
 from training.data.provenance import provenance
 from training.data.samples import Samples, read_samples
+from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.engine.resume import Checkpoints
-from training.engine.signals import StopRequest
-from training.methods.model_selection import ValidationSet
+from training.methods.validation import ValidationSet
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier import Classifier
@@ -49,14 +48,13 @@ class Context:
 
     Attributes:
         config, layout: the settings and the shards.
-        ranks, request: the processes, and whether to stop.
+        ranks: the processes.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
     """
 
     config: Config
     layout: Layout
     ranks: Ranks
-    request: StopRequest
     resume: str
 
     @property

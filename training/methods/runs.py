@@ -17,10 +17,9 @@ from common.layout import Layout
 from training.data.index import manifest_hash
 from training.data.label_subsets import labelled_subset, read_subset, share
 from training.data.samples import Samples, read_samples
+from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
-from training.engine.resume import Checkpoints
-from training.engine.signals import deferred_signals
 from training.methods.method import Context, Method, Run
 from training.methods.registry import find_method
 from training.models.classifier import FILE, save_classifier
@@ -28,8 +27,6 @@ from training.models.stored_features import require_members
 
 RECORD: Final = "run.json"
 """Name of the record of a finished run, beside its classifier."""
-
-KEPT_CHECKPOINTS: Final = 2
 
 
 def run_name(method: str, labels: float | str) -> str:
@@ -52,8 +49,8 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
     """
     methods = [find_method(name) for name in config.finetune.methods]
     entries: list[dict[str, Any]] = []
-    with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
-        context = Context(config, layout, ranks, request, resume)
+    with joined() as ranks:
+        context = Context(config, layout, ranks, resume)
         if not len(context.labelled):
             if ranks.first:
                 print("finetune: no sample has a label, so there is no classifier to train")
@@ -98,6 +95,7 @@ def made_from(
         if weights and weights.is_file()
         else None,
         "network": context.config.network.model_dump(mode="json"),
+        "trainer": context.config.trainer.model_dump(include={"precision", "shuffle_shards"}),
         "finetune": {**settings, **files},
     }
 
@@ -133,7 +131,6 @@ def _finish(
         f"finetune {name}",
         folder / "checkpoints",
         context.config.trainer.checkpoint_minutes,
-        KEPT_CHECKPOINTS,
         context.config,
         {key: value for key, value in inputs.items() if key != "code"},
         inputs["code"],

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from common.sampling import evenly_spaced
 from training.data.broken import BrokenSamples
@@ -20,11 +21,10 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.data.transforms import to_input
 from training.engine.average_precision import mean_average_precision
-from training.engine.batch_norm import measure_batch_norm
 from training.engine.device import autocast
 from training.methods.method import Context
-from training.methods.model_selection import BATCH_SIZE
 from training.methods.probe import STRENGTHS, WITHOUT_VAL, logistic_regressions, standardisation
+from training.methods.validation import BATCH_SIZE
 from training.models.attribute_network import AttributeNetwork
 
 LABELLED: Final = 2000
@@ -55,15 +55,18 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
         batches, workers = sequential_batches(samples, BATCH_SIZE), config.trainer.loader_workers
         return load(samples, batches, {"jpg"}, workers, config.stream, broken)
 
+    def inputs(images: Tensor) -> Tensor:
+        return to_input(images.to(device), model.config.input_size)
+
     @torch.no_grad()
     def pooled(images: Tensor) -> dict[str, Tensor]:
-        inputs = to_input(images.to(device), model.config.input_size)
         with autocast(device, config.trainer.precision):
-            return model.pooled(inputs)
+            return model.pooled(inputs(images))
 
     every_face = context.all_faces
     reference = every_face.take(evenly_spaced(STANDARDISED_ON, len(every_face)))
-    measure_batch_norm(model, pooled, (batch.images for batch in batches_of(reference)))
+    with autocast(device, config.trainer.precision):
+        update_bn((inputs(batch.images) for batch in batches_of(reference)), model)
     training = model.training
     model.eval()
     of_reference = _joined(pooled(batch.images) for batch in batches_of(reference))

@@ -12,13 +12,11 @@ from training.engine.seeds import keyed_generator
 from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext
 from training.pretrain.tasks.classification import ClassificationTask
-from training.pretrain.tasks.distillation import DistillationTask
 from training.pretrain.tasks.rotation import RotationTask
 from training.pretrain.tasks.segmentation import SegmentationTask
 
 TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
-    task.name: task
-    for task in (SegmentationTask, ClassificationTask, RotationTask, DistillationTask, AdversarialTask)
+    task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
 }
 """In the order of losses, tables and images."""
 

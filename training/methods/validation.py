@@ -1,9 +1,6 @@
-"""Model selection: which step's weights are kept, judged on samples of the val split alone."""
-
-from collections.abc import Callable
+"""The labelled faces of val, on which the weights of a network are judged while it trains."""
 
 import torch
-from torch import Tensor
 
 from common.config import Config
 from training.data.loader import load
@@ -42,24 +39,3 @@ class ValidationSet:
             return None
         logits = predict_logits(model, self.images, device, self._precision)
         return mean_average_precision(self.labels, logits)
-
-
-class BestWeights:
-    """The weights with the highest score so far: the first of equal ones, the last if there are no scores.
-
-    Attributes:
-        step: optimisation steps after which they were taken.
-        score: their score.
-        weights: the state dict, a copy.
-    """
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.score: float | None = None
-        self.weights: dict[str, Tensor] = {}
-
-    def offer(self, step: int, score: float | None, state_dict: Callable[[], dict[str, Tensor]]) -> None:
-        """Keep a copy of what `state_dict` returns if `score` is higher than all before."""
-        if score is None or self.score is None or score > self.score:
-            self.step, self.score = step, score
-            self.weights = {name: value.detach().clone() for name, value in state_dict().items()}
