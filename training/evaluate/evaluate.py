@@ -44,7 +44,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     output.mkdir(parents=True, exist_ok=True)
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
-    predictions = [pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})]
+    predictions: list[pa.Table] = []
     thresholds: dict[str, dict[str, Any]] = {}
     if runs:
         if not len(test):
@@ -66,7 +66,8 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     write_scores(output, runs, scores)
     write_json(output / THRESHOLDS, thresholds)
     with replacing(output / "predictions.parquet") as temporary:
-        pq.write_table(pa.concat_tables(predictions), temporary)
+        empty = pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()
+        pq.write_table(pa.concat_tables(predictions or [empty]), temporary)
 
 
 def read_runs(finetuned: Path) -> list[dict[str, Any]]:
