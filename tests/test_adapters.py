@@ -502,7 +502,7 @@ def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Pa
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]
-    command += ["--set", "cluster.retry_minutes=0"]
+    command += ["--set", "stream.retry_minutes=0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: s3://photos/x: Could not connect")

@@ -130,7 +130,7 @@ def test_a_refused_connection_while_the_input_is_listed_is_waited_for(
 def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store: FaultyStore, tmp_path: Path) -> None:
     store.fault = lambda path: "expired" if photo(path) and "3" in path else None
     with pytest.raises(UserError, match=r"files cannot be read .*Forbidden.*nothing was planned"):
-        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+        ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
@@ -139,7 +139,7 @@ def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_la
 ) -> None:
     store.fault = lambda path: "503" if "list_attr" in path else None
     with pytest.raises(OSError, match="Service Unavailable"):
-        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+        ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
@@ -197,7 +197,7 @@ def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_th
     victim = next(str(row["source"]) for row in rows(layout) if row["shard"] == last)
     store.fault = lambda path: "expired" if victim in path else None
     with pytest.raises(UserError, match=rf"1 shards cannot be made.*{last}.*Forbidden"):
-        align(config("cluster.retry_minutes=0.02"), layout)
+        align(config("stream.retry_minutes=0.02"), layout)
     assert read_record(layout.aligned / last) is None
     assert aligned(layout).items() < undisturbed[1].items()
     store.fault = lambda path: None
