@@ -355,23 +355,6 @@ def test_a_malformed_label_in_a_tar_is_refused_by_member(
         read_listing(tmp_path)
 
 
-def test_shards_with_labels_can_be_the_input_of_another_run(portraits: Path, tmp_path: Path) -> None:
-    config = load(settings=[f"data.input={portraits}", "data.name=portraits", "ingest.labels_in_tars=true"])
-    layout = Layout.at(tmp_path / "first")
-    ingest(config, layout)
-    align(config, layout)
-    rows = planned(layout.aligned / "portraits", tmp_path / "out")
-    before = manifest.read(layout.source).rows()
-    assert len(rows) == len(before)
-    assert all(row["reason"] is None for row in rows)
-    known = {f"{Path(row['shard']).name}::{row['key']}.jpg": row for row in before}
-    for row in rows:
-        old = known[row["source"]]
-        assert [row[name] for name in ("split", "identity", "Male", "Smiling")] == [
-            old[name] for name in ("split", "identity", "Male", "Smiling")
-        ]
-
-
 # Which adapter
 
 

@@ -19,7 +19,7 @@ from common.storage import TransientError
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
-from pipeline.runner.read_ahead import read_ahead
+from pipeline.runner.prefetch import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
 from tests.conftest import PORTRAITS
@@ -229,7 +229,7 @@ def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(
         settings, layout = config(f"data.input={root}", "align.mode=none"), Layout.at(tmp_path / name)
         ingest(settings, layout)
         store.fault = late
-        for task in plan(read_plan(settings, layout), settings, layout):
+        for task in plan(read_plan(layout), settings, layout):
             align_shard(task, frozenset(), lambda count: None)
         store.fault = lambda path: None
         made[name] = aligned(layout)

@@ -28,6 +28,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from common.classes import CLASSES
 from common.errors import UserError
 
+IMAGENET: Final = "efficientnet_lite0"
+"""The one value of ``parse.features_from`` that names no file: see `pipeline.parse.imagenet`."""
+
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """Of the class map that lies beside a network's file, tried in this order."""
 

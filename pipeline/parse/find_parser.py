@@ -7,12 +7,13 @@ kind of the file that ``weights.parser`` names: `onnx` or `torchscript`, with it
 from pathlib import Path
 
 from common.errors import UserError
+from common.hardware import hardware
 from common.pipeline_config import Parse, Weights
 from common.weights import KNOWN, file_sha256, find
-from pipeline.parse import imagenet
-from pipeline.parse.class_map import ClassMap, InputFormat, read_format_beside
+from pipeline.parse.class_map import IMAGENET, ClassMap, InputFormat, read_format_beside
 from pipeline.parse.facexlib_networks import BISENET, PARSENET
 from pipeline.parse.features import EmbedderFile
+from pipeline.parse.imagenet import imagenet_network
 from pipeline.parse.parser import INT8, ParserFile, effective_precision
 from pipeline.parse.quantize import int8_file
 
@@ -39,7 +40,7 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
         path = _existing(weights.parser, "weights.parser")
         sha256, class_map = file_sha256(path), read_format_beside(path, ClassMap, "class map")
     size = class_map.size or parse.size
-    if effective_precision(kind, parse.precision) == INT8:
+    if effective_precision(kind, parse.precision, hardware()) == INT8:
         int8_file(path, sha256, size)
     embedder = None if parse.features_from is None else find_embedder(parse.features_from, weights)
     return ParserFile(kind, path, sha256, class_map, size, parse.precision, embedder)
@@ -51,8 +52,8 @@ def find_embedder(name: str, weights: Weights) -> EmbedderFile:
     Raises:
         UserError: the file is missing, or has no description beside it, or one without a size.
     """
-    if name == imagenet.NAME:
-        return imagenet.imagenet_network(weights)
+    if name == IMAGENET:
+        return imagenet_network(weights)
     path = _existing(name, "parse.features_from")
     input_format = read_format_beside(path, InputFormat, "description")
     if input_format.size is None:

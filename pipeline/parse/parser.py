@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.hardware import hardware
+from common.hardware import Hardware, hardware
 from common.memory import keep_freed_memory
 from common.pipeline_config import ParserPrecision
 from pipeline.parse import facexlib_networks
@@ -87,7 +87,7 @@ class ParserFile:
     @property
     def computes_in(self) -> str:
         """The precision that this machine computes in; ``onnx file`` and the like have their own."""
-        return effective_precision(self.kind, self.precision)
+        return effective_precision(self.kind, self.precision, hardware())
 
     @property
     def backend(self) -> str:
@@ -95,17 +95,16 @@ class ParserFile:
         return f"{hardware().name}, {self.computes_in}"
 
 
-def effective_precision(parser: str, precision: ParserPrecision) -> str:
-    """The precision that `parser` computes in on this machine; an explicit one is obeyed.
+def effective_precision(parser: str, precision: ParserPrecision, machine: Hardware) -> str:
+    """The precision that `parser` computes in on a machine; an explicit one is obeyed.
 
     ``auto`` is int8 for BiSeNet on x86 CPUs, else what `common.hardware` says.
     """
     if parser in ("onnx", "torchscript"):
         return f"{parser} file"
-    here = hardware()
-    if precision == INT8 or (parser == "bisenet" and precision == "auto" and here.x86):
+    if precision == INT8 or (parser == "bisenet" and precision == "auto" and machine.x86):
         return INT8
-    return here.numbers(precision)
+    return machine.numbers(precision)
 
 
 @lru_cache(maxsize=1)
