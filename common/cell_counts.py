@@ -1,16 +1,20 @@
 """Per-cell class counts: how many pixels of each class lie in each cell of a grid.
 
-Counts are stored once per sample on a fine grid (12 x 12 by default), so the
+Counts are stored once per sample on a fine grid (`GRID`), so the
 targets of any coarser patch that is made of whole cells are exact sums, without
 decoding the mask again.
 """
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.classes import NUM_CLASSES
+
+GRID: Final = 12
+"""Cells per side of the counts that are stored."""
 
 
 def cell_edges(size: int, grid: int) -> NDArray[np.int64]:

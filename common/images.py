@@ -19,6 +19,9 @@ Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decod
 CUT_SHORT: Final = "cut-short"
 """Notice of a JPEG that lacks its last bytes, but no more than `SPARE_PIXELS` of the picture."""
 
+MIN_SIDE: Final = 32
+"""Pixels of the shorter side below which an image is refused."""
+
 BYTES_PER_PIXEL: Final = 8
 """No image needs more: 16-bit RGBA without compression."""
 
@@ -97,7 +100,7 @@ def check_bytes(size: int, max_pixels: int) -> None:
         raise Refused("too-large", f"{size:,} bytes, more than {most:,}")
 
 
-def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
+def decode_photo(data: bytes, max_pixels: int) -> Photo:
     """Decode a photo to RGB, upright.
 
     Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
@@ -108,7 +111,6 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
     Args:
         data: the file's bytes.
         max_pixels: greatest declared width x height.
-        min_side: least width and height in pixels.
 
     Raises:
         Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.
@@ -125,8 +127,8 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
         width, height = image.size
         if width * height > max_pixels:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
-        if min(width, height) < min_side:
-            raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {min_side}")
+        if min(width, height) < MIN_SIDE:
+            raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {MIN_SIDE}")
         try:
             return Photo(_decode(image))
         except Refused:

@@ -69,9 +69,9 @@ def test_the_loss_reaches_the_backbone_and_every_branch_and_is_zero_at_the_targe
 
 
 def test_pre_training_distils_beside_other_tasks_and_reports_it(
-    feature_shards: Layout, tmp_path: Path
+    shards: Layout, tmp_path: Path
 ) -> None:
-    pretrain(load(settings=SETTINGS), feature_shards, tmp_path)
+    pretrain(load(settings=SETTINGS), shards, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert [task["abbreviation"] for task in metrics["tasks"]] == ["PRT", "PFD"]
     assert -1 <= metrics["val"]["distillation/cosine_similarity"] <= 1

@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from common.config import load
 from common.errors import UserError
 from common.pipeline_config import Cluster
+from pipeline.runner import stalled
 from pipeline.runner.cluster import connect, map_bounded, no_model
 from pipeline.runner.stalled import StalledWorkers
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def joined(address: str, *settings: str) -> Cluster:
-    own = [f"scheduler={address}", "start_minutes=1", *settings]
+    own = [f"scheduler={address}", *settings]
     return load(settings=[f"cluster.{setting}" for setting in own]).cluster
 
 
@@ -49,7 +50,7 @@ def test_every_thread_of_a_joined_worker_gets_tasks() -> None:
         LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        config = joined(cluster.scheduler_address, "in_flight=1")
+        config = joined(cluster.scheduler_address)
         met = [future.result() for _, future in map_bounded(client, meet_three_others, range(4), config)]
     assert sorted(met) == [0, 1, 2, 3]
 
@@ -70,16 +71,15 @@ def hang_once(marker: Path, task: int) -> int:
 
 
 def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stalled, "STALLED_MINUTES", 0.02)
     config = load(settings=["cluster.workers=1"]).cluster
-    with connect(config, 1, no_model) as client, StalledWorkers(client, 0.02, "parse"):
+    with connect(config, 1, no_model) as client, StalledWorkers(client, "parse"):
         hang = partial(hang_once, tmp_path / "hung")
         (done,) = map_bounded(client, hang, [7], config)
         assert done[1].result() == 7
-    assert (
-        "parse: no progress for 0.02 minutes (cluster.stalled_minutes) on tcp://" in capsys.readouterr().err
-    )
+    assert "parse: no progress for 0.02 minutes on tcp://" in capsys.readouterr().err
 
 
 Start = Callable[..., str]

@@ -50,7 +50,7 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
                 extents = writer.add(
                     key := f"{split}{number:03d}",
                     {
-                        "jpg": encode_face(face, 95),
+                        "jpg": encode_face(face),
                         "json": encode_metadata({"parser": "bisenet", "parser_size": 448}),
                         "mask.png": encode_mask(mask),
                         "parts.npy": encode_cell_counts(cell_class_counts(mask, 12)),

@@ -40,7 +40,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         OSError: the input cannot be listed.
     """
     path = address(config.data.input)
-    minutes = config.cluster.retry_minutes
+    minutes = config.stream.retry_minutes
     tree, listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
     root = tree.root
     photos = photos or _photos(tree, config)

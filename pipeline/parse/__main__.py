@@ -46,8 +46,7 @@ def main() -> None:
     from pipeline.align.run import align
     from pipeline.ingest.run import ingest
     from pipeline.lock import locked
-    from pipeline.parse.run import parse
-    from pipeline.parse.sibling import make_sibling
+    from pipeline.parse.run import make_sibling, parse
     from pipeline.runner.cluster import shared_workers
 
     with locked(layout), shared_workers():

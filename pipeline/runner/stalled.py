@@ -8,8 +8,11 @@ from typing import Final, Self
 
 from distributed import Client
 
+STALLED_MINUTES: Final = 30.0
+"""Without progress after which a worker that has tasks is restarted."""
+
 LOOKS: Final = 20
-"""How often workers are looked at within the time that they may be without progress."""
+"""How often workers are looked at within this time."""
 
 RESTART_SECONDS: Final = 60
 """How long a worker may take to end."""
@@ -22,12 +25,11 @@ class StalledWorkers:
 
     Args:
         client: of the cluster.
-        minutes: without progress after which a worker that has tasks is restarted.
         stage: named in the message.
     """
 
-    def __init__(self, client: Client, minutes: float, stage: str) -> None:
-        self._client, self._minutes, self._stage = client, minutes, stage
+    def __init__(self, client: Client, stage: str) -> None:
+        self._client, self._stage = client, stage
         self._tasks: dict[str, frozenset[str]] = {}
         self._progress: dict[str, float] = {}
         self._ended = Event()
@@ -46,7 +48,7 @@ class StalledWorkers:
         self._progress[worker] = time.monotonic()
 
     def _watch(self) -> None:
-        while not self._ended.wait(60 * self._minutes / LOOKS):
+        while not self._ended.wait(60 * STALLED_MINUTES / LOOKS):
             with suppress(OSError, ValueError):  # the scheduler has gone, which the run notices by itself
                 stalled = self._stalled()
                 if stalled and not self._ended.is_set():
@@ -62,12 +64,12 @@ class StalledWorkers:
         return [
             worker
             for worker, tasks in present.items()
-            if tasks and now - self._progress[worker] > 60 * self._minutes
+            if tasks and now - self._progress[worker] > 60 * STALLED_MINUTES
         ]
 
     def _restart(self, workers: list[str]) -> None:
         print(
-            f"{self._stage}: no progress for {self._minutes:g} minutes (cluster.stalled_minutes) on "
+            f"{self._stage}: no progress for {STALLED_MINUTES:g} minutes on "
             f"{', '.join(workers)}; restarting, and making their shards again",
             file=sys.stderr,
             flush=True,

@@ -34,7 +34,6 @@ DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "mask.png": decode_mask,
     "parts.npy": decode_cell_counts,
     "pooled.npy": decode_features,
-    "features.npy": decode_features,
     "embedding.npy": decode_features,
 }
 """The members of a sample that the loader can read."""
@@ -156,8 +155,8 @@ def load(
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
-            f"{samples.root} has no {missing[0]}; parse the faces again with parse.features=grid, such as by "
-            "`python -m pipeline.parse --from OUT --output NEW --set parse.features=grid`"
+            f"{samples.root} has no {missing[0]}; parse the faces again, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.parser=bisenet`"
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)

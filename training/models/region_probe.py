@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import NUM_CLASSES
-from common.shards import FEATURE_GRID
+from common.shards import FEATURE_CHANNELS
 from training.models.probe import FeatureSet, Probe
 from training.models.region_statistics import STATISTICS
 
@@ -149,6 +149,6 @@ def region_of_columns(whole: FeatureSet, columns: int) -> NDArray[np.int64]:
         columns: D.
     """
     statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
-    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_GRID[2] if whole == "pooled" else 0)
+    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if whole == "pooled" else 0)
     others = np.full(columns - len(by_class) - len(statistics), -1)
     return np.concatenate((others, by_class, statistics))

@@ -160,7 +160,7 @@ class Predictor:
             raise
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
-        return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side).image
+        return decode_photo(data, self.recipe.max_pixels).image
 
     def predict(self, image: NDArray[np.uint8]) -> list[Face]:
         """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.
@@ -173,7 +173,7 @@ class Predictor:
         with one_thread():
             crops, detail = self._crops(image)
         # The classifier was trained on faces that the pipeline had stored as JPEG.
-        faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
+        faces = [decode_face(encode_face(crop.image)) for crop in crops]
         with torch.inference_mode():
             batch = torch.from_numpy(np.stack(faces)).to(self._device)
             images = self.model.inputs(batch)

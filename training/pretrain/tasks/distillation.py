@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.section import Positive
-from common.shards import FEATURE_GRID
+from common.shards import FEATURE_CHANNELS
 from training.models import BRANCHES, Features
 from training.pretrain.tasks.base import (
     PretextTask,
@@ -56,7 +56,7 @@ class DistillationTask(PretextTask[DistillationConfig]):
     def __init__(self, config: DistillationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.heads = nn.ModuleDict(
-            {name: nn.Conv2d(context.channels, FEATURE_GRID[2], 1) for name in SOURCES}
+            {name: nn.Conv2d(context.channels, FEATURE_CHANNELS, 1) for name in SOURCES}
         )
 
     def members(self) -> frozenset[str]:
