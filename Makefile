@@ -5,6 +5,7 @@ INPUT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV := 0.13.9
 
 JOBS ?= $(shell nproc)
 # Of the demo's training: its networks are small, and threads that wait for each other on shared cores spin.
@@ -15,12 +16,16 @@ THREADS ?= 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## create .venv and install the pinned versions
+setup: $(READY) ## create .venv and install the versions of uv.lock
 
-$(READY): requirements.txt
+$(READY): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv export --quiet --locked --all-extras --no-hashes --no-emit-project --output-file $(VENV)/versions.txt
+	# PyTorch with CUDA's libraries has gigabytes, which pip takes from wherever it is configured to look first.
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(VENV)/versions.txt torch torchvision
+	$(BIN)/uv sync --quiet --locked --all-extras
 	@touch $@
 
 demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own

@@ -66,9 +66,7 @@ class Align(Section):
 
     mode: Annotated[
         Literal["auto", "detect", "none"],
-        Field(
-            description="detect: find and warp the face; none: the central square; auto: none for CelebA."
-        ),
+        Field(description="detect: find and warp the face; none: the central square; auto: none for CelebA."),
     ]
     size: Annotated[int, Field(ge=32, le=1024, description="Side of the stored face in pixels.")]
     detector: Annotated[

@@ -23,8 +23,7 @@ from common.config import PARAMS, Config
 from common.errors import UserError
 from common.files import write_text
 from common.input_files import File, Tree, list_files
-from common.layout import DEFAULT_SHARDS, Layout
-from common.output_marker import mark_output
+from common.layout import DEFAULT_SHARDS, Layout, mark_output
 from common.retry import retried
 from common.storage import (
     Address,

@@ -18,8 +18,7 @@ from PIL import Image
 from upath import UPath
 
 from common import manifest
-from common.cell_counts import cell_class_counts, cell_edges
-from common.cell_targets import dominant_classes, merge_cells
+from common.cell_counts import cell_class_counts, cell_edges, dominant_classes, merge_cells
 from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from common.config import load
 from common.errors import UserError
@@ -329,7 +328,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("nonsense.x=1", "unknown key nonsense"),
         ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
         ("finetune.runs=[{labels: 2.0, steps: 3}]", "finetune.runs.0.labels"),
-        ("parse.size={", "not a YAML value"),
+        ("parse.size={", "parse.size={: expected"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:

@@ -52,20 +52,6 @@ def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16: bool, numbers: str
     assert effective_precision("bisenet", "auto", here) == numbers
 
 
-@pytest.mark.parametrize(("suffices", "device"), [(True, "mps"), (False, "cpu")])
-def test_an_apple_gpu_computes_in_float32_if_it_has_every_operation(
-    suffices: bool, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a stand-in for the GPU and for what its PyTorch can."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(module, "apple_gpu_suffices", lambda: suffices)
-    here = module.hardware.__wrapped__()
-    assert here.device.type == device
-    if suffices:
-        assert (here.numbers("auto"), effective_precision("bisenet", "auto", here)) == ("float32", "float32")
-
-
 def test_the_parser_computes_in_int8_on_x86_cpus_and_in_pytorch_elsewhere() -> None:
     assert effective_precision("bisenet", "auto", cpu(HASWELL, "AVX2", {})) == "int8"
     assert effective_precision("bisenet", "auto", cpu(ARM, "DEFAULT", {})) == "float32"

@@ -11,8 +11,7 @@ import pyarrow as pa
 from common import manifest
 from common.config import Config
 from common.input_files import Tree
-from common.layout import SPLITS, Layout
-from common.output_marker import mark_output
+from common.layout import SPLITS, Layout, mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors

@@ -22,11 +22,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from common.classes import CLASSES
 from common.errors import UserError
+from common.strict_yaml import read_yaml
 
 IMAGENET: Final = "efficientnet_lite0"
 """The one value of ``parse.features_from`` that names no file: see `pipeline.parse.imagenet`."""
@@ -88,12 +88,11 @@ def read_format_beside(network: Path, kind: type[Format], name: str) -> Format:
             f"{network} has no {name}: put one at {network.with_suffix(SUFFIXES[0])} "
             "(docs/parsers.md says what is in it)"
         )
+    values = read_yaml(path, f"a {name}")
     try:
-        return kind.model_validate_json(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a {name}") from error
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise UserError(f"{path}: not a {name}: {'; '.join(lines)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not YAML or JSON: {error}") from error
+    except TypeError as error:
+        raise UserError(f"{path}: not a {name}: {error}") from error

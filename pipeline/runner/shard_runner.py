@@ -23,8 +23,7 @@ from distributed import Client, KilledWorker, get_worker
 from common.config import Config
 from common.errors import UserError
 from common.files import remove_partials, write_text
-from common.layout import Layout
-from common.output_marker import mark_output
+from common.layout import Layout, mark_output
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff, retried

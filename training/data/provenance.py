@@ -5,8 +5,8 @@ from typing import Any
 from common import manifest
 from common.alignment import recipe
 from common.config import Config
+from common.freshness import code_version
 from common.layout import Layout
-from common.version import code_version
 from training.data.landmarks import typical_landmarks
 from training.data.samples import Samples
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cell_targets import merge_cells
+from common.cell_counts import merge_cells
 from common.errors import UserError
 from common.pipeline_config import Stream
 from training.data.loader import Batch, load

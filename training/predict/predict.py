@@ -15,8 +15,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.input_files import Tree, photos
-from common.layout import Layout
-from common.output_marker import mark_new
+from common.layout import Layout, mark_new
 from common.progress import progress
 from training.engine.device import announce_training
 from training.predict.annotate import annotate

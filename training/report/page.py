@@ -8,10 +8,10 @@ import yaml
 
 from common.config import PARAMS, Config
 from common.files import write_text
+from common.freshness import git_commit
 from common.layout import Layout
 from common.page.figures import SERIES
 from common.page.render import render
-from common.version import git_commit
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.report.costs import cost_rows

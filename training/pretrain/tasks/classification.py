@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.cell_targets import dominant_classes, merge_cells
+from common.cell_counts import dominant_classes, merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.section import Positive

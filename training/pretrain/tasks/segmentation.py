@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.classes import CLASS_COLOURS, NUM_CLASSES
-from common.mask_overlay import mask_overlay
+from common.classes import CLASS_COLOURS, NUM_CLASSES, mask_overlay
 from common.section import Fraction, Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, convolution
