@@ -20,9 +20,9 @@ from common.config import load
 from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner import cluster as runner
-from pipeline.runner import stalled
+from pipeline.runner import monitor
 from pipeline.runner.cluster import connect, map_bounded, no_model
-from pipeline.runner.stalled import StalledWorkers
+from pipeline.runner.monitor import Monitor
 from tests.commands import run_command
 from tests.test_survival import QUICK, finished_bytes
 
@@ -76,9 +76,9 @@ def hang_once(marker: Path, task: int) -> int:
 def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stalled, "STALLED_MINUTES", 0.02)
+    monkeypatch.setattr(monitor, "STALLED_MINUTES", 0.02)
     config = load(settings=["cluster.workers=1"]).cluster
-    with connect(config, 1, no_model) as client, StalledWorkers(client, "parse"):
+    with connect(config, 1, no_model) as client, Monitor(client, "parse", "faces", 1, 0):
         hang = partial(hang_once, tmp_path / "hung")
         (done,) = map_bounded(client, hang, [7], config)
         assert done[1].result() == 7
