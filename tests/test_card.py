@@ -163,7 +163,7 @@ def test_a_damaged_shard_or_a_face_of_another_size_is_one_sentence(shards: Layou
             write_card(layout, tmp_path / "x.html")
     listed = manifest.read(layout.samples)
     rows = [row for row in listed.rows() if not row["shard"].endswith(tar.name)]
-    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8), 90), "json": b"{}"}
+    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8)), "json": b"{}"}
     mask = np.zeros((32, 32), np.uint8)
     members |= {"mask.png": encode_mask(mask), "parts.npy": encode_cell_counts(cell_class_counts(mask, 12))}
     with ShardWriter(tar) as writer:

@@ -136,11 +136,11 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
 
 @pytest.mark.parametrize("tasks", [TASKS, ["segmentation"], ["rotation"], ["adversarial"]])
 def test_the_image_shows_a_row_per_sample_and_only_the_tasks_that_train(
-    feature_shards: Layout, tasks: Collection[str]
+    shards: Layout, tasks: Collection[str]
 ) -> None:
     weights = [f"pretrain.tasks.{name}.weight={float(name in tasks)}" for name in TASKS]
     config = load(settings=[*TINY, *weights])
-    validator, model = validator_of(config, feature_shards), PretrainModel(config.network, config.pretrain)
+    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
     images = [validator.image(model) for _ in range(2)]
     assert images[0].dtype == np.uint8
     assert np.array_equal(*images)

@@ -179,7 +179,7 @@ def test_a_mask_value_that_is_no_class_is_found(copy: Layout, cluster_config: Co
 
 def test_a_face_of_another_size_than_the_others_is_found(copy: Layout, cluster_config: Config) -> None:
     def replace(samples: list[tuple[str, Members]]) -> None:
-        samples[0][1]["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8), 97)
+        samples[0][1]["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8))
         del samples[0][1]["mask.png"]
 
     change_samples(copy, replace)

@@ -31,6 +31,12 @@ TILE: Final = 1280
 MARGIN: Final = 128
 """Half of what neighbouring tiles share, in pixels, so that a face of that size is whole in one of them."""
 
+DETECT_SIDE: Final = 640
+"""Longer side in pixels to which larger images are shrunk for the detector at first."""
+
+MIN_VISIBLE: Final = 0.5
+"""Share of a face's box that must lie inside the image."""
+
 TINY: Final = 128
 """Longer side in pixels of an image that is likely a face as a whole."""
 
@@ -81,11 +87,11 @@ def detect_faces(
 ) -> list[Face]:
     """All faces of an RGB image, uint8 (H, W, 3), best score first, in its own pixels.
 
-    For the detector only, an image whose longer side exceeds `scale` times ``detect_side`` is shrunk, and the
+    For the detector only, an image whose longer side exceeds `scale` times `DETECT_SIDE` is shrunk, and the
     image is turned by `turns` quarter turns against the clock.
     """
-    small = _shrunk(image, scale * config.detect_side)
-    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, config.detect_side))
+    small = _shrunk(image, scale * DETECT_SIDE)
+    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, DETECT_SIDE))
     return _faces(rows, small, turns, image)
 
 
@@ -93,7 +99,7 @@ def detect_faces_of_each(
     images: Sequence[NDArray[np.uint8]], detector: "RetinaFace", config: Align
 ) -> list[list[Face]]:
     """What `detect_faces` finds in each image, to rounding; images that shrink to one shape go together."""
-    small = [_shrunk(image, config.detect_side) for image in images]
+    small = [_shrunk(image, DETECT_SIDE) for image in images]
     shapes: dict[tuple[int, ...], list[int]] = {}
     for number, each in enumerate(small):
         shapes.setdefault(each.shape, []).append(number)
@@ -243,7 +249,7 @@ def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> 
     """
     if config.faces != "all":
         return [choose_face(faces, image, config)]
-    visible = [face for face in faces if _visible(face, image) >= config.min_visible]
+    visible = [face for face in faces if _visible(face, image) >= MIN_VISIBLE]
     if not visible:
         return [choose_face(faces, image, config)]
     return sorted(visible, key=lambda face: -_area(_inside(face, image)))
@@ -268,7 +274,7 @@ def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> F
     else:
         chosen = max(faces, key=lambda face: _area(_inside(face, image)))
     visible = _visible(chosen, image)
-    if visible < config.min_visible:
+    if visible < MIN_VISIBLE:
         raise Refused("face-outside", f"only {visible:.0%} of the face lies in the image")
     return chosen
 

@@ -9,10 +9,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from common.classes import CLASS_TITLES
+from common.classes import CLASS_TITLES, mask_overlay
 from common.files import write_text
 from common.layout import Layout
-from common.mask_overlay import mask_overlay
 from common.page.figures import correlations, figure
 from common.page.formats import words
 from common.page.images import image_uri

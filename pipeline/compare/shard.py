@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from common.cell_targets import dominant_classes, merge_cells
+from common.cell_counts import dominant_classes, merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.shards import BrokenSample, Extent, decode_cell_counts, decode_mask, read_member
