@@ -5,6 +5,7 @@ say what is allowed and have no defaults of their own. A file given with
 ``--config`` and ``--set key=value`` override single values, in that order.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,7 +17,11 @@ from common.errors import UserError
 from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
 from common.section import Fraction, Positive, Precision, Section, Weight
 
-PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+PARAMS: Final = (
+    CHECKOUT if (CHECKOUT / "params.yaml").is_file() else Path(sys.prefix, "share", "sspl-faces")
+) / "params.yaml"
+"""The values of all settings; without a checkout, where the installation puts them."""
 
 
 class Network(Section):

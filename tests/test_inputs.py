@@ -24,7 +24,7 @@ from PIL import Image
 
 from common import manifest
 from common.alignment.crops import aligned_crops
-from common.alignment.detector import Face, choose_face, detect, detect_faces, load_detector
+from common.alignment.detector import Face, choose_faces, detect, detect_faces, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from common.config import PARAMS, Config, load
 from common.errors import UserError
@@ -498,16 +498,16 @@ def config() -> Config:
 def test_one_of_several_faces_is_chosen_by_the_policy(config: Config) -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     large, central = face(0, 0, 60, 60), face(90, 40, 110, 60)
-    assert choose_face([central, large], image, config.align) is large
+    assert choose_faces([central, large], image, config.align)[0] is large
     centre = config.align.model_copy(update={"faces": "centre"})
-    assert choose_face([large, central], image, centre) is central
+    assert choose_faces([large, central], image, centre)[0] is central
 
 
 def test_no_face_and_a_face_outside_are_refused(config: Config) -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     for faces, reason in (([], "no-face"), ([face(-90, 10, 30, 60)], "face-outside")):
         with pytest.raises(Refused) as refused:
-            choose_face(faces, image, config.align)
+            choose_faces(faces, image, config.align)
         assert refused.value.reason == reason
 
 

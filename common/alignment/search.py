@@ -41,7 +41,8 @@ def find_faces(
     for scale in SCALES if keep_all else SCALES[:1]:
         if shrink >= 1 or (faces and not (keep_all and min(map(side, faces)) * shrink < SMALL)):
             break
-        faces = merged(detect_faces(image, detector, config, scale=scale), faces)
+        larger = detect_faces(image, detector, config, scale=scale)
+        faces = larger + [face for face in faces if all(overlap(face, other) <= OVERLAP for other in larger)]
         shrink = scale * DETECT_SIDE / max(image.shape[:2])
     return faces
 
@@ -64,8 +65,3 @@ def quality(faces: list[Face]) -> float:
 def side(face: Face) -> float:
     """The side of a square with the area of a face's box, in pixels."""
     return float(np.sqrt(np.prod(np.maximum(face.box[2:] - face.box[:2], 0))))
-
-
-def merged(faces: list[Face], others: list[Face]) -> list[Face]:
-    """Faces and those of others that overlap none of them."""
-    return [*faces, *(other for other in others if all(overlap(other, face) <= OVERLAP for face in faces))]
