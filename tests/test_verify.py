@@ -33,9 +33,7 @@ from common.shards import (
     read_shard,
 )
 from pipeline.verify.findings import Findings
-from pipeline.verify.manifests import check_manifests, check_tars, read_manifests, samples_with_sha256
 from pipeline.verify.run import verify
-from pipeline.verify.shard import VerifyTask, verify_tar
 from tests.commands import run_command
 
 Members = dict[str, bytes]
@@ -127,18 +125,6 @@ def test_one_flipped_bit_of_any_member_is_found(member: str, copy: Layout, clust
     assert found(cluster_config, copy) == {"checksums": 1}
 
 
-def test_a_set_without_checksums_is_checked_by_its_contents(copy: Layout, cluster_config: Config) -> None:
-    table = pq.read_table(copy.samples)
-    names = [name for name in table.column_names if not name.endswith(".crc32")]
-    pq.write_table(table.select(names).replace_schema_metadata(table.schema.metadata), copy.samples)
-    findings = verify(cluster_config.cluster, copy)
-    assert not findings
-    assert "not checked" in findings.table()
-    row = table.to_pylist()[0]
-    flip(copy.shards / row["shard"], row["mask.png.offset"] + 60)
-    assert set(found(cluster_config, copy)) <= {"masks", "cell-counts"} != set()
-
-
 def test_two_swapped_masks_are_found(copy: Layout, cluster_config: Config) -> None:
     def swap(samples: list[tuple[str, Members]]) -> None:
         (_, one), (_, two) = samples[:2]
@@ -212,22 +198,15 @@ def test_a_fact_that_disagrees_with_the_manifest_is_found(
 
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000])
-def test_a_member_that_is_something_else_is_found(member: str, content: bytes, copy: Layout) -> None:
+def test_a_member_that_is_something_else_is_found(
+    member: str, content: bytes, copy: Layout, cluster_config: Config
+) -> None:
     def replace(samples: list[tuple[str, Members]]) -> None:
         samples[0][1][member] = content
 
     change_samples(copy, replace)
     check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
-    assert verify_first(copy).counts == {check: 1}
-
-
-def verify_first(layout: Layout) -> Findings:
-    """The findings in the first tar, without a cluster."""
-    findings = Findings()
-    manifests = read_manifests(layout, findings)
-    assert manifests is not None
-    name, rows = next(manifest.rows_by_shard(samples_with_sha256(manifests)))
-    return verify_tar(VerifyTask(layout.shards / name, name, rows, manifests.attributes)).findings
+    assert found(cluster_config, copy) == {check: 1}
 
 
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0.0])
@@ -349,7 +328,7 @@ def test_a_manifest_without_a_column_is_a_finding(copy: Layout, cluster_config: 
 @given(st.integers(0, 2**32), st.sampled_from(["source.parquet", "shards.parquet", "quarantine.parquet"]))
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
-    shards: Layout, copy: Layout, seed: int, name: str
+    shards: Layout, copy: Layout, cluster_config: Config, seed: int, name: str
 ) -> None:
     shutil.copytree(shards.manifests, copy.manifests, dirs_exist_ok=True)
     random = np.random.default_rng(seed)
@@ -357,15 +336,7 @@ def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
     start = int(random.integers(0, len(content)))
     content[start : start + 9] = random.bytes(9)
     (copy.manifests / name).write_bytes(content)
-    findings = Findings()
-    manifests = read_manifests(copy, findings)
-    if manifests is None:
-        assert findings
-        return
-    check_manifests(manifests, findings)
-    check_tars(manifests, copy, findings)
-    for shard, rows in manifest.rows_by_shard(samples_with_sha256(manifests)):
-        verify_tar(VerifyTask(copy.shards / shard, shard, rows, manifests.attributes))
+    verify(cluster_config.cluster, copy)
 
 
 def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, cluster_config: Config) -> None:
@@ -391,7 +362,7 @@ def test_an_empty_folder_is_a_finding(cluster_config: Config, tmp_path: Path) ->
 @given(st.integers(0, 2**32), st.integers(1, 2000))
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
-    shards: Layout, copy: Layout, seed: int, length: int
+    shards: Layout, copy: Layout, cluster_config: Config, seed: int, length: int
 ) -> None:
     random = np.random.default_rng(seed)
     content = bytearray(first_tar(shards).read_bytes())
@@ -399,5 +370,5 @@ def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
     content[start : start + length] = random.bytes(length)
     first_tar(copy).write_bytes(content)
     before = {key: members for key, members in read_shard(first_tar(shards))}
-    if not verify_first(copy):
+    if not found(cluster_config, copy):
         assert {key: members for key, members in read_shard(first_tar(copy))} == before
