@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,10 +18,10 @@ from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
 from pipeline.align.run import align
-from pipeline.compare.run import compare
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
+from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from synthetic import write_dataset
 from tests.commands import run_command
@@ -129,11 +130,19 @@ def masks(layout: Layout) -> dict[str, np.ndarray]:
     }
 
 
+def compare(config: Config, first: Layout, second: Layout, patches: int = 1) -> dict[str, Any]:
+    """The figures of two sets of which the first is whole."""
+    agreement = Agreement(patches, TOP)
+    findings = verify(config.cluster, first, second, agreement)
+    assert not findings, findings.table()
+    return agreement.figures()
+
+
 @pytest.mark.parametrize("patches", [1, 3])
 def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
     patches: int, origin: Layout, sibling: Layout, config: Config
 ) -> None:
-    figures = compare(config.cluster, origin, sibling, patches, TOP).figures()
+    figures = compare(config, origin, sibling, patches)
     first, second = masks(origin), masks(sibling)
     a, b = (np.stack([result[key] for key in sorted(first)]) for result in (first, second))
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES, 0, 0)
@@ -173,7 +182,7 @@ def top(counts: np.ndarray, config: Config) -> set[int]:
 
 
 def test_a_set_agrees_with_itself(origin: Layout, config: Config) -> None:
-    figures = compare(config.cluster, origin, origin, 1, TOP).figures()
+    figures = compare(config, origin, origin)
     assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
 
 
@@ -184,34 +193,37 @@ def test_keys_that_only_one_set_has_are_counted(
     shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
     table = pq.read_table(fewer.samples)
     pq.write_table(table.slice(2), fewer.samples)
-    agreement = compare(config.cluster, origin, fewer, 1, TOP)
-    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 2, 0)
-    assert "2 only in the first" in agreement.table()
-    agreement = compare(config.cluster, fewer, origin, 1, TOP)
-    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 0, 2)
+    figures = compare(config, origin, fewer)
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES - 2, 2, 0)
+    agreement = Agreement(1, TOP)
+    assert verify(config.cluster, fewer, origin, agreement).counts["members"] == 8
+    figures = agreement.figures()
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES - 2, 0, 2)
+    assert "2 only in the other" in agreement.table()
 
 
 def test_sets_without_a_common_key_are_compared_to_nothing(
     origin: Layout, shards: Layout, config: Config
 ) -> None:
-    agreement = compare(config.cluster, origin, shards, 1, TOP)
-    assert agreement.figures()["pixel_agreement"] is None
-    assert "0 samples in both sets" in agreement.table()
+    figures = compare(config, origin, shards)
+    assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
 
 
-def test_a_grid_that_is_not_made_of_whole_cells_is_refused(
-    origin: Layout, sibling: Layout, config: Config
+def test_a_grid_that_is_not_made_of_whole_cells_and_a_missing_set_are_refused(
+    origin: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="whole cells"):
-        compare(config.cluster, origin, sibling, 5, TOP)
+        compare(config, origin, sibling, 5)
+    with pytest.raises(UserError, match="no finished shards"):
+        compare(config, origin, Layout.at(tmp_path))
 
 
-def test_the_command_prints_a_table_and_writes_json(
+def test_the_command_prints_tables_and_writes_json(
     origin: Layout, sibling: Layout, address: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "agreement.json"
     flags = ("--shards", origin.shards, "--other", sibling.shards, "--output", output)
-    finished = run_command("pipeline.compare", *flags, "--scheduler", address)
+    finished = run_command("pipeline.verify", *flags, "--scheduler", address)
     assert finished.returncode == 0, finished.stderr
     assert "6 samples in both sets" in finished.stdout
     figures = json.loads(output.read_text())

@@ -32,7 +32,6 @@ from common.shards import (
     encode_metadata,
     read_shard,
 )
-from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 from tests.commands import run_command
 

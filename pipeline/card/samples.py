@@ -35,7 +35,7 @@ SEED: Final = 0
 
 RANKED: Final = """
 CREATE TABLE ranked AS SELECT
-    COLUMNS('key|shard|.*[.](offset|size)'), coalesce(confidence, 0) AS confidence,
+    COLUMNS('^(key|shard|.*[.](offset|size))$'), coalesce(confidence, 0) AS confidence,
     row_number() OVER (ORDER BY shard, "mask.png.offset") - 1 AS position
 FROM samples
 """

@@ -7,12 +7,12 @@ from pathlib import Path
 from common import command
 from common.files import write_text
 from common.layout import Layout
-from pipeline.verify.compare import agreement_table, compare
+from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 
 
 def main() -> None:
-    """Read the command line, verify, print the table and exit with 1 if anything is wrong; compare if not."""
+    """Read the command line, verify, print the tables and exit with 1 if anything is wrong."""
     parser = command.parser(
         "Read a set of shards back and check all of it, and compare its masks with those of another set.",
         "  python -m pipeline.verify --shards OUT --scheduler tcp://10.0.0.1:8786\n"
@@ -42,17 +42,17 @@ def main() -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
     options = parser.parse_args()
     settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
-    cluster = command.config_from(options, settings).cluster
-    layout = Layout.at(options.shards)
-    findings = verify(cluster, layout)
+    config = command.config_from(options, settings)
+    other = Layout.at(options.other) if options.other else None
+    agreement = Agreement(options.patches, options.top) if other else None
+    findings = verify(config.cluster, Layout.at(options.shards), other, agreement)
     print(findings.table())
+    if agreement is not None:
+        print(f"\n{agreement.table()}")
+        if options.output:
+            write_text(options.output, json.dumps(agreement.figures(), indent=2) + "\n")
     if findings:
         sys.exit(1)
-    if options.other:
-        figures = compare(cluster, layout, Layout.at(options.other), options.patches, options.top)
-        print(f"\n{agreement_table(figures)}")
-        if options.output:
-            write_text(options.output, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

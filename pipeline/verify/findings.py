@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pipeline.verify.agreement import Agreement
+
 CHECKS: Final = {
     "manifests": "the manifests can be read and have their columns",
     "sources": "sources are samples or quarantined, not both",
@@ -39,16 +41,16 @@ class Findings:
         examples: the first locations and reasons of each check, at most `EXAMPLES`.
         shapes: how many members have each shape, by (check, name of the member, shape).
         first: the first sample of each of these.
-        unchecked: whether the manifests were too damaged for the other checks.
         notes: worth knowing, but no damage.
+        agreement: of the masks with those of another set, if they are compared.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     shapes: Counter[tuple[str, str, tuple[int, ...]]] = field(default_factory=Counter)
     first: dict[tuple[str, str, tuple[int, ...]], str] = field(default_factory=dict)
-    unchecked: bool = False
     notes: list[str] = field(default_factory=list)
+    agreement: Agreement | None = None
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -61,12 +63,19 @@ class Findings:
             listed.extend([examples] if isinstance(examples, str) else examples)
             del listed[EXAMPLES:]
 
+    def add_shape(self, check: str, name: str, shape: tuple[int, ...], where: str) -> None:
+        """Count a member, for `add_unusual_shapes` with its check, the member's name, and the sample."""
+        self.shapes[check, name, shape] += 1
+        self.first.setdefault((check, name, shape), where)
+
     def merge(self, other: "Findings") -> None:
         """Add the findings of another part of the set."""
         for check, count in other.counts.items():
             self.add(check, other.examples[check], count)
         self.shapes.update(other.shapes)
         self.first = other.first | self.first
+        if self.agreement is not None and other.agreement is not None:
+            self.agreement.merge(other.agreement)
 
     def add_unusual_shapes(self) -> None:
         """Count the members whose shape is not the most common one of their name."""
@@ -81,7 +90,7 @@ class Findings:
         lines = [f"{'check':<14}{'found':>8}  what should hold"]
         for check, promise in CHECKS.items():
             count = self.counts[check]
-            skipped = self.unchecked and check != "manifests"
+            skipped = self.counts["manifests"] and check != "manifests"
             note = " (not checked: needs the manifests)" if skipped else ""
             lines.append(f"{check:<14}{'-' if skipped else f'{count:,}':>8}  {promise}{note}")
             lines += [f"{'':<24}{example}" for example in self.examples.get(check, [])]

@@ -1,6 +1,5 @@
 """The manifests against each other and against the folder, by queries over the three tables."""
 
-import re
 from typing import Final
 
 import duckdb
@@ -38,9 +37,33 @@ QUERIES: Final = (
     ("keys", "in more than one row", REPEATED.format("key", "samples")),
     ("splits", "in more than one split", IN_TWO_SPLITS.format("key")),
     ("splits", "in more than one split", IN_TWO_SPLITS.format("source")),
+    (
+        "splits",
+        "in a shard or a split of an unknown name",
+        f"SELECT key FROM samples WHERE coalesce(split NOT IN {SPLITS} OR NOT regexp_full_match("
+        f"shard, '[^/]+/({'|'.join(SPLITS)})-[0-9]+[.]tar'), true)",
+    ),
     ("identities", "in more than one split", IN_TWO_SPLITS.format("identity")),
+    ("missing-tars", "no such file", "SELECT shard FROM named WHERE shard IS NOT NULL EXCEPT FROM tars"),
+    ("extra-tars", "in no manifest", "FROM tars EXCEPT FROM named"),
 )
 """Check, problem, and a query for those that have it."""
+
+JOINED: Final = """
+CREATE TABLE joined AS
+WITH others AS (SELECT COLUMNS('^(key|shard|(jpg|mask.png|parts.npy)[.].*)$') FROM other_samples),
+    origins AS (SELECT source, any_value(sha256) AS sha256 FROM source GROUP BY source)
+SELECT samples.*, sha256, CASE WHEN others.key IS NOT NULL THEN others END AS other
+FROM samples LEFT JOIN others USING (key) LEFT JOIN origins USING (source)
+ORDER BY samples.shard, samples."mask.png.offset"
+"""
+
+COMPARED: Final = """
+SELECT count(*) FILTER (other IS NULL) AS only_first,
+    (SELECT count(*) FROM other_samples) - count(other) AS only_second,
+    count(*) FILTER (joined."jpg.crc32" <> other."jpg.crc32") AS other_faces
+FROM joined
+"""
 
 
 def open_manifests(database: Database, layout: Layout, findings: Findings) -> manifest.Manifest | None:
@@ -82,39 +105,49 @@ def open_manifests(database: Database, layout: Layout, findings: Findings) -> ma
     return samples
 
 
-def check_manifests(database: Database, samples: manifest.Manifest, findings: Findings) -> None:
-    """Sources, keys, splits and identities over the whole set, by the tables of `open_manifests`."""
-    dataset = re.escape(samples.metadata["dataset"]).replace("'", "''")
-    shards = f"{dataset}/({'|'.join(SPLITS)})-[0-9]+[.]tar"
+def check_manifests(
+    database: Database, samples: manifest.Manifest, layout: Layout, findings: Findings
+) -> list[str]:
+    """Sources, keys, splits, identities and the tars in the folder, by the tables of `open_manifests`.
+
+    Returns:
+        The names of the tars that are both in the manifests and in the folder.
+    """
+    dataset = samples.metadata["dataset"]
+    tars = [f"{dataset}/{path.name}" for path in (layout.shards / dataset).glob("*.tar")]
+    database.execute("CREATE TABLE tars AS SELECT unnest($1::VARCHAR[]) AS shard", [tars])
+    database.execute("CREATE VIEW named AS SELECT shard FROM source UNION SELECT shard FROM samples")
     columns = map(quoted, ("shard", "split", "identity", *samples.attributes))
     differs = " OR ".join(f"samples.{name} IS DISTINCT FROM source.{name}" for name in columns)
-    queries = (
+    differing = f"SELECT samples.key FROM samples JOIN source USING (source) WHERE {differs}"
+    for check, problem, query in (
         *QUERIES,
-        (
-            "source-rows",
-            "differs from its row in source.parquet",
-            f"SELECT samples.key FROM samples JOIN source USING (source) WHERE {differs}",
-        ),
-        (
-            "splits",
-            "in a shard or a split of an unknown name",
-            f"SELECT key FROM samples WHERE split IS NULL OR split NOT IN {SPLITS} OR shard IS NULL "
-            f"OR NOT regexp_full_match(shard, '{shards}')",
-        ),
-    )
-    for check, problem, query in queries:
+        ("source-rows", "differs from its row in source.parquet", differing),
+    ):
         rows = database.execute(
             f"SELECT name, count(*) OVER () FROM ({query}) AS wrong(name) ORDER BY name LIMIT {EXAMPLES}"
         ).fetchall()
         findings.add(check, [f"{name}: {problem}" for name, _ in rows], rows[0][1] if rows else 0)
+    return [
+        name
+        for (name,) in database.execute("FROM tars SEMI JOIN named USING (shard) ORDER BY shard").fetchall()
+    ]
 
 
-def check_tars(database: Database, layout: Layout, dataset: str, findings: Findings) -> list[str]:
-    """The folder's tars against those that the manifests name; returns the names of those that are there."""
-    query = "SELECT shard FROM source UNION SELECT shard FROM samples"
-    named = {name for (name,) in database.execute(query).fetchall()} - {None}
-    present = {f"{dataset}/{path.name}" for path in (layout.shards / dataset).glob("*.tar")}
-    missing, extra = sorted(named - present), sorted(present - named)
-    findings.add("missing-tars", [f"{name}: no such file" for name in missing], len(missing))
-    findings.add("extra-tars", [f"{name}: in no manifest" for name in extra], len(extra))
-    return sorted(present & named)
+def join_manifests(database: Database, other: Layout | None) -> None:
+    """Make the table ``joined``: samples by shard, with ``sha256`` of the source and the row in ``other``.
+
+    Raises:
+        UserError: the other set has no finished shards.
+    """
+    if other is None:
+        database.execute("CREATE TABLE other_samples AS SELECT NULL AS key LIMIT 0")
+    else:
+        tables.add_parquet(database, "other_samples", other.require_samples())
+    database.execute(JOINED)
+
+
+def compare_manifests(database: Database) -> dict[str, int]:
+    """How many samples only one of two sets has, and how many have different faces, by ``joined``."""
+    row = database.sql(COMPARED)
+    return dict(zip(row.columns, row.fetchall()[0], strict=True))

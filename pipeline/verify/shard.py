@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from common.cell_counts import cell_class_counts
 from common.shards import (
@@ -23,6 +24,7 @@ from common.shards import (
     extent_of,
 )
 from common.storage import Address
+from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
 
 DECODERS: Final = {
@@ -46,38 +48,39 @@ class VerifyTask:
     """One tar to read back.
 
     Attributes:
-        tar: its path.
-        name: its name in the manifests.
-        rows: its rows of ``shards.parquet``, and ``sha256`` of each row's source.
+        root: the folder of shards.
+        name: of the tar in the manifests.
+        rows: its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set.
         attributes: names of the label columns.
+        other: folder of shards of another set to compare with.
+        agreement: of the comparison, without counts.
     """
 
-    tar: Address
+    root: Address
     name: str
     rows: pa.Table
     attributes: tuple[str, ...]
+    other: Address | None
+    agreement: Agreement | None
 
 
 def verify_tar(task: VerifyTask) -> Findings:
     """Read a whole tar, one sample in memory at a time, and report all that is wrong with it."""
-    findings = Findings()
+    findings = Findings(agreement=task.agreement)
     rows = task.rows.to_pylist()
-    listed = {f"{row['key']}.{name}": extent_of(row, name) for row in rows for name in _members(row)}
+    listed = {f"{row['key']}.{name}" for row in rows for name in _members(row)}
     try:
-        with task.tar.open("rb") as stream:
+        with (task.root / task.name).open("rb") as stream:
             length = stream.seek(0, 2)
             extents = _walk(stream, length, task.name, findings)
             if not findings.counts["tars"]:  # from which missing members follow
-                for name in sorted(listed.keys() - extents.keys()):
+                for name in sorted(listed - extents.keys()):
                     findings.add("members", f"{task.name}: {name} is not in the tar")
-                for name in sorted(extents.keys() - listed.keys()):
+                for name in sorted(extents.keys() - listed):
                     findings.add("members", f"{task.name}: {name!r} is not in the manifest")
-            readable = {
-                name: extent for name, extent in extents.items() if extent.offset + extent.size <= length
-            }
+            whole = {name: each for name, each in extents.items() if each.offset + each.size <= length}
             for row in rows:
-                members = _read_members(row, readable, stream, task.name, findings)
-                _check_sample(row, members, task, findings)
+                _check_sample(row, _decode(row, whole, stream, task.name, findings), task, findings)
     except OSError as error:
         findings.add("tars", f"{task.name}: {error.strerror or error}")
     return findings
@@ -99,81 +102,71 @@ def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[
                     problem = "occurs twice" if entry.name in extents else "is not a file"
                     findings.add("members", f"{name}: {entry.name!r} {problem}")
                 extents[entry.name] = Extent(entry.offset_data, entry.size)
-            if not _ends(stream, tar.offset, length):
-                raise tarfile.ReadError(
-                    f"neither a member nor the end of a tar at byte {tar.offset:,} of {length:,}"
-                )
+            stream.seek(tar.offset)
+            # A tar ends with at least two blocks of zeros, at a whole record.
+            blank = not any(any(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
+            if length < tar.offset + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE or not blank:
+                raise tarfile.ReadError(f"neither a member nor the end of a tar at byte {tar.offset:,}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        findings.add("tars", f"{name}: {error}, after {len(extents):,} members")
+        findings.add("tars", f"{name}: {error}, after {len(extents):,} members in {length:,} bytes")
     return extents
 
 
-def _ends(stream: BinaryIO, end: int, length: int) -> bool:
-    """Whether a tar ends properly at byte `end`: with at least two blocks of zeros, at a whole record."""
-    if length < end + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE:
-        return False
-    stream.seek(end)
-    return not any(any(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
-
-
-def _read_members(
+def _decode(
     row: Mapping[str, Any], extents: Mapping[str, Extent], stream: BinaryIO, tar: str, findings: Findings
-) -> dict[str, bytes]:
-    """The members that lie where the manifest says and have the bytes that were written, by name."""
-    members = {}
+) -> dict[str, Any]:
+    """The members of a sample by name, without those that lie, read or decode otherwise than they should."""
+    decoded = {}
     for name in _members(row):
         member = f"{row['key']}.{name}"
-        actual, listed = extents.get(member), extent_of(row, name)
-        if actual is None:
+        extent, listed = extents.get(member), extent_of(row, name)
+        if extent is None:
             continue  # reported already, as a missing member or a truncated tar
-        if actual != listed:
-            findings.add("extents", f"{tar}: {member}: {actual}, but the manifest lists {listed}")
-            continue
-        stream.seek(actual.offset)
-        data = stream.read(actual.size)
-        if (checksum := zlib.crc32(data)) != (written := row[f"{name}.crc32"]):
-            findings.add("checksums", f"{tar}: {member}: CRC-32 {checksum}, written with {written}")
-            continue
-        members[name] = data
-    return members
+        check, decode = DECODERS[name]
+        try:
+            if extent != listed:
+                check = "extents"
+                raise BrokenSample(f"{extent}, but the manifest lists {listed}")
+            stream.seek(extent.offset)
+            data = stream.read(extent.size)
+            if zlib.crc32(data) != row[f"{name}.crc32"]:
+                check = "checksums"
+                raise BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
+            decoded[name] = decode(data)
+        except BrokenSample as error:
+            findings.add(check, f"{tar}: {member}: {error}")
+    return decoded
 
 
 def _check_sample(
-    row: Mapping[str, Any], members: Mapping[str, bytes], task: VerifyTask, findings: Findings
+    row: Mapping[str, Any], decoded: dict[str, Any], task: VerifyTask, findings: Findings
 ) -> None:
-    """Check the contents of one sample; a member that fails a check is left out of all later ones."""
+    """Check what a sample's members say of each other; one that fails is left out of all later checks."""
     where = f"{task.name}: {row['key']}"
-    decoded: dict[str, Any] = {}
-    for name, data in members.items():
-        check, decode = DECODERS[name]
-        try:
-            decoded[name] = decode(data)
-        except BrokenSample as error:
-            findings.add(check, f"{where}.{name}: {error}")
     face, mask, counts = (decoded.get(name) for name in ("jpg", "mask.png", "parts.npy"))
     if face is not None and face.shape[0] != face.shape[1]:
         findings.add("faces", f"{where}.jpg: {face.shape[1]} x {face.shape[0]} pixels are not square")
-        del decoded["jpg"]
-        face = None
-    side = len(mask if face is None else face) if mask is not None else 0
-    if mask is not None and mask.shape != (side, side):
-        findings.add("masks", f"{where}.mask.png: shape {mask.shape}, not that of a face, {(side, side)}")
-        mask = None
+        face = decoded.pop("jpg") and None
+    if mask is not None:
+        side = len(mask if face is None else face)
+        if mask.shape != (side, side):
+            findings.add("masks", f"{where}.mask.png: shape {mask.shape}, not that of a face, {(side, side)}")
+            mask = None
     if mask is None:
         counts = None
     elif counts is not None and not _are_counts(counts, mask):
         findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
         counts = None
+    elif counts is not None and findings.agreement is not None and task.other is not None and row["other"]:
+        findings.agreement.add(mask, counts, task.other, row["other"])
     for name in ("jpg", *FEATURE_MEMBERS):
         if name in decoded:
-            shape = (DECODERS[name][0], name, decoded[name].shape)
-            findings.shapes[shape] += 1
-            findings.first.setdefault(shape, where)
+            findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
     if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts, task.attributes))):
         findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
 
 
-def _are_counts(counts: np.ndarray, mask: np.ndarray) -> bool:
+def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
     try:
         return np.array_equal(counts, cell_class_counts(mask, len(counts)))
     except ValueError:  # a grid of more cells than pixels
@@ -183,7 +176,7 @@ def _are_counts(counts: np.ndarray, mask: np.ndarray) -> bool:
 def _disagreements(
     metadata: Mapping[str, Any],
     row: Mapping[str, Any],
-    counts: np.ndarray | None,
+    counts: NDArray[np.uint16] | None,
     attributes: tuple[str, ...],
 ) -> Iterator[str]:
     """The fields in which the metadata of a sample differ from the manifest or the class counts."""
@@ -199,13 +192,13 @@ def _disagreements(
         yield "box_score"
     values = metadata.get("confidence")
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        yield "confidence"
-        return
+        values = []
     seen = [value for value in values if value > 0]
+    classes = [value > 0 for value in values]
     if (
         not seen
         or not _close(sum(seen) / len(seen), row["confidence"], CONFIDENCE_TOLERANCE)
-        or (counts is not None and [value > 0 for value in values] != counts.any(axis=(0, 1)).tolist())
+        or (counts is not None and classes != counts.any(axis=(0, 1)).tolist())
     ):
         yield "confidence"
 
