@@ -1,7 +1,7 @@
-"""Queries over Parquet files: DuckDB in this process, with bounded memory and the same bytes from the same rows.
+"""Queries over Parquet files: DuckDB in this process, in bounded memory.
 
-DuckDB keeps no order of rows that a query does not ask for, so every query whose result is written has an
-ORDER BY over a key of its rows. Text is ordered by its UTF-8 bytes, as `sorted` orders strings.
+Every query whose result is written has an ORDER BY over a key of its rows, so that equal rows give equal
+bytes whatever the number of threads. Text is ordered by its UTF-8 bytes, as `sorted` orders strings.
 """
 
 import os
@@ -43,7 +43,7 @@ def connect() -> Iterator[Database]:
             "memory_limit": MEMORY,
             "threads": min(THREADS, len(os.sched_getaffinity(0))),
             "temp_directory": folder,
-            "preserve_insertion_order": False,
+            "preserve_insertion_order": True,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
@@ -100,7 +100,7 @@ def batches(
 
     The query runs while the batches are read; other queries need a `cursor()` of the database meanwhile.
     """
-    yield from _sized(database.execute(query, parameters).to_arrow_reader(rows), rows)
+    return _sized(_reader(database, query, parameters, rows), rows)
 
 
 def write_parquet(
@@ -124,7 +124,7 @@ def write_parquet(
     Returns:
         The number of rows.
     """
-    reader = database.execute(query, parameters).to_arrow_reader(ROW_GROUP)
+    reader = _reader(database, query, parameters, ROW_GROUP)
     schema = (schema or reader.schema).with_metadata(dict(metadata or {}))
     rows = 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
@@ -150,6 +150,11 @@ def insert_batches(
 def quoted(name: str) -> str:
     """A column's name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _reader(database: Database, query: str, parameters: Any, rows: int) -> pa.RecordBatchReader:
+    # Unlike that of `execute`, the result of `sql` is not in memory as a whole, and keeps its order.
+    return database.sql(query, params=parameters).to_arrow_reader(rows)
 
 
 def _sized(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
