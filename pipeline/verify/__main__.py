@@ -19,26 +19,12 @@ def main() -> None:
         "  python -m pipeline.verify --shards OUT --other OUT-256 --patches 3 --output agreement.json",
         "the set to check",
     )
+    parser.add_argument("--other", metavar="DIR", help="compare the masks with this set's of the same faces")
+    parser.add_argument("--patches", type=int, default=1, metavar="G", help="do so in G x G patches (1)")
     parser.add_argument(
-        "--other", metavar="DIR", help="compare the masks with those that this set has of the same faces"
+        "--top", type=int, default=9, metavar="V", help="by the V dominant classes of each (9)"
     )
-    parser.add_argument(
-        "--patches",
-        type=int,
-        default=1,
-        metavar="G",
-        help="with --other: compare dominant classes in G x G patches (default: 1)",
-    )
-    parser.add_argument(
-        "--top",
-        type=int,
-        default=9,
-        metavar="V",
-        help="with --other: classes of a patch that are dominant (default: 9)",
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="with --other: also write its figures as JSON"
-    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the comparison as JSON")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
     options = parser.parse_args()
     settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []

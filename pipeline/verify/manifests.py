@@ -128,10 +128,8 @@ def check_manifests(
             f"SELECT name, count(*) OVER () FROM ({query}) AS wrong(name) ORDER BY name LIMIT {EXAMPLES}"
         ).fetchall()
         findings.add(check, [f"{name}: {problem}" for name, _ in rows], rows[0][1] if rows else 0)
-    return [
-        name
-        for (name,) in database.execute("FROM tars SEMI JOIN named USING (shard) ORDER BY shard").fetchall()
-    ]
+    present = database.execute("FROM tars SEMI JOIN named USING (shard) ORDER BY shard")
+    return [name for (name,) in present.fetchall()]
 
 
 def join_manifests(database: Database, other: Layout | None) -> None:

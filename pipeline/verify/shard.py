@@ -146,7 +146,8 @@ def _check_sample(
     face, mask, counts = (decoded.get(name) for name in ("jpg", "mask.png", "parts.npy"))
     if face is not None and face.shape[0] != face.shape[1]:
         findings.add("faces", f"{where}.jpg: {face.shape[1]} x {face.shape[0]} pixels are not square")
-        face = decoded.pop("jpg") and None
+        del decoded["jpg"]
+        face = None
     if mask is not None:
         side = len(mask if face is None else face)
         if mask.shape != (side, side):
