@@ -79,7 +79,7 @@ class TrainerSettings(Section):
     precision: Annotated[
         Precision,
         Field(
-            description="number format of forward passes: ``auto`` (what is fast on the machine), ``float32``, "
+            description="number format of forward passes: ``auto`` (fast on the machine), ``float32``, "
             "``bfloat16`` or ``float16``"
         ),
     ]
@@ -124,7 +124,7 @@ class Pretrain(Section):
     tasks: Annotated[
         dict[str, dict[str, Any]],
         Field(
-            description="a block of settings per pretext task, by its name; every block has a ``weight``, and "
+            description="settings of each pretext task, by its name; every block has a ``weight``, and "
             "0 switches the task off; ``training/pretrain/tasks/`` declares and checks the rest"
         ),
     ]
@@ -134,7 +134,7 @@ class Pretrain(Section):
         Field(
             min_length=2,
             max_length=2,
-            description="least and greatest side of the random patch that most tasks share, as a share of the "
+            description="least and greatest side of the patch that most tasks share, as a share of the "
             "face's; the papers have 224 / 512 = 0.4375 for both",
         ),
     ]
@@ -242,7 +242,7 @@ class Evaluate(Section):
     mirrored: Annotated[
         bool,
         Field(
-            description="whether networks also see the mirror image of each face, here and in predictions, and "
+            description="whether networks see the mirror image of each face too, here and in predictions, and "
             "the mean of both logits counts; takes twice the time"
         ),
     ]
@@ -262,7 +262,7 @@ class Study(Section):
         list[str],
         Field(
             min_length=1,
-            description="those that are compared, as in ``finetune.methods``; the ones that start from stage 1 "
+            description="what is compared, as in ``finetune.methods``; the ones that start from stage 1 "
             "do so from each pre-training",
         ),
     ]
