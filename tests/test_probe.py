@@ -1,6 +1,7 @@
 """The probe: a convex fit, the same scores as a fine-tuned classifier, and any shards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,10 @@ from common.layout import Layout
 from tests.commands import run_command
 from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
-from training.methods.probe import logistic_regressions
+from training.methods.probe import fit_probe, logistic_regressions
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
-from training.models.probe import Probe
 from training.models.stored_features import read_features
 from training.predict.stored import predict_stored
 
@@ -51,16 +51,16 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels() -> None:
 
 
 def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
-    feature_shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configured()
     for _ in range(2):
-        finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
+        finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
     assert "probe-100% is up to date" in capsys.readouterr().out
-    evaluate(config, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
-    test = read_samples(feature_shards, ("test",))
-    assert run["val_faces"] == len(read_samples(feature_shards, ("val",)).labelled())
+    test = read_samples(shards, ("test",))
+    assert run["val_faces"] == len(read_samples(shards, ("val",)).labelled())
     table = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
     assert table["key"].to_pylist() == list(test.keys)
     probe = load_classifier(tmp_path / "finetune" / "probe-100%" / "classifier.pt")
@@ -69,31 +69,31 @@ def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
     assert "probe-100%" in json.loads((tmp_path / "evaluate" / "intervals.json").read_text())
 
 
-def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout, tmp_path: Path) -> None:
-    config = configured()
-    finetune(config, shards, tmp_path / "none", tmp_path)
-    probe = load_classifier(tmp_path / "probe-100%" / "classifier.pt")
-    assert isinstance(probe, Probe)
+def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout) -> None:
+    stream = configured().stream
+    train, none = (read_samples(shards, (split,)).labelled() for split in ("train", "unlabelled"))
+    extents = {name: extent for name, extent in train.extents.items() if name != "pooled.npy"}
+    train = replace(train, extents=extents)
+    probe, _ = fit_probe(train, none, stream)
     assert (probe.blocks, len(probe.mean)) == (("areas",), 6 * 6 * 19)
-    samples = read_samples(shards, ("train",))
-    areas = read_features(samples, ("areas",), config.stream).reshape(-1, 36, 19)
+    areas = read_features(train, ("areas",), stream).reshape(-1, 36, 19)
     assert np.allclose(areas.sum(axis=2), 1)
     with pytest.raises(UserError, match=r"no pooled\.npy, .* parse the faces again"):
-        read_features(samples, ("pooled",), config.stream)
+        read_features(train, ("pooled",), stream)
 
 
 @pytest.mark.parametrize("method", ["probe", "region_probe", "scratch"])
 def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(
-    method: str, feature_shards: Layout, tmp_path: Path
+    method: str, shards: Layout, tmp_path: Path
 ) -> None:
     config = configured(f"finetune.methods=[{method}]", "network.width=8", "network.input_size=32")
-    finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     checkpoint = tmp_path / "finetune" / f"{method}-100%" / "classifier.pt"
     for output in ("faces.parquet", "faces.csv"):
-        predict_stored(config, feature_shards, checkpoint, None, tmp_path / output)
+        predict_stored(config, shards, checkpoint, None, tmp_path / output)
     table = pq.read_table(tmp_path / "faces.parquet")
-    samples = manifest.read(feature_shards.samples).table
+    samples = manifest.read(shards.samples).table
     sources = dict(zip(samples["key"].to_pylist(), samples["source"].to_pylist(), strict=True))
     assert dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True)) == sources
     evaluated = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")

@@ -109,11 +109,11 @@ def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> N
 
 @pytest.mark.parametrize("select", ["val", "crossval", "last"])
 def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
-    feature_shards: Layout, tmp_path: Path, select: str
+    shards: Layout, tmp_path: Path, select: str
 ) -> None:
     config = load(settings=[*SETTINGS, f"finetune.select={select}"])
-    finetune(config, feature_shards, tmp_path / "none", tmp_path)
-    test, scores = read_samples(feature_shards, ("test",)), []
+    finetune(config, shards, tmp_path / "none", tmp_path)
+    test, scores = read_samples(shards, ("test",)), []
     for name in ("probe", "region_probe"):
         classifier = load_classifier(tmp_path / f"{name}-100%" / "classifier.pt")
         probabilities = sample_probabilities(classifier, test, config.stream, 64, "test")

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import UserError
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, TrainingData
+from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.data.transforms import resize_images, to_input
 from training.engine.average_precision import mean_average_precision
 from training.engine.device import autocast, numerics

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from common.sampling import evenly_spaced
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, load
+from training.data.loader import Batch, BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.data.transforms import to_input
