@@ -9,9 +9,9 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
-from common.attributes import CELEBA_ATTRIBUTES
 from common.config import PARAMS, Config, load
 from common.errors import UserError
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.loader import Batch
 from training.methods.network import WEIGHT_DECAY
 from training.models import BRANCHES, LOCAL_BRANCHES, build

@@ -15,10 +15,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.attributes import CELEBA_ATTRIBUTES
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from tests.commands import run_command
 from tests.test_training_stream import copied, flip_bytes
 from training.data import loader as stream
@@ -230,7 +230,7 @@ def test_other_label_sets_make_one_group() -> None:
         ("nose: [Big_Nose]\n", "nose is not a branch"),
         ("upper: Bangs\n", "upper must be a list"),
         ("[Bangs]\n", "under any of whole, upper"),
-        ("{", "not a YAML"),
+        ("{", "expected the node content"),
     ],
 )
 def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:

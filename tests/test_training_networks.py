@@ -9,15 +9,16 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
-from common.attributes import CELEBA_ATTRIBUTES
 from common.config import Schedule, load
 from common.errors import UserError
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.transforms import to_input
 from training.engine.optim import LossCheck, rate_factor
 from training.methods.augment import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_groups import branch_groups, read_groups
-from training.models.attribute_network import AttributeNetwork, attribute_loss, predict_logits
+from training.models.attribute_network import AttributeNetwork, attribute_loss
+from training.models.classifier import NetworkClassifier
 from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel
 
@@ -179,22 +180,16 @@ def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pyt
         model.parameter_groups()
 
 
-def test_inference_gives_the_logits_of_evaluation_mode_and_leaves_the_mode_as_it_was() -> None:
-    model = AttributeNetwork(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
-    images = torch.randint(0, 256, (5, 3, 40, 40), dtype=torch.uint8)
-    model.train()
-    logits = predict_logits(model, images.split(2), torch.device("cpu"))
-    assert model.training
-    with torch.no_grad():
-        assert np.allclose(logits, model.eval()(to_input(images, 32)).numpy(), atol=1e-5)
-
-
 def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits() -> None:
-    model = AttributeNetwork(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
+    settings = load(settings=["network.width=8", "network.input_size=32"])
+    model = NetworkClassifier(
+        attributes=("Male", "Young"), model=AttributeNetwork(settings.network, ("Male", "Young")), groups={}
+    )
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
 
     def logits(faces: torch.Tensor, mirrored: bool) -> np.ndarray:
-        return predict_logits(model, [faces], torch.device("cpu"), mirrored=mirrored)
+        model.configure(torch.device("cpu"), "float32", mirrored)
+        return model.logits_of(to_input(faces, 32)).numpy()
 
     flipped = images.flip(-1)
     assert not np.allclose(logits(images, False), logits(flipped, False), atol=1e-4)

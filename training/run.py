@@ -10,9 +10,8 @@ from typing import Any, Final
 from common import command
 from common.config import Config
 from common.errors import UserError
-from common.layout import Layout
+from common.layout import Layout, mark_output
 from common.memory import keep_freed_memory
-from common.output_marker import mark_output
 from common.storage import address
 
 RESUME: Final = ("auto", "anyway", "never")

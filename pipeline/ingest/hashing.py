@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.retry import Patience
+from common.retry import Backoff
 from common.storage import Address
 from pipeline.ingest.content import RECORD, Contents, Numbers
 from pipeline.ingest.hash_records import PART, HashRecords, Stamps
@@ -68,7 +68,7 @@ def hash_sources(
     _refuse(sources, contents)
     waiting = contents.unknown()
     bar.update(len(sources) - len(waiting))
-    patience = Patience(retry_minutes)
+    backoff = Backoff(retry_minutes)
     while len(waiting):
         unanswered, cause = list[Numbers](), ""
         for hashed in _hashed(sources, photos, folder, waiting, retry_minutes):
@@ -79,8 +79,8 @@ def hash_sources(
                 cause = hashed.cause
         left = np.sort(np.concatenate([np.empty(0, np.int32), *unanswered]))
         if len(left):
-            patience = patience if len(left) == len(waiting) else Patience(retry_minutes)
-            _wait(patience, len(left), cause)
+            backoff = backoff if len(left) == len(waiting) else Backoff(retry_minutes)
+            _wait(backoff, len(left), cause)
         waiting = left
     bar.close()
     records.merge_small()
@@ -126,8 +126,8 @@ def _photos(sources: Sources, numbers: Numbers, stamps: Stamps) -> list[Photo]:
     return list(map(Photo, paths, annotated, stamps(paths)))
 
 
-def _wait(patience: Patience, failed: int, cause: str) -> None:
-    pause = patience.pause()
+def _wait(backoff: Backoff, failed: int, cause: str) -> None:
+    pause = backoff.pause()
     if pause is None:
         raise UserError(
             f"{failed:,} files cannot be read ({cause}); nothing was planned, so nothing is lost: "

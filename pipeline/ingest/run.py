@@ -11,8 +11,7 @@ import pyarrow as pa
 from common import manifest
 from common.config import Config
 from common.input_files import Tree
-from common.layout import SPLITS, Layout
-from common.output_marker import mark_output
+from common.layout import SPLITS, Layout, mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
@@ -40,7 +39,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         OSError: the input cannot be listed.
     """
     path = address(config.data.input)
-    minutes = config.cluster.retry_minutes
+    minutes = config.stream.retry_minutes
     tree, listing = retried(lambda: _list(path, config.ingest), minutes, "ingest")
     root = tree.root
     photos = photos or _photos(tree, config)

@@ -188,8 +188,8 @@ def load(
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
-            f"{samples.root} has no {missing[0]}; parse the faces again with parse.features=grid, such as by "
-            "`python -m pipeline.parse --from OUT --output NEW --set parse.features=grid`"
+            f"{samples.root} has no {missing[0]}; parse the faces again, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.parser=bisenet`"
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)

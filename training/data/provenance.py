@@ -13,9 +13,9 @@ from common.alignment.recipe import Recipe
 from common.alignment.search import side
 from common.config import Config
 from common.errors import UserError
+from common.freshness import code_version
 from common.layout import Layout
 from common.pipeline_config import Stream, Weights
-from common.version import code_version
 from common.weights import find
 from training.data.loader import load
 from training.data.sampler import sequential_batches

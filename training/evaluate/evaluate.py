@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +40,24 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     Raises:
         UserError: the results of fine-tuning are missing, or no test face has a label.
     """
-    runs, settings, precision = read_runs(finetuned), config.evaluate, config.trainer.precision
+    runs = read_runs(finetuned)
     output.mkdir(parents=True, exist_ok=True)
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
-    predictions = [pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})]
+    predictions: list[pa.Table] = []
     thresholds: dict[str, dict[str, Any]] = {}
     if runs:
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
-        announce_training("evaluate", precision)
-        evaluator = Evaluator(test, settings)
+        announce_training("evaluate", config.trainer.precision)
+        evaluator = Evaluator(test, config.evaluate)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
-        classifier.configure(default_device(), precision, settings.mirrored)
-        faces = {"stream": config.stream, "batch_size": settings.batch_size}
-        predict = partial(sample_probabilities, classifier, **faces)
-        on_val = predict(val, title=f"val {name}") if len(val) else None
-        on_test = predict(test, title=f"test {name}")
+        classifier.configure(default_device(), config.trainer.precision, config.evaluate.mirrored)
+        loading = config.stream, config.evaluate.batch_size
+        on_val = sample_probabilities(classifier, val, *loading, f"val {name}") if len(val) else None
+        on_test = sample_probabilities(classifier, test, *loading, f"test {name}")
         cuts = best_thresholds(val.attributes, on_val)
         chosen = dict(zip(classifier.attributes, cuts, strict=True))
         thresholds[name] = {"classifier": classifier.identity, "thresholds": chosen}
@@ -68,7 +66,8 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     write_scores(output, runs, scores)
     write_json(output / THRESHOLDS, thresholds)
     with replacing(output / "predictions.parquet") as temporary:
-        pq.write_table(pa.concat_tables(predictions), temporary)
+        empty = pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()
+        pq.write_table(pa.concat_tables(predictions or [empty]), temporary)
 
 
 def read_runs(finetuned: Path) -> list[dict[str, Any]]:

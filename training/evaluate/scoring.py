@@ -135,20 +135,15 @@ def compare_subgroups(
     Returns:
         ``no`` and ``yes``: ``faces``, and what `estimates` returns. ``difference``: yes minus no.
     """
-    others = [column for column in range(labels.shape[1]) if column != by]
-    cuts = [thresholds[column] for column in others]
-    members = [np.flatnonzero(labels[:, by] == value) for value in (0, 1)]
-    values = [
-        score_attributes(
-            labels[np.ix_(rows, others)], probabilities[np.ix_(rows, others)], cuts, weights[:, rows]
-        )
-        for rows in members
-    ]
+    members = [labels[:, by] == value for value in (0, 1)]
+    labels, probabilities = np.delete(labels, by, axis=1), np.delete(probabilities, by, axis=1)
+    cuts = np.delete(thresholds, by).tolist()
+    values = [score_attributes(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
     defined = ~np.isnan(values[0][0] + values[1][0])
     no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)
     return {
-        "no": {"faces": len(members[0]), **estimates(no)},
-        "yes": {"faces": len(members[1]), **estimates(yes)},
+        "no": {"faces": int(members[0].sum()), **estimates(no)},
+        "yes": {"faces": int(members[1].sum()), **estimates(yes)},
         "difference": estimates(yes - no, difference=True),
     }
 

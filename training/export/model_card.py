@@ -156,6 +156,6 @@ def _percents(entry: Mapping[str, Any]) -> list[str]:
     for name in METRICS:
         value, interval = entry.get(name), entry.get(f"{name}_interval")
         text = "-" if value is None else f"{100 * value:.1f}"
-        known = value is not None and interval
-        texts.append(f"{text} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if known else text)
+        low, high = (f"{100 * end:.1f}" for end in interval or (0, 0))
+        texts.append(f"{text} ({low} to {high})" if interval and value is not None else text)
     return texts

@@ -33,12 +33,11 @@ def predict_stored(
         UserError: a file is missing or does not fit, the shards are empty, or they lack what is read.
     """
     check_format(output)
-    settings, precision = config.evaluate, config.trainer.precision
-    classifier = load_classifier(checkpoint)
+    settings, classifier = config.evaluate, load_classifier(checkpoint)
     attach_thresholds(classifier, checkpoint, thresholds)
     if classifier.network is not None:
-        announce_training("predict", precision)
-    classifier.configure(default_device(), precision, settings.mirrored)
+        announce_training("predict", config.trainer.precision)
+    classifier.configure(default_device(), config.trainer.precision, settings.mirrored)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
         raise UserError(f"{layout.shards}: no faces")

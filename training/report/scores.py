@@ -77,9 +77,9 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
                 values.append(100 * value)
                 below.append(100 * max(0.0, value - low))
                 above.append(100 * max(0.0, high - value))
-        shape = MARKERS[method.colour % len(MARKERS)]
-        style = {"color": colour(method.colour), "marker": shape, "markersize": 4}
-        axes.errorbar(faces, values, yerr=[below, above], capsize=2, elinewidth=0.8, **style)
+        style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
+        style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
+        axes.errorbar(faces, values, yerr=[below, above], **style)
     majority = evaluation.majority.means.get(metric)
     if majority is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
