@@ -151,7 +151,7 @@ def test_scores_and_thresholds_of_another_classifier_are_not_used(
     assert again.classifier.thresholds == dict.fromkeys(ATTRIBUTES, 0.5)
     assert "evaluate/thresholds.json: of other classifiers" in capsys.readouterr().err
     results = read_results(tmp_path / "runs" / "evaluate", path, again.classifier)
-    assert results["training"] and not results["means"] and not results["attributes"]
+    assert results["training"] and not results["scores"]
     card = model_card(again, results, [("file",), ("x",)], 1, "other")
     assert "91.2" not in card and "Not evaluated" in card
     with pytest.raises(UserError, match="not the thresholds of this classifier"):
