@@ -14,10 +14,9 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_face, decode_features, extent_of, read_member
-from pipeline.parse.embedder import load_embedder
+from pipeline.parse.features import load_embedder
 from pipeline.parse.find_parser import find_embedder
-from pipeline.parse.run import parse
-from pipeline.parse.sibling import make_sibling
+from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
@@ -116,7 +115,9 @@ def test_the_probe_command_fits_an_embedding_probe_where_the_shards_hold_what_it
 
 def test_a_map_of_features_is_averaged_over_positions(tmp_path: Path) -> None:
     face = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
-    (embedding,) = load_embedder(find_embedder(saved(tmp_path / "map.pt", first=3)))(face)
+    (embedding,) = load_embedder(find_embedder(str(saved(tmp_path / "map.pt", first=3)), load().weights))(
+        face
+    )
     assert np.allclose(embedding, face[0].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
 
 
@@ -137,9 +138,9 @@ def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
     if change is None:
         network.with_suffix(".yaml").unlink()
     with pytest.raises(UserError, match=message):
-        load_embedder(find_embedder(network))(np.zeros((2, 64, 64, 3), np.uint8))
+        load_embedder(find_embedder(str(network), load().weights))(np.zeros((2, 64, 64, 3), np.uint8))
 
 
 def test_a_file_that_is_missing_is_named_with_its_setting() -> None:
     with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
-        find_embedder(Path("nothing.onnx"))
+        find_embedder("nothing.onnx", load().weights)

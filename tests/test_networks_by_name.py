@@ -9,10 +9,10 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
-from common.attributes import CELEBA_ATTRIBUTES
 from common.config import PARAMS, Config, load
 from common.errors import UserError
 from common.shards import FEATURE_GRID
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.loader import Batch
 from training.models import BRANCHES, LOCAL_BRANCHES, build
 from training.models.blocks import CrossAttentionUnit

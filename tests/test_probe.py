@@ -51,16 +51,16 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels() -> None:
 
 
 def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
-    feature_shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configured()
     for _ in range(2):
-        finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
+        finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
     assert "probe-100% is up to date" in capsys.readouterr().out
-    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
-    test = read_samples(feature_shards, ("test",))
-    assert run["val_faces"] == len(read_samples(feature_shards, ("val",)).labelled())
+    test = read_samples(shards, ("test",))
+    assert run["val_faces"] == len(read_samples(shards, ("val",)).labelled())
     table = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
     assert table["key"].to_pylist() == list(test.keys)
     probe = read_probe(tmp_path / "finetune" / "probe-100%" / "classifier.pt")
@@ -89,16 +89,16 @@ def test_a_probe_is_no_classifier_of_photos(shards: Layout, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("initial", ["probe", "region_probe", "scratch"])
 def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(
-    initial: str, feature_shards: Layout, tmp_path: Path
+    initial: str, shards: Layout, tmp_path: Path
 ) -> None:
     config = configured(f"finetune.initial=[{initial}]", "network.width=8", "network.input_size=32")
-    finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     checkpoint = tmp_path / "finetune" / f"{initial}-100%" / "classifier.pt"
     for output in ("faces.parquet", "faces.csv"):
-        predict_stored(config, feature_shards, checkpoint, None, tmp_path / output)
+        predict_stored(config, shards, checkpoint, None, tmp_path / output)
     table = pq.read_table(tmp_path / "faces.parquet")
-    samples = manifest.read(feature_shards.samples).table
+    samples = manifest.read(shards.samples).table
     sources = dict(zip(samples["key"].to_pylist(), samples["source"].to_pylist(), strict=True))
     assert dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True)) == sources
     evaluated = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")

@@ -107,12 +107,12 @@ def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> N
 
 @pytest.mark.parametrize("select", ["val", "crossval", "last"])
 def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
-    feature_shards: Layout, tmp_path: Path, select: str
+    shards: Layout, tmp_path: Path, select: str
 ) -> None:
     config = load(settings=[*SETTINGS, f"finetune.select={select}", "evaluate.resamples=5"])
-    finetune(config, feature_shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, feature_shards, tmp_path / "finetune", tmp_path / "evaluate")
-    test = read_samples(feature_shards, ("test",))
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    test = read_samples(shards, ("test",))
     scores = [
         mean_average_precision(
             test.attributes,

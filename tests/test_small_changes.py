@@ -96,12 +96,6 @@ def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_wher
     assert {row["key"]: row["shard"] for row in data.rows() if row["key"]} == shards
 
 
-def test_labels_in_tars_are_part_of_the_shards(tmp_path: Path) -> None:
-    data = Input(tmp_path, "ingest.labels_in_tars=true")
-    data.label(LABELLED, "Male", "Young")
-    assert data.stale() >= LABELLED // SHARD
-
-
 def test_another_size_of_shards_is_another_plan(data: Input) -> None:
     config = data.config
     larger = config.model_copy(update={"ingest": config.ingest.model_copy(update={"shard_size": 50})})

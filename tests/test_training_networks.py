@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch_ema import ExponentialMovingAverage
 
-from common.attributes import CELEBA_ATTRIBUTES
 from common.config import Augment, Optimizer, load
 from common.errors import UserError
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.batch_norm import measure_batch_norm

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cell_counts import cell_class_counts
-from common.cell_targets import dominant_classes
+from common.cell_counts import cell_class_counts, dominant_classes
 from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
 from training.models import Features
 from training.pretrain.tasks import PretextTask

@@ -18,7 +18,7 @@ from common.files import remove_partials, replacing
 from common.retry import retried
 from common.storage import Address, is_local, list_folder, read_bytes
 from common.tables import Database, batches, insert_batches
-from pipeline.runner.read_ahead import THREADS, read_ahead
+from pipeline.runner.prefetch import THREADS, read_ahead
 
 COLUMNS: Final = pa.schema(
     [("source", pa.string()), ("stamp", pa.string()), ("bytes", pa.int64()), ("sha256", pa.binary(32))]

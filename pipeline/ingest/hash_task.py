@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -140,7 +140,7 @@ def _refusal(content: Content) -> tuple[str, str] | None:
     return EMPTY if content.size == 0 and content.sha256 else content.refused
 
 
-def _table(rows: list[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
+def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

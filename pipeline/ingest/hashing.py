@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.retry import Patience
+from common.retry import Backoff
 from common.storage import Address
 from common.tables import Database, batches, insert_batches
 from pipeline.ingest.hash_records import PART, HashRecords, Stamps
@@ -77,7 +77,7 @@ def hash_sources(
     )
     [(count,)] = database.execute("SELECT count(*) FROM listed").fetchall()
     bar = progress("ingest", count, "files")
-    patience, waiting = Patience(retry_minutes), _count_waiting(database)
+    backoff, waiting = Backoff(retry_minutes), _count_waiting(database)
     bar.update(count - waiting)
     while waiting:
         cause = ""
@@ -87,8 +87,8 @@ def hash_sources(
             cause = hashed.cause or cause
         left = _count_waiting(database)
         if left:
-            patience = patience if left == waiting else Patience(retry_minutes)
-            _wait(patience, left, cause)
+            backoff = backoff if left == waiting else Backoff(retry_minutes)
+            _wait(backoff, left, cause)
         waiting = left
     bar.close()
     records.merge_small()
@@ -124,8 +124,8 @@ def _hashed(
         yield hashed
 
 
-def _wait(patience: Patience, failed: int, cause: str) -> None:
-    pause = patience.pause()
+def _wait(backoff: Backoff, failed: int, cause: str) -> None:
+    pause = backoff.pause()
     if pause is None:
         raise UserError(
             f"{failed:,} files cannot be read ({cause}); nothing was planned, so nothing is lost: "

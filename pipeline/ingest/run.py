@@ -1,14 +1,14 @@
 """The ingest stage: list an input, hash its sources, plan its shards."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from common import manifest
 from common.config import Config
 from common.input_files import Tree
-from common.layout import Layout
-from common.output_marker import mark_output
+from common.layout import Layout, mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
@@ -36,7 +36,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         OSError: the input cannot be listed.
     """
     path, dataset = address(config.data.input), config.data.name
-    minutes = config.cluster.retry_minutes
+    minutes = config.stream.retry_minutes
     version = json.dumps({"seed": config.ingest.seed, "shard_size": config.ingest.shard_size})
     with connect() as database:
         tree, listing = retried(lambda: _list(database, path, config.ingest), minutes, "ingest")
@@ -60,7 +60,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
     return layout.source
 
 
-def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> dict[str, str]:
+def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> Mapping[str, str]:
     """The metadata of the plan that lies in the output, if it is of the same data set.
 
     Its rows become the view ``earlier_sources``, and its shards ``earlier``, unless it was made with other

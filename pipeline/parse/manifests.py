@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
-from common.freshness import code_hash
 from common.errors import UserError
 from common.files import write_text
+from common.freshness import code_hash, fingerprint
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
@@ -21,7 +21,7 @@ from pipeline.parse.shard import ParseTask
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import PlannedShards
 from pipeline.runner.quarantine import table
-from pipeline.runner.shard_record import ShardRecord, fingerprint, read_record
+from pipeline.runner.shard_record import ShardRecord, read_record
 
 UPDATED: Final = "records-manifests.json"
 """Name of the file beside the manifests that says what they were written from."""
