@@ -79,12 +79,12 @@ def parse(
 
 
 def read_plan(layout: Layout) -> PlannedShards:
-    """The columns of ``source.parquet`` that the manifests take over.
+    """The names of the shards that ``source.parquet`` plans.
 
     Raises:
         UserError: there is no plan.
     """
-    return read_planned(layout.source, ["source", "key", "split", "identity", "notices"], labels=True)
+    return read_planned(layout.source, [])
 
 
 def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
@@ -117,7 +117,7 @@ def plan(
     if parser.embedder:
         settings += [parser.embedder.sha256, parser.embedder.input_format.model_dump(mode="json")]
     tasks = []
-    for name in planned.names:
+    for name in planned.shards:
         faces = require(aligned, layout.aligned / name)
         tasks.append(
             ParseTask(
