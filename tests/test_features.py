@@ -23,8 +23,8 @@ from common.shards import (
 from pipeline.parse.features import pooled_features, projection
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.parser import load_parser
+from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
-from pipeline.verify.shard import TarReport, _check_features
 
 
 def test_every_sample_of_bisenet_has_its_pooled_features(shards: Layout) -> None:
@@ -61,11 +61,12 @@ def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
     assert f"{row['key']}.pooled.npy" in findings.table()
 
 
-def test_features_of_two_lengths_in_one_shard_are_found() -> None:
-    report = TarReport()
-    for length in (4, 5):
-        _check_features(encode_features(np.zeros(length, np.float16)), "pooled.npy", "k", report)
-    assert dict(report.findings.counts) == {"features": 1}
+def test_features_of_two_lengths_in_one_set_are_found() -> None:
+    findings = Findings()
+    for length in (4, 5, 4):
+        findings.add_shape("features", "pooled.npy", (length,), "k")
+    findings.add_unusual_shapes()
+    assert dict(findings.counts) == {"features": 1}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from training.data import loader
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.finetune import train as stage_two
-from training.finetune.runs import finetune
+from training.methods.runs import finetune
 from training.models.cpu_ops import PReLU
 from training.pretrain import train as stage_one
 from training.pretrain.train import pretrain
@@ -30,18 +30,14 @@ SETTINGS = [
     "network.width=8",
     "network.stem=large",
     "network.input_size=32",
-    "pretrain.patch_grid=null",
     "pretrain.steps=4",
     "pretrain.log_every=4",
     "pretrain.batch_size=4",
-    "pretrain.batch_norm_batches=1",
     "pretrain.validate_every=null",
-    "pretrain.picture_every=null",
     "pretrain.tasks.rotation.position_of_unrotated=false",
     "finetune.runs=[{labels: 0.5, steps: 4}]",
-    "finetune.initial=[semi]",
+    "finetune.methods=[semi]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=1",
     "finetune.validate_every=null",
     "finetune.semi_supervised.batch_size=4",
     "finetune.semi_supervised.start=0",

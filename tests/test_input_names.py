@@ -22,7 +22,7 @@ def test_a_folder_may_have_any_utf8_name(tmp_path: Path, name: str) -> None:
     folder, params = tmp_path / name, tmp_path / "params.yaml"
     folder.mkdir()
     flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
-    assert read_options(flags).config.data.input == str(folder)
+    assert read_options(flags)[0].data.input == str(folder)
     params.write_text("data:\n  input: sample\n  name: sample\n", encoding="utf-8")
     set_input(str(folder), params)
     assert load([params]).data.input == str(folder)

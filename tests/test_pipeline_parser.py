@@ -1,9 +1,7 @@
 """The real parser on painted faces with exact masks, other parsers, and left and right."""
 
 import json
-import os
 import shutil
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -392,15 +390,3 @@ def test_int8_is_refused_for_a_parser_that_has_no_such_file(parsenet: tuple[nn.M
     _, settings = parsenet
     with pytest.raises(UserError, match="does not go with parse.parser=parsenet"):
         parser_file(load(settings=[*settings, "parse.precision=int8"]))
-
-
-@pytest.mark.parametrize("days", [0, 2])
-def test_an_int8_file_of_other_code_goes_after_a_day(days: int, tmp_path: Path) -> None:
-    known = parser_file(load(settings=["parse.precision=int8"]))
-    copy, current = Path(shutil.copy(known.path, tmp_path)), int8_of(known)
-    shutil.copy(current, tmp_path)
-    old = tmp_path / "parsing_bisenet-int8-448-0123456789ab.onnx"
-    old.touch()
-    os.utime(old, (time.time() - days * 86_400 - 60,) * 2)
-    assert quantize.int8_file(copy, known.sha256, known.size).name == current.name
-    assert old.exists() == (days == 0)

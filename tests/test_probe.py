@@ -57,7 +57,7 @@ def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
     for _ in range(2):
         finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
     assert "probe-100% is up to date" in capsys.readouterr().out
-    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
     test = read_samples(shards, ("test",))
     assert run["val_faces"] == len(read_samples(shards, ("val",)).labelled())
@@ -93,7 +93,7 @@ def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_do
 ) -> None:
     config = configured(f"finetune.initial=[{initial}]", "network.width=8", "network.input_size=32")
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     checkpoint = tmp_path / "finetune" / f"{initial}-100%" / "classifier.pt"
     for output in ("faces.parquet", "faces.csv"):
         predict_stored(config, shards, checkpoint, None, tmp_path / output)

@@ -111,7 +111,7 @@ def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
 ) -> None:
     config = load(settings=[*SETTINGS, f"finetune.select={select}", "evaluate.resamples=5"])
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
     test = read_samples(shards, ("test",))
     scores = [
         mean_average_precision(

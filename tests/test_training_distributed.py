@@ -23,13 +23,11 @@ TINY = [
     "network.input_size=32",
     "pretrain.steps=4",
     "pretrain.batch_size=8",
-    "pretrain.precision=float32",
+    "trainer.precision=float32",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=2",
-    "pretrain.loader_workers=0",
-    "pretrain.checkpoint_minutes=0.000001",
+    "trainer.loader_workers=0",
+    "trainer.checkpoint_minutes=0.000001",
     "pretrain.validate_every=null",
-    "pretrain.picture_every=null",
 ]
 
 
@@ -73,7 +71,7 @@ def average(self, values):
 state.TrainState.average_over_processes = average
 main()
 """
-WINDOW = "pretrain.shuffle_shards=3"
+WINDOW = "trainer.shuffle_shards=3"
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
     two: tuple[Path, str, str], shards: Layout, tmp_path: Path
 ) -> None:
     folder, out, err = two
-    assert out.count("2 processes do not divide pretrain.shuffle_shards=3") == 1
+    assert out.count("2 processes do not divide trainer.shuffle_shards=3") == 1
     pretrain(load(settings=[*TINY, WINDOW, "pretrain.accumulate=2"]), shards, tmp_path)
     weights = read_pretrained(folder / "pretrain" / "pretrained.safetensors")["network"]
     one = read_pretrained(tmp_path / "pretrained.safetensors")["network"]
@@ -176,7 +174,7 @@ def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_
 ) -> None:
     script = tmp_path / "synchronised.py"
     script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
-    due = ["pretrain.validate_every=2", "pretrain.picture_every=2"]
+    due = ["pretrain.validate_every=2"]
     done = torchrun(script, shards, tmp_path, *due)
     assert done.returncode == 0, done.stderr
     output = tmp_path / "pretrain"
@@ -210,7 +208,7 @@ main()
 def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_path: Path) -> None:
     script = tmp_path / "failing.py"
     script.write_text(FAILING)
-    done = torchrun(script, shards, tmp_path, "pretrain.checkpoint_minutes=60")
+    done = torchrun(script, shards, tmp_path, "trainer.checkpoint_minutes=60")
     assert done.returncode != 0
     assert "a shard cannot be read" in done.stderr
     assert "another process failed" in done.stderr
@@ -245,9 +243,9 @@ def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
     script.write_text(SYNCHRONISING + SAME_WEIGHTS)
     save_pretrained(tmp_path / "pretrain" / "pretrained.safetensors", build(config.network), config)
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.initial=[semi]", "finetune.batch_size=4"]
+    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[semi]", "finetune.batch_size=4"]
     semi = ["finetune.semi_supervised.longer=1.0", "finetune.semi_supervised.batch_size=4"]
-    every = ["finetune.validate_every=2", "finetune.frozen_steps=2", "finetune.batch_norm_batches=2"]
+    every = ["finetune.validate_every=2", "finetune.frozen_steps=2"]
     done = torchrun(script, shards, tmp_path, *runs, *semi, *every, stage="finetune")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text() == "x" * 8

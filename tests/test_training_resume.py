@@ -32,12 +32,10 @@ TINY = [
     "pretrain.steps=8",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=2",
-    "pretrain.loader_workers=1",
+    "trainer.loader_workers=1",
     "pretrain.validate_every=3",
-    "pretrain.picture_every=null",
 ]
-EAGER = [*TINY, "pretrain.checkpoint_minutes=0.000001"]
+EAGER = [*TINY, "trainer.checkpoint_minutes=0.000001"]
 
 
 def curves(output: Path) -> dict[str, str]:
@@ -125,7 +123,7 @@ def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
         "add",
         lambda losses, loss, step, indices: learnt.update(losses.keys[i] for i in indices.tolist()),
     )
-    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "pretrain.shuffle_shards=1"]
+    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "trainer.shuffle_shards=1"]
     for step in (1, count // 2):
         killed_after(step, shards, tmp_path, monkeypatch, *more)
     pretrain(load(settings=[*EAGER, *more]), shards, tmp_path)
@@ -191,11 +189,11 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
-    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002", "pretrain.log_every=2"])
+    other = load(settings=[*TINY, "pretrain.learning_rate=0.002", "pretrain.log_every=2"])
     pretrain(other, shards, tmp_path)
     output = capsys.readouterr().out
     assert "starting anew" in output
-    assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in output
+    assert "pretrain.learning_rate: 0.001 -> 0.002" in output
     assert "log_every" not in output
     assert f"kept in {tmp_path / 'checkpoints-1'}" in output
     assert [path.name for path in (tmp_path / "checkpoints-1").iterdir()] == ["step-000000001.pt"]
@@ -206,9 +204,9 @@ def test_a_checkpoint_of_other_settings_can_be_continued(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
-    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002"])
+    other = load(settings=[*TINY, "pretrain.learning_rate=0.002"])
     pretrain(other, shards, tmp_path, "anyway")
-    assert "resuming at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
+    assert "resuming at step 1 in spite of pretrain.learning_rate" in capsys.readouterr().out
 
 
 def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(

@@ -13,7 +13,7 @@ import torch
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
-from training.data.broken import BrokenSamples
+from training.data.loader import BrokenSamples
 from training.data.samples import read_samples
 from training.engine.batch_norm import batch_statistics
 from training.engine.logger import Log
@@ -31,9 +31,8 @@ TINY = [
     "pretrain.steps=2",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=1",
-    "pretrain.loader_workers=0",
-    "pretrain.precision=float32",
+    "trainer.loader_workers=0",
+    "trainer.precision=float32",
 ]
 CPU = torch.device("cpu")
 
@@ -175,7 +174,7 @@ def test_green_marks_a_correct_prediction_and_orange_a_wrong_one(config: Config,
 
 
 def test_a_run_logs_pictures_and_tensorboard_events(shards: Layout, tmp_path: Path) -> None:
-    config = load(settings=[*TINY, "pretrain.tensorboard=true", "pretrain.picture_every=1"])
+    config = load(settings=[*TINY, "pretrain.tensorboard=true"])
     pretrain(config, shards, tmp_path)
     names = sorted(path.name for path in (tmp_path / "dvclive" / "plots" / "images").iterdir())
     assert names == ["tasks-000000001.png", "tasks-000000002.png"]

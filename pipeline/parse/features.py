@@ -47,12 +47,12 @@ def pooled_features(maps: list[Tensor], masks: NDArray[np.uint8]) -> NDArray[np.
         classes, 0 for an absent class.
     """
     last = maps[-1].float()
-    projected = torch.einsum("bchw,cd->bdhw", last, projection(last.shape[1]).to(last.device))
     classes = torch.from_numpy(masks).to(last.device)[:, None].float()
     classes = F.interpolate(classes, last.shape[-2:], mode="nearest-exact")[:, 0].long()
     pixels = F.one_hot(classes.flatten(1), NUM_CLASSES).float()
-    sums = torch.einsum("bpk,bdp->bkd", pixels, projected.flatten(2))
-    by_class = sums / pixels.sum(dim=1)[:, :, None].clamp(min=1)
+    sums = torch.einsum("bpk,bcp->bkc", pixels, last.flatten(2))
+    # Projected after pooling, which is linear too and costs less so.
+    by_class = sums / pixels.sum(dim=1)[:, :, None].clamp(min=1) @ projection(last.shape[1]).to(last.device)
     means = [each.float().mean(dim=(2, 3)) for each in maps]
     return torch.cat([*means, by_class.flatten(1)], dim=1).half().cpu().numpy()
 

@@ -6,11 +6,8 @@ painted portraits, so that no photo is needed. Weights have 7 bits: on x86 CPUs 
 """
 
 import logging
-import os
 import sys
-import time
 import warnings
-from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -36,7 +33,6 @@ CALIBRATION_FACES: Final = 32
 FACE_SIDE: Final = 256
 SEED: Final = 1
 BATCH: Final = 4
-UNUSED_SECONDS: Final = 86_400
 PACKAGES: Final = ("torch", "onnx", "onnxruntime", "onnxscript")
 """Packages whose versions the file's bytes depend on."""
 
@@ -46,16 +42,13 @@ def int8_file(weights: Path, sha256: str, size: int) -> Path:
 
     Its outputs are the logits and the feature maps, in float32.
 
-    Files of other code or packages go once no run has used them for `UNUSED_SECONDS`.
-
     Args:
         weights: checked weights.
         sha256: of the weights; the file's name depends on it, on `size`, this code and `PACKAGES`.
         size: side of the input.
     """
     key = fingerprint(sha256, size, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES))[:12]
-    kind = f"{weights.stem}-int8-{size}"
-    output = weights.with_name(f"{kind}-{key}.onnx")
+    output = weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx")
     if not output.is_file():
         print(f"parse: preparing the int8 parser, once: {output} ...", file=sys.stderr, flush=True)
         pixels = normalised(_portraits(), BISENET, size, torch.device("cpu")).numpy()
@@ -63,11 +56,6 @@ def int8_file(weights: Path, sha256: str, size: int) -> Path:
             plain = Path(folder, "float32.onnx")
             _export(weights, size, plain)
             _quantize(plain, temporary, pixels)
-    os.utime(output)
-    for old in weights.parent.glob(f"{kind}-{'?' * len(key)}.onnx"):
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
-                old.unlink()
     return output
 
 

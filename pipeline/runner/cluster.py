@@ -247,7 +247,12 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
         )
-    _check_home()
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
+        ) from error
     count = _local_count(config, tasks)
     settings = {
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
@@ -285,15 +290,6 @@ class _ForgivingCluster(LocalCluster):
         # Dask looks up the worker that it removes, and raises its KeyError when the cluster closes.
         if op != "remove" or msg in self.scheduler_info["workers"]:
             super()._update_worker_status(op, msg)
-
-
-def _check_home() -> None:
-    try:
-        Path.home()
-    except RuntimeError as error:
-        raise UserError(
-            "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
-        ) from error
 
 
 def _local_count(config: Cluster, tasks: int) -> int:

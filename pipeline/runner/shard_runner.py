@@ -10,13 +10,10 @@ because a process that dies takes the events with it that it has not sent yet.
 
 import json
 import sys
-import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from distributed import Client, KilledWorker, get_worker
 
@@ -25,14 +22,13 @@ from common.errors import UserError
 from common.files import remove_partials, write_text
 from common.layout import Layout, mark_output
 from common.pipeline_config import Cluster
-from common.progress import progress
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.runner.finished_shards import FinishedShards
+from pipeline.runner.monitor import Monitor
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import ShardStage, ShardTask, Task, read_record
-from pipeline.runner.stalled import StalledWorkers
 
 REPORT_SECONDS: Final = 0.5
 """Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
@@ -89,12 +85,10 @@ def finish_shards(
     rows = sum(task.size for task in stale)
     with connect(config.cluster, len(stale), stage.load, stage.make.__module__) as client:
         workers = eligible_workers(client, config.cluster.resources)
-        with (
-            StalledWorkers(client, stage.name) as stalled,
-            _Display(client, stage, sum(task.size for task in tasks), rows, stalled) as display,
-        ):
-            for task in _finish(client, stage, stale, config, display.topic):
-                display.reach(str(task.tar), task.size)
+        total = sum(task.size for task in tasks)
+        with Monitor(client, stage.name, stage.unit, total, total - rows) as monitor:
+            for task in _finish(client, stage, stale, config, monitor.topic):
+                monitor.report(str(task.tar), task.size)
                 record = retry(partial(read_record, task.tar))
                 refusals.add(record.quarantined if record else ())
     retry(lambda: finished.update([task.tar for task in stale]))
@@ -273,35 +267,3 @@ def _probe_and_make(
 
 def _read_note(note: Address) -> list[str | None]:
     return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else []
-
-
-class _Display:
-    """The progress of a stage, correct even when a shard begins again after its worker died."""
-
-    def __init__(
-        self, client: Client, stage: ShardStage[Any], total: int, stale: int, stalled: StalledWorkers
-    ) -> None:
-        self.topic = f"{stage.name}-{uuid.uuid4().hex}"
-        self._client, self._stalled = client, stalled
-        self._bar = progress(stage.name, total, stage.unit, total - stale)
-        self._reached: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        self._client.subscribe_topic(self.topic, lambda event: self._advance(*event[1]))
-        return self
-
-    def _advance(self, shard: str, rows: int, worker: str) -> None:
-        self._stalled.progress(worker)
-        self.reach(shard, rows)
-
-    def reach(self, shard: str, rows: int) -> None:
-        """Report how many rows of a shard are done."""
-        with self._lock:
-            self._bar.update(rows - self._reached.get(shard, 0))
-            self._reached[shard] = rows
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(OSError):
-            self._client.unsubscribe_topic(self.topic)
-        self._bar.close()
