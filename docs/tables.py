@@ -22,6 +22,8 @@ DOCS: Final = Path(__file__).parent
 RESULTS: Final = DOCS / "results.json"
 ROWS: Final = ("scratch", "probe", "region_probe", "pretrained-full", "student-full")
 """Arms of the study in the README, below the majority class."""
+COLUMNS: Final = ("accuracy", "balanced_accuracy", "average_precision", "roc_auc")
+"""Metrics in the table of the study."""
 
 
 class Setting(NamedTuple):
@@ -59,18 +61,18 @@ def _section_in(annotation: Any) -> type[Section] | None:
     return None
 
 
-def settings_table() -> str:
-    """A table per section of the configuration, below its docstring's first line."""
+def settings_list() -> str:
+    """A list per section of the configuration, below its docstring's first line."""
     lines, last = list[str](), ""
     for key, value, description in settings():
         name = key.partition(".")[0]
         if name != last:
             section = _section_in(Config.model_fields[name].annotation)
             title = (section.__doc__ or "").strip().splitlines()[0] if section else ""
-            lines += ["", f"## {name}", "", title, "", "| setting | default | meaning |", "|---|---|---|"]
+            lines += ["", f"## {name}", "", title, ""]
         last = name
-        text = description.replace("``", "`").replace("|", "\\|")
-        lines.append(f"| `{key.removeprefix(f'{name}.')}` | {f'`{value}`' if value else ''} | {text} |")
+        default = f" (`{value}`)" if value else ""
+        lines.append(f"- `{key.removeprefix(f'{name}.')}`{default}: {description.replace('``', '`')}")
     return "\n".join(lines[1:])
 
 
@@ -89,15 +91,18 @@ def results_table() -> str:
 
 
 def study_table() -> str:
-    """All metrics, a row per amount of labels and arm."""
+    """The metrics of `COLUMNS`, a row per amount of labels and arm."""
     results, faces = _results()
-    lines = ["| labels | method | " + " | ".join(metric.title for metric in METRICS.values()) + " |"]
-    lines.append("|---|---|" + "--:|" * len(METRICS))
-    cells = " | ".join(f"{100 * results['majority'][name]:.1f}" for name in METRICS)
+    lines = ["| labels | method | " + " | ".join(METRICS[name].title for name in COLUMNS) + " |"]
+    lines.append("|---|---|" + "--:|" * len(COLUMNS))
+    cells = " | ".join(f"{100 * results['majority'][name]:.1f}" for name in COLUMNS)
     lines.append(f"| | majority class | {cells} |")
+    last = 0
     for row in results["summary"]:
-        cells = " | ".join(_percent(row["scores"][name]) for name in METRICS)
-        lines.append(f"| {_amount(row['faces'], max(faces))} | {row['title']} | {cells} |")
+        amount = _amount(row["faces"], max(faces)) if row["faces"] != last else ""
+        last = row["faces"]
+        cells = " | ".join(_percent(row["scores"][name]) for name in COLUMNS)
+        lines.append(f"| {amount} | {row['title']} | {cells} |")
     return "\n".join(lines)
 
 
@@ -116,7 +121,7 @@ def _percent(score: dict[str, float | None]) -> str:
 
 
 TABLES: Final = {
-    DOCS / "settings.md": ("settings", settings_table),
+    DOCS / "settings.md": ("settings", settings_list),
     DOCS.parent / "README.md": ("results", results_table),
     DOCS / "study.md": ("results", study_table),
 }
