@@ -128,11 +128,6 @@ def top(counts: np.ndarray) -> set[int]:
     return {number for number in largest if counts[number]}
 
 
-def test_a_set_agrees_with_itself(shards: Layout, config: Config) -> None:
-    figures = compare(config, shards, shards)
-    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
-
-
 def test_keys_that_only_one_set_has_are_counted(
     shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
@@ -149,22 +144,19 @@ def test_keys_that_only_one_set_has_are_counted(
     assert "2 only in the other" in agreement.table()
 
 
-def test_sets_without_a_common_key_are_compared_to_nothing(
-    shards: Layout, config: Config, tmp_path: Path
+def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
+    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
+    figures = compare(config, shards, shards)
+    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
+    with pytest.raises(UserError, match="no finished shards"):
+        compare(config, shards, Layout.at(tmp_path))
     listed = manifest.read(shards.samples)
     manifest.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
     figures = compare(config, shards, Layout.at(tmp_path))
     assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
-
-
-def test_a_grid_that_is_not_made_of_whole_cells_and_a_missing_set_are_refused(
-    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
-) -> None:
     with pytest.raises(UserError, match="whole cells"):
         compare(config, shards, sibling, 5)
-    with pytest.raises(UserError, match="no finished shards"):
-        compare(config, shards, Layout.at(tmp_path))
 
 
 def test_the_command_prints_tables_and_writes_json(

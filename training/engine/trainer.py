@@ -248,7 +248,7 @@ class Trainer:
                     batch = self.clock.wait(batches)
                 done = step + 1
                 logged = done % plan.log_every == 0 or done == plan.steps
-                values = self._step(batch, step, logged)
+                values = self.step(batch, step, logged)
                 self.clock.tick()
                 if logged:
                     self._log(log, done, values)
@@ -259,7 +259,7 @@ class Trainer:
         bar.close()
         self._model.load_state_dict(self.kept.weights)
 
-    def _step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
+    def step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
         """One optimisation step; returns the values of its micro-batches if they are `logged`, else none."""
         plan, ranks, scaler, count = self.plan, self._ranks, self._scaler, self.plan.accumulate
         adversary, optimizers, values = self.objective.adversary, [self._optimizer], []

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from common.layout import Layout
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.formats import capitalized, duration, unit, words
-from training.report.runs import Run, read_json
+from training.evaluate.results import read_json
+from training.report.runs import Run
 
 Curve = tuple[str, Markup, str]
 """The title of a logged value, its figure over the steps, and its last running mean."""
