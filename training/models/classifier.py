@@ -47,8 +47,8 @@ class Classifier(ABC):
 
     Attributes:
         attributes: names, in the order of the logits.
-        metadata: how it was made: ``method``, ``title``, ``labels``, ``config``, and the keys of
-            `training.data.provenance.provenance`.
+        metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
+            ``config``, and which data it was trained on.
         thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
         thresholds_from: where the thresholds come from, ``val`` or `NONE_KNOWN`.
     """
