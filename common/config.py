@@ -5,6 +5,7 @@ say what is allowed and have no defaults of their own. A file given with
 ``--config`` and ``--set key=value`` override single values, in that order.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -16,7 +17,11 @@ from common.errors import UserError
 from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
 from common.section import Fraction, Positive, Precision, Section, Weight
 
-PARAMS: Final = Path(__file__).resolve().parent.parent / "params.yaml"
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+PARAMS: Final = (
+    CHECKOUT if (CHECKOUT / "params.yaml").is_file() else Path(sys.prefix, "share", "sspl-faces")
+) / "params.yaml"
+"""The values of all settings; without a checkout, where the installation puts them."""
 
 
 class Network(Section):
@@ -74,7 +79,7 @@ class TrainerSettings(Section):
     precision: Annotated[
         Precision,
         Field(
-            description="number format of forward passes: ``auto`` (what is fast on the machine), ``float32``, "
+            description="number format of forward passes: ``auto`` (fast on the machine), ``float32``, "
             "``bfloat16`` or ``float16``"
         ),
     ]
@@ -119,7 +124,7 @@ class Pretrain(Section):
     tasks: Annotated[
         dict[str, dict[str, Any]],
         Field(
-            description="a block of settings per pretext task, by its name; every block has a ``weight``, and "
+            description="settings of each pretext task, by its name; every block has a ``weight``, and "
             "0 switches the task off; ``training/pretrain/tasks/`` declares and checks the rest"
         ),
     ]
@@ -129,7 +134,7 @@ class Pretrain(Section):
         Field(
             min_length=2,
             max_length=2,
-            description="least and greatest side of the random patch that most tasks share, as a share of the "
+            description="least and greatest side of the patch that most tasks share, as a share of the "
             "face's; the papers have 224 / 512 = 0.4375 for both",
         ),
     ]
@@ -237,7 +242,7 @@ class Evaluate(Section):
     mirrored: Annotated[
         bool,
         Field(
-            description="whether networks also see the mirror image of each face, here and in predictions, and "
+            description="whether networks see the mirror image of each face too, also in predictions, and "
             "the mean of both logits counts; takes twice the time"
         ),
     ]
@@ -257,7 +262,7 @@ class Study(Section):
         list[str],
         Field(
             min_length=1,
-            description="those that are compared, as in ``finetune.methods``; the ones that start from stage 1 "
+            description="what is compared, as in ``finetune.methods``; the ones that start from stage 1 "
             "do so from each pre-training",
         ),
     ]

@@ -4,87 +4,57 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from distributed import LocalCluster
 
+from common import manifest
 from common.cell_counts import cell_class_counts
 from common.classes import CLASSES
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
-from pipeline.align.run import align
-from pipeline.compare.run import compare
-from pipeline.ingest.run import ingest
-from pipeline.parse.run import parse
 from pipeline.parse.sibling import make_sibling
+from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
-from synthetic import write_dataset
 from tests.commands import run_command
 from training.data.loader import load as load_batches
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 
 TOP = 9
-FACES = 6
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A Dask scheduler with a worker process."""
+def config() -> Iterator[Config]:
+    """Names a worker process that all tests share."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster.scheduler_address
+        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 
 @pytest.fixture(scope="module")
-def config(address: str, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return load(
-        settings=[
-            f"data.input={tmp_path_factory.mktemp('input')}/faces",
-            "data.name=faces",
-            "ingest.shard_size=4",
-            "parse.size=320",
-            "parse.precision=float32",
-            f"cluster.scheduler={address}",
-        ]
-    )
-
-
-@pytest.fixture(scope="module")
-def origin(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A finished set whose photos and their folder are gone."""
-    layout = Layout.at(tmp_path_factory.mktemp("origin"))
-    photos = Path(config.data.input)
-    write_dataset(photos, count=FACES, seed=11, workers=1)
-    ingest(config, layout)
-    align(config, layout)
-    parse(config, layout)
-    shutil.rmtree(photos)
-    return layout
-
-
-@pytest.fixture(scope="module")
-def sibling(origin: Layout, address: str, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """The same faces, parsed again at 256 pixels by the command."""
+def sibling(shards: Layout, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The same faces, parsed again at 256 pixels by the command, which is told of no photos."""
     output = tmp_path_factory.mktemp("sibling")
-    flags = ("--from", origin.shards, "--output", output, "--scheduler", address)
-    settings = ("--set", "parse.size=256", "--set", "parse.precision=float32")
+    flags = ("--from", shards.shards, "--output", output, "--scheduler", config.cluster.scheduler)
+    settings = ("--set", "parse.size=256", "--set", "data.input=nowhere")
     finished = run_command("pipeline.parse", *flags, *settings)
     assert finished.returncode == 0, finished.stderr
     return Layout.at(output)
 
 
 def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
-    origin: Layout, sibling: Layout, config: Config
+    shards: Layout, sibling: Layout, config: Config
 ) -> None:
-    assert not Path(config.data.input).exists()
     assert not sibling.aligned.exists()
-    findings = verify(config.cluster, sibling)
-    assert not findings, findings.table()
-    first, second = (pq.read_table(layout.samples).to_pylist() for layout in (origin, sibling))
+    for layout in (shards, sibling):
+        findings = verify(config.cluster, layout)
+        assert not findings, findings.table()
+    first, second = (pq.read_table(layout.samples).to_pylist() for layout in (shards, sibling))
     assert [row["key"] for row in first] == [row["key"] for row in second]
     assert [row["jpg.crc32"] for row in first] == [row["jpg.crc32"] for row in second]
     assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
@@ -92,51 +62,49 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
 
 def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
     faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
-    (batch,) = load_batches(
-        faces,
-        sequential_batches(faces, FACES),
-        ("jpg", "mask.png", "parts.npy"),
-        workers=0,
-        stream=config.stream,
-    )
-    assert batch.images.shape == (FACES, 3, 256, 256)
-    assert batch.masks.shape == (FACES, 256, 256)
+    members = ("jpg", "mask.png", "parts.npy")
+    batches = load_batches(faces, sequential_batches(faces, 6), members, workers=0, stream=config.stream)
+    batch = next(iter(batches))
+    assert batch.images.shape == (6, 3, 256, 256)
+    assert batch.masks.shape == (6, 256, 256)
 
 
-def test_the_origin_is_not_changed_by_its_sibling(origin: Layout, sibling: Layout, config: Config) -> None:
-    assert sibling.shards != origin.shards
-    findings = verify(config.cluster, origin)
-    assert not findings, findings.table()
-
-
-def test_a_set_cannot_be_its_own_sibling(origin: Layout) -> None:
+def test_a_sibling_is_neither_the_set_itself_nor_replaces_another_data_set(
+    shards: Layout, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="--output"):
-        make_sibling(origin, Layout.at(origin.shards))
-
-
-def test_a_sibling_does_not_replace_another_data_set(origin: Layout, shards: Layout, tmp_path: Path) -> None:
-    output = Layout.at(tmp_path)
-    shutil.copytree(shards.manifests, output.manifests)
-    with pytest.raises(UserError, match="holds the data set portraits"):
-        make_sibling(origin, output)
+        make_sibling(shards, Layout.at(shards.shards))
+    output, listed = Layout.at(tmp_path), manifest.read(shards.source)
+    metadata = dict(listed.metadata) | {"dataset": "others"}
+    manifest.write_table(output.source, listed.table, listed.attributes, metadata)
+    with pytest.raises(UserError, match="holds the data set others"):
+        make_sibling(shards, output)
 
 
 def masks(layout: Layout) -> dict[str, np.ndarray]:
     return {
         key: decode_mask(members["mask.png"])
-        for tar in sorted(layout.shards.glob("faces/*.tar"))
+        for tar in sorted(layout.shards.glob("portraits/*.tar"))
         for key, members in read_shard(tar)
     }
 
 
+def compare(config: Config, first: Layout, second: Layout, patches: int = 1) -> dict[str, Any]:
+    """The figures of two sets of which the first is whole."""
+    agreement = Agreement(patches, TOP)
+    findings = verify(config.cluster, first, second, agreement)
+    assert not findings, findings.table()
+    return agreement.figures()
+
+
 @pytest.mark.parametrize("patches", [1, 3])
 def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
-    patches: int, origin: Layout, sibling: Layout, config: Config
+    patches: int, shards: Layout, sibling: Layout, config: Config
 ) -> None:
-    figures = compare(config.cluster, origin, sibling, patches, TOP).figures()
-    first, second = masks(origin), masks(sibling)
+    figures = compare(config, shards, sibling, patches)
+    first, second = masks(shards), masks(sibling)
     a, b = (np.stack([result[key] for key in sorted(first)]) for result in (first, second))
-    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (FACES, 0, 0)
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (len(first), 0, 0)
     assert figures["other_faces"] == 0
     assert figures["pixel_agreement"] == pytest.approx(np.mean(a == b))
     for number, name in enumerate(CLASSES):
@@ -146,79 +114,59 @@ def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
         assert result["iou"] == (pytest.approx(both / either) if either else None)
         assert result["f1"] == (pytest.approx(2 * both / (both + either)) if either else None)
     sets = [
-        (top(one, config), top(two, config))
-        for left, right in zip(a, b, strict=True)
-        for one, two in zip(patch_counts(left, patches), patch_counts(right, patches), strict=True)
+        (top(one), top(two))
+        for pair in zip(a, b, strict=True)
+        for one, two in zip(*(cell_class_counts(mask, patches).reshape(-1, 19) for mask in pair), strict=True)
     ]
-    assert len(sets) == FACES * patches**2
     assert figures["same_top_parts"] == pytest.approx(np.mean([one == two for one, two in sets]))
-    shared, either = (
-        sum(map(len, result)) for result in zip(*((x & y, x | y) for x, y in sets), strict=True)
-    )
-    assert figures["shared_top_parts"] == pytest.approx(shared / either)
+    shared = sum(len(one & two) for one, two in sets) / sum(len(one | two) for one, two in sets)
+    assert figures["shared_top_parts"] == pytest.approx(shared)
 
 
-def patch_counts(mask: np.ndarray, patches: int) -> np.ndarray:
-    """Pixels per class in each patch; the edges are those of the stored grid's cells."""
-    edges = np.arange(patches + 1) * (12 // patches) * 256 // 12
-    squares = [
-        mask[edges[i] : edges[i + 1], edges[j] : edges[j + 1]] for i in range(patches) for j in range(patches)
-    ]
-    return np.stack([np.bincount(square.ravel(), minlength=19) for square in squares])
-
-
-def top(counts: np.ndarray, config: Config) -> set[int]:
-    largest = sorted(range(19), key=lambda number: (-counts[number], number))[:TOP]
+def top(counts: np.ndarray) -> set[int]:
+    largest = sorted(range(19), key=lambda number: (-int(counts[number]), number))[:TOP]
     return {number for number in largest if counts[number]}
 
 
-def test_a_set_agrees_with_itself(origin: Layout, config: Config) -> None:
-    figures = compare(config.cluster, origin, origin, 1, TOP).figures()
-    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
-
-
 def test_keys_that_only_one_set_has_are_counted(
-    origin: Layout, sibling: Layout, config: Config, tmp_path: Path
+    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
     fewer = Layout.at(tmp_path)
     shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
     table = pq.read_table(fewer.samples)
     pq.write_table(table.slice(2), fewer.samples)
-    agreement = compare(config.cluster, origin, fewer, 1, TOP)
-    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 2, 0)
-    assert "2 only in the first" in agreement.table()
-    agreement = compare(config.cluster, fewer, origin, 1, TOP)
-    assert (agreement.samples, agreement.only_first, agreement.only_second) == (FACES - 2, 0, 2)
+    figures, common = compare(config, shards, fewer), table.num_rows - 2
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 2, 0)
+    agreement = Agreement(1, TOP)
+    assert verify(config.cluster, fewer, shards, agreement).counts["members"] == 8
+    figures = agreement.figures()
+    assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 0, 2)
+    assert "2 only in the other" in agreement.table()
 
 
-def test_sets_without_a_common_key_are_compared_to_nothing(
-    origin: Layout, shards: Layout, config: Config
+def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
+    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
-    agreement = compare(config.cluster, origin, shards, 1, TOP)
-    assert agreement.figures()["pixel_agreement"] is None
-    assert "0 samples in both sets" in agreement.table()
-
-
-def test_a_grid_that_is_not_made_of_whole_cells_is_refused(
-    origin: Layout, sibling: Layout, config: Config
-) -> None:
+    figures = compare(config, shards, shards)
+    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
+    with pytest.raises(UserError, match="no finished shards"):
+        compare(config, shards, Layout.at(tmp_path))
+    listed = manifest.read(shards.samples)
+    manifest.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
+    figures = compare(config, shards, Layout.at(tmp_path))
+    assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
     with pytest.raises(UserError, match="whole cells"):
-        compare(config.cluster, origin, sibling, 5, TOP)
+        compare(config, shards, sibling, 5)
 
 
-def test_the_command_prints_a_table_and_writes_json(
-    origin: Layout, sibling: Layout, address: str, tmp_path: Path
+def test_the_command_prints_tables_and_writes_json(
+    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
     output = tmp_path / "agreement.json"
-    flags = ("--shards", origin.shards, "--other", sibling.shards, "--output", output)
-    finished = run_command("pipeline.compare", *flags, "--scheduler", address)
+    flags = ("--shards", shards.shards, "--other", sibling.shards, "--output", output)
+    finished = run_command("pipeline.verify", *flags, "--scheduler", config.cluster.scheduler)
     assert finished.returncode == 0, finished.stderr
-    assert "6 samples in both sets" in finished.stdout
+    assert "24 samples in both sets" in finished.stdout
     figures = json.loads(output.read_text())
     assert set(figures["classes"]) == set(CLASSES)
     assert f"{figures['pixel_agreement']:.2%}" in finished.stdout
-
-
-def test_a_mask_is_counted_in_the_edges_that_this_test_uses() -> None:
-    mask = np.random.default_rng(0).integers(0, 19, (256, 256)).astype(np.uint8)
-    assert np.array_equal(patch_counts(mask, 12).reshape(12, 12, 19), cell_class_counts(mask, 12))

@@ -21,10 +21,10 @@ from common import manifest
 from common.cell_counts import cell_class_counts
 from common.config import load
 from common.errors import UserError
+from common.freshness import git_commit
 from common.layout import Layout
 from common.page.figures import SERIES, figure
 from common.shards import ShardWriter, encode_cell_counts, encode_face, encode_mask, encode_metadata
-from common.version import git_commit
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
@@ -51,7 +51,7 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
                 extents = writer.add(
                     key := f"{split}{number:03d}",
                     {
-                        "jpg": encode_face(face, 95),
+                        "jpg": encode_face(face),
                         "json": encode_metadata({"parser": "bisenet", "parser_size": 448}),
                         "mask.png": encode_mask(mask),
                         "parts.npy": encode_cell_counts(cell_class_counts(mask, 12)),

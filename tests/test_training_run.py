@@ -23,7 +23,7 @@ from training.engine.optim import LossCheck
 from training.evaluate import evaluate as evaluation
 from training.evaluate.evaluate import evaluate
 from training.evaluate.probabilities import ShardPredictor
-from training.finetune.runs import finetune
+from training.methods.runs import finetune
 from training.pretrain import train as pretrain
 
 TINY = [
@@ -33,15 +33,11 @@ TINY = [
     "pretrain.steps=6",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=2",
-    "pretrain.loader_workers=0",
+    "trainer.loader_workers=0",
     "pretrain.validate_every=3",
-    "pretrain.picture_every=3",
     "finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]",
-    "finetune.initial=[scratch, pretrained]",
+    "finetune.methods=[scratch, pretrained]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=2",
-    "finetune.loader_workers=0",
     "evaluate.resamples=20",
 ]
 
@@ -201,7 +197,7 @@ def test_fine_tuning_the_same_twice_gives_the_same_weights(
 def test_a_network_that_was_not_pre_trained_so_is_refused(
     shards: Layout, trained: Path, tmp_path: Path
 ) -> None:
-    wider = load(settings=[*TINY, "network.width=16", "finetune.initial=[pretrained]"])
+    wider = load(settings=[*TINY, "network.width=16", "finetune.methods=[pretrained]"])
     with pytest.raises(UserError, match="width=8"):
         finetune(wider, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
 
@@ -216,7 +212,7 @@ def test_without_pre_training_the_message_says_what_to_run(
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tmp_path: Path) -> None:
-    wild = load(settings=[*TINY, "pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32"])
+    wild = load(settings=[*TINY, "pretrain.learning_rate=1.0e+30", "trainer.precision=float32"])
     with pytest.raises(UserError, match=r"the loss is (nan|inf)") as stopped:
         pretrain.pretrain(wild, shards, tmp_path)
     named = str(stopped.value).split("samples: ")[1].split(", ")
@@ -228,8 +224,8 @@ def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tm
 def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(
     shards: Layout, tmp_path: Path
 ) -> None:
-    more = ["pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32", "pretrain.log_every=6"]
-    wild = load(settings=[*TINY, *more, "pretrain.validate_every=null", "pretrain.picture_every=null"])
+    more = ["pretrain.learning_rate=1.0e+30", "trainer.precision=float32", "pretrain.log_every=6"]
+    wild = load(settings=[*TINY, *more, "pretrain.validate_every=null"])
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step [1-4]"):
         pretrain.pretrain(wild, shards, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.pt"))

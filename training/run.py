@@ -1,14 +1,18 @@
 """``python -m training.run``: both training stages, evaluation and report, over finished shards."""
 
+import fcntl
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from common import command
 from common.config import Config
-from common.layout import Layout
+from common.errors import UserError
+from common.layout import Layout, mark_output
 from common.memory import keep_freed_memory
-from common.output_marker import mark_output
+from common.storage import address
 
 RESUME: Final = ("auto", "anyway", "never")
 
@@ -82,12 +86,45 @@ def main() -> None:
         return
     config = _with_runs(config, layout, options.labels, options.methods)
     output = options.output
-    with joined() as ranks:
+    with joined() as ranks, ExitStack() as stack:
+        with ranks.failing_together():
+            if ranks.first:
+                stack.enter_context(_locked(output))
         for name in _stages(config) if options.stage == "all" else (options.stage,):
             if ranks.first and name != "report":
                 mark_output(output / name)
             if ranks.first or name in DISTRIBUTED:
                 STAGES[name](config, layout, output, options.resume)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder; the lock ends with the process at the latest.
+
+    Raises:
+        UserError: another training has it.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another training writes to {output}; wait until it ends, or name another folder with "
+                "--output"
+            ) from error
+        except OSError as error:
+            print(f"{lock.name}: this disk has no locks ({error}); start no second training here")
+        yield
+
+
+def _local_folder(text: str) -> Path:
+    path = address(text)
+    if isinstance(path, Path):
+        return path
+    raise UserError(
+        f"--output {text}: training writes to a local folder; name one, and copy the results when it ends"
+    )
 
 
 def _parser() -> ArgumentParser:
@@ -98,7 +135,11 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs"), metavar="DIR", help="folder of results (default: runs/)"
+        "--output",
+        type=_local_folder,
+        default=Path("runs"),
+        metavar="DIR",
+        help="local folder of results (default: runs/)",
     )
     parser.add_argument(
         "--resume",

@@ -18,6 +18,7 @@ def main() -> None:
         "--output", type=Path, metavar="FILE", help="the page (default: data.html beside the manifests)"
     )
     options = parser.parse_args()
+    command.config_from(options)
     layout = Layout.at(options.shards)
     output = options.output or layout.manifests / "data.html"
     write_card(layout, output)

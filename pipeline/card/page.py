@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from common.classes import CLASS_TITLES
 from common.files import write_text
 from common.layout import Layout
-from common.mask_overlay import mask_overlay
 from common.page.figures import correlations, figure
 from common.page.formats import words
 from common.page.images import image_uri
 from common.page.render import render
 from common.storage import Address
-from pipeline.card.counts import Counts, Labels, count_all
+from pipeline.card.counts import Counts, count_all
 from pipeline.card.samples import SampleSummary, summarize_samples
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -54,7 +53,7 @@ def write_card(layout: Layout, file: Address) -> None:
 
 def card(counts: Counts, samples: SampleSummary) -> str:
     """The whole page."""
-    labels, values = counts.labels, counts.samples * len(counts.labels.names)
+    values = counts.samples * len(counts.attributes)
     return render(
         TEMPLATES,
         "card.html.j2",
@@ -62,36 +61,26 @@ def card(counts: Counts, samples: SampleSummary) -> str:
         counts=counts,
         samples=samples,
         refused=sum(counts.listed.values()) + sum(counts.later.values()),
-        faces=_faces(samples),
+        faces={
+            title: [
+                (image_uri(image, "jpeg", FACE_SIDE), f"{key} {confidence:.3f}")
+                for key, confidence, image in samples.faces[kind]
+            ]
+            for kind, title in KINDS.items()
+        },
         presence=_presence(samples.counts),
         areas=_areas(samples.counts),
         average_face=image_uri(samples.face, "jpeg"),
         average_mask=image_uri(samples.mask, "png"),
         # (name, share of ones among the known labels or None, share of unknown labels) of each attribute.
         attributes=[
-            (name, positive / known if known else None, 1 - known / counts.samples)
-            for name, positive, known in zip(
-                labels.names, labels.yes.tolist(), labels.known.tolist(), strict=True
-            )
+            (name, yes / known if known else None, 1 - known / counts.samples)
+            for name, yes, known in zip(counts.attributes, counts.yes, counts.known, strict=True)
         ],
-        unknown=1 - labels.known.sum() / values if values else 0.0,
-        matrix=_matrix(labels),
-        pairs=_strongest_pairs(labels),
+        unknown=1 - counts.known.sum() / values if values else 0.0,
+        matrix=_matrix(counts),
+        pairs=_strongest_pairs(counts),
     )
-
-
-def _faces(samples: SampleSummary) -> dict[str, list[tuple[str, str]]]:
-    """By title of its kind: the image of each face beside its mask, and its caption."""
-    return {
-        title: [
-            (
-                image_uri(np.hstack([each.face, mask_overlay(each.face, each.mask)]), "jpeg", FACE_SIDE),
-                f"{each.key} {each.confidence:.3f}",
-            )
-            for each in samples.faces[kind]
-        ]
-        for kind, title in KINDS.items()
-    }
 
 
 def _presence(counts: NDArray[np.uint16]) -> dict[str, Any]:
@@ -141,25 +130,22 @@ def _areas(counts: NDArray[np.uint16]) -> Markup:
     return figure(draw, "Share of the pixels that each class covers", (4.2, 3.4))
 
 
-def _matrix(labels: Labels) -> Markup | None:
+def _matrix(counts: Counts) -> Markup | None:
     """The correlations as a figure; None without any, and with too many attributes to read."""
-    if len(labels.names) > MATRIX_MOST or not np.tril(~np.isnan(labels.phi), -1).any():
+    if len(counts.attributes) > MATRIX_MOST or not np.tril(~np.isnan(counts.phi), -1).any():
         return None
-    side = 1.2 + 0.13 * len(labels.names)
-    names = [words(name) for name in labels.names]
-    draw = partial(correlations, values=labels.phi, names=names)
+    side = 1.2 + 0.13 * len(counts.attributes)
+    draw = partial(correlations, values=counts.phi, names=[words(name) for name in counts.attributes])
     return figure(draw, "Correlations of attributes", (side, side))
 
 
-def _strongest_pairs(labels: Labels) -> list[tuple[str, str]]:
+def _strongest_pairs(counts: Counts) -> list[tuple[str, str]]:
     """Pairs of attributes and their correlations: the highest positive ones, then the lowest negative."""
-    pairs = [
-        (float(labels.phi[i, j]), f"{words(labels.names[i])} and {words(labels.names[j])}")
-        for i in range(len(labels.names))
-        for j in range(i)
-        if not np.isnan(labels.phi[i, j])
-    ]
-    pairs.sort()
+    names = [words(name) for name in counts.attributes]
+    pairs = sorted(
+        (float(counts.phi[i, j]), f"{names[i]} and {names[j]}")
+        for i, j in zip(*np.nonzero(np.tril(~np.isnan(counts.phi), -1)), strict=True)
+    )
     strongest = [pair for pair in reversed(pairs[-PAIRS:]) if pair[0] > 0]
     strongest += [pair for pair in reversed(pairs[:PAIRS]) if pair[0] < 0]
     return [(title, f"{value:+.2f}".replace("-", "\u2212")) for value, title in strongest]

@@ -1,20 +1,17 @@
 """What the samples of a set look like, from some of them, evenly spaced over the whole set."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from common import manifest
-from common.classes import CLASS_COLOURS
+from common import tables
+from common.classes import CLASS_COLOURS, mask_overlay
 from common.errors import UserError
 from common.layout import Layout
 from common.sampling import evenly_spaced
 from common.shards import (
-    MEMBERS,
     BrokenSample,
     decode_cell_counts,
     decode_face,
@@ -22,7 +19,6 @@ from common.shards import (
     decode_metadata,
     read_sample,
 )
-from common.storage import Address
 
 MEASURED: Final = 2000
 """Samples whose per-cell class counts are read."""
@@ -36,18 +32,13 @@ SHOWN: Final = 12
 SEED: Final = 0
 """Of the random selection of faces."""
 
-EXTENTS: Final = tuple(f"{name}.{what}" for name in MEMBERS for what in ("offset", "size"))
-"""Columns with the offset and the size of each member of a sample."""
-
-
-@dataclass(frozen=True)
-class ShownFace:
-    """A face on the page: uint8 RGB (S, S, 3), its mask, uint8 (S, S), and the parser's confidence."""
-
-    key: str
-    face: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    confidence: float
+RANKED: Final = """
+CREATE TABLE ranked AS SELECT
+    COLUMNS('^(key|shard|.*[.](offset|size))$'), coalesce(confidence, 0) AS confidence,
+    row_number() OVER (ORDER BY shard, "mask.png.offset") - 1 AS position
+FROM samples
+"""
+"""Samples with their position in the tars, from 0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,8 @@ class SampleSummary:
         counts: uint16 (N, G, G, 19), the per-cell class counts of the measured samples.
         averaged: samples that the two averages are of.
         face, mask: uint8 RGB (S, S, 3), the average face, and the average of the masks' colours.
-        faces: by kind: ``best``, ``worst`` and ``random``, by confidence.
+        faces: by kind, ``worst``, ``random`` and ``best`` by confidence: key and confidence of each face, and
+            the face beside its mask, uint8 RGB (S, 2 * S, 3).
         parser: metadata of one sample about its parser.
     """
 
@@ -66,7 +58,7 @@ class SampleSummary:
     averaged: int
     face: NDArray[np.uint8]
     mask: NDArray[np.uint8]
-    faces: dict[str, list[ShownFace]]
+    faces: dict[str, list[tuple[str, float, NDArray[np.uint8]]]]
     parser: dict[str, Any]
 
 
@@ -76,20 +68,32 @@ def summarize_samples(layout: Layout) -> SampleSummary:
     Raises:
         UserError: there are no samples, or one is not what the manifest says.
     """
-    confidence = manifest.read(layout.require_samples(), ["confidence"]).table["confidence"]
-    if not len(confidence):
-        raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
-    kinds = _kinds(np.asarray(confidence.fill_null(0.0)))
-    displayed = {position for positions in kinds.values() for position in positions}
-    measured, averaged = (
-        set(evenly_spaced(count, len(confidence)).tolist()) for count in (MEASURED, AVERAGED)
-    )
+    with tables.connect() as database:
+        tables.add_parquet(database, "samples", layout.require_samples())
+        database.execute(RANKED)
+        total = len(database.table("ranked"))
+        if not total:
+            raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
+        worst, best = (
+            [position for (position,) in database.execute(query).fetchall()]
+            for query in (
+                f"SELECT position FROM ranked ORDER BY confidence, position LIMIT {SHOWN}",
+                f"SELECT position FROM ranked ORDER BY confidence DESC, position DESC LIMIT {SHOWN}",
+            )
+        )
+        random = np.random.default_rng(SEED).choice(total, min(SHOWN, total), replace=False)
+        kinds = {"worst": worst, "random": sorted(random.tolist()), "best": best}
+        measured, averaged = (set(evenly_spaced(count, total).tolist()) for count in (MEASURED, AVERAGED))
+        displayed = set().union(*kinds.values())
+        query = "SELECT * FROM ranked WHERE position IN (SELECT unnest($1)) ORDER BY position"
+        rows = database.sql(query, params=[sorted(measured | averaged | displayed)]).to_arrow_table()
     counts: list[NDArray[np.uint16]] = []
-    faces: dict[int, ShownFace] = {}
+    faces: dict[int, tuple[str, float, NDArray[np.uint8]]] = {}
     parser: dict[str, Any] = {}
     # Sums of integers are the same everywhere.
     face_sum, mask_sum = np.zeros((), np.int64), np.zeros((), np.int64)
-    for position, row in _rows(layout.samples, measured | averaged | displayed):
+    for row in rows.to_pylist():
+        position = row["position"]
         try:
             members = read_sample(layout.shards, row)
             if position in measured:
@@ -103,7 +107,8 @@ def summarize_samples(layout: Layout) -> SampleSummary:
                 if position in averaged:
                     face_sum, mask_sum = face_sum + face, mask_sum + CLASS_COLOURS[mask]
                 if position in displayed:
-                    faces[position] = ShownFace(row["key"], face, mask, row["confidence"] or 0.0)
+                    image = np.hstack([face, mask_overlay(face, mask)])
+                    faces[position] = (row["key"], row["confidence"], image)
         except (BrokenSample, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise UserError(
@@ -123,24 +128,3 @@ def summarize_samples(layout: Layout) -> SampleSummary:
 def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if shape != expected:
         raise BrokenSample(f"its shape is {shape}, not {expected} as that of the samples before it")
-
-
-def _kinds(confidence: NDArray[np.float32]) -> dict[str, list[int]]:
-    """Positions in the manifest of the faces that are shown, by kind."""
-    order = np.argsort(confidence, kind="stable")
-    count = min(SHOWN, len(order))
-    random = np.random.default_rng(SEED).choice(len(order), count, replace=False)
-    return {
-        "best": order[::-1][:count].tolist(),
-        "worst": order[:count].tolist(),
-        "random": sorted(random.tolist()),
-    }
-
-
-def _rows(path: Address, positions: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(position, row) of some samples, in the order of the manifest, which is that of the tars."""
-    wanted, start = np.array(sorted(positions)), 0
-    for batch in manifest.batches(path, ["key", "shard", "confidence", *EXTENTS]):
-        here = wanted[(wanted >= start) & (wanted < start + batch.num_rows)]
-        yield from zip(here.tolist(), batch.take(pa.array(here - start)).to_pylist(), strict=True)
-        start += batch.num_rows

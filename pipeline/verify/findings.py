@@ -1,9 +1,11 @@
 """The findings of all checks: a count and the first examples of each kind of damage."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from pipeline.verify.agreement import Agreement
 
 CHECKS: Final = {
     "manifests": "the manifests can be read and have their columns",
@@ -37,45 +39,60 @@ class Findings:
     Attributes:
         counts: how often each check found something.
         examples: the first locations and reasons of each check, at most `EXAMPLES`.
-        skipped: checks that could not be made, and why.
+        shapes: how many members have each shape, by (check, name of the member, shape).
+        first: the first sample of each of these.
         notes: worth knowing, but no damage.
+        agreement: of the masks with those of another set, if they are compared.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    shapes: Counter[tuple[str, str, tuple[int, ...]]] = field(default_factory=Counter)
+    first: dict[tuple[str, str, tuple[int, ...]], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    agreement: Agreement | None = None
 
     def __bool__(self) -> bool:
         return bool(self.counts)
 
-    def add(self, check: str, example: str, count: int = 1) -> None:
-        """Count a finding of `check`, which must be one of `CHECKS`."""
-        self.add_all(check, [example], count)
-
-    def add_all(self, check: str, examples: Iterable[str], count: int) -> None:
-        """Count `count` findings of which `examples` are some; nothing for a count of 0."""
-        if check not in CHECKS:
-            raise KeyError(check)
+    def add(self, check: str, examples: str | Sequence[str], count: int = 1) -> None:
+        """Count findings of a check, one of `CHECKS`; `examples` is one of them or some."""
         if count:
             self.counts[check] += count
             listed = self.examples.setdefault(check, [])
-            listed.extend(list(examples)[: EXAMPLES - len(listed)])
+            listed.extend([examples] if isinstance(examples, str) else examples)
+            del listed[EXAMPLES:]
+
+    def add_shape(self, check: str, name: str, shape: tuple[int, ...], where: str) -> None:
+        """Count a member, for `add_unusual_shapes` with its check, the member's name, and the sample."""
+        self.shapes[check, name, shape] += 1
+        self.first.setdefault((check, name, shape), where)
 
     def merge(self, other: "Findings") -> None:
-        """Take over the findings of another part of the set."""
+        """Add the findings of another part of the set."""
         for check, count in other.counts.items():
-            self.add_all(check, other.examples[check], count)
-        self.skipped.update(other.skipped)
+            self.add(check, other.examples[check], count)
+        self.shapes.update(other.shapes)
+        self.first = other.first | self.first
+        if self.agreement is not None and other.agreement is not None:
+            self.agreement.merge(other.agreement)
+
+    def add_unusual_shapes(self) -> None:
+        """Count the members whose shape is not the most common one of their name."""
+        usual: dict[str, tuple[int, ...]] = {}
+        for (check, name, shape), count in self.shapes.most_common():
+            if usual.setdefault(name, shape) != shape:
+                first = self.first[check, name, shape]
+                self.add(check, f"{first}.{name}: shape {shape}, most have {usual[name]}", count)
 
     def table(self) -> str:
         """All checks with what they found, one line each and one per example."""
         lines = [f"{'check':<14}{'found':>8}  what should hold"]
         for check, promise in CHECKS.items():
             count = self.counts[check]
-            number = "-" if check in self.skipped and not count else f"{count:,}"
-            note = f" (not checked: {self.skipped[check]})" if check in self.skipped else ""
-            lines.append(f"{check:<14}{number:>8}  {promise}{note}")
+            skipped = self.counts["manifests"] and check != "manifests"
+            note = " (not checked: needs the manifests)" if skipped else ""
+            lines.append(f"{check:<14}{'-' if skipped else f'{count:,}':>8}  {promise}{note}")
             lines += [f"{'':<24}{example}" for example in self.examples.get(check, [])]
             if count > EXAMPLES:
                 lines.append(f"{'':<24}... and {count - EXAMPLES:,} more")

@@ -2,12 +2,13 @@
 
 import tarfile
 import zlib
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from common.cell_counts import cell_class_counts
 from common.shards import (
@@ -20,9 +21,20 @@ from common.shards import (
     decode_features,
     decode_mask,
     decode_metadata,
+    extent_of,
 )
 from common.storage import Address
+from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
+
+DECODERS: Final = {
+    "jpg": ("faces", decode_face),
+    "mask.png": ("masks", decode_mask),
+    "parts.npy": ("cell-counts", decode_cell_counts),
+    "json": ("metadata", decode_metadata),
+    **dict.fromkeys(FEATURE_MEMBERS, ("features", decode_features)),
+}
+"""The check that a member belongs to, and the function that decodes it."""
 
 CONFIDENCE_TOLERANCE: Final = 2e-4
 """Greatest difference of a stored mean confidence from that of the stored confidences, which
@@ -36,247 +48,163 @@ class VerifyTask:
     """One tar to read back.
 
     Attributes:
-        tar: its path.
-        name: its name in the manifests.
-        rows: its rows of ``shards.parquet``, and ``sha256`` of each row's source.
+        root: the folder of shards.
+        name: of the tar in the manifests.
+        rows: its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set.
         attributes: names of the label columns.
+        other: folder of shards of another set to compare with.
+        agreement: of the comparison, without counts.
     """
 
-    tar: Address
+    root: Address
     name: str
     rows: pa.Table
     attributes: tuple[str, ...]
+    other: Address | None
+    agreement: Agreement | None
 
 
-@dataclass
-class TarReport:
-    """The result for one tar.
-
-    Attributes:
-        findings: the damage.
-        sizes: how many faces have each side in pixels.
-        first: the first key of each side.
-        shapes: of the features, by member.
-    """
-
-    findings: Findings = field(default_factory=Findings)
-    sizes: Counter[int] = field(default_factory=Counter)
-    first: dict[int, str] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-def verify_tar(task: VerifyTask) -> TarReport:
-    """Read a whole tar, one member in memory at a time, and report all that is wrong with it."""
-    report = TarReport()
-    try:
-        with task.tar.open("rb") as stream:
-            length = stream.seek(0, 2)
-            extents = _walk(stream, length, task, report.findings)
-            rows = task.rows.to_pylist()
-            _check_members(rows, extents, task, report.findings)
-            for row in rows:
-                _check_sample(row, extents, stream, length, task, report)
-    except OSError as error:
-        report.findings.add("tars", f"{task.name}: {error.strerror or error}")
-    return report
-
-
-def _walk(stream: BinaryIO, length: int, task: VerifyTask, findings: Findings) -> dict[str, Extent]:
-    """The extent of each member by the tar's headers; damage of the archive becomes a finding."""
-    extents: dict[str, Extent] = {}
-    end = 0
-    stream.seek(0)
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for entry in tar:
-                if entry.name in extents:
-                    findings.add("members", f"{task.name}: {entry.name!r} occurs twice")
-                elif not entry.isfile():
-                    findings.add("members", f"{task.name}: {entry.name!r} is not a file")
-                extents[entry.name] = Extent(entry.offset_data, entry.size)
-            end = tar.offset
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        findings.add("tars", f"{task.name}: {error} after {len(extents):,} members")
-        return extents
-    if not _ends(stream, end, length):
-        findings.add(
-            "tars",
-            f"{task.name}: neither a member nor the end of a tar at byte {end:,} of {length:,}, "
-            f"after {len(extents):,} members",
-        )
-    return extents
-
-
-def _ends(stream: BinaryIO, end: int, length: int) -> bool:
-    """Whether a tar ends properly at byte `end`: with at least two blocks of zeros, at a whole record."""
-    if length < end + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE:
-        return False
-    stream.seek(end)
-    while chunk := stream.read(CHUNK):
-        if chunk.count(0) != len(chunk):
-            return False
-    return True
-
-
-def _check_members(
-    rows: list[dict[str, Any]], extents: dict[str, Extent], task: VerifyTask, findings: Findings
-) -> None:
-    if findings.counts["tars"]:
-        return  # missing members follow from the damage
+def verify_tar(task: VerifyTask) -> Findings:
+    """Read a whole tar, one sample in memory at a time, and report all that is wrong with it."""
+    findings = Findings(agreement=task.agreement)
+    rows = task.rows.to_pylist()
     listed = {f"{row['key']}.{name}" for row in rows for name in _members(row)}
-    for name in sorted(listed - extents.keys()):
-        findings.add("members", f"{task.name}: {name} is not in the tar")
-    for name in sorted(extents.keys() - listed):
-        findings.add("members", f"{task.name}: {name!r} is not in the manifest")
+    try:
+        with (task.root / task.name).open("rb") as stream:
+            length = stream.seek(0, 2)
+            extents = _walk(stream, length, task.name, findings)
+            if not findings.counts["tars"]:  # from which missing members follow
+                for name in sorted(listed - extents.keys()):
+                    findings.add("members", f"{task.name}: {name} is not in the tar")
+                for name in sorted(extents.keys() - listed):
+                    findings.add("members", f"{task.name}: {name!r} is not in the manifest")
+            whole = {name: each for name, each in extents.items() if each.offset + each.size <= length}
+            for row in rows:
+                _check_sample(row, _decode(row, whole, stream, task.name, findings), task, findings)
+    except OSError as error:
+        findings.add("tars", f"{task.name}: {error.strerror or error}")
+    return findings
 
 
-def _check_sample(
-    row: dict[str, Any],
-    extents: dict[str, Extent],
-    stream: BinaryIO,
-    length: int,
-    task: VerifyTask,
-    report: TarReport,
-) -> None:
-    """Check one sample; a member that fails a check is left out of all later ones."""
-    findings, where = report.findings, f"{task.name}: {row['key']}"
-    members = {}
-    for name in _members(row):
-        extent = extents.get(f"{row['key']}.{name}")
-        if extent is None or extent.offset + extent.size > length:
-            continue  # reported already, as a missing member or a truncated tar
-        listed = (row[f"{name}.offset"], row[f"{name}.size"])
-        if listed != (extent.offset, extent.size):
-            findings.add(
-                "extents", f"{where}.{name}: at {extent.offset}, {extent.size} bytes; listed at {listed}"
-            )
-            continue
-        stream.seek(extent.offset)
-        data = stream.read(extent.size)
-        checksum = row.get(f"{name}.crc32")
-        if checksum is not None and zlib.crc32(data) != checksum:
-            findings.add("checksums", f"{where}.{name}: CRC-32 {zlib.crc32(data)}, written with {checksum}")
-            continue
-        members[name] = data
-    side = _check_face(members.get("jpg"), where, findings)
-    if side:
-        report.sizes[side] += 1
-        report.first.setdefault(side, where)
-    mask = _check_mask(members.get("mask.png"), side, where, findings)
-    counts = _check_cell_counts(members.get("parts.npy"), mask, where, findings)
-    for name in FEATURE_MEMBERS:
-        _check_features(members.get(name), name, where, report)
-    _check_metadata(members.get("json"), row, counts, task.attributes, where, findings)
-
-
-def _members(row: dict[str, Any]) -> list[str]:
+def _members(row: Mapping[str, Any]) -> list[str]:
     """The members that the manifest lists; features are optional."""
     return [*MEMBERS, *(name for name in FEATURE_MEMBERS if row.get(f"{name}.size") is not None)]
 
 
-def _check_face(data: bytes | None, where: str, findings: Findings) -> int:
-    """The side of the face in pixels, 0 if it is not known."""
-    if data is None:
-        return 0
+def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[str, Extent]:
+    """The extent of each member by the tar's headers; damage of the archive becomes a finding."""
+    extents: dict[str, Extent] = {}
+    stream.seek(0)
     try:
-        height, width, _ = decode_face(data).shape
-    except BrokenSample as error:
-        findings.add("faces", f"{where}.jpg: {error}")
-        return 0
-    if height != width:
-        findings.add("faces", f"{where}.jpg: {width} x {height} pixels are not square")
-        return 0
-    return int(height)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for entry in tar:
+                if entry.name in extents or not entry.isfile():
+                    problem = "occurs twice" if entry.name in extents else "is not a file"
+                    findings.add("members", f"{name}: {entry.name!r} {problem}")
+                extents[entry.name] = Extent(entry.offset_data, entry.size)
+            stream.seek(tar.offset)
+            # A tar ends with at least two blocks of zeros, at a whole record.
+            blank = not any(any(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
+            if length < tar.offset + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE or not blank:
+                raise tarfile.ReadError(f"neither a member nor the end of a tar at byte {tar.offset:,}")
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        findings.add("tars", f"{name}: {error}, after {len(extents):,} members in {length:,} bytes")
+    return extents
 
 
-def _check_mask(data: bytes | None, side: int, where: str, findings: Findings) -> np.ndarray | None:
-    if data is None:
-        return None
-    try:
-        mask = decode_mask(data)
-    except BrokenSample as error:
-        findings.add("masks", f"{where}.mask.png: {error}")
-        return None
-    height, width = mask.shape
-    if height != width or (side and height != side):
-        face = f"its face has {side} x {side}" if side else "a square was expected"
-        findings.add("masks", f"{where}.mask.png: {width} x {height} pixels; {face}")
-        return None
-    return mask
+def _decode(
+    row: Mapping[str, Any], extents: Mapping[str, Extent], stream: BinaryIO, tar: str, findings: Findings
+) -> dict[str, Any]:
+    """The members of a sample by name, without those that lie, read or decode otherwise than they should."""
+    decoded = {}
+    for name in _members(row):
+        member = f"{row['key']}.{name}"
+        extent, listed = extents.get(member), extent_of(row, name)
+        if extent is None:
+            continue  # reported already, as a missing member or a truncated tar
+        check, decode = DECODERS[name]
+        try:
+            if extent != listed:
+                check = "extents"
+                raise BrokenSample(f"{extent}, but the manifest lists {listed}")
+            stream.seek(extent.offset)
+            data = stream.read(extent.size)
+            if zlib.crc32(data) != row[f"{name}.crc32"]:
+                check = "checksums"
+                raise BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
+            decoded[name] = decode(data)
+        except BrokenSample as error:
+            findings.add(check, f"{tar}: {member}: {error}")
+    return decoded
 
 
-def _check_cell_counts(
-    data: bytes | None, mask: np.ndarray | None, where: str, findings: Findings
-) -> np.ndarray | None:
-    """The class counts if they are those of the mask."""
-    if data is None:
-        return None
-    try:
-        counts = decode_cell_counts(data)
-        wrong = mask is not None and not np.array_equal(counts, cell_class_counts(mask, counts.shape[0]))
-    except ValueError as error:
-        findings.add("cell-counts", f"{where}.parts.npy: {error}")
-        return None
-    if wrong:
-        findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
-    return counts if mask is not None and not wrong else None
-
-
-def _check_features(data: bytes | None, name: str, where: str, report: TarReport) -> None:
-    if data is None:
-        return
-    try:
-        shape = decode_features(data).shape
-        expected = report.shapes.setdefault(name, shape)
-        if shape != expected:
-            raise BrokenSample(f"shape {shape}, but {expected} in the samples before it")
-    except BrokenSample as error:
-        report.findings.add("features", f"{where}.{name}: {error}")
-
-
-def _check_metadata(
-    data: bytes | None,
-    row: dict[str, Any],
-    counts: np.ndarray | None,
-    attributes: tuple[str, ...],
-    where: str,
-    findings: Findings,
+def _check_sample(
+    row: Mapping[str, Any], decoded: dict[str, Any], task: VerifyTask, findings: Findings
 ) -> None:
-    if data is None:
-        return
+    """Check what a sample's members say of each other; one that fails is left out of all later checks."""
+    where = f"{task.name}: {row['key']}"
+    face, mask, counts = (decoded.get(name) for name in ("jpg", "mask.png", "parts.npy"))
+    if face is not None and face.shape[0] != face.shape[1]:
+        findings.add("faces", f"{where}.jpg: {face.shape[1]} x {face.shape[0]} pixels are not square")
+        del decoded["jpg"]
+        face = None
+    if mask is not None:
+        side = len(mask if face is None else face)
+        if mask.shape != (side, side):
+            findings.add("masks", f"{where}.mask.png: shape {mask.shape}, not that of a face, {(side, side)}")
+            mask = None
+    if mask is None:
+        counts = None
+    elif counts is not None and not _are_counts(counts, mask):
+        findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
+        counts = None
+    elif counts is not None and findings.agreement is not None and task.other is not None and row["other"]:
+        findings.agreement.add(mask, counts, task.other, row["other"])
+    for name in ("jpg", *FEATURE_MEMBERS):
+        if name in decoded:
+            findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
+    if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts, task.attributes))):
+        findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
+
+
+def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
     try:
-        metadata = decode_metadata(data)
-    except BrokenSample as error:
-        findings.add("metadata", f"{where}.json: {error}")
-        return
+        return np.array_equal(counts, cell_class_counts(mask, len(counts)))
+    except ValueError:  # a grid of more cells than pixels
+        return False
+
+
+def _disagreements(
+    metadata: Mapping[str, Any],
+    row: Mapping[str, Any],
+    counts: NDArray[np.uint16] | None,
+    attributes: tuple[str, ...],
+) -> Iterator[str]:
+    """The fields in which the metadata of a sample differ from the manifest or the class counts."""
     labels = {name: row[name] for name in attributes if row[name] is not None}
     repeated = {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
     expected = {"source": row["source"]} | {name: repeated[name] for name in repeated if name in metadata}
     if row["sha256"] is not None:
         expected["sha256"] = row["sha256"]
-    wrong = [name for name, value in expected.items() if name not in metadata or metadata[name] != value]
+    yield from (name for name, value in expected.items() if name not in metadata or metadata[name] != value)
     if not row["key"].startswith(str(metadata.get("sha256"))[:16]):
-        wrong.append("sha256 (of another key)")
+        yield "sha256 (of another key)"
     if not _close(metadata.get("box_score"), row["box_score"], 1e-6):
-        wrong.append("box_score")
-    if not _confident(metadata.get("confidence"), row["confidence"], counts):
-        wrong.append("confidence")
-    if wrong:
-        findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
+        yield "box_score"
+    values = metadata.get("confidence")
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        values = []
+    seen = [value for value in values if value > 0]
+    classes = [value > 0 for value in values]
+    if (
+        not seen
+        or not _close(sum(seen) / len(seen), row["confidence"], CONFIDENCE_TOLERANCE)
+        or (counts is not None and classes != counts.any(axis=(0, 1)).tolist())
+    ):
+        yield "confidence"
 
 
 def _close(left: Any, right: Any, tolerance: float) -> bool:
     if left is None or right is None:
         return left is right
     return isinstance(left, int | float) and abs(left - right) <= tolerance
-
-
-def _confident(values: Any, mean: float | None, counts: np.ndarray | None) -> bool:
-    """Whether there is a confidence for the classes that have pixels, and the manifest has their mean."""
-    numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    if not numbers or mean is None:
-        return False
-    seen = [value for value in values if value > 0]
-    if not seen or not _close(sum(seen) / len(seen), mean, CONFIDENCE_TOLERANCE):
-        return False
-    return counts is None or [value > 0 for value in values] == (counts.sum(axis=(0, 1)) > 0).tolist()

@@ -1,9 +1,11 @@
 """Loading: planned batches are read and decoded by threads, ahead of their use."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +25,6 @@ from common.shards import (
     decode_mask,
     read_extent,
 )
-from training.data.broken import BrokenSamples
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
@@ -75,6 +76,38 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(*(function(getattr(self, each.name)) for each in fields(self)))
+
+
+class BrokenSamples:
+    """The broken samples that one process of a run has come across.
+
+    Args:
+        most: how many are replaced.
+
+    Attributes:
+        keys: their keys.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, Lock()
+        self.keys: set[str] = set()
+
+    def add(self, key: str, message: str) -> None:
+        """Print the message about a broken sample, once.
+
+        Raises:
+            UserError: there are more than `most`.
+        """
+        with self._lock:
+            if key in self.keys:
+                return
+            self.keys.add(key)
+        print(f"{message}; another sample takes its place", file=sys.stderr, flush=True)
+        if len(self.keys) > self._most:
+            raise UserError(
+                f"{len(self.keys)} samples are broken, more than stream.max_broken={self._most}; "
+                f"`python -m pipeline.verify` lists them. The last one: {message}"
+            )
 
 
 class _Reader:
@@ -155,8 +188,8 @@ def load(
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
-            f"{samples.root} has no {missing[0]}; parse the faces again with parse.features=grid, such as by "
-            "`python -m pipeline.parse --from OUT --output NEW --set parse.features=grid`"
+            f"{samples.root} has no {missing[0]}; parse the faces again, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.parser=bisenet`"
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)

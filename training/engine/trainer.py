@@ -56,18 +56,21 @@ class StepLoss:
 
 
 class Objective(Protocol):
-    """What a stage trains.
+    """What a stage trains."""
 
-    Attributes:
-        data: the samples that are trained on, and the settings of the loop.
-        model: whose parameters are trained and averaged.
-        adversary: networks that are trained against the model by an optimiser of their own, at the highest
-            of the model's rates; frozen except while their own loss is computed. None: there are none.
-    """
+    @property
+    def data(self) -> TrainingData:
+        """The samples that are trained on, and the settings of the loop."""
 
-    data: TrainingData
-    model: nn.Module
-    adversary: nn.Module | None
+    @property
+    def model(self) -> nn.Module:
+        """Whose parameters are trained and averaged."""
+
+    @property
+    def adversary(self) -> nn.Module | None:
+        """Networks that are trained against the model by an optimiser of their own, at the highest of the
+        model's rates; frozen except while their own loss is computed. None: there are none.
+        """
 
     def parameter_groups(self) -> ParameterGroups:
         """The model's parameters, each with its learning rate before the schedule; 0 freezes them."""
@@ -208,9 +211,8 @@ class Trainer:
             objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ).train()
         self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
-        self._forward = self._ranks.wrap(
-            torch.compile(self._model) if settings.compile else self._model  # type: ignore[arg-type]
-        )
+        compiled: Any = torch.compile(self._model) if settings.compile else self._model
+        self._forward = self._ranks.wrap(compiled)
         self._adversary_optimizer = None
         if objective.adversary is not None:
             parameters = list(objective.adversary.to(device).requires_grad_(False).parameters())
@@ -246,7 +248,7 @@ class Trainer:
                     batch = self.clock.wait(batches)
                 done = step + 1
                 logged = done % plan.log_every == 0 or done == plan.steps
-                values = self._step(batch, step, logged)
+                values = self.step(batch, step, logged)
                 self.clock.tick()
                 if logged:
                     self._log(log, done, values)
@@ -257,7 +259,7 @@ class Trainer:
         bar.close()
         self._model.load_state_dict(self.kept.weights)
 
-    def _step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
+    def step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
         """One optimisation step; returns the values of its micro-batches if they are `logged`, else none."""
         plan, ranks, scaler, count = self.plan, self._ranks, self._scaler, self.plan.accumulate
         adversary, optimizers, values = self.objective.adversary, [self._optimizer], []
@@ -272,7 +274,7 @@ class Trainer:
                 adversary.requires_grad_(True)
                 scaler.scale(loss.adversary() / count).backward()
                 adversary.requires_grad_(False)
-                optimizers = [self._optimizer, self._adversary_optimizer]
+                optimizers = [each for each in (self._optimizer, self._adversary_optimizer) if each]
             if logged:
                 values.append({"loss": loss.total.item(), **loss.values()})
         if plan.clip_norm is not None:

@@ -2,25 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import torch
+
 from common.config import Config, Finetune
 from common.layout import Layout
 from common.sampling import evenly_spaced
+from training.data.loader import Batch, load
 from training.data.provenance import provenance
+from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
+from training.data.transforms import resize_images
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.methods.validation import ValidationSet
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier import Classifier
 
 VALIDATION_FACES: Final = 1000
 """At most so many faces of val choose among classifiers; they are the same for every run."""
+
+BATCH_SIZE: Final = 64
+"""Of networks that are not trained."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,12 @@ class Context:
         return samples.take(evenly_spaced(count, len(samples)))
 
     @cached_property
-    def validation_set(self) -> ValidationSet:
-        """Their pictures at the network's size."""
-        return ValidationSet(self.val, self.config)
+    def val_batches(self) -> list[Batch]:
+        """Their pictures at the network's size, uint8."""
+        config, size = self.config, self.config.network.input_size
+        planned, workers = sequential_batches(self.val, BATCH_SIZE), config.trainer.loader_workers
+        batches = load(self.val, planned, {"jpg"}, workers, config.stream)
+        return [replace(each, images=resize_images(each.images, size).to(torch.uint8)) for each in batches]
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

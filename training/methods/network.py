@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import UserError
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, TrainingData
+from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.data.transforms import resize_images, to_input
+from training.engine.average_precision import mean_average_precision
 from training.engine.device import autocast, numerics
 from training.engine.logger import Log
 from training.engine.optim import ParameterGroups
@@ -91,15 +91,14 @@ def train_network(
         weight_decay=WEIGHT_DECAY,
         average_decay=settings.average_decay,
         log_every=CHECK_EVERY,
-        validate_every=settings.validate_every if context.validation_set.images else None,
+        validate_every=settings.validate_every if len(context.val) else None,
         select=AVERAGE_PRECISION,
     )
     labels = run.labelled.attributes if targets is None else targets
     trainer = Trainer(AttributeObjective(context, run, model, factors, labels), plan, run.checkpoints)
     trainer.fit(context.resume)
     score = trainer.kept.score
-    classifier = NetworkClassifier(attributes=model.attributes, model=model.cpu(), groups=context.groups)
-    return classifier, {
+    return network_classifier(context, model.cpu()), {
         "steps": run.steps,
         "numerics": numerics(context.config.trainer.precision),
         "seconds": round(trainer.clock.seconds, 1),
@@ -123,7 +122,7 @@ class AttributeObjective:
         targets: NDArray[np.int8] | NDArray[np.float32],
     ) -> None:
         config, self._settings = context.config, context.settings
-        self._network, self._rates, self._val = model, rates, context.validation_set
+        self._context, self._network, self._rates = context, model, rates
         self.model: nn.Module = model
         self._device, self._precision = context.ranks.device, config.trainer.precision
         broken = BrokenSamples(config.stream.max_broken)
@@ -157,5 +156,16 @@ class AttributeObjective:
 
     def validate(self, log: Log, done: int) -> dict[str, float]:
         """Mean average precision on val; nothing if no attribute occurs both present and absent."""
-        score = self._val.score(self._network, self._device)
+        if not len(self._context.val):
+            return {}
+        classifier = network_classifier(self._context, self._network)
+        classifier.configure(self._device, self._precision, mirrored=False)
+        logits = np.concatenate([classifier.logits(batch) for batch in self._context.val_batches])
+        self._network.train()
+        score = mean_average_precision(self._context.val.attributes, logits)
         return {} if score is None else {AVERAGE_PRECISION: score}
+
+
+def network_classifier(context: Context, model: AttributeNetwork) -> NetworkClassifier:
+    """The classifier of a network, in evaluation mode."""
+    return NetworkClassifier(attributes=model.attributes, model=model.eval(), groups=context.groups)

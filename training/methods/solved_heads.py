@@ -15,16 +15,14 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from common.sampling import evenly_spaced
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, load
+from training.data.loader import Batch, BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.data.transforms import to_input
 from training.engine.average_precision import mean_average_precision
 from training.engine.device import autocast
-from training.methods.method import Context
+from training.methods.method import BATCH_SIZE, Context
 from training.methods.probe import STRENGTHS, WITHOUT_VAL, logistic_regressions, standardisation
-from training.methods.validation import BATCH_SIZE
 from training.models.attribute_network import AttributeNetwork
 
 LABELLED: Final = 2000
@@ -47,7 +45,7 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
     Raises:
         UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
     """
-    config, device, val = context.config, context.ranks.device, context.validation_set
+    config, device, val = context.config, context.ranks.device, context.val
     model.to(device).to(memory_format=torch.channels_last)
     broken = BrokenSamples(config.stream.max_broken)
 
@@ -77,8 +75,8 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
         indices.append(batch.indices)
         read.append(pooled(batch.images))
     of_train, labels = _joined(read), train.attributes[torch.cat(indices).numpy()]
-    by_val = len(val.images) > 0
-    of_val = _joined(map(pooled, val.images)) if by_val else {}
+    by_val = len(val) > 0
+    of_val = _joined(pooled(batch.images) for batch in context.val_batches) if by_val else {}
     model.train(training)
 
     strengths = STRENGTHS if by_val else (WITHOUT_VAL,)
@@ -88,11 +86,11 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
     }
 
     def score(number: int) -> float:
-        logits = np.empty(val.labels.shape)
+        logits = np.empty(val.attributes.shape)
         for branch, group in model.groups.items():
             weights, biases = solutions[branch][number]
             logits[:, group] = of_val[branch] @ weights + biases
-        return mean_average_precision(val.labels, logits) or 0.0
+        return mean_average_precision(val.attributes, logits) or 0.0
 
     best = max(range(len(strengths)), key=score) if by_val else 0
     for branch, head in model.heads.items():

@@ -74,18 +74,6 @@ class AttributeNetwork(nn.Module):
         return {**groups, "heads": list(self.heads.parameters())}
 
 
-def face_logits(model: AttributeNetwork, inputs: Tensor, mirrored: bool) -> Tensor:
-    """Logits, float32 (B, A), of normalised faces, float (B, 3, S, S).
-
-    Args:
-        model: in evaluation mode.
-        inputs: for the network.
-        mirrored: take the mean of the logits of a face and of its mirror image.
-    """
-    logits = model(inputs).float()
-    return (logits + model(inputs.flip(-1)).float()) / 2 if mirrored else logits
-
-
 def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
     """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
 

@@ -24,7 +24,7 @@ from training.data.loader import Batch
 from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.device import autocast
-from training.models.attribute_network import AttributeNetwork, face_logits
+from training.models.attribute_network import AttributeNetwork
 
 FILE: Final = "classifier.pt"
 
@@ -164,12 +164,18 @@ class NetworkClassifier(Classifier, kind="network"):
         self._device, self._precision, self._mirrored = device, precision, mirrored
         self.model.to(device).to(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """See `Classifier.logits`."""
-        inputs = to_input(batch.images.to(self._device), self.model.config.input_size)
+        return self.logits_of(to_input(batch.images.to(self._device), self.model.config.input_size)).numpy()
+
+    @torch.inference_mode()
+    def logits_of(self, inputs: Tensor) -> Tensor:
+        """Logits, float32 (N, A) on the CPU, of normalised faces, float (N, 3, S, S)."""
         with autocast(self._device, self._precision):
-            return face_logits(self.model, inputs, self._mirrored).cpu().numpy()
+            logits = self.model(inputs).float()
+            if self._mirrored:
+                logits = (logits + self.model(inputs.flip(-1)).float()) / 2
+        return logits.cpu()
 
     def state(self) -> dict[str, Any]:
         """Weights, the settings of the network, and the groups."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import NUM_CLASSES
-from common.shards import FEATURE_GRID
+from common.shards import FEATURE_CHANNELS
 from training.models.probe import Probe
 from training.models.stored_features import STATISTICS, Blocks
 
@@ -148,6 +148,6 @@ def region_of_columns(blocks: Blocks, columns: int) -> NDArray[np.int64]:
         columns: D.
     """
     statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
-    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_GRID[2] if "pooled" in blocks else 0)
+    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if "pooled" in blocks else 0)
     others = np.full(columns - len(by_class) - len(statistics), -1)
     return np.concatenate((others, by_class, statistics))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cell_targets import merge_cells
+from common.cell_counts import merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.pipeline_config import Stream

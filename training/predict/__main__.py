@@ -9,8 +9,7 @@ from typing import Any, Final, get_args
 
 from common import command
 from common.errors import UserError
-from common.layout import Layout
-from common.output_marker import mark_new
+from common.layout import Layout, mark_new
 from training.engine.device import announce_training
 from training.predict.output import check_format, face_table, thresholds_text, write_table
 from training.predict.predict import photos_in, predict

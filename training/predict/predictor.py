@@ -142,7 +142,7 @@ class Predictor:
             raise
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
-        return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side).image
+        return decode_photo(data, self.recipe.max_pixels).image
 
     def predict(self, image: NDArray[np.uint8]) -> list[Face]:
         """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.
@@ -154,8 +154,7 @@ class Predictor:
         with one_thread():
             crops, detail = self._crops(image)
         # The classifier was trained on faces that the pipeline had stored as JPEG.
-        quality = self.recipe.align.jpeg_quality
-        faces = [decode_face(encode_face(crop.image, quality)) for crop in crops]
+        faces = [decode_face(encode_face(crop.image)) for crop in crops]
         # Unlike uint8, float images are not rounded when they are resized, which exported graphs cannot do.
         images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float()
         batch = Batch(images, torch.empty(0, dtype=torch.uint8), torch.arange(len(faces)))

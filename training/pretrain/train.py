@@ -14,8 +14,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.freshness import code_hash, read_record, write_record
 from common.layout import Layout
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, TrainingData
+from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.data.samples import Samples, pixels_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training, autocast, numerics
@@ -88,7 +87,8 @@ class PretextObjective:
             return {**{name: term.item() for name, term in terms.items()}, **scores}
 
         def adversary() -> Tensor:
-            return sum(task.adversary_loss(adversaries[task.name], outputs[task.name]) for task in contested)
+            losses = [task.adversary_loss(adversaries[task.name], outputs[task.name]) for task in contested]
+            return torch.stack(losses).sum()
 
         contested = [
             task
@@ -194,7 +194,7 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
     validation = read_validation_samples(layout)
     if validation is None and ranks.first:
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
-    validator = validation and Validator(validation, config, ranks.device, broken)
+    validator = None if validation is None else Validator(validation, config, ranks.device, broken)
     objective = PretextObjective(config, ranks.device, samples, broken, validator)
     plan = LoopSettings(
         title="pretrain",
@@ -221,7 +221,7 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
         "seconds": round(trainer.clock.seconds, 1),
         "waiting": round(trainer.clock.waiting(), 4),
         "train": {name: round(float(np.mean(values)), 4) for name, values in trainer.recent.items()},
-        **({"val": {"samples": len(validation), **scores}} if validation else {}),
+        **({"val": {"samples": len(validation), **scores}} if validation is not None else {}),
         "broken": len(set().union(*ranks.gathered(broken.keys))),
         "tasks": [task.description() for task in objective.model.active()],
     }

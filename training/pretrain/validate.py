@@ -1,8 +1,8 @@
 """How well stage 1 solves its tasks on the val split, with random draws that never change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,18 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.config import Config
 from common.layout import Layout
 from common.sampling import evenly_spaced
-from training.data.broken import BrokenSamples
-from training.data.loader import load
+from training.data.loader import BrokenSamples, load
 from training.data.samples import Samples, read_samples
 from training.engine.device import autocast
 from training.pretrain.model import Example, PretrainModel
-from training.pretrain.visualize import tasks_image
+from training.pretrain.tasks import PretextTask
+from training.pretrain.tasks.panel import Column, Image, joined, photo
 
 SAMPLES: Final = 512
 """At most so many samples of val are measured."""
 
 MIN_SAMPLES: Final = 2
 """Batch normalisation needs two."""
+
+ROWS: Final = 6
+"""Rows of the image at most."""
 
 VALIDATION_STEP: Final = -1
 """The number of the step that validation draws as; training's are 0 and more."""
@@ -74,10 +77,21 @@ class Validator:
             model.observe(outputs, example.targets) for _, example, outputs in self.predictions(model)
         )
 
-    def image(self, model: PretrainModel) -> NDArray[np.uint8]:
+    def image(self, model: PretrainModel) -> Image:
         """The image of the first batch, RGB uint8 (H, W, 3)."""
         _, example, outputs = next(self.predictions(model))
         return tasks_image(model.active(), example, outputs)
+
+
+def tasks_image(
+    tasks: Sequence[PretextTask[Any]], example: Example, outputs: dict[str, dict[str, Tensor]]
+) -> Image:
+    """What the tasks do: a row per sample, at most `ROWS`, RGB uint8 (H, W, 3)."""
+    rows = min(ROWS, len(example.crops.patches))
+    columns = [Column("patch", [photo(patch) for patch in example.crops.patches[:rows]])]
+    for task in tasks:
+        columns += task.panel(example.crops, example.targets[task.name], outputs[task.name], rows)
+    return joined(columns)
 
 
 @contextmanager

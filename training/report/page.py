@@ -13,11 +13,11 @@ import yaml
 from common import manifest
 from common.config import PARAMS, Config, load
 from common.files import write_text
+from common.freshness import git_commit
 from common.layout import DEFAULT_SHARDS, SPLITS, Layout
 from common.page.figures import inline
 from common.page.formats import number
 from common.page.render import render
-from common.version import git_commit
 from training.data.index import manifest_hash
 from training.data.samples import Samples, read_samples
 from training.models.classifier import FILE, load_classifier

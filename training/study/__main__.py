@@ -24,9 +24,8 @@ def main() -> None:
     """Read the command line and run the study or one part of it."""
     options = _parser().parse_args()
     if (options.action in ("pretrain", "draw")) != (options.name is not None):
-        raise UserError(
-            f"{options.action} takes {'no name' if options.name else 'the name of a pre-training or of an arm'}"
-        )
+        needed = "no name" if options.name else "the name of a pre-training or an arm"
+        raise UserError(f"{options.action} takes {needed}")
     config, layout, root = command.config_from(options), Layout.at(options.shards), options.output
     keep_freed_memory()
 

@@ -58,8 +58,8 @@ def draw_is_done(config: Config, layout: Layout, root: Path, arm: Arm, draw: int
 def run_draw(config: Config, layout: Layout, root: Path, arm: Arm, draw: int, resume: str) -> None:
     """Fine-tune and evaluate with every amount of labels; nothing happens if it is done.
 
-    ``scores.json`` holds ``runs``, the entries of ``runs.json`` with ``arm``, ``draw``, ``scores`` (means over
-    attributes) and ``attributes`` (scores by attribute), and ``majority``, the means of the majority class.
+    ``scores.json`` holds ``runs``, the entries of ``runs.json`` with ``arm``, ``draw``, ``scores`` (means
+    over attributes) and ``attributes`` (their scores), and ``majority``, the means of the majority class.
 
     Raises:
         UserError: the pre-training is missing, or what fine-tuning and evaluation raise.

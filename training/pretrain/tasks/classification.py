@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.cell_targets import dominant_classes
+from common.cell_counts import dominant_classes
 from common.classes import NUM_CLASSES
 from common.section import Positive
 from training.engine.average_precision import mean_average_precision

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.classes import CLASS_COLOURS, NUM_CLASSES
-from common.mask_overlay import mask_overlay
+from common.classes import CLASS_COLOURS, NUM_CLASSES, mask_overlay
 from common.section import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, convolution

@@ -1,8 +1,9 @@
-"""Reading ahead of whoever uses the bytes, because a store takes its time for each request, not for many."""
+"""Work ahead of whoever uses its results: reads from slow stores, and the steps of a worker side by side."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Final, TypeVar
 
 Item = TypeVar("Item")
@@ -12,6 +13,8 @@ THREADS: Final = 16
 
 MOST_BYTES: Final = 64_000_000
 """Bytes that wait to be used before no more is read, save for what is being read already."""
+
+_END: Final = object()
 
 
 def read_ahead(
@@ -27,14 +30,15 @@ def read_ahead(
     """
     rest, waiting = iter(items), deque[tuple[Item, Future[bytes]]]()
     pool = ThreadPoolExecutor(threads)
+
+    def held() -> int:
+        done = (future for _, future in waiting if future.done() and not future.exception())
+        return sum(len(future.result()) for future in done)
+
     try:
         while True:
-            while len(waiting) < threads and _held(waiting) < most:
-                try:
-                    item = next(rest)
-                except StopIteration:
-                    break
-                waiting.append((item, pool.submit(read, item)))
+            while len(waiting) < threads and held() < most and (more := list(islice(rest, 1))):
+                waiting.append((more[0], pool.submit(read, more[0])))
             if not waiting:
                 return
             item, future = waiting.popleft()
@@ -44,6 +48,14 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _held(waiting: "Iterable[tuple[object, Future[bytes]]]") -> int:
-    done = (future for _, future in waiting if future.done() and not future.exception())
-    return sum(len(future.result()) for future in done)
+def ahead(items: Iterable[Item], depth: int) -> Generator[Item]:
+    """The items in their order, computed in one thread, at most `depth` of them ahead of their use.
+
+    An error of an item is raised in its place, and no item after it is computed.
+    """
+    steps = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, steps, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            yield item  # type: ignore[misc]
+            waiting.append(thread.submit(next, steps, _END))

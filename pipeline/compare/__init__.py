@@ -1,1 +1,0 @@
-"""Compare two sets of the same faces: how far their parsers agree."""
