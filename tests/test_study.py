@@ -319,7 +319,7 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_standard_error(study_of: Any
     assert verdict_of(study, "region probe beats from scratch")[0] == "undecided"
     best = verdict_of(study, "pre-trained beats the best of the methods above")
     assert best[1] == pytest.approx((0.10 + 0.08 + 0.12) / 3)
-    assert "+10.3 ± 0.3, holds" in verdict_text(study, verdicts.verdicts(study))
+    assert "+10.3 ± 0.3, holds" in verdict_text(verdicts.verdicts(study))
 
 
 def test_a_single_draw_decides_nothing_and_draws_are_compared_with_themselves(study_of: Any) -> None:

@@ -233,7 +233,7 @@ def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_
 
 def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:
     code = (
-        "import sys, training.run, training.pretrain, training.finetune, training.evaluate, training.report\n"
+        "import sys, training.run, training.pretrain, training.methods.runs, training.evaluate, training.report\n"
         "foreign = ('pipeline', 'facexlib', 'dask', 'distributed')\n"
         "print([name for name in sys.modules if name.split('.')[0] in foreign])"
     )

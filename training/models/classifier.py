@@ -227,15 +227,6 @@ def load_classifier(path: Path) -> Classifier:
     return classifier
 
 
-def classifier_hash(path: Path) -> str:
-    """`Classifier.identity` of the classifier in a file.
-
-    Raises:
-        UserError: the file is missing or no classifier.
-    """
-    return load_classifier(path).identity
-
-
 def _update(digest: Any, value: Any) -> None:
     """Add a value of a state to a hash."""
     if isinstance(value, Mapping):
