@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ SETTINGS = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1
 @given(
     faces=st.integers(3, 12), columns=st.integers(1, 12), penalty=st.floats(0.01, 10), seed=st.integers(0, 99)
 )
+@settings(deadline=None)
 def test_predictions_of_a_face_left_out_are_those_of_a_fit_without_it(
     faces: int, columns: int, penalty: float, seed: int
 ) -> None:
@@ -153,6 +154,7 @@ def kernel_ridge(
     share=st.sampled_from((0.0, 0.5)),
     seed=st.integers(0, 99),
 )
+@settings(deadline=None)
 def test_with_all_faces_as_references_it_is_the_kernel_regression_of_each_attribute_alone(
     faces: int, unknown: int, share: float, seed: int
 ) -> None:
