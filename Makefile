@@ -5,35 +5,43 @@ INPUT ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV := 0.13.9
 
 JOBS ?= $(shell nproc)
 # Of the demo's training: its networks are small, and threads that wait for each other on shared cores spin.
 THREADS ?= 1
 
-.PHONY: help setup demo study test lint types
+.PHONY: help setup demo study docs test lint types
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## create .venv and install the pinned versions
+setup: $(READY) ## create .venv and install the versions of uv.lock
 
-$(READY): requirements.txt
+$(READY): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv export --quiet --locked --all-extras --no-hashes --no-emit-project --output-file $(VENV)/versions.txt
+	# PyTorch with CUDA's libraries has gigabytes, which pip takes from wherever it is configured to look first.
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(VENV)/versions.txt torch torchvision
+	$(BIN)/uv sync --quiet --locked --all-extras
 	@touch $@
 
 demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
-	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
+	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$(THREADS) $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
 study: $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
-	@$(if $(INPUT),$(BIN)/python -m pipeline.use "$(INPUT)",true)
+	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)
+
+docs: $(READY) ## write the tables of the documents: settings and results
+	$(BIN)/python -m docs.tables
 
 test: $(READY) ## run all tests, a process per core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import parallel_rate, run
 from common import command
-from common.alignment.detector import detect, load_detector
+from common.alignment.detector import DETECT_SIDE, detect, load_detector
 from common.alignment.search import find_faces
 from common.config import Config
 from common.errors import UserError
@@ -134,8 +134,8 @@ def search_seconds(config: Config, weights: Path, images: list[NDArray[np.uint8]
 
 def _small(path: Path, config: Config) -> NDArray[np.uint8]:
     """An image at the size at which the detector reads it."""
-    image = decode_photo(path.read_bytes(), config.ingest.max_pixels, config.ingest.min_side).image
-    scale = min(1.0, config.align.detect_side / max(image.shape[:2]))
+    image = decode_photo(path.read_bytes(), config.ingest.max_pixels).image
+    scale = min(1.0, DETECT_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 

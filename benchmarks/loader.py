@@ -142,7 +142,7 @@ def _enlarged(face: bytes, mask: bytes) -> tuple[bytes, bytes]:
     side = (FACE_SIDE, FACE_SIDE)
     large = cv2.resize(decode_face(face), side, interpolation=cv2.INTER_LINEAR)
     classes = cv2.resize(decode_mask(mask), side, interpolation=cv2.INTER_NEAREST)
-    return encode_face(large.astype(np.uint8), 95), encode_mask(classes.astype(np.uint8))
+    return encode_face(large.astype(np.uint8)), encode_mask(classes.astype(np.uint8))
 
 
 def _published(pairs: list[tuple[bytes, bytes]]) -> int:

@@ -149,10 +149,11 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
     if not row.formulas:
         make_plain(model)
     model.to(memory_format=layout)
-    optimizer = adam(model, config.pretrain.optimizer)
+    parameters, settings = list(model.parameters()), config.pretrain
+    optimizer = adam([(parameters, settings.learning_rate)], settings.weight_decay)
     if not row.adam:
         optimizer = torch.optim.Adam(
-            model.parameters(), lr=optimizer.defaults["lr"], weight_decay=optimizer.defaults["weight_decay"]
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
     example = model.prepare(random_batch(batch, 2 * config.network.input_size), 0, 0)
     patches = example.crops.patches.contiguous(memory_format=layout)

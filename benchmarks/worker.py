@@ -81,7 +81,7 @@ def _painted(tar: Path, side: int) -> NDArray[np.uint8]:
     faces, masks = [], []
     for portrait in iterate_portraits(PAINTED, seed=1):
         square = central_square(portrait.image.shape[1], portrait.image.shape[0], side)
-        faces.append(encode_face(warp(portrait.image, square, side), quality=97))
+        faces.append(encode_face(warp(portrait.image, square, side)))
         masks.append(cv2.warpAffine(portrait.mask, square, (side, side), flags=cv2.INTER_NEAREST))
     with ShardWriter(tar) as writer:
         for number in range(FACES):

@@ -1,16 +1,21 @@
-"""Per-cell class counts: how many pixels of each class lie in each cell of a grid.
+"""How many pixels of each class lie in each cell of a grid over a mask, and which classes dominate.
 
-Counts are stored once per sample on a fine grid (12 x 12 by default), so the
-targets of any coarser patch that is made of whole cells are exact sums, without
-decoding the mask again.
+Counts are stored once per sample on a fine grid (`GRID`), so the targets of any coarser patch that is made
+of whole cells are exact sums, without decoding the mask again.
 """
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.classes import NUM_CLASSES
+
+GRID: Final = 12
+"""Cells per side of the counts that are stored."""
 
 
 def cell_edges(size: int, grid: int) -> NDArray[np.int64]:
@@ -57,3 +62,30 @@ def _first_bin(size: int, grid: int) -> NDArray[np.int64]:
     """The bin of class 0 of each pixel's cell, (size, size)."""
     cell_of_pixel = np.searchsorted(cell_edges(size, grid), np.arange(size), side="right") - 1
     return (cell_of_pixel[:, None] * grid + cell_of_pixel[None, :]) * NUM_CLASSES
+
+
+def merge_cells(cells: Tensor, grid: int) -> Tensor:
+    """Counts, integer (..., G, G, C), as exact sums on a coarser grid: int64 (..., grid, grid, C).
+
+    Raises:
+        ValueError: G is not a multiple of `grid`.
+    """
+    stored = cells.shape[-2]
+    if grid < 1 or stored % grid:
+        raise ValueError(f"{grid} patches a side are not made of whole cells of a {stored} x {stored} grid")
+    blocks = (*cells.shape[:-3], grid, stored // grid, grid, stored // grid, cells.shape[-1])
+    return cells.long().reshape(blocks).sum(dim=(-4, -2))
+
+
+def dominant_classes(counts: Tensor, top: int) -> Tensor:
+    """Which classes are among the `top` with the most pixels, bool (..., C).
+
+    Classes without a pixel never are; of equal counts the lower class number wins.
+
+    Args:
+        counts: integer (..., C), pixels per class.
+        top: v in the paper.
+    """
+    order = counts.argsort(dim=-1, descending=True, stable=True)
+    chosen = torch.zeros_like(counts, dtype=torch.bool)
+    return chosen.scatter_(-1, order[..., :top], True) & (counts > 0)

@@ -10,63 +10,43 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES: Final = (
-    "background",
-    "skin",
-    "l_brow",
-    "r_brow",
-    "l_eye",
-    "r_eye",
-    "eye_g",
-    "l_ear",
-    "r_ear",
-    "ear_r",
-    "nose",
-    "mouth",
-    "u_lip",
-    "l_lip",
-    "neck",
-    "neck_l",
-    "cloth",
-    "hair",
-    "hat",
+# fmt: off
+_TABLE: Final = (
+    # name, title on pages, RGB colour: left and right are a dark and a light tone of one hue
+    ("background", "background", (24, 26, 30)),
+    ("skin", "skin", (235, 180, 140)),
+    ("l_brow", "left brow", (118, 72, 190)),
+    ("r_brow", "right brow", (184, 148, 232)),
+    ("l_eye", "left eye", (22, 108, 214)),
+    ("r_eye", "right eye", (120, 190, 250)),
+    ("eye_g", "glasses", (0, 168, 168)),
+    ("l_ear", "left ear", (206, 92, 20)),
+    ("r_ear", "right ear", (246, 164, 96)),
+    ("ear_r", "earring", (255, 214, 10)),
+    ("nose", "nose", (62, 176, 74)),
+    ("mouth", "mouth", (132, 8, 44)),
+    ("u_lip", "upper lip", (222, 44, 84)),
+    ("l_lip", "lower lip", (250, 140, 166)),
+    ("neck", "neck", (164, 190, 110)),
+    ("neck_l", "necklace", (255, 240, 150)),
+    ("cloth", "cloth", (72, 108, 150)),
+    ("hair", "hair", (146, 84, 44)),
+    ("hat", "hat", (216, 78, 208)),
 )
+CELEBAMASK_HQ_CLASSES: Final = (
+    "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
+    "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
+)
+# fmt: on
+
+CLASSES: Final = tuple(name for name, _, _ in _TABLE)
 NUM_CLASSES: Final = len(CLASSES)
 
-CLASS_TITLES: Final = dict(
-    zip(
-        CLASSES,
-        (
-            *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses"),
-            *("left ear", "right ear", "earring", "nose", "mouth", "upper lip", "lower lip", "neck"),
-            *("necklace", "cloth", "hair", "hat"),
-        ),
-        strict=True,
-    )
-)
+CLASS_TITLES: Final = {name: title for name, title, _ in _TABLE}
 """What pages call the classes."""
 
-CELEBAMASK_HQ_CLASSES: Final = (
-    "background",
-    "skin",
-    "nose",
-    "eye_g",
-    "l_eye",
-    "r_eye",
-    "l_brow",
-    "r_brow",
-    "l_ear",
-    "r_ear",
-    "mouth",
-    "u_lip",
-    "l_lip",
-    "hair",
-    "hat",
-    "ear_r",
-    "neck_l",
-    "neck",
-    "cloth",
-)
+CLASS_COLOURS: Final = np.array([colour for _, _, colour in _TABLE], np.uint8)
+"""RGB per class, uint8 (19, 3)."""
 
 
 def _lookup(mapping: dict[int, int], size: int = 256) -> NDArray[np.uint8]:
@@ -91,15 +71,19 @@ FLIP_CLASSES: Final = _lookup(
 )
 """uint8 (256,) look-up table to apply to a mask after mirroring it left to right."""
 
-# fmt: off
-CLASS_COLOURS: Final = np.array(
-    [
-        (24, 26, 30), (235, 180, 140), (118, 72, 190), (184, 148, 232), (22, 108, 214), (120, 190, 250),
-        (0, 168, 168), (206, 92, 20), (246, 164, 96), (255, 214, 10), (62, 176, 74), (132, 8, 44),
-        (222, 44, 84), (250, 140, 166), (164, 190, 110), (255, 240, 150), (72, 108, 150), (146, 84, 44),
-        (216, 78, 208),
-    ],
-    np.uint8,
-)
-# fmt: on
-"""RGB per class, uint8 (19, 3); left and right are a dark and a light tone of one hue."""
+
+def mask_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8] = CLASS_COLOURS
+) -> NDArray[np.uint8]:
+    """Two parts of the image to three of the colours of its classes.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        mask: uint8 (H, W), indices into `colours`.
+        colours: uint8 RGB (C, 3), by default of the 19 parsing classes.
+
+    Returns:
+        uint8 RGB (H, W, 3).
+    """
+    tint = colours[mask].astype(np.uint16)
+    return ((image.astype(np.uint16) * 2 + tint * 3) // 5).astype(np.uint8)

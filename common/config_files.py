@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from common.errors import UserError
+from common.strict_yaml import parse_yaml, read_yaml
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
@@ -16,12 +16,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or is not a YAML mapping.
     """
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); --config names a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a YAML file: {error}") from error
+    values = read_yaml(file, "settings")
     if not isinstance(values, dict):
         raise UserError(f"{file}: a mapping of sections was expected, as in params.yaml")
     return values
@@ -36,10 +31,7 @@ def read_setting(setting: str) -> dict[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals:
         raise UserError(f"--set {setting}: write it as key=value, such as parse.size=512")
-    try:
-        nested: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {setting}: {text!r} is not a YAML value") from error
+    nested = parse_yaml(text, f"--set {setting}")
     for name in reversed(key.strip().split(".")):
         nested = {name: nested}
     return dict(nested)

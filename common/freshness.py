@@ -10,8 +10,10 @@ inside a function counts, one by a computed name does not.
 import ast
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,6 +123,35 @@ class _WithoutDocstrings(ast.NodeTransformer):
 def _code(source: Path) -> str:
     """The file's syntax tree as text, without docstrings."""
     return ast.dump(_WithoutDocstrings().visit(ast.parse(source.read_bytes())))
+
+
+def git_commit(root: Path = ROOT) -> str | None:
+    """The commit of the checkout at `root`; None without git, or if `root` is no checkout of its own."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None
+        commit = git("rev-parse", "HEAD")
+        changed = git(
+            "status", "--short", "--untracked-files=no", "common", "pipeline", "training", "params.yaml"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + (" with uncommitted changes" if changed else "")
+
+
+def code_version() -> str:
+    """The package's release and commit, as far as they are known."""
+    try:
+        release = metadata.version("sspl-faces")
+    except metadata.PackageNotFoundError:
+        release = "not installed"
+    commit = git_commit()
+    return f"{release}, commit {commit}" if commit else release
 
 
 def fingerprint(*values: Any) -> str:

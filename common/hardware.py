@@ -26,7 +26,7 @@ class Hardware:
     """What networks run on.
 
     Attributes:
-        device: the GPU if there is one that has every operation, else the CPU.
+        device: the GPU if there is one, else the CPU.
         name: its class, such as ``CPU, AVX-512 with bfloat16``.
         bfloat16: whether it has instructions for bfloat16.
         x86: whether it is an x86-64 CPU.
@@ -58,19 +58,7 @@ def hardware() -> Hardware:
     if torch.cuda.is_available():
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return Hardware(torch.device("cuda"), f"GPU, {torch.cuda.get_device_name()}", bfloat16, x86=False)
-    if torch.backends.mps.is_available() and apple_gpu_suffices():
-        return Hardware(torch.device("mps"), "Apple GPU", bfloat16=False, x86=False)
     return cpu(torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability(), os.environ)
-
-
-def apple_gpu_suffices() -> bool:
-    """Whether this PyTorch resizes with antialiasing on Apple's GPUs, which older ones do on CPUs alone."""
-    try:
-        pixels = torch.zeros(1, 3, 4, 4, device="mps")
-        torch.nn.functional.interpolate(pixels, (2, 2), mode="bilinear", antialias=True)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def cpu(flags: Any, capability: str, environment: Any) -> Hardware:

@@ -6,18 +6,51 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
-
-from common.photo_formats import HEAD, JPEG_XL, formats, is_raw
+from pillow_heif import register_heif_opener
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
 
+ACCEPTED: Final = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),)
+"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
+
+RAW_SUFFIXES: Final = (
+    *("3fr", "arw", "cr2", "cr3", "dng", "erf", "iiq", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf"),
+    *("rw2", "srw", "x3f"),
+)
+"""Suffixes of cameras' raw files."""
+
+SUFFIXES: Final = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"),
+        *("jp2", "avif", "heic", "heif", "jxl", *RAW_SUFFIXES),
+    )
+)
+"""Suffixes of images, in lower case, including those that are refused by name."""
+
+HEAD: Final = 32
+"""Bytes from the start of a file that tell its format."""
+
+JPEG_XL: Final = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+
+_MARKS: Final = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "),
+    *JPEG_XL,
+)
+_BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
+_RAW_MARKS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
+
 CUT_SHORT: Final = "cut-short"
 """Notice of a JPEG that lacks its last bytes, but no more than `SPARE_PIXELS` of the picture."""
+
+MIN_SIDE: Final = 32
+"""Pixels of the shorter side below which an image is refused."""
 
 BYTES_PER_PIXEL: Final = 8
 """No image needs more: 16-bit RGBA without compression."""
@@ -97,7 +130,7 @@ def check_bytes(size: int, max_pixels: int) -> None:
         raise Refused("too-large", f"{size:,} bytes, more than {most:,}")
 
 
-def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
+def decode_photo(data: bytes, max_pixels: int) -> Photo:
     """Decode a photo to RGB, upright.
 
     Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
@@ -108,7 +141,6 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
     Args:
         data: the file's bytes.
         max_pixels: greatest declared width x height.
-        min_side: least width and height in pixels.
 
     Raises:
         Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.
@@ -125,8 +157,8 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
         width, height = image.size
         if width * height > max_pixels:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
-        if min(width, height) < min_side:
-            raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {min_side}")
+        if min(width, height) < MIN_SIDE:
+            raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {MIN_SIDE}")
         try:
             return Photo(_decode(image))
         except Refused:
@@ -135,6 +167,29 @@ def decode_photo(data: bytes, max_pixels: int, min_side: int) -> Photo:
             if image.format in ("JPEG", "MPO") and (whole := _decode_cut_short(data)) is not None:
                 return Photo(whole, (CUT_SHORT,))
             raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file that begins with `head`, its first `HEAD` bytes, is an image of a known format."""
+    return (
+        head.startswith((*_MARKS, *_RAW_MARKS))
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
+        or (head[:2] == b"BM" and head[6:10] == bytes(4))
+    )
+
+
+def is_raw(head: bytes) -> bool:
+    """Whether a file begins as raw files do that are no TIFF, or as Canon's CR2."""
+    return head.startswith(_RAW_MARKS) or head[8:10] == b"CR" or head[4:12] == b"ftypcrx "
+
+
+@lru_cache(maxsize=1)
+def formats() -> list[str]:
+    """The names of those of `ACCEPTED` that this installation of Pillow reads."""
+    Image.init()
+    register_heif_opener(thumbnails=False, decode_threads=1)
+    return [name for name in ACCEPTED if name in Image.OPEN]
 
 
 def _open(data: bytes) -> Image.Image:

@@ -1,7 +1,7 @@
 """The files of an input folder, and which of them may be read: one policy for all adapters and for
 prediction.
 
-Hidden files are skipped, and so is this project's output (`common.output_marker`). Links are
+Hidden files are skipped, and so is this project's output (`common.layout`). Links are
 followed only to files inside the input folder or in a cache of Hugging Face or DVC, and never to
 folders, whose files are listed anyway.
 """
@@ -20,8 +20,8 @@ from typing import Final
 from upath import UPath
 
 from common.errors import UserError
-from common.output_marker import MARKER, OWN_OUTPUT
-from common.photo_formats import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
+from common.images import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
+from common.layout import MARKER, OWN_OUTPUT
 from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp
 
 Refusal = tuple[str, str]

@@ -1,6 +1,6 @@
-"""Where outputs lie: shards, manifests, and the aligned faces that wait for the parser.
+"""Where outputs lie, and the mark that keeps them from being read as photos when they lie inside an input.
 
-All of them may be local folders or fsspec addresses.
+Shards, manifests and aligned faces may be local folders or fsspec addresses.
 """
 
 import re
@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import UserError
+from common.files import write_text
 from common.storage import Address, address, is_file
 
 SPLITS: Final = ("train", "val", "test", "unlabelled")
 
 DEFAULT_SHARDS: Final = Path("shards")
 """The default output folder; its manifests lie beside it, those of any other folder inside."""
+
+
+MARKER: Final = ".output-not-input"
+
+OWN_OUTPUT: Final = ("own-output", "a folder of this project's output, which is no input")
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,20 @@ def shard_name(dataset: str, split: str, number: int) -> str:
 def shard_number(name: str) -> int:
     """The number in a name that `shard_name` made."""
     return int(name.rpartition("-")[2].removesuffix(".tar"))
+
+
+def mark_new(folder: Path, flag: str) -> None:
+    """Mark a folder of output that holds nothing else.
+
+    Raises:
+        UserError: it holds other files, which the mark would hide; names the `flag` that chose it.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise UserError(f"{folder} holds other files; name a new folder with {flag}")
+    mark_output(folder)
+
+
+def mark_output(folder: Address) -> None:
+    """Mark a folder whose files are output; it is made if it is missing."""
+    if not is_file(folder / MARKER):
+        write_text(folder / MARKER, "The files in this folder are output, and are not read as photos.\n")

@@ -1,4 +1,4 @@
-"""Patience with a store that does not answer: again after 1, 2, 4, ... seconds, for some minutes."""
+"""Backoff with a store that does not answer: again after 1, 2, 4, ... seconds, for some minutes."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ LONGEST_PAUSE: Final = 60.0
 
 
 @dataclass
-class Patience:
+class Backoff:
     """How long one failing operation is tried again.
 
     Attributes:
@@ -50,12 +50,12 @@ def retried(
         stage: named in the notices.
         transient: whether an `OSError` of `action` may go away by itself.
     """
-    patience = Patience(minutes)
+    backoff = Backoff(minutes)
     while True:
         try:
             return action()
         except OSError as error:
-            pause = patience.pause() if transient(error) else None
+            pause = backoff.pause() if transient(error) else None
             if pause is None:
                 raise
             print(f"{stage}: {error}; trying again in {pause:.0f} s", file=sys.stderr)

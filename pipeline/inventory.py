@@ -4,6 +4,7 @@ If the graph depended on the input itself, DVC would read every photo once more 
 what ingest quarantines: broken links, pipes, names that are not UTF-8. The inventory changes with the name,
 the size and the time (at an object store: the entity tag) of any file that ingest lists, and with any byte of
 a label file. Photos are not read. A second file says which networks of the user's own the parser reads.
+With ``--input`` it points params.yaml, and so the graph, at another input instead.
 """
 
 import json
@@ -15,17 +16,30 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from common import command
-from common.config import Config
+from common.config import PARAMS, Config
+from common.errors import UserError
 from common.files import write_text
 from common.input_files import File, Tree, list_files
-from common.layout import DEFAULT_SHARDS, Layout
-from common.output_marker import mark_output
+from common.layout import DEFAULT_SHARDS, Layout, mark_output
 from common.retry import retried
-from common.storage import Address, address, is_local, list_folder, read_bytes, store_errors
+from common.storage import (
+    Address,
+    address,
+    check_utf8,
+    is_file,
+    is_folder,
+    is_local,
+    list_folder,
+    read_bytes,
+    store_errors,
+)
 from common.weights import file_sha256
+from pipeline.command import FILES, name_of_input
 from pipeline.ingest.adapters import label_files, open_tree
-from pipeline.parse.class_map import SUFFIXES
+from pipeline.parse.class_map import IMAGENET, SUFFIXES
 
 NAME: Final = "inventory.json"
 NETWORKS: Final = "networks.json"
@@ -94,8 +108,8 @@ def networks(config: Config) -> dict[str, str | None]:
 
     None for a file that is missing, about which parsing complains.
     """
-    configured = (config.weights.parser, config.weights.class_map, config.parse.features_from)
-    named = {Path(name) for name in configured if name is not None}
+    configured = (config.weights.parser, config.parse.features_from)
+    named = {Path(name) for name in configured if name not in (None, IMAGENET)}
     described = {path.with_suffix(suffix) for path in named for suffix in SUFFIXES}
     present = {path for path in named | described if path.is_file()}
     return {str(path): file_sha256(path) if path in present else None for path in sorted(named | present)}
@@ -109,7 +123,7 @@ def inventory(config: Config, layout: Layout) -> Address:
     Raises:
         UserError, OSError: as for `take_inventory`.
     """
-    minutes = config.cluster.retry_minutes
+    minutes = config.stream.retry_minutes
     path = address(config.data.input)
     labels = None if config.ingest.labels is None else address(config.ingest.labels)
     # First, so that an output inside the input is not listed.
@@ -121,14 +135,45 @@ def inventory(config: Config, layout: Layout) -> Address:
     return layout.manifests / NAME
 
 
+def set_input(text: str, params: Path = PARAMS) -> None:
+    """Write ``data.input`` and ``data.name`` into `params`; everything else in it stays as it is.
+
+    Raises:
+        UserError: the input `text` does not exist, or its path is not UTF-8.
+    """
+    check_utf8("--input", text)
+    if not is_folder(path := address(text)) and not (is_file(path) and path.suffix.lower() in FILES):
+        raise UserError(f"{text} is not a folder; name a folder of photos, or a {', '.join(FILES)} file")
+    values = {"input": text, "name": name_of_input(text)}
+    content = params.read_text(encoding="utf-8")
+    document = yaml.compose(content)
+    assert document is not None  # the configuration was read from it
+    sections = {key.value: section for key, section in document.value}
+    for key, node in reversed(sections["data"].value):
+        # Quoted, because folders may be called 2020, null or yes.
+        value = json.dumps(values[key.value], ensure_ascii=False)
+        content = content[: node.start_mark.index] + value + content[node.end_mark.index :]
+    write_text(params, content)
+    print(f"{params.name}: data.input is now {text}, data.name {values['name']}")
+
+
 def main() -> None:
     """Read the command line and write both files into ``manifests/``."""
     parser = command.parser(
         "List the input, with the size and time of every file, for the DVC graph.",
-        "  python -m pipeline.inventory\n"
-        "  python -m pipeline.inventory --set data.input=photos --set ingest.labels=labels.csv",
+        "  python -m pipeline.inventory\n  python -m pipeline.inventory --input photos/",
     )
-    inventory(command.config_from(parser.parse_args()), Layout.at(DEFAULT_SHARDS))
+    parser.add_argument(
+        "--input",
+        metavar="INPUT",
+        help="instead of listing, write this folder of photos, data set, table of paths, tar, or the address "
+        "of one (s3://...) into params.yaml",
+    )
+    flags = parser.parse_args()
+    if flags.input is not None:
+        set_input(flags.input)
+    else:
+        inventory(command.config_from(flags), Layout.at(DEFAULT_SHARDS))
 
 
 if __name__ == "__main__":

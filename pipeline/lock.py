@@ -157,14 +157,10 @@ def _beat(owner: dict[str, Any]) -> bytes:
 
 
 def _expired(text: str) -> bool:
-    return time.time() - _renewed(text) >= EXPIRY_SECONDS
-
-
-def _renewed(text: str) -> float:
     try:
-        return float(json.loads(text)["renewed"])
+        return time.time() - float(json.loads(text)["renewed"]) >= EXPIRY_SECONDS
     except (ValueError, KeyError, TypeError):
-        return 0.0
+        return True
 
 
 def _is_owner(text: str, owner: dict[str, Any]) -> bool:

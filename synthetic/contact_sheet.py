@@ -6,8 +6,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from common.classes import mask_overlay
 from common.errors import UserError
-from common.mask_overlay import mask_overlay
 from synthetic.dataset import draw_identities, paint_portrait
 from synthetic.geometry import ALIGNED_HEIGHT, ALIGNED_WIDTH, Bytes
 

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.attributes import CELEBA_ATTRIBUTES
 from common.errors import UserError
 from common.progress import progress
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from synthetic.paint import Portrait, paint_person
 from synthetic.person import draw_moment, draw_person
 from synthetic.report import README_TITLE, readme

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.attributes import CELEBA_ATTRIBUTES
 from synthetic import frequencies as odds
+from synthetic.attributes import CELEBA_ATTRIBUTES
 
 GLASSES_ON = 0.7
 """Share of their images in which people who own spectacles wear them."""

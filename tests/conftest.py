@@ -14,7 +14,6 @@ from common.layout import Layout
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
-from pipeline.parse.sibling import make_sibling
 from pipeline.runner.cluster import shared_workers
 from synthetic import write_dataset
 
@@ -78,19 +77,6 @@ def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
             parse(pipeline_config, layout)
 
     return Layout.at(make_once(shared_folder / "shards", run_pipeline))
-
-
-@pytest.fixture(scope="session")
-def feature_shards(pipeline_config: Config, shards: Layout, shared_folder: Path) -> Layout:
-    """The same faces, parsed again with all features; do not change them."""
-    config = pipeline_config.model_copy(
-        update={"parse": pipeline_config.parse.model_copy(update={"features": "grid"})}
-    )
-
-    def parse_again(folder: Path) -> None:
-        parse(config, make_sibling(shards, Layout.at(folder)))
-
-    return Layout.at(make_once(shared_folder / "feature-shards", parse_again))
 
 
 @pytest.fixture(scope="session")

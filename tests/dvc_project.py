@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from common.freshness import ROOT
 from common.config import load
+from common.freshness import ROOT
 
 
 def copy_project(copy: Path, packages: Sequence[str], stages: Sequence[str], settings: Sequence[str]) -> None:

@@ -27,10 +27,11 @@ from common.shards import KEY_PATTERN
 from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
-from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
+from pipeline.ingest.adapters import ADAPTERS, Adapter
 from pipeline.ingest.listing import Source
 from pipeline.ingest.run import ingest
 from pipeline.source import read_source
+from tests.listings import read_listing
 
 
 def photo(seed: int = 0) -> bytes:
@@ -236,7 +237,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
-    (tmp_path / "faces.csv").write_text("path,Male\n" + rows)
+    (fill(tmp_path, ["a.jpg"]) / "faces.csv").write_text("path,Male\n" + rows)
     with pytest.raises(UserError, match=f"faces.csv, {message}"):
         read_listing(tmp_path / "faces.csv")
 
@@ -353,23 +354,6 @@ def test_a_malformed_label_in_a_tar_is_refused_by_member(
     write_tar(tmp_path / "a.tar", members)
     with pytest.raises(UserError, match=message):
         read_listing(tmp_path)
-
-
-def test_shards_with_labels_can_be_the_input_of_another_run(portraits: Path, tmp_path: Path) -> None:
-    config = load(settings=[f"data.input={portraits}", "data.name=portraits", "ingest.labels_in_tars=true"])
-    layout = Layout.at(tmp_path / "first")
-    ingest(config, layout)
-    align(config, layout)
-    rows = planned(layout.aligned / "portraits", tmp_path / "out")
-    before = manifest.read(layout.source).rows()
-    assert len(rows) == len(before)
-    assert all(row["reason"] is None for row in rows)
-    known = {f"{Path(row['shard']).name}::{row['key']}.jpg": row for row in before}
-    for row in rows:
-        old = known[row["source"]]
-        assert [row[name] for name in ("split", "identity", "Male", "Smiling")] == [
-            old[name] for name in ("split", "identity", "Male", "Smiling")
-        ]
 
 
 # Which adapter
@@ -502,7 +486,7 @@ def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Pa
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]
-    command += ["--set", "cluster.retry_minutes=0"]
+    command += ["--set", "stream.retry_minutes=0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: s3://photos/x: Could not connect")

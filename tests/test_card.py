@@ -186,7 +186,7 @@ def test_missing_and_damaged_sets_are_one_sentence(copy: Layout, tmp_path: Path)
 
 def test_a_face_of_another_size_is_one_sentence(copy: Layout) -> None:
     mask = np.zeros((32, 32), np.uint8)
-    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8), 90), "json": b"{}"}
+    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8)), "json": b"{}"}
     members |= {"mask.png": encode_mask(mask), "parts.npy": encode_cell_counts(cell_class_counts(mask, 12))}
     with ShardWriter(copy.shards / "portraits/val-000009.tar") as writer:
         extents = writer.add("small", members)

@@ -8,8 +8,7 @@ import pytest
 from common.config import load
 from common.layout import Layout
 from common.storage import Address
-from pipeline.parse.aligned_faces import drop_faces
-from pipeline.parse.run import plan, read_aligned, read_plan
+from pipeline.parse.run import drop_faces, plan, read_aligned, read_plan
 from pipeline.runner.finished_shards import FinishedShard
 from pipeline.runner.shard_runner import finished_shards
 from tests.commands import run_command
@@ -55,13 +54,13 @@ def test_faces_that_were_dropped_are_parsed_again_to_the_same_bytes(
 ) -> None:
     made = {}
     for origin in both:
-        run("--from", origin, "--output", tmp_path / origin.name, "--set", "parse.grid=8")
+        run("--from", origin, "--output", tmp_path / origin.name, "--set", "parse.size=96")
         made[origin.name] = bytes_of(tmp_path / origin.name, "portraits/*")
     assert sum(name.endswith(".tar") for name in made["kept"]) == 4
     assert made["dropped"] == made["kept"]
     # In place, where the tar that is read is the one that is replaced.
     shutil.copytree(both[1], tmp_path / "own")
-    run("--output", tmp_path / "own", "--set", "parse.grid=8")
+    run("--output", tmp_path / "own", "--set", "parse.size=96")
     assert bytes_of(tmp_path / "own", "portraits/*") == made["kept"]
 
 
@@ -72,10 +71,10 @@ def test_a_shard_is_not_dropped_before_all_its_faces_are_in_the_finished_one(
     layout, config = Layout.at(tmp_path / "set"), load(settings=list(QUICK))
     planned = read_plan(layout)
     tasks = plan(planned, read_aligned(planned, layout), config, layout, layout.shards)
-    finished = finished_shards(layout.shards / "portraits", layout.manifests, "parse")
+    finished = finished_shards(layout.shards / "portraits", layout, "parse")
     present = {task.tar: finished.get(task.tar) for task in tasks}
     stale, missing, refused = (task.tar for task in tasks[:3])
-    changes = {stale: {"fingerprint": "other"}, refused: {"quarantined": [{"source": "a.jpg"}]}}
+    changes = {stale: {"made_from": {"inputs": "other"}}, refused: {"quarantined": [{"source": "a.jpg"}]}}
 
     def get(tar: Address) -> FinishedShard | None:
         shard = present[tar]
@@ -83,7 +82,7 @@ def test_a_shard_is_not_dropped_before_all_its_faces_are_in_the_finished_one(
         return None if tar == missing else FinishedShard(**vars(shard) | changes.get(tar, {}))
 
     monkeypatch.setattr(finished, "get", get)
-    assert drop_faces([(task.aligned, task) for task in tasks], finished) == 1
+    assert drop_faces(tasks, finished) == 1
     assert [task.aligned.stat().st_size == 0 for task in tasks] == [False, False, False, True]
 
 

@@ -9,7 +9,7 @@ import torch
 from facexlib.detection.retinaface import RetinaFace
 
 from common.alignment.crops import aligned_crops
-from common.alignment.detector import choose_face, detect_faces, detect_faces_of_each, load_detector
+from common.alignment.detector import choose_faces, detect_faces, detect_faces_of_each, load_detector
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
@@ -120,7 +120,7 @@ def test_a_face_is_aligned_upright_however_its_photo_lies(
     degrees: int, painted: dict[bool, list[np.ndarray]], detector: RetinaFace
 ) -> None:
     for image in painted[True]:
-        landmarks = choose_face(detect_faces(image, detector, ALIGN), image, ALIGN).landmarks
+        landmarks = choose_faces(detect_faces(image, detector, ALIGN), image, ALIGN)[0].landmarks
         photo, matrix = turned(image, degrees)
         (crop,) = aligned_crops(photo, ALIGN, detector)
         seen = landmarks @ matrix[:, :2].T + matrix[:, 2]

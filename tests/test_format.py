@@ -18,8 +18,7 @@ from PIL import Image
 from upath import UPath
 
 from common import manifest
-from common.cell_counts import cell_class_counts, cell_edges
-from common.cell_targets import dominant_classes, merge_cells
+from common.cell_counts import cell_class_counts, cell_edges, dominant_classes, merge_cells
 from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from common.config import load
 from common.errors import UserError
@@ -54,7 +53,7 @@ def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
     mask = random_mask(seed, size)
     face = np.random.default_rng(seed).integers(0, 256, (size, size, 3)).astype(np.uint8)
     return {
-        "jpg": encode_face(face, 95),
+        "jpg": encode_face(face),
         "mask.png": encode_mask(mask),
         "parts.npy": encode_cell_counts(cell_class_counts(mask, 4)),
         "json": encode_metadata({"source": "ä b.jpg", "split": "train"}),
@@ -147,9 +146,9 @@ def test_metadata_survives_encoding_and_equal_metadata_gives_equal_bytes(metadat
 def test_faces_keep_their_colours_and_channel_order() -> None:
     face = np.zeros((32, 32, 3), np.uint8)
     face[:, :, 0] = 200
-    decoded = decode_face(encode_face(face, 95))
+    decoded = decode_face(encode_face(face))
     assert np.abs(decoded.astype(int) - face).max() < 6
-    assert np.asarray(Image.open(io.BytesIO(encode_face(face, 95))))[16, 16, 0] > 190
+    assert np.asarray(Image.open(io.BytesIO(encode_face(face))))[16, 16, 0] > 190
 
 
 def test_members_of_another_kind_are_refused() -> None:
@@ -308,7 +307,7 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
         ("nonsense.x=1", "unknown key nonsense"),
         ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
         ("finetune.runs=[{labels: 2.0, steps: 3}]", "finetune.runs.0.labels"),
-        ("parse.size={", "not a YAML value"),
+        ("parse.size={", "parse.size={: expected"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:
@@ -317,10 +316,10 @@ def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: s
 
 
 def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("parse: {size: 512, batch_size: 7}\n")
-    config = load([tmp_path / "mine.yaml"], ["parse.batch_size=3"])
-    assert (config.parse.size, config.parse.batch_size) == (512, 3)
-    assert config.parse.grid == load().parse.grid
+    (tmp_path / "mine.yaml").write_text("parse: {size: 512, parser: onnx}\n")
+    config = load([tmp_path / "mine.yaml"], ["parse.parser=parsenet"])
+    assert (config.parse.size, config.parse.parser) == (512, "parsenet")
+    assert config.parse.precision == load().parse.precision
     (tmp_path / "typo.yaml").write_text("parse: {sice: 512}\n")
     with pytest.raises(UserError, match=r"typo\.yaml.*parse\.sice"):
         load([tmp_path / "typo.yaml"])

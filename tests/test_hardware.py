@@ -9,7 +9,7 @@ import torch
 
 from common import hardware as module
 from common.hardware import Hardware, announce, cpu, hardware
-from pipeline.parse import backends
+from pipeline.parse.parser import effective_precision
 
 ZEN4 = {"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False}
 SAPPHIRE_RAPIDS = ZEN4 | {"amx_bf16": True}
@@ -49,28 +49,14 @@ def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it(
 def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16: bool, numbers: str) -> None:
     here = Hardware(torch.device("cuda"), "GPU", bfloat16, x86=False)
     assert here.numbers("auto") == numbers
-    assert backends.numbers("bisenet", "auto", here) == numbers
-
-
-@pytest.mark.parametrize(("suffices", "device"), [(True, "mps"), (False, "cpu")])
-def test_an_apple_gpu_computes_in_float32_if_it_has_every_operation(
-    suffices: bool, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a stand-in for the GPU and for what its PyTorch can."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(module, "apple_gpu_suffices", lambda: suffices)
-    here = module.hardware.__wrapped__()
-    assert here.device.type == device
-    if suffices:
-        assert (here.numbers("auto"), backends.numbers("bisenet", "auto", here)) == ("float32", "float32")
+    assert effective_precision("bisenet", "auto", here) == numbers
 
 
 def test_the_parser_computes_in_int8_on_x86_cpus_and_in_pytorch_elsewhere() -> None:
-    assert backends.numbers("bisenet", "auto", cpu(HASWELL, "AVX2", {})) == "int8"
-    assert backends.numbers("bisenet", "auto", cpu(ARM, "DEFAULT", {})) == "float32"
-    assert backends.numbers("bisenet", "float32", cpu(HASWELL, "AVX2", {})) == "float32"
-    assert backends.numbers("parsenet", "auto", cpu(HASWELL, "AVX2", {})) == "float32"
+    assert effective_precision("bisenet", "auto", cpu(HASWELL, "AVX2", {})) == "int8"
+    assert effective_precision("bisenet", "auto", cpu(ARM, "DEFAULT", {})) == "float32"
+    assert effective_precision("bisenet", "float32", cpu(HASWELL, "AVX2", {})) == "float32"
+    assert effective_precision("parsenet", "auto", cpu(HASWELL, "AVX2", {})) == "float32"
 
 
 def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(

@@ -13,8 +13,7 @@ from common.input_files import Tree
 from common.layout import Layout
 from common.storage import TransientError
 from pipeline.ingest import hash_records, hashing
-from pipeline.ingest.content import Content
-from pipeline.ingest.hash_task import Photo, read_content
+from pipeline.ingest.hash_task import Content, Photo, read_content
 from pipeline.ingest.hashing import Photos
 from pipeline.ingest.run import ingest
 
@@ -40,7 +39,7 @@ class Input:
         (self.photos / f"{number:03}.jpg").write_bytes(b"%s %03d" % (content, number))
 
     def config(self, *settings: str) -> Config:
-        own = [f"data.input={self.photos}", "data.name=d", "cluster.workers=2", "cluster.retry_minutes=0.02"]
+        own = [f"data.input={self.photos}", "data.name=d", "cluster.workers=2", "stream.retry_minutes=0.02"]
         return load(settings=[*own, *settings])
 
     def ingest(self, *settings: str, fail: Callable[[str], None] = lambda path: None) -> list[str]:

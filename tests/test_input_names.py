@@ -10,7 +10,7 @@ from common.config import load
 from common.errors import UserError
 from common.input_files import list_files
 from pipeline.command import arguments, read_options
-from pipeline.use import use
+from pipeline.inventory import set_input
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ def test_a_folder_may_have_any_utf8_name(tmp_path: Path, name: str) -> None:
     folder, params = tmp_path / name, tmp_path / "params.yaml"
     folder.mkdir()
     flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
-    assert read_options(flags).config.data.input == str(folder)
+    assert read_options(flags)[0].data.input == str(folder)
     params.write_text("data:\n  input: sample\n  name: sample\n", encoding="utf-8")
-    use(str(folder), params)
+    set_input(str(folder), params)
     assert load([params]).data.input == str(folder)
 
 
@@ -34,8 +34,8 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path: Pa
     flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
     with pytest.raises(UserError, match=r"--input .*bad\\xff: the name is not UTF-8; rename it"):
         read_options(flags)
-    with pytest.raises(UserError, match=r"INPUT .*bad\\xff: the name is not UTF-8; rename it"):
-        use(str(folder))
+    with pytest.raises(UserError, match=r"--input .*bad\\xff: the name is not UTF-8; rename it"):
+        set_input(str(folder))
 
 
 @pytest.mark.parametrize(

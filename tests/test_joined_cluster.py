@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -19,14 +19,18 @@ from distributed import Client, LocalCluster
 from common.config import load
 from common.errors import UserError
 from common.pipeline_config import Cluster
+from pipeline.runner import cluster as runner
+from pipeline.runner import monitor
 from pipeline.runner.cluster import connect, map_bounded, no_model
-from pipeline.runner.stalled import StalledWorkers
+from pipeline.runner.monitor import Monitor
+from tests.commands import run_command
+from tests.test_survival import QUICK, finished_bytes
 
 ROOT = Path(__file__).parent.parent
 
 
 def joined(address: str, *settings: str) -> Cluster:
-    own = [f"scheduler={address}", "start_minutes=1", *settings]
+    own = [f"scheduler={address}", *settings]
     return load(settings=[f"cluster.{setting}" for setting in own]).cluster
 
 
@@ -49,7 +53,7 @@ def test_every_thread_of_a_joined_worker_gets_tasks() -> None:
         LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        config = joined(cluster.scheduler_address, "in_flight=1")
+        config = joined(cluster.scheduler_address)
         met = [future.result() for _, future in map_bounded(client, meet_three_others, range(4), config)]
     assert sorted(met) == [0, 1, 2, 3]
 
@@ -70,16 +74,15 @@ def hang_once(marker: Path, task: int) -> int:
 
 
 def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(monitor, "STALLED_MINUTES", 0.02)
     config = load(settings=["cluster.workers=1"]).cluster
-    with connect(config, 1, no_model) as client, StalledWorkers(client, 0.02, "parse"):
+    with connect(config, 1, no_model) as client, Monitor(client, "parse", "faces", 1, 0):
         hang = partial(hang_once, tmp_path / "hung")
         (done,) = map_bounded(client, hang, [7], config)
         assert done[1].result() == 7
-    assert (
-        "parse: no progress for 0.02 minutes (cluster.stalled_minutes) on tcp://" in capsys.readouterr().err
-    )
+    assert "parse: no progress for 0.02 minutes on tcp://" in capsys.readouterr().err
 
 
 Start = Callable[..., str]
@@ -87,10 +90,10 @@ Start = Callable[..., str]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a scheduler and a worker as processes of their own, and returns the scheduler's address."""
+    """Starts a scheduler and workers as processes of their own, and returns the scheduler's address."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(project: Path, *options: str) -> str:
+    def start(project: Path, *options: str, workers: Sequence[Sequence[str]] = ((),)) -> str:
         file = tmp_path / "scheduler.json"
         dask_command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
         dask_worker = [sys.executable, "-m", "distributed.cli.dask_worker"]
@@ -99,7 +102,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         scheduler = [*dask_command, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *address]
         worker = [*dask_worker, "--nthreads", "1", "--no-dashboard", *address]
         with (tmp_path / "log").open("w") as log:
-            for command in (scheduler, worker):
+            for command in (scheduler, *([*worker, *flags] for flags in workers)):
                 process = subprocess.Popen(
                     command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
                 )
@@ -158,4 +161,51 @@ def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start: Start, tmp_
     with tls, connect(config, 1, no_model) as client:
         assert [future.result() for _, future in map_bounded(client, abs, [-1], config)] == [1]
     with pytest.raises(UserError, match="no Dask scheduler answers at tls://"), connect(config, 1, no_model):
+        pass
+
+
+def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
+    start: Start, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = start(ROOT, workers=(("--name", "plain"), ("--name", "gpu", "--resources", "GPU=1")))
+    with Client(address) as client:
+        client.wait_for_workers(2, timeout=60)
+
+    def run(output: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+        flags = [part for setting in (*QUICK, *settings) for part in ("--set", setting)]
+        return run_command("pipeline.parse", "--input", portraits, "--output", output, *flags)
+
+    scheduler = f"cluster.scheduler={address}"
+    done = run(tmp_path / "joined", scheduler, "cluster.resources={GPU: 1}")
+    assert done.returncode == run(tmp_path / "local").returncode == 0, done.stderr
+    assert finished_bytes(tmp_path / "joined") == finished_bytes(tmp_path / "local")
+    assert "1 workers; dashboard: http://" in done.stdout
+    with Client(address) as client:
+        loaded = client.run(parsers_in_memory)
+        names = {w["id"]: a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
+        plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
+    assert loaded == {names["gpu"]: 1, names["plain"]: 0}
+    assert not any(plugins.values())
+    monkeypatch.setattr(runner, "START_MINUTES", 0.1)
+    missing = run(tmp_path / "other", scheduler, "cluster.resources={TPU: 1}")
+    assert missing.returncode == 1
+    assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
+
+
+def parsers_in_memory() -> int:
+    """How many parsers the worker that runs this has loaded."""
+    from pipeline.parse.parser import load_parser
+
+    return load_parser.cache_info().currsize
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("cluster.resources={GPU: 1}", "name its --scheduler"),
+        ("cluster.scheduler=tcp://127.0.0.1:9", "no Dask scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_an_error(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message), connect(load(settings=[setting]).cluster, 1, no_model):
         pass

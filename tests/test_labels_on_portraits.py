@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cell_counts import cell_class_counts
-from common.cell_targets import dominant_classes
+from common.cell_counts import cell_class_counts, dominant_classes
 from common.classes import CLASSES, NUM_CLASSES
 from common.config import Config, load
 from common.errors import UserError

@@ -9,22 +9,16 @@ import pytest
 from common.config import load
 from common.layout import Layout
 from training.evaluate.evaluate import evaluate
-from training.evaluate.metrics import METRICS, Metric
-from training.evaluate.weighted import WeightedPredictions
-from training.finetune.runs import finetune
+from training.evaluate.metrics import METRICS, Metric, Predictions
+from training.methods.runs import finetune
 from training.report import report
 
 
-def weighted_specificity(predictions: WeightedPredictions) -> np.ndarray:
+def specificity(predictions: Predictions) -> np.ndarray:
     return 1 - predictions.false_positives / predictions.negatives
 
 
-SPECIFICITY = Metric(
-    "specificity",
-    "true negative rate",
-    lambda labels, probabilities, threshold: float((probabilities[labels == 0] < threshold).mean()),
-    weighted_specificity,
-)
+SPECIFICITY = Metric("specificity", "true negative rate", specificity)
 
 
 def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
@@ -36,16 +30,15 @@ def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
             "network.width=8",
             "network.input_size=32",
             "finetune.runs=[{labels: 1.0, steps: 2}]",
-            "finetune.initial=[scratch]",
+            "finetune.methods=[scratch]",
             "finetune.batch_size=4",
-            "finetune.batch_norm_batches=2",
-            "finetune.loader_workers=0",
+            "trainer.loader_workers=0",
             "evaluate.resamples=10",
         ]
     )
     output = tmp_path / "evaluate"
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
-    evaluate(config.evaluate, config.stream, shards, tmp_path / "finetune", output)
+    evaluate(config, shards, tmp_path / "finetune", output)
 
     mean = json.loads((output / "metrics.json").read_text())["scratch-100%"]["specificity"]
     assert 0 <= mean <= 1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.config import load
 from common.layout import Layout
 from training.evaluate.evaluate import evaluate
-from training.finetune.runs import finetune
+from training.methods.runs import finetune
 from training.models import Features
 from training.pretrain import train
 from training.pretrain.tasks import TASKS
@@ -28,15 +28,11 @@ TINY = [
     "pretrain.steps=3",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=1",
-    "pretrain.loader_workers=0",
+    "trainer.loader_workers=0",
     "pretrain.validate_every=null",
-    "pretrain.picture_every=null",
     "finetune.runs=[{labels: 1.0, steps: 2}]",
-    "finetune.initial=[scratch]",
+    "finetune.methods=[scratch]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=1",
-    "finetune.loader_workers=0",
     "evaluate.resamples=10",
 ]
 
@@ -146,7 +142,7 @@ def test_its_panel_widens_the_picture(output: Path) -> None:
 def test_it_is_on_the_page(output: Path, shards: Layout) -> None:
     config = load(settings=TINY)
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
-    evaluate(config.evaluate, config.stream, shards, output / "finetune", output / "evaluate")
+    evaluate(config, shards, output / "finetune", output / "evaluate")
     report(config, shards, output, output / "report.html")
     text = (output / "report.html").read_text()
     assert "Patch brightness" in text

@@ -17,7 +17,8 @@ from common.layout import Layout
 from pipeline import lock
 from pipeline.ingest.run import ingest
 from pipeline.lock import EXPIRY_SECONDS, NAME, locked
-from pipeline.runner.shard_record import record_path, remove_unplanned
+from pipeline.runner.finished_shards import FinishedShards
+from pipeline.runner.shard_record import record_path
 from tests.test_small_changes import PHOTOS, Input
 
 
@@ -59,14 +60,13 @@ def test_a_plan_without_finished_shards_is_replaced(tmp_path: Path) -> None:
 
 def test_unplanned_shards_are_deleted_on_request_alone(tmp_path: Path) -> None:
     tars = [tmp_path / f"train-00000{number}.tar" for number in range(3)]
-    names = [tar.name for tar in tars]
     for tar in tars:
         tar.touch()
         record_path(tar).touch()
     with pytest.raises(UserError, match=r"2 shards that are not in the plan, such as train-000001\.tar"):
-        remove_unplanned(tmp_path, names, {names[0]}, prune=False)
+        FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=False)
     assert len(list(tmp_path.iterdir())) == 6
-    remove_unplanned(tmp_path, names, {names[0]}, prune=True)
+    FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=True)
     assert sorted(tmp_path.iterdir()) == [record_path(tars[0]), tars[0]]
 
 

@@ -19,7 +19,7 @@ from common.storage import TransientError
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
-from pipeline.runner.read_ahead import read_ahead
+from pipeline.runner.prefetch import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
 from tests.conftest import PORTRAITS
@@ -130,7 +130,7 @@ def test_a_refused_connection_while_the_input_is_listed_is_waited_for(
 def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store: FaultyStore, tmp_path: Path) -> None:
     store.fault = lambda path: "expired" if photo(path) and "3" in path else None
     with pytest.raises(UserError, match=r"files cannot be read .*Forbidden.*nothing was planned"):
-        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+        ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
@@ -139,7 +139,7 @@ def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_la
 ) -> None:
     store.fault = lambda path: "503" if "list_attr" in path else None
     with pytest.raises(OSError, match="Service Unavailable"):
-        ingest(config("cluster.retry_minutes=0.02"), Layout.at(tmp_path))
+        ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
@@ -197,7 +197,7 @@ def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_th
     victim = next(str(row["source"]) for row in rows(layout) if row["shard"] == last)
     store.fault = lambda path: "expired" if victim in path else None
     with pytest.raises(UserError, match=rf"1 shards cannot be made.*{last}.*Forbidden"):
-        align(config("cluster.retry_minutes=0.02"), layout)
+        align(config("stream.retry_minutes=0.02"), layout)
     assert read_record(layout.aligned / last) is None
     assert aligned(layout).items() < undisturbed[1].items()
     store.fault = lambda path: None
@@ -229,7 +229,7 @@ def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(
         settings, layout = config(f"data.input={root}", "align.mode=none"), Layout.at(tmp_path / name)
         ingest(settings, layout)
         store.fault = late
-        for task in plan(read_plan(settings, layout), settings, layout):
+        for task in plan(read_plan(layout), settings, layout):
             align_shard(task, frozenset(), lambda count: None)
         store.fault = lambda path: None
         made[name] = aligned(layout)

@@ -10,8 +10,7 @@ from common import manifest
 from common.config import load
 from common.errors import UserError
 from common.input_files import list_files
-from common.layout import Layout
-from common.output_marker import MARKER, mark_output
+from common.layout import MARKER, Layout, mark_output
 from common.storage import address
 from pipeline.ingest.run import ingest
 

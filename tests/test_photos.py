@@ -73,7 +73,7 @@ SMOOTH = encoded(COLOUR.repeat(4, axis=0).repeat(4, axis=1), "jpeg")
 
 
 def decode(data: bytes) -> np.ndarray:
-    return decode_photo(data, max_pixels=1_000_000, min_side=32).image
+    return decode_photo(data, max_pixels=1_000_000).image
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_megabytes_of_metadata_do_not_condemn_the_pixels(data: bytes) -> None:
 
 @pytest.mark.parametrize("lost", [1, 2, 4, 8], ids="the last {} bytes".format)
 def test_a_jpeg_that_decodes_whole_without_its_end_is_kept_with_a_notice(lost: int) -> None:
-    photo = decode_photo(SMOOTH[:-lost], 1_000_000, 32)
+    photo = decode_photo(SMOOTH[:-lost], 1_000_000)
     assert photo.notices == (CUT_SHORT,)
     assert (photo.image != decode(SMOOTH)).any(axis=2).mean() < 0.02
 
@@ -166,7 +166,7 @@ def test_sixteen_bits_cost_no_more_than_eight_bytes_a_pixel(tmp_path: Path) -> N
         import resource, sys
         from common.images import decode_photo
         for name in sys.argv[1:]:
-            decode_photo(open(name, "rb").read(), 100_000_000, 32)
+            decode_photo(open(name, "rb").read(), 100_000_000)
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     """
     command = [sys.executable, "-c", code, str(tmp_path / "small"), str(tmp_path / "large")]

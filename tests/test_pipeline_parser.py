@@ -1,9 +1,7 @@
 """The real parser on painted faces with exact masks, other parsers, and left and right."""
 
 import json
-import os
 import shutil
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +25,13 @@ from common.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
 from common.config import Config, load
 from common.errors import UserError
 from common.shards import decode_face
-from pipeline.parse import decision, pixels, quantize
-from pipeline.parse.class_map import ClassMap, read_format
+from pipeline.parse import network as network_module
+from pipeline.parse import quantize
+from pipeline.parse.class_map import ClassMap, read_format_beside
 from pipeline.parse.find_parser import find_parser
+from pipeline.parse.masks import assign_sides, most_probable
+from pipeline.parse.network import normalised
 from pipeline.parse.parser import FaceParser, ParserFile, load_parser
-from pipeline.parse.pixels import normalised
-from pipeline.parse.sides import assign_sides
 
 
 def parser_file(config: Config) -> ParserFile:
@@ -40,7 +39,7 @@ def parser_file(config: Config) -> ParserFile:
 
 
 def int8_of(file: ParserFile) -> Path:
-    return quantize.int8_file(file.path, file.sha256, file.size, maps=False)
+    return quantize.int8_file(file.path, file.sha256, file.size)
 
 
 def exact_masks(portraits: Path) -> list[np.ndarray]:
@@ -121,9 +120,9 @@ def test_opencv_makes_the_input_that_pytorch_makes_on_gpus(
     class_map = ClassMap.model_validate(BISENET_MAP | {"channels": channels}, strict=False)
     ours = normalised(faces, class_map, 448, torch.device("cpu"))
     monkeypatch.setattr(
-        pixels,
+        network_module,
         "_resized_by_opencv",
-        lambda faces, *rest: pixels._resized_by_pytorch(torch.from_numpy(faces), *rest).numpy(),
+        lambda faces, *rest: network_module._resized_by_pytorch(torch.from_numpy(faces), *rest).numpy(),
     )
     assert torch.allclose(ours, normalised(faces, class_map, 448, torch.device("cpu")), atol=1e-4)
 
@@ -135,7 +134,7 @@ def test_bands_of_rows_decide_as_argmax_does_on_the_whole_face(values: str) -> N
     scores = scores if values == "logits" else scores.softmax(dim=1)
     whole = F.interpolate(F.interpolate(scores, (96, 96), mode="bilinear"), (61, 61), mode="bilinear")
     highest, classes = (whole.softmax(dim=1) if values == "logits" else whole).max(dim=1)
-    masks, probability = decision.most_probable(scores, class_map, 96, 61)
+    masks, probability = most_probable(scores, class_map, 96, 61)
     assert torch.equal(masks.long(), classes)
     assert torch.allclose(probability, highest, atol=1e-5)
 
@@ -276,7 +275,7 @@ def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(
     path = tmp_path / "map.yaml"
     path.write_text(yaml.safe_dump(BISENET_MAP | change))
     with pytest.raises(UserError, match=message):
-        read_format(path, ClassMap, "class map")
+        read_format_beside(path, ClassMap, "class map")
 
 
 def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
@@ -284,7 +283,7 @@ def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
     for key in BISENET_MAP:
         path.write_text(yaml.safe_dump({name: value for name, value in BISENET_MAP.items() if name != key}))
         with pytest.raises(UserError, match=key):
-            read_format(path, ClassMap, "class map")
+            read_format_beside(path, ClassMap, "class map")
     assert set(BISENET_MAP) == set(ClassMap.model_fields)
 
 
@@ -391,15 +390,3 @@ def test_int8_is_refused_for_a_parser_that_has_no_such_file(parsenet: tuple[nn.M
     _, settings = parsenet
     with pytest.raises(UserError, match="does not go with parse.parser=parsenet"):
         parser_file(load(settings=[*settings, "parse.precision=int8"]))
-
-
-@pytest.mark.parametrize("days", [0, 2])
-def test_an_int8_file_of_other_code_goes_after_a_day(days: int, tmp_path: Path) -> None:
-    known = parser_file(load(settings=["parse.precision=int8"]))
-    copy, current = Path(shutil.copy(known.path, tmp_path)), int8_of(known)
-    shutil.copy(current, tmp_path)
-    old = tmp_path / "parsing_bisenet-int8-448-0123456789ab.onnx"
-    old.touch()
-    os.utime(old, (time.time() - days * 86_400 - 60,) * 2)
-    assert quantize.int8_file(copy, known.sha256, known.size, maps=False).name == current.name
-    assert old.exists() == (days == 0)

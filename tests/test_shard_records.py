@@ -11,9 +11,8 @@ from upath import UPath
 from common.freshness import imported_modules
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardRecord, read_record, record_path, write_record
+from pipeline.runner.shard_record import ShardTask, read_record, record_path, write_record
 from pipeline.runner.shard_runner import stale_tasks
-from pipeline.runner.shard_task import ShardTask
 from tests.faulty_store import FaultyStore
 
 SHARDS = 40
@@ -34,7 +33,7 @@ def counted_store(object_store: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def shard(folder: Path, fingerprint: str, code: str) -> Path:
     tar = folder / "train-000000.tar"
     tar.write_bytes(b"tar")
-    write_record(tar, ShardRecord(fingerprint, [], [], code))
+    write_record(ShardTask(tar, fingerprint, code, 1), [], [])
     return tar
 
 
@@ -44,7 +43,6 @@ def shard(folder: Path, fingerprint: str, code: str) -> Path:
         ("inputs", "code", False, False),
         ("inputs", "older", False, True),
         ("inputs", "older", True, False),
-        ("inputs", "", True, False),
         ("others", "code", False, True),
         ("others", "code", True, True),
     ],
@@ -68,11 +66,12 @@ def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
         assert not notice
 
 
-def test_a_record_of_a_version_that_kept_no_code_can_be_read(tmp_path: Path) -> None:
+def test_a_record_of_another_format_is_none(tmp_path: Path) -> None:
     tar = tmp_path / "train-000000.tar"
     tar.write_bytes(b"tar")
-    record_path(tar).write_text('{"fingerprint": "f", "samples": [], "quarantined": []}')
-    assert read_record(tar) == ShardRecord("f", [], [], "")
+    for record in ('{"fingerprint": "f", "samples": [], "quarantined": []}', "[]", "no JSON"):
+        record_path(tar).write_text(record)
+        assert read_record(tar) is None
 
 
 @pytest.mark.parametrize("module", ["pipeline.align.shard", "pipeline.parse.shard"])
@@ -94,7 +93,7 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
     tars = [folder / f"train-{number:06}.tar" for number in range(SHARDS)]
     for number, tar in enumerate(tars):
         tar.write_bytes(b"tar")
-        write_record(tar, ShardRecord(f"f{number}", [{"key": "k"}] * number, [], "code"))
+        write_record(ShardTask(tar, f"f{number}", "code", 1), [{"key": "k"}] * number, [])
 
     def requests(action: Callable[[], object]) -> int:
         before = counted_store.requests
@@ -104,10 +103,10 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
     assert requests(lambda: [read_record(tar) for tar in tars]) >= 2 * SHARDS
     assert requests(lambda: FinishedShards(folder, index).update([])) >= SHARDS
     assert requests(lambda: FinishedShards(folder, index).update([])) <= 5
-    write_record(tars[7], ShardRecord("other", [], [], "code"))
+    write_record(ShardTask(tars[7], "other", "code", 1), [], [])
     assert requests(lambda: FinishedShards(folder, index)) <= 5
     finished = FinishedShards(folder, index)
-    assert [shard and (shard.fingerprint, shard.samples) for shard in map(finished.get, tars)] == [
+    assert [shard and (shard.made_from["inputs"], shard.samples) for shard in map(finished.get, tars)] == [
         ("other", 0) if number == 7 else (f"f{number}", number) for number in range(SHARDS)
     ]
     tars[9].unlink()

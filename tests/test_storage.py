@@ -198,7 +198,7 @@ def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
         for number in range(2000):
             with cache.open(f"{number}.tar") as descriptor:
                 assert os.pread(descriptor, 1, 0) == b"x"
-        assert sum(shard.descriptor.done() for shard in cache._shards.values()) == OPEN_AT_MOST
+        assert len(list(Path("/proc/self/fd").iterdir())) < OPEN_AT_MOST + 100
 
 
 @pytest.mark.parametrize("text", ["nothing://bucket/x", "s4://bucket/x"])

@@ -1,7 +1,6 @@
 """Lists of labelled faces: nested, the same on every machine, and validated when they are read."""
 
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from common import manifest
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
-from training.data.label_subsets import labelled_subset, read_subset, write_subsets
+from training.data.label_subsets import labelled_subset, read_subset, share, write_subsets
 from training.data.samples import Samples, read_samples
-from training.subsets.__main__ import main
 
 
 def samples_named(keys: list[str]) -> Samples:
@@ -24,10 +22,10 @@ def samples_named(keys: list[str]) -> Samples:
 
 
 keys = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), min_size=1, max_size=60, unique=True)
-share = st.floats(0, 1, exclude_min=True)
+part = st.floats(0, 1, exclude_min=True)
 
 
-@given(keys, share, share, st.integers(0, 5), st.randoms(use_true_random=False))
+@given(keys, part, part, st.integers(0, 5), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=150)
 def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_come(
     names: list[str], one: float, other: float, seed: int, random: object
@@ -43,8 +41,8 @@ def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_com
 
 
 def test_the_command_writes_nested_lists_with_their_origin(shards: Layout, tmp_path: Path) -> None:
-    flags = ("--labels", "10%", "0.5", "--seed", 3, "--output", tmp_path)
-    done = run_command("training.subsets", "--shards", shards.shards, *flags)
+    flags = ("--labels", "10%", "0.5", "--set", "finetune.seed=3", "--write-subsets", tmp_path)
+    done = run_command("training.run", "--shards", shards.shards, *flags)
     assert done.stdout.split() == [
         word for name in ("seed3-10%.txt", "seed3-50%.txt") for word in ("subsets:", str(tmp_path / name))
     ]
@@ -91,11 +89,6 @@ def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "many"])
-def test_an_invalid_share_is_refused(
-    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["subsets", "--labels", text, "--output", "x"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert f"{text!r} is no share above 0" in capsys.readouterr().err
+def test_an_invalid_share_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"--labels {text}: neither a file nor a share above 0"):
+        share(text)

@@ -17,12 +17,8 @@ import dask
 import pyarrow.parquet as pq
 import pytest
 
-from common.config import load
 from common.errors import UserError
 from common.files import remove_partials, replacing
-from common.layout import Layout
-from pipeline.align.run import align
-from pipeline.ingest.run import ingest
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import read_record
 from synthetic import write_dataset
@@ -331,86 +327,6 @@ def test_only_dead_processes_files_are_cleared(tmp_path: Path) -> None:
         assert temporary.exists()
     assert not dead.exists()
     assert (tmp_path / "alive.tar").exists()
-
-
-@pytest.fixture
-def cluster_of_two(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A real scheduler with two real workers, one with a GPU resource, started from another folder."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    file = tmp_path / "scheduler.json"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    dask = [sys.executable, "-m", "dask"]
-    started = []
-
-    def start(name: str, *arguments: str) -> None:
-        log = (tmp_path / f"{name}.log").open("w")
-        started.append(
-            subprocess.Popen([*dask, *arguments], cwd=elsewhere, env=environment, stdout=log, stderr=log)
-        )
-
-    start("scheduler", "scheduler", "--port", "0", "--dashboard-address", ":0", "--scheduler-file", str(file))
-    worker = ("worker", "--scheduler-file", str(file), "--nthreads", "1", "--dashboard-address", ":0")
-    start("plain", *worker, "--name", "plain")
-    start("gpu", *worker, "--name", "gpu", "--resources", "GPU=1")
-    end = time.monotonic() + 60
-    while not file.is_file() and time.monotonic() < end:
-        time.sleep(0.1)
-    yield json.loads(file.read_text())["address"], tmp_path
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.wait(30)
-
-
-def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
-    photos: Path, undisturbed: tuple[Path, float], cluster_of_two: tuple[str, Path], tmp_path: Path
-) -> None:
-    from distributed import Client
-
-    address, _ = cluster_of_two
-    with Client(address) as client:
-        client.wait_for_workers(2, timeout=60)
-    joined = (f"cluster.scheduler={address}", "cluster.resources={GPU: 1}")
-    done = run(photos, tmp_path / "out", *joined)
-    assert done.returncode == 0, done.stderr
-    assert finished_bytes(tmp_path / "out") == finished_bytes(undisturbed[0])
-    assert "1 workers; dashboard: http://" in done.stdout
-    with Client(address) as client:
-        loaded = client.run(parsers_in_memory)
-        names = {w["id"]: a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
-        plugins = client.run(lambda dask_worker: "sspl-faces" in dask_worker.plugins)
-    assert loaded == {names["gpu"]: 1, names["plain"]: 0}
-    assert not any(plugins.values())
-    missing = run(
-        photos,
-        tmp_path / "other",
-        f"cluster.scheduler={address}",
-        "cluster.resources={TPU: 1}",
-        "cluster.start_minutes=0.1",
-    )
-    assert missing.returncode == 1
-    assert f"error: {address} has no worker that offers TPU=1 (cluster.resources)" in missing.stderr
-
-
-def parsers_in_memory() -> int:
-    """How many parsers the worker that runs this has loaded."""
-    from pipeline.parse.parser import load_parser
-
-    return load_parser.cache_info().currsize
-
-
-def test_resources_without_a_cluster_to_join_are_an_error(photos: Path, tmp_path: Path) -> None:
-    config = load(settings=[f"data.input={photos}", "data.name=photos", "cluster.resources={GPU: 1}"])
-    ingest(config, Layout.at(tmp_path))
-    with pytest.raises(UserError, match="name its --scheduler"):
-        align(config, Layout.at(tmp_path))
-
-
-def test_no_answer_from_a_scheduler_is_one_sentence(photos: Path, tmp_path: Path) -> None:
-    done = run(photos, tmp_path, "cluster.scheduler=tcp://127.0.0.1:9")
-    assert done.returncode == 1
-    assert "error: no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
 
 
 def test_a_run_stops_once_too_much_is_refused_and_says_how_much_of_what(photos: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.attributes import CELEBA_ATTRIBUTES
 from common.classes import CLASSES, NUM_CLASSES
 from common.errors import UserError
 from synthetic import (
@@ -27,6 +26,7 @@ from synthetic import (
     write_dataset,
 )
 from synthetic.__main__ import main
+from synthetic.attributes import CELEBA_ATTRIBUTES
 from synthetic.contact_sheet import LARGEST_FILE
 from synthetic.dataset import draw_identities, partition_of
 from synthetic.frequencies import COIN_ODDS

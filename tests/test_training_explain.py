@@ -1,6 +1,7 @@
 """Where a classifier looks: the maps find what was planted, and add up to the logits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +16,12 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import to_input
-from training.engine import checkpoint
+from training.explain import __main__ as command
+from training.explain.__main__ import explain
 from training.explain.attribution import attribution, mean_maps
-from training.explain.explain import explain
-from training.models.classifier import Classifier, attribute_loss
+from training.models.attribute_groups import CELEBA_FILE, read_groups
+from training.models.attribute_network import AttributeNetwork, attribute_loss
+from training.models.classifier import NetworkClassifier, save_classifier
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
 PLANTED = {"Red_Square": ((14, 14), (220, 20, 20)), "Green_Square": ((46, 44), (20, 200, 20))}
@@ -52,7 +55,7 @@ def plant(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tenso
 def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: torch.Tensor) -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    model = Classifier(CONFIG.network, tuple(PLANTED))
+    model = AttributeNetwork(CONFIG.network, tuple(PLANTED))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     model.train()
     for _ in range(30):
@@ -76,7 +79,7 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
 
 
 def test_attributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Tensor) -> None:
-    model = Classifier(CONFIG.network, ("Male", "Eyeglasses", "Goatee", "Smiling", "Big_Nose")).eval()
+    model = AttributeNetwork(CONFIG.network, ("Male", "Eyeglasses", "Goatee", "Smiling", "Big_Nose")).eval()
     images = to_input(portraits64[:4], 64)
     maps = attribution(model, images)
     bias = torch.cat([head.bias for head in model.heads.values()])[model.get_buffer("inverse")]
@@ -84,12 +87,15 @@ def test_attributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Te
         assert torch.allclose(maps.sum(dim=(2, 3)) + bias, model(images), atol=1e-4)
 
 
+def save(path: Path, names: tuple[str, ...]) -> Path:
+    model, groups = AttributeNetwork(CONFIG.network, names), read_groups(CELEBA_FILE)
+    save_classifier(path, NetworkClassifier(attributes=names, model=model, groups=groups))
+    return path
+
+
 def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Path) -> None:
-    names = read_samples(shards, ("test",)).attribute_names
-    model = Classifier(CONFIG.network, names)
-    content = {"attributes": list(names), "config": CONFIG.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
-    explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)
+    names = tuple(read_samples(shards, ("test",)).attribute_names)
+    explain(save(tmp_path / "classifier.pt", names), shards, tmp_path / "explain", 5, 4, CONFIG.stream)
     entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
     assert [entry["name"] for entry in entries] == list(names)
     assert {entry["name"]: entry["branch"] for entry in entries}["Eyeglasses"] == "upper"
@@ -100,9 +106,24 @@ def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Pa
     assert (tmp_path / "explain" / "sheet.png").is_file()
 
 
+def test_names_of_labels_are_no_names_of_files(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("../../escape", str(tmp_path / "absolute"), "sheet", "Bärtig/$", "n" * 300, "日本")
+    faces = read_samples(shards, ("test",))
+    faces = replace(faces, attribute_names=names, attributes=faces.attributes[:, : len(names)])
+    monkeypatch.setattr(command, "read_samples", lambda layout, splits: faces)
+    folder = tmp_path / "deep" / "explain"
+    explain(save(tmp_path / "classifier.pt", names), shards, folder, 5, 4, CONFIG.stream)
+    entries = json.loads((folder / "maps.json").read_text())["attributes"]
+    files = {entry["file"] for entry in entries}
+    assert [entry["name"] for entry in entries] == list(names)
+    assert len(files) == len(names) and "sheet.png" not in files
+    written = {file for file in tmp_path.rglob("*") if file.is_file()}
+    kept = {folder / name for name in (*files, "sheet.png", "maps.json")}
+    assert written == kept | {tmp_path / "classifier.pt"}
+
+
 def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:
-    model = Classifier(CONFIG.network, ("Happy",))
-    content = {"attributes": ["Happy"], "config": CONFIG.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
     with pytest.raises(UserError, match="no test face with labels"):
-        explain(tmp_path / "classifier.pt", shards, tmp_path / "explain", 5, 4, CONFIG.stream)
+        explain(save(tmp_path / "classifier.pt", ("Happy",)), shards, tmp_path, 5, 4, CONFIG.stream)

@@ -4,93 +4,118 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as sklearn_metrics
-from sklearn.metrics import balanced_accuracy_score
+from sklearn import metrics as sklearn
+from sklearn.calibration import calibration_curve
 
-from training.evaluate.calibration import BINS, calibration_error
-from training.evaluate.metrics import METRICS, mean_scores, score_attribute
-from training.evaluate.output import format_table
+from training.evaluate.evaluate import format_table
+from training.evaluate.metrics import BINS, METRICS, score
+from training.evaluate.scoring import mean_over_attributes, reliability
 from training.evaluate.thresholds import best_threshold, best_thresholds
 
 
-def test_scores_are_scikit_learns_over_the_known_labels() -> None:
-    random = np.random.default_rng(0)
-    labels = random.integers(-1, 2, 200).astype(np.int8)
-    probabilities = random.random(200)
-    known = labels >= 0
-    truth, predicted = labels[known], probabilities[known]
-    scores = score_attribute(labels, probabilities, 0.3)
-    assert scores["average_precision"] == sklearn_metrics.average_precision_score(truth, predicted)
-    assert scores["roc_auc"] == sklearn_metrics.roc_auc_score(truth, predicted)
-    assert scores["balanced_accuracy"] == balanced_accuracy_score(truth, predicted >= 0.3)
-    assert scores["f1"] == sklearn_metrics.f1_score(truth, predicted >= 0.3)
-    assert scores["accuracy"] == ((probabilities >= 0.5) == labels)[known].mean()
+def scores_of(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
+    (values,) = score(labels.astype(np.int8), probabilities, threshold, np.ones((1, len(labels))))
+    return dict(zip(METRICS, values.tolist(), strict=True))
 
 
-def test_an_attribute_with_one_answer_has_accuracy_and_calibration_alone() -> None:
-    scores = score_attribute(np.zeros(5, np.int8), np.full(5, 0.2), 0.5)
-    assert {name: value for name, value in scores.items() if value is not None} == {
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return scores_of(labels, probabilities, 0.5)["calibration_error"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from([0.2, 0.5, 0.75]),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
+    rows: list[tuple[int, int, int]], threshold: float
+) -> None:
+    labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
+    (values,) = score(labels.astype(np.int8), eighths / 8, threshold, times[None].astype(np.float64))
+    truth, probabilities = labels.repeat(times), (eighths / 8).repeat(times)
+    truth, probabilities = truth[truth >= 0], probabilities[truth >= 0]
+    expected = dict.fromkeys(METRICS, np.nan)
+    if len(truth):
+        observed, predicted = calibration_curve(truth == 1, probabilities, n_bins=BINS, pos_label=True)
+        edges = np.linspace(0, 1, BINS + 1)[1:-1]
+        counts = np.bincount(np.searchsorted(edges, probabilities), minlength=BINS)
+        expected["accuracy"] = sklearn.accuracy_score(truth, probabilities >= 0.5)
+        expected["calibration_error"] = np.average(np.abs(predicted - observed), weights=counts[counts > 0])
+    if len(set(truth.tolist())) == 2:
+        expected["balanced_accuracy"] = sklearn.balanced_accuracy_score(truth, probabilities >= threshold)
+        expected["f1"] = sklearn.f1_score(truth, probabilities >= threshold)
+        expected["average_precision"] = sklearn.average_precision_score(truth, probabilities)
+        expected["roc_auc"] = sklearn.roc_auc_score(truth, probabilities)
+    for value, (name, wanted) in zip(values, expected.items(), strict=True):
+        assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), name
+
+
+def test_an_attribute_with_one_label_has_accuracy_and_calibration_alone() -> None:
+    scores = scores_of(np.zeros(5), np.full(5, 0.2), 0.5)
+    assert {name: value for name, value in scores.items() if not np.isnan(value)} == {
         "accuracy": 1.0,
         "calibration_error": pytest.approx(0.2),
     }
-    assert score_attribute(np.full(5, -1, np.int8), np.full(5, 0.2), 0.5) == dict.fromkeys(METRICS)
+    assert np.isnan(list(scores_of(np.full(5, -1), np.full(5, 0.2), 0.5).values())).all()
 
 
-def test_a_constant_answer_has_balanced_accuracy_one_half_and_the_prevalence_as_precision() -> None:
-    labels = np.array([1] * 20 + [0] * 80, np.int8)
-    scores = score_attribute(labels, np.full(100, 0.2), 0.5)
-    assert scores["accuracy"] == 0.8
-    assert scores["balanced_accuracy"] == 0.5
-    assert scores["f1"] == 0.0
-    assert scores["average_precision"] == pytest.approx(0.2)
+def test_a_constant_prediction_has_balanced_accuracy_one_half_and_the_prevalence_as_precision() -> None:
+    scores = scores_of(np.array([1] * 20 + [0] * 80), np.full(100, 0.2), 0.5)
+    expected = {"accuracy": 0.8, "balanced_accuracy": 0.5, "f1": 0.0, "average_precision": 0.2}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert scores["calibration_error"] == pytest.approx(0.0)
 
 
-def test_the_calibration_error_is_the_weighted_distance_of_each_bin() -> None:
-    # Two bins are filled: ten faces at 0.1 of which 4 are a yes, and thirty at 0.9 of which 27 are.
-    labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3, np.int8)
+def test_calibration_is_the_weighted_distance_of_each_bin() -> None:
+    # Two bins are filled: ten faces at 0.1 of which 4 have the attribute, and thirty at 0.9 of which 27 do.
+    labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3)
     probabilities = np.array([0.1] * 10 + [0.9] * 30)
     assert calibration_error(labels, probabilities) == pytest.approx(10 / 40 * 0.3)
+    labels = np.append(labels, -1)[None].astype(np.int8)
+    assert reliability(labels, np.append(probabilities, 0.5)[None]) == [
+        {"predicted": 0.1, "observed": 0.4, "count": 10},
+        {"predicted": 0.9, "observed": 0.9, "count": 30},
+    ]
 
 
-def test_probabilities_that_are_drawn_from_are_calibrated() -> None:
+def test_labels_that_are_drawn_from_the_probabilities_are_calibrated() -> None:
     random = np.random.default_rng(0)
     probabilities = random.random(20_000)
-    labels = (random.random(20_000) < probabilities).astype(np.int8)
+    labels = random.random(20_000) < probabilities
     assert calibration_error(labels, probabilities) < 0.02
     assert calibration_error(labels, probabilities**3) > 0.2
-    assert BINS == 15
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
 @settings(deadline=None, max_examples=60)
 def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in pairs], np.int8)
-    probabilities = np.array([chance / 8 for _, chance in pairs])
+    probabilities = np.array([eighths / 8 for _, eighths in pairs])
     known = labels >= 0
     threshold = best_threshold(labels, probabilities)
     if len(set(labels[known].tolist())) < 2:
         assert threshold == 0.5
         return
-    reached = balanced_accuracy_score(labels[known], probabilities[known] >= threshold)
+    reached = sklearn.balanced_accuracy_score(labels[known], probabilities[known] >= threshold)
     for other in np.linspace(-0.01, 1.01, 52):
-        assert reached >= balanced_accuracy_score(labels[known], probabilities[known] >= other) - 1e-12
+        balanced = sklearn.balanced_accuracy_score(labels[known], probabilities[known] >= other)
+        assert reached >= balanced - 1e-12
 
 
 def test_without_faces_to_tune_on_every_threshold_is_one_half() -> None:
     assert best_thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
 
 
-def test_means_leave_out_what_is_missing() -> None:
-    empty: dict[str, float | None] = dict.fromkeys(METRICS)
-    means = mean_scores([{**empty, "accuracy": 0.5}, {**empty, "accuracy": 1.0}])
-    assert means == {**empty, "accuracy": 0.75}
+def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
+    values = np.full((3, 3, len(METRICS)), 0.5)
+    values[1, 0], values[:, 2] = np.nan, np.nan
+    assert (mean_over_attributes(values) == 0.5).all()
+    assert np.isnan(mean_over_attributes(np.full((2, 1, len(METRICS)), np.nan))).all()
 
 
 def test_the_table_has_a_row_per_run_in_percent() -> None:
     row = dict.fromkeys(METRICS, 0.5)
-    lines = format_table(
-        {"majority class": row, "pretrained-1%": {"faces": 84, **row, "roc_auc": None}}
-    ).split("\n")
+    table = format_table({"majority class": row, "pretrained-1%": {"faces": 84, **row, "roc_auc": None}})
+    lines = table.split("\n")
     assert lines[0].split()[:2] == ["run", "faces"]
     assert lines[2].split() == ["pretrained-1%", "84", "50.0", "50.0", "50.0", "50.0", "-", "50.0"]

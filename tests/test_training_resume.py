@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from common.config import Optimizer, load
+from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
+from training.data.loader import TrainingData
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.optim import LossCheck, rate_factor
 from training.models.pretrained import read_pretrained
-from training.pretrain import train as loop
 from training.pretrain.train import pretrain
 
 TINY = [
@@ -32,12 +32,10 @@ TINY = [
     "pretrain.steps=8",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=2",
-    "pretrain.loader_workers=1",
+    "trainer.loader_workers=1",
     "pretrain.validate_every=3",
-    "pretrain.picture_every=null",
 ]
-EAGER = [*TINY, "pretrain.checkpoint_minutes=0.000001"]
+EAGER = [*TINY, "trainer.checkpoint_minutes=0.000001"]
 
 
 def curves(output: Path) -> dict[str, str]:
@@ -125,7 +123,7 @@ def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
         "add",
         lambda losses, loss, step, indices: learnt.update(losses.keys[i] for i in indices.tolist()),
     )
-    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "pretrain.shuffle_shards=1"]
+    more = [f"pretrain.steps={count}", "pretrain.accumulate=2", "trainer.shuffle_shards=1"]
     for step in (1, count // 2):
         killed_after(step, shards, tmp_path, monkeypatch, *more)
     pretrain(load(settings=[*EAGER, *more]), shards, tmp_path)
@@ -162,7 +160,7 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
 def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(
     shards: Layout, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.load_samples
+    real = TrainingData.batches
 
     def failing(*arguments: Any) -> Iterator[Any]:
         for number, batch in enumerate(real(*arguments)):
@@ -171,7 +169,7 @@ def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(
             yield batch
 
     with monkeypatch.context() as patched, pytest.raises(UserError, match="away for ten minutes"):
-        patched.setattr(loop, "load_samples", failing)
+        patched.setattr(TrainingData, "batches", failing)
         pretrain(load(settings=TINY), shards, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000005.pt"]
     pretrain(load(settings=TINY), shards, tmp_path)
@@ -191,11 +189,11 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
-    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002", "pretrain.log_every=2"])
+    other = load(settings=[*TINY, "pretrain.learning_rate=0.002", "pretrain.log_every=2"])
     pretrain(other, shards, tmp_path)
     output = capsys.readouterr().out
     assert "starting anew" in output
-    assert "pretrain.optimizer.learning_rate: 0.001 -> 0.002" in output
+    assert "pretrain.learning_rate: 0.001 -> 0.002" in output
     assert "log_every" not in output
     assert f"kept in {tmp_path / 'checkpoints-1'}" in output
     assert [path.name for path in (tmp_path / "checkpoints-1").iterdir()] == ["step-000000001.pt"]
@@ -206,9 +204,9 @@ def test_a_checkpoint_of_other_settings_can_be_continued(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed_after(1, shards, tmp_path, monkeypatch)
-    other = load(settings=[*TINY, "pretrain.optimizer.learning_rate=0.002"])
+    other = load(settings=[*TINY, "pretrain.learning_rate=0.002"])
     pretrain(other, shards, tmp_path, "anyway")
-    assert "resuming at step 1 in spite of pretrain.optimizer.learning_rate" in capsys.readouterr().out
+    assert "resuming at step 1 in spite of pretrain.learning_rate" in capsys.readouterr().out
 
 
 def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(
@@ -239,7 +237,7 @@ def test_a_checkpoint_says_what_made_it(
     assert len(state["provenance"]["shards"]) == 64
     assert state["config"]["pretrain"]["batch_size"] == 4
     assert state["code"]
-    assert {"model", "adversaries", "optimizer", "adversarial_optimizer", "average"} <= state["state"].keys()
+    assert {"model", "adversary", "optimizer", "adversary_optimizer", "average"} <= state["state"].keys()
 
 
 def test_the_exported_network_says_what_it_is(whole: Path) -> None:
@@ -260,9 +258,8 @@ def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
 def test_the_published_schedule_changes_at_its_epochs_whatever_the_batch_size(batch_size: int) -> None:
     faces, epochs = 162_770, 80
     steps = -(-epochs * faces // batch_size)
-    schedule = Optimizer(learning_rate=1.0, weight_decay=0.0, warmup=0.0, schedule="pretrain_paper")
     for epoch, factor in ((0, 1 / 7), (3, 4 / 7), (6, 1.0), (7, 0.1), (10, 0.1), (11, 0.01), (79, 0.01)):
         first = -(-epoch * faces // batch_size)
         last = (epoch + 1) * faces // batch_size - 2
-        assert rate_factor(schedule, first + 1, steps) == pytest.approx(factor)
-        assert rate_factor(schedule, last, steps) == pytest.approx(factor)
+        assert rate_factor("pretrain_paper", first + 1, steps) == pytest.approx(factor)
+        assert rate_factor("pretrain_paper", last, steps) == pytest.approx(factor)

@@ -23,7 +23,7 @@ from training.engine.optim import LossCheck
 from training.evaluate import evaluate as evaluation
 from training.evaluate.evaluate import evaluate
 from training.evaluate.probabilities import ShardPredictor
-from training.finetune.runs import finetune
+from training.methods.runs import finetune
 from training.pretrain import train as pretrain
 
 TINY = [
@@ -33,15 +33,11 @@ TINY = [
     "pretrain.steps=6",
     "pretrain.batch_size=4",
     "pretrain.log_every=1",
-    "pretrain.batch_norm_batches=2",
-    "pretrain.loader_workers=0",
+    "trainer.loader_workers=0",
     "pretrain.validate_every=3",
-    "pretrain.picture_every=3",
     "finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]",
-    "finetune.initial=[scratch, pretrained]",
+    "finetune.methods=[scratch, pretrained]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=2",
-    "finetune.loader_workers=0",
     "evaluate.resamples=20",
 ]
 
@@ -70,7 +66,7 @@ def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFac
     output = tmp_path_factory.mktemp("runs")
     pretrain.pretrain(config, shards, output / "pretrain")
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
-    evaluate(config.evaluate, config.stream, shards, output / "finetune", output / "evaluate")
+    evaluate(config, shards, output / "finetune", output / "evaluate")
     return output
 
 
@@ -141,7 +137,7 @@ def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
             return replace(faces, attributes=1 - faces.attributes) if list(splits) == [turned] else faces
 
         monkeypatch.setattr(evaluation, "read_samples", read)
-        evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path / turned)
+        evaluate(config, shards, trained / "finetune", tmp_path / turned)
         found = json.loads((tmp_path / turned / "attributes.json").read_text())["pretrained-100%"]
         return [scores["threshold"] for scores in found.values()]
 
@@ -161,7 +157,7 @@ def test_test_faces_are_read_once_per_run(
         return real(predictor, faces, title)
 
     monkeypatch.setattr(ShardPredictor, "__call__", watched)
-    evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path)
+    evaluate(config, shards, trained / "finetune", tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
     assert [split[key] for key in seen] == ["val", "test"] * 4
@@ -170,7 +166,7 @@ def test_test_faces_are_read_once_per_run(
 def test_evaluating_twice_gives_the_same_bytes(
     config: Config, shards: Layout, trained: Path, tmp_path: Path
 ) -> None:
-    evaluate(config.evaluate, config.stream, shards, trained / "finetune", tmp_path)
+    evaluate(config, shards, trained / "finetune", tmp_path)
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
     assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "plots/labels.csv"}
     for file in files:
@@ -201,7 +197,7 @@ def test_fine_tuning_the_same_twice_gives_the_same_weights(
 def test_a_network_that_was_not_pre_trained_so_is_refused(
     shards: Layout, trained: Path, tmp_path: Path
 ) -> None:
-    wider = load(settings=[*TINY, "network.width=16", "finetune.initial=[pretrained]"])
+    wider = load(settings=[*TINY, "network.width=16", "finetune.methods=[pretrained]"])
     with pytest.raises(UserError, match="width=8"):
         finetune(wider, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
 
@@ -212,11 +208,11 @@ def test_without_pre_training_the_message_says_what_to_run(
     with pytest.raises(UserError, match="--stage pretrain"):
         finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path)
     with pytest.raises(UserError, match="--stage finetune"):
-        evaluate(config.evaluate, config.stream, shards, tmp_path / "nothing", tmp_path)
+        evaluate(config, shards, tmp_path / "nothing", tmp_path)
 
 
 def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tmp_path: Path) -> None:
-    wild = load(settings=[*TINY, "pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32"])
+    wild = load(settings=[*TINY, "pretrain.learning_rate=1.0e+30", "trainer.precision=float32"])
     with pytest.raises(UserError, match=r"the loss is (nan|inf)") as stopped:
         pretrain.pretrain(wild, shards, tmp_path)
     named = str(stopped.value).split("samples: ")[1].split(", ")
@@ -228,8 +224,8 @@ def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tm
 def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(
     shards: Layout, tmp_path: Path
 ) -> None:
-    more = ["pretrain.optimizer.learning_rate=1.0e+30", "pretrain.precision=float32", "pretrain.log_every=6"]
-    wild = load(settings=[*TINY, *more, "pretrain.validate_every=null", "pretrain.picture_every=null"])
+    more = ["pretrain.learning_rate=1.0e+30", "trainer.precision=float32", "pretrain.log_every=6"]
+    wild = load(settings=[*TINY, *more, "pretrain.validate_every=null"])
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step [1-4]"):
         pretrain.pretrain(wild, shards, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.pt"))

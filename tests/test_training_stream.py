@@ -17,9 +17,8 @@ from common import config, manifest
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask
-from training.data.broken import BrokenSamples
 from training.data.label_subsets import labelled_subset
-from training.data.loader import load
+from training.data.loader import BrokenSamples, load
 from training.data.sampler import BatchSampler, sequential_batches
 from training.data.samples import Samples, read_samples
 

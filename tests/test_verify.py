@@ -135,12 +135,12 @@ def unknown_class(one: Members, two: Members) -> None:
 
 
 def smaller_face_without_mask(one: Members, two: Members) -> None:
-    one["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8), 97)
+    one["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8))
     del one["mask.png"]
 
 
 def oblong_face(one: Members, two: Members) -> None:
-    one["jpg"] = encode_face(np.zeros((128, 256, 3), np.uint8), 97)
+    one["jpg"] = encode_face(np.zeros((128, 256, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,12 @@ TILE: Final = 1280
 MARGIN: Final = 128
 """Half of what neighbouring tiles share, in pixels, so that a face of that size is whole in one of them."""
 
+DETECT_SIDE: Final = 640
+"""Longer side in pixels to which larger images are shrunk for the detector at first."""
+
+MIN_VISIBLE: Final = 0.5
+"""Share of a face's box that must lie inside the image."""
+
 TINY: Final = 128
 """Longer side in pixels of an image that is likely a face as a whole."""
 
@@ -81,11 +87,11 @@ def detect_faces(
 ) -> list[Face]:
     """All faces of an RGB image, uint8 (H, W, 3), best score first, in its own pixels.
 
-    For the detector only, an image whose longer side exceeds `scale` times ``detect_side`` is shrunk, and the
+    For the detector only, an image whose longer side exceeds `scale` times `DETECT_SIDE` is shrunk, and the
     image is turned by `turns` quarter turns against the clock.
     """
-    small = _shrunk(image, scale * config.detect_side)
-    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, config.detect_side))
+    small = _shrunk(image, scale * DETECT_SIDE)
+    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, DETECT_SIDE))
     return _faces(rows, small, turns, image)
 
 
@@ -93,7 +99,7 @@ def detect_faces_of_each(
     images: Sequence[NDArray[np.uint8]], detector: "RetinaFace", config: Align
 ) -> list[list[Face]]:
     """What `detect_faces` finds in each image, to rounding; images that shrink to one shape go together."""
-    small = [_shrunk(image, config.detect_side) for image in images]
+    small = [_shrunk(image, DETECT_SIDE) for image in images]
     shapes: dict[tuple[int, ...], list[int]] = {}
     for number, each in enumerate(small):
         shapes.setdefault(each.shape, []).append(number)
@@ -120,21 +126,16 @@ def _faces(
 ) -> list[Face]:
     """The faces of the rows of `detect` on `small` after `turns`, in pixels of `image`."""
     factor = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
-    return [_face(row, small, turns, factor) for row in rows]
-
-
-def _face(
-    row: NDArray[np.float32], small: NDArray[np.uint8], turns: int, factor: NDArray[np.float64]
-) -> Face:
-    """The face of a row of `detect` on `small` after `turns`, in pixels of the image that was shrunk."""
-    points = np.concatenate([row[:4], row[5:15]]).astype(np.float64).reshape(7, 2)
-    for turn in range(turns, 0, -1):
-        last = small.shape[1 if turn % 2 else 0] - 1  # of the sides before this turn, the horizontal one
-        points = np.column_stack([last - points[:, 1], points[:, 0]])
-    points *= factor
-    corners = points[:2]
-    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-    return Face(box, float(row[4]), points[2:], turns)
+    faces = []
+    for row in rows:
+        points = np.concatenate([row[:4], row[5:15]]).astype(np.float64).reshape(7, 2)
+        for turn in range(turns, 0, -1):
+            last = small.shape[1 if turn % 2 else 0] - 1  # of the sides before this turn, the horizontal one
+            points = np.column_stack([last - points[:, 1], points[:, 0]])
+        points *= factor
+        box = np.concatenate([points[:2].min(axis=0), points[:2].max(axis=0)])
+        faces.append(Face(box, float(row[4]), points[2:], turns))
+    return faces
 
 
 def overlap(first: Face, second: Face) -> float:
@@ -184,43 +185,23 @@ def detect_all(
     images: NDArray[np.uint8], detector: "RetinaFace", threshold: float
 ) -> list[NDArray[np.float32]]:
     """The rows of `detect` for each of several RGB images, uint8 (B, H, W, 3), in one forward pass."""
+    from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
+
     height, width = images.shape[1:3]
     device = detector.mean_tensor.device
     pixels = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
     pixels = pixels.permute(0, 3, 1, 2).float() - detector.mean_tensor
-    boxes, scores, landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
+    all_boxes, all_scores, all_landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
     anchors = _anchors(detector.backbone, height, width).to(device)
     sides, variance = torch.tensor([width, height], device=device), detector.cfg["variance"]
-    return [
-        _likely(boxes[n], scores[n, :, 1], landmarks[n], anchors, variance, sides, threshold)
-        for n in range(len(images))
-    ]
-
-
-def _likely(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    landmarks: torch.Tensor,
-    anchors: torch.Tensor,
-    variance: list[float],
-    sides: torch.Tensor,
-    threshold: float,
-) -> NDArray[np.float32]:
-    """The rows of one image from the network's outputs for its M anchors, (M, 4), (M,) and (M, 10)."""
-    from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
-
-    likely = torch.nonzero(scores > threshold)[:, 0]
-    likely = likely[scores[likely].argsort(descending=True, stable=True)]
-    detections = torch.cat(
-        (
-            decode(boxes[likely], anchors[likely], variance) * sides.repeat(2),
-            scores[likely, None],
-            decode_landm(landmarks[likely], anchors[likely], variance) * sides.repeat(5),
-        ),
-        dim=1,
-    )
-    rows = detections.float().cpu().numpy()
-    kept: NDArray[np.float32] = rows[py_cpu_nms(rows[:, :5], OVERLAP)]
+    kept = []
+    for boxes, scores, landmarks in zip(all_boxes, all_scores[..., 1], all_landmarks, strict=True):
+        likely = torch.nonzero(scores > threshold)[:, 0]
+        likely = likely[scores[likely].argsort(descending=True, stable=True)]
+        box = decode(boxes[likely], anchors[likely], variance) * sides.repeat(2)
+        points = decode_landm(landmarks[likely], anchors[likely], variance) * sides.repeat(5)
+        rows = torch.cat((box, scores[likely, None], points), dim=1).float().cpu().numpy()
+        kept.append(rows[py_cpu_nms(rows[:, :5], OVERLAP)])
     return kept
 
 
@@ -236,41 +217,31 @@ def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
 
 
 def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:
-    """The faces of an image to keep: one, or with the policy ``all`` every visible one, largest first.
+    """The faces of an image to keep, by the policy ``config.faces``.
+
+    These are the largest, the most central, or with ``all`` every visible one, largest first.
 
     Raises:
         Refused: ``no-face``, or ``face-outside`` when too little of a face's box lies in the image.
-    """
-    if config.faces != "all":
-        return [choose_face(faces, image, config)]
-    visible = [face for face in faces if _visible(face, image) >= config.min_visible]
-    if not visible:
-        return [choose_face(faces, image, config)]
-    return sorted(visible, key=lambda face: -_area(_inside(face, image)))
-
-
-def choose_face(faces: list[Face], image: NDArray[np.uint8], config: Align) -> Face:
-    """The one face of an image to keep: the most central with ``centre``, else the largest.
-
-    Raises:
-        Refused: ``no-face``, or ``face-outside`` when too little of its box lies in the image.
     """
     if not faces:
         hint = "; --align none takes small pictures of faces as they are" if max(image.shape) <= TINY else ""
         raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]
 
-    def distance(face: Face) -> float:
-        return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
+    def rank(face: Face) -> float:
+        if config.faces == "centre":
+            return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
+        return -_area(_inside(face, image))
 
-    if config.faces == "centre":
-        chosen = min(faces, key=distance)
-    else:
-        chosen = max(faces, key=lambda face: _area(_inside(face, image)))
-    visible = _visible(chosen, image)
-    if visible < config.min_visible:
-        raise Refused("face-outside", f"only {visible:.0%} of the face lies in the image")
-    return chosen
+    faces = sorted(faces, key=rank)
+    shares = [_area(_inside(face, image)) / max(_area(face.box), 1e-9) for face in faces]
+    visible = [face for face, share in zip(faces, shares, strict=True) if share >= MIN_VISIBLE]
+    if visible and config.faces == "all":
+        return visible
+    if shares[0] < MIN_VISIBLE:
+        raise Refused("face-outside", f"only {shares[0]:.0%} of the face lies in the image")
+    return faces[:1]
 
 
 def _area(box: NDArray[np.float64]) -> float:
@@ -280,7 +251,3 @@ def _area(box: NDArray[np.float64]) -> float:
 def _inside(face: Face, image: NDArray[np.uint8]) -> NDArray[np.float64]:
     height, width = image.shape[:2]
     return np.clip(face.box, 0, [width, height, width, height])
-
-
-def _visible(face: Face, image: NDArray[np.uint8]) -> float:
-    return _area(_inside(face, image)) / max(_area(face.box), 1e-9)

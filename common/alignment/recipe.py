@@ -22,14 +22,13 @@ class Recipe(BaseModel):
     """How photos became faces.
 
     align: as in the configuration, but its mode is ``detect`` or ``none``, what ``auto`` came to.
-    max_pixels, min_side: images beyond these were refused.
+    max_pixels: larger images were refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     align: Align
     max_pixels: int
-    min_side: int
 
     @classmethod
     def of(cls, align: Align, ingest: Ingest, detects: bool) -> Self:
@@ -37,7 +36,6 @@ class Recipe(BaseModel):
         return cls(
             align=align.model_copy(update={"mode": "detect" if detects else "none"}),
             max_pixels=ingest.max_pixels,
-            min_side=ingest.min_side,
         )
 
     @classmethod

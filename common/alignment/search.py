@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from common.alignment.detector import OVERLAP, Face, detect_faces, overlap
+from common.alignment.detector import DETECT_SIDE, OVERLAP, Face, detect_faces, overlap
 from common.alignment.warp import FACE_TEMPLATE, similarity
 from common.pipeline_config import Align
 
@@ -16,7 +16,7 @@ SOUND: Final = 0.6
 """Quality of a face below which the other orientations are tried; upright faces have 0.8 and more."""
 
 SCALES: Final = (3, 6)
-"""Further sides at which a photo is searched, as multiples of ``detect_side``; the last for ``all`` only."""
+"""Further sides at which a photo is searched, as multiples of `DETECT_SIDE`; the last for ``all`` only."""
 
 SMALL: Final = 40
 """Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
@@ -27,22 +27,23 @@ def find_faces(
 ) -> list[Face]:
     """The faces of an RGB image, uint8 (H, W, 3), in its own pixels, whatever its orientation.
 
-    The image is searched at ``detect_side`` as it is. If that shows no face, or its largest one as if the
+    The image is searched at `DETECT_SIDE` as it is. If that shows no face, or its largest one as if the
     photo lay on its side or its head, also after each quarter turn, of which the best is taken. If there is
     still no face, or with the policy ``all`` a small one, larger scales add faces. `seen` is what
-    `detect_faces` shows at ``detect_side``, where that is known already.
+    `detect_faces` shows at `DETECT_SIDE`, where that is known already.
     """
     faces = detect_faces(image, detector, config) if seen is None else seen
     if quality(faces) < SOUND:
         turned = [detect_faces(image, detector, config, turns=turns) for turns in (1, 2, 3)]
         faces = max([faces, *turned], key=quality)
-    everyone = config.faces == "all"
-    shrink = config.detect_side / max(image.shape[:2])
-    for scale in SCALES if everyone else SCALES[:1]:
-        if shrink >= 1 or (faces and not (everyone and min(map(side, faces)) * shrink < SMALL)):
+    keep_all = config.faces == "all"
+    shrink = DETECT_SIDE / max(image.shape[:2])
+    for scale in SCALES if keep_all else SCALES[:1]:
+        if shrink >= 1 or (faces and not (keep_all and min(map(side, faces)) * shrink < SMALL)):
             break
-        faces = merged(detect_faces(image, detector, config, scale=scale), faces)
-        shrink = scale * config.detect_side / max(image.shape[:2])
+        larger = detect_faces(image, detector, config, scale=scale)
+        faces = larger + [face for face in faces if all(overlap(face, other) <= OVERLAP for other in larger)]
+        shrink = scale * DETECT_SIDE / max(image.shape[:2])
     return faces
 
 
@@ -64,8 +65,3 @@ def quality(faces: list[Face]) -> float:
 def side(face: Face) -> float:
     """The side of a square with the area of a face's box, in pixels."""
     return float(np.sqrt(np.prod(np.maximum(face.box[2:] - face.box[:2], 0))))
-
-
-def merged(faces: list[Face], others: list[Face]) -> list[Face]:
-    """Faces and those of others that overlap none of them."""
-    return [*faces, *(other for other in others if all(overlap(other, face) <= OVERLAP for face in faces))]

@@ -8,8 +8,9 @@ from pipeline.runner.fork_server import start_fork_server
 def main() -> None:
     """Read the command line and run the stage, after ingest if an input is given."""
     parser = arguments("Find, warp and store one aligned face per image.", "pipeline.align")
-    options = read_options(parser.parse_args())
-    if options.config.cluster.scheduler is None:
+    flags = parser.parse_args()
+    config, layout = read_options(flags)
+    if config.cluster.scheduler is None:
         start_fork_server("pipeline.align.shard")
 
     # Imported while the workers' server imports the same.
@@ -17,10 +18,10 @@ def main() -> None:
     from pipeline.ingest.run import ingest
     from pipeline.lock import locked
 
-    with locked(options.layout):
-        if options.from_input:
-            ingest(options.config, options.layout, options.prune)
-        align(options.config, options.layout, options.any_code, options.prune)
+    with locked(layout):
+        if flags.input is not None:
+            ingest(config, layout, flags.prune)
+        align(config, layout, flags.any_code, flags.prune)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import Final
 
 from common.alignment.detector import load_detector
 from common.alignment.recipe import RECIPE_FILE, Recipe
-from common.freshness import code_hash
 from common.config import Config
 from common.files import write_text
+from common.freshness import code_hash, fingerprint
 from common.layout import Layout
 from common.retry import retried
 from common.storage import address
@@ -16,12 +16,14 @@ from pipeline.align.shard import AlignTask, align_shard, probe_sources
 from pipeline.runner.cluster import no_model
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import fingerprint
+from pipeline.runner.shard_record import ShardStage
 from pipeline.runner.shard_runner import finish_shards
-from pipeline.runner.shard_task import ShardStage
 
 FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
+
+COLUMNS: Final = ("source", "sha256")
+"""Of ``source.parquet`` that a shard depends on."""
 
 
 def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
@@ -37,7 +39,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         UserError: there is no plan, the detector's weights cannot be obtained, or too many
             sources are refused.
     """
-    planned = retried(lambda: read_plan(config, layout), config.cluster.retry_minutes, "align")
+    planned = retried(lambda: read_plan(layout), config.stream.retry_minutes, "align")
     tasks = plan(planned, config, layout)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
@@ -45,9 +47,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)
     folder = (layout.aligned / planned.metadata["dataset"]).absolute()
-    made, finished = finish_shards(
-        stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune
-    )
+    made, finished = finish_shards(stage, tasks, folder, config, layout, refusals, any_code, prune)
     if tasks:
         write_text(folder / RECIPE_FILE, tasks[0].recipe.model_dump_json() + "\n")
     records = [finished.get(task.tar) for task in tasks]
@@ -57,18 +57,13 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     print(f"align: {faces:,} faces, {refused:,} refused; {current}")
 
 
-def read_plan(config: Config, layout: Layout) -> PlannedShards:
-    """The columns of ``source.parquet`` that aligned shards depend on.
+def read_plan(layout: Layout) -> PlannedShards:
+    """The columns of ``source.parquet`` that aligned shards depend on; labels make no shard stale.
 
     Raises:
         UserError: there is no plan.
     """
-    return read_planned(layout.source, _columns(config), labels=config.ingest.labels_in_tars)
-
-
-def _columns(config: Config) -> list[str]:
-    """A label that only the manifest holds makes no shard stale."""
-    return ["source", "sha256", *(("split", "identity") if config.ingest.labels_in_tars else ())]
+    return read_planned(layout.source, COLUMNS)
 
 
 def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTask]:
@@ -80,14 +75,10 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
     aligned = planned.metadata["aligned"] == "true"
     detects = config.align.mode == "detect" or (config.align.mode == "auto" and not aligned)
     detector = find(config.align.detector, config.weights) if detects else None
-    labels = config.ingest.labels_in_tars
-    names = [*_columns(config), *(planned.attributes if labels else ())]
-    manifest_only = set() if labels else {"bystander_labels"}
     settings = [
         FORMAT_VERSION,
-        config.align.model_dump(mode="json", exclude={"mode", *manifest_only}),
+        config.align.model_dump(mode="json", exclude={"mode", "bystander_labels"}),
         config.ingest.max_pixels,
-        config.ingest.min_side,
         KNOWN[config.align.detector].sha256 if detector else None,
     ]
     code, recipe = code_hash("pipeline.align.shard"), Recipe.of(config.align, config.ingest, detects)
@@ -95,14 +86,13 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
     return [
         AlignTask(
             tar=(layout.aligned / name).absolute(),
-            fingerprint=fingerprint(settings, rows.values(names)),
+            inputs=fingerprint(settings, rows.values(COLUMNS)),
             code=code,
             size=len(rows),
             root=root,
             rows=rows.shuffled(config.ingest.seed),
-            attributes=planned.attributes if labels else None,
             recipe=recipe,
             detector=detector.absolute() if detector else None,
         )
-        for name, rows in planned
+        for name, rows in planned.shards.items()
     ]

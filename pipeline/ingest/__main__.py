@@ -12,9 +12,10 @@ def main() -> None:
         "List the images of a folder, refuse those that cannot be used, and plan the shards.",
         "pipeline.ingest",
     )
-    options = read_options(parser.parse_args())
-    with locked(options.layout):
-        ingest(options.config, options.layout, options.prune)
+    flags = parser.parse_args()
+    config, layout = read_options(flags)
+    with locked(layout):
+        ingest(config, layout, flags.prune)
 
 
 if __name__ == "__main__":

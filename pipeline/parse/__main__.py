@@ -30,34 +30,32 @@ def main() -> None:
         help="afterwards empty the tars of aligned faces, which finished shards hold, too",
     )
     flags = parser.parse_args()
-    options = read_options(flags)
-    if flags.origin is not None and options.from_input:
+    config, layout = read_options(flags)
+    if flags.origin is not None and flags.input is not None:
         raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
     if flags.origin is not None and flags.drop_aligned:
         raise UserError(
             "--drop-aligned would empty the tars of the set that --from names; run it on that set"
         )
-    config, layout, stored = options.config, options.layout, None
     if config.cluster.scheduler is None:
-        aligning = ["pipeline.align.shard"] if options.from_input else []
-        start_fork_server(*aligning, "pipeline.parse.shard")
+        start_fork_server(*([] if flags.input is None else ["pipeline.align.shard"]), "pipeline.parse.shard")
 
     # Imported while the workers' server imports the same.
     from pipeline.align.run import align
     from pipeline.ingest.run import ingest
     from pipeline.lock import locked
-    from pipeline.parse.run import parse
-    from pipeline.parse.sibling import make_sibling
+    from pipeline.parse.run import make_sibling, parse
     from pipeline.runner.cluster import shared_workers
 
     with locked(layout), shared_workers():
+        stored = None
         if flags.origin is not None:
             origin = Layout.at(flags.origin)
             layout, stored = make_sibling(origin, layout), origin.shards
-        if options.from_input:
-            ingest(config, layout, options.prune)
-            align(config, layout, options.any_code, options.prune)
-        parse(config, layout, options.any_code, options.prune, flags.drop_aligned, stored)
+        if flags.input is not None:
+            ingest(config, layout, flags.prune)
+            align(config, layout, flags.any_code, flags.prune)
+        parse(config, layout, flags.any_code, flags.prune, flags.drop_aligned, stored)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from common.classes import CLASSES
 from common.errors import UserError
+from common.strict_yaml import read_yaml
+
+IMAGENET: Final = "efficientnet_lite0"
+"""The one value of ``parse.features_from`` that names no file: see `pipeline.parse.imagenet`."""
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """Of the class map that lies beside a network's file, tried in this order."""
@@ -68,44 +71,28 @@ class ClassMap(InputFormat):
 Format = TypeVar("Format", bound=InputFormat)
 
 
-def read_format(path: Path, kind: type[Format], name: str) -> Format:
-    """The description of a network in a YAML or JSON file.
-
-    Args:
-        path: of the file.
-        kind: the keys that it must have.
-        name: what it is called in messages, such as ``class map``.
-
-    Raises:
-        UserError: the file cannot be read, or a key is missing, unknown or ill-typed.
-    """
-    try:
-        values = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it should be a {name}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not YAML or JSON: {error}") from error
-    try:
-        return kind.model_validate_json(values)
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path}: not a {name}: {'; '.join(lines)}") from error
-
-
-def format_beside(network: Path, name: str) -> Path:
-    """The description that lies beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
+def read_format_beside(network: Path, kind: type[Format], name: str) -> Format:
+    """The description beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
 
     Args:
         network: of the file.
-        name: what the description is called in messages.
+        kind: the keys that the description must have.
+        name: what it is called in messages, such as ``class map``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, it cannot be read, or a key is missing, unknown or ill-typed.
     """
-    for suffix in SUFFIXES:
-        if network.with_suffix(suffix).is_file():
-            return network.with_suffix(suffix)
-    raise UserError(
-        f"{network} has no {name}: put one at {network.with_suffix(SUFFIXES[0])} "
-        "(docs/parsers.md says what is in it)"
-    )
+    path = next(filter(Path.is_file, map(network.with_suffix, SUFFIXES)), None)
+    if path is None:
+        raise UserError(
+            f"{network} has no {name}: put one at {network.with_suffix(SUFFIXES[0])} "
+            "(docs/parsers.md says what is in it)"
+        )
+    values = read_yaml(path, f"a {name}")
+    try:
+        return kind.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise UserError(f"{path}: not a {name}: {'; '.join(lines)}") from error
+    except TypeError as error:
+        raise UserError(f"{path}: not a {name}: {error}") from error

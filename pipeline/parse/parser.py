@@ -1,29 +1,64 @@
-"""Face parsers behind one signature: from faces to masks, confidences and features."""
+"""Face parsers behind one signature: from faces to masks, confidences and features.
 
+What BiSeNet computes in where, and why: milliseconds of CPU per face at 448 pixels on one core, four faces at
+a time, and the mean F1 of the masks on 200 pairs of CelebAMask-HQ (``python -m benchmarks.parser_quality``).
+Plain is facexlib's loop at 512 pixels. AVX-512 is an AMD EPYC of the Zen 4 generation, with VNNI and
+bfloat16; AVX2 is another machine, without bfloat16.
+
+==========================  =======  ====  =====
+precision, backend          AVX-512  AVX2  F1
+==========================  =======  ====  =====
+plain, float32, PyTorch         322   541
+float32, PyTorch                211   284  0.827
+float32, ONNX Runtime                 251
+float32, OpenVINO                     273
+bfloat16, PyTorch               108  2670  0.827
+int8, ONNX Runtime               54   126  0.826
+==========================  =======  ====  =====
+
+The F1 are of the AVX-512 machine, and the AVX2 figure of int8 is of a file with weights of 8 bits instead of
+7. AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.classes import NUM_CLASSES
 from common.errors import UserError
-from common.hardware import hardware
+from common.hardware import Hardware, hardware
 from common.memory import keep_freed_memory
 from common.pipeline_config import ParserPrecision
-from pipeline.parse import backends, bisenet, onnx_file, parsenet, torchscript_file
-from pipeline.parse.batch_size import FaceParser, Halving, Parsed
+from pipeline.parse import facexlib_networks
 from pipeline.parse.class_map import ClassMap
-from pipeline.parse.decision import most_probable
-from pipeline.parse.embedder import Embedder, EmbedderFile, load_embedder
-from pipeline.parse.features import face_features
-from pipeline.parse.network import Network
-from pipeline.parse.pixels import normalised
+from pipeline.parse.features import Embedder, EmbedderFile, load_embedder, pooled_features
+from pipeline.parse.masks import assign_sides, mean_by_class, most_probable
+from pipeline.parse.network import Network, load_onnx, load_torchscript, normalised
 from pipeline.parse.quantize import int8_file
-from pipeline.parse.sides import assign_sides
+
+INT8: Final = "int8"
+"""8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions."""
+
+CPU_BATCH: Final = 4
+"""Faces per forward pass on a CPU, which gains nothing by more."""
+
+GPU_BATCH: Final = 64
+"""Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured."""
+
+Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
+FaceParser = Callable[[NDArray[np.uint8]], Parsed]
+"""From faces, uint8 RGB (B, S, S, 3), to
+
+- masks, uint8 (B, S, S), classes 0..18;
+- confidences, float32 (B, 19): the mean probability of a class over the pixels that were
+  given it, 0 where there are none;
+- features by member of a sample, float16 (B, D), see `pipeline.parse.features`.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +72,6 @@ class ParserFile:
         class_map: format of its input, and its classes.
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
-        features: ``parse.features``.
         embedder: the network of ``parse.features_from``.
     """
 
@@ -47,18 +81,29 @@ class ParserFile:
     class_map: ClassMap
     size: int
     precision: ParserPrecision
-    features: Literal["pooled", "grid"] | None = None
     embedder: EmbedderFile | None = None
 
     @property
-    def numbers(self) -> str:
-        """The numbers that this machine computes in."""
-        return backends.numbers(self.kind, self.precision)
+    def computes_in(self) -> str:
+        """The precision that this machine computes in; ``onnx file`` and the like have their own."""
+        return effective_precision(self.kind, self.precision, hardware())
 
     @property
-    def numerics(self) -> str:
-        """What a mask's bytes depend on besides the file: the class of hardware, and the numbers."""
-        return f"{hardware().name}, {self.numbers}"
+    def backend(self) -> str:
+        """What a mask's bytes depend on besides the file: the class of hardware, and the precision."""
+        return f"{hardware().name}, {self.computes_in}"
+
+
+def effective_precision(parser: str, precision: ParserPrecision, machine: Hardware) -> str:
+    """The precision that `parser` computes in on a machine; an explicit one is obeyed.
+
+    ``auto`` is int8 for BiSeNet on x86 CPUs, else what `common.hardware` says.
+    """
+    if parser in ("onnx", "torchscript"):
+        return f"{parser} file"
+    if precision == INT8 or (parser == "bisenet" and precision == "auto" and machine.x86):
+        return INT8
+    return machine.numbers(precision)
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +116,7 @@ def load_parser(file: ParserFile) -> FaceParser:
     torch.set_num_threads(1)
     keep_freed_memory()
     embed = None if file.embedder is None else load_embedder(file.embedder)
-    return Halving(partial(_parse_faces, load_network(file), embed, file))
+    return SplitOnMemoryError(partial(_parse_faces, load_network(file), embed, file))
 
 
 def load_network(file: ParserFile) -> Network:
@@ -80,19 +125,13 @@ def load_network(file: ParserFile) -> Network:
     Raises:
         UserError: the file cannot be run.
     """
-    numbers = file.numbers
-    if numbers == backends.INT8:
-        int8 = int8_file(file.path, file.sha256, file.size, maps=file.features is not None)
-        return onnx_file.load(int8, file.class_map, file.size)
-    match file.kind:
-        case "bisenet":
-            return bisenet.load(file.path, numbers)
-        case "parsenet":
-            return parsenet.load(file.path, numbers)
-        case "onnx":
-            return onnx_file.load(file.path, file.class_map, file.size)
-        case _:
-            return torchscript_file.load(file.path, file.class_map)
+    if file.computes_in == INT8:
+        return load_onnx(int8_file(file.path, file.sha256, file.size), file.class_map, file.size, maps=True)
+    if file.kind == "onnx":
+        return load_onnx(file.path, file.class_map, file.size)
+    if file.kind == "torchscript":
+        return load_torchscript(file.path, file.class_map)
+    return facexlib_networks.load(file.kind, file.path, file.computes_in)
 
 
 def _parse_faces(
@@ -101,10 +140,7 @@ def _parse_faces(
     """See `FaceParser`."""
     with torch.inference_mode():
         pixels = normalised(faces, file.class_map, file.size, network.device)
-        if file.features and network.scores_and_maps:
-            scores, *maps = network.scores_and_maps(pixels)
-        else:
-            scores, maps = network.scores(pixels), []
+        scores, *maps = network.outputs(pixels)
         count = len(file.class_map.classes)
         if scores.ndim != 4 or scores.shape[:2] != (len(faces), count):
             raise UserError(
@@ -112,19 +148,40 @@ def _parse_faces(
                 f"class map lists {count} classes, so ({len(faces)}, {count}, height, width) is expected"
             )
         classes, probability = most_probable(scores, file.class_map, file.size, faces.shape[1])
-    masks = classes.cpu().numpy()
-    if file.class_map.sides == "position":
-        masks = assign_sides(masks)
-    features = face_features(maps, masks, file.features) if maps and file.features else {}
+        masks = classes.cpu().numpy()
+        if file.class_map.sides == "position":
+            masks = assign_sides(masks)
+        features = {"pooled.npy": pooled_features(maps, masks)} if maps else {}
     if embed is not None:
         features["embedding.npy"] = embed(faces)
     return masks, mean_by_class(probability.cpu().numpy(), masks), features
 
 
-def mean_by_class(probability: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The mean probability of each class over its pixels, float32 (B, 19), of arrays (B, S, S)."""
-    means = np.zeros((len(masks), NUM_CLASSES), np.float32)
-    for mean, values, mask in zip(means, probability, masks, strict=True):
-        count = np.bincount(mask.ravel(), minlength=NUM_CLASSES)
-        mean[:] = np.bincount(mask.ravel(), values.ravel(), NUM_CLASSES) / np.maximum(count, 1)
-    return means
+class SplitOnMemoryError:
+    """A parser that splits its batches when the GPU's memory does not hold them, and remembers the size."""
+
+    def __init__(self, parse: FaceParser) -> None:
+        self._parse, self._limit = parse, 1 << 30
+
+    def __call__(self, faces: NDArray[np.uint8]) -> Parsed:
+        """As `FaceParser`.
+
+        Raises:
+            torch.OutOfMemoryError: the memory does not hold a single face.
+        """
+        parts: list[Parsed] = []
+        done = 0
+        while done < len(faces):
+            part = faces[done : done + self._limit]
+            try:
+                parts.append(self._parse(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self._limit = len(part) // 2
+                torch.cuda.empty_cache()
+            else:
+                done += len(part)
+        masks, confidences, features = zip(*parts, strict=True)
+        joined = {name: np.concatenate([each[name] for each in features]) for name in features[0]}
+        return np.concatenate(masks), np.concatenate(confidences), joined

@@ -5,14 +5,8 @@ painted portraits, so that no photo is needed. Weights have 7 bits: on x86 CPUs 
 8-bit weights and activations saturates, and with 7 the masks are the same on every processor.
 """
 
-import hashlib
-import json
 import logging
-import os
 import sys
-import time
-import warnings
-from contextlib import suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -26,10 +20,10 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from common.alignment.warp import central_square, warp
-from common.freshness import code_hash
 from common.files import replacing
-from pipeline.parse import bisenet
-from pipeline.parse.pixels import normalised
+from common.freshness import code_hash, fingerprint
+from pipeline.parse.facexlib_networks import BISENET, MAPS, bisenet
+from pipeline.parse.network import export_onnx, normalised
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
@@ -38,38 +32,29 @@ CALIBRATION_FACES: Final = 32
 FACE_SIDE: Final = 256
 SEED: Final = 1
 BATCH: Final = 4
-UNUSED_SECONDS: Final = 86_400
 PACKAGES: Final = ("torch", "onnx", "onnxruntime", "onnxscript")
 """Packages whose versions the file's bytes depend on."""
 
 
-def int8_file(weights: Path, sha256: str, size: int, maps: bool) -> Path:
+def int8_file(weights: Path, sha256: str, size: int) -> Path:
     """The ONNX file of BiSeNet in int8 for faces of `size` pixels, beside its weights; made if it is missing.
 
-    Files of other code or packages go once no run has used them for `UNUSED_SECONDS`.
+    Its outputs are the logits and the feature maps, in float32.
 
     Args:
         weights: checked weights.
-        sha256: of the weights; the file's name depends on it, on `size`, `maps`, this code and `PACKAGES`.
+        sha256: of the weights; the file's name depends on it, on `size`, this code and `PACKAGES`.
         size: side of the input.
-        maps: whether the file also outputs the feature maps of `Network.scores_and_maps`, in float32.
     """
-    made_from = [sha256, size, maps, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES)]
-    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
-    kind = f"{weights.stem}-int8-{size}" + ("-maps" if maps else "")
-    output = weights.with_name(f"{kind}-{key}.onnx")
+    key = fingerprint(sha256, size, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES))[:12]
+    output = weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx")
     if not output.is_file():
         print(f"parse: preparing the int8 parser, once: {output} ...", file=sys.stderr, flush=True)
-        pixels = normalised(_portraits(), bisenet.CLASS_MAP, size, torch.device("cpu")).numpy()
+        pixels = normalised(_portraits(), BISENET, size, torch.device("cpu")).numpy()
         with TemporaryDirectory() as folder, replacing(output) as temporary:
             plain = Path(folder, "float32.onnx")
-            _export(weights, size, maps, plain)
+            export_onnx(bisenet(weights), size, plain, ["logits", *MAPS])
             _quantize(plain, temporary, pixels)
-    os.utime(output)
-    for old in weights.parent.glob(f"{kind}-{'?' * len(key)}.onnx"):
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > UNUSED_SECONDS:
-                old.unlink()
     return output
 
 
@@ -81,23 +66,6 @@ def _portraits() -> NDArray[np.uint8]:
         square = central_square(image.shape[1], image.shape[0], FACE_SIDE)
         faces.append(warp(image, square, FACE_SIDE))
     return np.stack(faces)
-
-
-def _export(weights: Path, size: int, maps: bool, path: Path) -> None:
-    network = bisenet.main_head(weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            bisenet.WithMaps(network) if maps else network,
-            (torch.zeros(2, 3, size, size),),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes=({0: torch.export.Dim("faces")},),
-            input_names=["pixels"],
-            output_names=["logits", *(bisenet.MAPS if maps else ())],
-            verbose=False,
-        )
 
 
 class _Calibration(quantization.CalibrationDataReader):

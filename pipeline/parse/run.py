@@ -1,28 +1,29 @@
 """The parse stage: plan a task per shard, parse those that are not finished yet, write the manifests."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from common.freshness import code_hash
+from common import manifest
 from common.config import Config
 from common.errors import UserError
+from common.files import replacing
+from common.freshness import code_hash, fingerprint
 from common.hardware import announce
 from common.layout import Layout
 from common.retry import retried
-from common.storage import Address
-from pipeline.parse.aligned_faces import drop_faces
+from common.storage import Address, is_file
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import no_model
+from pipeline.runner.cluster import local_workers, no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards
-from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import fingerprint
+from pipeline.runner.shard_record import ShardStage
 from pipeline.runner.shard_runner import finish_shards, finished_shards
-from pipeline.runner.shard_task import ShardStage
 
 FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
@@ -50,8 +51,9 @@ def parse(
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
             many sources are refused.
     """
-    planned = retried(lambda: read_plan(layout), config.cluster.retry_minutes, "parse")
-    aligned = retried(lambda: read_aligned(planned, layout), config.cluster.retry_minutes, "parse")
+    retry = partial(retried, minutes=config.stream.retry_minutes, stage="parse")
+    planned: PlannedShards = retry(lambda: read_plan(layout))
+    aligned: FinishedShards = retry(lambda: read_aligned(planned, layout))
     tasks = plan(planned, aligned, config, layout, stored or layout.shards)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
@@ -61,34 +63,27 @@ def parse(
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
     if tasks and config.cluster.scheduler is None:
         parser = tasks[0].parser
-        announce("parse", parser.precision, parser.numbers, local_workers(config.cluster).line)
+        announce("parse", parser.precision, parser.computes_in, local_workers(config.cluster).line)
     folder = (layout.shards / planned.metadata["dataset"]).absolute()
-    made, finished = finish_shards(
-        stage, tasks, folder, config.cluster, layout.manifests, refusals, any_code, prune
-    )
-    written = retried(
-        lambda: update_manifests(planned, tasks, layout, aligned, finished),
-        config.cluster.retry_minutes,
-        "parse",
-    )
+    made, finished = finish_shards(stage, tasks, folder, config, layout, refusals, any_code, prune)
+    written = retry(lambda: update_manifests(planned, tasks, layout, aligned, finished))
     print(
         f"parse: {written.samples:,} samples in {layout.shards}/{planned.metadata['dataset']}/, "
         f"{written.refused:,} quarantined, {planned.sources:,} sources; "
         f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
     if drop_aligned:
-        tars = [(task.aligned, task) for task in tasks]
-        dropped = retried(lambda: drop_faces(tars, finished), config.cluster.retry_minutes, "parse")
+        dropped = retry(lambda: drop_faces(tasks, finished))
         print(f"parse: {dropped} of {len(tasks)} aligned shards dropped; the finished ones hold their faces")
 
 
 def read_plan(layout: Layout) -> PlannedShards:
-    """The columns of ``source.parquet`` that the manifests take over.
+    """The names of the shards that ``source.parquet`` plans.
 
     Raises:
         UserError: there is no plan.
     """
-    return read_planned(layout.source, ["source", "key", "split", "identity", "notices"], labels=True)
+    return read_planned(layout.source, [])
 
 
 def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
@@ -97,7 +92,7 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     Raises:
         OSError: the store does not answer.
     """
-    aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout.manifests, "align")
+    aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout, "align")
     aligned.update([])
     return aligned
 
@@ -111,30 +106,27 @@ def plan(
         UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
     """
     parser = find_parser(config.parse, config.weights)
-    code = [code_hash("pipeline.parse.shard")]
+    code = code_hash("pipeline.parse.shard")
     settings = [
         FORMAT_VERSION,
-        config.parse.model_dump(mode="json", exclude_none=True, exclude={"features_from"}),
+        config.parse.model_dump(mode="json", exclude={"features_from"}),
         parser.sha256,
         parser.class_map.model_dump(mode="json"),
     ]
     if parser.embedder:
         settings += [parser.embedder.sha256, parser.embedder.input_format.model_dump(mode="json")]
     tasks = []
-    for name in planned.names:
+    for name in planned.shards:
         faces = require(aligned, layout.aligned / name)
         tasks.append(
             ParseTask(
                 tar=(layout.shards / name).absolute(),
-                fingerprint=fingerprint(settings, faces.fingerprint),
-                code=fingerprint(code, faces.code),
+                inputs=fingerprint(settings, faces.made_from["inputs"]),
+                code=fingerprint(code, faces.made_from["code"]),
                 size=faces.samples,
                 aligned=(layout.aligned / name).absolute(),
                 stored=(stored / name).absolute(),
                 parser=parser,
-                batch_size=config.parse.batch_size,
-                processes=config.cluster.processes_per_gpu,
-                grid=config.parse.grid,
             )
         )
     return tasks
@@ -153,3 +145,50 @@ def require(aligned: FinishedShards, tar: Address) -> FinishedShard:
             "or name the set that has the aligned faces with --from"
         )
     return shard
+
+
+def drop_faces(tasks: Iterable[ParseTask], finished: FinishedShards) -> int:
+    """Empty the aligned tars whose faces are all in a finished shard; returns how many were emptied.
+
+    Args:
+        tasks: of the shards that are parsed from them.
+        finished: the shards of these tasks.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    dropped = 0
+    for task in tasks:
+        shard = finished.get(task.tar)
+        complete = shard and shard.made_from["inputs"] == task.inputs and not shard.quarantined
+        if complete and task.aligned.stat().st_size:
+            with replacing(task.aligned) as temporary:
+                temporary.write_bytes(b"")
+            dropped += 1
+    return dropped
+
+
+def make_sibling(origin: Layout, output: Layout) -> Layout:
+    """Prepare `output` for the faces that `origin` has aligned, and return the layout to parse with.
+
+    ``source.parquet`` is copied, so that the sibling is complete by itself; the aligned
+    faces stay where they are, and no photo is opened.
+
+    Raises:
+        UserError: `origin` has no manifest, or `output` is the same set or holds another data set.
+    """
+    source = manifest.read(origin.source)
+    if output.shards.resolve() == origin.shards.resolve():
+        raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
+    if is_file(output.source):
+        present = manifest.read(output.source).metadata.get("dataset")
+        if present != source.metadata.get("dataset"):
+            raise UserError(
+                f"{output.shards} holds the data set {present}, not {source.metadata.get('dataset')}; "
+                "give the new masks another --output"
+            )
+    content = origin.source.read_bytes()
+    if not is_file(output.source) or output.source.read_bytes() != content:
+        with replacing(output.source) as temporary:
+            temporary.write_bytes(content)
+    return replace(output, aligned=origin.aligned)

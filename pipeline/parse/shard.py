@@ -6,14 +6,15 @@ The hash of this module and of all that it imports is part of the code version o
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from itertools import islice
 from typing import Any, Final
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cell_counts import cell_class_counts
+from common.cell_counts import GRID, cell_class_counts
+from common.errors import UserError
 from common.hardware import hardware
 from common.shards import (
     ShardWriter,
@@ -23,17 +24,21 @@ from common.shards import (
     encode_features,
     encode_mask,
     encode_metadata,
+    read_shard,
 )
-from common.storage import Address
-from pipeline.parse.aligned_faces import AlignedSample, read_faces
-from pipeline.parse.batch_size import batch_size
-from pipeline.parse.overlap import ahead
-from pipeline.parse.parser import ParserFile, load_parser
-from pipeline.runner.shard_record import ShardRecord, worker_died, write_record
-from pipeline.runner.shard_task import Advance, ShardTask
+from common.storage import Address, is_file
+from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
+from pipeline.runner.prefetch import ahead
+from pipeline.runner.shard_record import Advance, ShardTask, worker_died, write_record
 
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
+
+OWN_METADATA: Final = ("parser", "parser_sha256", "parser_size", "confidence", "embedder_sha256")
+"""What parsing adds to the metadata of an aligned face."""
+
+AlignedSample = tuple[str, dict[str, bytes]]
+"""The key of an aligned face, and its members ``jpg`` and ``json``."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,18 @@ class ParseTask(ShardTask):
         aligned: the aligned tar.
         stored: the finished tar that has its faces if they were dropped, see `read_faces`.
         parser: which network makes the masks.
-        batch_size: faces per forward pass on CPUs.
-        processes: how many share a GPU.
-        grid: cells per side of the stored class counts.
     """
 
     aligned: Address
     stored: Address
     parser: ParserFile
-    batch_size: int
-    processes: int
-    grid: int
 
 
 def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> None:
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    size = _batch_size(task.parser, task.batch_size, task.processes)
+    size = CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
     decoded = ahead(_decoded(task, excluded, size), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
@@ -72,15 +71,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
                     _write_sample(writer, sample, masks[number], confidences[number], encoded, task)
                 )
             advance(len(batch))
-    quarantined = [worker_died(source) for source in sorted(excluded)]
-    numerics = task.parser.numerics
-    write_record(task.tar, ShardRecord(task.fingerprint, samples, quarantined, task.code, numerics))
-
-
-@cache
-def _batch_size(parser: ParserFile, configured: int, processes: int) -> int:
-    """See `batch_size`; measured once per process."""
-    return batch_size(configured, hardware().device, load_parser(parser), parser.size, processes)
+    write_record(task, samples, [worker_died(source) for source in sorted(excluded)], task.parser.backend)
 
 
 def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:
@@ -114,7 +105,7 @@ def _write_sample(
     finished = {
         "jpg": members["jpg"],
         "mask.png": encode_mask(mask),
-        "parts.npy": encode_cell_counts(cell_class_counts(mask, task.grid)),
+        "parts.npy": encode_cell_counts(cell_class_counts(mask, GRID)),
         "json": encode_metadata(metadata),
         **features,
     }
@@ -134,18 +125,34 @@ def _decoded(
     task: ParseTask, excluded: frozenset[str], size: int
 ) -> Iterator[tuple[list[AlignedSample], NDArray[np.uint8]]]:
     """Batches of samples, and their faces, uint8 (B, S, S, 3)."""
-    for batch in _batches(task, excluded, size):
+    samples = (
+        sample
+        for sample in read_faces(task.aligned, task.stored)
+        if not excluded or decode_metadata(sample[1]["json"])["source"] not in excluded
+    )
+    while batch := list(islice(samples, size)):
         yield batch, np.stack([decode_face(members["jpg"]) for _, members in batch])
 
 
-def _batches(task: ParseTask, excluded: frozenset[str], size: int) -> Iterator[list[AlignedSample]]:
-    batch: list[AlignedSample] = []
-    for key, members in read_faces(task.aligned, task.stored):
-        if excluded and decode_metadata(members["json"])["source"] in excluded:
-            continue
-        batch.append((key, members))
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def read_faces(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
+    """The samples of an aligned tar, or, if they were dropped, the same from the finished tar `stored`.
+
+    A finished sample holds the aligned face and its metadata unchanged, so aligned tars are a second copy
+    once all shards are finished. A dropped tar is an empty file beside its record, by which it stays aligned.
+
+    Raises:
+        UserError: they were dropped, and there is no finished tar.
+    """
+    if aligned.stat().st_size:
+        yield from read_shard(aligned)
+        return
+    if not is_file(stored):
+        raise UserError(
+            f"the faces of {aligned} were dropped, and {stored}, which has them too, is missing; delete "
+            f"{aligned} and run the command with --input to align them again"
+        )
+    for key, members in read_shard(stored):
+        metadata = decode_metadata(members["json"])
+        for name in OWN_METADATA:
+            metadata.pop(name, None)
+        yield key, {"jpg": members["jpg"], "json": encode_metadata(metadata)}

@@ -1,20 +1,24 @@
-"""What the records in a folder of shards say: one listing, one index, and the records that are new since.
+"""The shards in a folder, by one listing, one index, and the records that are new since.
 
 The index beside the manifests repeats what a run needs of each record, with the stamp by which the listing
 tells whether the record is still the same. It only saves requests: without it all records are read.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from common.errors import UserError
 from common.files import write_text
 from common.storage import Address, list_folder, read_bytes
 from pipeline.runner.shard_record import record_path, to_record
 
 READ_THREADS: Final = 16
+
+_SHARD: Final = re.compile(r"-\d{6,}\.tar$")
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,13 @@ class FinishedShard:
 
     Attributes:
         stamp: of the record's file.
-        fingerprint: as in the record.
-        code: as in the record.
+        made_from: as in the record.
         samples: how many there are.
         quarantined: as in the record.
     """
 
     stamp: str
-    fingerprint: str
-    code: str
+    made_from: dict[str, str]
     samples: int
     quarantined: list[dict[str, str]]
 
@@ -41,7 +43,7 @@ class FinishedShards:
 
     Args:
         folder: of the tars.
-        index: the file of the index, which is not written here.
+        index: the file of the index, which only `update` writes.
 
     Raises:
         OSError: the store does not answer.
@@ -50,14 +52,13 @@ class FinishedShards:
     def __init__(self, folder: Address, index: Address) -> None:
         self._folder, self._index = folder, index
         self._files = list_folder(folder)
-        self._indexed = self._read_index()
         self._shards: dict[str, FinishedShard] = {}
-        self._read(name for name in self._files if name.endswith(".tar"))
-
-    @property
-    def tars(self) -> list[str]:
-        """The names of all tars in the folder, finished or not."""
-        return [name for name in self._files if name.endswith(".tar")]
+        try:
+            indexed = json.loads(read_bytes(index))
+            self._indexed = {name: FinishedShard(**shard) for name, shard in indexed.items()}
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            self._indexed = {}
+        self._read(self._tars())
 
     def get(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished."""
@@ -77,30 +78,40 @@ class FinishedShards:
             shards = {name: asdict(shard) for name, shard in sorted(self._shards.items())}
             write_text(self._index, json.dumps(shards) + "\n")
 
-    def _read(self, names: Iterable[str]) -> None:
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            for name, shard in pool.map(self._finished, list(names)):
-                if shard:
-                    self._shards[name] = shard
+    def remove_unplanned(self, planned: set[str], prune: bool) -> None:
+        """Delete tars, with their records, that an earlier plan left in the folder, if `prune` allows it.
 
-    def _finished(self, name: str) -> tuple[str, FinishedShard | None]:
+        Args:
+            planned: the names of the tars to keep.
+            prune: whether others may be deleted.
+
+        Raises:
+            UserError: it does not, and there are some.
+        """
+        unplanned = [name for name in self._tars() if _SHARD.search(name) and name not in planned]
+        if unplanned and not prune:
+            raise UserError(
+                f"{self._folder} holds {len(unplanned):,} shards that are not in the plan, such as "
+                f"{min(unplanned)}; --prune deletes them, another --output keeps them"
+            )
+        for name in unplanned:
+            record_path(self._folder / name).unlink(missing_ok=True)
+            (self._folder / name).unlink()
+
+    def _tars(self) -> list[str]:
+        return [name for name in self._files if name.endswith(".tar")]
+
+    def _read(self, names: list[str]) -> None:
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            shards = zip(names, pool.map(self._finished, names), strict=True)
+            self._shards |= {name: shard for name, shard in shards if shard}
+
+    def _finished(self, name: str) -> FinishedShard | None:
         path = record_path(self._folder / name)
-        stamp = self._files.get(path.name)
-        if stamp is None:
-            return name, None
-        indexed = self._indexed.get(name)
-        if indexed and indexed.stamp == stamp:
-            return name, indexed
+        stamp, indexed = self._files.get(path.name), self._indexed.get(name)
+        if stamp is None or (indexed and indexed.stamp == stamp):
+            return indexed if stamp else None
         record = to_record(read_bytes(path))
         if record is None:
-            return name, None
-        return name, FinishedShard(
-            stamp, record.fingerprint, record.code, len(record.samples), record.quarantined
-        )
-
-    def _read_index(self) -> dict[str, FinishedShard]:
-        try:
-            shards = json.loads(read_bytes(self._index))
-            return {name: FinishedShard(**shard) for name, shard in shards.items()}
-        except (FileNotFoundError, ValueError, TypeError, AttributeError):
-            return {}
+            return None
+        return FinishedShard(stamp, record.made_from, len(record.samples), record.quarantined)

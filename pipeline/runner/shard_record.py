@@ -1,23 +1,61 @@
-"""The record that lies beside each tar: what it was made from, and what became of every row.
+"""What the runner and a stage agree on: a shard to make, how, and the record that lies beside its tar.
 
-A shard is finished when its record exists and carries the fingerprint and the code hash of the
-work that it would be made from now; the record is written after the tar.
+The record says what the tar was made from, see `common.freshness`, and what became of every row. It is
+written after the tar, so a shard is finished when it has a record.
 """
 
-import hashlib
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from common.errors import UserError
-from common.files import write_text
+from common import freshness
 from common.storage import Address, is_file, read_bytes
 
 WORKER_DIED: Final = "worker-died"
 
-_SHARD: Final = re.compile(r"-\d{6,}\.tar$")
+Advance = Callable[[int], None]
+"""Reports from within a task that so many more of its rows are done."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make.
+
+    Attributes:
+        tar: the tar to make; its record lies beside it.
+        inputs: hash of all inputs and settings that the tar's bytes depend on.
+        code: hash of the code that they depend on.
+        size: rows, for the progress display.
+    """
+
+    tar: Address
+    inputs: str
+    code: str
+    size: int
+
+
+Task = TypeVar("Task", bound=ShardTask)
+
+
+@dataclass(frozen=True)
+class ShardStage(Generic[Task]):
+    """What a stage does to one shard; all of it is sent to the workers.
+
+    Attributes:
+        name: such as ``parse``.
+        unit: plural name of a row.
+        load: loads the model, called once per worker process.
+        make: writes the tar and its record; the sources in the set are excluded and quarantined.
+        probe: does to each source by itself what `make` does to it, except for those in the
+            set; yields a source's name before it opens the source.
+    """
+
+    name: str
+    unit: str
+    load: Callable[[], object]
+    make: Callable[[Task, frozenset[str], Advance], None]
+    probe: Callable[[Task, frozenset[str]], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -25,24 +63,17 @@ class ShardRecord:
     """What became of one planned shard.
 
     Attributes:
-        fingerprint: hash of all inputs and settings that the tar's bytes depend on.
+        made_from: ``inputs`` and ``code`` of its task.
         samples: one mapping per sample in the tar, in its order.
         quarantined: one mapping (source, reason, detail) per input that was refused.
-        code: hash of the code that made the tar; empty in records of versions that kept none.
-        numerics: the class of hardware and the numbers that a network computed in; the bytes depend on them,
-            but a set may be continued on another machine. Empty if no network was used.
+        numerics: the class of hardware and the precision that a network computed in; the bytes depend on
+            them, but a set may be continued on another machine. Empty if no network was used.
     """
 
-    fingerprint: str
+    made_from: dict[str, str]
     samples: list[dict[str, Any]]
     quarantined: list[dict[str, str]]
-    code: str = ""
     numerics: str = ""
-
-
-def fingerprint(*values: Any) -> str:
-    """A hash of JSON-able values: equal values give the same 64 hex digits."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def worker_died(source: str) -> dict[str, str]:
@@ -56,9 +87,12 @@ def record_path(tar: Address) -> Address:
     return tar.with_suffix(".json")
 
 
-def write_record(tar: Address, record: ShardRecord) -> None:
-    """Write the record of a tar that is complete."""
-    write_text(record_path(tar), json.dumps(vars(record), sort_keys=True) + "\n")
+def write_record(
+    task: ShardTask, samples: list[dict[str, Any]], quarantined: list[dict[str, str]], numerics: str = ""
+) -> None:
+    """Write the record of a tar that is complete; for the arguments see `ShardRecord`."""
+    content = {"samples": samples, "quarantined": quarantined, "numerics": numerics}
+    freshness.write_record(record_path(task.tar), content, {"inputs": task.inputs, "code": task.code})
 
 
 def read_record(tar: Address) -> ShardRecord | None:
@@ -80,26 +114,3 @@ def to_record(content: bytes) -> ShardRecord | None:
         return ShardRecord(**json.loads(content))
     except (ValueError, TypeError):
         return None
-
-
-def remove_unplanned(folder: Address, tars: Iterable[str], planned: set[str], prune: bool) -> None:
-    """Delete tars, with their records, that an earlier plan left in `folder`, if `prune` allows it.
-
-    Args:
-        folder: of the tars.
-        tars: the names of all of them.
-        planned: the names of those to keep.
-        prune: whether others may be deleted.
-
-    Raises:
-        UserError: it does not, and there are some.
-    """
-    unplanned = [name for name in tars if _SHARD.search(name) and name not in planned]
-    if unplanned and not prune:
-        raise UserError(
-            f"{folder} holds {len(unplanned):,} shards that are not in the plan, such as {min(unplanned)}; "
-            "--prune deletes them, another --output keeps them"
-        )
-    for name in unplanned:
-        record_path(folder / name).unlink(missing_ok=True)
-        (folder / name).unlink()

@@ -10,33 +10,31 @@ because a process that dies takes the events with it that it has not sent yet.
 
 import json
 import sys
-import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from distributed import Client, KilledWorker, get_worker
 
+from common.config import Config
 from common.errors import UserError
 from common.files import remove_partials, write_text
-from common.output_marker import mark_output
+from common.layout import Layout, mark_output
 from common.pipeline_config import Cluster
-from common.progress import progress
-from common.retry import Patience, retried
+from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
 from pipeline.runner.finished_shards import FinishedShards
+from pipeline.runner.monitor import Monitor
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import read_record, remove_unplanned
-from pipeline.runner.shard_task import ShardStage, ShardTask, Task
-from pipeline.runner.stage_log import StageTiming, log_stage
-from pipeline.runner.stalled import StalledWorkers
+from pipeline.runner.shard_record import ShardStage, ShardTask, Task, read_record
 
 REPORT_SECONDS: Final = 0.5
 """Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
+
+LOG: Final = "stages.json"
+"""Name of the log beside the manifests: of each stage, the last run that had shards to make."""
 
 UNCLEAR_ROUNDS: Final = 3
 """How often the workers of a suspected shard may die at different sources before the run gives up."""
@@ -46,8 +44,8 @@ def finish_shards(
     stage: ShardStage[Task],
     tasks: Sequence[Task],
     folder: Address,
-    cluster: Cluster,
-    manifests: Address,
+    config: Config,
+    layout: Layout,
     refusals: Refusals,
     any_code: bool,
     prune: bool,
@@ -61,10 +59,10 @@ def finish_shards(
         stage: what to do.
         tasks: all shards of the plan.
         folder: where their tars lie; what killed runs left in it is deleted.
-        cluster: where the tasks run.
-        manifests: the folder in which the run of the stage is logged, unless there was nothing to make.
+        config: where the tasks run, and for how long a store is tried again.
+        layout: where the manifests lie, beside which the run of the stage is logged if it made anything.
         refusals: counts what was refused before this stage.
-        any_code: accept shards that other code made.
+        any_code: accept finished shards that other code made.
         prune: delete shards that are not planned.
 
     Raises:
@@ -73,42 +71,45 @@ def finish_shards(
         RuntimeError: a task failed, which is a defect here; names the shard.
     """
     start = time.monotonic()
-    retried(lambda: mark_output(folder), cluster.retry_minutes, stage.name)
+    retry = partial(retried, minutes=config.stream.retry_minutes, stage=stage.name)
+    retry(lambda: mark_output(folder))
     remove_partials(folder)
-    remove_partials(manifests)
-    minutes = cluster.retry_minutes
-    finished = retried(lambda: finished_shards(folder, manifests, stage.name), minutes, stage.name)
-    remove_unplanned(folder, finished.tars, {task.tar.name for task in tasks}, prune)
+    remove_partials(layout.manifests)
+    finished: FinishedShards = retry(lambda: finished_shards(folder, layout, stage.name))
+    finished.remove_unplanned({task.tar.name for task in tasks}, prune)
     stale = stale_tasks(stage.name, tasks, finished, refusals, any_code)
     if not stale:
-        retried(lambda: finished.update([]), minutes, stage.name)
+        retry(lambda: finished.update([]))
         return 0, finished
     stale.sort(key=lambda task: -task.size)  # so that no worker ends long after the others
     rows = sum(task.size for task in stale)
-    with connect(cluster, len(stale), stage.load, stage.make.__module__) as client:
-        workers = eligible_workers(client, cluster.resources)
-        with (
-            StalledWorkers(client, cluster.stalled_minutes, stage.name) as stalled,
-            _Display(client, stage, sum(task.size for task in tasks), rows, stalled) as display,
-        ):
-            for task in _finish(client, stage, stale, cluster, display.topic):
-                display.reach(str(task.tar), task.size)
-                record = retried(partial(read_record, task.tar), minutes, stage.name)
+    with connect(config.cluster, len(stale), stage.load, stage.make.__module__) as client:
+        workers = eligible_workers(client, config.cluster.resources)
+        total = sum(task.size for task in tasks)
+        with Monitor(client, stage.name, stage.unit, total, total - rows) as monitor:
+            for task in _finish(client, stage, stale, config, monitor.topic):
+                monitor.report(str(task.tar), task.size)
+                record = retry(partial(read_record, task.tar))
                 refusals.add(record.quarantined if record else ())
-    retried(lambda: finished.update([task.tar for task in stale]), minutes, stage.name)
-    seconds = round(time.monotonic() - start, 1)
-    timing = StageTiming(seconds, workers, len(stale), len(tasks) - len(stale), rows)
-    log_stage(manifests, stage.name, timing)
+    retry(lambda: finished.update([task.tar for task in stale]))
+    timing = {
+        "seconds": round(time.monotonic() - start, 1),
+        "workers": workers,
+        "made": len(stale),
+        "kept": len(tasks) - len(stale),
+        "images": rows,
+    }
+    _log(layout.manifests / LOG, stage.name, timing)
     return len(stale), finished
 
 
-def finished_shards(folder: Address, manifests: Address, stage: str) -> FinishedShards:
+def finished_shards(folder: Address, layout: Layout, stage: str) -> FinishedShards:
     """The finished shards of a stage, with its index beside the manifests.
 
     Raises:
         OSError: the store does not answer.
     """
-    return FinishedShards(folder, manifests / f"records-{stage}.json")
+    return FinishedShards(folder, layout.manifests / f"records-{stage}.json")
 
 
 def stale_tasks(
@@ -116,7 +117,7 @@ def stale_tasks(
 ) -> list[Task]:
     """The tasks whose shards have to be made; `refusals` counts what the other shards refused.
 
-    A shard is up to date if its record has the task's fingerprint and, unless `any_code`, its code hash.
+    A shard is up to date if it was made from the task's inputs and, unless `any_code`, by its code.
 
     Raises:
         UserError: too many sources are refused.
@@ -124,13 +125,14 @@ def stale_tasks(
     stale = []
     other_code = 0
     for task in tasks:
-        record = finished.get(task.tar)
-        current = record is not None and record.fingerprint == task.fingerprint
-        if record is not None and current and record.code != task.code:
-            other_code += 1
-            current = any_code
-        if record is not None and current:
-            refusals.add(record.quarantined)
+        shard = finished.get(task.tar)
+        if shard is None or shard.made_from.get("inputs") != task.inputs:
+            stale.append(task)
+            continue
+        is_current = shard.made_from.get("code") == task.code
+        other_code += not is_current
+        if is_current or any_code:
+            refusals.add(shard.quarantined)
         else:
             stale.append(task)
     if other_code:
@@ -139,15 +141,24 @@ def stale_tasks(
     return stale
 
 
+def _log(path: Address, stage: str, timing: dict[str, float]) -> None:
+    """Replace the entry of `stage` in the log, which is for people and the data card alone."""
+    try:
+        stages = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        stages = {}
+    write_text(path, json.dumps(stages | {stage: timing}, indent=2, sort_keys=True) + "\n")
+
+
 def _finish(
-    client: Client, stage: ShardStage[Task], stale: Sequence[Task], cluster: Cluster, topic: str
+    client: Client, stage: ShardStage[Task], stale: Sequence[Task], config: Config, topic: str
 ) -> Iterator[Task]:
     """Make the shards and yield each that is finished; suspected ones come last, one at a time."""
     suspected = []
-    patience = Patience(cluster.retry_minutes)
+    backoff = Backoff(config.stream.retry_minutes)
     while stale:
         unanswered = list[tuple[Task, BaseException]]()
-        for task, future in map_bounded(client, partial(_make, stage, topic), stale, cluster):
+        for task, future in map_bounded(client, partial(_make, stage, topic), stale, config.cluster):
             error = future.exception()
             if isinstance(error, KilledWorker):
                 suspected.append(task)
@@ -158,22 +169,23 @@ def _finish(
             else:
                 raise _described(stage, task, error) from error
         if unanswered:
-            patience = patience if len(unanswered) == len(stale) else Patience(cluster.retry_minutes)
-            _wait(stage.name, unanswered, patience)
+            if len(unanswered) < len(stale):
+                backoff = Backoff(config.stream.retry_minutes)
+            _wait(stage.name, unanswered, backoff)
         stale = [task for task, _ in unanswered]
     for task in suspected:
         print(
             f"{stage.name}: workers died while they made {task.tar}; looking for the source that ends them",
             file=sys.stderr,
         )
-        _isolate(client, stage, task, cluster, topic)
+        _isolate(client, stage, task, config.cluster, topic)
         yield task
 
 
-def _wait(stage: str, unanswered: Sequence[tuple[ShardTask, BaseException]], patience: Patience) -> None:
+def _wait(stage: str, unanswered: Sequence[tuple[ShardTask, BaseException]], backoff: Backoff) -> None:
     """Give a store time before the shards that it did not answer for are tried again."""
     task, error = unanswered[0]
-    pause = patience.pause()
+    pause = backoff.pause()
     what = f"{len(unanswered):,} shards cannot be made, such as {task.tar}: {error}"
     if pause is None:
         raise UserError(f"{stage}: {what}; all others are finished, and the same command makes these")
@@ -255,35 +267,3 @@ def _probe_and_make(
 
 def _read_note(note: Address) -> list[str | None]:
     return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else []
-
-
-class _Display:
-    """The progress of a stage, correct even when a shard begins again after its worker died."""
-
-    def __init__(
-        self, client: Client, stage: ShardStage[Any], total: int, stale: int, stalled: StalledWorkers
-    ) -> None:
-        self.topic = f"{stage.name}-{uuid.uuid4().hex}"
-        self._client, self._stalled = client, stalled
-        self._bar = progress(stage.name, total, stage.unit, total - stale)
-        self._reached: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        self._client.subscribe_topic(self.topic, lambda event: self._advance(*event[1]))
-        return self
-
-    def _advance(self, shard: str, rows: int, worker: str) -> None:
-        self._stalled.progress(worker)
-        self.reach(shard, rows)
-
-    def reach(self, shard: str, rows: int) -> None:
-        """Report how many rows of a shard are done."""
-        with self._lock:
-            self._bar.update(rows - self._reached.get(shard, 0))
-            self._reached[shard] = rows
-
-    def __exit__(self, *error: object) -> None:
-        with suppress(OSError):
-            self._client.unsubscribe_topic(self.topic)
-        self._bar.close()

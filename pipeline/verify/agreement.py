@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from common.cell_targets import dominant_classes, merge_cells
+from common.cell_counts import dominant_classes, merge_cells
 from common.classes import CLASSES, NUM_CLASSES
 from common.errors import UserError
 from common.shards import decode_cell_counts, decode_mask, extent_of, read_member

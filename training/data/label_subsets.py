@@ -4,7 +4,6 @@ For one seed, the subset of 1 % is contained in that of 2 %. A list is a text fi
 with ``#`` give its origin, every other line is the key of a sample, in sorted order.
 """
 
-import argparse
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
@@ -67,12 +66,12 @@ def read_subset(file: Address, samples: Samples) -> NDArray[np.int64]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{file}: this is no list of keys ({error}); write one with python -m training.subsets"
+            f"{file}: this is no list of keys ({error}); write one with training.run --write-subsets"
         ) from error
     listed = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     listed = [(number, key) for number, key in listed if key and not key.startswith("#")]
     if not listed:
-        raise UserError(f"{file} lists no key; write a new list with python -m training.subsets")
+        raise UserError(f"{file} lists no key; write a new one with python -m training.run --write-subsets")
     position = {key: index for index, key in enumerate(samples.keys)}
     unknown = [(number, key) for number, key in listed if key not in position]
     if unknown:
@@ -92,12 +91,14 @@ def share(text: str) -> float:
     """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives.
 
     Raises:
-        argparse.ArgumentTypeError: the text is no such share.
+        UserError: the text is no such share.
     """
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 1, such as 5% or 0.05")
+        raise UserError(
+            f"--labels {text}: neither a file nor a share above 0 and up to 1, such as 5% or 0.05"
+        )
     return value

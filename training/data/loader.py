@@ -1,9 +1,11 @@
 """Loading: planned batches are read and decoded by threads, ahead of their use."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.config import TrainerSettings
 from common.errors import UserError
 from common.hardware import hardware
 from common.pipeline_config import Stream
@@ -22,7 +25,7 @@ from common.shards import (
     decode_mask,
     read_extent,
 )
-from training.data.broken import BrokenSamples
+from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
 
@@ -34,7 +37,6 @@ DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "mask.png": decode_mask,
     "parts.npy": decode_cell_counts,
     "pooled.npy": decode_features,
-    "features.npy": decode_features,
     "embedding.npy": decode_features,
 }
 """The members of a sample that the loader can read."""
@@ -50,7 +52,6 @@ class Batch:
         indices: int64 (B,), positions in `Samples`.
         cell_counts: int32 (B, G, G, 19), pixels per class and grid cell.
         pooled: float16 (B, D), the parser's features of whole faces.
-        features: float16 (B, 8, 8, 64), the parser's features by cell.
         embedding: float16 (B, D), the features of another network.
     """
 
@@ -59,7 +60,6 @@ class Batch:
     indices: Tensor
     cell_counts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
     pooled: Tensor = field(default_factory=lambda: torch.empty(0))
-    features: Tensor = field(default_factory=lambda: torch.empty(0))
     embedding: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def to(self, device: torch.device) -> "Batch":
@@ -76,6 +76,38 @@ class Batch:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(*(function(getattr(self, each.name)) for each in fields(self)))
+
+
+class BrokenSamples:
+    """The broken samples that one process of a run has come across.
+
+    Args:
+        most: how many are replaced.
+
+    Attributes:
+        keys: their keys.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, Lock()
+        self.keys: set[str] = set()
+
+    def add(self, key: str, message: str) -> None:
+        """Print the message about a broken sample, once.
+
+        Raises:
+            UserError: there are more than `most`.
+        """
+        with self._lock:
+            if key in self.keys:
+                return
+            self.keys.add(key)
+        print(f"{message}; another sample takes its place", file=sys.stderr, flush=True)
+        if len(self.keys) > self._most:
+            raise UserError(
+                f"{len(self.keys)} samples are broken, more than stream.max_broken={self._most}; "
+                f"`python -m pipeline.verify` lists them. The last one: {message}"
+            )
 
 
 class _Reader:
@@ -156,8 +188,8 @@ def load(
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
-            f"{samples.root} has no {missing[0]}; parse the faces again with parse.features=grid, such as by "
-            "`python -m pipeline.parse --from OUT --output NEW --set parse.features=grid`"
+            f"{samples.root} has no {missing[0]}; parse the faces again, such as by "
+            "`python -m pipeline.parse --from OUT --output NEW --set parse.parser=bisenet`"
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)
@@ -176,6 +208,35 @@ def load(
                     yield pending.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on, read in planned batches.
+
+    Attributes:
+        samples: where they lie.
+        members: which members of a sample are read, of `DECODERS`.
+        seed: of the order of the samples.
+        settings: loader workers, and how many shards are mixed.
+        stream: the cache of remote shards.
+        broken: see `load`.
+    """
+
+    samples: Samples
+    members: Collection[str]
+    seed: int
+    settings: TrainerSettings
+    stream: Stream
+    broken: BrokenSamples
+
+    def batches(self, size: int, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """The batches `start` to `stop` of consecutive epochs, see `BatchSampler`; of several ranks, each
+        reads its share of every batch.
+        """
+        mixed, settings = self.settings.shuffle_shards, self.settings
+        planned = BatchSampler(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
+        return load(self.samples, planned, self.members, settings.loader_workers, self.stream, self.broken)
 
 
 def _prefetched(samples: Samples, batches: Iterable[list[int]], cache: ShardCache) -> Iterator[list[int]]:

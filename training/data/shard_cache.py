@@ -1,9 +1,9 @@
 """Open shards: local ones in place, remote ones through a bounded cache on the local disk.
 
 A remote shard is downloaded whole, ahead of its use, and once for all threads and processes of a machine.
-Locks on the files tell them what the others do: a process that downloads a shard keeps the others waiting for
-it, and one that reads it keeps it from being deleted. When the folder is full, the least recently used shards
-are deleted, whoever downloaded them.
+A process that downloads a shard locks it, so that the others wait for it, and one that has it open keeps it
+from being deleted. When the folder is full, the least recently used shards are deleted, whoever downloaded
+them.
 """
 
 import fcntl
@@ -14,10 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Final, Self
 
 from upath import UPath
@@ -34,31 +32,20 @@ DOWNLOADS: Final = 4
 """Limit of remote shards that are downloaded at a time."""
 
 
-@dataclass
 class _Shard:
-    """A shard that is open or being opened.
+    """An open shard, which is closed when nobody refers to it any more.
 
     Attributes:
         descriptor: of its file.
         copy: the file in the cache; None of a local shard.
-        readers: how many threads read it.
-        used: when it was last opened or requested, in seconds since 1970.
     """
 
-    descriptor: Future[int] = field(default_factory=Future)
-    copy: Path | None = None
-    readers: int = 0
-    used: float = field(default_factory=time.time)
+    def __init__(self, path: Path, copied: bool) -> None:
+        self.descriptor, self.copy = os.open(path, os.O_RDONLY), path if copied else None
 
-    def failed(self) -> bool:
-        return self.descriptor.done() and self.descriptor.exception() is not None
-
-    def idle(self) -> bool:
-        return self.readers == 0 and self.descriptor.done()
-
-    def close(self) -> None:
-        if self.descriptor.done() and not self.failed():
-            os.close(self.descriptor.result())
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
 
 
 class ShardCache:
@@ -71,11 +58,9 @@ class ShardCache:
     """
 
     def __init__(self, root: Address, stream: Stream) -> None:
-        self._root, self._stream = root, stream
-        self._folder = stream.folder
-        self._shards: OrderedDict[str, _Shard] = OrderedDict()
+        self._root, self._stream, self._folder = root, stream, stream.folder
+        self._shards: OrderedDict[str, Future[_Shard]] = OrderedDict()
         self._lock = Lock()
-        self._full = False
         self._pool = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
         if not is_local(root):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -84,19 +69,15 @@ class ShardCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for shard in self._shards.values():
-            shard.close()
+        self._shards.clear()
 
     def prefetch(self, names: Iterable[str]) -> None:
         """Start to download shards that will be needed soon; local shards need nothing."""
         if not is_local(self._root):
             for name in names:
-                with self._lock:
-                    self._entry(name)
+                self._requested(name)
 
     @contextmanager
     def open(self, name: str) -> Iterator[int]:
@@ -106,129 +87,85 @@ class ShardCache:
             UserError: the shard cannot be read, or its store did not answer for ``retry_minutes``. What
                 failed is not remembered: the shard is opened anew when it is next requested.
         """
-        with self._lock:
-            shard = self._entry(name)
-            shard.readers += 1
         try:
-            yield shard.descriptor.result()
+            shard = self._requested(name).result()
+            if shard.copy is not None:
+                os.utime(shard.descriptor, ns=(time.time_ns(), time.time_ns()))
+            yield shard.descriptor
         except OSError as error:
             reason = error.strerror or error
             raise UserError(
                 f"{self._root / name}: cannot be read ({reason}); is the data set complete?"
             ) from error
-        finally:
-            with self._lock:
-                shard.readers -= 1
-                if len(self._shards) > OPEN_AT_MOST:
-                    self._close_one()
-                if self._full:
-                    self._shrink()
 
-    def _entry(self, name: str) -> _Shard:
-        """The entry of a shard, which is opened if it was not or could not be; the caller holds the lock."""
-        shard = self._shards.get(name)
-        if shard is None or shard.failed():
-            shard = self._shards[name] = _Shard()
-            address = self._root / name
-            if isinstance(address, Path):
-                self._open(address, shard)
-            else:
-                self._pool.submit(self._open, address, shard)
-        shard.used = time.time()
-        self._shards.move_to_end(name)
+    def _requested(self, name: str) -> Future[_Shard]:
+        """A shard that is open or being opened."""
+        with self._lock:
+            future = self._shards.get(name)
+            if future is None or (future.done() and future.exception() is not None):
+                future, address = Future[_Shard](), self._root / name
+                if isinstance(address, Path):
+                    try:
+                        future.set_result(_Shard(address, copied=False))
+                    except OSError as error:
+                        future.set_exception(error)
+                else:
+                    future = self._pool.submit(self._remote, address)
+                self._shards[name] = future
+            self._shards.move_to_end(name)
+            if len(self._shards) > OPEN_AT_MOST:
+                del self._shards[next(key for key, each in self._shards.items() if each.done())]
+        return future
+
+    def _remote(self, address: UPath) -> _Shard:
+        # A full disk is an error of this machine, which waiting does not mend.
+        shard = retried(
+            lambda: self._downloaded(address),
+            self._stream.retry_minutes,
+            "stream",
+            transient=lambda error: isinstance(error, TransientError),
+        )
+        self._shrink()
         return shard
 
-    def _open(self, address: Address, shard: _Shard) -> None:
-        try:
-            if isinstance(address, Path):
-                descriptor = os.open(address, os.O_RDONLY)
-            else:
-                descriptor = retried(
-                    lambda: self._downloaded(address, shard),
-                    self._stream.retry_minutes,
-                    "stream",
-                    # A full disk is an error of this machine, which waiting does not mend.
-                    transient=lambda error: isinstance(error, TransientError),
-                )
-        except Exception as error:  # raised where the descriptor is awaited
-            shard.descriptor.set_exception(error)
-            return
-        shard.descriptor.set_result(descriptor)
-        if shard.copy is not None:
-            with self._lock:
-                self._shrink()
-
-    def _downloaded(self, address: UPath, shard: _Shard) -> int:
-        """The descriptor of a remote shard's copy, which no process deletes while it is open."""
+    def _downloaded(self, address: UPath) -> _Shard:
+        """A remote shard's copy, which no process deletes while it is open."""
         with store_errors(address):
             # The store's own tag of the content: a rewritten shard is downloaded again.
             tag = hashlib.sha256(f"{address} {address.fs.ukey(address.path)}".encode()).hexdigest()[:32]
-        copy = shard.copy = self._folder / f"{tag}.tar"
-        with self._locked(copy):
+        copy = self._folder / f"{tag}.tar"
+        with (self._folder / f".lock-{tag[:2]}").open("a") as lock:
+            with suppress(OSError):  # some network disks have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.is_file():
                 with replacing(copy) as temporary:
                     _download(address, temporary)
-            descriptor = os.open(copy, os.O_RDONLY)
-            with suppress(OSError):  # some network disks have no locks
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-        os.utime(copy)
-        return descriptor
-
-    @contextmanager
-    def _locked(self, copy: Path, wait: bool = True) -> Iterator[None]:
-        """Keep other threads and processes from downloading or deleting `copy`.
-
-        Raises:
-            BlockingIOError: another does, and this one was not to wait.
-        """
-        with (self._folder / f".lock-{copy.name[:2]}").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise
-            except OSError:  # some network disks have no locks
-                pass
-            yield
-
-    def _close_one(self) -> None:
-        """Close the least recently used idle shard; the caller holds the lock."""
-        for name, shard in self._shards.items():
-            if shard.idle():
-                shard.close()
-                del self._shards[name]
-                return
+            shard = _Shard(copy, copied=True)
+            with suppress(OSError):
+                fcntl.flock(shard.descriptor, fcntl.LOCK_SH)
+        os.utime(copy, ns=(time.time_ns(), time.time_ns()))
+        return shard
 
     def _shrink(self) -> None:
-        """Delete the folder's least recently used shards until the rest fits; the caller holds the lock."""
+        """Delete the folder's least recently used shards until the rest fits, but none that is in use."""
         files = {}
         for file in self._folder.glob("[!.]*.tar"):
             with suppress(FileNotFoundError):  # another process was faster
                 files[file] = file.stat()
         excess = sum(stat.st_size for stat in files.values()) - self._stream.cache_gigabytes * 1e9
-        open_here = {shard.copy: (name, shard) for name, shard in self._shards.items()}
-
-        def used(file: Path) -> float:
-            return open_here[file][1].used if file in open_here else files[file].st_mtime
-
-        for file in sorted(files, key=used) if excess > 0 else ():
-            if file in open_here:
-                name, shard = open_here[file]
-                if not shard.idle():
-                    continue
-                shard.close()
-                del self._shards[name]
-            if self._delete(file):
-                excess -= files[file].st_size
+        for file in sorted(files, key=lambda file: files[file].st_mtime_ns):
             if excess <= 0:
-                break
-        self._full = excess > 0
-
-    def _delete(self, copy: Path) -> bool:
-        """Delete a copy unless a process reads or downloads it; returns whether it is gone."""
-        with suppress(OSError), self._locked(copy, wait=False), copy.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            copy.unlink()
-        return not copy.exists()
+                return
+            with self._lock:  # what is open here and not in use is closed
+                for name, future in list(self._shards.items()):
+                    if future.done() and not future.exception() and future.result().copy == file:
+                        del self._shards[name]
+            download = self._folder / f".lock-{file.name[:2]}"
+            with suppress(OSError), download.open("a") as lock, file.open("rb") as stream:
+                for each in (lock, stream):  # unless a process downloads or reads it
+                    fcntl.flock(each, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+                excess -= files[file].st_size
 
 
 def _download(address: UPath, target: Path) -> None:

@@ -1,21 +1,32 @@
-"""Checkpoints: written atomically, the latest few of a run kept, loaded without executing any code."""
+"""Checkpoints: written atomically, the latest of a run kept, loaded without executing any code, resumed."""
 
 import json
 import pickle
 import struct
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from signal import Signals
+from typing import Any, Final, Protocol
 
 import torch
 
+from common.config import Config
 from common.errors import UserError
 from common.files import replacing
+from common.hardware import hardware
 from common.storage import Address
+from training.engine.distributed import Ranks
 
 UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
 """What torch.load raises for a file that it did not write, or that is truncated."""
+
+KEEP: Final = 2
+"""How many of a run's latest checkpoints stay, so that a truncated one is no loss."""
 
 
 def save(path: Address, state: dict[str, Any]) -> None:
@@ -45,45 +56,165 @@ def load(path: Address, made_by: str = "python -m training.run --stage pretrain"
         ) from error
 
 
-def step_path(folder: Address, step: int) -> Address:
+def step_path(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step lies; names sort like steps."""
     return folder / f"step-{step:09d}.pt"
 
 
-def save_step(folder: Address, step: int, keep: int, state: dict[str, Any]) -> None:
-    """Save the checkpoint of `step`, then delete all but the latest `keep`."""
-    save(step_path(folder, step), {"step": step, **state})
-    for path in _paths(folder)[keep:]:
-        path.unlink()
-
-
-def latest(folder: Address, title: str, notices: bool = True) -> tuple[Address, dict[str, Any]] | None:
+def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
     """The latest checkpoint of a run that can be read; None if there is none.
 
-    One that cannot be read, such as a file that a full disk truncated, is skipped; with `notices` a line
-    is printed that names it and, as `title`, the run.
+    One that cannot be read, such as a file that a full disk truncated, is skipped; a line that begins with
+    `title`, the run's, names it.
     """
     for path in _paths(folder):
         try:
             return path, load(path)
         except UserError as error:
-            if notices:
-                print(f"{title}: skipped {error}")
+            print(f"{title}: skipped {error}")
     return None
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
-    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
-    return folder.rename(next(name for name in names if not name.exists()))
+class Resumable(Protocol):
+    """What a checkpoint holds.
+
+    Attributes:
+        done: how many steps are done; None while the weights are between two steps.
+    """
+
+    done: int | None
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
 
 
-def clear(folder: Address) -> None:
-    """Delete the checkpoints of a run."""
-    for path in _paths(folder):
-        path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+@dataclass
+class Checkpoints:
+    """The checkpoints of one run, which the first process writes and reads for all.
+
+    A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
+    whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
+
+    Attributes:
+        title: of the run, for messages.
+        folder: where they lie.
+        minutes: between two of them.
+        config: stored beside the weights.
+        provenance: what the weights depend on.
+        code: the hash of the code, see `common.freshness.code_hash`.
+        ranks: all processes restore what the first one reads; it prints, writes and deletes.
+    """
+
+    title: str
+    folder: Path
+    minutes: float
+    config: Config
+    provenance: dict[str, Any]
+    code: str
+    ranks: Ranks
+    _written: float = field(default_factory=time.monotonic)
+    _step: int = 0
+
+    def resume(self, run: Resumable, mode: str) -> int:
+        """Restore the latest checkpoint into `run`; return the number of steps that it has done.
+
+        Args:
+            run: changed in place.
+            mode: ``auto`` continues if the checkpoint is of the same run, else keeps it beside, says what
+                differs and starts anew; ``anyway`` continues even if it is of other shards or settings;
+                ``never`` deletes it and starts anew.
+
+        Raises:
+            UserError: the weights do not fit.
+        """
+        if mode == "never":
+            self.clear()
+        found = latest(self.folder, self.title) if self.ranks.first else None
+        found = self.ranks.broadcast(found)
+        if found is None:
+            return 0
+        path, stored = found
+        differing = differences(stored.get("provenance", {}), self.provenance)
+        if differing and mode != "anyway":
+            if self.ranks.first:
+                print(
+                    f"{self.title}: starting anew, because {path} is of another run "
+                    f"({'; '.join(differing)}); its checkpoints are kept in {_set_aside(self.folder)}"
+                )
+            return 0
+        try:
+            run.restore(stored["state"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path} cannot be continued: its weights do not fit the network that is configured now "
+                f"({'; '.join(differing)}); delete {self.folder} to start anew"
+            ) from error
+        run.done = self._step = int(stored["step"])
+        if self.ranks.first:
+            changed = f" in spite of {'; '.join(differing)}" if differing else ""
+            print(f"{self.title}: resuming at step {self._step:,}{changed}")
+            if stored["code"] != self.code:
+                print(f"{self.title}: the code has changed since")
+        return self._step
+
+    def save_due(self, run: Resumable, signal: int) -> None:
+        """Write a checkpoint if the last one is old, or if a signal requested that the run stop.
+
+        Raises:
+            SystemExit: `signal`, the largest number of any process, is not 0.
+        """
+        if signal or time.monotonic() - self._written > 60 * self.minutes:
+            self.save(run)
+        if signal and self.ranks.first:
+            print(
+                f"{self.title}: stopped by {Signals(signal).name} after step {run.done:,}; "
+                "the same command continues from there",
+                file=sys.stderr,
+            )
+        if signal:
+            sys.exit(128 + signal)
+
+    @contextmanager
+    def saving_on_error(self, run: Resumable) -> Iterator[None]:
+        """Write a checkpoint before an error ends the run, unless it hit the weights between two steps."""
+        try:
+            yield
+        except Exception:
+            self.save(run)
+            raise
+
+    def save(self, run: Resumable) -> None:
+        """Write the checkpoint of the steps that are done, then delete all but the latest `KEEP`.
+
+        Nothing happens if it has been written.
+        """
+        if not self.ranks.first or not run.done or run.done == self._step:
+            return
+        self._step = run.done
+        stored = {
+            "step": run.done,
+            "provenance": self.provenance,
+            "config": self.config.model_dump(mode="json"),
+            "code": self.code,
+            "hardware": hardware().name,
+            "state": run.state(),
+        }
+        save(step_path(self.folder, run.done), stored)
+        for path in _paths(self.folder)[KEEP:]:
+            path.unlink()
+        self._written = time.monotonic()
+
+    def clear(self) -> None:
+        """Delete them."""
+        if not self.ranks.first:
+            return
+        for path in _paths(self.folder):
+            path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
@@ -101,5 +232,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
     return lines
 
 
-def _paths(folder: Address) -> list[Address]:
+def _paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
+    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+    return folder.rename(next(name for name in names if not name.exists()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
@@ -62,7 +62,7 @@ class Ranks:
     def average_gradients(self, model: nn.Module) -> None:
         """Replace all gradients by their mean over the processes, in one message.
 
-        For models that `wrap` does not suit: small ones, and those whose layers are frozen for a while.
+        For small models that are not worth what `wrap` does: overlapping messages with the computation.
         """
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         if self.world == 1 or not gradients:
@@ -72,14 +72,6 @@ class Ranks:
         means = (flat / self.world).split([gradient.numel() for gradient in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
-
-    def concatenated(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, which have one shape, one after the other."""
-        if self.world == 1:
-            return tensor
-        tensors = [torch.empty_like(tensor) for _ in range(self.world)]
-        dist.all_gather(tensors, tensor.contiguous())
-        return torch.cat(tensors)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean of each value over the processes, all of which must call this at the same time."""
@@ -114,6 +106,13 @@ class Ranks:
             failure = error
         if self.maximum(failure is not None):
             raise failure or UserError("another process failed; see its message")
+
+    def broadcast(self, value: Any) -> Any:
+        """The first process's `value`, for all of them; all must call this at the same time."""
+        values = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
 
     def gathered(self, value: Any) -> list[Any]:
         """The `value` of each process, in their order; all must call this at the same time."""

@@ -1,13 +1,11 @@
-"""The log of a training run: curves and images, by DVCLive and optionally TensorBoard."""
+"""The log of a training run: curves and images, by DVCLive."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from dvclive import Live
 from numpy.typing import NDArray
-
-from common.errors import UserError
 
 
 class Log:
@@ -15,25 +13,17 @@ class Log:
 
     Args:
         output: folder of the run; curves lie in ``dvclive/plots/metrics``, images in
-            ``dvclive/plots/images``, TensorBoard's events in ``tensorboard``.
+            ``dvclive/plots/images``. None: nothing is written.
         step: steps done by an earlier process; later points of its curves are dropped, since the run
             is about to do these steps again.
-        tensorboard: whether to write TensorBoard's events too.
-        active: whether anything is written; only the first process of a run does.
-
-    Raises:
-        UserError: TensorBoard is to be used and is not installed.
     """
 
-    def __init__(self, output: Path, step: int, tensorboard: bool, active: bool = True) -> None:
-        self._live = self._board = None
-        if not active:
-            return
-        if tensorboard:
-            self._board = _board(output / "tensorboard", step)
-        folder = output / "dvclive"
-        _drop_after(folder / "plots" / "metrics", step)
-        self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, resume=step > 0)
+    def __init__(self, output: Path | None, step: int) -> None:
+        self._live = None
+        if output is not None:
+            folder = output / "dvclive"
+            _drop_after(folder / "plots" / "metrics", step)
+            self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, resume=step > 0)
 
     def __enter__(self) -> Self:
         return self
@@ -41,8 +31,6 @@ class Log:
     def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.end()
-        if self._board:
-            self._board.close()
 
     def values(self, step: int, group: str, values: dict[str, float]) -> None:
         """Add a point to the curves ``group/name``, after `step` steps."""
@@ -50,28 +38,12 @@ class Log:
             self._live.step = step
             for name, value in values.items():
                 self._live.log_metric(f"{group}/{name}", value)
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
 
     def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an RGB image, uint8 (H, W, 3), after `step` steps."""
         if self._live:
             self._live.step = step
             self._live.log_image(f"{name}-{step:09d}.png", image)
-        if self._board:
-            self._board.add_image(name, image, step, dataformats="HWC")
-
-
-def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "pretrain.tensorboard is true, but the package is missing; `pip install tensorboard`, "
-            "or set pretrain.tensorboard=false"
-        ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
 def _drop_after(folder: Path, step: int) -> None:

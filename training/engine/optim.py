@@ -1,63 +1,62 @@
 """Adam, its learning-rate schedules, and the check that a loss is finite."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from common.config import Optimizer
+from common.config import Schedule
 from common.errors import UserError
 
+WARMUP: Final = 0.1
+"""Share of all steps in which the learning rate rises, for schedules that are not of the papers."""
 
-def rate_factor(config: Optimizer, step: int, steps: int) -> float:
+ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
+"""Groups of parameters, each with its learning rate before the schedule."""
+
+
+def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
     The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
     """
-    if config.schedule == "pretrain_paper":
+    if schedule == "pretrain_paper":
         epoch = 80 * step // steps
         return (epoch + 1) / 7 if epoch < 7 else 0.1 if epoch <= 10 else 0.01
-    if config.schedule == "finetune_paper":
+    if schedule == "finetune_paper":
         epoch = 70 * step // steps
         if epoch < 7:
             return 1.5 * (epoch + 1) / 7
         return 1.5 if epoch <= 15 else 0.5 if epoch <= 35 else 0.15 if epoch <= 50 else 0.01
-    warmup = max(1, round(config.warmup * steps))
+    warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule == "constant":
+    if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def adam(network: nn.Module, config: Optimizer) -> torch.optim.Adam:
-    """Adam over all parameters, betas 0.9 and 0.999, as one fused kernel."""
-    rate, decay = config.learning_rate, config.weight_decay
-    return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+def adam(groups: ParameterGroups, weight_decay: float) -> torch.optim.Adam:
+    """Adam with betas 0.9 and 0.999, as one fused kernel, and with a learning rate per group of parameters.
 
-
-def adam_by_group(
-    groups: Mapping[str, list[nn.Parameter]], rates: Mapping[str, float], weight_decay: float
-) -> torch.optim.Adam:
-    """Adam with a learning rate per parameter group, by name; a group whose rate is 0 is frozen."""
+    A group whose rate is 0 is frozen.
+    """
     described: list[dict[str, Any]] = []
-    for name, parameters in groups.items():
-        for parameter in parameters:
-            parameter.requires_grad_(rates[name] > 0)
-        if parameters and rates[name] > 0:
-            described.append({"params": parameters, "lr": rates[name], "base": rates[name]})
+    for parameters, rate in groups:
+        if rate == 0:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+        elif parameters:
+            described.append({"params": parameters, "lr": rate, "base": rate})
     return torch.optim.Adam(described, weight_decay=weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, config: Optimizer, step: int, steps: int) -> None:
-    """Set the learning rate of every parameter group for `step` of `steps`.
-
-    A group's rate before the schedule is its ``base``, or the configured one if it has none.
-    """
+def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, steps: int) -> None:
+    """Set the learning rate of every parameter group of `adam` for `step` of `steps`."""
     for group in optimizer.param_groups:
-        group["lr"] = group.get("base", config.learning_rate) * rate_factor(config, step, steps)
+        group["lr"] = group["base"] * rate_factor(schedule, step, steps)
 
 
 class LossCheck:

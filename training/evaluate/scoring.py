@@ -1,4 +1,4 @@
-"""From probabilities on the test faces to metrics with confidence intervals and subgroups."""
+"""From probabilities on the test faces to metrics with confidence intervals, by attribute and subgroup."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,15 @@ from numpy.typing import NDArray
 
 from common.config import Evaluate
 from training.data.samples import Samples
-from training.evaluate.bootstrap import (
-    confidence_interval,
-    mean_over_attributes,
-    resample_attributes,
-    resample_identities,
-)
-from training.evaluate.calibration import reliability
-from training.evaluate.metrics import METRICS, Scores, mean_scores, score_attributes
-from training.evaluate.subgroups import compare_subgroups
+from training.evaluate.bootstrap import confidence_interval, resample_identities
+from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score_attributes
 from training.evaluate.thresholds import DEFAULT
 
 MAJORITY: Final = "majority class"
 """The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
-SCRATCH: Final = "scratch"
-"""The initialisation that gains are measured against."""
+SEED: Final = 0
+"""Of the resamples."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +25,23 @@ class RunScores:
     """The metrics of one run on the test faces.
 
     Attributes:
-        means: by metric, over the attributes for which it is defined.
+        means: over the attributes for which a metric is defined, float64 (1 + R, M), the estimates and the
+            same on every resample; paired between runs.
         attributes: by attribute the ``threshold``, and for each metric its value and ``METRIC_interval``.
-        resampled_means: the means on every resample, float64 (R, M); paired between runs.
-        subgroups: by attribute of ``evaluate.subgroups``, see `training.evaluate.subgroups`; empty for a
-            baseline.
-        reliability: rows of ``predicted``, ``observed`` and ``count`` over all attributes together.
+        subgroups: by attribute of ``evaluate.subgroups``, see `compare_subgroups`; empty for a baseline.
+        reliability: see `reliability`.
     """
 
-    means: Scores
+    means: Floats
     attributes: dict[str, dict[str, Any]]
-    resampled_means: NDArray[np.float64]
     subgroups: dict[str, Any]
     reliability: list[dict[str, float]]
+
+    @property
+    def mean_scores(self) -> dict[str, float | None]:
+        """The mean of every metric, None where it is not defined."""
+        values = zip(METRICS, self.means[0].tolist(), strict=True)
+        return {name: None if np.isnan(value) else value for name, value in values}
 
 
 class Evaluator:
@@ -52,22 +49,18 @@ class Evaluator:
 
     Args:
         test: the test faces.
-        settings: resamples, seed and subgroups. A subgroup whose attribute the faces do not have is
+        settings: resamples and subgroups. A subgroup whose attribute the faces do not have is
             left out with a notice.
     """
 
     def __init__(self, test: Samples, settings: Evaluate) -> None:
-        self._test = test
-        self._weights = resample_identities(test.identities, settings.resamples, settings.seed)
-        self._subgroups = {
-            name: test.attribute_names.index(name)
-            for name in settings.subgroups
-            if name in test.attribute_names
-        }
-        if missing := [name for name in settings.subgroups if name not in self._subgroups]:
+        self._test, names = test, test.attribute_names
+        self._weights = resample_identities(test.identities, settings.resamples, SEED)
+        self._subgroups = {name: names.index(name) for name in settings.subgroups if name in names}
+        if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
 
-    def score(self, probabilities: NDArray[np.float64], thresholds: Sequence[float] | None) -> RunScores:
+    def score(self, probabilities: Floats, thresholds: Sequence[float] | None) -> RunScores:
         """The metrics of one run.
 
         Args:
@@ -77,76 +70,141 @@ class Evaluator:
         """
         labels, names = self._test.attributes, self._test.attribute_names
         cuts = [DEFAULT] * len(names) if thresholds is None else thresholds
-        scores = score_attributes(labels, probabilities, cuts)
-        resampled = resample_attributes(labels, probabilities, cuts, self._weights)
-        attributes: dict[str, dict[str, Any]] = {}
-        for column, name in enumerate(names):
-            attributes[name] = {} if thresholds is None else {"threshold": thresholds[column]}
-            for position, metric in enumerate(METRICS.values()):
-                value = scores[column][metric.name]
-                interval = confidence_interval(resampled[:, column, position], value, metric.bounds)
-                attributes[name] |= {metric.name: value, f"{metric.name}_interval": interval}
-        defined = np.array([[value is not None for value in each.values()] for each in scores])
-        subgroups = {
-            name: compare_subgroups(labels, probabilities, cuts, column, self._weights)
-            for name, column in self._subgroups.items()
-            if thresholds is not None
-        }
+        values = score_attributes(labels, probabilities, cuts, self._weights)
+        attributes = {name: estimates(values[:, column]) for column, name in enumerate(names)}
+        if thresholds is None:
+            return RunScores(mean_over_attributes(values), attributes, {}, reliability(labels, probabilities))
         return RunScores(
-            mean_scores(scores),
-            attributes,
-            mean_over_attributes(resampled, defined),
-            subgroups,
-            _reliability_rows(labels, probabilities),
+            mean_over_attributes(values),
+            {name: {"threshold": cut, **attributes[name]} for name, cut in zip(names, cuts, strict=True)},
+            {
+                name: compare_subgroups(labels, probabilities, cuts, column, self._weights)
+                for name, column in self._subgroups.items()
+            },
+            reliability(labels, probabilities),
         )
 
 
-def _reliability_rows(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> list[dict[str, float]]:
+def mean_over_attributes(values: Floats) -> Floats:
+    """The mean over the attributes for which a metric is defined, float64 (1 + R, M).
+
+    Args:
+        values: float64 (1 + R, A, M), NaN where a metric is not defined.
+
+    Returns:
+        NaN where there is no such attribute; the estimate in row 0 has four decimals, as it is shown.
+    """
+    known = ~np.isnan(values)
+    count = known.sum(axis=1)
+    means = np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+    means[0] = means[0].round(4)
+    return means
+
+
+def estimates(values: Floats, difference: bool = False) -> dict[str, Any]:
+    """``METRIC`` with four decimals and ``METRIC_interval`` of every metric; None where it is not defined.
+
+    Args:
+        values: float64 (1 + R, M).
+        difference: whether these are differences of two values, which may be negative.
+    """
+    entry: dict[str, Any] = {}
+    for column, (name, metric) in enumerate(METRICS.items()):
+        low, high = metric.bounds
+        bounds = (low - high, high - low) if difference else metric.bounds
+        entry[name] = None if np.isnan(values[0, column]) else round(float(values[0, column]), 4)
+        entry[f"{name}_interval"] = confidence_interval(values[:, column], bounds)
+    return entry
+
+
+def compare_subgroups(
+    labels: NDArray[np.int8], probabilities: Floats, thresholds: Sequence[float], by: int, weights: Floats
+) -> dict[str, Any]:
+    """Mean metrics of the faces with and without one attribute, and their difference.
+
+    The mean of a metric is over the attributes for which it is defined in both subgroups, so that both
+    means are comparable; the attribute that defines the subgroups is left out.
+
+    Args:
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        probabilities: float64 (N, A), 0 to 1.
+        thresholds: one per attribute, the same for both subgroups.
+        by: column of the attribute that defines the subgroups; faces without its label are left out.
+        weights: float64 (1 + R, N), from `resample_identities`.
+
+    Returns:
+        ``no`` and ``yes``: ``faces``, and what `estimates` returns. ``difference``: yes minus no.
+    """
+    members = [labels[:, by] == value for value in (0, 1)]
+    labels, probabilities = np.delete(labels, by, axis=1), np.delete(probabilities, by, axis=1)
+    cuts = np.delete(thresholds, by).tolist()
+    values = [score_attributes(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
+    defined = ~np.isnan(values[0][0] + values[1][0])
+    no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)
+    return {
+        "no": {"faces": int(members[0].sum()), **estimates(no)},
+        "yes": {"faces": int(members[1].sum()), **estimates(yes)},
+        "difference": estimates(yes - no, difference=True),
+    }
+
+
+def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[str, float]]:
+    """The reliability curve of all attributes together, from labels and probabilities, both (N, A).
+
+    Returns:
+        For each of `BINS` bins with known labels its mean probability (``predicted``), the share of positive
+        labels (``observed``), both with four decimals, and its ``count``.
+    """
     known = labels >= 0
-    curve = reliability(labels[known], probabilities[known])
+    bins = bin_of(probabilities[known])
+    sums = (np.bincount(bins, values, BINS) for values in (probabilities[known], labels[known], None))
     return [
-        {"predicted": round(float(predicted), 4), "observed": round(float(observed), 4), "count": int(count)}
-        for predicted, observed, count in zip(*curve, strict=True)
+        {
+            "predicted": round(predicted / count, 4),
+            "observed": round(observed / count, 4),
+            "count": int(count),
+        }
+        for predicted, observed, count in zip(*(each.tolist() for each in sums), strict=True)
+        if count
     ]
 
 
-def uncertainty(scores: Mapping[str, RunScores], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def references(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By run name, the run that its gain is measured against: the first one with the same labels.
+
+    Args:
+        runs: entries of ``runs.json``, in the order in which their methods are configured.
+    """
+    first: dict[str, str] = {}
+    for run in runs:
+        first.setdefault(str(run["labels"]), run["name"])
+    return {run["name"]: first[str(run["labels"])] for run in runs if run["name"] not in first.values()}
+
+
+def uncertainty(scores: Mapping[str, RunScores], references: Mapping[str, str]) -> dict[str, Any]:
     """The content of ``intervals.json``, by run name.
 
     Args:
         scores: by run name.
-        runs: entries of ``runs.json``.
+        references: by run name, the run whose means are subtracted for its gain.
 
     Returns:
         ``means``: the interval of each mean. ``gains``: for each metric the ``value`` and ``interval`` of
-        the mean minus that of the run from scratch with the same labels; empty without such a run.
-        ``gaps``: the subgroups. ``reliability`` as in `RunScores`.
+        the mean minus that of the reference; empty without one. ``gaps``: the subgroups. ``reliability``.
     """
-    scratch = {str(run["labels"]): run["name"] for run in runs if run["initial"] == SCRATCH}
-    baselines = {run["name"]: scratch.get(str(run["labels"])) for run in runs if run["initial"] != SCRATCH}
-    return {
-        name: {
-            "means": {
-                metric.name: confidence_interval(
-                    each.resampled_means[:, column], each.means[metric.name], metric.bounds
-                )
-                for column, metric in enumerate(METRICS.values())
+    content = {}
+    for name, each in scores.items():
+        reference = scores.get(references.get(name, ""))
+        means = estimates(each.means)
+        gains = estimates(each.means - reference.means, difference=True) if reference else {}
+        content[name] = {
+            "means": {metric: means[f"{metric}_interval"] for metric in METRICS},
+            "gains": {
+                metric: {"value": gains[metric], "interval": gains[f"{metric}_interval"]}
+                for metric in METRICS
+                if gains.get(metric) is not None
             },
-            "gains": _gains(each, baseline) if (baseline := scores.get(baselines.get(name) or "")) else {},
             "gaps": each.subgroups,
             "reliability": each.reliability,
         }
-        for name, each in scores.items()
-    }
-
-
-def _gains(run: RunScores, baseline: RunScores) -> dict[str, Any]:
-    gains = {}
-    for column, metric in enumerate(METRICS.values()):
-        after, before = run.means[metric.name], baseline.means[metric.name]
-        if after is not None and before is not None:
-            resampled = run.resampled_means[:, column] - baseline.resampled_means[:, column]
-            gain = after - before
-            interval = confidence_interval(resampled, gain, metric.difference_bounds)
-            gains[metric.name] = {"value": round(gain, 4), "interval": interval}
-    return gains
+    return content

@@ -1,46 +1,115 @@
-"""Decision thresholds per attribute, chosen on the val split."""
+"""Decision thresholds per attribute: chosen on the val split, and found again for a classifier."""
+
+import sys
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-DEFAULT = 0.5
+from common.errors import UserError
+from training.evaluate.metrics import Floats, Predictions
+from training.evaluate.results import read_json
+from training.models.classifier import NONE_KNOWN, Classifier
+
+DEFAULT: Final = 0.5
 """The threshold where nothing can be tuned."""
 
+THRESHOLDS: Final = "thresholds.json"
+"""The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds."""
 
-def best_threshold(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> float:
-    """The probability threshold with the highest balanced accuracy.
+
+def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:
+    """The probability threshold with the highest balanced accuracy, the lowest one of several.
 
     Args:
         labels: int8 (N,), 0 or 1, -1 where unknown.
-        probabilities: float (N,), 0 to 1.
+        probabilities: float64 (N,), 0 to 1.
 
     Returns:
         A value midway between two neighbouring probabilities; `DEFAULT` unless both classes occur.
     """
     known = labels >= 0
-    target, probability = labels[known], probabilities[known]
-    if not len(target) or target.min() == target.max():
+    targets, probability = labels[known].astype(np.float64), probabilities[known]
+    predictions = Predictions(targets, probability, DEFAULT, np.ones((1, len(targets))))
+    if not predictions.positives[0] or not predictions.negatives[0]:
         return DEFAULT
-    order = np.argsort(probability, kind="stable")
-    target, probability = target[order], probability[order]
-    positives, negatives = target.sum(), (1 - target).sum()
-    missed = np.concatenate(([0], np.cumsum(target)))
-    rejected = np.concatenate(([0], np.cumsum(1 - target)))
-    balanced = ((positives - missed) / positives + rejected / negatives) / 2
-    midpoints = (probability[1:] + probability[:-1]) / 2
-    candidates = np.concatenate(([probability[0]], midpoints, [probability[-1] + 1e-9]))
-    distinct = np.concatenate(([True], probability[1:] > probability[:-1], [True]))
-    return float(candidates[np.argmax(np.where(distinct, balanced, -1.0))])
+    true_positives, false_positives = (np.append(0, counts[0]) for counts in predictions.ranking)
+    rejected = predictions.negatives - false_positives
+    balanced = (true_positives / predictions.positives + rejected / predictions.negatives) / 2
+    distinct = np.unique(probability)
+    midpoints = (distinct[1:] + distinct[:-1]) / 2
+    candidates = np.concatenate((distinct[:1], midpoints, distinct[-1:] + 1e-9))
+    return float(candidates[np.argmax(balanced[::-1])])
 
 
-def best_thresholds(labels: NDArray[np.int8], probabilities: NDArray[np.float64] | None) -> list[float]:
+def best_thresholds(labels: NDArray[np.int8], probabilities: Floats | None) -> list[float]:
     """`best_threshold` of every attribute.
 
     Args:
         labels: int8 (N, A), 0 or 1, -1 where unknown.
-        probabilities: float (N, A); None if there are no faces to tune on.
+        probabilities: float64 (N, A); None if there are no faces to tune on.
     """
     if probabilities is None:
         return [DEFAULT] * labels.shape[1]
     columns = zip(labels.T, probabilities.T, strict=True)
     return [best_threshold(target, probability) for target, probability in columns]
+
+
+def evaluation_folder(checkpoint: Path) -> Path:
+    """The folder in which ``training.run`` evaluates the classifier RUNS/finetune/NAME/classifier.pt."""
+    return checkpoint.absolute().parent.parent.parent / "evaluate"
+
+
+def evaluated_run(evaluation: Path, classifier: Classifier) -> str | None:
+    """The name of the run in an evaluation whose classifier was this one; None with a notice if none was.
+
+    Raises:
+        UserError: the file with the thresholds cannot be read.
+    """
+    file = evaluation / THRESHOLDS
+    if not file.is_file():
+        return None
+    for name, entry in read_json(file).items():
+        if entry["classifier"] == classifier.identity:
+            return str(name)
+    print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
+    return None
+
+
+def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | None = None) -> None:
+    """Set the thresholds of a classifier: those in `file`, its own, those of the evaluation, or `DEFAULT`.
+
+    Args:
+        classifier: as read from `checkpoint`.
+        checkpoint: its file; the evaluation of ``training.run`` is looked for beside it.
+        file: ``thresholds.json`` of an evaluation, or ``labels.json`` of an export.
+
+    Raises:
+        UserError: `file` cannot be read, or its thresholds are those of another classifier.
+    """
+    known: dict[str, float] = {}
+    if file is not None:
+        known = _thresholds_in(file, classifier)
+    elif classifier.thresholds is not None:
+        return
+    elif (run := evaluated_run(evaluation_folder(checkpoint), classifier)) is not None:
+        known = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]["thresholds"]
+    classifier.thresholds = {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
+    classifier.thresholds_from = "val" if known else NONE_KNOWN
+
+
+def _thresholds_in(file: Path, classifier: Classifier) -> dict[str, float]:
+    if not isinstance(content := read_json(file), dict):
+        raise UserError(f"{file}: not a JSON object")
+    if isinstance(labels := content.get("attributes"), list):
+        entries = [content | {"thresholds": {each["name"]: each["threshold"] for each in labels}}]
+    else:
+        entries = [entry for entry in content.values() if isinstance(entry, dict) and "classifier" in entry]
+    for entry in entries:
+        if entry.get("classifier", classifier.identity) == classifier.identity:
+            return dict(entry["thresholds"])
+    raise UserError(
+        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of an evaluation of it, or "
+        "labels.json of an export of it"
+    )

@@ -1,13 +1,11 @@
 """Attribution maps: what each location of a face contributes to each attribute's logit, averaged over faces.
 
-The attribution of a cell of a branch's last features is the product of the features there and the
-gradient of the logit with respect to them, summed over channels (HiResCAM, Draelos and Carin 2020,
-arXiv:2011.08891). With mean pooling and a linear head this is the class activation map, and the sum
-over all cells is the logit without its bias. Only the branch that predicts the attribute is considered.
+A head is linear and reads the mean over the cells of its branch's features, so the contribution of a cell is
+its product with the head's weights: the class activation map (Zhou et al. 2016, arXiv:1512.04150). The sum
+over all cells is the logit without its bias.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
@@ -16,15 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.data.transforms import to_input
 from training.engine.device import default_device
-from training.models.classifier import Classifier
-from training.models.features import Features
+from training.models.attribute_network import AttributeNetwork
 
 SHIFTS: Final = 3
-"""Shifts per axis at which each face is seen."""
+"""Shifts per axis, within a cell of the features, at which each face is seen, with and without a flip."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,20 @@ class MeanMaps:
         return self.present - self.absent
 
 
-def attribution(model: Classifier, images: Tensor) -> Tensor:
+@torch.inference_mode()
+def attribution(model: AttributeNetwork, images: Tensor) -> Tensor:
     """The attribution of each logit to each feature cell, float (B, A, h, w).
 
     Args:
         model: in evaluation mode.
         images: normalised, float (B, 3, S, S).
     """
-    with _detached_features(model.network) as captured:
-        logits = model(images)
-    (features,) = captured
-    maps: dict[int, Tensor] = {}
-    for branch, positions in model.groups.items():
-        cells = features.branches[branch]
-        for position in positions:
-            (gradient,) = torch.autograd.grad(logits[:, position].sum(), cells, retain_graph=True)
-            maps[position] = (gradient * cells).sum(dim=1).detach()
-    return torch.stack([maps[position] for position in sorted(maps)], dim=1)
+    branches = model.network(images).branches
+    maps = []
+    for branch, head in model.heads.items():
+        cells = branches[branch]
+        maps.append(torch.einsum("ac,bchw->bahw", head.weight, cells) / cells[0, 0].numel())
+    return torch.cat(maps, dim=1)[:, model.get_buffer("inverse")]
 
 
 @dataclass(frozen=True)
@@ -92,28 +86,21 @@ class View:
         Odd kernels with symmetric padding, which all networks of the project have, centre cell i at
         pixel i * stride. Values are linear between centres and constant beyond the outer ones.
         """
-        count = cells.shape[-1]
-        rows, columns = (
-            _interpolation((np.arange(size) - shift) / (size // count), count)
-            for shift in (self.down, self.right)
-        )
+        centres = np.arange(count := cells.shape[-1])
+        pixels = ((np.arange(size) - shift) / (size // count) for shift in (self.down, self.right))
+        distances = (np.clip(each, 0, count - 1)[:, None] - centres for each in pixels)
+        rows, columns = (np.maximum(0.0, 1.0 - np.abs(each)) for each in distances)
         values = np.einsum("yi,...ij,xj->...yx", rows, cells, columns)
         return values[..., ::-1] if self.flipped else values
 
 
-def views(stride: int) -> list[View]:
-    """`SHIFTS` x `SHIFTS` shifts within a cell of `stride` pixels, each with and without a flip."""
-    shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
-    return [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
-
-
 def mean_maps(
-    model: Classifier, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
+    model: AttributeNetwork, batches: Iterable[tuple[Tensor, NDArray[np.int8]]]
 ) -> tuple[list[MeanMaps], NDArray[np.float64]]:
     """The mean maps of all attributes, at the network's input size, and the average face.
 
     Args:
-        model: the classifier.
+        model: the network.
         batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
 
     Returns:
@@ -121,23 +108,24 @@ def mean_maps(
     """
     device, size = default_device(), model.config.input_size
     model.to(device).eval()
-    with torch.no_grad():
-        cells = model.network(torch.zeros(1, 3, size, size, device=device)).backbone.shape[-1]
-    used_views = views(size // int(cells))
-    sums: list[Any] = [0.0] * len(used_views)
+    cells = attribution(model, torch.zeros(1, 3, size, size, device=device)).shape[-1]
+    stride = size // cells
+    shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
+    views = [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
+    sums: list[Any] = [0.0] * len(views)
     counts: Any = 0
     face_sum: Any = 0.0
     faces = 0
     for images, labels in batches:
         inputs = to_input(images.to(device), size)
         selected = np.stack([labels == 1, labels == 0])
-        for number, view in enumerate(used_views):
+        for number, view in enumerate(views):
             maps = attribution(model, view.apply(inputs)).double().cpu().numpy()
             sums[number] = sums[number] + np.einsum("nba,bahw->nahw", selected, maps)
         counts = counts + selected.sum(axis=1)
         face_sum = face_sum + images.double().sum(dim=0).permute(1, 2, 0).numpy()
         faces += len(images)
-    total = np.mean([view.invert(each, size) for view, each in zip(used_views, sums, strict=True)], axis=0)
+    total = np.mean([view.invert(each, size) for view, each in zip(views, sums, strict=True)], axis=0)
     means = [
         MeanMaps(
             total[0, position] / present if present else None,
@@ -147,26 +135,3 @@ def mean_maps(
         for position, (present, absent) in enumerate(counts.T.tolist())
     ]
     return means, face_sum / faces
-
-
-def _interpolation(positions: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Weights of linear interpolation, (N, `count`), at N positions on an axis of `count` values."""
-    clipped = np.clip(positions, 0, count - 1)[:, None]
-    return np.maximum(0.0, 1.0 - np.abs(clipped - np.arange(count)))
-
-
-@contextmanager
-def _detached_features(network: nn.Module) -> Iterator[list[Features]]:
-    """Capture what `network` passes to the heads, detached from its graph, so that only heads are traced."""
-    captured: list[Features] = []
-
-    def detach(module: nn.Module, inputs: Any, features: Features) -> Features:
-        branches = {name: cells.detach().requires_grad_() for name, cells in features.branches.items()}
-        captured.append(Features(features.backbone.detach(), branches))
-        return captured[-1]
-
-    handle = network.register_forward_hook(detach)
-    try:
-        yield captured
-    finally:
-        handle.remove()

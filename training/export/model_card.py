@@ -1,7 +1,7 @@
 """The model card of an exported classifier: Markdown with YAML front matter, as Hugging Face reads it."""
 
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,53 +9,41 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabulate import tabulate
 
-from common.errors import UserError
 from training.evaluate.metrics import METRICS
+from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
+from training.evaluate.thresholds import evaluated_run
+from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def read_results(evaluation: Path, checkpoint: Path) -> dict[str, Any]:
+def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> dict[str, Any]:
     """How a classifier was trained and evaluated; a value is empty where nothing is known.
 
+    Args:
+        evaluation: the folder that an evaluation wrote; what it says of other classifiers is not used.
+        checkpoint: the classifier's file, beside whose folder there may be ``runs.json``.
+        classifier: its content.
+
     Returns:
-        ``run``, its name; ``means``, its entry of ``metrics.json`` with ``METRIC_interval`` from
-        ``intervals.json``; ``majority``, the same of the majority class; ``attributes``, its entry of
-        ``attributes.json``; ``gaps``, by subgroup, from ``intervals.json``; ``training``, its entry of
-        ``runs.json`` beside the classifier's folder.
+        ``run``, its name; ``training``, its entry of ``runs.json``; ``scores`` and ``majority``, of the
+        classifier and the majority class, see `read_scores`.
 
     Raises:
-        UserError: a file is not valid JSON.
+        UserError: a file cannot be read.
     """
-    folder = checkpoint.absolute().parent
-    run, runs = folder.name, _read_json(folder.parent / "runs.json") or []
-    means, attributes, intervals = (
-        _read_json(evaluation / f"{name}.json") for name in ("metrics", "attributes", "intervals")
-    )
-
-    def means_of(name: str) -> dict[str, Any]:
-        bounds = intervals.get(name, {}).get("means", {})
-        return means.get(name, {}) | {f"{metric}_interval": pair for metric, pair in bounds.items()}
-
+    name, finetuned = checkpoint.absolute().parent.name, checkpoint.absolute().parent.parent
+    runs = read_runs(finetuned) if (finetuned / "runs.json").is_file() else []
+    run = evaluated_run(evaluation, classifier)
+    scores = {} if run is None else read_scores(evaluation)
     return {
-        "run": run,
-        "means": means_of(run),
-        "majority": means_of(MAJORITY),
-        "attributes": attributes.get(run, {}),
-        "gaps": intervals.get(run, {}).get("gaps", {}),
-        "training": next((entry for entry in runs if entry.get("name") == run), {}),
+        "run": name,
+        "training": next((entry for entry in runs if entry["name"] == name), {}),
+        "scores": scores.get(run or "", {}),
+        "majority": scores.get(MAJORITY, {}),
     }
-
-
-def _read_json(file: Path) -> Any:
-    if not file.is_file():
-        return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error}); evaluate again") from error
 
 
 def model_card(
@@ -68,7 +56,7 @@ def model_card(
     """The text of the card; the same inputs give the same text, and what is not known is named as such.
 
     Args:
-        predictor: the classifier.
+        predictor: the classifier, of a network.
         results: see `read_results`.
         files: rows of the table of exported files, the first of them the headings.
         compared_faces: how many faces the exported files were compared on.
@@ -81,21 +69,46 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters.update(markdown=escape_markdown, table=_table)
+    classifier, titles = predictor.classifier, [metric.title for metric in METRICS.values()]
+    scores = results["scores"]
+    means = {
+        name: entry["means"] | {f"{metric}_interval": pair for metric, pair in entry["intervals"].items()}
+        for name, entry in ((results["run"], scores), (MAJORITY, results["majority"]))
+        if entry
+    }
+    groups = [
+        (f"{group}: {title}", f"{gap[key]['faces']:,}" if "faces" in gap[key] else "", *_percents(gap[key]))
+        for group, gap in scores.get("subgroups", {}).items()
+        for key, title in (("yes", "yes"), ("no", "no"), ("difference", "yes minus no"))
+    ]
     return environment.get_template("model_card.md.j2").render(
-        front_matter=_front_matter(predictor.metadata, results, license_name),
-        metadata=predictor.metadata,
+        front_matter=_front_matter(classifier.metadata, results, license_name),
+        metadata=classifier.metadata,
         align=predictor.recipe.align,
-        attributes=predictor.attributes,
-        thresholds_from=predictor.thresholds_from,
-        network=predictor.model.classifier.config,
+        attributes=classifier.attributes,
+        thresholds_from=classifier.thresholds_from,
+        network=classifier.network.config if classifier.network else None,
         training=results["training"],
-        scores=_means_table(results) if results["means"] else "",
-        by_attribute=_attribute_table(predictor, results),
-        gaps=_gap_table(results["gaps"]) if results["gaps"] else "",
-        files=_table(files),
+        scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
+        by_attribute=[
+            ("attribute", "threshold", *titles),
+            *(
+                (name, f"{threshold:.3f}", *_percents(scores.get("attributes", {}).get(name, {})))
+                for name, threshold in (classifier.thresholds or {}).items()
+            ),
+        ],
+        gaps=[("group", "faces", *titles), *groups],
+        files=files,
         compared_faces=compared_faces,
         license=license_name,
     )
+
+
+def escape_markdown(text: str) -> str:
+    """Text from data, such as the name of a label, in one line of Markdown that shows it as it is."""
+    special = r"[\\`*\[\]<>|&~]|_(?![^\W_])|(?<![^\W_])_"  # an underscore within a word is not
+    return re.sub(special, r"\\\g<0>", " ".join(text.split()))
 
 
 def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], license_name: str) -> str:
@@ -109,10 +122,10 @@ def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], licen
             dataset_name=dataset,
             dataset_split="test",
             metric_type=name,
-            metric_value=results["means"][name],
+            metric_value=value,
         )
         for name in METRICS
-        if results["means"].get(name) is not None
+        if (value := results["scores"].get("means", {}).get(name)) is not None
     ]
     data = ModelCardData(
         license=license_name,
@@ -126,44 +139,20 @@ def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], licen
     return data.to_yaml()
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as a Markdown table; the first are the headings."""
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text as a Markdown table without columns that are empty; the first row are the headings."""
+    head, *body = [[escape_markdown(cell) for cell in row] for row in rows]
+    known = [column for column in range(len(head)) if {row[column] for row in body} != {"-"}]
+    head, *body = [[row[column] for column in known] for row in (head, *body)]
     return tabulate(body, head, tablefmt="github", disable_numparse=True)
 
 
-def _means_table(results: Mapping[str, Any]) -> str:
-    names = [name for name in METRICS if results["means"].get(name) is not None]
-    entries = {results["run"]: results["means"], MAJORITY: results["majority"]}
-    rows = [[title, *(_percent(entry, name) for name in names)] for title, entry in entries.items() if entry]
-    return _table([["", *(METRICS[name].title for name in names)], *rows])
-
-
-def _attribute_table(predictor: Predictor, results: Mapping[str, Any]) -> str:
-    rows = [["attribute", "threshold", *(metric.title for metric in METRICS.values())]]
-    for name in predictor.attributes:
-        scores = [_percent(results["attributes"].get(name, {}), metric) for metric in METRICS]
-        rows.append([name, f"{predictor.thresholds[name]:.3f}", *scores])
-    return _table(rows)
-
-
-def _gap_table(gaps: Mapping[str, Any]) -> str:
-    """Scores of the faces with and without each group's attribute, and their difference."""
-    names = [
-        name for name in METRICS if any(gap["difference"].get(name) is not None for gap in gaps.values())
-    ]
-    rows = [["group", "faces", *(METRICS[name].title for name in names)]]
-    for group, gap in gaps.items():
-        for key, title in (("yes", "yes"), ("no", "no"), ("difference", "yes minus no")):
-            faces = f"{gap[key]['faces']:,}" if "faces" in gap[key] else ""
-            rows.append([f"{group}: {title}", faces, *(_percent(gap[key], name) for name in names)])
-    return _table(rows)
-
-
-def _percent(entry: Mapping[str, Any], metric: str) -> str:
-    """A score in percent with its interval, such as ``91.2 (90.1 to 92.3)``; ``-`` if it is not known."""
-    value, interval = entry.get(metric), entry.get(f"{metric}_interval")
-    if value is None:
-        return "-"
-    text = f"{100 * value:.1f}"
-    return f"{text} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else text
+def _percents(entry: Mapping[str, Any]) -> list[str]:
+    """Every score in percent with its interval, as ``91.2 (90.1 to 92.3)``; ``-`` where it is not known."""
+    texts = []
+    for name in METRICS:
+        value, interval = entry.get(name), entry.get(f"{name}_interval")
+        text = "-" if value is None else f"{100 * value:.1f}"
+        low, high = (f"{100 * end:.1f}" for end in interval or (0, 0))
+        texts.append(f"{text} ({low} to {high})" if interval and value is not None else text)
+    return texts

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from common.errors import UserError
+from common.strict_yaml import read_yaml
 from training.models import BRANCHES
 
 CELEBA_FILE: Final = Path(__file__).with_suffix(".yaml")
@@ -25,12 +24,7 @@ def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an attribute twice.
     """
-    try:
-        groups = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{file}: not a YAML file of attribute groups ({error}); check finetune.groups"
-        ) from error
+    groups = read_yaml(file, "attribute groups, as finetune.groups should be")
     if not isinstance(groups, dict) or not groups:
         raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
     seen: set[str] = set()

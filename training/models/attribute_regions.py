@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from common.classes import CLASSES
 from common.errors import UserError
+from common.strict_yaml import read_yaml
 
 CELEBA_REGIONS: Final = Path(__file__).with_suffix(".yaml")
 """The regions of CelebA's attributes."""
@@ -33,12 +32,7 @@ def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an unknown region.
     """
-    try:
-        regions = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{file}: not a YAML file of attributes and regions ({error}); check finetune.regions"
-        ) from error
+    regions = read_yaml(file, "attributes and regions, as finetune.regions should be")
     if not isinstance(regions, dict) or not all(isinstance(names, list) for names in regions.values()):
         raise UserError(f"{file}: expected a list of regions under each attribute")
     known = (*CLASSES, *PAIRS)

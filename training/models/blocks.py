@@ -1,11 +1,7 @@
 """The building blocks of the networks."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from training.models.cpu_ops import GlobalAverage, PReLU, mean
 
@@ -84,34 +80,6 @@ class CrossAttentionUnit(nn.Module):
         total = branch + backbone
         where = self.spatial(torch.cat((mean(total, 1), total.amax(1, keepdim=True)), dim=1))
         return torch.addcmul(channel, total, 1 + where)
-
-
-def recomputed(unit: nn.Module, branch: Tensor, backbone: Tensor, recompute: bool) -> Tensor:
-    """The unit's result; with `recompute` its activations are made again in the backward pass."""
-    if not (recompute and torch.is_grad_enabled()):
-        return unit(branch, backbone)
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _untracked(unit)
-
-    return checkpoint(
-        unit, branch, backbone, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
-    )
-
-
-@contextmanager
-def _untracked(unit: nn.Module) -> Iterator[None]:
-    """Keep running statistics as they are: a recomputed batch has been counted already."""
-    layers = [layer for layer in unit.modules() if isinstance(layer, nn.BatchNorm2d)]
-    before = [(layer.momentum, layer.get_buffer("num_batches_tracked").clone()) for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, (momentum, count) in zip(layers, before, strict=True):
-            layer.momentum = momentum
-            layer.get_buffer("num_batches_tracked").copy_(count)
 
 
 class CrissCrossAttention(nn.Module):

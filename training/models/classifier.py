@@ -1,91 +1,251 @@
-"""The attribute classifier: the network with one linear head per branch, and its loss."""
+"""What every way of training gives, a classifier, and its file ``classifier.pt``, which describes itself.
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+A subclass registers its ``kind``, which the file names, so that whoever reads a file needs to know neither
+the kind nor the method that made it.
+"""
 
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from common.config import Network
 from common.errors import UserError
-from training.models import build
-from training.models.attribute_groups import Groups, branch_groups
+from common.section import Precision
+from training.data.loader import Batch
+from training.data.transforms import to_input
+from training.engine import checkpoint
+from training.engine.device import autocast
+from training.models.attribute_network import AttributeNetwork
 
-GROUPS: Final = ("backbone", "branches", "heads")
-"""Names of a classifier's parameter groups, each of which has a learning rate."""
+FILE: Final = "classifier.pt"
+
+NONE_KNOWN: Final = "none known"
+"""`Classifier.thresholds_from` while there are no thresholds."""
+
+KINDS: Final[dict[str, type["Classifier"]]] = {}
+"""The classes of classifiers by the kind that their files name."""
+
+MADE_BY: Final = "python -m training.run --stage finetune"
 
 
-class Classifier(nn.Module):
-    """Attribute logits of face images.
+@dataclass(kw_only=True, eq=False)
+class Classifier(ABC):
+    """Attribute logits of faces in shards.
+
+    A subclass is a dataclass that declares its kind, ``class Mine(Classifier, kind="mine")``. Its fields are
+    the state in the file; if they are more than arrays, numbers, strings and tuples of these, it overrides
+    `state` and `from_state`.
 
     Attributes:
-        config: the network's settings.
         attributes: names, in the order of the logits.
-        network: images to features.
-        groups: positions of the attributes that each branch predicts.
-        heads: a linear layer for each of these branches.
-
-    Args:
-        config: as above.
-        attributes: as above.
-        groups: attribute names by branch, see `branch_groups`; CelebA's by default.
+        metadata: how it was made: ``method``, ``title``, ``labels``, ``config``, and the keys of
+            `training.data.provenance.provenance`.
+        thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
+        thresholds_from: where the thresholds come from, ``val`` or `NONE_KNOWN`.
     """
 
-    def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
-        super().__init__()
-        self.config, self.attributes = config, tuple(attributes)
-        self.network = build(config)
-        self.groups = branch_groups(attributes, groups)
-        self.heads = nn.ModuleDict(
-            {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
-        )
-        order = [position for group in self.groups.values() for position in group]
-        self.register_buffer("inverse", torch.tensor(order).argsort(), persistent=False)
+    kind: ClassVar[str]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float (B, A), of normalised images, float (B, 3, S, S)."""
-        pooled = self.pooled(images)
-        logits = [head(pooled[branch]) for branch, head in self.heads.items()]
-        inverse = self.get_buffer("inverse")
-        return torch.cat(logits, dim=1)[:, inverse]
+    attributes: tuple[str, ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    thresholds: dict[str, float] | None = None
+    thresholds_from: str = NONE_KNOWN
 
-    def pooled(self, images: Tensor) -> dict[str, Tensor]:
-        """What each head reads of normalised images, float (B, 3, S, S): by branch, float (B, C)."""
-        branches = self.network(images).branches
-        return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
+    def __init_subclass__(cls, kind: str) -> None:
+        cls.kind = kind
+        KINDS[kind] = cls
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by the name of their group: those that the network declares, and the heads.
+    @property
+    @abstractmethod
+    def members(self) -> frozenset[str]:
+        """The members of a sample that it reads, such as ``jpg``."""
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits, float32 (N, A), of a batch whose `members` were read."""
+
+    @property
+    def network(self) -> AttributeNetwork | None:
+        """The network that computes the logits from the picture alone; None if other members are read."""
+        return None
+
+    def configure(  # noqa: B027 (not abstract: only networks have a choice)
+        self, device: torch.device, precision: Precision, mirrored: bool
+    ) -> None:
+        """Choose how networks compute from now on: where, in which precision, and whether the logits are
+        the mean over a face and its mirror image. Other classifiers ignore it.
+        """
+
+    def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
+        """The network of a classifier that reads the picture alone.
+
+        Args:
+            path: its file, for the message.
+            purpose: what needs it, such as ``export``.
 
         Raises:
-            UserError: the network does not declare each of its parameters in exactly one known group.
+            UserError: the classifier reads other members of a sample too.
         """
-        declare = getattr(self.network, "parameter_groups", None)
-        groups: dict[str, list[nn.Parameter]] = declare() if declare else {}
-        counts = Counter(id(parameter) for group in groups.values() for parameter in group)
-        wrong = [name for name, parameter in self.network.named_parameters() if counts[id(parameter)] != 1]
-        if wrong or groups.keys() != set(GROUPS[:2]):
+        if self.network is None:
             raise UserError(
-                f"parameter_groups() of {type(self.network).__name__} must put each of its parameters into "
-                f"exactly one of {' and '.join(GROUPS[:2])}; wrong are {', '.join(wrong[:3]) or list(groups)}"
+                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} has only "
+                "pictures; name the classifier of a network, or predict faces in shards with "
+                "`python -m training.predict --shards DIR`"
             )
-        return {**groups, "heads": list(self.heads.parameters())}
+        return self.network
+
+    def state(self) -> dict[str, Any]:
+        """What the file holds beside the fields of `Classifier`: tensors, numbers, strings, containers."""
+        own = [each.name for each in fields(self) if each.name not in Classifier.__dataclass_fields__]
+        values = ((name, getattr(self, name)) for name in own)
+        return {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in values
+        }
+
+    @classmethod
+    def from_state(cls, attributes: tuple[str, ...], state: Mapping[str, Any]) -> Self:
+        """The classifier with a `state`.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: it is not that of this class.
+        """
+        values: dict[str, Any] = {
+            name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()
+        }
+        return cls(attributes=attributes, **values)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 in hexadecimal of what the logits depend on: the same for a copy with other thresholds."""
+        digest = hashlib.sha256()
+        _update(digest, [self.kind, list(self.attributes), self.state()])
+        return digest.hexdigest()
 
 
-def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
-    """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
+@dataclass(kw_only=True, eq=False)
+class NetworkClassifier(Classifier, kind="network"):
+    """A network that reads pictures.
 
-    Args:
-        logits: float (B, A).
-        targets: (B, A), 0, 1 or a probability; -1 where unknown, which contributes nothing.
-        groups: positions of the attributes by branch.
+    Attributes:
+        model: the network; in evaluation mode.
+        groups: attribute names by branch, see `training.models.attribute_groups`.
     """
-    known = (targets >= 0).float()
-    each = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0).float(), reduction="none")
-    terms = []
-    for group in groups.values():
-        weight = known[:, group]
-        terms.append((each[:, group] * weight).sum() / weight.sum().clamp(min=1))
-    return torch.stack(terms).sum()
+
+    model: AttributeNetwork
+    groups: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self._device, self._mirrored = torch.device("cpu"), False
+        self._precision: Precision = "float32"
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The picture."""
+        return frozenset({"jpg"})
+
+    @property
+    def network(self) -> AttributeNetwork:
+        """The network."""
+        return self.model
+
+    def configure(self, device: torch.device, precision: Precision, mirrored: bool) -> None:
+        """See `Classifier.configure`."""
+        self._device, self._precision, self._mirrored = device, precision, mirrored
+        self.model.to(device).to(memory_format=torch.channels_last)
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """See `Classifier.logits`."""
+        return self.logits_of(to_input(batch.images.to(self._device), self.model.config.input_size)).numpy()
+
+    @torch.inference_mode()
+    def logits_of(self, inputs: Tensor) -> Tensor:
+        """Logits, float32 (N, A) on the CPU, of normalised faces, float (N, 3, S, S)."""
+        with autocast(self._device, self._precision):
+            logits = self.model(inputs).float()
+            if self._mirrored:
+                logits = (logits + self.model(inputs.flip(-1)).float()) / 2
+        return logits.cpu()
+
+    def state(self) -> dict[str, Any]:
+        """Weights, the settings of the network, and the groups."""
+        weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
+        groups = {branch: list(names) for branch, names in self.groups.items()}
+        return {"weights": weights, "network": self.model.config.model_dump(mode="json"), "groups": groups}
+
+    @classmethod
+    def from_state(cls, attributes: tuple[str, ...], state: Mapping[str, Any]) -> Self:
+        """See `Classifier.from_state`."""
+        model = AttributeNetwork(Network.model_validate(state["network"]), attributes, state["groups"])
+        model.load_state_dict(state["weights"])
+        return cls(attributes=attributes, model=model, groups=state["groups"])
+
+
+def save_classifier(path: Path, classifier: Classifier) -> None:
+    """Write a classifier, atomically."""
+    content = {
+        "kind": classifier.kind,
+        "attributes": list(classifier.attributes),
+        "metadata": classifier.metadata,
+        "thresholds": classifier.thresholds,
+        "thresholds_from": classifier.thresholds_from,
+        "state": classifier.state(),
+    }
+    checkpoint.save(path, content)
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read a classifier of any kind, onto the CPU.
+
+    Raises:
+        UserError: the file is missing or no classifier.
+    """
+    # The classes register themselves when they are imported, and need this module for that.
+    from training.models import probe, region_probe  # noqa: F401
+
+    content = checkpoint.load(path, made_by=MADE_BY)
+    if content.get("kind") not in KINDS:
+        import_module("training.methods.registry")  # a method may bring its own class of classifiers
+    try:
+        kind = KINDS[content["kind"]]
+        classifier = kind.from_state(tuple(content["attributes"]), content["state"])
+        classifier.metadata, classifier.thresholds = content["metadata"], content["thresholds"]
+        classifier.thresholds_from = content["thresholds_from"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        message = f"{path}: not a classifier of this version; fine-tune again ({error})"
+        raise UserError(message[:300]) from error
+    return classifier
+
+
+def classifier_hash(path: Path) -> str:
+    """`Classifier.identity` of the classifier in a file.
+
+    Raises:
+        UserError: the file is missing or no classifier.
+    """
+    return load_classifier(path).identity
+
+
+def _update(digest: Any, value: Any) -> None:
+    """Add a value of a state to a hash."""
+    if isinstance(value, Mapping):
+        value = [[key, value[key]] for key in sorted(value)]
+    if isinstance(value, list | tuple):
+        digest.update(f"[{len(value)}".encode())
+        for each in value:
+            _update(digest, each)
+    elif isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        digest.update(repr(value).encode() + b"\n")

@@ -12,7 +12,7 @@ from common.classes import CLASSES
 from common.config import Config, Network
 from common.errors import UserError
 from common.files import replacing
-from common.version import code_version
+from common.freshness import code_version
 from training.data.transforms import MEAN, STD
 
 FILE = "pretrained.safetensors"

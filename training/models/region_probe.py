@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import NUM_CLASSES
-from common.shards import FEATURE_GRID
-from training.models.probe import FeatureSet, Probe
-from training.models.region_statistics import STATISTICS
+from common.shards import FEATURE_CHANNELS
+from training.models.probe import Probe
+from training.models.stored_features import STATISTICS, Blocks
 
 REGION_SHARE: Final = 0.7
 """Share of the attribute's regions in the squared norm of a face's features; see docs/method.md."""
@@ -30,13 +30,12 @@ POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
 
 
-@dataclass(frozen=True)
-class RegionProbe(Probe):
+@dataclass(kw_only=True, eq=False)
+class RegionProbe(Probe, kind="region_probe"):
     """Logits are weighted sums of a face's similarities to reference faces.
 
     Attributes:
         weights: float64 (R, A), of the similarities.
-        whole: the features of the whole face among those that it reads.
         references: float32 (R, D), standardised features of the faces that others are compared with.
         classes: of each attribute's regions.
         first_weights, first_biases: float64 (R, A) and (A,), of the first regression.
@@ -46,7 +45,6 @@ class RegionProbe(Probe):
         prediction_share: of these predictions in the squared distance, 0 to 1.
     """
 
-    whole: FeatureSet
     references: NDArray[np.float32]
     classes: tuple[tuple[int, ...], ...]
     first_weights: NDArray[np.float64]
@@ -56,17 +54,17 @@ class RegionProbe(Probe):
     reference_predictions: NDArray[np.float32]
     prediction_share: float
 
-    def logits(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Logits, float64 (N, A), of features, float64 (N, D)."""
-        (logits,) = self.kernels(features).sums(self.classes, [self.weights])
+    def logits_of(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logits, float64 (N, A), of standardised features, float64 (N, D)."""
+        (logits,) = self.kernels(standardised).sums(self.classes, [self.weights])
         return logits + self.biases
 
-    def kernels(self, features: NDArray[np.float64]) -> "RegionKernels":
-        """Similarities to the references of faces with these features, float64 (N, D)."""
-        kernels = RegionKernels((features - self.mean) * self.scale, self.references, self.whole)
+    def kernels(self, standardised: NDArray[np.float64]) -> "RegionKernels":
+        """Similarities to the references of faces with these standardised features, float64 (N, D)."""
+        kernels = RegionKernels(standardised, self.references, self.blocks)
         (first,) = kernels.sums(self.classes, [self.first_weights])
-        standardised = (first + self.first_biases - self.prediction_mean) * self.prediction_scale
-        return kernels.stacked(standardised, self.reference_predictions, self.prediction_share)
+        predictions = (first + self.first_biases - self.prediction_mean) * self.prediction_scale
+        return kernels.stacked(predictions, self.reference_predictions, self.prediction_share)
 
 
 class RegionKernels:
@@ -74,13 +72,13 @@ class RegionKernels:
 
     Args:
         features: (N, D), standardised. references: (R, D), standardised in the same way.
-        whole: the features of the whole face among them.
+        blocks: what the features are.
     """
 
     def __init__(
-        self, features: NDArray[np.float64], references: NDArray[np.float32], whole: FeatureSet
+        self, features: NDArray[np.float64], references: NDArray[np.float32], blocks: Blocks
     ) -> None:
-        self._columns = region_of_columns(whole, features.shape[1])
+        self._columns = region_of_columns(blocks, features.shape[1])
         self._features, self._references = torch.from_numpy(features), torch.from_numpy(references).double()
         self._statistics = np.arange(len(self._columns)) >= len(self._columns) - STATISTICS * NUM_CLASSES
         self._whole = self._distances(~self._statistics)
@@ -141,14 +139,15 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
 
 
-def region_of_columns(whole: FeatureSet, columns: int) -> NDArray[np.int64]:
-    """The class that each column of the features ``regions`` describes, int64 (D,); -1 for the whole face.
+def region_of_columns(blocks: Blocks, columns: int) -> NDArray[np.int64]:
+    """The class that each column of the features describes, int64 (D,); -1 for the whole face.
 
     Args:
-        whole: what comes before the statistics. ``pooled`` ends with 64 channels of each class.
+        blocks: what the features are; the last is ``statistics``. ``pooled`` ends with 64 channels of each
+            class.
         columns: D.
     """
     statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
-    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_GRID[2] if whole == "pooled" else 0)
+    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if "pooled" in blocks else 0)
     others = np.full(columns - len(by_class) - len(statistics), -1)
     return np.concatenate((others, by_class, statistics))

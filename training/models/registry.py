@@ -17,13 +17,11 @@ FaceNetwork = SplNetwork | SsplNetwork | BackboneNetwork
 PUBLISHED_WIDTH = 64
 
 
-def build(config: Network, recompute: bool = False) -> FaceNetwork:
+def build(config: Network) -> FaceNetwork:
     """The network that the configuration names, with random weights.
 
     Args:
         config: name, width and stem.
-        recompute: compute the cross-attention units again in the backward pass instead of
-            keeping their activations (``spl`` and ``sspl``; plain backbones have none).
 
     Raises:
         UserError: timm is not installed, or does not know the model.
@@ -32,7 +30,7 @@ def build(config: Network, recompute: bool = False) -> FaceNetwork:
         return BackboneNetwork(*timm_backbone(config.name.removeprefix(TIMM)))
     width = PUBLISHED_WIDTH if config.width is None else config.width
     if config.name == "spl":
-        return SplNetwork(width, config.stem, recompute, config.branch_stage)
+        return SplNetwork(width, config.stem, config.branch_stage)
     if config.name == "sspl":
-        return SsplNetwork(width, config.stem, recompute)
+        return SsplNetwork(width, config.stem)
     return BackboneNetwork(*residual_backbone(config.name, width, config.stem))

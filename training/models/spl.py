@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from training.models.blocks import CrossAttentionUnit, PreActivationBlock, activation, convolution, recomputed
+from training.models.blocks import CrossAttentionUnit, PreActivationBlock, activation, convolution
 from training.models.features import BRANCHES, Features, initialise
 
 
@@ -21,16 +21,15 @@ class SplNetwork(nn.Module):
         width: channels of the first stage; the last has eight times as many.
         stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
             stride 2; total stride 16), for small inputs.
-        recompute: units are computed again in the backward pass.
         branch_stage: the first of the stages 0..3 that has units; 0 as published.
     """
 
     takes_rows: Final = False
 
-    def __init__(self, width: int, stem: str, recompute: bool = False, branch_stage: int = 0) -> None:
+    def __init__(self, width: int, stem: str, branch_stage: int = 0) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.channels, self.recompute, self.branch_stage = widths[-1], recompute, branch_stage
+        self.channels, self.branch_stage = widths[-1], branch_stage
         self.stem = nn.Sequential(
             convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
         )
@@ -64,7 +63,7 @@ class SplNetwork(nn.Module):
                 for name, units in self.branches.items():
                     assert isinstance(units, nn.ModuleList)
                     unit, before = units[i - self.branch_stage], regions.get(name, backbone)
-                    regions[name] = recomputed(unit, before, backbone, self.recompute and self.training)
+                    regions[name] = unit(before, backbone)
         return Features(backbone, regions)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.backbone import residual_stages, residual_stem
-from training.models.blocks import CrossAttentionUnit, convolution, recomputed
+from training.models.blocks import CrossAttentionUnit, convolution
 from training.models.features import BRANCHES, LOCAL_BRANCHES, Features, initialise
 
 
@@ -22,15 +22,14 @@ class SsplNetwork(nn.Module):
     Args:
         width: channels of the first stage; the last has eight times as many.
         stem: ``large`` or ``small``, see `residual_stem`.
-        recompute: units are computed again in the backward pass.
     """
 
     takes_rows: Final = True
 
-    def __init__(self, width: int, stem: str, recompute: bool = False) -> None:
+    def __init__(self, width: int, stem: str) -> None:
         super().__init__()
         widths = [width * 2**i for i in range(4)]
-        self.channels, self.recompute = widths[-1], recompute
+        self.channels = widths[-1]
         self.stems = nn.ModuleDict({name: residual_stem(width, stem) for name in BRANCHES})
         self.stages = nn.ModuleDict(
             {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
@@ -53,12 +52,7 @@ class SsplNetwork(nn.Module):
             local = aggregate(torch.cat([seen[name] for name in LOCAL_BRANCHES], dim=1))
             read = BRANCHES if branches or i + 1 < len(self.aggregates) else ("whole",)
             seen = {
-                name: recomputed(
-                    self._of(self.units, name)[i],
-                    seen[name],
-                    local if name == "whole" else seen["whole"],
-                    self.recompute and self.training,
-                )
+                name: self._of(self.units, name)[i](seen[name], local if name == "whole" else seen["whole"])
                 for name in read
             }
         return Features(seen["whole"], seen if branches else {})

@@ -1,7 +1,108 @@
-"""``python -m training.predict``: attributes of raw photos."""
+"""``python -m training.predict``: attributes of all faces in photos, from a classifier's file alone.
 
-from common.command import run
-from training.predict.predict import main
+With ``--shards``, of the faces that the pipeline has aligned and parsed.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from common import command
+from common.errors import UserError
+from common.layout import Layout, mark_new
+from training.engine.device import announce_training
+from training.predict.output import check_format, face_table, thresholds_text, write_table
+from training.predict.predict import photos_in, predict
+from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
+from training.predict.stored import predict_stored
+
+MOST_REFUSED: Final = 10
+"""Refused photos that are named at the end."""
+
+EXAMPLES = """\
+  python -m training.predict --checkpoint runs/finetune/pretrained-100%/classifier.pt photo.jpg
+  python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/
+  python -m training.predict --checkpoint classifier.pt --shards OUT --output faces.parquet"""
+
+
+def main() -> None:
+    """Read the command line, predict, and report which photos were refused."""
+    parser = command.parser("Predict the attributes of all faces in photos.", EXAMPLES)
+    parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTO_OR_FOLDER")
+    parser.add_argument(
+        "--shards",
+        metavar="DIR",
+        help="predict faces in these shards instead, by any classifier",
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=".csv, .json or .parquet (default: a line per face)"
+    )
+    parser.add_argument("--annotate", type=Path, metavar="DIR", help="write photos with boxes and attributes")
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="thresholds.json of an evaluation or labels.json of an export (default: the classifier's own, "
+        "else those of the evaluation beside it, else 0.5)",
+    )
+    parser.add_argument(
+        "--align",
+        choices=get_args(Alignment),
+        default="auto",
+        help="none: the photos are aligned already, take their central square; detect: a photo without a "
+        "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
+        "were already aligned, take the central square of a photo without a face)",
+    )
+    options = parser.parse_args()
+    if bool(options.photos) == bool(options.shards):
+        raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
+    config = command.config_from(options)
+    if options.shards:
+        if not options.output:
+            raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")
+        if options.annotate or options.align != "auto":
+            raise UserError("--annotate and --align are for photos; the faces in shards are aligned already")
+        layout = Layout.at(options.shards)
+        predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+        return
+    if options.output:
+        check_format(options.output)
+    if options.annotate:
+        mark_new(options.annotate, "--annotate")
+    listed, remarks = photos_in(options.photos)
+    precision, mirrored = config.trainer.precision, config.evaluate.mirrored
+    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align, precision, mirrored)
+    announce_training("predict", precision, stream=sys.stderr)
+    rows = predict(predictor, listed, options.annotate)
+    if options.output:
+        write_table(options.output, face_table(rows, predictor.classifier.attributes))
+    else:
+        for row in rows:
+            print(_line(row))
+    refused = [row for row in rows if row["reason"]]
+    notices = [
+        f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "
+        f"{len(refused):,} photos without; thresholds {thresholds_text(predictor.classifier)}"
+    ]
+    if squares := sum(row["detail"] == CENTRAL_SQUARE for row in rows):
+        notices.append(
+            f"predict: no face was detected in {squares:,} photos, whose central squares were taken; "
+            "--align detect refuses them, --align none detects nowhere"
+        )
+    notices += [f"  {_line(row)}" for row in refused[:MOST_REFUSED]]
+    if len(refused) > MOST_REFUSED:
+        notices.append(f"  and {len(refused) - MOST_REFUSED:,} more")
+    print("\n".join([*notices, *(f"predict: {remark}" for remark in remarks)]), file=sys.stderr)
+
+
+def _line(row: dict[str, Any]) -> str:
+    if row["reason"]:
+        return f"{row['photo']}: {row['reason']}: {row['detail']}"
+    present = ", ".join(f"{name} {row[name]:.2f}" for name in row["present"]) or "no attribute"
+    detail = f" ({row['detail']})" if row["detail"] else ""
+    return f"{row['photo']}, face {row['face']}: {present}{detail}"
+
 
 if __name__ == "__main__":
-    run(main)
+    command.run(main)

@@ -1,6 +1,5 @@
-"""The rows that prediction writes: one per face, and one per photo without a face."""
+"""The tables that prediction writes: a row per face or refused photo, or per sample of shards."""
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -8,12 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.manifest import PREDICTION_COLUMNS
+from training.evaluate.thresholds import DEFAULT
+from training.models.classifier import NONE_KNOWN, Classifier
 from training.predict.predictor import Face
 
 FORMATS: Final = (".csv", ".json", ".parquet")
@@ -24,21 +27,36 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def thresholds_text(classifier: Classifier) -> str:
+    """Where the thresholds of predictions come from, in words."""
+    return str(DEFAULT) if classifier.thresholds_from == NONE_KNOWN else f"from {classifier.thresholds_from}"
+
+
 def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
-    """A row per face of a photo."""
+    """A row per face of a photo, with the columns `PREDICTION_COLUMNS` and the probability per attribute.
+
+    Probabilities have six significant digits; what is ``present`` was decided by all of them.
+    """
     rows = []
     for number, face in enumerate(faces, 1):
         left, top, right, bottom = face.box
         row = {"photo": path_text(photo), "face": number, "reason": None, "detail": face.detail}
         row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
-        rows.append({**row, "present": face.present, **face.probabilities})
+        shown = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
+        rows.append({**row, "present": face.present, **shown})
     return rows
 
 
-def refused_row(photo: Path, refused: Refused, attributes: Sequence[str]) -> dict[str, Any]:
+def refused_row(photo: Path, refused: Refused) -> dict[str, Any]:
     """The row of a photo without a face: all but its path and the reason is null."""
-    empty = dict.fromkeys([*PREDICTION_COLUMNS, *attributes])
+    empty = dict.fromkeys(PREDICTION_COLUMNS)
     return {**empty, "photo": path_text(photo), "reason": refused.reason, "detail": refused.detail}
+
+
+def face_table(rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> pa.Table:
+    """Rows of faces and refused photos as a table; what a row lacks is null."""
+    schema = pa.schema([*PREDICTION_COLUMNS.items(), *((name, pa.float64()) for name in attributes)])
+    return pa.Table.from_pylist(list(rows), schema=schema)
 
 
 def check_format(output: Path) -> None:
@@ -51,8 +69,8 @@ def check_format(output: Path) -> None:
         raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
 
 
-def write_rows(output: Path, rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> None:
-    """Write rows as CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
+def write_table(output: Path, table: pa.Table) -> None:
+    """Write CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
 
     Raises:
         UserError: the suffix is none of `FORMATS`.
@@ -60,15 +78,11 @@ def write_rows(output: Path, rows: Sequence[dict[str, Any]], attributes: Sequenc
     check_format(output)
     with replacing(output) as temporary:
         if output.suffix.lower() == ".parquet":
-            schema = pa.schema([*PREDICTION_COLUMNS.items(), *((name, pa.float64()) for name in attributes)])
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd")
         elif output.suffix.lower() == ".json":
-            text = json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+            text = json.dumps(table.to_pylist(), indent=1, ensure_ascii=False) + "\n"
             temporary.write_text(text, encoding="utf-8")
         else:
-            with temporary.open("w", newline="", encoding="utf-8") as stream:
-                table = csv.DictWriter(stream, [*PREDICTION_COLUMNS, *attributes])
-                table.writeheader()
-                for row in rows:
-                    present = None if row["present"] is None else ";".join(row["present"])
-                    table.writerow({**row, "present": present})
+            joined = pc.binary_join(table["present"], ";")
+            position = table.schema.get_field_index("present")
+            pa_csv.write_csv(table.set_column(position, "present", joined), temporary)

@@ -12,7 +12,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import torch
@@ -29,15 +29,15 @@ from common.images import Refused, check_bytes, decode_photo
 from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find
-from training.engine.device import autocast, default_device
-from training.models.classifier_file import read_classifier_file
-from training.models.inference import face_logits
-from training.predict.inference_model import InferenceModel
-from training.predict.thresholds import Thresholds, read_thresholds
+from training.data.loader import Batch
+from training.engine.device import default_device
+from training.evaluate.thresholds import DEFAULT, attach_thresholds
+from training.models.classifier import Classifier, load_classifier
 
 Alignment = Literal["auto", "detect", "none"]
-"""Whether faces are detected; with ``auto``, a classifier that was trained on images that were already
-aligned also predicts from the central square of a photo without a detected face."""
+"""``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
+takes the central square of images that are already aligned. ``auto`` detects, but a classifier that was
+trained on images that were already aligned predicts from the central square of a photo without a face."""
 
 CENTRAL_SQUARE: Final = "no face was detected; this is the photo's central square"
 
@@ -67,33 +67,28 @@ class Predictor:
     """A classifier of ordinary photos.
 
     Attributes:
-        model: from aligned faces to probabilities; it computes in `precision` here, after the resize.
-        metadata: the data that the classifier was trained on, see `training.data.provenance`.
+        classifier: it reads images alone; without thresholds they are 0.5.
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
-        attributes: names, in the classifier's order.
-        thresholds: by attribute.
-        thresholds_from: ``val``, or ``none known`` where all are 0.5.
+
+    Args:
+        classifier: as above.
+        align: see `Alignment`.
+
+    Raises:
+        UserError: the classifier does not say how its faces were aligned.
     """
 
-    def __init__(
-        self,
-        model: InferenceModel,
-        metadata: dict[str, Any],
-        recipe: Recipe,
-        thresholds: Thresholds,
-        central_square: bool,
-        precision: Precision = "auto",
-        mirrored: bool = False,
-    ) -> None:
-        self._device, self.precision, self._mirrored = default_device(), precision, mirrored
-        self.model = model.to(self._device).eval()
-        self.metadata, self.recipe = metadata, recipe
-        self.thresholds, self.thresholds_from = thresholds
-        self.attributes = list(self.thresholds)
-        self._central_square = central_square
-        self._template = FACE_TEMPLATE
-        if metadata.get("landmarks") is not None:
-            self._template = np.array(metadata["landmarks"], np.float64)
+    def __init__(self, classifier: Classifier, align: Alignment = "auto") -> None:
+        if "alignment" not in classifier.metadata:
+            raise UserError("the classifier does not say how faces were aligned; fine-tune again")
+        recipe = Recipe.model_validate(classifier.metadata["alignment"])
+        mode = "none" if align == "none" else "detect"
+        settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
+        self.classifier = classifier
+        self.recipe = recipe.model_copy(update={"align": settings})
+        self._central_square = align == "auto" and recipe.align.mode == "none"
+        landmarks = classifier.metadata.get("landmarks")
+        self._template = FACE_TEMPLATE if landmarks is None else np.array(landmarks, np.float64)
 
     @classmethod
     def load(
@@ -108,33 +103,20 @@ class Predictor:
 
         Args:
             path: the file that fine-tuning or ``training.export`` wrote.
-            thresholds: ``attributes.json`` or ``labels.json``, see `read_thresholds`; None for those in
-                the classifier's file, or else in the evaluation beside it.
-            align: ``detect`` warps faces to where those that the classifier was trained on have their
-                landmarks, ``none`` takes the central square of images that are already aligned, for
-                ``auto`` see `Alignment`.
+            thresholds: a file with thresholds, see `attach_thresholds`; None for those in the classifier's
+                file, or else in the evaluation beside it.
+            align: see `Alignment`.
             precision: of the network; ``auto`` is what is fast on this machine.
             mirrored: average the logits of each face and of its mirror image.
 
         Raises:
-            UserError: a file is missing or does not fit.
+            UserError: a file is missing or does not fit, or the classifier reads more than images.
         """
-        path = Path(path)
-        file = read_classifier_file(path)
-        if file.metadata is None:
-            raise UserError(f"{path}: does not say how faces were aligned; fine-tune again")
-        recipe = Recipe.model_validate(file.metadata["alignment"])
-        central_square = align == "auto" and recipe.align.mode == "none"
-        mode = "none" if align == "none" else "detect"
-        settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
-        recipe = recipe.model_copy(update={"align": settings})
-        if thresholds is None and file.thresholds is not None:
-            chosen = file.thresholds, file.thresholds_from
-        else:
-            given = None if thresholds is None else Path(thresholds)
-            chosen = read_thresholds(file.model.attributes, path, given)
-        model = InferenceModel(file.model, settings.size)
-        return cls(model, file.metadata, recipe, chosen, central_square, precision, mirrored)
+        classifier = load_classifier(Path(path))
+        classifier.require_network(Path(path), "prediction from photos")
+        attach_thresholds(classifier, Path(path), None if thresholds is None else Path(thresholds))
+        classifier.configure(default_device(), precision, mirrored)
+        return cls(classifier, align)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
@@ -160,7 +142,7 @@ class Predictor:
             raise
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
-        return decode_photo(data, self.recipe.max_pixels, self.recipe.min_side).image
+        return decode_photo(data, self.recipe.max_pixels).image
 
     def predict(self, image: NDArray[np.uint8]) -> list[Face]:
         """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.
@@ -169,38 +151,35 @@ class Predictor:
             Refused: ``no-face`` or ``face-outside``.
             UserError: the detector's weights are not available.
         """
-        align = self.recipe.align
         with one_thread():
             crops, detail = self._crops(image)
         # The classifier was trained on faces that the pipeline had stored as JPEG.
-        faces = [decode_face(encode_face(crop.image, align.jpeg_quality)) for crop in crops]
-        with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(faces)).to(self._device)
-            images = self.model.inputs(batch)
-            with autocast(self._device, self.precision):
-                logits = face_logits(self.model.classifier, images, self._mirrored)
-            probabilities = logits.sigmoid().cpu().double().tolist()
+        faces = [decode_face(encode_face(crop.image)) for crop in crops]
+        # Unlike uint8, float images are not rounded when they are resized, which exported graphs cannot do.
+        images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float()
+        batch = Batch(images, torch.empty(0, dtype=torch.uint8), torch.arange(len(faces)))
+        probabilities = torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().tolist()
         return [
             self._face(crop, image.shape[:2], face, values, detail)
             for crop, face, values in zip(crops, faces, probabilities, strict=True)
         ]
 
-    def _detector(self) -> RetinaFace | None:
-        name = self.recipe.align.detector
-        return None if self.recipe.align.mode == "none" else load_detector(name, self._weights)
-
     @cached_property
     def _weights(self) -> Path:
         return find(self.recipe.align.detector, load().weights)
 
+    @property
+    def _detector(self) -> RetinaFace | None:
+        align = self.recipe.align
+        return None if align.mode == "none" else load_detector(align.detector, self._weights)
+
     def _crops(self, image: NDArray[np.uint8]) -> tuple[list[Crop], str | None]:
         """The aligned faces, and the reason why it is the central square if faces had to be detected."""
-        align = self.recipe.align
         try:
-            return aligned_crops(image, align, self._detector(), self._template), None
+            return aligned_crops(image, self.recipe.align, self._detector, self._template), None
         except Refused as refused:
             if self._central_square and refused.reason == "no-face":
-                return aligned_crops(image, align, None), CENTRAL_SQUARE
+                return aligned_crops(image, self.recipe.align, None), CENTRAL_SQUARE
             raise
 
     def _face(
@@ -219,6 +198,7 @@ class Predictor:
         else:
             x0, y0, x1, y1 = (round(float(edge), 2) for edge in crop.face.box)
             box, score = (x0, y0, x1, y1), round(crop.face.score, 6)
-        probabilities = {name: round(value, 6) for name, value in zip(self.attributes, values, strict=True)}
-        present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
+        probabilities = dict(zip(self.classifier.attributes, values, strict=True))
+        thresholds = self.classifier.thresholds or {}
+        present = [name for name, value in probabilities.items() if value >= thresholds.get(name, DEFAULT)]
         return Face(box, score, face, probabilities, present, detail)

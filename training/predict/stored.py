@@ -1,26 +1,20 @@
-"""Predictions for faces that lie in shards already, which need no detector, and which probes can make."""
+"""Predictions for faces that lie in shards already, which need no detector; by a classifier of any kind."""
 
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from common import manifest
 from common.config import Config
 from common.errors import UserError
-from common.files import replacing
 from common.layout import SPLITS, Layout
 from training.data.samples import read_samples
-from training.engine.device import announce_training
-from training.evaluate.probabilities import ShardPredictor
-from training.predict.thresholds import read_thresholds
-
-FORMATS: Final = (".csv", ".parquet")
+from training.engine.device import announce_training, default_device
+from training.evaluate.thresholds import attach_thresholds
+from training.models.classifier import load_classifier
+from training.models.inference import sample_probabilities
+from training.predict.output import check_format, thresholds_text, write_table
 
 
 def predict_stored(
@@ -31,45 +25,31 @@ def predict_stored(
     Args:
         config: batch size and precision of the evaluation, and the cache of remote shards.
         layout: the shards.
-        checkpoint: a classifier or a probe.
-        thresholds: see `read_thresholds`.
-        output: .csv (attributes that are present joined with ``;``) or .parquet.
+        checkpoint: a classifier of any kind.
+        thresholds: see `attach_thresholds`.
+        output: a file with one of the suffixes `training.predict.output.FORMATS`.
 
     Raises:
-        UserError: a file is missing or does not fit, the shards are empty, or they lack a probe's features.
+        UserError: a file is missing or does not fit, the shards are empty, or they lack what is read.
     """
-    if output.suffix.lower() not in FORMATS:
-        raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
-    predictor = ShardPredictor(checkpoint, config.evaluate, config.stream)
-    if predictor.network:
-        announce_training("predict", config.evaluate.precision)
-    cuts, thresholds_from = read_thresholds(predictor.attributes, checkpoint, thresholds)
+    check_format(output)
+    settings, classifier = config.evaluate, load_classifier(checkpoint)
+    attach_thresholds(classifier, checkpoint, thresholds)
+    if classifier.network is not None:
+        announce_training("predict", config.trainer.precision)
+    classifier.configure(default_device(), config.trainer.precision, settings.mirrored)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
         raise UserError(f"{layout.shards}: no faces")
-    probabilities = predictor(samples, "predict")
-    rows = manifest.read(layout.samples, ["key", "source"]).table
-    sources = pa.table({"key": list(samples.keys), "row": np.arange(len(samples))}).join(rows, "key")
-    table = _table(sources.sort_by("row"), probabilities, cuts)
-    _write(output, table)
-    print(f"predict: {len(samples):,} faces of {layout.shards}; thresholds {thresholds_from}; {output}")
-
-
-def _table(sources: pa.Table, probabilities: NDArray[np.float64], cuts: dict[str, float]) -> pa.Table:
-    names = np.array(list(cuts))
-    present = probabilities >= np.array(list(cuts.values()))
+    probabilities = sample_probabilities(classifier, samples, config.stream, settings.batch_size, "predict")
+    names = np.array(classifier.attributes)
+    cuts = np.array([(classifier.thresholds or {})[name] for name in names])
+    present = probabilities >= cuts
     ends = np.concatenate(([0], present.sum(axis=1).cumsum()))
     lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(names[np.nonzero(present)[1]]))
-    columns = {"key": sources["key"], "source": sources["source"], "present": lists}
-    values = {name: probabilities[:, column] for column, name in enumerate(cuts)}
-    return pa.table({**columns, **values})
-
-
-def _write(output: Path, table: pa.Table) -> None:
-    with replacing(output) as temporary:
-        if output.suffix.lower() == ".parquet":
-            pq.write_table(table, temporary, compression="zstd")
-        else:
-            joined = pc.binary_join(table["present"], ";")
-            position = table.schema.get_field_index("present")
-            pa_csv.write_csv(table.set_column(position, "present", joined), temporary)
+    rows = manifest.read(layout.samples, ["key", "source"]).table
+    sources = pa.table({"key": list(samples.keys), "row": np.arange(len(samples))}).join(rows, "key")
+    columns = {"key": list(samples.keys), "source": sources.sort_by("row")["source"], "present": lists}
+    write_table(output, pa.table({**columns, **dict(zip(names, probabilities.T, strict=True))}))
+    thresholds_from = thresholds_text(classifier)
+    print(f"predict: {len(samples):,} faces of {layout.shards}; thresholds {thresholds_from}; {output}")

@@ -3,19 +3,15 @@
 What no task reads is neither computed nor trained.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.config import Network, Pretrain
-from common.pipeline_config import Stream
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch, load
-from training.data.samples import Samples
+from training.data.loader import Batch
 from training.engine.seeds import keyed_generator
 from training.models import BRANCHES, build
 from training.pretrain.tasks import PretextTask, build_tasks, read_settings
@@ -54,11 +50,9 @@ class PretrainModel(nn.Module):
     def __init__(self, network: Network, settings: Pretrain) -> None:
         super().__init__()
         configs = read_settings(settings.tasks)
-        self.network = build(network, settings.recompute)
-        classes = CLASS_SETS[settings.classes]
-        context = TaskContext(
-            self.network.channels, network.input_size, self.network.takes_rows, classes, settings.patch_grid
-        )
+        self.network = build(network)
+        takes_rows, classes = self.network.takes_rows, CLASS_SETS[settings.classes]
+        context = TaskContext(self.network.channels, network.input_size, takes_rows, classes)
         self.tasks = build_tasks(configs, context, settings.seed)
         self.settings, self.input_size = settings, network.input_size
         self.network.freeze_unread(frozenset[str]().union(*(task.features for task in self.active())))
@@ -100,31 +94,18 @@ class PretrainModel(nn.Module):
         return Example(crops, targets)
 
     def losses(
-        self,
-        outputs: Mapping[str, Tensors],
-        targets: Mapping[str, Tensors],
-        adversaries: nn.ModuleDict,
-        factors: Mapping[str, float] = MappingProxyType({}),
+        self, outputs: Mapping[str, Tensors], targets: Mapping[str, Tensors], adversaries: nn.ModuleDict
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted total, and the unweighted terms by ``<task>/loss`` or ``<task>/<term>_loss``.
-
-        The weights in the total are the configured ones times `factors`, by term; 1 where there is none.
-        """
+        """The weighted total, and the unweighted terms by ``<task>/loss`` or ``<task>/<term>_loss``."""
         terms, weighted = {}, []
         for task in self.active():
             values = task.losses(outputs[task.name], targets[task.name])
             if task.name in adversaries:
                 values |= task.fooling_losses(adversaries[task.name], outputs[task.name])
             for term, value in values.items():
-                name = f"{task.name}/{term}"
-                terms[name] = value
-                weighted.append(task.term_weight(term) * factors.get(name, 1.0) * value)
+                terms[f"{task.name}/{term}"] = value
+                weighted.append(task.config.weight * value)
         return torch.stack(weighted).sum(), terms
-
-    def term_weight(self, name: str) -> float:
-        """The configured weight of a term, by its name in `losses`."""
-        task, term = name.split("/")
-        return next(each for each in self.active() if each.name == task).term_weight(term)
 
     @torch.no_grad()
     def observe(
@@ -147,15 +128,3 @@ class PretrainModel(nn.Module):
 
 def _reads_branches(tasks: Iterable[PretextTask[Any]]) -> bool:
     return any(task.features.intersection(BRANCHES) for task in tasks)
-
-
-def load_samples(
-    samples: Samples,
-    batches: Iterable[list[int]],
-    model: PretrainModel,
-    settings: Pretrain,
-    stream: Stream,
-    broken: BrokenSamples,
-) -> Iterator[Batch]:
-    """Read planned batches with no more members than the tasks need; see `training.data.loader.load`."""
-    return load(samples, batches, model.members(), settings.loader_workers, stream, broken)

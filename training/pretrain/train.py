@@ -1,38 +1,119 @@
-"""Stage 1: the training loop over the joint tasks, in plain sight."""
+"""Stage 1: the joint pretext tasks on unlabelled faces."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from common.config import Config, Pretrain
 from common.errors import UserError
 from common.files import write_text
+from common.freshness import code_hash, read_record, write_record
 from common.layout import Layout
-from common.progress import progress
-from training.data.broken import BrokenSamples
-from training.data.loader import Batch
-from training.data.sampler import BatchSampler
-from training.data.samples import Samples, read_samples
-from training.engine.batch_norm import measure_batch_norm
-from training.engine.device import announce_training, numerics
+from training.data.loader import Batch, BrokenSamples, TrainingData
+from training.data.samples import Samples, pixels_hash, read_samples
+from training.engine.checkpoint import Checkpoints
+from training.engine.device import announce_training, autocast, numerics
 from training.engine.distributed import Ranks, joined
 from training.engine.logger import Log
-from common.freshness import write_record
-from training.engine.resume import Checkpoints
-from training.engine.signals import StopRequest, deferred_signals
+from training.engine.optim import ParameterGroups
+from training.engine.seeds import set_seed
+from training.engine.trainer import LoopSettings, StepLoss, Trainer
 from training.models.pretrained import FILE, save_pretrained
-from training.pretrain.model import load_samples
-from training.pretrain.resume import CHECKPOINTS, RECORD, is_up_to_date, made_from, run_provenance
-from training.pretrain.state import TrainState
+from training.pretrain.model import PretrainModel
 from training.pretrain.tasks import read_settings
 from training.pretrain.validate import Validator, read_validation_samples
 
-BATCH_NORM_STEP = -2
-"""The number of the step that the final measurement of batch-norm statistics draws as."""
+NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
+"""Settings of stage 1 that do not change the weights, so that they may change within a run.
+
+`accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
+"""
+
+CHECKPOINTS: Final = "checkpoints"
+"""Name of the folder of checkpoints beside the results."""
+
+RECORD: Final = "run.json"
+"""Name of the record of a finished run, beside its results."""
+
+TRAINING: Final = "training.pretrain.train"
+"""The module whose hash is the version of the code."""
+
+BATCH_NORM_STEP: Final = -2
+"""The number of the step that the measurement of batch-norm statistics draws as."""
+
+BATCH_NORM_BATCHES: Final = 20
+"""Batches on which the averaged network's batch-norm statistics are measured."""
+
+
+class PretextObjective:
+    """The tasks with a weight, on patches of faces; see `training.engine.trainer.Objective`."""
+
+    def __init__(
+        self,
+        config: Config,
+        device: torch.device,
+        samples: Samples,
+        broken: BrokenSamples,
+        validator: Validator | None,
+    ) -> None:
+        self._settings, self._precision = config.pretrain, config.trainer.precision
+        self._device, self._validator, seed = device, validator, config.pretrain.seed
+        set_seed(seed)
+        self.model = PretrainModel(config.network, config.pretrain)
+        members = self.model.members()
+        self.data = TrainingData(samples, members, seed, config.trainer, config.stream, broken)
+        adversaries = {task.name: made for task in self.model.active() if (made := task.adversary())}
+        self.adversary = nn.ModuleDict(adversaries) if adversaries else None
+
+    def parameter_groups(self) -> ParameterGroups:
+        """All parameters, at one rate."""
+        return [(list(self.model.parameters()), self._settings.learning_rate)]
+
+    def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
+        """The weighted sum of all tasks' losses."""
+        model, adversaries = self.model, self.adversary or nn.ModuleDict()
+        example = model.prepare(batch, step, micro_batch)
+        with autocast(self._device, self._precision):
+            outputs = forward(example.crops.patches, example.targets)
+            total, terms = model.losses(outputs, example.targets, adversaries)
+
+        def values() -> dict[str, float]:
+            scores = model.scores([model.observe(outputs, example.targets)], training=True)
+            return {**{name: term.item() for name, term in terms.items()}, **scores}
+
+        def adversary() -> Tensor:
+            losses = [task.adversary_loss(adversaries[task.name], outputs[task.name]) for task in contested]
+            return torch.stack(losses).sum()
+
+        contested = [
+            task
+            for task in model.active()
+            if task.name in adversaries and step % task.adversary_interval() == 0
+        ]
+        return StepLoss(total, values, adversary if contested else None)
+
+    def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
+        """The network, on patches."""
+        return self.model.network, self._patches()
+
+    def validate(self, log: Log, done: int) -> dict[str, float]:
+        """The metrics of the tasks on val; nothing without such samples."""
+        if self._validator is None:
+            return {}
+        scores = self._validator.scores(self.model)
+        log.image(done, "tasks", self._validator.image(self.model))
+        return scores
+
+    def _patches(self) -> Iterator[Tensor]:
+        batches = self.data.batches(self._settings.batch_size, 0, BATCH_NORM_BATCHES)
+        for number, batch in enumerate(batches):
+            example = self.model.prepare(batch.to(self._device), BATCH_NORM_STEP, number)
+            yield example.crops.patches
 
 
 def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto") -> None:
@@ -55,92 +136,98 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
             cannot be divided into equal micro-batches, or the checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
-    read_settings(config.pretrain.tasks)
-    with joined() as ranks, deferred_signals(second_interrupts=ranks.world == 1) as request:
-        _check_micro_batches(config.pretrain, ranks)
+    settings, window = config.pretrain, config.trainer.shuffle_shards
+    read_settings(settings.tasks)
+    with joined() as ranks:
+        _check_micro_batches(settings, ranks)
         inputs = made_from(config, layout, ranks)
         if resume != "never" and is_up_to_date(output, inputs):
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
-        settings = config.pretrain
         if ranks.first:
-            announce_training("pretrain", settings.precision, ranks.world)
-            if settings.shuffle_shards % ranks.world:
+            announce_training("pretrain", config.trainer.precision, ranks.world)
+            if window % ranks.world:
                 print(
-                    f"pretrain: {ranks.world} processes do not divide "
-                    f"pretrain.shuffle_shards={settings.shuffle_shards}, so each shard is read by several"
+                    f"pretrain: {ranks.world} processes do not divide trainer.shuffle_shards={window}, "
+                    "so each shard is read by several"
                 )
+        provenance = {key: value for key, value in inputs.items() if key != "code"}
         checkpoints = Checkpoints(
             "pretrain",
             output / CHECKPOINTS,
-            settings.checkpoint_minutes,
-            settings.keep_checkpoints,
+            config.trainer.checkpoint_minutes,
             config,
-            run_provenance(config, layout, ranks),
+            provenance,
             inputs["code"],
             ranks,
         )
-        _train(config, layout, output, checkpoints, resume, request)
+        _train(config, layout, output, checkpoints, resume)
         if ranks.first:
             write_record(output / RECORD, {}, inputs)
         checkpoints.clear()
 
 
-def _train(
-    config: Config, layout: Layout, output: Path, checkpoints: Checkpoints, resume: str, request: StopRequest
-) -> None:
-    """The loop: from the checkpoint, if there is one, to the results in `output`."""
+def made_from(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
+    """What the results of a run depend on: shards, settings, micro-batches of a batch, and code."""
+    return {
+        "shards": pixels_hash(layout),
+        "micro_batches": ranks.world * config.pretrain.accumulate,
+        "shuffle_shards": config.trainer.shuffle_shards,
+        "precision": config.trainer.precision,
+        "network": config.network.model_dump(mode="json"),
+        "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),
+        "code": code_hash(TRAINING),
+    }
+
+
+def is_up_to_date(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Whether the results of a run are in `folder` and were made from `inputs`, see `made_from`."""
+    return read_record(folder / RECORD, inputs) is not None and (folder / FILE).is_file()
+
+
+def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoints, resume: str) -> None:
+    """From the checkpoint, if there is one, to the results in `output`."""
     settings, ranks = config.pretrain, checkpoints.ranks
     samples = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
     broken = BrokenSamples(config.stream.max_broken)
-    validator = _validator(config, layout, ranks, broken)
-    state = TrainState(config.network, settings, ranks, samples.keys)
-    start = checkpoints.resume(state, resume)
-    planned = _planned(settings, samples, start, settings.steps, ranks.rank, ranks.world)
-    loader = load_samples(samples, planned, state.model, settings, config.stream, broken)
-    size = settings.batch_size
-    bar = progress("pretrain", settings.steps * size, "samples", start * size, enabled=ranks.first)
-    state.clock.restart()
-    with Log(output, start, settings.tensorboard, active=ranks.first) as log:
-        with checkpoints.saving_on_error(state):
-            for step in range(start, settings.steps):
-                with ranks.failing_together():
-                    batch = state.clock.wait(loader)
-                done = step + 1
-                measuring = done % settings.log_every == 0 or done == settings.steps
-                measured = _train_step(state, batch, step, measuring)
-                state.clock.tick()
-                if measuring or (validator is not None and validator.due(done)):
-                    state.check_losses()
-                if measuring:
-                    log.values(done, "pretrain", state.average_over_processes(measured))
-                    log.values(done, "speed", state.speed(done))
-                bar.update(size, f"{state.losses} ({state.clock.waiting():.0%} waiting for data)".strip())
-                if validator is not None and done < settings.steps:
-                    validator.log_due(log, state.model, done)
-                    state.clock.restart()
-                checkpoints.save_due(state, ranks.maximum(request.number))
-        bar.close()
-        checkpoints.save(state)  # what follows may fail, and replaces the weights
-        _finish(config, samples, validator, state, log, output, broken)
-
-
-def _train_step(state: TrainState, batch: Batch, step: int, measuring: bool) -> list[dict[str, float]]:
-    """One optimisation step; returns the values of each micro-batch if `measuring`, else nothing."""
-    count, measured = state.settings.accumulate, []
-    state.zero_gradients()
-    for number in range(count):
-        micro_batch = batch.micro_batch(number, count)
-        with state.synchronised(last=number + 1 == count):
-            passed = state.forward(micro_batch, step, number)
-            state.losses.add(passed.total, step, micro_batch.indices)
-            state.backward(passed, step)
-        state.backward_adversaries(passed, step)
-        if measuring:
-            measured.append(state.measure(passed))
-    state.update(step)
-    return measured
+    validation = read_validation_samples(layout)
+    if validation is None and ranks.first:
+        print("pretrain: fewer than two samples in the val split, so nothing is validated")
+    validator = None if validation is None else Validator(validation, config, ranks.device, broken)
+    objective = PretextObjective(config, ranks.device, samples, broken, validator)
+    plan = LoopSettings(
+        title="pretrain",
+        unit="samples",
+        seed=settings.seed,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        schedule=settings.schedule,
+        weight_decay=settings.weight_decay,
+        average_decay=settings.average_decay,
+        log_every=settings.log_every,
+        validate_every=settings.validate_every,
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip_norm,
+        log_folder=output,
+    )
+    trainer = Trainer(objective, plan, checkpoints)
+    trainer.fit(resume)
+    scores = {name: round(score, 4) for name, score in trainer.kept.scores.items()}
+    metrics: dict[str, Any] = {
+        "samples": len(samples),
+        "steps": settings.steps,
+        "numerics": numerics(config.trainer.precision),
+        "seconds": round(trainer.clock.seconds, 1),
+        "waiting": round(trainer.clock.waiting(), 4),
+        "train": {name: round(float(np.mean(values)), 4) for name, values in trainer.recent.items()},
+        **({"val": {"samples": len(validation), **scores}} if validation is not None else {}),
+        "broken": len(set().union(*ranks.gathered(broken.keys))),
+        "tasks": [task.description() for task in objective.model.active()],
+    }
+    if ranks.first:
+        save_pretrained(output / FILE, objective.model.network, config)
+        write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
 
 def _check_micro_batches(settings: Pretrain, ranks: Ranks) -> None:
@@ -150,65 +237,3 @@ def _check_micro_batches(settings: Pretrain, ranks: Ranks) -> None:
             f"pretrain.batch_size={settings.batch_size} cannot be divided into {count} equal micro-batches "
             f"of two or more ({ranks.world} processes x pretrain.accumulate={settings.accumulate})"
         )
-
-
-def _validator(config: Config, layout: Layout, ranks: Ranks, broken: BrokenSamples) -> Validator | None:
-    samples = read_validation_samples(layout, config.pretrain.validate_samples)
-    if samples is not None:
-        return Validator(samples, config.pretrain, config.stream, ranks.device, broken)
-    if ranks.first:
-        print("pretrain: fewer than two samples in the val split, so nothing is validated")
-    return None
-
-
-def _planned(
-    settings: Pretrain, samples: Samples, start: int, stop: int, rank: int = 0, world: int = 1
-) -> BatchSampler:
-    window, size = settings.shuffle_shards, settings.batch_size
-    return BatchSampler(samples.shards, settings.seed, window, size, start, stop, rank, world)
-
-
-def _finish(
-    config: Config,
-    samples: Samples,
-    validator: Validator | None,
-    state: TrainState,
-    log: Log,
-    output: Path,
-    broken: BrokenSamples,
-) -> None:
-    """Validate and write the averaged network, with batch-norm statistics measured on patches.
-
-    All processes measure and validate the same batches, since layers that are synchronised wait for each
-    other; the first writes.
-    """
-    settings, model = config.pretrain, state.model
-    planned = _planned(settings, samples, 0, settings.batch_norm_batches)
-    batches = load_samples(samples, planned, model, settings, config.stream, broken)
-    state.average.copy_to()
-    measure_batch_norm(model.network, model.network, _patches(state, batches))
-    metrics: dict[str, Any] = {
-        "samples": len(samples),
-        "steps": settings.steps,
-        "numerics": numerics(settings.precision),
-        "seconds": round(state.clock.seconds, 1),
-        "waiting": round(state.clock.waiting(), 4),
-        "train": {name: round(float(np.mean(values)), 4) for name, values in state.recent.items()},
-    }
-    if validator is not None:
-        scores = validator.scores(model)
-        log.values(settings.steps, "val", scores)
-        log.image(settings.steps, "tasks", validator.image(model))
-        rounded = {name: round(score, 4) for name, score in scores.items()}
-        metrics["val"] = {"samples": len(validator.samples), **rounded}
-    metrics["broken"] = len(set().union(*state.ranks.gathered(broken.keys)))
-    metrics["tasks"] = [task.description() for task in model.active()]
-    if not state.ranks.first:
-        return
-    save_pretrained(output / FILE, model.network, config)
-    write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-
-
-def _patches(state: TrainState, batches: Iterator[Batch]) -> Iterator[Tensor]:
-    for number, batch in enumerate(batches):
-        yield state.model.prepare(batch.to(state.ranks.device), BATCH_NORM_STEP, number).crops.patches

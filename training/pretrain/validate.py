@@ -1,37 +1,42 @@
 """How well stage 1 solves its tasks on the val split, with random draws that never change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.config import Pretrain
+from common.config import Config
 from common.layout import Layout
-from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
-from training.data.broken import BrokenSamples
+from training.data.loader import BrokenSamples, load
 from training.data.samples import Samples, read_samples
-from training.engine.batch_norm import batch_statistics
 from training.engine.device import autocast
-from training.engine.logger import Log
-from training.pretrain.model import Example, PretrainModel, load_samples
-from training.pretrain.visualize import tasks_image
+from training.pretrain.model import Example, PretrainModel
+from training.pretrain.tasks import PretextTask
+from training.pretrain.tasks.panel import Column, Image, joined, photo
 
-MIN_SAMPLES = 2
+SAMPLES: Final = 512
+"""At most so many samples of val are measured."""
+
+MIN_SAMPLES: Final = 2
 """Batch normalisation needs two."""
 
-VALIDATION_STEP = -1
+ROWS: Final = 6
+"""Rows of the image at most."""
+
+VALIDATION_STEP: Final = -1
 """The number of the step that validation draws as; training's are 0 and more."""
 
 
-def read_validation_samples(layout: Layout, most: int) -> Samples | None:
-    """At most `most` samples of the val split, evenly spread; None if there are too few."""
+def read_validation_samples(layout: Layout) -> Samples | None:
+    """At most `SAMPLES` samples of the val split, evenly spread; None if there are too few."""
     samples = read_samples(layout, ("val",))
-    if min(len(samples), most) < MIN_SAMPLES:
-        return None
-    return samples.take(evenly_spaced(most, len(samples)))
+    return samples.take(evenly_spaced(SAMPLES, len(samples))) if len(samples) >= MIN_SAMPLES else None
 
 
 class Validator:
@@ -39,22 +44,13 @@ class Validator:
 
     Args:
         samples: of the val split.
-        settings: of stage 1: batch size, precision, loader.
-        stream: the cache of remote shards.
+        config: batch size, precision, loader and the cache of remote shards.
         device: of the model.
         broken: see `training.data.loader.load`.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        settings: Pretrain,
-        stream: Stream,
-        device: torch.device,
-        broken: BrokenSamples,
-    ) -> None:
-        self.samples, self._settings, self._stream, self._device = samples, settings, stream, device
-        self._broken = broken
+    def __init__(self, samples: Samples, config: Config, device: torch.device, broken: BrokenSamples) -> None:
+        self.samples, self._config, self._device, self._broken = samples, config, device, broken
 
     def predictions(
         self, model: PretrainModel
@@ -64,13 +60,14 @@ class Validator:
         Batches differ by one sample at most in size and hold at least ``batch_size`` samples if there are
         so many, so that none is too small for its statistics.
         """
-        count = max(1, len(self.samples) // self._settings.batch_size)
+        config = self._config
+        count = max(1, len(self.samples) // config.pretrain.batch_size)
         indices = np.array_split(np.arange(len(self.samples)), count)
-        planned = (batch.tolist() for batch in indices)
-        batches = load_samples(self.samples, planned, model, self._settings, self._stream, self._broken)
+        planned, workers = (batch.tolist() for batch in indices), config.trainer.loader_workers
+        batches = load(self.samples, planned, model.members(), workers, config.stream, self._broken)
         for number, batch in enumerate(batches):
             example = model.prepare(batch.to(self._device), VALIDATION_STEP, number)
-            with batch_statistics(model), autocast(self._device, self._settings.precision):
+            with batch_statistics(model), autocast(self._device, config.trainer.precision):
                 outputs = model(example.crops.patches, example.targets)
             yield indices[number], example, outputs
 
@@ -80,23 +77,40 @@ class Validator:
             model.observe(outputs, example.targets) for _, example, outputs in self.predictions(model)
         )
 
-    def image(self, model: PretrainModel) -> NDArray[np.uint8]:
+    def image(self, model: PretrainModel) -> Image:
         """The image of the first batch, RGB uint8 (H, W, 3)."""
         _, example, outputs = next(self.predictions(model))
         return tasks_image(model.active(), example, outputs)
 
-    def due(self, done: int) -> bool:
-        """Whether `log_due` logs anything after `done` steps."""
-        settings = self._settings
-        return any(n and done % n == 0 for n in (settings.validate_every, settings.picture_every))
 
-    def log_due(self, log: Log, model: PretrainModel, done: int) -> None:
-        """Log the scores and the image after `done` steps, each if it is due.
+def tasks_image(
+    tasks: Sequence[PretextTask[Any]], example: Example, outputs: dict[str, dict[str, Tensor]]
+) -> Image:
+    """What the tasks do: a row per sample, at most `ROWS`, RGB uint8 (H, W, 3)."""
+    rows = min(ROWS, len(example.crops.patches))
+    columns = [Column("patch", [photo(patch) for patch in example.crops.patches[:rows]])]
+    for task in tasks:
+        columns += task.panel(example.crops, example.targets[task.name], outputs[task.name], rows)
+    return joined(columns)
 
-        All processes of a run call this for the same samples: synchronised batch norm waits for all of them.
-        """
-        settings = self._settings
-        if settings.validate_every and done % settings.validate_every == 0:
-            log.values(done, "val", self.scores(model))
-        if settings.picture_every and done % settings.picture_every == 0:
-            log.image(done, "tasks", self.image(model))
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, but each batch is normalised by its own statistics, as in training.
+
+    The inputs of different tasks share the backbone but differ in their statistics; the running ones
+    mix them and fit neither. They are not changed here.
+    """
+    modes = {module: module.training for module in model.modules()}
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    model.eval()
+    for layer in layers:
+        layer.training, layer.track_running_stats = True, False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,78 +1,98 @@
-"""Whether the predictions can be trusted: calibration, subgroups, and where the network looks."""
+"""Whether the predictions can be trusted: mistakes, calibration, and where the network looks."""
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from common.errors import UserError
 from common.page.figures import SMALL, SOFT, colour, figure
-from common.page.formats import capitalized, count, unit
-from common.page.images import data_uri
-from training.evaluate.metrics import METRICS
-from training.report.initialisations import colours, title
-from training.report.runs import Evaluation, Run
+from common.page.images import data_uri, image_uri
+from common.shards import BrokenSample, decode_face, read_member
+from training.data.samples import Samples
+from training.report.runs import MAIN, Evaluation, Run
+
+SHOWN: Final = 6
+"""Mistakes shown of each kind: false positives, false negatives."""
+
+PER_ATTRIBUTE: Final = 2
+"""At most so many of one attribute, or a rare one would fill the page."""
+
+SIDE: Final = 160
+"""Of a shown face, in pixels."""
 
 
-def reliability_figures(evaluation: Evaluation) -> list[tuple[str, Markup, str]]:
-    """(title, figure, expected calibration error) of the best run with each number of labels."""
-    number_of = colours([run.initial for run in evaluation.runs])
-    figures = []
-    for run in evaluation.best_runs():
-        error = run.means.get("calibration_error")
-        draw = partial(_draw_reliability, rows=run.reliability, shade=colour(number_of[run.initial]))
-        if run.reliability:
-            svg = figure(draw, f"Reliability of {run.name}", (SMALL[0], SMALL[0] * 0.8))
-            figures.append((_title(run), svg, "" if error is None else unit(error)))
-    return figures
-
-
-def _draw_reliability(axes: Axes, rows: Sequence[Any], shade: str) -> None:
-    axes.plot([0, 100], [0, 100], color=SOFT, linewidth=0.7)
-    axes.plot([100 * row["predicted"] for row in rows], [100 * row["observed"] for row in rows], color=shade)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g} %")
-    axes.set(xlim=(0, 100), ylim=(0, 100), xticks=[0, 50, 100], yticks=[0, 50, 100])
-    axes.set(xlabel="predicted probability", ylabel="observed frequency")
-
-
-def subgroup_tables(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """By subgroup attribute, the metrics of the best run with each number of labels.
+def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[str, Any] | None:
+    """The most confident mistakes of the best run with the most labels; None without predictions.
 
     Returns:
-        ``positive`` and ``negative``, how many test faces have the attribute and have it not, and ``runs``,
-        by title of a run, rows of metric, value with, value without, difference, and its interval or None.
+        ``run``, and ``false_positives`` and ``false_negatives``: (image, key, attribute, probability) each,
+        at most one per face.
+
+    Raises:
+        UserError: the predictions are of other shards, or a shard is broken.
     """
-    best = evaluation.best_runs()
-    tables = {}
-    for attribute in dict.fromkeys(name for run in best for name in run.subgroups):
-        runs = {_title(run): run.subgroups[attribute] for run in best if attribute in run.subgroups}
-        sizes = next(iter(runs.values()))
-        tables[attribute] = {
-            "positive": sizes["yes"]["faces"],
-            "negative": sizes["no"]["faces"],
-            "runs": {title: _subgroup_rows(values) for title, values in runs.items()},
-        }
-    return tables
+    file = output / "evaluate" / "predictions.parquet"
+    if not file.is_file():
+        return None
+    run = max(evaluation.runs, key=lambda run: (run.faces, run.means[MAIN] or 0.0))
+    table, names = pq.read_table(file, filters=[("run", "=", run.name)]), test.attribute_names
+    row_of = {key: row for row, key in enumerate(test.keys)}
+    keys = table["key"].to_pylist()
+    if set(names) - set(table.schema.names) or set(keys) - row_of.keys():
+        raise UserError(f"{file} is of other shards; `python -m training.run --stage evaluate` makes it anew")
+    probabilities = np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
+    labels = test.attributes[[row_of[key] for key in keys]]
+    thresholds = np.array([run.attributes[name].get("threshold") or 0.5 for name in names])
+    mistakes: dict[str, Any] = {"run": run}
+    for label, kind in enumerate(("false_positives", "false_negatives")):
+        wrong = (labels == label) & ((probabilities >= thresholds) != (label == 1))
+        confidence = np.where(wrong, np.abs(probabilities - label), -1.0)
+        chosen: dict[int, int] = {}
+        for flat in np.argsort(-confidence, axis=None, kind="stable"):
+            row, column = (int(i) for i in np.unravel_index(flat, confidence.shape))
+            if confidence[row, column] < 0 or len(chosen) == SHOWN:
+                break
+            if row not in chosen and Counter(chosen.values())[column] < PER_ATTRIBUTE:
+                chosen[row] = column
+        mistakes[kind] = [
+            (_image(test, row_of[keys[row]]), keys[row], names[column], float(probabilities[row, column]))
+            for row, column in chosen.items()
+        ]
+    return mistakes
 
 
-def _subgroup_rows(values: Any) -> list[tuple[Any, ...]]:
-    rows = [
-        (
-            capitalized(metric.title),
-            *(values[group].get(name) for group in ("yes", "no", "difference")),
-            values["difference"].get(f"{name}_interval"),
+def _image(samples: Samples, row: int) -> str:
+    shard = samples.shards[row]
+    try:
+        face = decode_face(read_member(samples.root, shard, samples.extent("jpg", row)))
+    except BrokenSample as error:
+        raise UserError(
+            f"{samples.root / shard}, sample {samples.keys[row]}: {error}; run `python -m pipeline.verify`"
+        ) from error
+    return image_uri(face, "jpeg", SIDE)
+
+
+def reliability_figure(run: Run) -> Markup:
+    """How often attributes are present at each predicted probability, in percent."""
+
+    def draw(axes: Axes) -> None:
+        predicted, observed = (
+            [100 * row[name] for row in run.reliability] for name in ("predicted", "observed")
         )
-        for name, metric in METRICS.items()
-    ]
-    return [row for row in rows if row[1:3] != (None, None)]
+        axes.plot([0, 100], [0, 100], color=SOFT, linewidth=0.7)
+        axes.plot(predicted, observed, color=colour(run.colour))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g} %")
+        axes.set(xlim=(0, 100), ylim=(0, 100), xticks=[0, 50, 100], yticks=[0, 50, 100])
+        axes.set(xlabel="predicted probability", ylabel="observed frequency")
 
-
-def _title(run: Run) -> str:
-    return f"{count(run.faces, 'labelled face')}, {title(run.initial)}"
+    return figure(draw, f"Reliability of {run.name}", (SMALL[0], SMALL[0] * 0.8))
 
 
 def read_maps(folder: Path) -> dict[str, list[tuple[str, str]]]:

@@ -1,32 +1,41 @@
 """The result page: gathers what the stages wrote and has ``templates/report.html.j2`` lay it out."""
 
-from collections.abc import Iterable
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from common.config import PARAMS, Config
+from common import manifest
+from common.config import PARAMS, Config, load
 from common.files import write_text
-from common.layout import Layout
-from common.page.figures import SERIES
+from common.freshness import git_commit
+from common.layout import DEFAULT_SHARDS, SPLITS, Layout
+from common.page.figures import inline
+from common.page.formats import number
 from common.page.render import render
-from common.version import git_commit
 from training.data.index import manifest_hash
-from training.evaluate.metrics import METRICS
-from training.report.costs import cost_rows
-from training.report.dataset import read_dataset
-from training.report.diagnostics import read_maps, reliability_figures, subgroup_tables
+from training.data.samples import Samples, read_samples
+from training.models.classifier import FILE, load_classifier
+from training.models.pretrained import FILE as PRETRAINED
+from training.models.pretrained import read_pretrained
+from training.report.diagnostics import find_mistakes, read_maps, reliability_figure
 from training.report.headline import headline, lede, without_runs
-from training.report.initialisations import colours, title
-from training.report.mistakes import find_mistakes
-from training.report.pretraining import read_pretraining
-from training.report.provenance import commands, used_config, versions
-from training.report.runs import MAIN, Evaluation, challenger, read_evaluation
-from training.report.scores import attribute_bars, label_figures, labels_of, score_cells
-from training.report.study import read_study
+from training.report.runs import MAIN, Evaluation, read_evaluation
+from training.report.scores import score_values
+from training.report.training import cost_rows, read_pretraining
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+
+PACKAGES: Final = (
+    *("torch", "torchvision", "numpy", "opencv-python", "facexlib", "webdataset", "pyarrow", "dask"),
+    *("scikit-learn", "torch-ema", "dvc", "dvclive", "pydantic"),
+)
+"""Packages on which the numbers may depend."""
 
 
 def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
@@ -45,22 +54,29 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
 
 def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]:
     """The values of the template, from the manifests, the shards and the folder of results; see `report`."""
-    dataset = read_dataset(layout, config.data.name, str(config.data.input))
-    evaluation = read_evaluation(output, dataset.labelled("test"))
-    used = used_config(config, output, evaluation)
-    used["data"].update(name=dataset.name, input=dataset.root)
+    splits = {split: samples for split in SPLITS if len(samples := read_samples(layout, (split,)))}
+    labelled = {split: len(samples.labelled()) for split, samples in splits.items()}
+    faces = sum(map(len, splits.values()))
+    evaluation = read_evaluation(output, labelled.get("test", 0))
     pretraining = read_pretraining(output / "pretrain")
     pretrained_on = pretraining["samples"] if pretraining else None
-    return {
-        "title": f"Facial attributes from few labels: {dataset.name}",
-        "headline": headline(evaluation, pretrained_on)
-        if evaluation
-        else without_runs(dataset.faces(), dataset.labelled(*dataset.splits), pretrained_on),
-        **_evaluated(evaluation),
-        "mistakes": find_mistakes(output, dataset.splits["test"], evaluation) if evaluation else None,
-        "maps": read_maps(output / "explain"),
+    files = [file for file in (layout.samples, layout.source) if file.is_file()]
+    recorded = {key: value for file in files for key, value in manifest.read(file, []).metadata.items()}
+    used = used_config(config, output, evaluation)
+    used["data"].update(
+        name=recorded.get("dataset", config.data.name), input=recorded.get("root", str(config.data.input))
+    )
+    values = {
+        "title": f"Facial attributes from few labels: {used['data']['name']}",
+        "headline": without_runs(faces, sum(labelled.values()), pretrained_on),
+        "evaluation": evaluation,
         "study": read_study(output / "study"),
-        "dataset": dataset,
+        "dataset": used["data"]["name"],
+        "faces": faces,
+        "splits": [
+            [split, *map(number, (len(samples), labelled[split], _people(samples), len(set(samples.shards))))]
+            for split, samples in splits.items()
+        ],
         "pretraining": pretraining,
         "batch_size": used["pretrain"]["batch_size"],
         "costs": cost_rows(layout, pretraining, evaluation.runs if evaluation else []),
@@ -70,32 +86,79 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
         "versions": versions(),
         "commit": git_commit(PARAMS.parent),
     }
+    if evaluation is not None:
+        values |= score_values(evaluation) | {
+            "headline": headline(evaluation, pretrained_on),
+            "lede": lede(evaluation),
+            "mistakes": find_mistakes(output, splits["test"], evaluation),
+            "maps": read_maps(output / "explain"),
+            "reliability_figure": reliability_figure,
+        }
+    return values
 
 
-def _evaluated(evaluation: Evaluation | None) -> dict[str, Any]:
-    """The values that come from evaluated runs; without any, the template needs only that there are none."""
-    if evaluation is None:
-        return {"evaluation": None}
-    bars, undefined = attribute_bars(evaluation)
+def _people(samples: Samples) -> int | None:
+    """The number of known identities; None if there are none."""
+    return len(set(samples.identities) - {None}) or None
+
+
+def read_study(folder: Path) -> dict[str, Any] | None:
+    """The label-efficiency study, from the table and the plot that it wrote; None if there is none.
+
+    Returns:
+        ``heads``: numbers of labelled faces, rising. ``rows``: the title of a row of the study, and its mean
+        average precision at each of them. ``seeds``: how many, at most. ``plot``: its plot, or None.
+    """
+    if not (folder / "study.json").is_file():
+        return None
+    summary = json.loads((folder / "study.json").read_text(encoding="utf-8"))["summary"]
+    cells: dict[str, dict[int, str]] = {row["title"]: {} for row in summary}
+    for row in summary:
+        if score := row["scores"].get(MAIN):
+            spread = "" if score["deviation"] is None else f" \u00b1 {100 * score['deviation']:.1f}"
+            cells[row["title"]][row["faces"]] = f"{100 * score['mean']:.1f}{spread}"
+    faces, plot = sorted({row["faces"] for row in summary}), folder / "plot.svg"
+    svg = plot.read_text(encoding="utf-8") if plot.is_file() else None
     return {
-        "evaluation": evaluation,
-        "lede": lede(evaluation),
-        "metrics": list(METRICS.values()),
-        "main": METRICS[MAIN],
-        "score_cells": score_cells,
-        "labels_of": labels_of,
-        "name": title,
-        "legend_entries": _legend_entries,
-        "colours": colours([run.initial for run in evaluation.runs]),
-        "challenger": challenger(evaluation.budgets[0]),
-        "label_figures": label_figures(evaluation),
-        "attribute_bars": bars,
-        "undefined": undefined,
-        "reliability": reliability_figures(evaluation),
-        "subgroups": subgroup_tables(evaluation),
+        "heads": [number(count) for count in faces],
+        "rows": [[title, *(each.get(count, "\u2013") for count in faces)] for title, each in cells.items()],
+        "seeds": max((row["seeds"] for row in summary), default=0),
+        "plot": inline(svg, "Metrics by labelled faces") if svg else None,
     }
 
 
-def _legend_entries(initials: Iterable[str]) -> list[tuple[str, str]]:
-    """(CSS class, title) of initialisations."""
-    return [(f"series-{number % len(SERIES)}", title(name)) for name, number in colours(initials).items()]
+def used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:
+    """The configuration, with the sections that were stored beside the weights as they were then."""
+    values = config.model_dump(mode="json")
+    stored: list[tuple[Mapping[str, Any], str]] = []
+    if (pretrained := output / "pretrain" / PRETRAINED).is_file():
+        stored.append((read_pretrained(pretrained)["config"], "pretrain"))
+    if evaluation is not None:
+        classifier = output / "finetune" / evaluation.runs[0].name / FILE
+        if classifier.is_file():
+            stored.append((load_classifier(classifier).metadata["config"], "finetune"))
+    for then, section in stored:
+        values.update({name: then[name] for name in ("network", section)})
+    return values
+
+
+def commands(config: Config, layout: Layout, output: Path, root: str) -> list[str]:
+    """The shell lines that make the results again; `root` is the folder of photos."""
+    if layout.shards == DEFAULT_SHARDS and output == Path("runs") and config == load():
+        return ["dvc repro report"]
+    shards, results = shlex.quote(str(layout.shards)), shlex.quote(str(output))
+    return [
+        f"python -m pipeline.parse --config config.yaml --input {shlex.quote(root)} --output {shards}",
+        f"python -m training.run --config config.yaml --shards {shards} --output {results}",
+    ]
+
+
+def versions() -> str:
+    """The versions of Python and of those of `PACKAGES` that are installed."""
+    versions = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(versions)

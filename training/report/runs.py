@@ -1,6 +1,5 @@
 """The fine-tuned classifiers and their metrics, as the stages before wrote them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any, Final
 
 from common.errors import UserError
 from training.evaluate.metrics import PRIMARY
-from training.evaluate.scoring import MAJORITY, SCRATCH
-from training.report.initialisations import in_order
+from training.evaluate.results import read_runs, read_scores
+from training.evaluate.scoring import MAJORITY
 
 MAIN: Final = PRIMARY
 """The metric of the headline, by which the best run is chosen."""
@@ -20,29 +19,29 @@ class Run:
     """One fine-tuned classifier, or the majority class, and its metrics on the test split.
 
     Attributes:
-        name, initial: such as ``pretrained-5%`` and ``pretrained``.
-        labels: share of the labelled train faces, or the path of a list. faces: how many these are.
-        seconds: of training.
-        means: mean of each metric over the attributes, or None.
-        attributes: by attribute the metrics, or None, and the ``threshold``.
-        intervals: [low, high] of each mean. gains: over the run from scratch, by metric ``value`` and
-            ``interval``. subgroups, reliability: as in `training.evaluate.scoring.RunScores`. Empty where
-            unknown.
-        training: its entry of ``runs.json``; empty for the majority class.
+        name: such as ``pretrained-5%``.
+        title: of its method.
+        colour: number of the series colour of its method.
+        entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list,
+            ``faces`` how many these are.
+        means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
     """
 
     name: str
-    initial: str
-    labels: float | str
-    faces: int
-    seconds: float
+    title: str
+    colour: int
+    entry: Mapping[str, Any]
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
     intervals: Mapping[str, Sequence[float] | None]
     gains: Mapping[str, Mapping[str, Any]]
     subgroups: Mapping[str, Mapping[str, Any]]
     reliability: Sequence[Mapping[str, float]]
-    training: Mapping[str, Any]
+
+    @property
+    def faces(self) -> int:
+        """The number of labelled faces that it had."""
+        return int(self.entry["faces"])
 
 
 @dataclass(frozen=True)
@@ -50,29 +49,37 @@ class Evaluation:
     """All evaluated runs.
 
     Attributes:
-        budgets: the runs that share their labels, by initialisation, from scratch first; fewest labels first.
+        budgets: the runs that share their labels, fewest labels first, in the order of their methods; the
+            first one of a budget is the reference of the others.
         majority: the majority class.
         test_faces: test faces with a label.
     """
 
-    budgets: Sequence[Mapping[str, Run]]
+    budgets: Sequence[Sequence[Run]]
     majority: Run
     test_faces: int
 
     @property
     def runs(self) -> list[Run]:
         """All runs in their order."""
-        return [run for budget in self.budgets for run in budget.values()]
+        return [run for budget in self.budgets for run in budget]
 
+    @property
+    def methods(self) -> list[Run]:
+        """The first run of each method, which has its title and colour, in the order of colours."""
+        first = {run.colour: run for run in reversed(self.runs)}
+        return [first[number] for number in sorted(first)]
+
+    @property
     def best_runs(self) -> list[Run]:
         """The best run of each number of labels, by mean average precision."""
-        return [max(budget.values(), key=lambda run: run.means[MAIN] or 0.0) for budget in self.budgets]
+        return [max(budget, key=lambda run: run.means[MAIN] or 0.0) for budget in self.budgets]
 
 
-def challenger(budget: Mapping[str, Run]) -> Run | None:
-    """The run that is compared with the one from scratch: the pre-trained one, or the first other."""
-    others = [run for initial, run in budget.items() if initial != SCRATCH]
-    return budget.get("pretrained") or (others[0] if others else None)
+def challenger(budget: Sequence[Run]) -> Run | None:
+    """The run that is compared with the reference: the first with stage 1's weights, or else the second."""
+    others = budget[1:]
+    return next((run for run in others if run.entry.get("pretrained")), next(iter(others), None))
 
 
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
@@ -81,61 +88,19 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     Raises:
         UserError: a result is missing; the message names the stage that writes it.
     """
-    trained = read_json(output / "finetune" / "runs.json", "finetune")
-    if not trained:
+    if not (entries := read_runs(output / "finetune")):
         return None
-    files = [
-        read_json(output / "evaluate" / f"{name}.json", "evaluate")
-        for name in ("metrics", "attributes", "intervals")
-    ]
-    missing = [
-        name
-        for name in (MAJORITY, *(run["name"] for run in trained))
-        if any(name not in file for file in files)
-    ]
-    if missing:
+    scores = read_scores(output / "evaluate")
+    if missing := [name for name in (MAJORITY, *(entry["name"] for entry in entries)) if name not in scores]:
         raise UserError(
             f"{output / 'evaluate'} has no metrics of {', '.join(missing)}; "
             "`python -m training.run --stage evaluate` makes them"
         )
-    order = in_order((SCRATCH, *(run["initial"] for run in trained)))
-    runs = [_run(entry, *files) for entry in trained]
-    runs.sort(key=lambda run: (run.faces, str(run.labels), order.index(run.initial)))
-    budgets: dict[str, dict[str, Run]] = {}
-    for run in runs:
-        budgets.setdefault(str(run.labels), {})[run.initial] = run
-    return Evaluation(list(budgets.values()), _run({}, *files), test_faces)
-
-
-def read_json(path: Path, stage: str) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: there is none; the message names the stage that writes it.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; `python -m training.run --stage {stage}` makes it")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _run(
-    entry: Mapping[str, Any],
-    means: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    uncertainty: Mapping[str, Any],
-) -> Run:
-    name = entry.get("name", MAJORITY)
-    return Run(
-        name=name,
-        initial=entry.get("initial", MAJORITY),
-        labels=entry.get("labels", 0.0),
-        faces=entry.get("faces", 0),
-        seconds=entry.get("seconds", 0.0),
-        means=means[name],
-        attributes=attributes[name],
-        intervals=uncertainty[name]["means"],
-        gains=uncertainty[name]["gains"],
-        subgroups=uncertainty[name]["gaps"],
-        reliability=uncertainty[name]["reliability"],
-        training=entry,
-    )
+    methods = list(dict.fromkeys(entry["method"] for entry in entries))
+    budgets: dict[str, list[Run]] = {}
+    for entry in sorted(entries, key=lambda entry: (entry["faces"], str(entry["labels"]))):
+        colour = methods.index(entry["method"])
+        run = Run(entry["name"], entry["title"], colour, entry, **scores[entry["name"]])
+        budgets.setdefault(str(entry["labels"]), []).append(run)
+    majority = Run(MAJORITY, MAJORITY, 0, {"faces": 0}, **scores[MAJORITY])
+    return Evaluation(list(budgets.values()), majority, test_faces)

@@ -1,6 +1,6 @@
 """The metrics of runs: in one table, against the number of labels, and by attribute."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,36 +8,49 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from common.page.figures import MARKERS, SOFT, colour, figure
+from common.page.figures import MARKERS, SERIES, SOFT, colour, figure
 from common.page.formats import NARROW, capitalized, percent, words
-from training.evaluate.metrics import METRICS, Metric
-from training.evaluate.scoring import SCRATCH
-from training.report.initialisations import colours, title
+from training.evaluate.metrics import METRICS
 from training.report.runs import MAIN, Evaluation, Run, challenger
 
 
-def score_cells(run: Run, budget: Mapping[str, Run]) -> list[tuple[Any, Any, bool]]:
-    """A mean per metric, its interval, and whether it is the best of the budget where there is a choice."""
-    return [
-        (run.means.get(name), run.intervals.get(name), _is_best(run, budget, metric))
-        for name, metric in METRICS.items()
-    ]
+def score_values(evaluation: Evaluation) -> dict[str, Any]:
+    """What the templates of this section need beside the evaluation."""
+    bars, undefined = attribute_bars(evaluation)
+    return {
+        "metrics": list(METRICS.values()),
+        "main": METRICS[MAIN],
+        "score_cells": score_cells,
+        "labels_of": labels_of,
+        "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
+        "challenger": challenger(evaluation.budgets[0]),
+        "label_figures": label_figures(evaluation),
+        "attribute_bars": bars,
+        "undefined": undefined,
+    }
 
 
-def _is_best(run: Run, budget: Mapping[str, Run], metric: Metric) -> bool:
-    """Whether no run of the budget is better, and some are worse at the precision that is shown."""
-    values = [other.means.get(metric.name) for other in budget.values()]
-    known = [value for value in values if value is not None]
-    if len({percent(value) for value in values}) < 2 or not known:
-        return False
-    return run.means.get(metric.name) == (max(known) if metric.higher_is_better else min(known))
+def score_cells(run: Run, budget: Sequence[Run]) -> list[tuple[Any, Any, bool]]:
+    """A mean per metric, its interval, and whether it is the best of the budget.
+
+    None is the best unless some are worse at the precision that is shown.
+    """
+    cells = []
+    for name, metric in METRICS.items():
+        known = [value for other in budget if (value := other.means.get(name)) is not None]
+        differ = len({percent(other.means.get(name)) for other in budget}) > 1 and bool(known)
+        best = (max if metric.higher_is_better else min)(known) if differ else None
+        value = run.means.get(name)
+        cells.append((value, run.intervals.get(name), value is not None and value == best))
+    return cells
 
 
 def labels_of(run: Run) -> str:
     """Which labels a run had."""
-    if isinstance(run.labels, str):
-        return f"the list {run.labels}"
-    return f"{100 * run.labels:g}{NARROW}% of the labelled train faces"
+    labels = run.entry["labels"]
+    if isinstance(labels, str):
+        return f"the list {labels}"
+    return f"{100 * labels:g}{NARROW}% of the labelled train faces"
 
 
 def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
@@ -45,9 +58,9 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
     if len(evaluation.budgets) < 2:
         return {}
     return {
-        capitalized(metric.title): figure(
+        (title := capitalized(metric.title)): figure(
             partial(_draw_by_labels, evaluation=evaluation, metric=metric.name),
-            f"{capitalized(metric.title)} by number of labelled faces",
+            f"{title} by number of labelled faces",
         )
         for metric in METRICS.values()
         if metric.headline
@@ -55,34 +68,26 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
 
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
-    for initial, number in colours([run.initial for run in evaluation.runs]).items():
-        runs = [
-            (run, value)
-            for run in evaluation.runs
-            if run.initial == initial and (value := run.means.get(metric)) is not None
-        ]
-        ends = [run.intervals.get(metric) or (value, value) for run, value in runs]
-        axes.errorbar(
-            [run.faces for run, _ in runs],
-            [100 * value for _, value in runs],
-            yerr=[
-                [100 * max(0.0, value - low) for (_, value), (low, _) in zip(runs, ends, strict=True)],
-                [100 * max(0.0, high - value) for (_, value), (_, high) in zip(runs, ends, strict=True)],
-            ],
-            color=colour(number),
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4,
-            capsize=2,
-            elinewidth=0.8,
-        )
+    for method in evaluation.methods:
+        faces, values, below, above = [], [], [], []
+        for run in evaluation.runs:
+            if run.colour == method.colour and (value := run.means.get(metric)) is not None:
+                low, high = run.intervals.get(metric) or (value, value)
+                faces.append(run.faces)
+                values.append(100 * value)
+                below.append(100 * max(0.0, value - low))
+                above.append(100 * max(0.0, high - value))
+        style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
+        style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
+        axes.errorbar(faces, values, yerr=[below, above], **style)
     majority = evaluation.majority.means.get(metric)
     if majority is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
-    faces = sorted({run.faces for run in evaluation.runs})
+    ticks = sorted({run.faces for run in evaluation.runs})
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(faces))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(faces, [f"{number:,}" for number in faces])
+    axes.set_xticks(ticks, [f"{number:,}" for number in ticks])
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.margins(x=0.08, y=0.12)
 
@@ -91,30 +96,27 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[s
     """The attributes at the fewest labels, highest gain first, and the names of those without a metric.
 
     Of each attribute: ``name``; ``tooltip``, all values in words; ``bars``, (number of the colour, average
-    precision) of each initialisation; ``prevalence``, the share of positive test labels, which is the average
-    precision of the majority class; ``gain`` over the run from scratch, or else over the prevalence.
+    precision) of each run; ``prevalence``, the share of positive test labels, which is the average
+    precision of the majority class; ``gain`` over the reference, or else over the prevalence.
     """
-    budget, majority = evaluation.budgets[0], evaluation.majority.attributes
-    other = challenger(budget)
-    number_of = colours(list(budget))
+    budget, other = evaluation.budgets[0], challenger(evaluation.budgets[0])
     bars, undefined = [], []
-    for name in majority:
-        prevalence = majority[name].get(MAIN)
-        values = {initial: run.attributes[name].get(MAIN) for initial, run in budget.items()}
-        known = {initial: value for initial, value in values.items() if value is not None}
+    for name, baseline in evaluation.majority.attributes.items():
+        prevalence = baseline.get(MAIN)
+        values = {run.title: run.attributes[name].get(MAIN) for run in budget}
+        known = {title: value for title, value in values.items() if value is not None}
         if prevalence is None or len(known) < len(budget):
             undefined.append(name)
             continue
-        value = known[other.initial] if other else known[SCRATCH]
-        base = known[SCRATCH] if other and SCRATCH in known else prevalence
-        described = {**{title(initial): share for initial, share in known.items()}, "prevalence": prevalence}
+        base = known[budget[0].title] if other else prevalence
+        shown = {**known, "prevalence": prevalence}
         bars.append(
             {
                 "name": words(name),
-                "tooltip": "; ".join(f"{what} {percent(share)}" for what, share in described.items()),
-                "bars": [(number_of[initial], share) for initial, share in known.items()],
+                "tooltip": "; ".join(f"{title} {percent(value)}" for title, value in shown.items()),
+                "bars": [(run.colour, known[run.title]) for run in budget],
                 "prevalence": prevalence,
-                "gain": value - base,
+                "gain": known[(other or budget[0]).title] - base,
             }
         )
     return sorted(bars, key=lambda each: (-each["gain"], each["name"])), undefined

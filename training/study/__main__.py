@@ -1,4 +1,4 @@
-"""``python -m training.study``: the whole study, or one pre-training, some cells, or the table of it."""
+"""``python -m training.study``: the whole study, or one pre-training, some draws, or the table of it."""
 
 import argparse
 import os
@@ -14,19 +14,18 @@ EXAMPLES = """\
   python -m training.study --config presets/mini.yaml
   python -m training.study --jobs 4 --config presets/mini.yaml
   python -m training.study pretrain full --seeds 0 --config presets/mini.yaml
-  python -m training.study cell full --labels 0.01 --seeds 0 --config presets/mini.yaml
+  python -m training.study draw pretrained-full --seeds 0 --config presets/mini.yaml
   python -m training.study table --config presets/mini.yaml"""
 
-ACTIONS: Final = ("all", "pretrain", "cell", "table")
+ACTIONS: Final = ("all", "pretrain", "draw", "table")
 
 
 def main() -> None:
     """Read the command line and run the study or one part of it."""
     options = _parser().parse_args()
-    if (options.action in ("pretrain", "cell")) != (options.name is not None):
-        raise UserError(
-            f"{options.action} takes {'no name' if options.name else 'the name of an initialisation'}"
-        )
+    if (options.action in ("pretrain", "draw")) != (options.name is not None):
+        needed = "no name" if options.name else "the name of a pre-training or an arm"
+        raise UserError(f"{options.action} takes {needed}")
     config, layout, root = command.config_from(options), Layout.at(options.shards), options.output
     keep_freed_memory()
 
@@ -36,16 +35,16 @@ def main() -> None:
 
         run_study(config, layout, root, options.jobs, _forwarded(options))
     elif options.action == "pretrain":
-        from training.study.pretrainings import run_pretraining
+        from training.study.draws import run_pretraining
 
         for seed in options.seeds or range(config.study.pretrain_seeds):
             run_pretraining(config, layout, root, options.name, seed, options.resume)
-    elif options.action == "cell":
-        from training.study.cell import run_cell
-        from training.study.grid import cells
+    elif options.action == "draw":
+        from training.study.draws import run_draw
+        from training.study.grid import find_arm
 
-        for cell in cells(config.study, options.name, options.labels, options.seeds):
-            run_cell(config, layout, root, cell)
+        for draw in options.seeds or range(config.study.draws):
+            run_draw(config, layout, root, find_arm(config.study, options.name), draw, options.resume)
     else:
         from training.study.output import write_results
 
@@ -59,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "finished shards",
     )
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="all", help="default: all")
-    parser.add_argument("name", nargs="?", help="pretrain, cell: which initialisation")
+    parser.add_argument(
+        "name", nargs="?", help="pretrain: which pre-training; draw: which arm, such as pretrained-full"
+    )
     parser.add_argument(
         "--jobs",
         type=_positive,
@@ -67,15 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="all: number of processes at a time (default: one per core)",
     )
-    parser.add_argument(
-        "--labels", type=float, nargs="+", default=[], metavar="SHARE", help="cell: which (default: all)"
-    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="which (default: all)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"
     )
     parser.add_argument(
-        "--resume", choices=("auto", "anyway", "never"), default="auto", help="pretrain: as training.run does"
+        "--resume", choices=("auto", "anyway", "never"), default="auto", help="as training.run does"
     )
     return parser
 

@@ -1,106 +1,99 @@
-"""The grid of the study, initialisations x label shares x seeds, and where the results of each cell lie."""
+"""The grid of the study: arms x draws, each with every amount of labels, and where their results lie.
 
-from collections.abc import Sequence
+An arm is a method, for a method that starts from stage 1 together with a pre-training. A draw is a seed of
+stage 2: of the labelled faces, the new heads, the order and the augmentation.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from common.config import Study
+from common.config import Config, Study
 from common.errors import UserError
+from training.methods.method import Method
+from training.methods.registry import find_method
 from training.models.pretrained import FILE
-
-SCRATCH: Final = "scratch"
-"""The initialisation that pre-trainings are compared with."""
-
-BASELINES: Final = {
-    SCRATCH: "from scratch",
-    "probe": "linear probe",
-    "embedding_probe": "embedding probe",
-    "region_probe": "region probe",
-}
-"""Titles of the initialisations without pre-training."""
-
-SEMI: Final = "semi-"
-"""Prefix of the initialisations that are fine-tuned with unlabelled faces too; the name of the pre-training
-follows."""
-
-STUDENT: Final = "student-"
-"""Prefix of the initialisations that learn the region probe's probabilities; the name of the pre-training
-follows."""
+from training.pretrain.tasks import TASKS
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One fine-tuning run.
+class Arm:
+    """What is compared.
 
     Attributes:
-        initial: its initialisation: one of `BASELINES`, a pre-training, or ``semi-`` or ``student-`` and
-            its name.
-        labels: share of the labelled train faces.
-        steps: optimisation steps; a student has its own number.
-        seed: of the label subset, the order, the augmentation and the new heads.
-        pretrain_seed: of the pre-training.
+        method: of stage 2.
+        pretraining: the name of the pre-training that it starts from; None for methods that start from none.
     """
 
-    initial: str
-    labels: float
-    steps: int
-    seed: int
-    pretrain_seed: int = 0
-
-    @property
-    def mode(self) -> str:
-        """The entry of ``finetune.initial`` that it is."""
-        if self.initial in BASELINES:
-            return self.initial
-        for prefix in (SEMI, STUDENT):
-            if self.initial.startswith(prefix):
-                return prefix.removesuffix("-")
-        return "pretrained"
-
-    @property
-    def pretraining(self) -> str | None:
-        """The name of the pre-training whose weights it starts from."""
-        return None if self.initial in BASELINES else pretraining_name(self.initial)
+    method: Method
+    pretraining: str | None
 
     def __str__(self) -> str:
-        return f"{self.initial}, {100 * self.labels:g} % of the labels, seed {self.seed}"
+        return f"{self.method.name}-{self.pretraining}" if self.pretraining else self.method.name
+
+    def title(self, settings: Study) -> str:
+        """What tables and plots call it; with several pre-trainings, their tasks' abbreviations follow."""
+        if self.pretraining is None or len(settings.pretrainings) == 1:
+            return self.method.title
+        tasks = settings.pretrainings[self.pretraining]
+        return f"{self.method.title}, {' + '.join(TASKS[task].abbreviation for task in tasks)}"
 
 
-def pretraining_name(initial: str) -> str:
-    """The pre-training of an initialisation that is none of `BASELINES`."""
-    return initial.removeprefix(SEMI).removeprefix(STUDENT)
-
-
-def initialisations(settings: Study) -> list[str]:
-    """All initialisations of the study, in the order of the table."""
-    semi, students = (SEMI + name for name in settings.semi), (STUDENT + name for name in settings.student)
-    return [SCRATCH, *settings.baselines, *settings.pretrainings, *semi, *students]
-
-
-def cells(
-    settings: Study, only: str | None = None, labels: Sequence[float] = (), seeds: Sequence[int] = ()
-) -> list[Cell]:
-    """The cells of one initialisation or of all; by default of all label shares and their draws.
+def arms(settings: Study) -> list[Arm]:
+    """All arms, in the order of the table.
 
     Raises:
-        UserError: the study has no such initialisation or label share.
+        UserError: there is no such method.
     """
-    known = initialisations(settings)
-    if only is not None and only not in known:
-        raise UserError(f"the study has no initialisation {only}; with study.* as it is, {', '.join(known)}")
-    steps = dict(zip(settings.labels, settings.steps, strict=True))
-    unknown = [share for share in labels if share not in steps]
-    if unknown:
-        shares = ", ".join(f"{share:g}" for share in steps)
-        raise UserError(f"the study has no label share {unknown[0]:g}; study.labels has {shares}")
-    draws = dict(zip(settings.labels, settings.draws, strict=True))
+    methods = [find_method(name) for name in settings.methods]
     return [
-        Cell(initial, share, steps[share], seed, seed % settings.pretrain_seeds)
-        for initial in ([only] if only else known)
-        for share in labels or settings.labels
-        for seed in seeds or settings.seeds[: draws[share]]
+        Arm(method, pretraining)
+        for method in methods
+        for pretraining in (settings.pretrainings if method.pretrained else (None,))
     ]
+
+
+def find_arm(settings: Study, name: str) -> Arm:
+    """The arm with a name.
+
+    Raises:
+        UserError: the study has none.
+    """
+    known = {str(arm): arm for arm in arms(settings)}
+    if name not in known:
+        raise UserError(f"the study has no {name}; with study.* as it is, {', '.join(known)}")
+    return known[name]
+
+
+def pretraining_config(config: Config, name: str, seed: int = 0) -> Config:
+    """The configuration of one pre-training: tasks that it does not list get weight 0, others that have
+    none get 1. `seed` is added to that of stage 1.
+
+    Raises:
+        UserError: the study has no such pre-training.
+    """
+    if name not in config.study.pretrainings:
+        known = ", ".join(config.study.pretrainings)
+        raise UserError(f"the study has no pre-training {name}; study.pretrainings has {known}")
+    selected = config.study.pretrainings[name]
+    tasks = {
+        task: {**block, "weight": (block["weight"] or 1.0) if task in selected else 0.0}
+        for task, block in config.pretrain.tasks.items()
+    }
+    changes = {"tasks": tasks, "seed": config.pretrain.seed + seed}
+    return config.model_copy(update={"pretrain": config.pretrain.model_copy(update=changes)})
+
+
+def draw_config(config: Config, arm: Arm, draw: int) -> Config:
+    """The configuration of one draw of an arm, evaluated without intervals and subgroups, which a study does
+    not hold.
+    """
+    finetune = {"seed": config.finetune.seed + draw, "methods": [arm.method.name]}
+    return config.model_copy(
+        update={
+            "finetune": config.finetune.model_copy(update=finetune),
+            "evaluate": config.evaluate.model_copy(update={"resamples": 1, "subgroups": []}),
+        }
+    )
 
 
 def pretrained_file(root: Path, name: str, seed: int) -> Path:
@@ -108,6 +101,6 @@ def pretrained_file(root: Path, name: str, seed: int) -> Path:
     return root / "pretrain" / f"{name}-seed{seed}" / FILE
 
 
-def cell_file(root: Path, cell: Cell) -> Path:
-    """The result of a cell, below the study's folder `root`."""
-    return root / "cells" / cell.initial / f"{cell.labels}-seed{cell.seed}.json"
+def draw_folder(root: Path, arm: Arm, draw: int) -> Path:
+    """The folder of one draw of an arm: its runs as stage 2 writes them, their evaluation and scores."""
+    return root / "draws" / str(arm) / f"draw{draw}"

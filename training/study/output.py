@@ -1,37 +1,127 @@
-"""The files that are made of finished cells: data, table, plot, verdicts."""
+"""The files that are made of finished draws: data, table, plot, verdicts."""
 
 import json
 from pathlib import Path
+from typing import Any, Final
+
+from tabulate import tabulate
 
 from common.config import Config
 from common.files import write_text
 from common.layout import Layout
-from training.study import cell as cell_runs
+from training.evaluate.metrics import METRICS
+from training.evaluate.scoring import MAJORITY
 from training.study import verdicts
-from training.study.grid import cell_file, cells
+from training.study.draws import SCORES, draw_is_done
+from training.study.grid import draw_folder
 from training.study.plot import plot
-from training.study.results import as_json, read_results
-from training.study.table import as_markdown
+from training.study.results import StudyResults, read_results
+
+MISSING: Final = "\u2013"
+"""Stands for a metric that is not defined."""
 
 
 def write_results(config: Config, layout: Layout, root: Path) -> None:
     """Write ``study.json``, ``table.md``, ``plot.svg`` and ``verdicts.md``; print the table.
 
-    Cells that other shards, weights, settings or code made are kept with a notice.
+    Draws that other shards, weights, settings or code made are kept with a notice.
 
     Raises:
-        UserError: no cell is done.
+        UserError: no draw is done.
     """
     results = read_results(config.study, root)
-    summary = {**as_json(results), "verdicts": verdicts.verdicts(results)}
-    write_text(root / "study.json", json.dumps(summary, indent=1) + "\n")
-    write_text(root / "table.md", as_markdown(results))
-    write_text(root / "verdicts.md", verdicts.as_markdown(results))
+    judged = verdicts.verdicts(results)
+    write_text(root / "study.json", json.dumps({**as_json(results), "verdicts": judged}, indent=1) + "\n")
+    write_text(root / "table.md", table(results))
+    write_text(root / "verdicts.md", verdict_text(results, judged))
     plot(results, root / "plot.svg")
-    print(as_markdown(results), end="")
+    print(table(results), end="")
     stale = sum(
-        cell_file(root, cell).is_file() and not cell_runs.is_done(config, layout, root, cell)
-        for cell in cells(config.study)
+        (draw_folder(root, arm, draw) / SCORES).is_file()
+        and not draw_is_done(config, layout, root, arm, draw)
+        for arm in results.arms
+        for draw in range(config.study.draws)
     )
     if stale:
-        print(f"study: {stale} of these cells are stale; `python -m training.study` runs them again")
+        print(f"study: {stale} of these draws are stale; `python -m training.study` repeats them")
+
+
+def as_json(results: StudyResults) -> dict[str, Any]:
+    """Runs without their scores by attribute, and means and deviations, for other tools and pages.
+
+    Keys: ``missing``, ``majority``, ``runs``, and ``summary``, a row per amount of labels and arm.
+    """
+    names = ("arm", "draw", "labels", "faces", "seed", "steps", "seconds", "scores")
+    rows = []
+    for faces in results.faces:
+        for arm in results.arms:
+            summaries = {metric: results.summary(arm, faces, metric) for metric in METRICS}
+            if known := {metric: summary for metric, summary in summaries.items() if summary}:
+                scores = {
+                    metric: {"mean": summary.mean, "deviation": summary.deviation}
+                    for metric, summary in known.items()
+                }
+                title, draws = arm.title(results.settings), max(each.draws for each in known.values())
+                rows.append(
+                    {"arm": str(arm), "title": title, "faces": faces, "seeds": draws, "scores": scores}
+                )
+    return {
+        "missing": results.missing,
+        "majority": results.majority,
+        "runs": [{name: run[name] for name in names} for run in results.runs],
+        "summary": rows,
+    }
+
+
+def table(results: StudyResults) -> str:
+    """A row per amount of labels and arm, in percent, mean and deviation over draws, in Markdown."""
+    majority = [results.majority.get(metric) for metric in METRICS]
+    rows = [["", MAJORITY, *(MISSING if value is None else f"{100 * value:.1f}" for value in majority)]]
+    for faces in results.faces:
+        amount = results.amount(faces)
+        for arm in results.arms:
+            summaries = [results.summary(arm, faces, metric) for metric in METRICS]
+            if any(summaries):
+                texts = (str(each or MISSING) for each in summaries)
+                rows.append([amount, arm.title(results.settings), *texts])
+                amount = ""
+    note = (
+        "Percent on the test split, means over attributes, thresholds from val; "
+        f"mean ± standard deviation over {len({run['draw'] for run in results.runs})} draws."
+    )
+    note += f" {results.missing} draws are not done." if results.missing else ""
+    heads = ["labels", "method", *(metric.title for metric in METRICS.values())]
+    return f"{_markdown(heads, rows, text_columns=2)}\n\n{note}\n"
+
+
+def verdict_text(results: StudyResults, rows: list[dict[str, Any]]) -> str:
+    """Verdicts in words, and a table per claim."""
+    text = [
+        "# Claims of the method",
+        "Differences in percentage points: mean over draws ± standard error, of runs with the same draw and "
+        f"labels. A claim holds if the mean is more than {verdicts.ERRORS:g} standard errors above zero, "
+        "fails if it is as far below, and is undecided otherwise.",
+    ]
+    metrics = verdicts.headline_metrics()
+    for claim in dict.fromkeys(row["claim"] for row in rows):
+        cells = {(row["faces"], row["score"]): row for row in rows if row["claim"] == claim}
+        lines = [
+            [results.amount(faces), *(_cell(cells.get((faces, metric.name))) for metric in metrics)]
+            for faces in dict.fromkeys(faces for faces, _ in cells)
+        ]
+        heads = ["labels", *(metric.title for metric in metrics)]
+        text += [f"## {claim}", _markdown(heads, lines, text_columns=0)]
+    return "\n\n".join(text) + "\n"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return MISSING
+    spread = "" if row["error"] is None else f" ± {100 * row['error']:.1f}"
+    return f"{100 * row['difference']:+.1f}{spread}, {row['verdict']}"
+
+
+def _markdown(heads: list[str], rows: list[list[str]], text_columns: int) -> str:
+    """A Markdown table whose columns after the first `text_columns` are aligned to the right."""
+    alignment = ["left"] * text_columns + ["right"] * (len(heads) - text_columns)
+    return tabulate(rows, heads, tablefmt="pipe", colalign=alignment, disable_numparse=True)

@@ -1,6 +1,5 @@
 """The study's plot: metrics against the number of labels, as an SVG that depends on its data alone."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +10,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.files import replacing
 from common.page.figures import MARKERS, SOFT, STYLE, colour
-from training.evaluate.metrics import METRICS, Metric
+from training.evaluate.metrics import Metric
 from training.evaluate.scoring import MAJORITY
 from training.study.results import StudyResults
+from training.study.verdicts import headline_metrics
 
 SPREAD: Final = 0.012
 """Share of the axis by which neighbouring lines are shifted, so that no error bar hides another."""
@@ -33,8 +33,8 @@ LINE_HEIGHT: Final = 0.19
 
 
 def plot(results: StudyResults, file: Path) -> None:
-    """Draw a panel per headline metric: means over seeds, error bars of one standard deviation."""
-    metrics = [metric for metric in METRICS.values() if metric.headline]
+    """Draw a panel per headline metric: means over draws, error bars of one standard deviation."""
+    metrics = headline_metrics()
     with rc_context({**STYLE, "font.size": 9}):
         figure = Figure(figsize=(4.5 * len(metrics), PANEL_HEIGHT), layout="constrained")
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
@@ -49,14 +49,11 @@ def plot(results: StudyResults, file: Path) -> None:
 
 
 def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
-    counts = [results.faces(labels) for labels in results.labels]
+    counts, names = results.faces, results.arms
     span = counts[-1] / counts[0]
-    names = results.initialisations
-    for number, initial in enumerate(names):
+    for number, arm in enumerate(names):
         points = [
-            (count, summary)
-            for count, labels in zip(counts, results.labels, strict=True)
-            if (summary := results.summary(initial, labels, metric.name))
+            (count, summary) for count in counts if (summary := results.summary(arm, count, metric.name))
         ]
         if not points:
             continue
@@ -66,23 +63,19 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
             [count * shift for count, _ in points],
             [100 * summary.mean for _, summary in points],
             yerr=[100 * (summary.deviation or 0) for _, summary in points],
-            label=results.title(initial),
+            label=arm.title(results.settings),
             color=colour(number),
             marker=MARKERS[number % len(MARKERS)],
             linestyle=LINES[number // len(MARKERS) % len(LINES)],
             markersize=4,
             capsize=2,
         )
-    majority = results.cells[0]["majority"].get(metric.name)
+    majority = results.majority.get(metric.name)
     if majority is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle=":", label=MAJORITY)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(counts))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(counts, _ticks(results, counts))
+    axes.set_xticks(counts, [results.amount(count).replace(" (", "\n(") for count in counts])
     axes.set_xlabel("labelled faces")
     axes.set_title(f"{metric.title}, %")
-
-
-def _ticks(results: StudyResults, counts: Sequence[int]) -> list[str]:
-    return [f"{count:,}\n{100 * labels:g} %" for count, labels in zip(counts, results.labels, strict=True)]

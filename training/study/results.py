@@ -1,4 +1,4 @@
-"""The study's results: all finished cells, and their means and deviations over seeds."""
+"""The study's results: all finished draws, and means and deviations over them."""
 
 import json
 import statistics
@@ -9,42 +9,23 @@ from typing import Any
 
 from common.config import Study
 from common.errors import UserError
-from training.evaluate.metrics import METRICS
-from training.pretrain.tasks import TASKS
-from training.study.grid import BASELINES, STUDENT, cell_file, cells, initialisations, pretraining_name
-
-
-def title(settings: Study, initial: str) -> str:
-    """What tables and plots call an initialisation: its pretext tasks' abbreviations, as ``PRT + PST``.
-
-    If the study has several pre-trainings of the same tasks, their numbers of steps follow.
-    """
-    if initial in BASELINES:
-        return BASELINES[initial]
-    name = pretraining_name(initial)
-    selected = settings.pretrainings[name]
-    tasks = " + ".join(TASKS[task].abbreviation for task in selected)
-    if list(settings.pretrainings.values()).count(selected) > 1:
-        steps = settings.pretrain_steps.get(name)
-        tasks += f", {steps:,} steps" if steps else f", {name}"
-    if initial.startswith(STUDENT):
-        return f"{tasks}, student of the region probe"
-    return f"{tasks}, semi-supervised" if initial != name else tasks
+from training.study.draws import SCORES
+from training.study.grid import Arm, arms, draw_folder
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric over the cells that differ in their seed alone.
+    """A metric over the draws.
 
     Attributes:
-        mean: over the seeds.
-        deviation: sample standard deviation (n - 1); None for a single seed.
-        seeds: how many.
+        mean: over the draws.
+        deviation: sample standard deviation (n - 1); None for a single draw.
+        draws: how many.
     """
 
     mean: float
     deviation: float | None
-    seeds: int
+    draws: int
 
     def __str__(self) -> str:
         spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
@@ -53,94 +34,63 @@ class Summary:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """The cells that are done.
+    """The draws that are done.
 
     Attributes:
-        settings: the grid.
-        cells: what `training.study.cell.run_cell` wrote, in the order of the grid.
-        labels: shares that have a cell, in rising order.
-        missing: number of cells of the grid that are not done.
+        settings: of the study.
+        runs: what `training.study.draws.run_draw` wrote of every run.
+        majority: means of the majority class by metric.
+        missing: number of draws that are not done.
     """
 
     settings: Study
-    cells: Sequence[Mapping[str, Any]]
-    labels: Sequence[float]
+    runs: Sequence[Mapping[str, Any]]
+    majority: Mapping[str, float | None]
     missing: int
 
     @property
-    def initialisations(self) -> list[str]:
-        """All initialisations of the grid."""
-        return initialisations(self.settings)
+    def arms(self) -> list[Arm]:
+        """All arms."""
+        return arms(self.settings)
 
-    def title(self, initial: str) -> str:
-        """See `title`."""
-        return title(self.settings, initial)
+    @property
+    def faces(self) -> list[int]:
+        """Numbers of labelled faces, ascending."""
+        return sorted({run["faces"] for run in self.runs})
 
-    def by_seed(self, initial: str, labels: float, metric: str) -> dict[int, float]:
-        """A metric of one initialisation and label share, by seed."""
+    def by_draw(self, arm: Arm, faces: int, metric: str) -> dict[int, float]:
+        """A metric of one arm with so many labelled faces, by draw."""
         return {
-            cell["seed"]: cell["scores"][metric]
-            for cell in self.cells
-            if (cell["initial"], cell["labels"]) == (initial, labels)
-            and cell["scores"].get(metric) is not None
+            run["draw"]: run["scores"][metric]
+            for run in self.runs
+            if (run["arm"], run["faces"]) == (str(arm), faces) and run["scores"].get(metric) is not None
         }
 
-    def summary(self, initial: str, labels: float, metric: str) -> Summary | None:
-        """Mean and deviation of a metric over the seeds; None without any."""
-        values = list(self.by_seed(initial, labels, metric).values())
+    def summary(self, arm: Arm, faces: int, metric: str) -> Summary | None:
+        """Mean and deviation of a metric over the draws; None without any."""
+        values = list(self.by_draw(arm, faces, metric).values())
         if not values:
             return None
         deviation = statistics.stdev(values) if len(values) > 1 else None
         return Summary(statistics.fmean(values), deviation, len(values))
 
-    def faces(self, labels: float) -> int:
-        """Number of labelled faces of a share."""
-        return next(int(cell["faces"]) for cell in self.cells if cell["labels"] == labels)
+    def amount(self, faces: int) -> str:
+        """So many labelled faces in words, with the share or the list that they are."""
+        labels = next(run["labels"] for run in self.runs if run["faces"] == faces)
+        share = Path(labels).stem if isinstance(labels, str) else f"{100 * labels:g} %"
+        return f"{faces:,} ({share})"
 
 
 def read_results(settings: Study, root: Path) -> StudyResults:
-    """The cells of the grid that are done.
+    """The draws that are done.
 
     Raises:
         UserError: none is.
     """
-    grid = cells(settings)
-    files = [file for cell in grid if (file := cell_file(root, cell)).is_file()]
+    grid = [(arm, draw) for arm in arms(settings) for draw in range(settings.draws)]
+    files = [file for arm, draw in grid if (file := draw_folder(root, arm, draw) / SCORES).is_file()]
     if not files:
-        raise UserError(f"{root / 'cells'} has no finished cell; `make study` runs them")
-    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    labels = sorted({result["labels"] for result in results})
-    return StudyResults(settings, results, labels, len(grid) - len(files))
-
-
-def as_json(results: StudyResults) -> dict[str, Any]:
-    """Cells without their scores by attribute, and means and deviations, for other tools and pages.
-
-    Keys: ``missing``, ``majority``, ``cells``, and ``summary``, a row per label share and initialisation.
-    """
-    names = ("initial", "labels", "faces", "seed", "steps", "seconds", "scores")
-    rows = []
-    for labels in results.labels:
-        for initial in results.initialisations:
-            summaries = {metric: results.summary(initial, labels, metric) for metric in METRICS}
-            known = {metric: summary for metric, summary in summaries.items() if summary}
-            if known:
-                rows.append(
-                    {
-                        "initial": initial,
-                        "title": results.title(initial),
-                        "labels": labels,
-                        "faces": results.faces(labels),
-                        "seeds": max(summary.seeds for summary in known.values()),
-                        "scores": {
-                            metric: {"mean": summary.mean, "deviation": summary.deviation}
-                            for metric, summary in known.items()
-                        },
-                    }
-                )
-    return {
-        "missing": results.missing,
-        "majority": results.cells[0]["majority"],
-        "cells": [{name: cell[name] for name in names} for cell in results.cells],
-        "summary": rows,
-    }
+        raise UserError(f"{root / 'draws'} has no finished draw; `python -m training.study` makes them")
+    scores = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    runs = [run for each in scores for run in each["runs"]]
+    return StudyResults(settings, runs, scores[0]["majority"], len(grid) - len(files))

@@ -1,10 +1,9 @@
-"""The whole study: every pre-training and cell that is missing or stale, several processes at a time."""
+"""The whole study: every pre-training and draw that is missing or stale, several processes at a time."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -16,9 +15,8 @@ from types import FrameType
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
-from training.study import cell as cell_runs
-from training.study import pretrainings
-from training.study.grid import SEMI, STUDENT, cells
+from training.study.draws import draw_is_done, pretraining_is_done
+from training.study.grid import arms
 from training.study.output import write_results
 
 
@@ -38,7 +36,7 @@ class Job:
 
 
 def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Sequence[str]) -> None:
-    """Run what is missing of the study, first pre-trainings, then cells, then the tables and the plot.
+    """Run what is missing of the study, first pre-trainings, then draws, then the tables and the plot.
 
     Args:
         config, layout: the settings and the shards.
@@ -49,46 +47,29 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
     Raises:
         UserError: a process failed; those that do not depend on it have run.
     """
-    program, logs = (sys.executable, "-m", "training.study"), root / "logs"
-    missing = [
-        Job(
-            f"pre-training {name}, seed {seed}",
-            (*program, "pretrain", name, "--seeds", str(seed), *options),
-            logs / f"pretrain-{name}-seed{seed}.log",
-        )
-        for name in longest_first(config)
-        for seed in range(config.study.pretrain_seeds)
-        if not pretrainings.is_done(config, layout, root, name, seed)
+    study, program = config.study, (sys.executable, "-m", "training.study")
+
+    def job(action: str, name: str, seed: int) -> Job:
+        command = (*program, action, name, "--seeds", str(seed), *options)
+        return Job(f"{action} {name}, seed {seed}", command, root / "logs" / f"{action}-{name}-{seed}.log")
+
+    # The longest first, so that no core waits for another at the end.
+    names = sorted(study.pretrainings, key=lambda name: len(study.pretrainings[name]), reverse=True)
+    pretrainings = [
+        job("pretrain", name, seed)
+        for name in names
+        for seed in range(study.pretrain_seeds)
+        if not pretraining_is_done(config, layout, root, name, seed)
     ]
-    run_jobs(missing, jobs)
-    # One process for all cells of an initialisation, because it takes seconds to start.
-    pending = Counter(
-        cell.initial for cell in cells(config.study) if not cell_runs.is_done(config, layout, root, cell)
-    )
-    # Students first, as their cells take longest: no core waits for another at the end.
-    by_length = sorted(pending.items(), key=lambda item: not item[0].startswith((STUDENT, SEMI)))
-    run_jobs(
-        [
-            Job(
-                f"{count} cells of {initial}",
-                (*program, "cell", initial, *options),
-                logs / f"cells-{initial}.log",
-            )
-            for initial, count in by_length
-        ],
-        jobs,
-    )
+    run_jobs(pretrainings if any(arm.pretraining for arm in arms(study)) else [], jobs)
+    draws = [
+        job("draw", str(arm), draw)
+        for arm in reversed(arms(study))
+        for draw in range(study.draws)
+        if not draw_is_done(config, layout, root, arm, draw)
+    ]
+    run_jobs(draws, jobs)
     write_results(config, layout, root)
-
-
-def longest_first(config: Config) -> list[str]:
-    """The pre-trainings by tasks times steps, so that no core waits for another at the end."""
-    settings = config.study
-
-    def cost(name: str) -> int:
-        return len(settings.pretrainings[name]) * settings.pretrain_steps.get(name, config.pretrain.steps)
-
-    return sorted(settings.pretrainings, key=cost, reverse=True)
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int) -> None:

@@ -1,82 +1,80 @@
 """What the study says about the claims of the method.
 
-A claim is that one initialisation scores better than another with as many labels. Cells of the same seed
-see the same faces, so differences are paired by seed; their mean is compared with its standard error. A
-claim **holds** if the mean lies more than `ERRORS` standard errors above zero, **fails** if it lies as far
-below, and is **undecided** otherwise or with a single seed.
+A claim is that one arm scores better than another with as many labels. Runs of the same draw see the same
+faces, so differences are paired by draw; their mean is compared with its standard error. A claim **holds** if
+the mean lies more than `ERRORS` standard errors above zero, **fails** if it lies as far below, and is
+**undecided** otherwise or with a single draw.
 """
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from common.config import Study
-from training.evaluate.metrics import METRICS, PRIMARY, Metric
-from training.study.grid import SCRATCH, SEMI, STUDENT
-from training.study.results import StudyResults, title
-from training.study.table import MISSING, markdown
+from training.evaluate.metrics import METRICS, Metric
+from training.study.grid import Arm, arms
+from training.study.results import StudyResults
 
 ERRORS: Final = 3.0
-"""With three seeds, so two degrees of freedom, chance alone goes beyond it on one side one time in twenty
+"""With three draws, so two degrees of freedom, chance alone goes beyond it on one side one time in twenty
 (Student's t: 2.92)."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That the initialisation `better` beats the best of the `others` at each label share."""
+    """That the arm `better` beats the best of the `others` with each amount of labels."""
 
     text: str
-    better: str
-    others: Sequence[str]
+    better: Arm
+    others: Sequence[Arm]
 
 
 def claims(settings: Study) -> list[Claim]:
-    """Each pre-training beats scratch, and the best of those with some of its tasks; pseudo-labels help."""
-    tasks = {name: frozenset(each) for name, each in settings.pretrainings.items()}
-    titles = {name: title(settings, name) for name in tasks}
-    result = [
-        Claim(f"Pre-training by {titles[name]} beats training from scratch", name, [SCRATCH])
-        for name in tasks
-    ]
-    for name in tasks:
-        parts = [other for other in tasks if tasks[other] < tasks[name]]
-        largest = [other for other in parts if not any(tasks[other] < tasks[third] for third in parts)]
-        if largest:
-            best = "the best of " if len(largest) > 1 else ""
-            others = ", ".join(titles[other] for other in largest)
-            result.append(Claim(f"{titles[name]} beats {best}{others}", name, largest))
-    result += [
-        Claim(f"Pseudo-labels of unlabelled faces improve on {titles[name]} alone", SEMI + name, [name])
-        for name in settings.semi
-    ]
-    for name in settings.student:
-        student = f"The region probe's student from {titles[name]}"
-        result.append(Claim(f"{student} beats {titles[name]} alone", STUDENT + name, [name]))
-        if "region_probe" in settings.baselines:
-            result.append(Claim(f"{student} beats the region probe", STUDENT + name, ["region_probe"]))
+    """Each arm beats the first one, and the best of all before it; more tasks beat some of them."""
+    every = arms(settings)
+    titles = {arm: arm.title(settings) for arm in every}
+    result = []
+    for number, arm in enumerate(every[1:], start=1):
+        result.append(Claim(f"{titles[arm]} beats {titles[every[0]]}", arm, every[:1]))
+        if number > 1:
+            result.append(Claim(f"{titles[arm]} beats the best of the methods above", arm, every[:number]))
+        tasks = {name: frozenset(each) for name, each in settings.pretrainings.items()}
+        mine = tasks.get(arm.pretraining or "", frozenset())
+        parts = [
+            other
+            for other in every
+            if other.method is arm.method and other.pretraining and tasks[other.pretraining] < mine
+        ]
+        if parts:
+            listed = ", ".join(titles[other] for other in parts)
+            result.append(Claim(f"{titles[arm]} beats the best with fewer tasks: {listed}", arm, parts))
     return result
 
 
 def verdicts(results: StudyResults) -> list[dict[str, Any]]:
-    """A row per claim, label share and headline metric that has cells.
+    """A row per claim, amount of labels and headline metric that has runs.
 
-    Keys: ``claim``, ``labels``, ``score`` (a metric's name), ``difference`` (the mean over seeds of paired
-    differences, positive if better), ``error`` (its standard error; None for one seed), ``verdict``.
+    Keys: ``claim``, ``faces``, ``score`` (a metric's name), ``difference`` (the mean over draws of paired
+    differences, positive if better), ``error`` (its standard error; None for one draw), ``verdict``.
     """
     rows = []
     for claim in claims(results.settings):
-        for labels in results.labels:
-            for metric in _headline():
-                other = _best_of(results, claim.others, labels, metric)
-                gains = _gains(results, claim.better, other, labels, metric)
-                rows += _rows(claim.text, labels, metric, list(gains.values()))
+        for faces in results.faces:
+            for metric in headline_metrics():
+                other = _best_of(results, claim.others, faces, metric)
+                gains = _gains(results, claim.better, other, faces, metric)
+                rows += _rows(claim.text, faces, metric, list(gains.values()))
     return rows + _shrinking_gains(results)
 
 
-def _rows(claim: str, labels: float, metric: Metric, differences: Sequence[float]) -> list[dict[str, Any]]:
-    """The row of a claim, from the differences by seed; nothing without any."""
+def headline_metrics() -> list[Metric]:
+    """The metrics by which claims are judged."""
+    return [metric for metric in METRICS.values() if metric.headline]
+
+
+def _rows(claim: str, faces: int, metric: Metric, differences: Sequence[float]) -> list[dict[str, Any]]:
     if not differences:
         return []
     mean, count = statistics.fmean(differences), len(differences)
@@ -84,84 +82,46 @@ def _rows(claim: str, labels: float, metric: Metric, differences: Sequence[float
     verdict = "holds" if mean > 0 else "fails"
     if error is None or abs(mean) <= ERRORS * error:
         verdict = "undecided"
-    row = {"claim": claim, "labels": labels, "score": metric.name}
+    row = {"claim": claim, "faces": faces, "score": metric.name}
     return [{**row, "difference": mean, "error": error, "verdict": verdict}]
 
 
 def _shrinking_gains(results: StudyResults) -> list[dict[str, Any]]:
-    """Rows of the claim that pre-training by most tasks gains more with few labels than with many."""
-    tasks, low, high = results.settings.pretrainings, results.labels[0], results.labels[-1]
-    if low == high or not tasks:
-        return []
-    name = max(tasks, key=lambda name: len(tasks[name]))
-    shares = f"with {100 * low:g} % of the labels than with {100 * high:g} %"
-    claim = f"The gain of {results.title(name)} over training from scratch is larger {shares}"
+    """Rows of the claim that pre-training gains more over the first arm with few labels than with many."""
+    first, *others = results.arms
+    low, high = results.faces[0], results.faces[-1]
     rows = []
-    for metric in _headline():
-        few, many = (_gains(results, name, SCRATCH, labels, metric) for labels in (low, high))
-        rows += _rows(claim, low, metric, [few[seed] - many[seed] for seed in few if seed in many])
+    for arm in others if low < high else ():
+        if not arm.pretraining:
+            continue
+        titles = [each.title(results.settings) for each in (arm, first)]
+        more = f"with {results.amount(low)} labelled faces than with {results.amount(high)}"
+        for metric in headline_metrics():
+            few, many = (_gains(results, arm, first, faces, metric) for faces in (low, high))
+            rows += _rows(
+                f"The gain of {titles[0]} over {titles[1]} is larger {more}",
+                low,
+                metric,
+                [few[draw] - many[draw] for draw in few if draw in many],
+            )
     return rows
 
 
-def _best_of(results: StudyResults, names: Sequence[str], labels: float, metric: Metric) -> str:
-    """The name with the best mean; the first if none has a score."""
+def _best_of(results: StudyResults, candidates: Sequence[Arm], faces: int, metric: Metric) -> Arm:
+    """The arm with the best mean; the first if none has a score."""
 
-    def mean(name: str) -> float:
-        summary = results.summary(name, labels, metric.name)
+    def mean(arm: Arm) -> float:
+        summary = results.summary(arm, faces, metric.name)
         return _sign(metric) * summary.mean if summary else -math.inf
 
-    return max(names, key=mean)
+    return max(candidates, key=mean)
 
 
-def _gains(results: StudyResults, better: str, other: str, labels: float, metric: Metric) -> dict[int, float]:
-    """By how much `better` beats `other`, by the seeds that both have."""
-    first, second = (results.by_seed(name, labels, metric.name) for name in (better, other))
-    return {seed: _sign(metric) * (first[seed] - second[seed]) for seed in first if seed in second}
-
-
-def _headline() -> list[Metric]:
-    return [metric for metric in METRICS.values() if metric.headline]
+def _gains(results: StudyResults, better: Arm, other: Arm, faces: int, metric: Metric) -> dict[int, float]:
+    """By how much `better` beats `other`, by the draws that both have."""
+    mine, theirs = (results.by_draw(arm, faces, metric.name) for arm in (better, other))
+    return {draw: _sign(metric) * (mine[draw] - theirs[draw]) for draw in mine if draw in theirs}
 
 
 def _sign(metric: Metric) -> int:
     return 1 if metric.higher_is_better else -1
-
-
-def as_markdown(results: StudyResults) -> str:
-    """The verdicts in words, and a table per claim."""
-    rows = verdicts(results)
-    text = [
-        "# Claims of the method",
-        "Differences in percentage points: mean over seeds ± standard error, of cells with the same seed and "
-        f"labels. A claim holds if the mean is more than {ERRORS:g} standard errors above zero, fails if it "
-        "is as far below, and is undecided otherwise.",
-    ]
-    for claim in dict.fromkeys(row["claim"] for row in rows):
-        cells = {(row["labels"], row["score"]): row for row in rows if row["claim"] == claim}
-        table = [
-            [f"{100 * labels:g} %", *(_cell(cells.get((labels, metric.name))) for metric in _headline())]
-            for labels in dict.fromkeys(labels for labels, _ in cells)
-        ]
-        text += [
-            f"## {claim}",
-            f"**{_in_words(cells.values())}** (judged by {METRICS[PRIMARY].title})",
-            markdown(["labels", *(metric.title for metric in _headline())], table, text_columns=0),
-        ]
-    return "\n\n".join(text) + "\n"
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return MISSING
-    spread = "" if row["error"] is None else f" ± {100 * row['error']:.1f}"
-    return f"{100 * row['difference']:+.1f}{spread}, {row['verdict']}"
-
-
-def _in_words(rows: Iterable[dict[str, Any]]) -> str:
-    judged = [row for row in rows if row["score"] == PRIMARY]
-    by_verdict = {
-        verdict: [f"{100 * row['labels']:g} %" for row in judged if row["verdict"] == verdict]
-        for verdict in ("holds", "fails", "undecided")
-    }
-    texts = [f"{verdict} at {', '.join(shares)}" for verdict, shares in by_verdict.items() if shares]
-    return "; ".join(texts).capitalize()

@@ -1,6 +1,68 @@
 """The pretext tasks of stage 1 by name, one file each; `base` says what a task consists of."""
 
-from training.pretrain.tasks.base import PretextTask
-from training.pretrain.tasks.registry import TASKS, build_tasks, read_settings
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from common.errors import UserError
+from training.engine.seeds import keyed_generator
+from training.pretrain.tasks.adversarial import AdversarialTask
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext
+from training.pretrain.tasks.classification import ClassificationTask
+from training.pretrain.tasks.rotation import RotationTask
+from training.pretrain.tasks.segmentation import SegmentationTask
 
 __all__ = ["TASKS", "PretextTask", "build_tasks", "read_settings"]
+
+TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
+    task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
+}
+"""In the order of losses, tables and images."""
+
+
+def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:
+    """The validated settings of the tasks that have a weight, in the order of `TASKS`.
+
+    Args:
+        blocks: ``pretrain.tasks``; a task without a block is switched off.
+
+    Raises:
+        UserError: names a task that does not exist or a setting that is missing, unknown or wrong,
+            or no task has a weight.
+    """
+    unknown = [name for name in blocks if name not in TASKS]
+    if unknown:
+        raise UserError(f"pretrain.tasks.{unknown[0]}: there is no such task; known are {', '.join(TASKS)}")
+    settings = {name: _validated(name, blocks[name]) for name in TASKS if name in blocks}
+    active = {name: config for name, config in settings.items() if config.weight > 0}
+    if not active:
+        raise UserError("every task has weight 0; give one of pretrain.tasks a weight")
+    return active
+
+
+def build_tasks(settings: Mapping[str, TaskConfig], context: TaskContext, seed: int) -> nn.ModuleDict:
+    """The tasks with random weights, each drawn from (seed, name), so that no other task changes them.
+
+    Raises:
+        UserError: a setting does not fit the network.
+    """
+    tasks = nn.ModuleDict()
+    for name, config in settings.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keyed_generator(seed, name).initial_seed())
+            tasks[name] = TASKS[name](config, context)
+    return tasks
+
+
+def _validated(name: str, block: Mapping[str, Any]) -> TaskConfig:
+    try:
+        return TASKS[name].config_class.model_validate(dict(block))
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(key) for key in ('pretrain', 'tasks', name, *e['loc']))}: {e['msg']}"
+            for e in error.errors()
+        ]
+        raise UserError("invalid configuration: " + "; ".join(lines)) from error

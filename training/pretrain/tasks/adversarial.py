@@ -5,28 +5,22 @@ tells that vector ("fake") from the whole branch's pooled vector ("real").
 """
 
 from itertools import pairwise
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.section import Positive
 from training.models import LOCAL_BRANCHES, Features
 from training.models.blocks import activation, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, Tensors
 from training.pretrain.tasks.patches import Crops
 
-
-class AdversarialConfig(TaskConfig):
-    """Settings of the alignment.
-
-    interval: the discriminator is trained in every so many-th step.
-    """
-
-    interval: Positive
+INTERVAL: Final = 3
+"""The discriminator is trained in every third step."""
 
 
-class AdversarialTask(PretextTask[AdversarialConfig]):
+class AdversarialTask(PretextTask[TaskConfig]):
     """The fused local features should pass for the whole branch's.
 
     It has no targets. Outputs: ``local`` and ``whole``, float (B, C).
@@ -35,10 +29,10 @@ class AdversarialTask(PretextTask[AdversarialConfig]):
     name = "adversarial"
     abbreviation = "adversarial"
     title = "Adversarial alignment"
-    config_class = AdversarialConfig
+    config_class = TaskConfig
     features = frozenset(LOCAL_BRANCHES)
 
-    def __init__(self, config: AdversarialConfig, context: TaskContext) -> None:
+    def __init__(self, config: TaskConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.fusion = Fusion(context.channels)
 
@@ -60,8 +54,8 @@ class AdversarialTask(PretextTask[AdversarialConfig]):
         return Discriminator(self.context.channels)
 
     def adversary_interval(self) -> int:
-        """As configured."""
-        return self.config.interval
+        """As published."""
+        return INTERVAL
 
     def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
         """The network's term: the fused vector should pass for real."""

@@ -7,9 +7,10 @@ and a block of settings below ``pretrain.tasks``.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from common.section import Section, Weight
@@ -23,9 +24,11 @@ Tensors = Mapping[str, Tensor]
 
 
 class TaskConfig(Section):
-    """Settings of one task. ``weight`` is that of its loss in the total; a task of weight 0 is not built."""
+    """Settings of one task."""
 
-    weight: Weight
+    weight: Annotated[
+        Weight, Field(description="of its losses in the total; a task of weight 0 is not built")
+    ]
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,12 @@ class TaskContext:
         input_size: side of the network's input in pixels, S.
         takes_rows: whether each local branch of the network has an input of its own (``sspl``).
         classes: the classes of the targets.
-        patch_grid: see ``pretrain.patch_grid``.
     """
 
     channels: int
     input_size: int
     takes_rows: bool
     classes: ClassSet
-    patch_grid: int | None
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,6 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     @abstractmethod
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """Scalar terms, unweighted, by ``loss`` or ``<term>_loss``."""
-
-    def term_weight(self, term: str) -> float:
-        """The weight in the total of one of the `losses`."""
-        return self.config.weight
 
     def adversary(self) -> nn.Module | None:
         """A network that is trained against this task by an optimiser of its own; None if there is none."""

@@ -30,10 +30,6 @@ class ClassSet:
             table[list(members)] = number
         return table.to(masks.device, non_blocking=True)[masks.int()]
 
-    def merge_counts(self, counts: Tensor) -> Tensor:
-        """Pixels per class of this set, int64 (..., K), of counts per shard class, integer (..., 19)."""
-        return torch.stack([counts[..., list(members)].long().sum(-1) for members in self.members], dim=-1)
-
 
 ALL: Final = ClassSet(
     names=CLASSES,

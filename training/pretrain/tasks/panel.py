@@ -22,6 +22,9 @@ CORRECT: Final = (30, 160, 70)
 """Green: a target, or a prediction that agrees with it."""
 WRONG: Final = (225, 90, 20)
 """Orange: a prediction that does not."""
+GAP: Final = 8
+HEADING: Final = 26
+"""Pixels between cells, and height of the titles."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,16 @@ def photo(patch: Tensor) -> Image:
 def write(image: Image, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
     """Write small text whose lower left corner is (x, y)."""
     cv2.putText(image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.38, colour, 1, cv2.LINE_AA)
+
+
+def joined(columns: list[Column]) -> Image:
+    """The image of all columns, side by side below their titles."""
+    return np.hstack([_drawn(column) for column in columns])
+
+
+def _drawn(column: Column) -> Image:
+    heading = canvas(HEADING, column.cells[0].shape[1] + 2 * GAP)
+    write(heading, column.title, (GAP, 18), INK)
+    border = cv2.BORDER_CONSTANT
+    padded = [cv2.copyMakeBorder(cell, 0, GAP, GAP, GAP, border, value=WHITE) for cell in column.cells]
+    return np.vstack([heading, *padded]).astype(np.uint8, copy=False)

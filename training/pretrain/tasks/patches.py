@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.classes import FLIP_CLASSES, NUM_CLASSES
+from common.classes import FLIP_CLASSES
 from common.config import Pretrain
-from common.errors import UserError
 from training.data.loader import Batch
 from training.data.transforms import to_input
 from training.pretrain.tasks.class_sets import CLASS_SETS, ClassSet
@@ -23,8 +22,6 @@ class Crops:
     Attributes:
         images: uint8 (B, 3, H, H), whole faces.
         masks: uint8 (B, H, H), classes 0..18; empty (0,) if no task reads them.
-        cell_counts: integer (B, G, G, 19), pixels per class and cell; empty (0,) if no task reads them.
-        features: float16 (B, 8, 8, 64), the parser's features by cell; empty (0,) if no task reads them.
         patches: float32 (B, 3, S, S), the patches as normalised network input.
         top, left: int64 (B,), the patches' upper left corners in pixels.
         side: of the patches, in pixels.
@@ -33,8 +30,6 @@ class Crops:
 
     images: Tensor
     masks: Tensor
-    cell_counts: Tensor
-    features: Tensor
     patches: Tensor
     top: Tensor
     left: Tensor
@@ -53,25 +48,19 @@ def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: tor
 
     Args:
         batch: with the members that the tasks read.
-        settings: flip, patch_fraction, patch_grid and classes.
+        settings: flip, patch_fraction and classes.
         input_size: side of the network's input in pixels.
         generator: CPU generator.
-
-    Raises:
-        UserError: ``patch_grid`` does not divide the side of the images.
     """
     images, size = batch.images, batch.images.shape[-1]
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
-    grid = settings.patch_grid or size
-    corners, side = random_patches(len(images), size, grid, settings.patch_fraction, generator)
+    corners, side = random_patches(len(images), size, settings.patch_fraction, generator)
     top, left = corners.to(images.device, non_blocking=True).unbind(1)
     images = flip_images(images, mirrored)
     patches = to_input(crop(images, top[:, None], left[:, None], side)[:, 0], input_size)
     return Crops(
         images,
         flip_masks(batch.masks, mirrored),
-        flip_cells(batch.cell_counts, mirrored),
-        flip_features(batch.features, mirrored),
         patches,
         top,
         left,
@@ -104,32 +93,23 @@ def resize_masks(masks: Tensor, size: int) -> Tensor:
 
 
 def random_patches(
-    count: int, size: int, grid: int, fraction: Sequence[float], generator: torch.Generator
+    count: int, size: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Where squares of one random side lie, uniform over all positions on a grid.
+    """Where squares of one random side lie, uniform over all positions.
 
     Args:
         count: of squares.
         size: side of the images in pixels.
-        grid: positions per side; `size` puts squares at any pixel.
         fraction: least and greatest side of the squares, as a share of `size`.
         generator: CPU generator.
 
     Returns:
         Upper left corners, int64 (count, 2), and the side; both in pixels.
-
-    Raises:
-        UserError: `grid` does not divide `size`.
     """
-    if size % grid:
-        raise UserError(
-            f"pretrain.patch_grid={grid}: a side of {size} pixels is not {grid} whole cells; set it to a "
-            "divisor, or to null"
-        )
     least, greatest = fraction
     share = least + (greatest - least) * torch.rand((), generator=generator).item()
-    cells, cell = min(grid, max(1, round(grid * share))), size // grid
-    return torch.randint(0, grid - cells + 1, (count, 2), generator=generator) * cell, cells * cell
+    side = max(1, round(size * share))
+    return torch.randint(0, size - side + 1, (count, 2), generator=generator), side
 
 
 def flip_images(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -148,28 +128,3 @@ def flip_masks(masks: Tensor, mirrored: Tensor) -> Tensor:
     marked = torch.nonzero(mirrored)[:, 0].to(masks.device, non_blocking=True)
     classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device, non_blocking=True)
     return masks.index_copy(0, marked, classes[masks[marked].flip(-1).int()])
-
-
-def flip_cells(cells: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the counts, integer (B, G, G, 19), that bool (B,) `mirrored` marks; left and right classes swap.
-
-    Counts that were not read, (0,), stay as they are.
-    """
-    if not cells.numel():
-        return cells
-    order = torch.from_numpy(FLIP_CLASSES[:NUM_CLASSES].astype("int64")).to(cells.device, non_blocking=True)
-    return torch.where(
-        mirrored.to(cells.device, non_blocking=True)[:, None, None, None], cells.flip(2)[..., order], cells
-    )
-
-
-def flip_features(features: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the features, float (B, G, G, C), that bool (B,) `mirrored` marks, as the parser would see them.
-
-    Features that were not read, (0,), stay as they are.
-    """
-    if not features.numel():
-        return features
-    return torch.where(
-        mirrored.to(features.device, non_blocking=True)[:, None, None, None], features.flip(2), features
-    )

@@ -4,15 +4,17 @@ Pixel-level semantics. The target is the patch of the stored mask; the head is
 CCNet's recurrent criss-cross attention on the backbone's last stage.
 """
 
+from typing import Annotated, Final
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from common.classes import CLASS_COLOURS, NUM_CLASSES
-from common.mask_overlay import mask_overlay
-from common.section import Fraction, Positive
+from common.classes import CLASS_COLOURS, NUM_CLASSES, mask_overlay
+from common.section import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, convolution
 from training.models.cpu_ops import PReLU
@@ -20,16 +22,16 @@ from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, T
 from training.pretrain.tasks.panel import Column, Image, photo, scaled
 from training.pretrain.tasks.patches import Crops, resize_masks
 
+LABEL_SMOOTHING: Final = 0.1
+"""Share of the target that is spread over all classes."""
+
 
 class SegmentationConfig(TaskConfig):
-    """Settings of the segmentation.
+    """Settings of the segmentation."""
 
-    upscale: logits per side of a cell of the last stage (1 as published). label_smoothing: share of the
-    target that is spread over all classes.
-    """
-
-    upscale: Positive
-    label_smoothing: Fraction
+    upscale: Annotated[
+        Positive, Field(description="logits per side of a cell of the last stage; 1 as published")
+    ]
 
 
 class SegmentationTask(PretextTask[SegmentationConfig]):
@@ -62,8 +64,7 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """The cross-entropy."""
-        smoothing = self.config.label_smoothing
-        return {"loss": segmentation_loss(outputs["logits"], targets["masks"], smoothing)}
+        return {"loss": segmentation_loss(outputs["logits"], targets["masks"])}
 
     def metrics(self) -> tuple[TaskMetric, ...]:
         """Pixel accuracy, and mean intersection over union."""
@@ -140,19 +141,18 @@ class SegmentationHead(nn.Module):
         return self.classify(torch.cat((backbone, self.refine(attended)), dim=1))
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy of upsampled logits.
+def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of upsampled logits, with labels smoothed by `LABEL_SMOOTHING`.
 
     Args:
         logits: float (B, K, h, w); upsampled bilinearly to the masks.
         masks: int64 (B, S, S), classes 0..K-1.
-        label_smoothing: share of the target spread over all classes.
 
     Returns:
         Scalar, mean over pixels.
     """
     by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
-    return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=label_smoothing)
+    return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=LABEL_SMOOTHING)
 
 
 def upsample(logits: Tensor, size: int) -> Tensor:

@@ -1,0 +1,417 @@
+"""The training loop of both stages.
+
+A stage gives an `Objective`: a model, and a function from a micro-batch to its loss. Everything else is the
+same for all: the batches of planned epochs, mixed precision, several processes, clipping, the moving average
+of the weights, validation and the choice of a step by it, the log, checkpoints and stopping on signals.
+
+What happens in a step follows from the seed and the step's number alone, so a run that was stopped continues
+to the same weights, and N processes compute what one process does with N times as many micro-batches.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import update_bn
+from torch_ema import ExponentialMovingAverage
+
+from common.config import Schedule
+from common.progress import progress
+from training.data.loader import Batch, TrainingData
+from training.engine.checkpoint import Checkpoints
+from training.engine.device import autocast, gradient_scaler
+from training.engine.logger import Log
+from training.engine.optim import LossCheck, ParameterGroups, adam, set_rate
+from training.engine.seeds import seed_micro_batch
+
+RECENT_VALUES: Final = 5
+"""`Trainer.recent` holds the values of so many last log entries."""
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one micro-batch.
+
+    Attributes:
+        total: what the model minimises, a scalar.
+        values: gives what is logged, by name. It is called in steps that are logged alone, because the host
+            waits for the device there.
+        adversary: gives what the adversary minimises, a scalar; None in steps in which it is not trained. It
+            is called after the model's backward pass and may send no gradient into the model.
+    """
+
+    total: Tensor
+    values: Callable[[], dict[str, float]] = dict
+    adversary: Callable[[], Tensor] | None = None
+
+
+class Objective(Protocol):
+    """What a stage trains."""
+
+    @property
+    def data(self) -> TrainingData:
+        """The samples that are trained on, and the settings of the loop."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Whose parameters are trained and averaged."""
+
+    @property
+    def adversary(self) -> nn.Module | None:
+        """Networks that are trained against the model by an optimiser of their own, at the highest of the
+        model's rates; frozen except while their own loss is computed. None: there are none.
+        """
+
+    def parameter_groups(self) -> ParameterGroups:
+        """The model's parameters, each with its learning rate before the schedule; 0 freezes them."""
+
+    def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
+        """The loss of a micro-batch.
+
+        Args:
+            forward: the model, as it is called in training: compiled, and shared between processes.
+            batch: on the device of the model.
+            step: number of the optimisation step.
+            micro_batch: number of the micro-batch within the step, over all processes; random draws may
+                depend on nothing but the seed, `step` and this.
+        """
+
+    def batch_norm(self) -> tuple[nn.Module, Iterable[Tensor]]:
+        """The module whose batch-norm statistics are measured for averaged weights, and its inputs.
+
+        All processes measure the same inputs.
+        """
+
+    def validate(self, log: Log, done: int) -> Mapping[str, float]:
+        """Scores by name of the averaged weights, which the model has meanwhile, after `done` steps.
+
+        All processes call this for the same samples: synchronised batch norm waits for all of them.
+        """
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how a model is trained.
+
+    Attributes:
+        title, unit: of the progress display: the run, and the plural name of a sample.
+        seed: of everything random.
+        steps: optimisation steps.
+        batch_size: samples of one step, over all processes.
+        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
+        average_decay: decay of the weights' moving average.
+        log_every: steps between two checks of the loss, and between two entries of the log.
+        validate_every: steps between two validations; None: only after the last step.
+        accumulate: micro-batches into which each process divides its share of a batch.
+        clip_norm: greatest norm of all gradients together; None: no limit.
+        select: the score of `Objective.validate` by which the best step is chosen, whose averaged weights are
+            kept; None, or without such a score: the last step.
+        log_folder: where the log is written; None: nowhere.
+    """
+
+    title: str
+    unit: str
+    seed: int
+    steps: int
+    batch_size: int
+    schedule: Schedule
+    weight_decay: float
+    average_decay: float
+    log_every: int
+    validate_every: int | None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    select: str | None = None
+    log_folder: Path | None = None
+
+
+@dataclass
+class Kept:
+    """The averaged weights that are kept: those of the best validation so far, or of the last step.
+
+    Attributes:
+        step: optimisation steps after which they were taken.
+        score: what they were chosen by; None if nothing chose.
+        scores: of the validation at that step.
+        weights: the model's state dict, a copy.
+    """
+
+    step: int = 0
+    score: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Clock:
+    """Time spent on steps, without validations and checkpoints.
+
+    Attributes:
+        seconds: of all steps.
+        waited: of these, how many passed in waiting for data.
+    """
+
+    def __init__(self) -> None:
+        self.seconds, self.waited = 0.0, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now; the time since the last tick is left out."""
+        self._last = time.monotonic()
+
+    def tick(self) -> None:
+        """Add the time since the last tick or restart."""
+        now = time.monotonic()
+        self.seconds += now - self._last
+        self._last = now
+
+    def wait(self, loader: Iterator[Batch]) -> Batch:
+        """The next batch."""
+        began = time.monotonic()
+        batch = next(loader)
+        self.waited += time.monotonic() - began
+        return batch
+
+    def waiting(self) -> float:
+        """The share of the time that passed in waiting for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+
+class Trainer:
+    """Trains the model of an `Objective`, and leaves it with the averaged weights that are kept.
+
+    Args:
+        objective: what is trained; its model and adversary are moved to the device.
+        plan: how long and how.
+        checkpoints: of this run, and its processes.
+
+    Attributes:
+        average: moving average of the model's parameters.
+        clock: of the steps.
+        losses: of the steps since they were last checked.
+        recent: the last logged values by name.
+        kept: the weights that the run results in.
+        done: how many steps are done; None while the weights change, and if a loss is not finite.
+    """
+
+    def __init__(self, objective: Objective, plan: LoopSettings, checkpoints: Checkpoints) -> None:
+        self.objective, self.plan, self._settings = objective, plan, objective.data.settings
+        self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
+        device, settings = self._ranks.device, self._settings
+        self._model = self._ranks.synchronise_batch_norm(
+            objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ).train()
+        self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
+        compiled: Any = torch.compile(self._model) if settings.compile else self._model
+        self._forward = self._ranks.wrap(compiled)
+        self._adversary_optimizer = None
+        if objective.adversary is not None:
+            parameters = list(objective.adversary.to(device).requires_grad_(False).parameters())
+            rate = max(rate for _, rate in objective.parameter_groups())
+            self._adversary_optimizer = adam([(parameters, rate)], plan.weight_decay)
+        self.average = ExponentialMovingAverage(self._model.parameters(), plan.average_decay)
+        self._scaler = gradient_scaler(device, settings.precision)
+        self.clock, self.losses, self.kept = Clock(), LossCheck(objective.data.samples.keys), Kept()
+        self.recent: dict[str, list[float]] = {}
+        self.done: int | None = 0
+        self._validated = 0
+
+    def fit(self, resume: str) -> None:
+        """Train from the checkpoint, if there is one, to the last step.
+
+        Args:
+            resume: what to do about a checkpoint, see `Checkpoints.resume`.
+
+        Raises:
+            UserError: a loss is not finite, samples cannot be read, or the checkpoint does not fit.
+            SystemExit: a signal stopped the run; its state is saved.
+        """
+        plan, ranks, checkpoints = self.plan, self._ranks, self._checkpoints
+        start, size = checkpoints.resume(self, resume), plan.batch_size
+        batches = self.objective.data.batches(size, start, plan.steps, ranks.rank, ranks.world)
+        bar = progress(plan.title, plan.steps * size, plan.unit, start * size, enabled=ranks.first)
+        log = Log(plan.log_folder if ranks.first else None, start)
+        with _signals(second_interrupts=ranks.world == 1) as stop, log, checkpoints.saving_on_error(self):
+            self._validate_due(log)  # an error may have ended the run in this validation
+            self.clock.restart()
+            for step in range(start, plan.steps):
+                with ranks.failing_together():
+                    batch = self.clock.wait(batches)
+                done = step + 1
+                logged = done % plan.log_every == 0 or done == plan.steps
+                values = self.step(batch, step, logged)
+                self.clock.tick()
+                if logged:
+                    self._log(log, done, values)
+                bar.update(size, f"{self.losses} ({self.clock.waiting():.0%} waiting for data)".strip())
+                self._validate_due(log)
+                checkpoints.save_due(self, ranks.maximum(stop.number))
+            checkpoints.save(self)
+        bar.close()
+        self._model.load_state_dict(self.kept.weights)
+
+    def step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
+        """One optimisation step; returns the values of its micro-batches if they are `logged`, else none."""
+        plan, ranks, scaler, count = self.plan, self._ranks, self._scaler, self.plan.accumulate
+        adversary, optimizers, values = self.objective.adversary, [self._optimizer], []
+        for number in range(count):
+            part, micro_batch = batch.micro_batch(number, count), ranks.rank + number * ranks.world
+            seed_micro_batch(plan.seed, step, micro_batch)
+            with self._sharing(last=number + 1 == count):
+                loss = self.objective.loss(self._forward, part.to(ranks.device), step, micro_batch)
+                self.losses.add(loss.total, step, part.indices)
+                scaler.scale(loss.total / count).backward()
+            if adversary is not None and loss.adversary is not None:
+                adversary.requires_grad_(True)
+                scaler.scale(loss.adversary() / count).backward()
+                adversary.requires_grad_(False)
+                optimizers = [each for each in (self._optimizer, self._adversary_optimizer) if each]
+            if logged:
+                values.append({"loss": loss.total.item(), **loss.values()})
+        if plan.clip_norm is not None:
+            scaler.unscale_(self._optimizer)
+            clip_grad_norm_(self._model.parameters(), plan.clip_norm)
+        if adversary is not None and len(optimizers) > 1:
+            ranks.average_gradients(adversary)
+        self.done = None
+        for optimizer in optimizers:
+            set_rate(optimizer, plan.schedule, step, plan.steps)
+            scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        scaler.update()
+        self.average.update()
+        self.done = step + 1
+        return values
+
+    def _sharing(self, last: bool) -> AbstractContextManager[None]:
+        """The context of a micro-batch: only the `last` of a step shares gradients between processes."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        return self._forward.no_sync()
+
+    def _validate_due(self, log: Log) -> None:
+        """Validate the averaged weights if that is due after the steps that are done, and has not been done.
+
+        Their batch-norm statistics are measured first if the weights may be kept, since the moving average is
+        of parameters alone.
+        """
+        plan, done = self.plan, self.done or 0
+        last = done == plan.steps
+        due = done > 0 and plan.validate_every is not None and done % plan.validate_every == 0
+        if not (last or due) or self._validated == done:
+            return
+        self._check_losses()
+        with self.average.average_parameters():
+            if last or plan.select is not None:
+                module, inputs = self.objective.batch_norm()
+                with autocast(self._ranks.device, self._settings.precision):
+                    update_bn(inputs, module)
+            scores = dict(self.objective.validate(log, done))
+            score, best = scores.get(plan.select or ""), self.kept.score
+            if (last and best is None) or (score is not None and (best is None or score > best)):
+                weights = {name: value.clone() for name, value in self._model.state_dict().items()}
+                self.kept = Kept(done, score, scores, weights)
+        self.average.collected_params = None  # or checkpoints would hold this copy too
+        log.values(done, "val", scores)
+        self._validated = done
+        self.clock.restart()
+
+    def _check_losses(self) -> None:
+        """Read the losses of the steps since the last check.
+
+        Raises:
+            UserError: one is not finite; the weights that followed from it are not saved.
+        """
+        done, self.done = self.done, None
+        self.losses.check()
+        self.done = done
+
+    def _log(self, log: Log, done: int, measured: list[dict[str, float]]) -> None:
+        """Check the losses and log the means of `measured` over micro-batches and processes."""
+        self._check_losses()
+        names, seconds = measured[0], self.clock.seconds
+        means = self._ranks.mean({name: float(np.mean([each[name] for each in measured])) for name in names})
+        for name, value in means.items():
+            self.recent[name] = [*self.recent.get(name, []), value][-RECENT_VALUES:]
+        log.values(done, self.plan.title, means)
+        speed = {
+            "samples_per_second": self.plan.batch_size * done / seconds,
+            "waiting": self.clock.waiting(),
+            "minutes_left": (self.plan.steps - done) * seconds / done / 60,
+        }
+        log.values(done, "speed", speed)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, besides its number, and what has been measured.
+
+        Schedules, the position in the data and every random state follow from the number of the step and
+        the seed.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        self._check_losses()
+        return {
+            **{name: part.state_dict() for name, part in self._stateful().items()},
+            "kept": vars(self.kept),
+            "clock": (self.clock.seconds, self.clock.waited),
+            "recent": self.recent,
+            "measured": (self.losses.last, self._validated),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+        self.kept, self.recent = Kept(**state["kept"]), state["recent"]
+        self.clock.seconds, self.clock.waited = state["clock"]
+        self.losses.last, self._validated = state["measured"]
+
+    def _stateful(self) -> dict[str, Any]:
+        parts = {
+            "model": self._model,
+            "optimizer": self._optimizer,
+            "average": self.average,
+            "adversary": self.objective.adversary,
+            "adversary_optimizer": self._adversary_optimizer,
+            "scaler": self._scaler if self._scaler.is_enabled() else None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+class _StopRequest:
+    """The number of the signal that requested that the run stop; 0 if there was none."""
+
+    number = 0
+
+
+@contextmanager
+def _signals(second_interrupts: bool) -> Iterator[_StopRequest]:
+    """Record Ctrl-C and SIGTERM instead of ending at once, so that the run stops after its current step.
+
+    Args:
+        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
+            every process again the signal that the terminal has already sent.
+    """
+    request = _StopRequest()
+
+    def record(number: int, frame: FrameType | None) -> None:
+        if second_interrupts and request.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.number = number
+
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,1 +1,0 @@
-"""Stage 2: attribute recognition from few labels."""

@@ -1,0 +1,76 @@
+"""Augmentation of training images in stage 2: a whole batch at once, on its device, drawn per image."""
+
+import math
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FLIP: Final = 0.5
+GRAY: Final = 0.1
+"""Probabilities of a mirrored and of a grey image."""
+
+ROTATE: Final = 10.0
+"""Largest angle in degrees."""
+
+ZOOM: Final = 0.1
+"""Largest relative change of scale."""
+
+SHIFT: Final = 0.05
+"""Largest translation as a share of the side."""
+
+COLOR: Final = 0.2
+"""Largest relative change of brightness, contrast and saturation."""
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, rotate, scale, shift and colour-jitter images, each by its own random parameters.
+
+    Args:
+        images: float or uint8 0..255, (B, 3, S, S).
+        generator: CPU generator of all random draws.
+
+    Returns:
+        float32 0..255, (B, 3, S, S).
+    """
+    return _jitter_color(_warp(images.float(), generator), generator)
+
+
+def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
+    """One affine warp per image; the border is reflected."""
+    batch = len(images)
+    flipped = (torch.rand(batch, generator=generator) < FLIP).float()
+    angle = _uniform(math.radians(ROTATE), batch, generator)
+    scale = 1 + _uniform(ZOOM, batch, generator)
+    sign = 1 - 2 * flipped
+    right, down = (2 * _uniform(SHIFT, batch, generator) for _ in range(2))
+    rows = (
+        torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
+        torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
+    )
+    matrices = torch.stack(rows, dim=1).to(images.device, non_blocking=True)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Change saturation, contrast and brightness, and turn some images grey."""
+    batch, device = len(images), images.device
+
+    def factor() -> Tensor:
+        return (1 + _uniform(COLOR, batch, generator)).to(device, non_blocking=True)[:, None, None, None]
+
+    grey = images.mean(dim=1, keepdim=True)
+    greyscale = (torch.rand(batch, generator=generator) < GRAY).to(device, non_blocking=True)[
+        :, None, None, None
+    ]
+    saturation = factor().masked_fill(greyscale, 0)
+    images = grey + saturation * (images - grey)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((mean + factor() * (images - mean)) * factor()).clamp(0, 255)
+
+
+def _uniform(reach: float, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers between -`reach` and `reach`, float (`count`,)."""
+    return reach * (2 * torch.rand(count, generator=generator) - 1)

@@ -1,0 +1,106 @@
+"""``imagenet``: ImageNet weights from a local file, for backbones that torchvision or timm publish too."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.config import Finetune, Network
+from common.errors import UserError
+from training.engine.checkpoint import UNREADABLE
+from training.methods.pretrained import Pretrained
+from training.models.backbone import BackboneNetwork
+from training.models.registry import FaceNetwork
+
+
+class ImageNet(Pretrained):
+    """Transfer from labelled photos of things."""
+
+    name = "imagenet"
+    title = "from ImageNet"
+    sentence = "A network that was trained on ImageNet's labels is trained further on the labelled faces."
+    pretrained = False
+
+    def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
+        """The file that ``finetune.imagenet`` names.
+
+        Raises:
+            UserError: it names none.
+        """
+        if settings.imagenet is None:
+            raise UserError("the method imagenet needs a file of weights; set finetune.imagenet to its path")
+        return Path(settings.imagenet)
+
+    def load(self, network: FaceNetwork, config: Network, file: Path) -> None:
+        """See `load_imagenet`."""
+        load_imagenet(network, file)
+
+
+def load_imagenet(network: FaceNetwork, path: Path) -> None:
+    """Load the backbone's weights from a state dict of torchvision or timm; its classifier is ignored.
+
+    Args:
+        network: of ``resnet*`` or ``timm:*``, changed in place.
+        path: a .pth or .safetensors file.
+
+    Raises:
+        UserError: the network has no such backbone, or the file cannot be read or is of another model.
+    """
+    if not isinstance(network, BackboneNetwork):
+        raise UserError(
+            "there are no published ImageNet weights of spl and sspl; set network.name to resnet18, "
+            "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.methods"
+        )
+    weights = {_normalised(name): value for name, value in _read(path).items()}
+    state = network.backbone.state_dict()
+    for name, value in state.items():
+        theirs = weights.get(_normalised(_published(name)))
+        if theirs is None and name.endswith("num_batches_tracked"):
+            continue
+        if theirs is None:
+            raise UserError(f"{path} is of another model than network.name: it has no {_published(name)}")
+        if theirs.shape != value.shape:
+            raise UserError(
+                f"{path}: {_published(name)} is {_size(theirs)}, but {_size(value)} in the network; "
+                "published ResNets need network.width=null and network.stem=large"
+            )
+        value.copy_(theirs)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (*UNREADABLE, SafetensorError) as error:
+        raise UserError(
+            f"finetune.imagenet: {path} cannot be read as a state dict ({error})"[:300]
+        ) from error
+    for key in ("state_dict", "model"):  # as training scripts save them
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"finetune.imagenet: {path} is not a state dict of names and tensors")
+    return content
+
+
+def _published(name: str) -> str:
+    """The name that torchvision and timm use for a tensor of this project's backbones."""
+    name = re.sub(r"^0\.0\.", "conv1.", name)
+    name = re.sub(r"^0\.1\.", "bn1.", name)
+    return re.sub(r"^([1-4])\.", r"layer\1.", name)
+
+
+def _normalised(name: str) -> str:
+    """A name without wrappers' prefixes and with underscores, with which timm joins stages' names."""
+    return re.sub(r"^(module\.|model\.)+", "", name).replace(".", "_")
+
+
+def _size(value: Tensor) -> str:
+    return " x ".join(str(side) for side in value.shape) or "one number"

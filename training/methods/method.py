@@ -1,0 +1,160 @@
+"""What a method is: a way to get a classifier from a few labelled faces."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import torch
+
+from common.config import Config, Finetune
+from common.layout import Layout
+from common.sampling import evenly_spaced
+from training.data.loader import Batch, load
+from training.data.provenance import provenance
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples, read_samples
+from training.data.transforms import resize_images
+from training.engine.checkpoint import Checkpoints
+from training.engine.distributed import Ranks
+from training.models.attribute_groups import CELEBA_FILE, read_groups
+from training.models.attribute_regions import CELEBA_REGIONS, read_regions
+from training.models.classifier import Classifier
+
+VALIDATION_FACES: Final = 1000
+"""At most so many faces of val choose among classifiers; they are the same for every run."""
+
+BATCH_SIZE: Final = 64
+"""Of networks that are not trained."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method with an amount of labels.
+
+    Attributes:
+        name: such as ``probe-5%``.
+        labelled: the faces whose labels are used.
+        steps: optimisation steps of methods that train a network.
+        weights: the file that `Method.weights` names.
+        checkpoints: of this run; its processes share each batch.
+    """
+
+    name: str
+    labelled: Samples
+    steps: int
+    weights: Path | None
+    checkpoints: Checkpoints
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all runs share.
+
+    Attributes:
+        config, layout: the settings and the shards.
+        ranks: the processes.
+        resume: what to do about a checkpoint, see `Checkpoints.resume`.
+    """
+
+    config: Config
+    layout: Layout
+    ranks: Ranks
+    resume: str
+
+    @property
+    def settings(self) -> Finetune:
+        """The settings of stage 2."""
+        return self.config.finetune
+
+    @cached_property
+    def train(self) -> Samples:
+        """The samples of the train split, with labels or without."""
+        return read_samples(self.layout, ("train",), self.config.stream.folder)
+
+    @cached_property
+    def labelled(self) -> Samples:
+        """Those with at least one known attribute."""
+        return self.train.labelled()
+
+    @cached_property
+    def all_faces(self) -> Samples:
+        """All samples that may be trained on, with and without labels."""
+        return read_samples(self.layout, ("train", "unlabelled"), self.config.stream.folder)
+
+    @cached_property
+    def val(self) -> Samples:
+        """The labelled samples of val that choose among classifiers with ``select: val``; else none."""
+        samples = read_samples(self.layout, ("val",)).labelled()
+        count = VALIDATION_FACES if self.settings.select == "val" else 0
+        return samples.take(evenly_spaced(count, len(samples)))
+
+    @cached_property
+    def val_batches(self) -> list[Batch]:
+        """Their pictures at the network's size, uint8."""
+        config, size = self.config, self.config.network.input_size
+        planned, workers = sequential_batches(self.val, BATCH_SIZE), config.trainer.loader_workers
+        batches = load(self.val, planned, {"jpg"}, workers, config.stream)
+        return [replace(each, images=resize_images(each.images, size).to(torch.uint8)) for each in batches]
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Which data a classifier was trained on, see `training.data.provenance`."""
+        return provenance(self.layout, self.train, self.config)
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Attribute names by branch, from the file that ``finetune.groups`` names."""
+        file = self.settings.groups
+        return read_groups(CELEBA_FILE if file is None else Path(file))
+
+    @cached_property
+    def regions(self) -> dict[str, list[str]]:
+        """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
+        file = self.settings.regions
+        return read_regions(CELEBA_REGIONS if file is None else Path(file))
+
+
+class Method(ABC):
+    """A way to get a classifier.
+
+    Attributes:
+        name: in ``finetune.methods``, and in the names of runs.
+        title: in tables and plots.
+        sentence: what it does.
+        settings: those of ``finetune`` that change its classifiers, besides ``seed`` and ``runs``. Of
+            ``groups`` and ``regions`` the content of the file counts.
+        pretrained: whether it starts from the weights of stage 1.
+        unlabelled: whether it learns from faces without labels, too.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    sentence: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = ()
+    pretrained: ClassVar[bool] = False
+    unlabelled: ClassVar[bool] = False
+
+    def members(self, stored: Collection[str]) -> frozenset[str]:
+        """The members of a sample that it reads, given those that the shards store."""
+        return frozenset({"jpg"})
+
+    @abstractmethod
+    def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
+        """The classifier, and how the fit went: JSON values, with ``seconds``, ``steps`` and ``loss``.
+
+        Raises:
+            UserError: a file is missing or does not fit, or a loss is not finite.
+            SystemExit: a signal stopped the run; its state is saved.
+        """
+
+    def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
+        """The file that it takes weights from; None if they are random.
+
+        Args:
+            settings: of stage 2.
+            pretrained: the result of stage 1.
+        """
+        return pretrained if self.pretrained else None

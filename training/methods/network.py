@@ -1,0 +1,171 @@
+"""What the methods that train a network share: the initial network, its objective, and the training."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.errors import UserError
+from training.data.loader import Batch, BrokenSamples, TrainingData
+from training.data.transforms import resize_images, to_input
+from training.engine.average_precision import mean_average_precision
+from training.engine.device import autocast, numerics
+from training.engine.logger import Log
+from training.engine.optim import ParameterGroups
+from training.engine.seeds import keyed_generator, set_seed
+from training.engine.trainer import LoopSettings, StepLoss, Trainer
+from training.methods.augment import augment
+from training.methods.method import Context, Run
+from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
+from training.models.classifier import Classifier, NetworkClassifier
+
+NETWORK_SETTINGS: Final = (
+    *("batch_size", "learning_rate", "schedule", "average_decay"),
+    *("select", "validate_every", "groups"),
+)
+"""Settings of ``finetune`` that all these methods read."""
+
+CHECK_EVERY: Final = 10
+"""Steps between two readings of the losses, for which the device waits."""
+
+BATCH_NORM_BATCHES: Final = 20
+"""Batches of faces, with labels or without, on which the averaged weights' batch norm is measured."""
+
+WEIGHT_DECAY: Final = 0.00005
+"""As published."""
+
+AVERAGE_PRECISION: Final = "average_precision"
+"""The score on val that chooses the step whose weights are kept."""
+
+
+def initial_network(context: Context) -> AttributeNetwork:
+    """The configured network with random weights, the same for the same seed."""
+    set_seed(context.settings.seed)
+    return AttributeNetwork(context.config.network, context.train.attribute_names, context.groups)
+
+
+def train_network(
+    context: Context,
+    run: Run,
+    model: AttributeNetwork,
+    rates: Mapping[str, float] | None = None,
+    targets: NDArray[np.float32] | None = None,
+    batch_size: int | None = None,
+) -> tuple[Classifier, dict[str, Any]]:
+    """Train `model`, and give the averaged weights that score best on val and how it went.
+
+    Args:
+        context, run: what is trained on.
+        model: with its initial weights; changed in place.
+        rates: factors on the learning rate by parameter group, 0 freezes it; None: all 1.
+        targets: float32 (N, A) of the run's faces, probabilities, -1 where unknown; None: their labels.
+        batch_size: over all processes; None: ``finetune.batch_size``.
+
+    Returns:
+        The classifier, and ``steps``, ``numerics``, ``seconds`` without validations, ``loss`` of the last
+        step, ``chosen_step`` and its ``val_average_precision``, None if val chose nothing.
+
+    Raises:
+        UserError: the processes cannot share a batch evenly, a loss is not finite, or a checkpoint does not
+            fit.
+        SystemExit: a signal stopped the run; its state is saved.
+    """
+    settings, world = context.settings, context.ranks.world
+    size = settings.batch_size if batch_size is None else batch_size
+    if world > 1 and (size % world or size < 2 * world):
+        raise UserError(
+            f"{run.name}: batches of {size} faces cannot be divided into {world} equal parts of two or more; "
+            "change finetune.batch_size or the number of processes"
+        )
+    factors = rates or dict.fromkeys(GROUPS, 1.0)
+    plan = LoopSettings(
+        title=run.checkpoints.title,
+        unit="faces",
+        seed=settings.seed,
+        steps=run.steps,
+        batch_size=size,
+        schedule=settings.schedule,
+        weight_decay=WEIGHT_DECAY,
+        average_decay=settings.average_decay,
+        log_every=CHECK_EVERY,
+        validate_every=settings.validate_every if len(context.val) else None,
+        select=AVERAGE_PRECISION,
+    )
+    labels = run.labelled.attributes if targets is None else targets
+    trainer = Trainer(AttributeObjective(context, run, model, factors, labels), plan, run.checkpoints)
+    trainer.fit(context.resume)
+    score = trainer.kept.score
+    return network_classifier(context, model.cpu()), {
+        "steps": run.steps,
+        "numerics": numerics(context.config.trainer.precision),
+        "seconds": round(trainer.clock.seconds, 1),
+        "loss": round(trainer.losses.last, 4),
+        "chosen_step": trainer.kept.step,
+        "val_average_precision": None if score is None else round(score, 4),
+    }
+
+
+class AttributeObjective:
+    """The attributes of augmented faces; see `training.engine.trainer.Objective`."""
+
+    adversary: nn.Module | None = None
+
+    def __init__(
+        self,
+        context: Context,
+        run: Run,
+        model: AttributeNetwork,
+        rates: Mapping[str, float],
+        targets: NDArray[np.int8] | NDArray[np.float32],
+    ) -> None:
+        config, self._settings = context.config, context.settings
+        self._context, self._network, self._rates = context, model, rates
+        self.model: nn.Module = model
+        self._device, self._precision = context.ranks.device, config.trainer.precision
+        broken = BrokenSamples(config.stream.max_broken)
+        self.data, self._all_faces = (
+            TrainingData(samples, {"jpg"}, self._settings.seed, config.trainer, config.stream, broken)
+            for samples in (run.labelled, context.all_faces)
+        )
+        self._targets = torch.from_numpy(targets).to(self._device)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Backbone, branches and heads, each with its rate."""
+        rate = self._settings.learning_rate
+        groups = self._network.parameter_groups()
+        return [(parameters, self._rates[name] * rate) for name, parameters in groups.items()]
+
+    def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
+        """The binary cross-entropy of the known targets."""
+        generator = keyed_generator(self._settings.seed, step, micro_batch, "labelled")
+        size = self._network.config.input_size
+        images = augment(resize_images(batch.images, size), generator)
+        with autocast(self._device, self._precision):
+            logits = forward(to_input(images, size))
+        return StepLoss(attribute_loss(logits, self._targets[batch.indices], self._network.groups))
+
+    def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
+        """The network, on images that are not augmented, each at most once."""
+        batch_size, size = self._settings.batch_size, self._network.config.input_size
+        count = min(BATCH_NORM_BATCHES, -(-len(self._all_faces.samples) // batch_size))
+        batches = self._all_faces.batches(batch_size, 0, count)
+        return self.model, (to_input(batch.images.to(self._device), size) for batch in batches)
+
+    def validate(self, log: Log, done: int) -> dict[str, float]:
+        """Mean average precision on val; nothing if no attribute occurs both present and absent."""
+        if not len(self._context.val):
+            return {}
+        classifier = network_classifier(self._context, self._network)
+        classifier.configure(self._device, self._precision, mirrored=False)
+        logits = np.concatenate([classifier.logits(batch) for batch in self._context.val_batches])
+        self._network.train()
+        score = mean_average_precision(self._context.val.attributes, logits)
+        return {} if score is None else {AVERAGE_PRECISION: score}
+
+
+def network_classifier(context: Context, model: AttributeNetwork) -> NetworkClassifier:
+    """The classifier of a network, in evaluation mode."""
+    return NetworkClassifier(attributes=model.attributes, model=model.eval(), groups=context.groups)

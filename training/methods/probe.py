@@ -1,0 +1,155 @@
+"""``probe``: L2-regularised logistic regression on stored features, its strength chosen on val.
+
+The solution lies in the span of the training features, so they are rotated into it first: 84 faces need
+84 weights per attribute, however many features there are.
+"""
+
+import time
+from collections.abc import Collection
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.pipeline_config import Stream
+from training.data.samples import Samples
+from training.engine.average_precision import mean_average_precision
+from training.methods.method import Context, Method, Run
+from training.models.classifier import Classifier
+from training.models.probe import Probe
+from training.models.stored_features import members_of, read_features, whole_face_blocks
+
+STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
+
+WITHOUT_VAL: Final = 1e-3
+"""C if no val face has a label."""
+
+ITERATIONS: Final = 200
+"""Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
+
+TOLERANCE: Final = 1e-8
+"""Change of the summed cross-entropy, per known label, that ends it."""
+
+
+class LinearProbe(Method):
+    """The baseline of stored features."""
+
+    name = "probe"
+    title = "linear probe"
+    sentence = (
+        "Logistic regression on the features of the whole face that the parser, a fixed network, computed."
+    )
+    settings = ("select",)
+
+    def members(self, stored: Collection[str]) -> frozenset[str]:
+        """The features of the whole face."""
+        return members_of(whole_face_blocks(stored))
+
+    def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
+        """See `Method.fit`."""
+        return fit_probe(run.labelled, context.val, context.config.stream)
+
+
+def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict[str, Any]]:
+    """Fit one regression per attribute.
+
+    Args:
+        train: labelled samples.
+        val: labelled samples that choose the strength, for all attributes together.
+        stream: the cache of remote shards.
+
+    Returns:
+        The probe, and how the fit went: ``seconds``, reading included, ``loss``, the mean cross-entropy of
+        the known labels, ``strength``, the selected C, ``val_faces`` that selected it, and their
+        ``val_average_precision``, None without any.
+
+    Raises:
+        UserError: the shards do not hold the features.
+    """
+    started, blocks = time.monotonic(), whole_face_blocks(train.extents)
+    values = read_features(train, blocks, stream)
+    mean, scale = standardisation(values)
+    standardised = (values - mean) * scale
+    basis = np.linalg.svd(standardised, full_matrices=False)[2].T
+    solutions = logistic_regressions(
+        standardised @ basis, train.attributes, STRENGTHS if len(val) else (WITHOUT_VAL,)
+    )
+    best, score = 0, None
+    if len(val):
+        on_val = (read_features(val, blocks, stream) - mean) * scale @ basis
+        scores = [
+            mean_average_precision(val.attributes, on_val @ weights + biases) or 0.0
+            for _, weights, biases, _ in solutions
+        ]
+        best, score = int(np.argmax(scores)), round(max(scores), 4)
+    strength, weights, biases, loss = solutions[best]
+    probe = Probe(
+        attributes=train.attribute_names,
+        blocks=blocks,
+        mean=mean,
+        scale=scale,
+        weights=basis @ weights,
+        biases=biases,
+    )
+    seconds = round(time.monotonic() - started, 1)
+    return probe, {
+        "steps": 0,
+        "seconds": seconds,
+        "loss": round(loss, 4),
+        "strength": strength,
+        "val_faces": len(val),
+        "val_average_precision": score,
+    }
+
+
+def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The mean (D,) of (N, D), and the inverse of the deviation (D,), 0 for constants."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
+
+
+def logistic_regressions(
+    features: NDArray[np.float64], labels: NDArray[np.int8], strengths: tuple[float, ...]
+) -> list[tuple[float, NDArray[np.float64], NDArray[np.float64], float]]:
+    """For each strength C the weights (D, A), biases (A,) and mean loss.
+
+    Args:
+        features: float64 (N, D).
+        labels: int8 (N, A), 0 or 1, -1 where unknown. An attribute without both classes gets no weights.
+        strengths: in ascending order.
+    """
+    inputs, known = torch.from_numpy(features), torch.from_numpy(labels >= 0).double()
+    targets = torch.from_numpy(labels).clamp(min=0).double()
+    positives, count = (targets * known).sum(0), known.sum(0)
+    known = known * ((positives > 0) & (positives < count))
+    share = (positives + 0.5) / (count + 1)
+    weights = torch.zeros(inputs.shape[1], labels.shape[1], dtype=torch.float64, requires_grad=True)
+    biases = share.logit().requires_grad_()
+
+    def cross_entropy() -> Tensor:
+        logits = inputs @ weights + biases
+        return F.binary_cross_entropy_with_logits(logits, targets, known, reduction="sum")
+
+    solutions = []
+    for strength in strengths:
+        optimizer = torch.optim.LBFGS(
+            [weights, biases],
+            max_iter=ITERATIONS,
+            tolerance_change=TOLERANCE * known.sum().item(),
+            line_search_fn="strong_wolfe",
+        )
+
+        def objective(optimizer: torch.optim.Optimizer = optimizer, strength: float = strength) -> float:
+            optimizer.zero_grad()
+            value = cross_entropy() + weights.square().sum() / (2 * strength)
+            value.backward()
+            return value.item()
+
+        optimizer.step(objective)
+        loss = (cross_entropy() / known.sum().clamp(min=1)).item()
+        solutions.append((strength, weights.detach().numpy().copy(), biases.detach().numpy().copy(), loss))
+    return solutions

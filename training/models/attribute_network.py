@@ -1,0 +1,91 @@
+"""The network of attributes: features of a face with one linear head per branch, and the loss."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.config import Network
+from common.errors import UserError
+from training.models import build
+from training.models.attribute_groups import Groups, branch_groups
+
+GROUPS: Final = ("backbone", "branches", "heads")
+"""Names of the parameter groups, each of which has a learning rate."""
+
+
+class AttributeNetwork(nn.Module):
+    """Attribute logits of face images.
+
+    Attributes:
+        config: the network's settings.
+        attributes: names, in the order of the logits.
+        network: images to features.
+        groups: positions of the attributes that each branch predicts.
+        heads: a linear layer for each of these branches.
+
+    Args:
+        config: as above.
+        attributes: as above.
+        groups: attribute names by branch, see `branch_groups`; CelebA's by default.
+    """
+
+    def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
+        super().__init__()
+        self.config, self.attributes = config, tuple(attributes)
+        self.network = build(config)
+        self.groups = branch_groups(attributes, groups)
+        self.heads = nn.ModuleDict(
+            {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
+        )
+        order = [position for group in self.groups.values() for position in group]
+        self.register_buffer("inverse", torch.tensor(order).argsort(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float (B, A), of normalised images, float (B, 3, S, S)."""
+        pooled = self.pooled(images)
+        logits = [head(pooled[branch]) for branch, head in self.heads.items()]
+        inverse = self.get_buffer("inverse")
+        return torch.cat(logits, dim=1)[:, inverse]
+
+    def pooled(self, images: Tensor) -> dict[str, Tensor]:
+        """What each head reads of normalised images, float (B, 3, S, S): by branch, float (B, C)."""
+        branches = self.network(images).branches
+        return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by the name of their group: those that the network declares, and the heads.
+
+        Raises:
+            UserError: the network does not declare each of its parameters in exactly one known group.
+        """
+        declare = getattr(self.network, "parameter_groups", None)
+        groups: dict[str, list[nn.Parameter]] = declare() if declare else {}
+        counts = Counter(id(parameter) for group in groups.values() for parameter in group)
+        wrong = [name for name, parameter in self.network.named_parameters() if counts[id(parameter)] != 1]
+        if wrong or groups.keys() != set(GROUPS[:2]):
+            raise UserError(
+                f"parameter_groups() of {type(self.network).__name__} must put each of its parameters into "
+                f"exactly one of {' and '.join(GROUPS[:2])}; wrong are {', '.join(wrong[:3]) or list(groups)}"
+            )
+        return {**groups, "heads": list(self.heads.parameters())}
+
+
+def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
+    """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
+
+    Args:
+        logits: float (B, A).
+        targets: (B, A), 0, 1 or a probability; -1 where unknown, which contributes nothing.
+        groups: positions of the attributes by branch.
+    """
+    known = (targets >= 0).float()
+    each = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0).float(), reduction="none")
+    terms = []
+    for group in groups.values():
+        weight = known[:, group]
+        terms.append((each[:, group] * weight).sum() / weight.sum().clamp(min=1))
+    return torch.stack(terms).sum()

@@ -1,0 +1,137 @@
+"""Features of faces from what the shards hold: the input of the probes, in blocks of columns."""
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from common.cell_counts import merge_cells
+from common.classes import NUM_CLASSES
+from common.errors import UserError
+from common.pipeline_config import Stream
+from training.data.loader import Batch, load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
+
+Blocks = tuple[str, ...]
+"""Names of blocks of `BLOCKS`, in the order of the columns."""
+
+BATCH_SIZE: Final = 256
+
+STATISTICS: Final = 11
+"""Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations
+of these five, and the square root of the area."""
+
+STRIDE: Final = 2
+"""The statistics read every second row and column."""
+
+
+def whole_face_blocks(stored: Collection[str]) -> Blocks:
+    """The blocks that describe the whole face: another network's features where the shards hold them, then
+    the parser's where they hold these, or else the areas of the classes.
+
+    Args:
+        stored: the members that the shards hold.
+    """
+    of_parser = "pooled" if "pooled.npy" in stored else "areas"
+    return ("embedding", of_parser) if "embedding.npy" in stored else (of_parser,)
+
+
+def region_blocks(stored: Collection[str]) -> Blocks:
+    """The blocks that describe the whole face, and those of its regions."""
+    return (*whole_face_blocks(stored), "statistics")
+
+
+def members_of(blocks: Blocks) -> frozenset[str]:
+    """The members of a sample that some blocks are made from."""
+    return frozenset().union(*(BLOCKS[block][0] for block in blocks))
+
+
+def features_of(batch: Batch, blocks: Blocks) -> NDArray[np.float64]:
+    """The features, float64 (N, D), of a batch with the members that `members_of` names."""
+    return np.concatenate([BLOCKS[block][1](batch) for block in blocks], axis=1)
+
+
+def read_features(samples: Samples, blocks: Blocks, stream: Stream) -> NDArray[np.float64]:
+    """The features of all samples, float64 (N, D), in their order.
+
+    Raises:
+        UserError: the shards do not hold them.
+    """
+    require_members(samples, members_of(blocks))
+    batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
+    rows = [features_of(batch, blocks) for batch in batches]
+    return np.concatenate(rows) if rows else np.empty((0, 0))
+
+
+def require_members(samples: Samples, members: frozenset[str]) -> None:
+    """Check that the shards hold what a classifier reads.
+
+    Raises:
+        UserError: they do not.
+    """
+    if missing := sorted(members - samples.extents.keys()):
+        remedy = "" if missing != ["embedding.npy"] else " --set parse.features_from=NETWORK.onnx"
+        raise UserError(
+            f"{samples.root} has no {', '.join(missing)}, which the classifier reads; parse the faces again "
+            f"by `python -m pipeline.parse --from OUT --output NEW{remedy}`"
+        )
+
+
+def region_statistics(batch: Batch) -> NDArray[np.float64]:
+    """Colour, position and size of the face regions, from faces and their masks.
+
+    Returns:
+        float64 (N, 19 x 11), region by region. Colours are in 8-bit CIELAB, positions and areas in shares of
+        the face; all are 0 for an absent region.
+    """
+    pixels = batch.images.permute(0, 2, 3, 1).numpy()[:, ::STRIDE, ::STRIDE]
+    classes = batch.masks.numpy()[:, ::STRIDE, ::STRIDE]
+    lab = np.stack([cv2.cvtColor(np.ascontiguousarray(each), cv2.COLOR_RGB2LAB) for each in pixels])
+    faces, height, width = classes.shape
+    bins = (np.arange(faces)[:, None, None] * NUM_CLASSES + classes).ravel()
+
+    def by_region(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        sums = np.bincount(bins, values.ravel(), faces * NUM_CLASSES)
+        return sums.astype(np.float64).reshape(faces, NUM_CLASSES)
+
+    count = by_region(np.ones(classes.shape))
+    rows = np.broadcast_to(np.arange(height)[:, None] / height, classes.shape)
+    columns = np.broadcast_to(np.arange(width) / width, classes.shape)
+    means, deviations = [], []
+    for values in (*np.moveaxis(lab.astype(np.float64), -1, 0), rows, columns):
+        mean = by_region(values) / np.maximum(count, 1)
+        variance = by_region(values**2) / np.maximum(count, 1) - mean**2
+        means.append(mean)
+        deviations.append(np.sqrt(np.maximum(variance, 0)))
+    area = np.sqrt(count / (height * width))
+    return np.stack([*means, *deviations, area], axis=-1).reshape(faces, -1)
+
+
+def _embedding(batch: Batch) -> NDArray[np.float64]:
+    return batch.embedding.double().numpy()
+
+
+def _pooled(batch: Batch) -> NDArray[np.float64]:
+    return batch.pooled.double().numpy()
+
+
+def _areas(batch: Batch) -> NDArray[np.float64]:
+    counts = batch.cell_counts
+    cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
+    shares = cells.double() / cells.sum(dim=-1, keepdim=True)
+    return shares.flatten(1).numpy()
+
+
+BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float64]]]]] = {
+    "embedding": (frozenset({"embedding.npy"}), _embedding),
+    "pooled": (frozenset({"pooled.npy"}), _pooled),
+    "areas": (frozenset({"parts.npy"}), _areas),
+    "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
+}
+"""By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
+network that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class in
+each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
+`region_statistics`."""

@@ -1,1 +1,0 @@
-"""The baseline without training a network: logistic regression on what the shards hold already."""

@@ -1,1 +1,0 @@
-"""Nested label subsets as list files."""
