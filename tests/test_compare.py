@@ -18,7 +18,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
-from pipeline.parse.sibling import make_sibling
+from pipeline.parse.run import make_sibling
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests.commands import run_command
