@@ -18,7 +18,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
-from pipeline.parse.sibling import make_sibling
+from pipeline.parse.run import make_sibling
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests.commands import run_command
@@ -116,11 +116,17 @@ def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
     sets = [
         (top(one), top(two))
         for pair in zip(a, b, strict=True)
-        for one, two in zip(*(cell_class_counts(mask, patches).reshape(-1, 19) for mask in pair), strict=True)
+        for one, two in zip(*(patch_counts(mask, patches) for mask in pair), strict=True)
     ]
     assert figures["same_top_parts"] == pytest.approx(np.mean([one == two for one, two in sets]))
     shared = sum(len(one & two) for one, two in sets) / sum(len(one | two) for one, two in sets)
     assert figures["shared_top_parts"] == pytest.approx(shared)
+
+
+def patch_counts(mask: np.ndarray, patches: int) -> np.ndarray:
+    """Pixels per class in each patch, as sums of stored cells."""
+    cells = cell_class_counts(mask, 12).astype(int)
+    return cells.reshape(patches, 12 // patches, patches, 12 // patches, 19).sum(axis=(1, 3)).reshape(-1, 19)
 
 
 def top(counts: np.ndarray) -> set[int]:

@@ -208,7 +208,7 @@ class Trainer:
         self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
         device, settings = self._ranks.device, self._settings
         self._model = self._ranks.synchronise_batch_norm(
-            objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            objective.model.to(device).to(memory_format=torch.channels_last)
         ).train()
         self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
         compiled: Any = torch.compile(self._model) if settings.compile else self._model

@@ -90,26 +90,23 @@ def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | Non
     """
     known: dict[str, float] = {}
     if file is not None:
-        known = _thresholds_in(file, classifier)
+        content = read_json(file)
+        if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
+            cuts = {each["name"]: each["threshold"] for each in labels}
+            content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
+        entries = content.values() if isinstance(content, dict) else ()
+        judged = {
+            each["classifier"]: each for each in entries if isinstance(each, dict) and "classifier" in each
+        }
+        if classifier.identity not in judged:
+            raise UserError(
+                f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or "
+                "labels.json of its export"
+            )
+        known = judged[classifier.identity]["thresholds"]
     elif classifier.thresholds is not None:
         return
     elif (run := evaluated_run(evaluation_folder(checkpoint), classifier)) is not None:
         known = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]["thresholds"]
     classifier.thresholds = {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
     classifier.thresholds_from = "val" if known else NONE_KNOWN
-
-
-def _thresholds_in(file: Path, classifier: Classifier) -> dict[str, float]:
-    if not isinstance(content := read_json(file), dict):
-        raise UserError(f"{file}: not a JSON object")
-    if isinstance(labels := content.get("attributes"), list):
-        entries = [content | {"thresholds": {each["name"]: each["threshold"] for each in labels}}]
-    else:
-        entries = [entry for entry in content.values() if isinstance(entry, dict) and "classifier" in entry]
-    for entry in entries:
-        if entry.get("classifier", classifier.identity) == classifier.identity:
-            return dict(entry["thresholds"])
-    raise UserError(
-        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of an evaluation of it, or "
-        "labels.json of an export of it"
-    )
