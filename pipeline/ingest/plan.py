@@ -195,10 +195,10 @@ def _plan_shards(database: Database, settings: Ingest, dataset: str) -> None:
     database.execute("CREATE TABLE placed (number BIGINT, shard VARCHAR)")
     for split in SPLITS:
         new = database.execute(
-            "SELECT number FROM planned WHERE split = ? AND shard IS NULL ORDER BY number", [split]
+            "SELECT number::INTEGER AS number FROM planned WHERE split = ? AND shard IS NULL ORDER BY number", [split]
         ).fetchnumpy()["number"]
-        order = np.random.default_rng(settings.seed).permutation(np.asarray(new))
-        database.register("shuffled", pa.table({"number": order, "position": np.arange(len(order))}))
+        order = np.random.default_rng(settings.seed).permutation(np.asarray(new, np.int32))
+        database.register("shuffled", pa.table({"number": order, "position": np.arange(len(order), dtype=np.int32)}))
         database.execute(
             """
             INSERT INTO placed

@@ -128,11 +128,16 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
     """The rows of the manifest that belong to some splits, in one chunk, in the manifest's order."""
     path = layout.require_samples()
     listed, attributes = manifest.column_names(path)
+    known = {f"{name}.{what}" for name in MEMBERS for what in manifest.MEMBER_COLUMNS}.intersection(listed)
+
+    def number(column: str) -> str:
+        return f'coalesce("{column}", 0)' if column in known else "0"  # old manifests hold no checksums
+
     members = [
-        f'[coalesce("{name}.offset", 0) // {BLOCK}, coalesce("{name}.size", 0), coalesce("{name}.crc32", 0)]'
+        f"[{number(f'{name}.offset')} // {BLOCK}, {number(f'{name}.size')}, {number(f'{name}.crc32')}]"
         f'::UINTEGER[3] AS "{name}"'
         for name in MEMBERS
-        if f"{name}.offset" in listed
+        if f"{name}.offset" in known
     ]
     labels = ", ".join(f"coalesce({quoted(name)}, -1)" for name in attributes)
     if labels:
