@@ -11,7 +11,7 @@ JOBS ?= $(shell nproc)
 # Of the demo's training: its networks are small, and threads that wait for each other on shared cores spin.
 THREADS ?= 1
 
-.PHONY: help setup demo study test lint types
+.PHONY: help setup demo study docs test lint types
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ study: $(READY) ## label-efficiency study at preset mini, an hour and a half or 
 	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)
+
+docs: $(READY) ## write the tables of the documents: settings and results
+	$(BIN)/python -m docs.tables
 
 test: $(READY) ## run all tests, a process per core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 15

@@ -11,7 +11,6 @@ and the greatest resident memory of the process, which has imported both stages 
 
 import argparse
 import hashlib
-import json
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -37,7 +36,7 @@ from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
 from pipeline.parse.run import read_plan as read_parse_plan
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import record_path
+from pipeline.runner.shard_record import ShardTask, write_record
 from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
 FEW: Final = 1000
@@ -137,20 +136,20 @@ def _write_records(tasks: list[AlignTask], layout: Layout) -> None:
     for task in tasks:
         rows = list(task.rows)
         aligned = [{"key": row["key"], "notices": []} for row in rows]
-        _write_record(task.tar, {"inputs": task.inputs, "code": task.code}, aligned)
+        _write_record(task, aligned)
         own = {"box_score": None, "confidence": 0.9876, **numbers}
         finished = [
             {"key": row["key"], "source": row["source"], **own, "jpg.offset": number}
             for number, row in enumerate(rows)
         ]
-        _write_record(layout.shards / task.tar.parent.name / task.tar.name, {}, finished)
+        tar = layout.shards / task.tar.parent.name / task.tar.name
+        _write_record(ShardTask(tar, "", "", 0), finished)
 
 
-def _write_record(tar: Any, made_from: dict[str, str], samples: list[dict[str, Any]]) -> None:
-    tar.parent.mkdir(parents=True, exist_ok=True)
-    record = {"made_from": made_from, "samples": samples, "quarantined": [], "numerics": ""}
-    record_path(tar).write_text(json.dumps(record))
-    tar.touch()
+def _write_record(task: ShardTask, samples: list[dict[str, Any]]) -> None:
+    task.tar.parent.mkdir(parents=True, exist_ok=True)
+    write_record(task, samples, [])
+    task.tar.touch()
 
 
 def main() -> None:

@@ -242,7 +242,7 @@ class Evaluate(Section):
     mirrored: Annotated[
         bool,
         Field(
-            description="whether networks see the mirror image of each face too, here and in predictions, and "
+            description="whether networks see the mirror image of each face too, also in predictions, and "
             "the mean of both logits counts; takes twice the time"
         ),
     ]

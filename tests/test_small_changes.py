@@ -55,8 +55,8 @@ class Input:
 
     def _plan(self) -> dict[str, str]:
         ingest(self.config, self.layout)
-        tasks = plan(read_plan(self.config, self.layout), self.config, self.layout)
-        return {task.tar.name: task.fingerprint for task in tasks}
+        tasks = plan(read_plan(self.layout), self.config, self.layout)
+        return {task.tar.name: task.inputs for task in tasks}
 
 
 @pytest.fixture

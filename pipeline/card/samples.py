@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import tables
-from common.classes import CLASS_COLOURS
+from common.classes import CLASS_COLOURS, mask_overlay
 from common.errors import UserError
 from common.layout import Layout
-from common.mask_overlay import mask_overlay
 from common.sampling import evenly_spaced
 from common.shards import (
     BrokenSample,

@@ -18,9 +18,8 @@ from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import no_model
+from pipeline.runner.cluster import local_workers, no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards
-from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import ShardStage
