@@ -1,8 +1,8 @@
 """The index of samples: an Arrow file that all processes of a machine map into their memory.
 
-It has a row per sample, in the manifest's order: key, shard (a number of 1 to 4 bytes), identity, three numbers of
-4 bytes for each of the members that training reads, and a byte for each label. Strings are decoded when they
-are read.
+It has a row per sample, in the manifest's order: key, shard (a number of 1 to 4 bytes), identity, three
+numbers of 4 bytes for each of the members that training reads, and a byte for each label. Strings are decoded
+when they are read.
 """
 
 import fcntl
@@ -70,7 +70,7 @@ class Index:
 
     Attributes:
         attributes: names of the labels.
-        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: not known).
+        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: unknown).
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         keys, shards, identities: a string per sample; shards are dictionary-encoded, sorted by name.
     """
