@@ -42,11 +42,11 @@ from common.hardware import hardware, processor
 from common.layout import Layout
 from common.shards import decode_face, read_shard
 from common.weights import find
-from pipeline.parse import bisenet
+from pipeline.parse.facexlib_networks import BISENET
 from pipeline.parse.find_parser import find_parser
-from pipeline.parse.parser import ParserFile, load_network, load_parser
-from pipeline.parse.pixels import normalised
-from pipeline.parse.sides import assign_sides
+from pipeline.parse.masks import assign_sides
+from pipeline.parse.network import normalised
+from pipeline.parse.parser import CPU_BATCH, ParserFile, load_network, load_parser
 from synthetic import write_dataset
 
 PLAIN_SIDE: Final = 512
@@ -91,7 +91,7 @@ def _measure(config: Config, options: argparse.Namespace, source: str, folder: P
         faces, count = _stored(Layout.at(output))
         rates["b"].append(count / seconds)
         rates["b_without_start_up"].append(count / (seconds - start_up))
-        arguments = (file, config.parse.batch_size, faces)
+        arguments = (file, CPU_BATCH, faces)
         rates["c"].append(parallel_rate(_bare_network, arguments, len(faces), workers))
         rates["a"].append(_plain_rate(config, faces[:PLAIN_FACES]))
     figures = {name: float(np.median(values)) for name, values in rates.items()} | {"start_up": start_up}
@@ -103,7 +103,7 @@ def _measure(config: Config, options: argparse.Namespace, source: str, folder: P
     print(f"  c bare network at {file.size}               {c:7.2f}")
     print(f"b / a = {b / a:.2f} (target 3.5, or 5 on AVX-512 with VNNI or bfloat16)")
     print(f"b / c = {b / c:.3f} (target 0.85), without start-up {steady / c:.3f}")
-    machine = f"{processor()} ({hardware().name}, {file.numbers}, {workers} processes)"
+    machine = f"{processor()} ({hardware().name}, {file.computes_in}, {workers} processes)"
     ratios = f"{b / a:.2f} | {b / c:.2f} | {steady:.2f} | {steady / c:.2f} |"
     print(f"| {machine} | {options.count:,} | {a:.2f} | {c:.2f} | {b:.2f} | {ratios}")
     return figures
@@ -134,12 +134,12 @@ def _bare_network(file: ParserFile, batch: int, faces: NDArray[np.uint8]) -> Cal
             normalised(faces[i : i + batch], file.class_map, file.size, network.device)
             for i in range(0, len(faces), batch)
         ]
-        network.scores(inputs[0])
+        network.outputs(inputs[0])
 
     def work() -> None:
         with torch.inference_mode():
             for pixels in inputs:
-                network.scores(pixels)
+                network.outputs(pixels)
 
     return work
 
@@ -153,7 +153,7 @@ def _plain_network(config: Config) -> nn.Module:
 def _plain_mask(model: nn.Module, face: NDArray[np.uint8]) -> NDArray[np.uint8]:
     large = cv2.resize(face, (PLAIN_SIDE, PLAIN_SIDE), interpolation=cv2.INTER_LINEAR)
     pixels = torch.from_numpy(large).permute(2, 0, 1)[None].float() / 255
-    norm = bisenet.CLASS_MAP
+    norm = BISENET
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (norm.mean, norm.std))
     mask = model((pixels - mean) / deviation)[0][0].argmax(0).numpy().astype(np.uint8)
     return cv2.resize(mask, face.shape[:2], interpolation=cv2.INTER_NEAREST).astype(np.uint8)

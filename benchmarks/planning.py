@@ -7,7 +7,6 @@ by code too, as large as real ones. All of it runs in one process whose address 
 """
 
 import hashlib
-import json
 import resource
 import stat
 import time
@@ -34,7 +33,7 @@ from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
 from pipeline.parse.run import read_plan as read_parse_plan
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import record_path
+from pipeline.runner.shard_record import ShardTask, write_record
 from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
 FEW: Final = 1000
@@ -102,10 +101,10 @@ def _run(config: Config, rows: int, folder: Path, imports: int) -> Figures:
     with step("ingest again"):
         ingest(run, layout, photos=PHOTOS)
     with step("align: plan"):
-        tasks = align_tasks(read_align_plan(run, layout), run, layout)
+        tasks = align_tasks(read_align_plan(layout), run, layout)
     _write_records(tasks, layout)
     with step("align: compare"):
-        finished = finished_shards(tasks[0].tar.parent, layout.manifests, "align")
+        finished = finished_shards(tasks[0].tar.parent, layout, "align")
         finished.update([])
         stale = stale_tasks("align", tasks, finished, Refusals(rows, 0), any_code=False)
     assert not stale
@@ -142,14 +141,14 @@ def _write_records(tasks: list[AlignTask], layout: Layout) -> None:
     for task in tasks:
         rows = list(task.rows)
         aligned = [{"key": row["key"], "notices": []} for row in rows]
-        _write_record(task.tar, task.fingerprint, task.code, aligned)
+        _write_record(task, aligned)
         own = {"box_score": None, "confidence": 0.9876, **numbers}
         finished = [{"key": row["key"], "source": row["source"], **own} for row in rows]
-        _write_record(layout.shards / task.tar.parent.name / task.tar.name, "", "", finished)
+        tar = layout.shards / task.tar.parent.name / task.tar.name
+        _write_record(ShardTask(tar, "", "", 0), finished)
 
 
-def _write_record(tar: Any, fingerprint: str, code: str, samples: list[dict[str, Any]]) -> None:
-    tar.parent.mkdir(parents=True, exist_ok=True)
-    record = {"fingerprint": fingerprint, "samples": samples, "quarantined": [], "code": code, "numerics": ""}
-    record_path(tar).write_text(json.dumps(record))
-    tar.touch()
+def _write_record(task: ShardTask, samples: list[dict[str, Any]]) -> None:
+    task.tar.parent.mkdir(parents=True, exist_ok=True)
+    write_record(task, samples, [])
+    task.tar.touch()

@@ -25,10 +25,9 @@ from common.alignment.warp import central_square, warp
 from common.config import Config
 from common.shards import ShardWriter, encode_face, encode_metadata
 from pipeline.parse import shard
-from pipeline.parse.batch_size import GPU_BATCH, Parsed
 from pipeline.parse.find_parser import find_parser
-from pipeline.parse.parser import mean_by_class
-from pipeline.parse.sides import assign_sides
+from pipeline.parse.masks import assign_sides, mean_by_class
+from pipeline.parse.parser import GPU_BATCH, Parsed
 from synthetic import iterate_portraits
 
 PAINTED: Final = 64
@@ -42,7 +41,7 @@ class StubParser:
         self._masks, self._seconds, self._device = masks, milliseconds / 1000, device
 
     def __call__(self, faces: NDArray[np.uint8]) -> Parsed:
-        """As `pipeline.parse.batch_size.FaceParser`."""
+        """As `pipeline.parse.parser.FaceParser`."""
         if self._seconds:
             with self._device:
                 time.sleep(self._seconds * len(faces))
@@ -97,15 +96,12 @@ def _worker(
     cv2.setNumThreads(1)
     task = shard.ParseTask(
         tar=folder / f"{os.getpid()}-000000.tar",
-        fingerprint="",
+        inputs="",
         code="",
         size=FACES,
         aligned=folder / "aligned-000000.tar",
         stored=folder / "aligned-000000.tar",
         parser=find_parser(config.parse, config.weights),
-        batch_size=GPU_BATCH,
-        processes=1,
-        grid=config.parse.grid,
     )
     stub = StubParser(masks, milliseconds, device)
     shard.load_parser = lambda file: stub  # type: ignore[assignment]

@@ -242,8 +242,8 @@ class Evaluate(Section):
     mirrored: Annotated[
         bool,
         Field(
-            description="whether networks see the mirror image of each face too, here and in predictions, "
-            "and the mean of both logits counts; takes twice the time"
+            description="whether networks see the mirror image of each face too, also in predictions, and "
+            "the mean of both logits counts; takes twice the time"
         ),
     ]
     subgroups: Annotated[

@@ -199,6 +199,15 @@ def write_pieces(
         writer.add_key_value_metadata(dict(last))
 
 
+def header(path: Address) -> Manifest:
+    """The metadata of a manifest and its number of rows, with a table without columns; reads its footer alone.
+
+    Raises:
+        UserError: the file is missing or is not a manifest.
+    """
+    return read(path, [])
+
+
 def read(path: Address, columns: list[str] | None = None) -> Manifest:
     """Read a manifest.
 

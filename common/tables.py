@@ -134,17 +134,12 @@ def write_parquet(
     return rows
 
 
-def insert_batches(
-    database: Database, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
-) -> None:
-    """Append rows to a table of the database, whose columns are those of the schema by name.
-
-    The batches are made while they are inserted; queries meanwhile need a `cursor()` of the database.
-    """
-    reader = pa.RecordBatchReader.from_batches(schema, iter(batches))
-    database.register("inserted_batches", reader)
-    database.execute(f"INSERT INTO {table} BY NAME FROM inserted_batches")
-    database.unregister("inserted_batches")
+def insert_batches(database: Database, table: str, batches: Iterable[pa.RecordBatch]) -> None:
+    """Append rows to a table of the database, which has the columns of the batches by name."""
+    for batch in batches:
+        database.register("batch", pa.Table.from_batches([batch]))
+        database.execute(f"INSERT INTO {table} BY NAME FROM batch")
+        database.unregister("batch")
 
 
 def quoted(name: str) -> str:

@@ -4,7 +4,7 @@ If the graph depended on the input itself, DVC would read every photo once more 
 what ingest quarantines: broken links, pipes, names that are not UTF-8. The inventory changes with the name,
 the size and the time (at an object store: the entity tag) of any file that ingest lists, and with any byte of
 a label file. Photos are not read. A second file says which networks of the user's own the parser reads.
-With ``--input`` it first points params.yaml, and so the graph, at another input.
+With ``--input`` it points params.yaml, and so the graph, at another input instead.
 """
 
 import json
@@ -168,13 +168,14 @@ def main() -> None:
     parser.add_argument(
         "--input",
         metavar="INPUT",
-        help="first write this folder of photos, data set, table of paths, tar, or the address of one "
-        "(s3://...) into params.yaml",
+        help="instead of listing, write this folder of photos, data set, table of paths, tar, or the address "
+        "of one (s3://...) into params.yaml",
     )
     flags = parser.parse_args()
     if flags.input is not None:
         set_input(flags.input)
-    inventory(command.config_from(flags), Layout.at(DEFAULT_SHARDS))
+    else:
+        inventory(command.config_from(flags), Layout.at(DEFAULT_SHARDS))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from common.shards import KEY_PATTERN
 from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
-from pipeline.ingest.adapters import ADAPTERS, Adapter, read_listing
+from pipeline.ingest.adapters import ADAPTERS, Adapter
 from pipeline.ingest.listing import Source
 from pipeline.ingest.run import ingest
 from pipeline.source import read_source
+from tests.listings import read_listing
 
 
 def photo(seed: int = 0) -> bytes:
@@ -236,7 +237,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
-    (tmp_path / "faces.csv").write_text("path,Male\n" + rows)
+    (fill(tmp_path, ["a.jpg"]) / "faces.csv").write_text("path,Male\n" + rows)
     with pytest.raises(UserError, match=f"faces.csv, {message}"):
         read_listing(tmp_path / "faces.csv")
 

@@ -18,7 +18,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
-from pipeline.parse.sibling import make_sibling
+from pipeline.parse.run import make_sibling
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests.commands import run_command
@@ -116,21 +116,22 @@ def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
     sets = [
         (top(one), top(two))
         for pair in zip(a, b, strict=True)
-        for one, two in zip(*(cell_class_counts(mask, patches).reshape(-1, 19) for mask in pair), strict=True)
+        for one, two in zip(*(patch_counts(mask, patches) for mask in pair), strict=True)
     ]
     assert figures["same_top_parts"] == pytest.approx(np.mean([one == two for one, two in sets]))
     shared = sum(len(one & two) for one, two in sets) / sum(len(one | two) for one, two in sets)
     assert figures["shared_top_parts"] == pytest.approx(shared)
 
 
+def patch_counts(mask: np.ndarray, patches: int) -> np.ndarray:
+    """Pixels per class in each patch, as sums of stored cells."""
+    cells = cell_class_counts(mask, 12).astype(int)
+    return cells.reshape(patches, 12 // patches, patches, 12 // patches, 19).sum(axis=(1, 3)).reshape(-1, 19)
+
+
 def top(counts: np.ndarray) -> set[int]:
     largest = sorted(range(19), key=lambda number: (-int(counts[number]), number))[:TOP]
     return {number for number in largest if counts[number]}
-
-
-def test_a_set_agrees_with_itself(shards: Layout, config: Config) -> None:
-    figures = compare(config, shards, shards)
-    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
 
 
 def test_keys_that_only_one_set_has_are_counted(
@@ -149,22 +150,19 @@ def test_keys_that_only_one_set_has_are_counted(
     assert "2 only in the other" in agreement.table()
 
 
-def test_sets_without_a_common_key_are_compared_to_nothing(
-    shards: Layout, config: Config, tmp_path: Path
+def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
+    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
 ) -> None:
+    figures = compare(config, shards, shards)
+    assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
+    with pytest.raises(UserError, match="no finished shards"):
+        compare(config, shards, Layout.at(tmp_path))
     listed = manifest.read(shards.samples)
     manifest.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
     figures = compare(config, shards, Layout.at(tmp_path))
     assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
-
-
-def test_a_grid_that_is_not_made_of_whole_cells_and_a_missing_set_are_refused(
-    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
-) -> None:
     with pytest.raises(UserError, match="whole cells"):
         compare(config, shards, sibling, 5)
-    with pytest.raises(UserError, match="no finished shards"):
-        compare(config, shards, Layout.at(tmp_path))
 
 
 def test_the_command_prints_tables_and_writes_json(

@@ -20,8 +20,10 @@ from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
-from training.finetune.runs import finetune
-from training.models.probe import read_features
+from training.models.classifier import load_classifier
+from training.models.stored_features import read_features
+
+BLOCKS = (("embedding",), ("embedding", "areas"))
 
 DESCRIPTION: dict[str, Any] = {
     "size": 64,
@@ -84,33 +86,27 @@ def test_the_network_sees_each_stored_face_and_probes_read_what_it_says(
     assert not verify(pipeline_config.cluster, layout)
     samples, without = (read_samples(each, ("train",)) for each in (layout, shards))
     stream = pipeline_config.stream
-    embeddings, regions = (read_features(samples, name, stream) for name in ("embedding", "regions"))
+    embeddings, both = (read_features(samples, names, stream) for names in BLOCKS)
     assert embeddings.shape == (len(samples), 12)
-    assert np.array_equal(regions[:, :12], embeddings)
-    assert np.array_equal(regions[:, 12:], read_features(without, "regions", stream))
-    assert np.array_equal(*(read_features(each, "areas", stream) for each in (samples, without)))
+    assert np.array_equal(both[:, :12], embeddings)
+    assert np.array_equal(both[:, 12:], read_features(without, ("areas",), stream))
+    with pytest.raises(UserError, match=r"no embedding\.npy, .* parse\.features_from=NETWORK"):
+        read_features(without, ("embedding",), stream)
 
 
-def test_the_probe_command_fits_an_embedding_probe_where_the_shards_hold_what_it_reads(
+def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
     shards: Layout, pipeline_config: Config, tmp_path: Path
 ) -> None:
     settings = pipeline_config.parse.model_copy(update={"features_from": str(saved(tmp_path / "four.pt"))})
     layout = Layout.at(tmp_path / "set")
     parse(pipeline_config.model_copy(update={"parse": settings}), make_sibling(shards, layout))
-    fitted = {}
-    for each in (shards, layout):
-        output, has_embedding = tmp_path / f"probes-{len(fitted)}", each is layout
-        source = ("--shards", str(each.shards), "--output", str(output))
-        done = run_command("training.probe", "--labels", "100%", *source)
+    for each, blocks in ((shards, ("pooled",)), (layout, ("embedding", "pooled"))):
+        output = tmp_path / f"probes-{len(blocks)}"
+        source = ("--shards", str(each.shards), "--output", str(output), "--stage", "finetune")
+        done = run_command("training.run", "--methods", "probe", "region_probe", "--labels", "100%", *source)
         assert done.returncode == 0, done.stderr
-        fitted[has_embedding] = {file.parent.name for file in output.glob("finetune/*/classifier.pt")}
-    assert fitted == {
-        False: {"probe-100%", "region_probe-100%"},
-        True: {"probe-100%", "embedding_probe-100%", "region_probe-100%"},
-    }
-    config = load(settings=["finetune.initial=[embedding_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"])
-    with pytest.raises(UserError, match=r"no embedding\.npy; .* parse\.features_from=NETWORK"):
-        finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+        probes = [load_classifier(file) for file in sorted(output.glob("finetune/*/classifier.pt"))]
+        assert [probe.blocks for probe in probes] == [blocks, (*blocks, "statistics")]
 
 
 def test_a_map_of_features_is_averaged_over_positions(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from PIL import Image
 
 from common.alignment.recipe import Recipe
 from common.config import load
+from common.errors import UserError
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
-from training.engine import checkpoint
-from training.models.classifier import Classifier
+from training.export.model_card import model_card, read_results
+from training.models.attribute_groups import CELEBA_FILE, read_groups
+from training.models.attribute_network import AttributeNetwork
+from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 from training.predict.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parent.parent
-ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "Young")
+ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "<script>alert(1)</script> | [link](x)")
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +33,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs of a classifier with random weights, their evaluation, and photos; no shards."""
     folder = tmp_path_factory.mktemp("export")
     run = folder / "runs" / "finetune" / "pretrained-5%"
-    run.mkdir(parents=True)
     config = load(settings=["network.width=8", "network.input_size=32"])
     torch.manual_seed(0)
     metadata = {
-        "dataset": "painted",
+        "title": "pre-trained",
+        "dataset": "painted | set",
         "faces": {"train": 14, "test": 8},
         "alignment": Recipe.of(config.align, config.ingest, detects=False).model_dump(mode="json"),
         "code": "a test",
     }
-    model = Classifier(config.network, ATTRIBUTES)
-    state = {"model": model.state_dict(), "attributes": list(ATTRIBUTES), "metadata": metadata}
-    checkpoint.save(run / "classifier.pt", {**state, "config": config.model_dump(mode="json")})
-    entry = {"name": run.name, "initial": "pretrained", "labels": 0.05, "faces": 7, "steps": 80}
+    model = AttributeNetwork(config.network, ATTRIBUTES)
+    groups = read_groups(CELEBA_FILE)
+    classifier = NetworkClassifier(attributes=ATTRIBUTES, metadata=metadata, model=model, groups=groups)
+    save_classifier(run / "classifier.pt", classifier)
+    entry = {"name": run.name, "title": "pre-trained", "labels": 0.05, "faces": 7, "steps": 80}
     (run.parent / "runs.json").write_text(json.dumps([entry]))
     scores = {"accuracy": 0.9123, "balanced_accuracy": 0.8123}
     attributes = {
@@ -52,6 +57,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation = {
         "metrics.json": {"majority class": {"accuracy": 0.8012}, run.name: {"faces": 7, **scores}},
         "attributes.json": {run.name: attributes},
+        "thresholds.json": {
+            run.name: {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
+        },
         "intervals.json": {run.name: {"means": {"accuracy": [0.9011, 0.9233]}, "gaps": {"Male": gap}}},
     }
     (folder / "runs" / "evaluate").mkdir()
@@ -99,8 +107,8 @@ def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
 
 
 def test_the_exported_classifier_has_its_thresholds_inside(exported: Path) -> None:
-    predictor = Predictor.load(exported / "classifier.pt")
-    assert set(predictor.thresholds.values()) == {0.25}
+    classifier = Predictor.load(exported / "classifier.pt").classifier
+    assert classifier.thresholds == dict.fromkeys(ATTRIBUTES, 0.25)
     labels = json.loads((exported / "labels.json").read_text())
     assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
     assert {label["threshold"] for label in labels["attributes"]} == {0.25}
@@ -117,6 +125,8 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
     for text in (
         "91.2 (90.1 to 92.3)",  # mean and its interval
         "91.2 (87.7 to 94.3)",  # of an attribute
+        "| \\<script\\>alert(1)\\</script\\> \\| \\[link\\](x) | 0.250 |",
+        "trained on painted \\| set",
         "| majority class | 80.1 |",
         "| Male: yes minus no | | 3.2 (-1.1 to 7.8) |",
         "Labels of 7 faces were used\n(0.05 of the labelled train faces);",
@@ -125,3 +135,24 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
         "## Not intended",
     ):
         assert text in body, text
+
+
+def test_scores_and_thresholds_of_another_classifier_are_not_used(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "finetune" / "pretrained-5%" / "classifier.pt"
+    classifier = load_classifier(path)
+    assert isinstance(classifier, NetworkClassifier)
+    with torch.no_grad():
+        next(classifier.model.parameters()).add_(0.1)  # fine-tuned again, but not evaluated
+    save_classifier(path, classifier)
+    again = Predictor.load(path)
+    assert again.classifier.thresholds == dict.fromkeys(ATTRIBUTES, 0.5)
+    assert "evaluate/thresholds.json: of other classifiers" in capsys.readouterr().err
+    results = read_results(tmp_path / "runs" / "evaluate", path, again.classifier)
+    assert results["training"] and not results["scores"]
+    card = model_card(again, results, [("file",), ("x",)], 1, "other")
+    assert "91.2" not in card and "Not evaluated" in card
+    with pytest.raises(UserError, match="not the thresholds of this classifier"):
+        Predictor.load(path, tmp_path / "runs" / "evaluate" / "thresholds.json")

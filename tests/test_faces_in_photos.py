@@ -96,7 +96,7 @@ def test_a_shard_has_the_same_rows_however_many_pictures_are_detected_together(
             settings=[f"data.input={tmp_path / 'photos'}", "data.name=photos", "align.mode=detect"]
         )
         ingest(settings, layout)
-        for task in plan(read_plan(settings, layout), settings, layout):
+        for task in plan(read_plan(layout), settings, layout):
             shard.align_shard(task, frozenset(), lambda count: None)
             record = read_record(task.tar)
             assert record is not None

@@ -61,7 +61,7 @@ def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
 
 
 def test_both_class_orders_name_the_same_classes_and_the_flip_table_swaps_sides() -> None:
-    assert [CLASSES[number] for number in FROM_CELEBAMASK_HQ] == list(CELEBAMASK_HQ_CLASSES)
+    assert [CLASSES[number] for number in FROM_CELEBAMASK_HQ[:NUM_CLASSES]] == list(CELEBAMASK_HQ_CLASSES)
     assert sorted(CLASSES) == sorted(CELEBAMASK_HQ_CLASSES)
     assert CLASSES[FLIP_CLASSES[CLASSES.index("l_eye")]] == "r_eye"
     assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))

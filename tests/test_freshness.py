@@ -20,17 +20,14 @@ SMALL = [
     "network.input_size=32",
     "pretrain.steps=2",
     "pretrain.batch_size=4",
-    "pretrain.batch_norm_batches=1",
-    "pretrain.loader_workers=0",
     "pretrain.validate_every=null",
     "finetune.runs=[{labels: 1.0, steps: 2}]",
-    "finetune.initial=[pretrained]",
+    "finetune.methods=[pretrained]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=1",
-    "finetune.loader_workers=0",
+    "trainer.loader_workers=0",
 ]
-LOOP = "training/finetune/train.py"
-STEP = "        self._scaler.scale(loss).backward()\n"
+LOOP = "training/methods/network.py"
+STEP = "        images = augment(resize_images(batch.images, size), generator)\n"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +64,7 @@ def test_an_edit_of_the_training_loop_trains_again_and_a_comment_does_not(projec
     assert "finetune: pretrained-100% is up to date" in output
     assert classifier.stat().st_mtime_ns == written
 
-    edit(project, LOOP, STEP, "        self._scaler.scale(2 * loss).backward()\n")
+    edit(project, LOOP, STEP, "        images = augment(resize_images(batch.images, size) / 2, generator)\n")
     output = repro(project)
     assert "Running stage 'finetune'" in output
     assert "is up to date" not in output
@@ -109,7 +106,7 @@ def test_a_new_label_trains_stage_2_alone(project: Path) -> None:
 
 
 def test_an_interrupted_run_and_then_a_changed_setting_need_no_flag(project: Path) -> None:
-    configure(project, [*SMALL, "pretrain.steps=100000", "pretrain.checkpoint_minutes=0.001"])
+    configure(project, [*SMALL, "pretrain.steps=100000", "trainer.checkpoint_minutes=0.001"])
     folder = project / "runs" / "pretrain"
     with start_dvc(project, "repro", "finetune") as running:
         while not list(folder.glob("checkpoints/step-*.pt")):

@@ -13,8 +13,7 @@ from common.input_files import Tree
 from common.layout import Layout
 from common.storage import TransientError
 from pipeline.ingest import hash_records, hashing
-from pipeline.ingest.content import Content
-from pipeline.ingest.hash_task import Photo, read_content
+from pipeline.ingest.hash_task import Content, Photo, read_content
 from pipeline.ingest.hashing import Photos
 from pipeline.ingest.run import ingest
 

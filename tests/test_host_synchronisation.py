@@ -18,10 +18,9 @@ from common.layout import Layout
 from training.data import loader
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
-from training.finetune import train as stage_two
+from training.engine.trainer import Trainer
 from training.methods.runs import finetune
 from training.models.cpu_ops import PReLU
-from training.pretrain import train as stage_one
 from training.pretrain.train import pretrain
 
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
@@ -36,12 +35,9 @@ SETTINGS = [
     "pretrain.validate_every=null",
     "pretrain.tasks.rotation.position_of_unrotated=false",
     "finetune.runs=[{labels: 0.5, steps: 4}]",
-    "finetune.methods=[semi]",
+    "finetune.methods=[pretrained]",
     "finetune.batch_size=4",
     "finetune.validate_every=null",
-    "finetune.semi_supervised.batch_size=4",
-    "finetune.semi_supervised.start=0",
-    "finetune.semi_supervised.longer=1",
 ]
 
 
@@ -89,24 +85,19 @@ class Reads:
         return call
 
 
-def test_stage_1_reads_no_tensor_in_a_step_that_is_not_logged(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads = Reads(monkeypatch)
-    monkeypatch.setattr(stage_one, "_train_step", reads.around(stage_one._train_step))
-    pretrain(load(settings=SETTINGS), shards, tmp_path)
-    assert (reads.calls, reads.steps) == ([], 4)
-
-
-def test_stage_2_reads_no_tensor_between_two_checks_of_the_loss(
+def test_no_step_that_is_not_logged_reads_a_tensor(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load(settings=SETTINGS)
-    pretrain(config, shards, tmp_path)
-    reads = Reads(monkeypatch)
-    monkeypatch.setattr(stage_two._Run, "train_step", reads.around(stage_two._Run.train_step))
-    finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs")
-    assert (reads.calls, reads.steps) == ([], 4)
+    for stage in (
+        lambda: pretrain(config, shards, tmp_path),
+        lambda: finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs"),
+    ):
+        with monkeypatch.context() as patch:
+            reads = Reads(patch)
+            patch.setattr(Trainer, "step", reads.around(Trainer.step))
+            stage()
+        assert (reads.calls, reads.steps) == ([], 4)
 
 
 def test_batches_for_a_gpu_are_pinned_where_they_are_read(

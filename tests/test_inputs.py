@@ -34,14 +34,12 @@ from common.shards import check_key, decode_face, decode_metadata
 from common.storage import address
 from common.weights import find
 from pipeline.align.run import align
-from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.content import Content, Contents
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.plan import plan
 from pipeline.ingest.run import ingest
 from pipeline.inventory import set_input
 from pipeline.parse.run import parse
 from synthetic import iterate_portraits, write_dataset
+from tests.listings import plan_rows, read_listing
 
 
 def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
@@ -297,17 +295,14 @@ def test_nobody_is_ever_in_two_splits(
         Source(f"{number:03}.jpg", split, identity, attributes)
         for number, (split, identity) in enumerate(described)
     ]
-    contents = Contents.of(
-        [Content(hashlib.sha256(bytes([number])).hexdigest(), 1) for number in range(len(sources))]
-    )
+    hashes = [hashlib.sha256(bytes([number])).hexdigest() for number in range(len(sources))]
     own: dict[str, set[str]] = {}
     for split, identity in described:
         if split and identity:
             own.setdefault(identity, set()).add(split)
     config = load(settings=["data.name=d", f"ingest.seed={seed}", "ingest.shard_size=4"])
     try:
-        planned = plan(Listing(sources, names, aligned=False), contents, config.ingest, "d")
-        rows = [row for table in planned.tables() for row in table.to_pylist()]
+        rows = plan_rows(Listing(sources, names, aligned=False), hashes, config.ingest)
     except UserError as error:
         assert any(len(splits) > 1 for splits in own.values())
         assert "is in two splits" in str(error)
@@ -327,7 +322,7 @@ def test_nobody_is_ever_in_two_splits(
 def test_a_label_must_not_be_named_like_a_column_of_the_manifests() -> None:
     listing = Listing([Source("a.jpg", attributes=(1,))], ("confidence",), aligned=False)
     with pytest.raises(UserError, match="cannot be named 'confidence'"):
-        plan(listing, Contents.of([Content("0" * 64, 1)]), load().ingest, "photos")
+        plan_rows(listing, ["0" * 64], load().ingest)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,8 @@ import pytest
 
 from common.config import load
 from common.errors import UserError
-from pipeline.ingest.adapters import read_listing
-from pipeline.ingest.content import Content, Contents
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.plan import plan
+from tests.listings import plan_rows, read_listing
 
 CELEBA = "2\nMale Young\n1.jpg -1 1\n2.jpg 1 1\n"
 CELEBA_CSV = "image_id,Male,Young\n1.jpg,-1,1\n2.jpg,1,1\n"
@@ -389,11 +387,11 @@ def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path: Pa
 def test_a_label_cannot_have_the_name_of_an_own_column_or_a_line_break(name: str) -> None:
     listing = Listing([Source("a.jpg", attributes=(1,))], (name,), aligned=False)
     with pytest.raises(UserError, match="a label cannot be named"):
-        plan(listing, Contents.of([Content("0" * 64, 1)]), load().ingest, "d")
+        plan_rows(listing, ["0" * 64], load().ingest)
 
 
 def test_duplicates_with_contrary_labels_are_refused_as_such_and_others_as_duplicates() -> None:
     labels = {"a.jpg": (1, None), "b.jpg": (0, 1), "c.jpg": (1, 1), "d.jpg": None}
     listing = Listing([Source(path, attributes=row) for path, row in labels.items()], ("Male", "Bald"), False)
-    planned = plan(listing, Contents.of([Content("0" * 64, 1)] * 4), load().ingest, "d")
-    assert next(planned.tables())["reason"].to_pylist() == [None, "contrary-labels", "duplicate", "duplicate"]
+    reasons = [row["reason"] for row in plan_rows(listing, ["0" * 64] * 4, load().ingest)]
+    assert reasons == [None, "contrary-labels", "duplicate", "duplicate"]

@@ -10,18 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.cell_counts import cell_class_counts, dominant_classes
+from common.cell_counts import dominant_classes
 from common.classes import CLASSES, NUM_CLASSES
 from common.config import Config, load
-from common.errors import UserError
 from training.data.loader import Batch
 from training.engine.seeds import keyed_generator
 from training.pretrain.model import Example, PretrainModel
-from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.class_sets import ALL, CLASS_SETS, MERGED
 from training.pretrain.tasks.classification import count_classes
 from training.pretrain.tasks.patches import random_patches
-from training.pretrain.tasks.rotation import RotationConfig, choose_position, rotate_patches
+from training.pretrain.tasks.rotation import choose_position, rotate_patches
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
 SWAPPED |= {right: left for left, right in SWAPPED.items()}
@@ -40,10 +38,6 @@ MERGED_NAMES = {
 
 def prepare(config: Config, batch: Batch, step: int = 0) -> Example:
     return PretrainModel(config.network, config.pretrain).prepare(batch, step, 0)
-
-
-def only(task: str) -> list[str]:
-    return [f"pretrain.tasks.{name}.weight={float(name == task)}" for name in TASKS]
 
 
 @pytest.fixture(scope="session")
@@ -126,42 +120,26 @@ def test_merged_classes_are_those_of_2021() -> None:
 
 
 @pytest.mark.parametrize("classes", ["all", "merged"])
-def test_merging_counts_and_counting_merged_masks_agree(painted: Batch, classes: str) -> None:
-    class_set = CLASS_SETS[classes]
-    counted = count_classes(class_set.merge(painted.masks), len(class_set.names))
-    assert torch.equal(counted, class_set.merge_counts(count_classes(painted.masks)))
-    assert counted.sum(1).tolist() == [256 * 256] * len(painted.masks)
-
-
-def stored(painted: Batch, grid: int) -> Batch:
-    """The batch with the counts that its shards would hold."""
-    counts = np.stack([cell_class_counts(mask.numpy(), grid) for mask in painted.masks])
-    return Batch(painted.images, painted.masks, painted.indices, torch.from_numpy(counts.astype(np.int32)))
-
-
-@pytest.mark.parametrize("classes", ["all", "merged"])
-@given(seed=st.integers(0, 2**31), grid=st.sampled_from([1, 2, 4]), flipped=st.sampled_from([0.0, 0.5, 1.0]))
-@settings(deadline=None, max_examples=25)
-def test_stored_counts_give_the_labels_that_the_cropped_mask_gives(
-    painted: Batch, classes: str, seed: int, grid: int, flipped: float
+@given(seed=st.integers(0, 2**31), flipped=st.sampled_from([0.0, 0.5, 1.0]))
+@settings(deadline=None, max_examples=20)
+def test_the_labels_of_a_patch_are_those_of_its_mask(
+    painted: Batch, classes: str, seed: int, flipped: float
 ) -> None:
     config = load(
         settings=[
             "network.input_size=32",
             "network.width=8",
             f"pretrain.flip={flipped}",
-            f"pretrain.patch_grid={grid}",
             f"pretrain.classes={classes}",
             "pretrain.patch_fraction=[0.2, 1.0]",
         ]
     )
-    present = prepare(config, stored(painted, 12), step=seed).targets["classification"]["classes"]
+    present = prepare(config, painted, step=seed).targets["classification"]["classes"]
 
     generator = keyed_generator(config.pretrain.seed, seed, 0, "crops")
     flips = torch.rand(len(painted.images), generator=generator) < flipped
     fraction = config.pretrain.patch_fraction
-    corners, side = random_patches(len(painted.images), 256, grid, fraction, generator)
-    assert side % (256 // grid) == 0
+    corners, side = random_patches(len(painted.images), 256, fraction, generator)
     names = CLASS_SETS[config.pretrain.classes]
     for mask, (top, left), flip, got in zip(
         painted.masks.numpy(), corners.tolist(), flips, present, strict=True
@@ -172,58 +150,12 @@ def test_stored_counts_give_the_labels_that_the_cropped_mask_gives(
         assert torch.equal(got, expected.float())
 
 
-def test_classification_alone_on_a_grid_reads_no_mask(painted: Batch) -> None:
-    settings = [*only("classification"), "network.input_size=32", "network.width=8"]
-    for grid, member in (("4", "parts.npy"), ("null", "mask.png")):
-        config = load(settings=[*settings, f"pretrain.patch_grid={grid}"])
-        assert PretrainModel(config.network, config.pretrain).members() == {"jpg", member}
-    batch = stored(painted, 12)
-    blind = Batch(batch.images, torch.empty(0, dtype=torch.uint8), batch.indices, batch.cell_counts)
-    config = load(settings=[*settings, "pretrain.patch_grid=4"])
-    with_masks, without = (prepare(config, each) for each in (batch, blind))
-    assert torch.equal(
-        with_masks.targets["classification"]["classes"], without.targets["classification"]["classes"]
-    )
-    assert torch.equal(with_masks.crops.patches, without.crops.patches)
-
-
-@pytest.mark.parametrize("classes", ["all", "merged"])
-def test_dense_classification_reads_the_mask_on_a_grid_too(painted: Batch, classes: str) -> None:
-    settings = ["network.input_size=32", "network.width=8", "pretrain.tasks.classification.dense=true"]
-    settings += [f"pretrain.classes={classes}", "pretrain.patch_grid=4"]
-    alone = load(settings=[*only("classification"), *settings])
-    assert PretrainModel(alone.network, alone.pretrain).members() == {"jpg", "mask.png"}
-    targets = prepare(load(settings=settings), stored(painted, 12)).targets
-    assert torch.equal(targets["classification"]["masks"], targets["segmentation"]["masks"])
-    counted = load(settings=[*settings, "pretrain.tasks.classification.dense=false"])
-    expected = prepare(counted, stored(painted, 12)).targets["classification"]["classes"]
-    assert torch.equal(targets["classification"]["classes"], expected)
-
-
-@pytest.mark.parametrize(
-    ("grid", "message"), [("3", "256 pixels is not 3 whole cells"), ("8", "12 x 12 grid")]
-)
-def test_a_grid_that_does_not_fit_is_refused(painted: Batch, grid: str, message: str) -> None:
-    config = load(settings=["network.input_size=32", "network.width=8", f"pretrain.patch_grid={grid}"])
-    with pytest.raises(UserError, match=message):
-        prepare(config, stored(painted, 12))
-
-
 def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
     made, upright = (
         rotate_patches(
             painted.images,
             painted.masks,
-            RotationConfig(
-                weight=1.0,
-                angle_weight=0.0,
-                grid=3,
-                crop_fraction=1.0,
-                angles=[angle],
-                jitter=0,
-                min_foreground=0.0,
-                position_of_unrotated=True,
-            ),
+            [angle],
             32,
             torch.Generator().manual_seed(1),
         )
@@ -236,17 +168,6 @@ def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
             expected = plain.flip((1, 2)) if number == position else plain
             # A resize before or after the rotation rounds differently.
             assert (got - expected).abs().max() < 0.1
-
-
-def test_rotation_alone_needs_masks_for_the_foreground_rule_only(painted: Batch) -> None:
-    settings = [*only("rotation"), "network.input_size=32", "network.width=8"]
-    ruled = load(settings=settings)
-    assert PretrainModel(ruled.network, ruled.pretrain).members() == {"jpg", "mask.png"}
-    free = load(settings=[*settings, "pretrain.tasks.rotation.min_foreground=0.0"])
-    assert PretrainModel(free.network, free.pretrain).members() == {"jpg"}
-    blind = Batch(painted.images, torch.empty(0, dtype=torch.uint8), painted.indices)
-    with_masks, without = (prepare(free, batch).targets["rotation"] for batch in (painted, blind))
-    assert all(torch.equal(value, without[key]) for key, value in with_masks.items())
 
 
 @given(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**16 - 1))

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from benchmarks.plain import make_plain
 from common.config import PARAMS, Config, load
 from common.errors import UserError
-from common.shards import FEATURE_GRID
 from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.loader import Batch
+from training.methods.network import WEIGHT_DECAY
 from training.models import BRANCHES, LOCAL_BRANCHES, build
+from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import CrossAttentionUnit
-from training.models.classifier import Classifier
 from training.models.cpu_ops import PReLU
 from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import TASKS
-from training.pretrain.tasks.class_sets import CLASS_SETS
+from training.pretrain.tasks.adversarial import INTERVAL
+from training.pretrain.tasks.rotation import CROP_FRACTION, GRID
 
 PRESETS = PARAMS.parent / "presets"
 SMALL = [
     "network.width=8",
     "network.stem=small",
     "network.input_size=32",
-    "pretrain.tasks.segmentation.label_smoothing=0.0",
 ]
 NAMES = ["spl", "sspl", "resnet18", "resnet34", "resnet50", "timm:mobilenetv3_small_050"]
 
@@ -50,8 +50,7 @@ def batch(seed: int = 0, count: int = 4) -> Batch:
     draws = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, 72, 72), generator=draws, dtype=torch.uint8)
     masks = torch.randint(0, 19, (count, 72, 72), generator=draws, dtype=torch.uint8)
-    features = torch.randn(count, *FEATURE_GRID, generator=draws).half()
-    return Batch(images, masks, torch.arange(count), features=features)
+    return Batch(images, masks, torch.arange(count))
 
 
 def losses_of(model: PretrainModel, example: Example) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,24 +83,6 @@ def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(
     assert features.backbone.shape == (4, model.network.channels, side, side)
     assert list(features.branches) == list(BRANCHES)
     assert all(branch.shape == features.backbone.shape for branch in features.branches.values())
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("classes", ["all", "merged"])
-def test_dense_classification_predicts_every_cell_of_every_branch(name: str, classes: str) -> None:
-    settings = [*only("classification"), f"pretrain.classes={classes}"]
-    dense = "pretrain.tasks.classification.dense=true"
-    model, published = (build_model(small(name, *settings, *more)) for more in ([dense], []))
-    assert all(map(torch.equal, model.state_dict().values(), published.state_dict().values()))
-    example = model.prepare(batch(), 0, 0)
-    outputs = model(example.crops.patches, example.targets)["classification"]
-    side = model.network(example.crops.patches).backbone.shape[-1]
-    groups = CLASS_SETS[classes].branches
-    assert {branch: each.shape for branch, each in outputs.items()} == {
-        branch: (4, len(groups[branch]), side, side) for branch in BRANCHES
-    }
-    losses_of(model, example)[0].backward()
-    assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -> None:
@@ -183,11 +164,6 @@ def test_a_timm_model_that_gives_its_maps_channels_last_is_turned_round() -> Non
         assert network(torch.randn(1, 3, 224, 224)).backbone.shape == (1, 768, 7, 7)
 
 
-def test_rows_of_patches_need_three_rows() -> None:
-    with pytest.raises(UserError, match="pretrain.tasks.rotation.grid=2.*set it to 3"):
-        build_model(small("sspl", "pretrain.tasks.rotation.grid=2"))
-
-
 @pytest.mark.parametrize("name", ["spl", "sspl", "resnet18"])
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name: str, task: str) -> None:
@@ -247,7 +223,7 @@ def test_all_tasks_at_weight_zero_are_refused() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("rotation.grid=7", "pretrain.tasks.rotation.grid: Input should be less than or equal to 4"),
+        ("adversarial.weight=-1.0", "pretrain.tasks.adversarial.weight: Input should be greater than or"),
         ("rotation={weight: 1.0, angles: [45]}", "pretrain.tasks.rotation.angles.0: Input should be 0, 90"),
         ("classification.top_classes=0.5", "pretrain.tasks.classification.top_classes: Input should be"),
     ],
@@ -264,9 +240,9 @@ def test_unknown_settings_and_tasks_are_refused() -> None:
             {"rotaton": {"weight": 1.0}},
             "pretrain.tasks.rotaton: there is no such task; known are segmentation",
         ),
-        ({"segmentation": {"weight": 1.0, "upscale": 4}}, "pretrain.tasks.segmentation.label_smoothing"),
+        ({"segmentation": {"weight": 1.0}}, "pretrain.tasks.segmentation.upscale"),
         (
-            {"adversarial": {"weight": 1.0, "interval": 3, "x": 1}},
+            {"adversarial": {"weight": 1.0, "x": 1}},
             "pretrain.tasks.adversarial.x: Extra inputs",
         ),
     ):
@@ -312,20 +288,6 @@ def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor() -> No
     assert torch.allclose(found[0][1], found[1][1], rtol=0.01)
 
 
-@pytest.mark.parametrize("name", ["spl", "sspl"])
-def test_recomputed_activations_change_neither_gradients_nor_running_statistics(name: str) -> None:
-    states = []
-    for recompute in ("false", "true"):
-        model = build_model(small(name, f"pretrain.recompute={recompute}"))
-        torch.manual_seed(0)  # dropout and the discriminator
-        losses_of(model, model.prepare(batch(), 0, 0))[0].backward()
-        gradients = {key: p.grad for key, p in model.named_parameters()}
-        states.append((gradients, dict(model.network.named_buffers())))
-    for kept, again in zip(*states, strict=True):
-        assert kept.keys() == again.keys()
-        assert all(torch.equal(kept[key], again[key]) for key in kept)
-
-
 def test_the_model_compiles_as_one_graph() -> None:
     model = build_model(small("spl", "network.stem=large"))
     model.tasks["segmentation"].head.classify[3].p = 0.0
@@ -339,26 +301,24 @@ def test_the_model_compiles_as_one_graph() -> None:
 
 @pytest.mark.parametrize("name", ["sspl", "resnet18", "timm:mobilenetv3_small_050"])
 def test_the_classifier_stands_on_any_network(name: str) -> None:
-    model = Classifier(small(name).network, CELEBA_ATTRIBUTES)
+    model = AttributeNetwork(small(name).network, CELEBA_ATTRIBUTES)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 40)
 
 
 @pytest.mark.parametrize("preset", ["paper.yaml", "paper-2021.yaml"])
 def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     config = load([PRESETS / preset])
-    settings, optimizer = config.pretrain, config.pretrain.optimizer
+    settings = config.pretrain
     assert round(config.align.size * settings.patch_fraction[0]) == config.network.input_size == 224
     assert round(config.align.size * settings.patch_fraction[1]) == 224
-    rotation = settings.tasks["rotation"]
-    assert round(config.align.size // rotation["grid"] * rotation["crop_fraction"]) == 150
-    assert (optimizer.learning_rate, optimizer.weight_decay, settings.batch_size) == (5e-4, 5e-4, 64)
+    assert round(config.align.size // GRID * CROP_FRACTION) == 150
+    assert (settings.learning_rate, settings.weight_decay, settings.batch_size) == (5e-4, 5e-4, 64)
     assert settings.steps * 64 == pytest.approx(80 * 162_770, abs=64)
-    assert optimizer.schedule == "pretrain_paper"
-    assert (settings.tasks["adversarial"]["interval"], rotation["min_foreground"]) == (3, 0.25)
-    assert (config.network.width, config.network.stem, rotation["grid"]) == (64, "large", 3)
+    assert (settings.schedule, settings.flip, INTERVAL) == ("pretrain_paper", 0.0, 3)
+    assert (config.network.width, config.network.stem, config.network.branch_stage) == (64, "large", 0)
     finetune = config.finetune
-    assert (finetune.optimizer.learning_rate, finetune.optimizer.weight_decay) == (1e-4, 5e-5)
-    assert (finetune.batch_size, finetune.optimizer.schedule) == (24, "finetune_paper")
+    assert (finetune.learning_rate, WEIGHT_DECAY) == (1e-4, 5e-5)
+    assert (finetune.batch_size, finetune.schedule) == (24, "finetune_paper")
     assert [run.labels for run in finetune.runs] == [0.002, 0.005, 0.01, 0.02, 1.0]
     for run in finetune.runs:
         assert run.steps == pytest.approx(70 * run.labels * 162_770 / 24, abs=1)
@@ -367,23 +327,14 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     top_classes = settings.tasks["classification"]["top_classes"]
     assert (settings.classes, top_classes) == (("all", 9) if journal else ("merged", 4))
     assert settings.tasks["segmentation"]["upscale"] == 1
-    assert rotation["angles"] == ([0, 90, 180, 270] if journal else [180])
-    assert rotation["angle_weight"] == float(journal)
+    assert settings.tasks["rotation"]["angles"] == ([0, 90, 180, 270] if journal else [180])
     weights = {name: block["weight"] for name, block in settings.tasks.items()}
-    assert weights == dict.fromkeys(TASKS, 1.0) | {"distillation": 0.0}  # not of the papers
+    assert weights == dict.fromkeys(TASKS, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("setting", "off"), [("recompute=true", "recompute=false"), ("balance=gradient", "balance=none")]
-)
-def test_compiling_excludes_what_needs_the_plain_backward_pass(setting: str, off: str) -> None:
-    with pytest.raises(UserError, match=f"pretrain.{off}"):
-        load(settings=[f"pretrain.{setting}", "pretrain.compile=true"])
-
-
-def test_a_single_angle_cannot_be_predicted() -> None:
-    with pytest.raises(UserError, match="pretrain.tasks.rotation: .*set angle_weight to 0"):
-        build_model(small("spl", "pretrain.tasks.rotation.angles=[180]"))
+def test_a_single_angle_is_not_predicted() -> None:
+    model = build_model(small("spl", "pretrain.tasks.rotation.angles=[180]"))
+    assert list(model.tasks["rotation"].head.outputs) == ["position"]
 
 
 def test_no_preset_is_left_out_of_the_tests() -> None:

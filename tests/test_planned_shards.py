@@ -35,7 +35,7 @@ def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path: Path) -> None:
     assert [refused["source"] for refused in planned.refusals()] == [
         row["source"] for row in rows if "reason" in row
     ]
-    shards = dict(planned)
+    shards = dict(planned.shards)
     assert list(shards) == [f"d/train-{number:06}.tar" for number in range(7)]
     for name, own in shards.items():
         expected = [row for row in rows if row.get("shard") == name]

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,14 @@ from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.data.provenance import provenance
 from training.data.samples import read_samples
+from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.device import numerics
-from training.finetune.runs import finetune
+from training.methods.runs import finetune
+from training.models.classifier import load_classifier
 from training.predict import Predictor
-from training.predict.output import face_rows
+from training.predict.annotate import annotate
+from training.predict.output import face_rows, face_table, write_table
 from training.predict.predict import photos_in, predict
 from training.predict.predictor import CENTRAL_SQUARE, Alignment
 
@@ -39,11 +43,10 @@ TINY = [
     "network.width=8",
     "network.stem=large",
     "network.input_size=32",
-    "finetune.initial=[scratch]",
+    "finetune.methods=[scratch]",
     "finetune.runs=[{labels: 1.0, steps: 2}]",
     "finetune.batch_size=4",
-    "finetune.batch_norm_batches=2",
-    "finetune.loader_workers=0",
+    "trainer.loader_workers=0",
 ]
 
 
@@ -123,8 +126,7 @@ def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
         stored = decode_face(stream.read(row["jpg.size"]))
     (face,) = predictor(portraits / row["source"])
     assert np.array_equal(face.image, stored)
-    assert list(face.probabilities) == predictor.attributes
-    assert all(0 <= chance <= 1 for chance in face.probabilities.values())
+    assert tuple(face.probabilities) == predictor.classifier.attributes
 
 
 @pytest.mark.parametrize("align", ["auto", "detect"])
@@ -137,7 +139,7 @@ def test_the_face_of_a_raw_photo_lies_where_the_faces_of_aligned_pictures_lay(
     with one_thread():
         detector = load_detector(settings.detector, find(settings.detector, load().weights))
         (again,) = detect_faces(face.image, detector, settings)
-    expected = np.array(predictor.metadata["landmarks"])
+    expected = np.array(predictor.classifier.metadata["landmarks"])
     assert face.score is not None
     assert np.abs(again.landmarks / settings.size - expected).max() < 0.04
 
@@ -184,36 +186,36 @@ def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_on
     assert (upright.box, upright.probabilities) == (turned.box, turned.probabilities)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_resize(
-    aligned_already: Path, shards: Layout, portraits: Path
+    aligned_already: Path, shards: Layout, portraits: Path, mirrored: bool
 ) -> None:
-    from training.data.transforms import to_input
-    from training.models.classifier_file import read_classifier
-
-    predictor = Predictor.load(aligned_already, align="none")
+    predictor = Predictor.load(aligned_already, None, "none", "float32", mirrored)
     row = pq.read_table(shards.samples).to_pylist()[0]
     (face,) = predictor(portraits / row["source"])
+    network = load_classifier(aligned_already).network
+    assert network is not None
+    inputs = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
     with torch.inference_mode():
-        images = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
-        probabilities = read_classifier(aligned_already)(images).sigmoid()[0]
-    assert np.allclose(list(face.probabilities.values()), probabilities.numpy(), atol=0.03)
+        logits = [network(each) for each in ((inputs, inputs.flip(-1)) if mirrored else (inputs,))]
+    expected = torch.cat(logits).mean(dim=0).sigmoid().numpy()
+    assert np.allclose(list(face.probabilities.values()), expected, atol=0.03)
+    other = Predictor.load(aligned_already, None, "none", "float32", not mirrored)(portraits / row["source"])
+    assert face.probabilities != other[0].probabilities
 
 
-def test_evaluate_mirrored_averages_the_logits_of_a_photo_s_face_and_its_mirror_image(
+def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(
     aligned_already: Path, portraits: Path
 ) -> None:
-    photo = next(portraits.rglob("*.jpg"))
-    plain, mirrored = (
-        Predictor.load(aligned_already, align="none", precision="float32", mirrored=mirrored)
-        for mirrored in (False, True)
-    )
-    (face,) = plain(photo)
-    with torch.inference_mode():
-        inputs = plain.model.inputs(torch.from_numpy(face.image)[None])
-        logits = [plain.model.classifier(each).double() for each in (inputs, inputs.flip(-1))]
-    expected = (sum(logits) / 2).sigmoid()[0].numpy()
-    assert np.allclose(list(mirrored(photo)[0].probabilities.values()), expected, atol=1e-5)
-    assert not np.allclose(list(face.probabilities.values()), expected, atol=1e-5)
+    predictor, photo = Predictor.load(aligned_already, align="none"), next(portraits.rglob("*.jpg"))
+    (face,) = predictor(photo)
+    exact = face.probabilities
+    predictor.classifier.thresholds = {name: value * (1 + 1e-9) for name, value in exact.items()}
+    assert predictor(photo)[0].present == []
+    predictor.classifier.thresholds = dict(exact)
+    assert predictor(photo)[0].present == list(exact)
+    (row,) = face_rows(photo, [replace(face, probabilities=dict.fromkeys(exact, 1.23456789e-9))])
+    assert row["Male"] == 1.23457e-9
 
 
 def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
@@ -221,11 +223,7 @@ def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
 ) -> None:
     photo = next(portraits.rglob("*.jpg"))
     exact, short = (
-        list(
-            Predictor.load(aligned_already, align="none", precision=precision)(photo)[
-                0
-            ].probabilities.values()
-        )
+        list(Predictor.load(aligned_already, None, "none", precision)(photo)[0].probabilities.values())
         for precision in ("float32", "bfloat16")
     )
     assert exact != short
@@ -271,8 +269,6 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"")
     predictor = Predictor.load(detected[0])
-    from training.predict.output import write_rows
-
     done = command(
         *("--checkpoint", detected[0], wild, "broken.jpg", "--output", "a.csv", "--annotate", "seen"),
         cwd=tmp_path,
@@ -280,7 +276,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
     assert done.returncode == 0, done.stderr
     rows = predict(predictor, photos_in([wild, Path("broken.jpg")])[0], None)
     for name in ("a.json", "a.parquet"):
-        write_rows(tmp_path / name, rows, predictor.attributes)
+        write_table(tmp_path / name, face_table(rows, predictor.classifier.attributes))
     from_json = json.loads((tmp_path / "a.json").read_text())
     from_parquet = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert from_json == from_parquet
@@ -345,8 +341,6 @@ def test_annotated_pictures_inside_the_input_are_not_predicted_again(
 def test_annotated_pictures_have_a_box_around_each_face(
     detected: tuple[Path, dict[str, np.ndarray]], wild: Path
 ) -> None:
-    from training.predict.annotate import annotate
-
     predictor = Predictor.load(detected[0])
     image = predictor.read(wild / "group.png")
     faces = predictor.predict(image)
@@ -363,18 +357,19 @@ def test_annotated_pictures_have_a_box_around_each_face(
 def test_thresholds_come_from_the_evaluation_beside_or_from_a_file_else_are_a_half(
     aligned_already: Path, tmp_path: Path
 ) -> None:
-    assert set(Predictor.load(aligned_already).thresholds.values()) == {0.5}
+    first = Predictor.load(aligned_already).classifier
+    assert set((first.thresholds or {}).values()) == {0.5} and first.thresholds_from == "none known"
     runs = tmp_path / "runs"
-    path = runs / "finetune" / "pretrained-5%" / "classifier.pt"
+    path = runs / "finetune" / "renamed" / "classifier.pt"
     path.parent.mkdir(parents=True)
     path.write_bytes(aligned_already.read_bytes())
     (runs / "evaluate").mkdir()
-    content = {"pretrained-5%": {"Male": {"threshold": 0.25}}}
-    (runs / "evaluate" / "attributes.json").write_text(json.dumps(content))
-    predictor = Predictor.load(path)
-    assert (predictor.thresholds["Male"], predictor.thresholds["Young"]) == (0.25, 0.5)
+    content = {"scratch-100%": {"classifier": first.identity, "thresholds": {"Male": 0.25}}}
+    (runs / "evaluate" / "thresholds.json").write_text(json.dumps(content))
+    thresholds = Predictor.load(path).classifier.thresholds or {}
+    assert (thresholds["Male"], thresholds["Young"]) == (0.25, 0.5)
     (tmp_path / "labels.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
-    assert Predictor.load(path, tmp_path / "labels.json").thresholds["Young"] == 0.75
+    assert (Predictor.load(path, tmp_path / "labels.json").classifier.thresholds or {})["Young"] == 0.75
     with pytest.raises(UserError, match="gone.json"):
         Predictor.load(path, tmp_path / "gone.json")
 
@@ -386,7 +381,7 @@ def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path
     done = command("--checkpoint", aligned_already, tmp_path, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     state = checkpoint.load(aligned_already)
-    del state["metadata"]
+    del state["metadata"]["alignment"]
     checkpoint.save(tmp_path / "old.pt", state)
     with pytest.raises(UserError, match="does not say how faces were aligned"):
         Predictor.load(tmp_path / "old.pt")

@@ -29,8 +29,10 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("module", COMMANDS)
-@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
+@pytest.mark.parametrize(
+    ("module", "flag", "status"),
+    [*((module, "--help", 0) for module in COMMANDS), ("training.predict", "--no-such-flag", 2)],
+)
 def test_help_and_wrong_arguments_import_nothing_heavy(module: str, flag: str, status: int) -> None:
     code = HELP.replace("sys.argv[2:]", repr(HEAVY))
     done = subprocess.run(
@@ -57,12 +59,8 @@ def test_the_documents_are_short() -> None:
 
 
 def documents() -> list[Path]:
-    return [
-        ROOT / "README.md",
-        *ROOT.glob("docs/*.md"),
-        ROOT / "shards/README.md",
-        ROOT / "manifests/README.md",
-    ]
+    files = ("README.md", "docs/*.md", "shards/README.md", "manifests/README.md")
+    return [file for pattern in files for file in ROOT.glob(pattern)]
 
 
 @pytest.mark.parametrize(

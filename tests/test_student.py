@@ -15,27 +15,27 @@ from torch import Tensor
 from common.config import load
 from common.layout import Layout
 from training.data.samples import read_samples
+from training.engine.distributed import Ranks
 from training.engine.optim import LossCheck
-from training.finetune.region_probe import fit_region_probe
-from training.finetune.runs import finetune
-from training.finetune.student import student_targets
+from training.methods.method import Context
+from training.methods.region_probe import fit_region_probe
+from training.methods.runs import finetune
+from training.methods.student import student_targets
 from training.models import build
-from training.models.attribute_regions import read_regions
-from training.models.classifier_file import read_classifier
+from training.models.classifier import load_classifier
+from training.models.inference import sample_probabilities
 from training.models.pretrained import save_pretrained
 
 CONFIG = load(
     settings=[
         "network.width=8",
         "network.input_size=32",
-        "finetune.initial=[student]",
+        "finetune.methods=[student]",
         "finetune.runs=[{labels: 0.5, steps: 2}]",
-        "finetune.student={steps: 6, batch_size: 8}",
+        "finetune.student_steps=3",
         "finetune.select=last",
-        "finetune.frozen_steps=5",
-        "finetune.rates={backbone: 0.0, branches: 1.0, heads: 1.0}",
-        "finetune.batch_norm_batches=2",
-        "finetune.loader_workers=0",
+        "finetune.backbone_rate=0.0",
+        "trainer.loader_workers=0",
     ]
 )
 
@@ -72,11 +72,11 @@ def test_targets_are_labels_where_they_are_used_and_the_region_probe_s_probabili
     unknown = labelled.attributes.copy()
     unknown[0, 0] = -1
     labelled = replace(labelled, attributes=unknown)
-    none = labelled.take(np.arange(0))
-    regions = read_regions()
-    targets = student_targets(labelled, everyone, none, CONFIG.finetune, CONFIG.stream, regions)
+    context = Context(CONFIG, partly_unlabelled, Ranks(0, 1, torch.device("cpu")), "auto")
+    targets = student_targets(context, labelled)
+    none, regions = labelled.take(np.arange(0)), context.regions
     probe, _ = fit_region_probe(labelled, everyone, none, CONFIG.stream, regions, "last")
-    expected = probe.probabilities(everyone, CONFIG.stream)
+    expected = sample_probabilities(probe, everyone, CONFIG.stream, 64, "targets")
     used = {key: row for row, key in enumerate(labelled.keys)}
     assert targets.shape == (len(everyone), len(everyone.attribute_names))
     for key, target, probabilities in zip(everyone.keys, targets, expected, strict=True):
@@ -99,8 +99,11 @@ def test_a_student_trains_the_whole_network_on_all_train_faces_and_is_a_classifi
     rows = pq.read_table(partly_unlabelled.samples, columns=["key", "split"]).to_pylist()
     assert {row["split"] for row in rows if row["key"] in trained} == {"train", "unlabelled"}
     (entry,) = json.loads((tmp_path / "runs.json").read_text())
-    assert (entry["name"], entry["steps"]) == ("student-50%", 6)
-    network = read_classifier(tmp_path / "student-50%" / "classifier.pt").network.state_dict()
+    assert (entry["name"], entry["steps"]) == ("student-50%", 3)
+    classifier = load_classifier(tmp_path / "student-50%" / "classifier.pt")
+    assert classifier.members == {"jpg"}
+    assert classifier.network is not None
+    network = classifier.network.network.state_dict()
     start = load_file(pretrained)
     assert start.keys() <= network.keys()
     backbone = [name for name in start if name.startswith("stages.") and name.endswith("weight")]

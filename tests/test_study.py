@@ -16,40 +16,31 @@ from typing import Any
 import pytest
 import yaml
 
-from common.config import Study, load
+from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from training.evaluate.metrics import METRICS
-from training.models.attribute_groups import CELEBA_FILE
-from training.study import results as study_results
 from training.study import verdicts
-from training.study.cell import cell_config, cell_settings
-from training.study.grid import cell_file, cells
+from training.study.draws import SCORES
+from training.study.grid import arms, draw_config, draw_folder, find_arm, pretraining_config
+from training.study.output import table, verdict_text
 from training.study.plot import plot
-from training.study.pretrainings import pretraining_config
-from training.study.results import StudyResults
-from training.study.schedule import Job, longest_first, run_jobs
-from training.study.table import as_markdown
+from training.study.results import StudyResults, read_results
+from training.study.schedule import Job, run_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY: dict[str, Any] = {
     "network": {"width": 8, "input_size": 32},
-    "pretrain": {"steps": 3, "batch_size": 4, "batch_norm_batches": 2, "loader_workers": 0},
-    "finetune": {"batch_size": 4, "batch_norm_batches": 2, "loader_workers": 0},
-    "study": {"seeds": [0, 1]},
+    "trainer": {"loader_workers": 0},
+    "pretrain": {"steps": 3, "batch_size": 4},
+    "finetune": {"batch_size": 4, "runs": [{"labels": 0.5, "steps": 2}, {"labels": 1.0, "steps": 3}]},
 }
-GRID: dict[str, Any] = {
+STUDY: dict[str, Any] = {
+    "methods": ["scratch", "pretrained"],
     "pretrainings": {"rotation": ["rotation"]},
-    "pretrain_steps": {},
     "pretrain_seeds": 1,
-    "semi": [],
-    "student": [],
-    "baselines": [],
-    "labels": [0.5, 1.0],
-    "steps": [2, 3],
-    "draws": [3, 3],
-    "seeds": [0, 1],
+    "draws": 2,
 }
 
 
@@ -64,7 +55,7 @@ def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(str(shards.shards / "portraits"), folder / "shards" / "portraits")
     shutil.copytree(str(shards.manifests), folder / "manifests")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["study"] = GRID
+    params["study"] = STUDY
     params["data"]["name"] = "portraits"
     write_yaml(folder / "params.yaml", params)
     write_yaml(folder / "presets" / "mini.yaml", TINY)
@@ -106,17 +97,17 @@ def start_study(project: Path) -> subprocess.Popen[str]:
 def finished(project: Path) -> dict[str, int]:
     """When each result of the study was written, in nanoseconds, by its path."""
     study = project / "runs/study"
-    files = [*study.glob("pretrain/*/pretrained.safetensors"), *study.glob("cells/*/*.json")]
+    files = [*study.glob("pretrain/*/pretrained.safetensors"), *study.glob("draws/*/*/*/classifier.pt")]
     return {str(file.relative_to(study)): file.stat().st_mtime_ns for file in files}
 
 
 @pytest.fixture(scope="module")
 def studied(project: Path) -> dict[str, Any]:
-    """The project after ``make study``, stopped by Ctrl-C after the first cell, and again to its end."""
+    """The project after ``make study``, stopped by Ctrl-C after the first run, and again to its end."""
     first = start_study(project)
-    while not list(project.glob("runs/study/cells/*/*.json")) and first.poll() is None:
+    while not list(project.glob("runs/study/draws/*/*/*/classifier.pt")) and first.poll() is None:
         time.sleep(0.1)
-    time.sleep(1)  # the next cell starts
+    time.sleep(1)  # the next run starts
     os.killpg(first.pid, signal.SIGINT)
     stopped, _ = first.communicate()
     before = finished(project)
@@ -132,26 +123,31 @@ from pathlib import Path
 from common.freshness import code_hash, imported_modules
 from common.config import load
 from common.layout import Layout
-from training.study import cell, pretrainings
-from training.study.grid import cells
+from training.study.draws import draw_is_done, pretraining_is_done
+from training.study.grid import arms
 layout, root, result = Layout.at("."), Path("runs/study"), []
 for settings, file, line in json.loads(sys.argv[1]):
     code = Path(file).read_text()
     Path(file).write_text(code + line)
     code_hash.cache_clear()
     imported_modules.cache_clear()
-    config, done = load([Path("presets/mini.yaml")], settings), pretrainings.is_done
+    config, done = load([Path("presets/mini.yaml")], settings), pretraining_is_done
     names = [name for name in config.study.pretrainings if not done(config, layout, root, name, 0)]
-    grid = [str(each) for each in cells(config.study) if not cell.is_done(config, layout, root, each)]
-    result.append([names, grid])
+    grid = [(arm, draw) for arm in arms(config.study) for draw in range(config.study.draws)]
+    pending = [f"{arm}, {draw}" for arm, draw in grid if not draw_is_done(config, layout, root, arm, draw)]
+    result.append([names, pending])
     Path(file).write_text(code)
 print(json.dumps(result))
 """
-LOOPS = ("training/pretrain/train.py", "training/finetune/train.py")
+STAGE_1, NETWORKS, SCRATCH = (
+    "training/pretrain/train.py",
+    "training/methods/network.py",
+    "training/methods/scratch.py",
+)
 
 
 def pending(project: Path, *cases: tuple[list[str], str, str]) -> list[list[list[str]]]:
-    """Pre-trainings and cells that the study would run, by settings and a line that is added to a file."""
+    """Pre-trainings and draws that the study would run, by settings and a line that is added to a file."""
     command = [sys.executable, "-c", PENDING, json.dumps(cases)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -168,31 +164,31 @@ def test_an_interrupted_study_is_resumed_and_does_nothing_twice(
     assert {path: after[path] for path in studied["before"]} == studied["before"]
 
 
-def test_a_finished_study_runs_nothing_and_another_seed_its_own_cells(
-    project: Path, studied: dict[str, Any]
-) -> None:
-    now, another = pending(project, ([], LOOPS[0], ""), (["study.seeds=[0,1,2]"], LOOPS[0], ""))
-    assert now == [[], []]
-    names, grid = another
-    assert names == []
-    assert grid == [
-        f"{initial}, {share} % of the labels, seed 2"
-        for initial in ("scratch", "rotation")
-        for share in (50, 100)
-    ]
-
-
-def test_an_edit_of_the_code_makes_its_own_results_stale(project: Path, studied: dict[str, Any]) -> None:
-    pretrain, finetune = LOOPS
-    remark, stage_two, stage_one = pending(
-        project,
-        ([], finetune, "# a remark"),
-        ([], finetune, "EDITED = True"),
-        ([], pretrain, "EDITED = True"),
-    )
-    assert remark == [[], []]
-    assert (stage_two[0], len(stage_two[1])) == ([], 8)
-    assert (len(stage_one[0]), stage_one[1]) == (1, [])
+def test_only_what_a_change_concerns_becomes_stale(project: Path, studied: dict[str, Any]) -> None:
+    groups = project / "groups.yaml"
+    shutil.copy(ROOT / "training/models/attribute_groups.yaml", groups)
+    regions = project / "regions.yaml"
+    regions.write_text("Male: [skin]\n")
+    edited = project / "edited.yaml"
+    edited.write_text("upper: [Bangs]\n")
+    every = [f"{arm}, {draw}" for arm in ("scratch", "pretrained-rotation") for draw in (0, 1)]
+    cases: dict[str, tuple[tuple[list[str], str, str], list[list[str]]]] = {
+        "nothing": (([], STAGE_1, ""), [[], []]),
+        "a third draw": (
+            (["study.draws=3"], STAGE_1, ""),
+            [[], ["scratch, 2", "pretrained-rotation, 2"]],
+        ),
+        "a remark": (([], NETWORKS, "# a remark"), [[], []]),
+        "how networks train": (([], NETWORKS, "EDITED = True"), [[], every]),
+        "one method": (([], SCRATCH, "EDITED = True"), [[], every[:2]]),
+        "stage 1": (([], STAGE_1, "EDITED = True"), [["rotation"], []]),
+        "the same groups in a file": (([f"finetune.groups={groups}"], STAGE_1, ""), [[], []]),
+        "other groups": (([f"finetune.groups={edited}"], STAGE_1, ""), [[], every]),
+        "regions, which networks do not read": (([f"finetune.regions={regions}"], STAGE_1, ""), [[], []]),
+        "heads_rate, of trained networks": ((["finetune.heads_rate=0.5"], STAGE_1, ""), [[], every[2:]]),
+    }
+    results = pending(project, *(case for case, _ in cases.values()))
+    assert dict(zip(cases, results, strict=True)) == {name: stale for name, (_, stale) in cases.items()}
 
 
 def test_dvc_scans_no_pipeline_but_the_root_s() -> None:
@@ -212,18 +208,17 @@ def test_a_job_that_fails_is_named_after_the_others_have_run(tmp_path: Path) -> 
     assert (tmp_path / "logs" / "fine").read_text() == "ran\n"
 
 
-def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied: dict[str, Any]) -> None:
+def test_the_table_has_means_and_deviations_of_the_draws(project: Path, studied: dict[str, Any]) -> None:
     result = json.loads((project / "runs/study/study.json").read_text())
     assert result["missing"] == 0
-    assert len(result["cells"]) == 8
+    assert len(result["runs"]) == 8
     assert len(result["summary"]) == 4
     lines = (project / "runs/study/table.md").read_text().splitlines()
     for number, row in enumerate(result["summary"]):
-        folder = project / "runs/study/cells" / row["initial"]
-        each = [json.loads(file.read_text())["scores"] for file in sorted(folder.glob(f"{row['labels']}-*"))]
-        assert row["seeds"] == len(each) == 2
+        mine = [run for run in result["runs"] if (run["arm"], run["faces"]) == (row["arm"], row["faces"])]
+        assert row["seeds"] == len(mine) == 2
         for score, summary in row["scores"].items():
-            values = [scores[score] for scores in each]
+            values = [run["scores"][score] for run in mine]
             assert summary["mean"] == pytest.approx(sum(values) / 2)
             assert summary["deviation"] == pytest.approx(statistics.stdev(values))
         summaries = [row["scores"].get(metric) for metric in METRICS]
@@ -234,155 +229,75 @@ def test_the_table_has_means_and_deviations_of_the_cells(project: Path, studied:
         assert [cell.strip() for cell in lines[3 + number].split("|")[3:-1]] == texts
     assert (project / "runs/study/plot.svg").read_text().count("labelled faces") == 2
     assert (project / "runs/study/verdicts.md").is_file()
-
-
-def test_cells_of_one_seed_see_the_same_faces_wherever_they_start(
-    project: Path, studied: dict[str, Any]
-) -> None:
-    result = json.loads((project / "runs/study/study.json").read_text())["cells"]
-    faces = {(cell["labels"], cell["initial"]): cell["faces"] for cell in result}
-    assert faces[0.5, "scratch"] == faces[0.5, "rotation"] < faces[1.0, "scratch"]
-    scores = [cell["scores"] for cell in result]
-    assert len({json.dumps(score) for score in scores}) == len(scores)
-
-
-def test_settings_of_the_semi_supervised_mode_concern_its_cells_alone() -> None:
-    usual, other = load(), load(settings=["finetune.semi_supervised.weight=0.5"])
-    for initial, same in (("scratch", True), ("full", True), ("semi-full", False)):
-        (cell,) = cells(usual.study, initial, [0.01], [0])
-        assert (cell_settings(usual, cell) == cell_settings(other, cell)) is same
-
-
-def test_attribute_groups_concern_a_cell_by_their_content(tmp_path: Path) -> None:
-    file = tmp_path / "groups.yaml"
-    shutil.copy(CELEBA_FILE, file)
-    usual, same = load(), load(settings=[f"finetune.groups={file}"])
-    (cell,) = cells(usual.study, "scratch", [0.01], [0])
-    assert cell_settings(usual, cell) == cell_settings(same, cell)
-    groups = yaml.safe_load(file.read_text())
-    groups["lower"] += [groups["upper"].pop()]
-    write_yaml(file, groups)
-    assert cell_settings(usual, cell) != cell_settings(same, cell)
+    faces = {(run["labels"], run["arm"]): run["faces"] for run in result["runs"]}
+    assert faces[0.5, "scratch"] == faces[0.5, "pretrained-rotation"] < faces[1.0, "scratch"]
+    scores = [json.dumps(run["scores"]) for run in result["runs"]]
+    assert len(set(scores)) == len(scores)
 
 
 def test_a_pre_training_leaves_out_the_tasks_that_it_does_not_list() -> None:
-    config = load()
-    tasks = pretraining_config(config, "rotation").pretrain.tasks
-    weights = {name: block["weight"] for name, block in tasks.items()}
+    config = load(settings=["study.pretrainings={rotation: [rotation]}"])
+    first, second = (pretraining_config(config, "rotation", seed).pretrain for seed in (0, 1))
+    weights = {name: block["weight"] for name, block in first.tasks.items()}
     assert weights.pop("rotation") == config.pretrain.tasks["rotation"]["weight"] > 0
     assert set(weights.values()) == {0}
+    assert second.seed - first.seed == 1
+    off = load(settings=["study.pretrainings={rotation: [rotation]}", "pretrain.tasks.rotation.weight=0.0"])
+    assert pretraining_config(off, "rotation").pretrain.tasks["rotation"]["weight"] == 1.0
     with pytest.raises(UserError, match="pretrainings.other lists the task turning; pretrain.tasks has"):
         load(settings=["study.pretrainings.other=[turning]"])
 
 
-def test_the_grid_is_every_start_share_and_seed() -> None:
-    config = load(settings=["study.semi=[full]", "study.seeds=[4, 7]"])
-    result = cells(config.study)
-    assert len(set(result)) == len(result) == 9 * 4 * 2
-    one = cells(config.study, "semi-full", [0.05], [7])[0]
-    assert one.pretraining == "full"
-    probe = cells(config.study, "probe", [0.05], [7])[0]
-    assert (probe.mode, probe.pretraining) == ("probe", None)
-    assert cell_config(config, probe).finetune.initial == ["probe"]
-    finetune = cell_config(config, one).finetune
-    assert (finetune.seed, finetune.runs[0].labels, finetune.runs[0].steps) == (
-        7,
-        0.05,
-        config.study.steps[1],
-    )
-    with pytest.raises(UserError, match="study.labels"):
-        cells(config.study, "full", [0.07])
-    with pytest.raises(UserError, match="no initialisation half"):
-        cells(config.study, "half")
-    for setting in ("study.steps=[1]", "study.draws=[1]"):
-        with pytest.raises(UserError, match="one number for each"):
-            load(settings=[setting])
-
-
-def test_cells_take_the_seeds_of_a_pre_training_in_turn_and_large_shares_fewer_draws() -> None:
-    config = load(
-        settings=[
-            "study.pretrain_seeds=2",
-            "study.draws=[3, 2, 1, 1]",
-            "study.student=[full]",
-            "study.pretrain_steps={rotation: 7}",
-        ]
-    )
-    result = cells(config.study, "student-full")
-    assert [(cell.labels, cell.seed, cell.pretrain_seed) for cell in result] == [
-        (0.01, 0, 0), (0.01, 1, 1), (0.01, 2, 0), (0.05, 0, 0), (0.05, 1, 1), (0.2, 0, 0), (1.0, 0, 0)
-    ]  # fmt: skip
-    assert {(cell.mode, cell.pretraining) for cell in result} == {("student", "full")}
-    first, second = (pretraining_config(config, "rotation", seed).pretrain for seed in (0, 1))
-    assert (first.steps, second.seed - first.seed) == (7, 1)
-    assert pretraining_config(config, "full").pretrain.steps == config.pretrain.steps
-
-
-def test_pre_trainings_of_the_same_tasks_differ_in_their_title_and_the_longest_run_first() -> None:
-    pretrainings = "{short: [rotation], long: [rotation], both: [rotation, segmentation]}"
-    steps = "{short: 100, long: 2000, both: 900}"
-    config = load(
-        settings=[
-            f"study.pretrainings={pretrainings}", f"study.pretrain_steps={steps}", "study.semi=[]"
-        ]
-    )  # fmt: skip
-    titles = {name: study_results.title(config.study, name) for name in ("short", "long", "both", "rotation")}
-    assert titles == {
-        "short": "PRT, 100 steps",
-        "long": "PRT, 2,000 steps",
-        "both": "PRT + PST",
-        "rotation": "PRT, rotation",  # as in params.yaml, with the usual steps
+def test_methods_that_start_from_stage_1_do_so_from_every_pre_training() -> None:
+    pretrainings = "{few: [rotation], full: [rotation, segmentation]}"
+    config = load(settings=[f"study.pretrainings={pretrainings}", "study.methods=[probe, pretrained]"])
+    names = {str(arm): arm.title(config.study) for arm in arms(config.study)}
+    assert names == {
+        "probe": "linear probe",
+        "pretrained-few": "pre-trained, PRT",
+        "pretrained-full": "pre-trained, PRT + PST",
     }
-    order = longest_first(config)
-    assert order.index("long") < order.index("both") < order.index("short")
-
-
-def test_a_pre_training_may_list_a_task_that_is_off_elsewhere() -> None:
-    config = load(settings=["study.pretrainings={distillation: [distillation]}", "study.semi=[]"])
-    tasks = pretraining_config(config, "distillation").pretrain.tasks
-    assert {name: block["weight"] for name, block in tasks.items() if block["weight"]} == {
-        "distillation": 1.0
-    }
+    finetune = draw_config(config, find_arm(config.study, "probe"), 2).finetune
+    assert (finetune.seed, finetune.methods, finetune.runs) == (2, ["probe"], config.finetune.runs)
+    with pytest.raises(UserError, match="the study has no half; .* probe, pretrained-full, pretrained-few"):
+        find_arm(config.study, "half")
+    with pytest.raises(UserError, match="no method guess; finetune.methods may name scratch"):
+        arms(load(settings=["study.methods=[guess]"]).study)
+    claims = [claim.text for claim in verdicts.claims(config.study)]
+    assert claims == [
+        "pre-trained, PRT + PST beats linear probe",
+        "pre-trained, PRT + PST beats the best with fewer tasks: pre-trained, PRT",
+        "pre-trained, PRT beats linear probe",
+        "pre-trained, PRT beats the best of the methods above",
+    ]
 
 
 @pytest.fixture
 def study_of(tmp_path: Path) -> Callable[[dict[str, Iterable[float]]], StudyResults]:
-    """Makes a study of made-up cells: average precision by initialisation and seed, at 1 % and 100 %."""
+    """Makes a study of made-up draws: average precision by arm and draw, with 80 and 8,000 labels."""
+    settings = load(settings=["study.methods=[scratch, probe, region_probe, pretrained]"]).study
 
     def make(scores: dict[str, Iterable[float]]) -> StudyResults:
-        settings = made_up()
-        for cell in cells(settings):
-            values = list(scores.get(cell.initial, ()))
-            if cell.seed < len(values):
-                value = values[cell.seed]
-                result = {
-                    "initial": cell.initial, "labels": cell.labels, "seed": cell.seed, "steps": 1,
-                    "seconds": 1.0, "faces": round(8000 * cell.labels),
-                    "majority": {"average_precision": 0.2},
-                    "scores": {"accuracy": None, "balanced_accuracy": value, "average_precision": value},
-                }  # fmt: skip
-                file = cell_file(tmp_path, cell)
+        for name, values in scores.items():
+            arm = find_arm(settings, name)
+            for draw, value in enumerate(values):
+                runs = [
+                    {
+                        "arm": name, "draw": draw, "labels": labels, "faces": round(8000 * labels),
+                        "scores": {"accuracy": None, "balanced_accuracy": value, "average_precision": value},
+                    }
+                    for labels in (0.01, 1.0)
+                ]  # fmt: skip
+                file = draw_folder(tmp_path, arm, draw) / SCORES
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(result))
-        return study_results.read_results(settings, tmp_path)
+                file.write_text(json.dumps({"runs": runs, "majority": {"average_precision": 0.2}}))
+        return read_results(settings, tmp_path)
 
     return make
 
 
-def made_up() -> Study:
-    return load(
-        settings=[
-            "study.baselines=[]",
-            "study.semi=[full]",
-            "study.labels=[0.01, 1.0]",
-            "study.steps=[1, 1]",
-            "study.draws=[3, 3]",
-        ]
-    ).study
-
-
-def verdict_of(study: StudyResults, words: str) -> tuple[str, float, float | None]:
-    rows = [row for row in verdicts.verdicts(study) if words in row["claim"] and row["labels"] == 0.01]
+def verdict_of(study: StudyResults, claim: str) -> tuple[str, float, float | None]:
+    rows = [row for row in verdicts.verdicts(study) if row["claim"] == claim and row["faces"] == 80]
     row = next(row for row in rows if row["score"] == "average_precision")
     return row["verdict"], row["difference"], row["error"]
 
@@ -391,63 +306,43 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_standard_error(study_of: Any
     study = study_of(
         {
             "scratch": [0.30, 0.32, 0.34],
-            "rotation": [0.25, 0.28, 0.29],
-            "segmentation": [0.30, 0.34, 0.33],
-            "joint": [0.36, 0.36, 0.37],
-            "full": [0.40, 0.42, 0.45],
+            "probe": [0.25, 0.28, 0.29],
+            "region_probe": [0.30, 0.34, 0.33],
+            "pretrained-full": [0.40, 0.42, 0.45],
         }
     )
-    verdict, mean, error = verdict_of(study, "by PRT + PST + PCT + adversarial beats training")
+    verdict, mean, error = verdict_of(study, "pre-trained beats from scratch")
     assert verdict == "holds"
     assert mean == pytest.approx((0.10 + 0.10 + 0.11) / 3)
     assert error == pytest.approx(statistics.stdev([0.10, 0.10, 0.11]) / 3**0.5)
-    assert verdict_of(study, "by PRT beats")[0] == "fails"
-    assert verdict_of(study, "by PST beats")[0] == "undecided"
-    assert verdict_of(study, "best of PRT, PST, PCT")[1] == pytest.approx((0.06 + 0.02 + 0.04) / 3)
-    text = verdicts.as_markdown(study)
-    assert "+10.3 ± 0.3, holds" in text
-    assert "by PCT beats" not in text
+    assert verdict_of(study, "linear probe beats from scratch")[0] == "fails"
+    assert verdict_of(study, "region probe beats from scratch")[0] == "undecided"
+    best = verdict_of(study, "pre-trained beats the best of the methods above")
+    assert best[1] == pytest.approx((0.10 + 0.08 + 0.12) / 3)
+    assert "+10.3 ± 0.3, holds" in verdict_text(verdicts.verdicts(study))
 
 
-def test_a_single_seed_decides_nothing(study_of: Any) -> None:
-    study = study_of({"scratch": [0.3], "full": [0.6]})
-    assert verdict_of(study, "by PRT + PST + PCT + adversarial beats")[::2] == ("undecided", None)
-    assert study.missing == 7 * 2 * 3 - 4
-    assert "38 cells are not done" in as_markdown(study)
-
-
-def test_seeds_are_compared_with_themselves(study_of: Any) -> None:
-    spread_but_always_better = {"scratch": [0.1, 0.3, 0.5], "full": [0.15, 0.35, 0.56]}
-    assert (
-        verdict_of(study_of(spread_but_always_better), "by PRT + PST + PCT + adversarial beats")[0] == "holds"
-    )
-
-
-def test_claims_follow_from_the_pre_trainings_that_are_configured(study_of: Any) -> None:
-    texts = [claim.text for claim in verdicts.claims(made_up())]
-    assert texts[-3:] == [
-        "PRT + PST + PCT beats the best of PRT, PST, PCT",
-        "PRT + PST + PCT + adversarial beats PRT + PST + PCT",
-        "Pseudo-labels of unlabelled faces improve on PRT + PST + PCT + adversarial alone",
-    ]
-    assert len(texts) == 5 + 3
+def test_a_single_draw_decides_nothing_and_draws_are_compared_with_themselves(study_of: Any) -> None:
+    study = study_of({"scratch": [0.3], "pretrained-full": [0.6]})
+    assert verdict_of(study, "pre-trained beats from scratch")[::2] == ("undecided", None)
+    assert study.missing == 4 * 3 - 2
+    assert "10 draws are not done" in table(study)
+    spread_but_always_better = {"scratch": [0.1, 0.3, 0.5], "pretrained-full": [0.15, 0.35, 0.56]}
+    assert verdict_of(study_of(spread_but_always_better), "pre-trained beats from scratch")[0] == "holds"
 
 
 def test_where_less_is_better_a_lower_score_wins(study_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = replace(METRICS["average_precision"], higher_is_better=False)
     monkeypatch.setitem(METRICS, "average_precision", metric)
-    study = study_of({"scratch": [0.3, 0.32, 0.34], "rotation": [0.2, 0.22, 0.24]})
-    assert verdict_of(study, "by PRT beats")[:2] == ("holds", pytest.approx(0.1))
+    study = study_of({"scratch": [0.3, 0.32, 0.34], "probe": [0.2, 0.22, 0.24]})
+    assert verdict_of(study, "linear probe beats from scratch")[:2] == ("holds", pytest.approx(0.1))
 
 
-def test_the_plot_is_the_same_file_for_the_same_cells(study_of: Any, tmp_path: Path) -> None:
-    study = study_of({"scratch": [0.3, 0.31], "full": [0.4]})
+def test_the_plot_is_the_same_file_for_the_same_draws(study_of: Any, tmp_path: Path) -> None:
+    study = study_of({"scratch": [0.3, 0.31], "pretrained-full": [0.4]})
     for name in ("a.svg", "b.svg"):
         plot(study, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     text = (tmp_path / "a.svg").read_text()
-    assert all(
-        words in text
-        for words in ("from scratch", "PRT + PST + PCT + adversarial", "8,000", "average precision")
-    )
-    assert ">PRT<" not in text
+    assert all(words in text for words in ("from scratch", "pre-trained", "8,000", "average precision"))
+    assert "linear probe" not in text

@@ -51,24 +51,23 @@ def curve(output: Path, name: str) -> list[float]:
 
 
 EQUAL_WEIGHTS = """
-import os, pathlib, torch
-from training.pretrain import state
+import pathlib, torch
+from training.pretrain.train import PretextObjective
 from training.run import main
 
-real = state.TrainState.average_over_processes
+real = PretextObjective.loss
 
-def average(self, values):
-    means = real(self, values)
-    both = [*self.model.parameters(), *self.adversaries.parameters()]
+def loss(self, *arguments):
+    both = [*self.model.parameters(), *self.adversary.parameters()]
     flat = torch.cat([parameter.detach().flatten() for parameter in both])
     other = [torch.empty_like(flat) for _ in range(2)]
     torch.distributed.all_gather(other, flat)
     assert torch.equal(*other)
     seen = pathlib.Path(__file__).with_name(f"equal-{torch.distributed.get_rank()}")
     seen.open("a").write("x")
-    return means
+    return real(self, *arguments)
 
-state.TrainState.average_over_processes = average
+PretextObjective.loss = loss
 main()
 """
 WINDOW = "trainer.shuffle_shards=3"
@@ -121,15 +120,14 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
         "from pathlib import Path\n"
         "from common.config import load\n"
         "from common.layout import Layout\n"
-        "from training.pretrain import state, train\n"
-        "real = state.TrainState.average_over_processes\n"
-        "def average(self, values):\n"
-        "    means = real(self, values)\n"
+        "from training.pretrain import train\n"
+        "real = train.PretextObjective.loss\n"
+        "def loss(self, *arguments):\n"
         "    if os.environ['RANK'] == '1' and not Path(sys.argv[2], 'sent').exists():\n"
         "        Path(sys.argv[2], 'sent').touch()\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return means\n"
-        "state.TrainState.average_over_processes = average\n"
+        "    return real(self, *arguments)\n"
+        "train.PretextObjective.loss = loss\n"
         "train.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
     )
     script = tmp_path / "stop.py"
@@ -174,8 +172,7 @@ def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_
 ) -> None:
     script = tmp_path / "synchronised.py"
     script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
-    due = ["pretrain.validate_every=2"]
-    done = torchrun(script, shards, tmp_path, *due)
+    done = torchrun(script, shards, tmp_path, "pretrain.validate_every=2")
     assert done.returncode == 0, done.stderr
     output = tmp_path / "pretrain"
     assert (output / "pretrained.safetensors").is_file()
@@ -189,10 +186,10 @@ def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_
 FAILING = """
 import os
 from common.errors import UserError
-from training.pretrain import train
+from training.data.loader import TrainingData
 from training.run import main
 
-real = train.load_samples
+real = TrainingData.batches
 
 def failing(*arguments):
     for number, batch in enumerate(real(*arguments)):
@@ -200,7 +197,7 @@ def failing(*arguments):
             raise UserError("a shard cannot be read")
         yield batch
 
-train.load_samples = failing
+TrainingData.batches = failing
 main()
 """
 
@@ -217,21 +214,22 @@ def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_
 
 SAME_WEIGHTS = """
 import os, pathlib, torch
-from training.engine.distributed import Ranks
-from training.finetune import train
+from training.engine.distributed import joined
+from training.methods.network import AttributeObjective
 from training.run import main
 
-class Run(train._Run):
-    def train_step(self, batch, step):
-        super().train_step(batch, step)
-        weights = self._ranks.gathered(torch.cat([p.detach().flatten() for p in self._model.parameters()]))
-        assert torch.equal(*weights)
-        shares = self._ranks.gathered(batch.indices.tolist())
-        assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
-        assert torch.equal(*self._ranks.gathered(self._thresholds.recent))
-        pathlib.Path(os.environ["SEEN"]).open("a").write("x")
+real = AttributeObjective.loss
 
-train._Run = Run
+def loss(self, forward, batch, *arguments):
+    with joined() as ranks:
+        weights = ranks.gathered(torch.cat([p.detach().flatten() for p in self.model.parameters()]))
+        assert torch.equal(*weights)
+        shares = ranks.gathered(batch.indices.tolist())
+        assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
+    pathlib.Path(os.environ["SEEN"]).open("a").write("x")
+    return real(self, forward, batch, *arguments)
+
+AttributeObjective.loss = loss
 main()
 """
 
@@ -243,15 +241,14 @@ def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
     script.write_text(SYNCHRONISING + SAME_WEIGHTS)
     save_pretrained(tmp_path / "pretrain" / "pretrained.safetensors", build(config.network), config)
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[semi]", "finetune.batch_size=4"]
-    semi = ["finetune.semi_supervised.longer=1.0", "finetune.semi_supervised.batch_size=4"]
-    every = ["finetune.validate_every=2", "finetune.frozen_steps=2"]
-    done = torchrun(script, shards, tmp_path, *runs, *semi, *every, stage="finetune")
+    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[pretrained]"]
+    more = ["finetune.batch_size=4", "finetune.validate_every=2", "finetune.backbone_rate=0"]
+    done = torchrun(script, shards, tmp_path, *runs, *more, stage="finetune")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text() == "x" * 8
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
     assert run["steps"] == 4
-    assert (tmp_path / "finetune" / "semi-100%" / "classifier.pt").is_file()
+    assert (tmp_path / "finetune" / "pretrained-100%" / "classifier.pt").is_file()
 
 
 def _environment(root: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 from common.config import load
 from training.data.samples import Samples
 from training.evaluate.bootstrap import confidence_interval, resample_identities
-from training.evaluate.metrics import METRICS, score, score_attributes
+from training.evaluate.metrics import METRICS, score
 from training.evaluate.scoring import Evaluator, compare_subgroups, references, uncertainty
 
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
@@ -19,7 +19,8 @@ def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str,
 
 
 def accuracies(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return score(labels.astype(np.int8), probabilities, 0.5, weights)[:, list(METRICS).index("accuracy")]
+    columns = labels[:, None].astype(np.int8), probabilities[:, None]
+    return score(*columns, [0.5], weights)[:, 0, list(METRICS).index("accuracy")]
 
 
 def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone() -> None:
@@ -85,7 +86,7 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
     for name, label in (("yes", 1), ("no", 0)):
         rows = labels[:, 0] == label
         ones = np.ones((1, rows.sum()))
-        alone = score_attributes(labels[rows][:, 1:], probabilities[rows][:, 1:], [0.5] * 2, ones)
+        alone = score(labels[rows][:, 1:], probabilities[rows][:, 1:], [0.5] * 2, ones)
         mean = alone[0, :, list(METRICS).index("average_precision")].mean()
         assert result[name]["faces"] == rows.sum()
         assert result[name]["average_precision"] == pytest.approx(mean, abs=1e-4)

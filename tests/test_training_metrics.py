@@ -14,7 +14,8 @@ from training.evaluate.thresholds import best_threshold, best_thresholds
 
 
 def scores_of(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
-    (values,) = score(labels.astype(np.int8), probabilities, threshold, np.ones((1, len(labels))))
+    labels, ones = labels.astype(np.int8), np.ones((1, len(labels)))
+    ((values,),) = score(labels[:, None], probabilities[:, None], [threshold], ones)
     return dict(zip(METRICS, values.tolist(), strict=True))
 
 
@@ -31,7 +32,8 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
     rows: list[tuple[int, int, int]], threshold: float
 ) -> None:
     labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
-    (values,) = score(labels.astype(np.int8), eighths / 8, threshold, times[None].astype(np.float64))
+    columns = labels[:, None].astype(np.int8), eighths[:, None] / 8
+    ((values,),) = score(*columns, [threshold], times[None].astype(np.float64))
     truth, probabilities = labels.repeat(times), (eighths / 8).repeat(times)
     truth, probabilities = truth[truth >= 0], probabilities[truth >= 0]
     expected = dict.fromkeys(METRICS, np.nan)

@@ -6,21 +6,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
-from common.config import Augment, Optimizer, load
+from common.config import Schedule, load
 from common.errors import UserError
 from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.transforms import to_input
-from training.engine import checkpoint
-from training.engine.batch_norm import measure_batch_norm
 from training.engine.optim import LossCheck, rate_factor
-from training.finetune.augment import augment
+from training.methods.augment import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_groups import branch_groups, read_groups
-from training.models.classifier import Classifier, attribute_loss
-from training.models.classifier_file import read_classifier
-from training.models.inference import predict_logits
+from training.models.attribute_network import AttributeNetwork, attribute_loss
+from training.models.classifier import NetworkClassifier
 from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel
 
@@ -65,22 +63,12 @@ def test_celebas_attributes_are_shared_out_among_the_branches_once_each() -> Non
 
 def test_logits_come_in_the_order_of_the_attributes() -> None:
     names = ("Smiling", "Eyeglasses", "Big_Nose", "Goatee", "Male")
-    model = Classifier(load(settings=["network.width=8"]).network, names).eval()
+    model = AttributeNetwork(load(settings=["network.width=8"]).network, names).eval()
     with torch.no_grad():
         for branch, head in model.heads.items():
             head.weight.zero_()
             head.bias.copy_(torch.tensor([float(p) for p in model.groups[branch]]))
         assert model(torch.randn(1, 3, 32, 32)).tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0]]
-
-
-def test_a_classifier_read_back_answers_as_the_one_that_was_saved(tmp_path: Path) -> None:
-    config = load(settings=["network.width=8"])
-    model = Classifier(config.network, ("Smiling", "Goatee")).eval()
-    content = {"attributes": ["Smiling", "Goatee"], "config": config.model_dump(mode="json")}
-    checkpoint.save(tmp_path / "classifier.pt", {"model": model.state_dict(), **content})
-    pictures = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(read_classifier(tmp_path / "classifier.pt")(pictures), model(pictures))
 
 
 def test_unknown_labels_take_no_part_in_the_loss() -> None:
@@ -102,7 +90,7 @@ def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another(tmp_pat
     config = load(settings=["network.width=8"])
     stage1 = PretrainModel(config.network, config.pretrain)
     save_pretrained(tmp_path / "pretrained.safetensors", stage1.network, config)
-    model = Classifier(config.network, CELEBA_ATTRIBUTES)
+    model = AttributeNetwork(config.network, CELEBA_ATTRIBUTES)
     load_pretrained(model.network, config.network, tmp_path / "pretrained.safetensors")
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, stage1.network.state_dict()[name])
@@ -120,7 +108,7 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:
     average.update()
     batches = [torch.randn(32, 4) + 2 for _ in range(4)]
     average.copy_to()
-    measure_batch_norm(network, network, batches)
+    update_bn(batches, network)
     features = [network[0](batch) for batch in batches]
     mean = torch.stack([f.mean(0) for f in features]).mean(0)
     variance = torch.stack([f.var(0) for f in features]).mean(0)
@@ -129,32 +117,9 @@ def test_averaged_weights_get_batch_norm_statistics_of_their_own() -> None:
     assert network[1].momentum == 0.1
 
 
-def test_measuring_statistics_keeps_dropout_off_and_the_mode_as_it_was() -> None:
-    network = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(2)).train()
-    measure_batch_norm(network, network, [torch.ones(8, 2)])
-    assert network[1].running_mean.tolist() == [1.0, 1.0]
-    assert all(module.training for module in network.modules())
-
-
-def test_augmentation_that_is_all_zero_changes_nothing() -> None:
-    faces = torch.rand(3, 3, 16, 16) * 255
-    nothing = Augment(flip=0.0, rotate=0.0, zoom=0.0, shift=0.0, color=0.0, gray=0.0, erase=0.0)
-    assert torch.allclose(augment(faces, nothing, torch.Generator()), faces, atol=1e-2)
-
-
-def test_augmentation_can_mirror_and_drop_colour() -> None:
-    faces = torch.rand(3, 3, 16, 16) * 255
-    settings = {"rotate": 0.0, "zoom": 0.0, "shift": 0.0, "color": 0.0, "erase": 0.0}
-    mirrored = augment(faces, Augment(flip=1.0, gray=0.0, **settings), torch.Generator())
-    assert torch.allclose(mirrored, faces.flip(-1), atol=1e-2)
-    gray = augment(faces, Augment(flip=0.0, gray=1.0, **settings), torch.Generator())
-    assert torch.allclose(gray, faces.mean(1, keepdim=True).expand_as(faces), atol=1e-2)
-
-
 def test_augmentation_keeps_the_range_and_depends_on_its_generator_alone() -> None:
     faces = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    strong = Augment(flip=0.5, rotate=30.0, zoom=0.3, shift=0.2, color=0.8, gray=0.3, erase=0.5)
-    once, again = (augment(faces, strong, torch.Generator().manual_seed(5)) for _ in range(2))
+    once, again = (augment(faces, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(once, again)
     assert once.min() >= 0
     assert once.max() <= 255
@@ -167,11 +132,8 @@ def test_the_networks_input_is_normalised_by_imagenets_statistics() -> None:
 
 
 def test_the_published_schedules_and_the_cosine() -> None:
-    def factors(schedule: str, steps: int) -> list[float]:
-        config = Optimizer.model_validate(
-            {"learning_rate": 1.0, "weight_decay": 0.0, "warmup": 0.1, "schedule": schedule}
-        )
-        return [rate_factor(config, step, steps) for step in range(steps)]
+    def factors(schedule: Schedule, steps: int) -> list[float]:
+        return [rate_factor(schedule, step, steps) for step in range(steps)]
 
     first = factors("pretrain_paper", 80)
     assert first[:7] == pytest.approx([(e + 1) / 7 for e in range(7)])
@@ -206,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_named() -> None:
 
 def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load(settings=["network.width=8"])
-    model = Classifier(config.network, CELEBA_ATTRIBUTES)
+    model = AttributeNetwork(config.network, CELEBA_ATTRIBUTES)
     groups = model.parameter_groups()
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert list(groups) == ["backbone", "branches", "heads"]
@@ -218,22 +180,16 @@ def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch: pyt
         model.parameter_groups()
 
 
-def test_inference_gives_the_logits_of_evaluation_mode_and_leaves_the_mode_as_it_was() -> None:
-    model = Classifier(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
-    images = torch.randint(0, 256, (5, 3, 40, 40), dtype=torch.uint8)
-    model.train()
-    logits = predict_logits(model, images.split(2), torch.device("cpu"))
-    assert model.training
-    with torch.no_grad():
-        assert np.allclose(logits, model.eval()(to_input(images, 32)).numpy(), atol=1e-5)
-
-
 def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits() -> None:
-    model = Classifier(load(settings=["network.width=8", "network.input_size=32"]).network, ("Male", "Young"))
+    settings = load(settings=["network.width=8", "network.input_size=32"])
+    model = NetworkClassifier(
+        attributes=("Male", "Young"), model=AttributeNetwork(settings.network, ("Male", "Young")), groups={}
+    )
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
 
     def logits(faces: torch.Tensor, mirrored: bool) -> np.ndarray:
-        return predict_logits(model, [faces], torch.device("cpu"), mirrored=mirrored)
+        model.configure(torch.device("cpu"), "float32", mirrored)
+        return model.logits_of(to_input(faces, 32)).numpy()
 
     flipped = images.flip(-1)
     assert not np.allclose(logits(images, False), logits(flipped, False), atol=1e-4)

@@ -1,11 +1,13 @@
 """Both stages on real shards of painted faces: learning, resuming, scoring, and what is refused."""
 
+import fcntl
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,13 +20,13 @@ from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
 from training.data.samples import Samples, read_samples
-from training.engine import checkpoint
 from training.engine.optim import LossCheck
 from training.evaluate import evaluate as evaluation
 from training.evaluate.evaluate import evaluate
-from training.evaluate.probabilities import ShardPredictor
 from training.methods.runs import finetune
+from training.models.classifier import Classifier, load_classifier
 from training.pretrain import train as pretrain
+from training.run import main
 
 TINY = [
     "network.width=8",
@@ -59,6 +61,12 @@ TRAIN_VALUES = {
 @pytest.fixture(scope="module")
 def config() -> Config:
     return load(settings=TINY)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    network = load_classifier(run / "classifier.pt").network
+    assert network is not None
+    return network.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +158,13 @@ def test_test_faces_are_read_once_per_run(
     config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    real = ShardPredictor.__call__
+    real = evaluation.sample_probabilities
 
-    def watched(predictor: ShardPredictor, faces: Samples, title: str) -> NDArray[np.float64]:
-        seen.append(faces.keys[0])
-        return real(predictor, faces, title)
+    def watched(classifier: Classifier, samples: Samples, *arguments: Any) -> NDArray[np.float64]:
+        seen.append(samples.keys[0])
+        return real(classifier, samples, *arguments)
 
-    monkeypatch.setattr(ShardPredictor, "__call__", watched)
+    monkeypatch.setattr(evaluation, "sample_probabilities", watched)
     evaluate(config, shards, trained / "finetune", tmp_path)
     rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     split = {row["key"]: row["split"] for row in rows}
@@ -177,7 +185,7 @@ def test_from_scratch_and_pretrained_start_differently_but_see_the_same_faces(tr
     runs = {run["name"]: run for run in json.loads((trained / "finetune" / "runs.json").read_text())}
     assert runs["scratch-50%"]["steps"] == runs["pretrained-50%"]["steps"] == 3
     assert runs["scratch-50%"]["faces"] == runs["pretrained-50%"]["faces"]
-    states = [checkpoint.load(trained / "finetune" / name / "classifier.pt")["model"] for name in runs]
+    states = [weights(trained / "finetune" / name) for name in runs]
     assert not torch.equal(states[0]["network.stem.0.weight"], states[1]["network.stem.0.weight"])
 
 
@@ -186,12 +194,8 @@ def test_fine_tuning_the_same_twice_gives_the_same_weights(
 ) -> None:
     finetune(config, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
     for name in ("scratch-50%", "pretrained-100%"):
-        states = [
-            checkpoint.load(folder / name / "classifier.pt") for folder in (tmp_path, trained / "finetune")
-        ]
-        assert all(
-            torch.equal(states[0]["model"][key], states[1]["model"][key]) for key in states[0]["model"]
-        )
+        states = [weights(folder / name) for folder in (tmp_path, trained / "finetune")]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_a_network_that_was_not_pre_trained_so_is_refused(
@@ -233,7 +237,8 @@ def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_
 
 def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:
     code = (
-        "import sys, training.run, training.pretrain, training.finetune, training.evaluate, training.report\n"
+        "import sys, training.run, training.pretrain, training.methods.runs\n"
+        "import training.evaluate, training.report\n"
         "foreign = ('pipeline', 'facexlib', 'dask', 'distributed')\n"
         "print([name for name in sys.modules if name.split('.')[0] in foreign])"
     )
@@ -247,3 +252,22 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     assert done.stderr.strip().count("\n") == 0
     assert done.stderr.startswith("error: ")
     assert "pipeline.parse" in done.stderr
+
+
+def test_a_second_training_into_one_output_is_refused_until_the_first_ends(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["run", "--stage", "evaluate", "--shards", str(shards.shards), "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=f"another training writes to {tmp_path}"):
+            main()
+    with pytest.raises(UserError, match="--stage finetune"):
+        main()
+
+
+def test_an_output_at_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", "--output", "s3://bucket/runs"])
+    with pytest.raises(UserError, match="training writes to a local folder"):
+        main()

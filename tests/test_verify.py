@@ -3,6 +3,7 @@
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pipeline.verify.run import verify
 from tests.commands import run_command
 
 Members = dict[str, bytes]
+MANIFESTS = ("source.parquet", "shards.parquet", "quarantine.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -70,21 +72,17 @@ def first_tar(layout: Layout) -> Path:
     return layout.shards / pq.read_table(layout.samples)["shard"][0].as_py()
 
 
-def change_samples(layout: Layout, change: Callable[[list[tuple[str, Members]]], None]) -> None:
+def change_samples(layout: Layout, change: Callable[[list[tuple[str, Members]]], object]) -> None:
     """Change members of the first tar and write it again, with offsets, sizes and checksums to match."""
-    tar = first_tar(layout)
-    samples = list(read_shard(tar))
+    samples = list(read_shard(first_tar(layout)))
     change(samples)
-    places: dict[str, dict[str, int]] = {}
-    with ShardWriter(tar) as writer:
+    written: dict[str, dict[str, int]] = {}
+    with ShardWriter(first_tar(layout)) as writer:
         for key, members in samples:
-            extents = writer.add(key, members)
-            places[key] = {
-                **{f"{name}.offset": extent.offset for name, extent in extents.items()},
-                **{f"{name}.size": extent.size for name, extent in extents.items()},
-                **{f"{name}.crc32": crc32(data) for name, data in members.items()},
-            }
-    rewrite(layout.samples, lambda rows: [row.update(places.get(row["key"], {})) for row in rows])
+            for name, extent in writer.add(key, members).items():
+                numbers = zip(manifest.MEMBER_COLUMNS, (*astuple(extent), crc32(members[name])), strict=True)
+                written.setdefault(key, {}).update({f"{name}.{what}": number for what, number in numbers})
+    rewrite(layout.samples, lambda rows: [row.update(written.get(row["key"], {})) for row in rows])
 
 
 def flip(path: Path, position: int) -> None:
@@ -175,7 +173,7 @@ def test_members_that_do_not_fit_each_other_are_found(
         ("box_score", 0.5),
     ],
 )
-def test_a_fact_that_disagrees_with_the_manifest_is_found(
+def test_metadata_that_disagree_with_the_manifest_are_found(
     field: str, value: object, copy: Layout, cluster_config: Config
 ) -> None:
     def edit(samples: list[tuple[str, Members]]) -> None:
@@ -192,10 +190,7 @@ def test_a_fact_that_disagrees_with_the_manifest_is_found(
 def test_a_member_that_is_something_else_is_found(
     member: str, content: bytes, copy: Layout, cluster_config: Config
 ) -> None:
-    def replace(samples: list[tuple[str, Members]]) -> None:
-        samples[0][1][member] = content
-
-    change_samples(copy, replace)
+    change_samples(copy, lambda samples: samples[0][1].update({member: content}))
     check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
     assert found(cluster_config, copy) == {check: 1}
 
@@ -275,39 +270,31 @@ def test_rows_twice_lost_and_contradicting_are_found(copy: Layout, cluster_confi
 
 def test_an_identity_in_two_splits_is_found(copy: Layout, cluster_config: Config) -> None:
     rows = pq.read_table(copy.source).to_pylist()
-    first = next(row for row in rows if row["split"] == "train")
-    other = next(row for row in rows if row["split"] == "test")
-
-    def rename(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            if row["source"] == first["source"]:
-                row["identity"] = other["identity"]
-
-    rewrite(copy.source, rename)
-    rewrite(copy.samples, rename)
+    first = next(row["source"] for row in rows if row["split"] == "train")
+    other = next(row["identity"] for row in rows if row["split"] == "test")
+    for path in (copy.source, copy.samples):
+        rewrite(path, lambda rows: [row.update(identity=other) for row in rows if row["source"] == first])
     assert found(cluster_config, copy) == {"identities": 1}
 
 
-@pytest.mark.parametrize("name", ["source.parquet", "shards.parquet", "quarantine.parquet"])
-def test_a_missing_or_unreadable_manifest_is_a_finding(
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(
     name: str, copy: Layout, cluster_config: Config
 ) -> None:
+    table = pq.read_table(copy.manifests / name)
+    lost = table.column_names[0]
+    pq.write_table(table.drop_columns([lost]), copy.manifests / name)
+    findings = verify(cluster_config.cluster, copy)
+    assert findings.counts == {"manifests": 1}
+    assert f'"{lost}"' in findings.examples["manifests"][0]
+    assert "not checked: needs the manifests" in findings.table()
     (copy.manifests / name).write_bytes(b"no parquet")
     assert found(cluster_config, copy) == {"manifests": 1}
     (copy.manifests / name).unlink()
     assert found(cluster_config, copy) == {"manifests": 1}
 
 
-def test_a_manifest_without_a_column_is_a_finding(copy: Layout, cluster_config: Config) -> None:
-    table = pq.read_table(copy.samples)
-    pq.write_table(table.drop_columns(["jpg.offset"]), copy.samples)
-    findings = verify(cluster_config.cluster, copy)
-    assert findings.counts == {"manifests": 1}
-    assert "jpg.offset" in findings.examples["manifests"][0]
-    assert "not checked: needs the manifests" in findings.table()
-
-
-@given(st.integers(0, 2**32), st.sampled_from(["source.parquet", "shards.parquet", "quarantine.parquet"]))
+@given(st.integers(0, 2**32), st.sampled_from(MANIFESTS))
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
     shards: Layout, copy: Layout, cluster_config: Config, seed: int, name: str
@@ -322,16 +309,12 @@ def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
 
 
 def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, cluster_config: Config) -> None:
-    outside = copy.shards.parent / "outside.tar"
-    shutil.copy(first_tar(copy), outside)
     first = pq.read_table(copy.samples)["shard"][0].as_py()
-
-    def move(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            row["shard"] = "../outside.tar" if row["shard"] == first else row["shard"]
-
-    rewrite(copy.samples, move)
-    rewrite(copy.source, move)
+    shutil.copy(copy.shards / first, copy.shards.parent / "outside.tar")
+    for path in (copy.samples, copy.source):
+        rewrite(
+            path, lambda rows: [row.update(shard="../outside.tar") for row in rows if row["shard"] == first]
+        )
     assert set(found(cluster_config, copy)) == {"missing-tars", "extra-tars", "splits"}
 
 

@@ -94,5 +94,5 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
             recipe=recipe,
             detector=detector.absolute() if detector else None,
         )
-        for name, rows in planned
+        for name, rows in planned.shards.items()
     ]

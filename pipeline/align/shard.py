@@ -77,9 +77,7 @@ def _aligned(
 ) -> Iterator[tuple[dict[str, Any], list[str], list[Crop] | Refused]]:
     """Each source, its notices, and its faces or the reason why it has none, in the order of `rows`."""
     detector = load_detector(task.recipe.align.detector, task.detector) if task.detector else None
-    # A CPU gains nothing by more than one picture at a time.
-    together = 1 if detector is None or hardware().device.type == "cpu" else GPU_PICTURES
-    for group in _decoded(task, rows, together):
+    for group in _decoded(task, rows, 1 if detector is None else pictures(hardware().device)):
         images = [photo.image for _, photo in group if not isinstance(photo, Refused)]
         detected: Iterator[list[Face] | None] = repeat(None)
         if detector is not None and len(images) > 1:
@@ -117,6 +115,11 @@ def _decoded(
             group, pixels = [], 0
     if group:
         yield group
+
+
+def pictures(device: torch.device) -> int:
+    """How many pictures are detected together; a CPU gains nothing by more than one."""
+    return 1 if device.type == "cpu" else GPU_PICTURES
 
 
 def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:

@@ -8,14 +8,17 @@ Recognition fails closed: an input that may hold labels which no adapter underst
 only ``ingest.format=folder`` reads it as photos without labels.
 """
 
+from dataclasses import replace
 from typing import Final, Protocol
 
 from common.errors import UserError
 from common.input_files import Tree
 from common.storage import Address, is_file, is_folder
-from pipeline.ingest import celeba, folder, lfwa, rows, table, utkface, webdataset
-from pipeline.ingest.join import join_labels
-from pipeline.ingest.listing import Listing
+from common.tables import Database
+from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
+from pipeline.ingest.listing import Listing, store_listing
+from pipeline.ingest.plan import join_labels
+from pipeline.ingest.rows import SUFFIXES
 from pipeline.ingest.unlabelled import check_unlabelled
 
 
@@ -29,7 +32,8 @@ class Adapter(Protocol):
         """List all sources of an input.
 
         Raises:
-            UserError: a label file is malformed; the message names file and line.
+            UserError: a label file is malformed; the message names file and line. Iterating the sources
+                may raise it too.
         """
 
 
@@ -63,36 +67,48 @@ def open_tree(path: Address) -> Tree:
     return Tree(path)
 
 
-def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
-    """List an input with the adapter of the format `form`, or with the one that recognises it.
+def store_sources(
+    database: Database, tree: Tree, form: str = "auto", labels: Address | None = None
+) -> Listing:
+    """Make the table ``listed`` of an input that is there, and return what else its adapter tells of it.
 
     Args:
-        path: the input.
-        form: a key of `ADAPTERS`, or ``auto``.
-        labels: a table of labels that is joined to the listing; it is then not taken for the input itself.
+        database: see `pipeline.ingest.listing.store_listing`.
+        tree: the input.
+        form: a key of `ADAPTERS`, or ``auto`` for the first that recognises the input.
+        labels: a table of labels that is joined to the sources; it is then not taken for the input itself.
 
     Raises:
-        UserError: the input is missing, empty or of no known kind, or its label files are malformed.
+        UserError: the input is empty or of no known kind, its label files are malformed, or the table of
+            labels has a label that the input has already, or names no source.
     """
-    return read_tree(open_tree(path), form, labels)
+    listing = _adapter(tree, form, labels is not None).read(tree)
+    store_listing(database, "listed", listing)
+    if database.execute("SELECT count(*) FROM listed").fetchall() == [(0,)]:
+        raise UserError(f"{tree.path} holds no files; --input names a folder of photos")
+    if labels is None:
+        return listing
+    rows = table.read(tree, labels)
+    twice = sorted(set(rows.attributes) & set(listing.attributes))
+    if twice:
+        raise UserError(f"{labels}: the data set has labels named {twice[0]} already; rename the column")
+    store_listing(database, "label_rows", rows)
+    own = str(labels).removeprefix(f"{tree.root}/")
+    missing = f"{labels.name} has a row for it, but {tree.root} has no such file"
+    join_labels(database, (len(listing.attributes), len(rows.attributes)), own, missing)
+    attributes, remarks = (*listing.attributes, *rows.attributes), (*listing.remarks, *rows.remarks)
+    return replace(listing, attributes=attributes, remarks=remarks)
 
 
-def read_tree(tree: Tree, form: str = "auto", labels: Address | None = None) -> Listing:
-    """The listing of an input that is there, as `read_listing` makes it."""
-    path = tree.path
-    if form == "auto":
-        adapters = [adapter for adapter in ADAPTERS.values() if not labels or adapter is not table]
-        recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)
-        if recognising is None:
-            raise UserError(f"{path} is neither a folder nor a {', '.join(rows.SUFFIXES)} or .tar file")
-        if recognising is folder and not labels:
-            check_unlabelled(tree)
-        adapter = recognising
-    else:
-        adapter = ADAPTERS[form]
+def _adapter(tree: Tree, form: str, has_labels: bool) -> Adapter:
+    if form != "auto":
         if tree.is_file and form not in ("table", "webdataset"):
-            raise UserError(f"{path} is not a folder; the format {form} is a folder")
-    listing = adapter.read(tree)
-    if not len(listing.sources):
-        raise UserError(f"{path} holds no files; --input names a folder of photos")
-    return join_labels(listing, labels, tree) if labels else listing
+            raise UserError(f"{tree.path} is not a folder; the format {form} is a folder")
+        return ADAPTERS[form]
+    adapters = [adapter for adapter in ADAPTERS.values() if not has_labels or adapter is not table]
+    recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)
+    if recognising is None:
+        raise UserError(f"{tree.path} is neither a folder nor a {', '.join(SUFFIXES)} or .tar file")
+    if recognising is folder and not has_labels:
+        check_unlabelled(tree)
+    return recognising

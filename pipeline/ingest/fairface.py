@@ -8,7 +8,7 @@ age group, a gender and a race per image; each becomes yes/no attributes, as UTK
 from typing import Any, Final
 
 from common.errors import UserError
-from pipeline.ingest.labels import Spelling
+from pipeline.ingest.labels import FALSE, Spelling
 
 _AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 _RACES: Final = (
@@ -40,4 +40,4 @@ def read_labels(row: dict[str, Any], where: str) -> tuple[Spelling, ...]:
             raise UserError(f"{where}, column {name}: {row[name]!r} is none of {', '.join(values)}")
     yes = [row["gender"] == "Male"]
     yes += [row[name] == value for name in ("age", "race") for value in _VALUES[name]]
-    return tuple(Spelling.YES if value else Spelling.FALSE for value in yes)
+    return tuple(1 if value else FALSE for value in yes)

@@ -5,23 +5,19 @@ entity tag. Records only save reading: all of them may be deleted.
 """
 
 import hashlib
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from common.files import remove_partials, replacing
 from common.retry import retried
 from common.storage import Address, is_local, list_folder, read_bytes
-from pipeline.ingest.content import RECORD, Numbers
-from pipeline.ingest.listing import PIECE
+from common.tables import Database, batches, insert_batches
 from pipeline.runner.prefetch import THREADS, read_ahead
 
 COLUMNS: Final = pa.schema(
@@ -68,24 +64,34 @@ class HashRecords:
         self._folder, self._minutes = folder, retry_minutes
         self._small: list[str] = []
 
-    def matching(self, paths: pa.ChunkedArray, stamps: Stamps) -> Iterator[tuple[Numbers, NDArray[Any]]]:
-        """The numbers of sorted paths whose files have not changed, and their contents of the type `RECORD`.
+    def store(self, database: Database, stamps: Stamps) -> None:
+        """Make the table ``unchanged``: number, SHA-256 and bytes of the sources whose files have not changed.
 
         A number may come several times.
+
+        Args:
+            database: has the table ``listed``.
+            stamps: of the files as they are now.
         """
+        database.execute(
+            "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
+            "CREATE OR REPLACE TABLE unchanged (number BIGINT, sha256 VARCHAR, bytes BIGINT)"
+        )
         remove_partials(self._folder)
         files = retried(lambda: list_folder(self._folder), self._minutes, "ingest")
         for name, part in self._parts(sorted(files)):
             if part.num_rows < PART // 2:
                 self._small.append(name)
-            for start, stop in _overlap(paths, part["source"]):
-                some = paths.slice(start, stop - start).combine_chunks().cast(pa.string())
-                positions = pc.index_in(some, value_set=part["source"].combine_chunks())
-                numbers = np.flatnonzero(positions.is_valid().to_numpy(zero_copy_only=False))
-                known = part.take(positions.drop_null())
-                current = pa.array(stamps(some.take(pa.array(numbers)).to_pylist()), pa.string())
-                same = pc.fill_null(pc.equal(known["stamp"], current), False)
-                yield numbers[same.to_numpy()] + start, _records(known.filter(same))
+            insert_batches(database, "records", part.to_batches())
+        recorded = """
+            SELECT number, source, stamp, bytes, lower(hex(sha256)) AS sha256
+            FROM listed JOIN records USING (source) WHERE reason IS NULL
+        """
+        for batch in batches(database.cursor(), recorded, rows=PART):
+            current = pa.array(stamps(batch["source"].to_pylist()), pa.string())
+            same = batch.filter(pc.fill_null(pc.equal(batch["stamp"], current), False))
+            insert_batches(database, "unchanged", [same.select(["number", "sha256", "bytes"])])
+        database.execute("DROP TABLE records")
 
     def merge_small(self) -> None:
         """Replace the small files that were read by larger ones, if there are many."""
@@ -109,22 +115,3 @@ class HashRecords:
                 yield name, pq.read_table(BytesIO(content.result())).select(COLUMNS.names).cast(COLUMNS)
             except (pa.ArrowException, KeyError):
                 continue  # damaged, or of another version: what it says is hashed again
-
-
-def _overlap(paths: pa.ChunkedArray, part: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
-    """Where the paths from the first to the last of a sorted part are, `PIECE` at a time."""
-    if not len(part):
-        return
-    numbers = range(len(paths))
-    first = bisect_left(numbers, part[0].as_py(), key=lambda number: paths[number].as_py())
-    last = bisect_right(numbers, part[-1].as_py(), key=lambda number: paths[number].as_py())
-    for start in range(first, last, PIECE):
-        yield start, min(start + PIECE, last)
-
-
-def _records(part: pa.Table) -> NDArray[Any]:
-    records = np.zeros(part.num_rows, RECORD)
-    digests = b"".join(part["sha256"].to_pylist())
-    records["sha256"] = np.frombuffer(digests, "V32")
-    records["size"], records["hashed"] = part["bytes"].to_numpy(), True
-    return records

@@ -2,20 +2,17 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from common.images import Refused, check_bytes
 from common.retry import retried
 from common.storage import Address, TransientError, is_local
-from pipeline.ingest.content import Content, Numbers, to_records
 from pipeline.ingest.hash_records import COLUMNS, write_part
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
@@ -30,16 +27,32 @@ WHOLE: Final = 8_000_000
 """Bytes of a remote file that are read in one request, and held in memory by each thread."""
 
 
+EMPTY: Final = ("empty", "the file has no bytes")
+
+CONTENTS: Final = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""Columns of the table ``contents``; the hash is in hexadecimal digits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """A source to hash.
 
     Attributes:
+        number: of the source in the listing.
         path: as in `pipeline.ingest.listing.Source`.
         labelled: whether it has labels.
         stamp: as `common.input_files.Tree.stamps` tells, before the source is read.
     """
 
+    number: int
     path: str
     labelled: bool
     stamp: str | None
@@ -50,6 +63,15 @@ class Photo:
         return int(self.stamp.split(" ")[0]) if self.stamp and MEMBER not in self.path else None
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a source: their SHA-256 and number, or (reason, detail) why there are none."""
+
+    sha256: str | None
+    size: int
+    refused: tuple[str, str] | None = None
+
+
 Read = Callable[[Photo], Content | TransientError]
 
 
@@ -58,7 +80,6 @@ class HashTask:
     """Sources to hash.
 
     Attributes:
-        numbers: of the sources in the listing, ascending.
         photos: the sources.
         read: hashes one.
         threads: sources that are read at a time.
@@ -66,7 +87,6 @@ class HashTask:
         retry_minutes: of patience with the store of the records.
     """
 
-    numbers: Numbers
     photos: list[Photo]
     read: Read
     threads: int
@@ -79,17 +99,13 @@ class Hashed:
     """What became of the sources of a task.
 
     Attributes:
-        numbers: of the sources that were hashed or refused, ascending.
-        records: their contents, of the type `pipeline.ingest.content.RECORD`.
-        refused: reasons and details by number.
-        unanswered: the numbers of the others, which the store did not hand out.
+        contents: of the sources that were hashed or refused, with the columns `CONTENTS`.
+        unanswered: how many others there are, which the store did not hand out.
         cause: why not the first of these.
     """
 
-    numbers: Numbers
-    records: NDArray[Any]
-    refused: dict[int, tuple[str, str]]
-    unanswered: Numbers
+    contents: pa.RecordBatch
+    unanswered: int
     cause: str
 
 
@@ -102,37 +118,32 @@ def hash_photos(task: HashTask) -> Hashed:
     with ThreadPoolExecutor(task.threads) as pool:
         some = (task.photos[start : start + SOME] for start in range(0, len(task.photos), SOME))
         parts = pool.map(lambda photos: [task.read(photo) for photo in photos], some)
-        results = list(chain.from_iterable(parts))
-    known = np.array([isinstance(result, Content) for result in results], bool)
-    contents = [result for result in results if isinstance(result, Content)]
-    numbers, records = task.numbers[known], to_records(contents)
-    photos = [photo for photo, its in zip(task.photos, known.tolist(), strict=True) if its]
-    part = _part(photos, records)
-    if part.num_rows:
-        retried(lambda: write_part(task.folder, part), task.retry_minutes, "ingest")
-    return Hashed(
-        numbers=numbers,
-        records=records,
-        refused={
-            number: content.refused
-            for number, content in zip(numbers.tolist(), contents, strict=True)
-            if content.refused
-        },
-        unanswered=task.numbers[~known],
-        cause=next((str(result) for result in results if isinstance(result, TransientError)), ""),
-    )
-
-
-def _part(photos: list[Photo], records: NDArray[Any]) -> pa.Table:
-    """The records of what was hashed and has a stamp."""
-    columns = [
-        pa.array([photo.path for photo in photos], pa.string()),
-        pa.array([photo.stamp for photo in photos], pa.string()),
-        pa.array(records["size"]),
-        pa.array([digest.tobytes() for digest in records["sha256"]], pa.binary(32)),
+        results = list(zip(task.photos, chain.from_iterable(parts), strict=True))
+    known = [(photo, content) for photo, content in results if isinstance(content, Content)]
+    causes = [str(error) for _, error in results if isinstance(error, TransientError)]
+    part = [
+        (photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256))
+        for photo, content in known
+        if content.sha256 and photo.stamp
     ]
-    table = pa.Table.from_arrays(columns, schema=COLUMNS)
-    return table.filter(pa.array(records["hashed"])).drop_null()
+    if part:
+        records = pa.Table.from_batches([_table(part, COLUMNS)])
+        retried(lambda: write_part(task.folder, records), task.retry_minutes, "ingest")
+    rows = [
+        (photo.number, content.sha256, content.size, *(_refusal(content) or (None, None)))
+        for photo, content in known
+    ]
+    return Hashed(_table(rows, CONTENTS), len(causes), causes[0] if causes else "")
+
+
+def _refusal(content: Content) -> tuple[str, str] | None:
+    return EMPTY if content.size == 0 and content.sha256 else content.refused
+
+
+def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | TransientError:

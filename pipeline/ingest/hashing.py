@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from common.errors import UserError
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff
 from common.storage import Address
-from pipeline.ingest.content import RECORD, Contents, Numbers
+from common.tables import Database, batches, insert_batches
 from pipeline.ingest.hash_records import PART, HashRecords, Stamps
-from pipeline.ingest.hash_task import Hashed, HashTask, Photo, Read, hash_photos
-from pipeline.ingest.listing import PIECE, Sources
+from pipeline.ingest.hash_task import EMPTY, Hashed, HashTask, Photo, Read, hash_photos
 
 HERE: Final = 5 * PART
 """Sources that are hashed in this process, in less time than a cluster takes to start."""
+
+WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"
+"""The sources that are not hashed yet."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Photos:
 
 
 def hash_sources(
-    sources: Sources, photos: Photos, folder: Address, max_pixels: int, retry_minutes: float
-) -> Contents:
-    """The content of every source, with bounded memory.
+    database: Database, photos: Photos, folder: Address, max_pixels: int, retry_minutes: float
+) -> None:
+    """Make the table ``contents`` of all sources, with the columns `pipeline.ingest.hash_task.CONTENTS`.
 
     What the store does not hand out is asked for again after all others, for `retry_minutes` without any
     progress.
 
     Args:
-        sources: to hash.
+        database: has the table ``listed``.
         photos: how they are read.
         folder: of the records, to which those of new hashes are added.
         max_pixels: of an image; larger files are not looked up in the records.
@@ -59,71 +59,69 @@ def hash_sources(
         UserError: the store still does not hand out a source, or the workers die.
         OSError: the store of the records does not answer.
     """
-    bar = progress("ingest", len(sources), "files")
-    contents = Contents(len(sources))
     records = HashRecords(folder, retry_minutes)
-    for numbers, known in records.matching(sources.table["source"], photos.stamps):
-        fits = known["size"] <= BYTES_PER_PIXEL * max_pixels
-        contents.put(numbers[fits], known[fits])
-    _refuse(sources, contents)
-    waiting = contents.unknown()
-    bar.update(len(sources) - len(waiting))
-    backoff = Backoff(retry_minutes)
-    while len(waiting):
-        unanswered, cause = list[Numbers](), ""
-        for hashed in _hashed(sources, photos, folder, waiting, retry_minutes):
-            contents.put(hashed.numbers, hashed.records, hashed.refused)
-            bar.update(len(hashed.numbers))
-            if len(hashed.unanswered):
-                unanswered.append(hashed.unanswered)
-                cause = hashed.cause
-        left = np.sort(np.concatenate([np.empty(0, np.int32), *unanswered]))
-        if len(left):
-            backoff = backoff if len(left) == len(waiting) else Backoff(retry_minutes)
-            _wait(backoff, len(left), cause)
+    records.store(database, photos.stamps)
+    # What the adapter refuses is not read.
+    database.execute(
+        """
+        CREATE OR REPLACE TABLE contents AS
+        SELECT number, CAST(NULL AS VARCHAR) AS sha256, CAST(0 AS BIGINT) AS bytes, reason, detail
+        FROM listed WHERE reason IS NOT NULL
+        UNION ALL
+        SELECT number, any_value(sha256), any_value(bytes), CASE WHEN any_value(bytes) = 0 THEN $reason END,
+            CASE WHEN any_value(bytes) = 0 THEN $detail END
+        FROM listed JOIN unchanged USING (number)
+        WHERE reason IS NULL AND bytes <= $most GROUP BY number
+        """,
+        {"reason": EMPTY[0], "detail": EMPTY[1], "most": BYTES_PER_PIXEL * max_pixels},
+    )
+    [(count,)] = database.execute("SELECT count(*) FROM listed").fetchall()
+    bar = progress("ingest", count, "files")
+    backoff, waiting = Backoff(retry_minutes), _count_waiting(database)
+    bar.update(count - waiting)
+    while waiting:
+        cause = ""
+        for hashed in _hashed(database.cursor(), photos, folder, waiting, retry_minutes):
+            insert_batches(database, "contents", [hashed.contents])
+            bar.update(hashed.contents.num_rows)
+            cause = hashed.cause or cause
+        left = _count_waiting(database)
+        if left:
+            backoff = backoff if left == waiting else Backoff(retry_minutes)
+            _wait(backoff, left, cause)
         waiting = left
     bar.close()
     records.merge_small()
-    return contents
 
 
-def _refuse(sources: Sources, contents: Contents) -> None:
-    """What the adapter refuses is not read."""
-    for start in range(0, len(sources), PIECE):
-        refused = sources.table["reason"].slice(start, PIECE).is_valid().to_numpy()
-        numbers = np.flatnonzero(refused) + start
-        reasons = [source.refused for source in sources.some(numbers.tolist())]
-        refusals = {
-            number: reason for number, reason in zip(numbers.tolist(), reasons, strict=True) if reason
-        }
-        contents.put(numbers, np.zeros(len(numbers), RECORD), refusals)
+def _count_waiting(database: Database) -> int:
+    return int(database.execute(f"SELECT count(*) {WAITING}").fetchall()[0][0])
 
 
 def _hashed(
-    sources: Sources, photos: Photos, folder: Address, numbers: Numbers, retry_minutes: float
+    database: Database, photos: Photos, folder: Address, count: int, retry_minutes: float
 ) -> Iterator[Hashed]:
     """The results of all tasks, in any order."""
-    count = -(-len(numbers) // PART)
+    waiting = f"SELECT number, source, labels IS NOT NULL {WAITING} ORDER BY number"
     tasks = (
         HashTask(
-            some, _photos(sources, some, photos.stamps), photos.read, photos.threads, folder, retry_minutes
+            list(map(Photo, numbers, paths, labelled, photos.stamps(paths))),
+            photos.read,
+            photos.threads,
+            folder,
+            retry_minutes,
         )
-        for some in (numbers[start : start + PART] for start in range(0, len(numbers), PART))
+        for batch in batches(database, waiting, rows=PART)
+        for numbers, paths, labelled in [[column.to_pylist() for column in batch.columns]]
     )
-    if photos.cluster is None or len(numbers) <= HERE:
+    if photos.cluster is None or count <= HERE:
         yield from map(hash_photos, tasks)
         return
     # Dask and torch take seconds to import, which ingest needs for nothing else.
     from pipeline.runner.cluster import read_bounded
 
-    for _, hashed in read_bounded(photos.cluster, hash_photos, tasks, count):
+    for _, hashed in read_bounded(photos.cluster, hash_photos, tasks, -(-count // PART)):
         yield hashed
-
-
-def _photos(sources: Sources, numbers: Numbers, stamps: Stamps) -> list[Photo]:
-    rows = sources.table.select(["source", "annotated"]).take(numbers)
-    paths, annotated = rows["source"].to_pylist(), rows["annotated"].to_pylist()
-    return list(map(Photo, paths, annotated, stamps(paths)))
 
 
 def _wait(backoff: Backoff, failed: int, cause: str) -> None:

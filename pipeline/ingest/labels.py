@@ -1,7 +1,6 @@
 """The spellings of labels and of splits."""
 
 import re
-from enum import Enum
 from typing import Any, Final
 
 from common.errors import UserError
@@ -10,29 +9,20 @@ Label = int | None
 """1 yes, 0 no, None unknown."""
 
 
-class Spelling(Enum):
-    """A label as it is written; the meaning of 0 depends on the other labels."""
+Spelling = int | None
+"""A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels
+of the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
+Otherwise 1 is yes and 0 is no."""
 
-    YES = "1"
-    MINUS = "-1"
-    ZERO = "0"
-    FALSE = "false"
-    UNKNOWN = ""
+FALSE: Final = 2
+"""The word false, which is no in both notations."""
 
-
-_SPELLINGS: Final = {
-    "1": Spelling.YES,
-    "1.0": Spelling.YES,
-    "true": Spelling.YES,
-    "-1": Spelling.MINUS,
-    "-1.0": Spelling.MINUS,
-    "0": Spelling.ZERO,
-    "0.0": Spelling.ZERO,
-    "false": Spelling.FALSE,
-    "": Spelling.UNKNOWN,
-    "nan": Spelling.UNKNOWN,
-    "none": Spelling.UNKNOWN,
-    "null": Spelling.UNKNOWN,
+_SPELLINGS: Final[dict[str, Spelling]] = {
+    **dict.fromkeys(("1", "1.0", "true"), 1),
+    **dict.fromkeys(("0", "0.0"), 0),
+    **dict.fromkeys(("-1", "-1.0"), -1),
+    "false": FALSE,
+    **dict.fromkeys(("", "nan", "none", "null")),
 }
 
 
@@ -42,13 +32,13 @@ def read_spelling(value: Any, where: str, name: str) -> Spelling:
     Raises:
         UserError: it is none of 1, 0, -1, true, false, NaN or empty; the message starts with `where`.
     """
-    spelling = _SPELLINGS.get(str(value).strip().lower())
-    if spelling is None:
+    text = str(value).strip().lower()
+    if text not in _SPELLINGS:
         raise UserError(
             f"{where}, {name}: {value!r} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
             f"{name} out"
         )
-    return spelling
+    return _SPELLINGS[text]
 
 
 _SPLITS: Final = {
@@ -85,24 +75,3 @@ def split_in_name(name: str) -> str | None:
     """The split that a file's name holds as a word, such as ``labels_train.csv``; None if none or several."""
     words = {_SPLITS[word.lower()] for word in _SPLIT_NAME.findall(name)}
     return words.pop() if len(words) == 1 else None
-
-
-def interpret(rows: list[tuple[Spelling, ...] | None]) -> list[tuple[Label, ...] | None]:
-    """The labels that the spellings of a whole data set mean.
-
-    A data set is written in one of two notations. If -1 occurs anywhere in it, it is CelebA's:
-    1 yes, -1 no, 0 unknown. Otherwise 1 is yes and 0 is no.
-    """
-    meaning = meanings(any(Spelling.MINUS in row for row in rows if row is not None))
-    return [None if row is None else tuple(meaning[label] for label in row) for row in rows]
-
-
-def meanings(signed: bool) -> dict[Spelling, Label]:
-    """What the spellings mean in a data set in which -1 occurs, or in one in which it does not."""
-    return {
-        Spelling.YES: 1,
-        Spelling.MINUS: 0,
-        Spelling.FALSE: 0,
-        Spelling.ZERO: None if signed else 0,
-        Spelling.UNKNOWN: None,
-    }

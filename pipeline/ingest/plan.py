@@ -1,245 +1,285 @@
-"""From a listing to the rows of ``source.parquet``: drop duplicates, draw splits, plan shards.
+"""From a listing to the rows of ``source.parquet``: join labels, drop duplicates, draw splits, plan shards.
 
-All of it in columns: next to the listing, planning holds some 40 bytes a source.
+All of it is queries over tables with a row per source, which ``number`` identifies, in the order of paths:
+
+- ``listed``: the sources, see `pipeline.ingest.listing.store_listing`;
+- ``contents``: their bytes, or why they cannot be used, see `pipeline.ingest.hashing.hash_sources`;
+- ``refused``: reason and detail of those that cannot be used;
+- ``planned``: key, split, shard and notices of the others.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from common import manifest
 from common.errors import UserError
-from common.layout import SPLITS
+from common.layout import SPLITS, Layout
 from common.pipeline_config import Ingest
-from pipeline.ingest.content import Contents, Numbers
-from pipeline.ingest.duplicates import Duplicates, find_duplicates
-from pipeline.ingest.earlier import PlannedBefore, code_of, name_of
-from pipeline.ingest.listing import FIELDS, PIECE, Listing
+from common.storage import Address
+from common.tables import Database, quoted, write_parquet
 
 LEAST_SHARDS: Final = 64
 """Shards of a set whose shards would be larger otherwise; each is one task."""
 LEAST_SHARD: Final = 16
 """Samples of a shard below which more shards gain nothing."""
 
-NONE: Final = -1
-"""The split and the shard of a source that has none."""
 
+def join_labels(database: Database, labels: tuple[int, int], own: str, detail: str) -> None:
+    """Join the table ``label_rows``, made like ``listed``, to ``listed`` by path.
 
-@dataclass(frozen=True)
-class Plan:
-    """What becomes of every source.
+    A source without a row stays as it is; a row without a source is refused as ``label-without-image``.
 
-    Attributes:
-        listing: the sources.
-        contents: their bytes.
-        dataset: its name.
-        duplicates: sources that are refused because another has their bytes.
-        usable: bool, whether a source is in a shard.
-        splits: int8, position in `SPLITS` or `NONE`.
-        shards: int32, as `pipeline.ingest.earlier.code_of` makes them, or `NONE`.
+    Args:
+        database: has both tables.
+        labels: how many labels each source has by now, and each row.
+        own: the path of the file with the rows, which is no photo.
+        detail: of the refusals.
     """
-
-    listing: Listing
-    contents: Contents
-    dataset: str
-    duplicates: Duplicates
-    usable: NDArray[np.bool_]
-    splits: Numbers
-    shards: Numbers
-
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows of ``source.parquet``, some at a time."""
-        for start in range(0, len(self.usable), PIECE):
-            yield self._table(start, min(start + PIECE, len(self.usable)))
-
-    def usable_paths(self) -> Iterator[str]:
-        """The paths of all sources that are in a shard."""
-        paths = self.listing.sources.table["source"]
-        for start in range(0, len(self.usable), PIECE):
-            usable = pa.array(self.usable[start : start + PIECE])
-            yield from paths.slice(start, PIECE).filter(usable).to_pylist()
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Of the tables."""
-        return manifest.with_attributes(manifest.SOURCE_FIELDS, self.listing.attributes)
-
-    def _table(self, start: int, stop: int) -> pa.Table:
-        listed = self.listing.sources.table.slice(start, stop - start)
-        usable, labels = self.usable[start:stop].tolist(), listed.columns[len(FIELDS) :]
-        sha256 = self.contents.sha256(start, stop)
-        refusals = self.duplicates.refused(start, stop, self.listing.sources)
-        refused = [refusals.get(number) or self.contents.refused.get(number) for number in range(start, stop)]
-        columns = {
-            "source": listed["source"].cast(pa.string()),
-            "key": [
-                digits[:16] if ok and digits else None for digits, ok in zip(sha256, usable, strict=True)
-            ],
-            "shard": [name_of(self.dataset, code) for code in self.shards[start:stop].tolist()],
-            "split": [SPLITS[split] if split >= 0 else None for split in self.splits[start:stop].tolist()],
-            "identity": listed["identity"].cast(pa.string()),
-            "sha256": sha256,
-            "bytes": self.contents.records(start, stop)["size"],
-            "reason": [reason[0] if reason else None for reason in refused],
-            "detail": [reason[1] if reason else None for reason in refused],
-            "notices": self._notices(listed["annotated"].to_pylist(), usable, labels),
-        }
-        return pa.table({**columns, **dict(zip(self.listing.attributes, labels, strict=True))}, self.schema)
-
-    def _notices(
-        self, annotated: list[bool], usable: list[bool], labels: list[pa.ChunkedArray]
-    ) -> list[str | None]:
-        if not labels:
-            return [None] * len(usable)
-        known = np.all([column.is_valid().to_numpy() for column in labels], axis=0).tolist()
-        notices = (
-            None if every else "unknown-label" if some else "no-label"
-            for some, every in zip(annotated, known, strict=True)
+    none, none_of_row = (f"CAST([{', '.join(['NULL'] * count)}] AS TINYINT[])" for count in labels)
+    database.execute(
+        f"""
+        CREATE OR REPLACE TABLE listed AS
+        WITH joined AS (
+            SELECT coalesce(photo.source, row.source) AS source,
+                coalesce(row.split, photo.split) AS split,
+                coalesce(row.identity, photo.identity) AS identity,
+                CASE WHEN photo.source IS NULL THEN coalesce(row.reason, 'label-without-image')
+                    ELSE photo.reason END AS reason,
+                CASE WHEN photo.source IS NULL THEN coalesce(row.detail, $detail)
+                    ELSE photo.detail END AS detail,
+                coalesce(photo.labels, {none}) || coalesce(row.labels, {none_of_row}) AS labels
+            FROM (FROM listed WHERE source <> $own) AS photo
+            FULL JOIN label_rows AS row ON row.source = photo.source
         )
-        return [notice if ok else None for notice, ok in zip(notices, usable, strict=True)]
+        SELECT row_number() OVER () - 1 AS number, source, split, identity, reason, detail,
+            CASE WHEN list_count(labels) > 0 THEN labels END AS labels
+        FROM (FROM joined ORDER BY source)
+        """,
+        {"own": own, "detail": detail},
+    )
 
 
-def plan(
-    listing: Listing,
-    contents: Contents,
-    settings: Ingest,
-    dataset: str,
-    before: Callable[[], PlannedBefore] | None = None,
-) -> Plan:
-    """What becomes of every source.
+def plan(database: Database, attributes: tuple[str, ...], settings: Ingest, dataset: str) -> None:
+    """Make the tables ``refused`` and ``planned``: what becomes of every source.
 
     A photo that an earlier plan has put into a shard stays in it, whatever else changes, and new photos go
     into new shards, so that finished shards remain what they are. A shard is named after the split for which
     it was planned; when labels move a photo to another split, its row says so and its shard stays.
 
     Args:
-        listing: the sources.
-        contents: of the sources.
+        database: has the tables ``listed``, ``contents``, and ``earlier`` (key, shard) of an earlier plan.
+        attributes: names of the labels.
         settings: the section ``ingest`` of the configuration.
         dataset: its name.
-        before: reads the shards of an earlier plan.
 
     Raises:
-        UserError: the data set's own split has a person on two sides, a label is named like
-            a column of the manifests, or two files share a key.
+        UserError: the data set's own split has a person on two sides, a label is named like a column of the
+            manifests, or two files share a key.
     """
-    _check_names(listing.attributes)
-    duplicates = find_duplicates(listing.sources, contents)
-    usable = contents.usable.copy()
-    usable[duplicates.numbers] = False
-    splits = _draw_splits(listing, contents, usable, settings)
-    planned = before() if before else PlannedBefore(np.empty(0, np.uint64), np.empty(0, np.int32))
-    shards = planned.shards_of(contents.keys, usable)
-    _plan_shards(shards, splits, settings, planned.last_numbers())
-    return Plan(listing, contents, dataset, duplicates, usable, splits, shards)
+    check_names(attributes)
+    _refuse_duplicates(database)
+    _draw_splits(database, len(attributes), settings)
+    _plan_shards(database, settings, dataset)
 
 
-def _check_names(attributes: tuple[str, ...]) -> None:
-    own = {*manifest.SOURCE_FIELDS.names, *manifest.SAMPLE_FIELDS.names, *manifest.PREDICTION_COLUMNS}
-    for name in attributes:
-        if name in own:
-            raise UserError(
-                f"a label cannot be named {name!r}, the manifests or predictions use it; rename the column"
-            )
+def check_names(attributes: tuple[str, ...]) -> None:
+    """Check that labels can be columns of the manifests and of predictions.
+
+    Raises:
+        UserError: one is named like another column, or is not printable.
+    """
+    own = {*manifest.SOURCE_FIELDS.names, *manifest.SAMPLE_FIELDS.names}
+    for number, name in enumerate(attributes):
         if not name.isprintable() or not name:
             raise UserError(
                 f"a label cannot be named {name!r}, with a line break or the like; rename the column"
             )
+        if name.lower() in own or name in manifest.PREDICTION_COLUMNS:
+            raise UserError(
+                f"a label cannot be named {name!r}, the manifests or predictions use it; rename the column"
+            )
+        if name.lower() in {other.lower() for other in attributes[:number]}:
+            raise UserError(f"two labels are named {name!r}, but for capitals; rename one of the columns")
 
 
-def _draw_splits(
-    listing: Listing, contents: Contents, usable: NDArray[np.bool_], settings: Ingest
-) -> Numbers:
-    """The split of every usable source; no person is in two.
+def _refuse_duplicates(database: Database) -> None:
+    """Make the table ``refused``. Of sources with the same bytes the first is kept."""
+    database.execute("""
+        CREATE TABLE duplicates AS
+        WITH hashed AS (
+            SELECT number, sha256, left(sha256, 16) AS key FROM contents WHERE reason IS NULL
+        ), repeated AS (
+            SELECT key, min(number) AS kept, min(sha256) <> max(sha256) AS differ
+            FROM hashed GROUP BY key HAVING count(*) > 1
+        )
+        SELECT number, kept, key, differ FROM hashed JOIN repeated USING (key) WHERE number <> kept
+    """)
+    if shared := database.execute("SELECT min(key) FROM duplicates WHERE differ").fetchall()[0][0]:
+        raise UserError(f"two different files share the key {shared}; ingest them as two data sets")
+    database.execute("""
+        CREATE TABLE refused AS
+        WITH repeated AS (
+            SELECT duplicates.number, kept.source, coalesce(list_bool_or(
+                [pair[1] <> pair[2] FOR pair IN list_zip(own.labels, kept.labels)]), false) AS contrary
+            FROM duplicates
+            JOIN listed AS own ON own.number = duplicates.number
+            JOIN listed AS kept ON kept.number = duplicates.kept
+        )
+        SELECT number, reason, detail FROM contents WHERE reason IS NOT NULL
+        UNION ALL SELECT number, 'duplicate', 'same bytes as ' || source FROM repeated WHERE NOT contrary
+        UNION ALL SELECT number, 'contrary-labels',
+            'same bytes as ' || source || ', but labels that contradict its own' FROM repeated WHERE contrary
+    """)
+
+
+def _draw_splits(database: Database, labels: int, settings: Ingest) -> None:
+    """Make the table ``usable`` with the split of every usable source; no person is in two.
 
     Where the data set has splits of its own, they are used. Otherwise each labelled source is drawn, by
     person, or by content where the person is unknown, so that its split depends on no other source. All
     others are ``unlabelled``, unless their person is in a split.
-    """
-    official = listing.sources.table["split"].combine_chunks()
-    identity = listing.sources.table["identity"].combine_chunks()
-    people = identity.indices.fill_null(NONE).to_numpy()
-    if official.null_count < len(official):
-        # A null is the last element, so that the number NONE finds it.
-        of_code = np.array(
-            [*(SPLITS.index(split) for split in official.dictionary.to_pylist()), NONE], np.int8
-        )
-        splits = of_code[official.indices.fill_null(NONE).to_numpy()]
-    else:
-        splits = _drawn(listing, contents, people, identity.dictionary, settings)
-    splits[~usable] = NONE
-    of_person = _splits_by_person(listing, splits, people, len(identity.dictionary))
-    rest = usable & (splits == NONE)
-    splits[rest] = of_person[people[rest]]
-    return splits
-
-
-def _drawn(
-    listing: Listing, contents: Contents, people: Numbers, names: pa.Array, settings: Ingest
-) -> NDArray[np.int8]:
-    labelled = np.zeros(len(people), bool)
-    for column in listing.sources.table.columns[len(FIELDS) :]:
-        labelled |= column.is_valid().to_numpy()
-    splits = np.full(len(people), NONE, np.int8)
-    drawn = np.full(len(names) + 1, NONE, np.int8)
-    known = np.unique(people[labelled & (people != NONE)])
-    for start in range(0, len(known), PIECE):
-        numbers = known[start : start + PIECE]
-        drawn[numbers] = [_draw_split(name, settings) for name in names.take(pa.array(numbers)).to_pylist()]
-    # No person has the number NONE, which is the last element.
-    np.copyto(splits, drawn[people], where=labelled)
-    for start in range(0, len(people), PIECE):
-        rows = np.flatnonzero(labelled[start : start + PIECE] & (people[start : start + PIECE] == NONE))
-        if len(rows):
-            digits = contents.sha256(start, min(start + PIECE, len(people)))
-            splits[start + rows] = [_draw_split(digits[row] or "", settings) for row in rows.tolist()]
-    return splits
-
-
-def _draw_split(name: str, settings: Ingest) -> int:
-    digest = hashlib.sha256(f"{settings.seed}:{name}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < settings.test_fraction:
-        return SPLITS.index("test")
-    return SPLITS.index("val" if position < settings.test_fraction + settings.val_fraction else "train")
-
-
-def _splits_by_person(listing: Listing, splits: Numbers, people: Numbers, count: int) -> NDArray[np.int8]:
-    """The split of each person, ``unlabelled`` if there is none; the last is that of nobody.
 
     Raises:
-        UserError: somebody is in two.
+        UserError: the data set has somebody in two splits.
     """
-    of_person = np.full(count + 1, SPLITS.index("unlabelled"), np.int8)
-    rows = np.flatnonzero((splits != NONE) & (people != NONE))
-    # The first source decides: of several values for one element, numpy keeps the last.
-    of_person[people[rows[::-1]]] = splits[rows[::-1]]
-    other = rows[splits[rows] != of_person[people[rows]]]
-    if len(other):
-        first = rows[people[rows] == people[other[0]]][0]
-        source, its = listing.sources.some([int(first), int(other[0])])
-        raise UserError(
-            f"{its.identity} is in two splits, {source.path} in {SPLITS[splits[first]]} and {its.path} in "
-            f"{SPLITS[splits[other[0]]]}; fix the split, or leave it out to have one drawn by identity"
+    [(official,)] = database.execute("SELECT count(split) > 0 FROM listed").fetchall()
+    validation = settings.test_fraction + settings.val_fraction
+    database.execute(f"""
+        CREATE TABLE usable AS
+        WITH known AS (
+            SELECT number, left(sha256, 16) AS key, identity, split, list_count(labels) AS known_labels,
+                sha256('{settings.seed}:' || coalesce(identity, sha256)) AS drawn,
+                CAST('0x' || left(drawn, 16) AS UBIGINT) / pow(2, 64) AS position
+            FROM listed JOIN contents USING (number) ANTI JOIN refused USING (number)
         )
-    return of_person
+        SELECT number, key, identity,
+            CASE WHEN known_labels = {labels} OR {labels} = 0 THEN NULL
+                WHEN known_labels IS NULL THEN 'no-label' ELSE 'unknown-label' END AS notices,
+            CASE WHEN {official} THEN split
+                WHEN known_labels IS NULL OR known_labels = 0 THEN NULL
+                WHEN position < {settings.test_fraction!r}::DOUBLE THEN 'test'
+                WHEN position < {validation!r}::DOUBLE THEN 'val' ELSE 'train' END AS split
+        FROM known
+    """)
+    database.execute("""
+        CREATE TABLE people AS
+        SELECT identity, arg_min(split, number) AS split, min(number) AS first FROM usable
+        WHERE identity IS NOT NULL AND split IS NOT NULL GROUP BY identity
+    """)
+    torn = database.execute("""
+        SELECT identity, one.source, people.split, other.source, usable.split
+        FROM usable JOIN people USING (identity)
+        JOIN listed AS one ON one.number = people.first
+        JOIN listed AS other ON other.number = usable.number
+        WHERE usable.split <> people.split ORDER BY usable.number LIMIT 1
+    """).fetchone()
+    if torn:
+        raise UserError(
+            f"{torn[0]} is in two splits, {torn[1]} in {torn[2]} and {torn[3]} in {torn[4]}; fix the split, "
+            "or leave it out to have one drawn by identity"
+        )
 
 
-def _plan_shards(shards: Numbers, splits: Numbers, settings: Ingest, last: Sequence[int]) -> None:
-    """Put the sources that have a split but no shard into new ones, after the last number of each split."""
-    size = _shard_size(int(np.count_nonzero(splits != NONE)), settings)
-    for split in range(len(SPLITS)):
-        new = np.flatnonzero((splits == split) & (shards == NONE)).astype(np.int32)
-        new = np.random.default_rng(settings.seed).permutation(new)
-        shards[new] = code_of(split, last[split] + 1 + np.arange(len(new), dtype=np.int32) // size)
+def _plan_shards(database: Database, settings: Ingest, dataset: str) -> None:
+    """Make the table ``planned``: new sources go into new shards, after the last number of each split."""
+    database.execute("""
+        CREATE TABLE planned AS
+        SELECT number, usable.key, notices, coalesce(usable.split, people.split, 'unlabelled') AS split, shard
+        FROM usable LEFT JOIN people USING (identity) LEFT JOIN earlier ON earlier.key = usable.key
+    """)
+    [(samples,)] = database.execute("SELECT count(*) FROM planned").fetchall()
+    size = shard_size(samples, settings)
+    database.execute("CREATE TABLE placed (number BIGINT, shard VARCHAR)")
+    for split in SPLITS:
+        new = database.execute(
+            "SELECT number FROM planned WHERE split = ? AND shard IS NULL ORDER BY number", [split]
+        ).fetchnumpy()["number"]
+        order = np.random.default_rng(settings.seed).permutation(np.asarray(new))
+        database.register("shuffled", pa.table({"number": order, "position": np.arange(len(order))}))
+        database.execute(
+            """
+            INSERT INTO placed
+            SELECT number, format('{}/{}-{:06d}.tar', $dataset, $split, first + position // $size)
+            FROM shuffled, (
+                SELECT coalesce(max(CAST(regexp_extract(shard, '([0-9]+)[.]tar$', 1) AS BIGINT)) + 1, 0)
+                    AS first
+                FROM earlier WHERE starts_with(shard, $dataset || '/' || $split || '-')
+            )
+            """,
+            {"dataset": dataset, "split": split, "size": size},
+        )
+        database.unregister("shuffled")
 
 
-def _shard_size(samples: int, settings: Ingest) -> int:
+def shard_size(samples: int, settings: Ingest) -> int:
     """Samples per new shard: so few that a small set has tasks for all workers."""
     return min(settings.shard_size, max(LEAST_SHARD, -(-samples // LEAST_SHARDS)))
+
+
+def refuse_losses(database: Database, layout: Layout, dataset: str, root: str, earlier_root: str) -> None:
+    """Refuse a plan without photos of which there are finished shards.
+
+    Args:
+        database: has the plan, and the view ``earlier_sources`` of the earlier one.
+        layout: where the earlier plan and its shards lie.
+        dataset: its name.
+        root: the folder of the new plan's paths.
+        earlier_root: that of the earlier one's. If it is another folder of the same name, its paths are
+            other photos.
+
+    Raises:
+        UserError: there are such photos; says how many.
+    """
+    if not any(any((folder / dataset).glob("*.tar")) for folder in (layout.shards, layout.aligned)):
+        return
+    same_paths = "ANTI JOIN (SELECT source FROM listed SEMI JOIN planned USING (number)) USING (source)"
+    [(photos, lost, example)] = database.execute(f"""
+        SELECT (SELECT count(*) FROM earlier_sources WHERE key IS NOT NULL), count(*), min(source)
+        FROM (FROM earlier_sources WHERE key IS NOT NULL) ANTI JOIN planned USING (key)
+        {same_paths if earlier_root == root else ""}
+    """).fetchall()
+    if lost:
+        raise UserError(
+            f"{lost:,} of {photos:,} photos of the finished shards in {layout.shards}, made from "
+            f"{earlier_root}, are not in the input {root}, such as {example}; --prune deletes their "
+            "faces, another --output keeps them"
+        )
+
+
+def write_plan(
+    database: Database, path: Address, attributes: tuple[str, ...], metadata: Mapping[str, str]
+) -> int:
+    """Write ``source.parquet``, and return the number of sources."""
+    labels = "".join(
+        f", labels[{number}] AS {quoted(name)}" for number, name in enumerate(attributes, start=1)
+    )
+    return write_parquet(
+        database,
+        path,
+        f"""
+        SELECT source, key, coalesce(planned.shard, placed.shard) AS shard, planned.split, identity, sha256,
+            bytes, refused.reason, refused.detail, notices {labels}
+        FROM listed JOIN contents USING (number)
+        LEFT JOIN refused USING (number) LEFT JOIN planned USING (number) LEFT JOIN placed USING (number)
+        ORDER BY number
+        """,
+        schema=manifest.with_attributes(manifest.SOURCE_FIELDS, attributes),
+        metadata={**metadata, "attributes": "\n".join(attributes)},
+    )
+
+
+def summary(database: Database, sources: int) -> list[str]:
+    """A line in total, and one for each reason and notice."""
+    splits, reasons, notices = (
+        dict(database.execute(f"SELECT {name}, count(*) FROM {table} GROUP BY ALL ORDER BY ALL").fetchall())
+        for name, table in (("split", "planned"), ("reason", "refused"), ("notices", "planned"))
+    )
+    notices.pop(None, None)
+    kept = ", ".join(f"{splits[split]:,} {split}" for split in SPLITS if split in splits) or "none usable"
+    lines = [f"ingest: {sources:,} sources, {sum(reasons.values()):,} refused; {kept}"]
+    lines += [f"  refused: {reason:<31}{count:>10,}" for reason, count in reasons.items()]
+    lines += [f"  kept with a notice: {notice:<20}{count:>10,}" for notice, count in notices.items()]
+    return lines

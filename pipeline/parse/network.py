@@ -1,15 +1,23 @@
-"""What all networks of the stage share: their interface, and the way from faces to their input."""
+"""Networks from faces to scores or features: their interface and input, and those in files.
 
-from collections.abc import Callable
+ONNX files are run by ONNX Runtime, TorchScript files by PyTorch, both in the file's precision.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime as runtime
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.errors import UserError
+from common.hardware import hardware
 from pipeline.parse.class_map import InputFormat
 
 
@@ -68,3 +76,106 @@ def _resized_by_pytorch(
     factor, minus = (torch.from_numpy(values).to(faces.device)[:, None, None] for values in (scale, shift))
     pixels = faces.permute(0, 3, 1, 2)[:, order].float() * factor - minus
     return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
+
+
+def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = False) -> Network:
+    """A session on one thread; a file whose batch size is fixed gets its batches one by one.
+
+    Args:
+        path: of the file.
+        input_format: of its input, and which output is read.
+        size: side of its input in pixels.
+        maps: whether its other outputs follow as feature maps.
+
+    Raises:
+        UserError: the file is not a network with one input of
+            `size` pixels a side and the output that the description names.
+    """
+    available = runtime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's own errors share no base class
+        raise UserError(f"{path}: ONNX Runtime cannot read it: {error}") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or input_format.output >= len(outputs):
+        raise UserError(
+            f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one input is needed, "
+            f"and its description names output {input_format.output} (counted from 0)"
+        )
+    shape = inputs[0].shape
+    sides = shape[2:4] if input_format.layout == "NCHW" else shape[1:3]
+    if any(isinstance(side, int) and side != size for side in sides):
+        raise UserError(f"{path}: takes {sides} pixels, not {size}; set `size` in its description")
+    one_by_one = shape[0] == 1
+    if isinstance(shape[0], int) and not one_by_one:
+        raise UserError(f"{path}: takes batches of exactly {shape[0]}; export it with a free batch size or 1")
+    wanted = [outputs[input_format.output].name]
+    if maps:
+        wanted += [each.name for each in outputs if each.name not in wanted]
+
+    def run(pixels: Tensor) -> tuple[Tensor, ...]:
+        values = pixels.numpy() if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).numpy()
+        values = np.ascontiguousarray(values, np.float32)
+        groups = np.array_split(values, len(values)) if one_by_one else [values]
+        runs = [session.run(wanted, {inputs[0].name: group}) for group in groups]
+        joined = (np.concatenate(parts).astype(np.float32, copy=False) for parts in zip(*runs, strict=True))
+        return tuple(_channels_first(torch.from_numpy(output), input_format) for output in joined)
+
+    return Network(run, torch.device("cpu"))
+
+
+def load_torchscript(path: Path, input_format: InputFormat) -> Network:
+    """The scripted network; its code runs in TorchScript's interpreter, not in Python's.
+
+    Raises:
+        UserError: the file is not a TorchScript archive, or lacks the output that the description names.
+    """
+    device = hardware().device
+    try:
+        model = torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
+
+    def run(pixels: Tensor) -> tuple[Tensor]:
+        values = pixels if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
+        outputs = model(values)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+        if input_format.output >= len(outputs):
+            raise UserError(
+                f"{path}: has {len(outputs)} outputs; its description names output {input_format.output}"
+            )
+        return (_channels_first(outputs[input_format.output].float(), input_format),)
+
+    return Network(run, device)
+
+
+def _channels_first(output: Tensor, input_format: InputFormat) -> Tensor:
+    return output if input_format.layout == "NCHW" or output.ndim != 4 else output.permute(0, 3, 1, 2)
+
+
+def export_onnx(network: nn.Module, size: int, path: Path, outputs: Sequence[str]) -> None:
+    """Write a network of images, float32 (B, 3, size, size) with any B, to an ONNX file.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        size: side of its input in pixels.
+        path: of the file.
+        outputs: their names.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, size, size),),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("faces")},),
+            input_names=["pixels"],
+            output_names=outputs,
+            verbose=False,
+        )

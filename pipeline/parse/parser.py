@@ -38,8 +38,7 @@ from pipeline.parse import facexlib_networks
 from pipeline.parse.class_map import ClassMap
 from pipeline.parse.features import Embedder, EmbedderFile, load_embedder, pooled_features
 from pipeline.parse.masks import assign_sides, mean_by_class, most_probable
-from pipeline.parse.network import Network, normalised
-from pipeline.parse.network_file import load_onnx, load_torchscript
+from pipeline.parse.network import Network, load_onnx, load_torchscript, normalised
 from pipeline.parse.quantize import int8_file
 
 INT8: Final = "int8"

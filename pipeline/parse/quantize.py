@@ -7,7 +7,6 @@ painted portraits, so that no photo is needed. Weights have 7 bits: on x86 CPUs 
 
 import logging
 import sys
-import warnings
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,7 @@ from common.alignment.warp import central_square, warp
 from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from pipeline.parse.facexlib_networks import BISENET, MAPS, bisenet
-from pipeline.parse.network import normalised
+from pipeline.parse.network import export_onnx, normalised
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
@@ -54,7 +53,7 @@ def int8_file(weights: Path, sha256: str, size: int) -> Path:
         pixels = normalised(_portraits(), BISENET, size, torch.device("cpu")).numpy()
         with TemporaryDirectory() as folder, replacing(output) as temporary:
             plain = Path(folder, "float32.onnx")
-            _export(weights, size, plain)
+            export_onnx(bisenet(weights), size, plain, ["logits", *MAPS])
             _quantize(plain, temporary, pixels)
     return output
 
@@ -67,22 +66,6 @@ def _portraits() -> NDArray[np.uint8]:
         square = central_square(image.shape[1], image.shape[0], FACE_SIDE)
         faces.append(warp(image, square, FACE_SIDE))
     return np.stack(faces)
-
-
-def _export(weights: Path, size: int, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            bisenet(weights),
-            (torch.zeros(2, 3, size, size),),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes=({0: torch.export.Dim("faces")},),
-            input_names=["pixels"],
-            output_names=["logits", *MAPS],
-            verbose=False,
-        )
 
 
 class _Calibration(quantization.CalibrationDataReader):

@@ -18,9 +18,8 @@ from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import no_model
+from pipeline.runner.cluster import local_workers, no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards
-from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import ShardStage
@@ -79,12 +78,12 @@ def parse(
 
 
 def read_plan(layout: Layout) -> PlannedShards:
-    """The columns of ``source.parquet`` that the manifests take over.
+    """The names of the shards that ``source.parquet`` plans.
 
     Raises:
         UserError: there is no plan.
     """
-    return read_planned(layout.source, ["source", "key", "split", "identity", "notices"], labels=True)
+    return read_planned(layout.source, [])
 
 
 def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
@@ -117,7 +116,7 @@ def plan(
     if parser.embedder:
         settings += [parser.embedder.sha256, parser.embedder.input_format.model_dump(mode="json")]
     tasks = []
-    for name in planned.names:
+    for name in planned.shards:
         faces = require(aligned, layout.aligned / name)
         tasks.append(
             ParseTask(

@@ -1,49 +1,54 @@
-"""The usable rows of ``source.parquet`` by shard, in columns of some tens of bytes a row."""
+"""The usable rows of ``source.parquet`` by shard, in a temporary file that each shard is read from when needed."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from common import manifest
-from common.columns import coded, combined
 from common.storage import Address
+from common.tables import add_parquet, batches, connect, quoted
 
 KEY_DIGITS: Final = 16
 """Hex digits of the SHA-256 of a photo that are its key."""
 
-_CODED: Final = {"split": pa.int8(), "identity": pa.int32(), "notices": pa.int8()}
-"""Columns with few values, which are kept as numbers of these types."""
 
-_HEXADECIMAL: Final = {"sha256": 32, "key": KEY_DIGITS // 2}
-"""Columns of hexadecimal digits, which are kept as so many bytes."""
+@dataclass(frozen=True)
+class _Stored:
+    """A record batch in a temporary file, which is closed, and so deleted, with its last batch."""
+
+    file: IO[bytes]
+    offset: int
+    size: int
+    schema: pa.Schema
+
+    def read(self) -> pa.RecordBatch:
+        data = os.pread(self.file.fileno(), self.size, self.offset)
+        return pa.ipc.read_record_batch(pa.py_buffer(data), self.schema)
 
 
+@dataclass(frozen=True)
 class ShardRows:
-    """The rows of one shard; pickled, they take no other rows of the plan along.
+    """The rows of one shard; pickled, they take no other rows of the plan along."""
 
-    Args:
-        columns: of all shards, as `read_planned` makes them.
-        indices: of the rows, in their order.
-    """
-
-    def __init__(self, columns: pa.Table, indices: NDArray[np.integer[Any]] | None = None) -> None:
-        self._columns, self._indices = columns, indices
+    _rows: _Stored | pa.RecordBatch
+    _count: int
+    _seed: int | None = None
 
     def __len__(self) -> int:
-        return self._columns.num_rows if self._indices is None else len(self._indices)
+        return self._count
 
-    def __reduce__(self) -> tuple[type["ShardRows"], tuple[pa.Table]]:
-        return ShardRows, (self._own(),)
+    def __reduce__(self) -> tuple[type["ShardRows"], tuple[Any, ...]]:
+        return ShardRows, (self._read(), self._count)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries; ``key`` is among them where ``sha256`` is."""
-        for row in self._own().to_pylist():
-            row |= {name: row[name].hex() for name in _HEXADECIMAL if name in row}
+        for row in self._read().to_pylist():
             if "sha256" in row:
                 row["key"] = row["sha256"][:KEY_DIGITS]
             yield row
@@ -54,11 +59,13 @@ class ShardRows:
 
     def shuffled(self, seed: int) -> "ShardRows":
         """The rows in a random order that depends on the seed and their number alone."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        return ShardRows(self._columns, order if self._indices is None else self._indices[order])
+        return replace(self, _seed=seed)
 
-    def _own(self) -> pa.Table:
-        return self._columns if self._indices is None else self._columns.take(pa.array(self._indices))
+    def _read(self) -> pa.RecordBatch:
+        batch = self._rows.read() if isinstance(self._rows, _Stored) else self._rows
+        if self._seed is None:
+            return batch
+        return batch.take(pa.array(np.random.default_rng(self._seed).permutation(self._count)))
 
 
 @dataclass(frozen=True)
@@ -70,24 +77,14 @@ class PlannedShards:
         refused: the refused ones, with the columns of ``quarantine.parquet``.
         attributes: names of the attribute columns.
         metadata: of the manifest.
-        names: of the shards, sorted.
+        shards: by their names, sorted, the rows of each in the order of ``source.parquet``.
     """
 
     sources: int
     refused: pa.Table
     attributes: tuple[str, ...]
     metadata: Mapping[str, str]
-    names: tuple[str, ...]
-    _columns: pa.Table
-    _order: NDArray[np.int32]
-    _ends: NDArray[np.int64]
-
-    def __iter__(self) -> Iterator[tuple[str, ShardRows]]:
-        """Each shard and its rows, in the order of ``source.parquet``."""
-        start = 0
-        for name, end in zip(self.names, self._ends.tolist(), strict=True):
-            yield name, ShardRows(self._columns, self._order[start:end])
-            start = end
+    shards: Mapping[str, ShardRows]
 
     def refusals(self) -> Iterator[dict[str, str]]:
         """The refused rows as dictionaries."""
@@ -96,7 +93,7 @@ class PlannedShards:
 
 
 def read_planned(path: Address, columns: Sequence[str], labels: bool = False) -> PlannedShards:
-    """Read ``source.parquet``, a batch at a time.
+    """Read ``source.parquet``.
 
     Args:
         path: the file to read.
@@ -106,45 +103,41 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
     Raises:
         UserError: the file is missing or is not a manifest.
     """
-    header = manifest.read(path, [])
+    header = manifest.header(path)
     columns = [*columns, *(header.attributes if labels else ())]
-    codes = dict[str, int]()
-    shards, usable, refused = list[NDArray[np.int32]](), list[pa.RecordBatch](), list[pa.RecordBatch]()
-    needed = dict.fromkeys([*columns, "shard", *manifest.QUARANTINE_FIELDS.names])
-    for batch in manifest.batches(path, list(needed)):
-        refused.append(batch.filter(pc.is_valid(batch["reason"])).select(manifest.QUARANTINE_FIELDS.names))
-        batch = batch.filter(pc.is_valid(batch["shard"]))
-        names = batch["shard"].dictionary_encode()
-        numbers = [codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()]
-        shards.append(np.array(numbers, np.int32)[names.indices.to_numpy()])
-        usable.append(pa.RecordBatch.from_pydict({name: _compact(name, batch[name]) for name in columns}))
-    order, ends = _grouped(shards, codes)
-    shards.clear()
-    return PlannedShards(
-        sources=header.table.num_rows,
-        refused=pa.Table.from_batches(refused, manifest.QUARANTINE_FIELDS),
-        attributes=header.attributes,
-        metadata=header.metadata,
-        names=tuple(sorted(codes)),
-        _columns=combined(usable, columns),
-        _order=order,
-        _ends=ends,
-    )
+    with connect() as database:
+        add_parquet(database, "sources", path)
+        refused = database.sql(
+            "SELECT source, reason, detail FROM sources WHERE reason IS NOT NULL ORDER BY source"
+        ).to_arrow_table()
+        names = ", ".join(map(quoted, ["shard", *columns]))
+        rows = f"SELECT {names} FROM sources WHERE shard IS NOT NULL ORDER BY shard, source"
+        shards = dict(_stored(_by_shard(batches(database, rows))))
+    return PlannedShards(header.table.num_rows, refused, header.attributes, header.metadata, shards)
 
 
-def _compact(name: str, values: pa.Array) -> pa.Array:
-    if name in _HEXADECIMAL:
-        data = pa.py_buffer(bytes.fromhex("".join(values.to_pylist())))
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(_HEXADECIMAL[name]), len(values), [None, data])
-    return coded(values, _CODED[name]) if name in _CODED else values
+def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The rows of each shard without its name."""
+    name, waiting = "", list[pa.RecordBatch]()
+    for batch in sorted_batches:
+        runs = pc.run_end_encode(batch["shard"])
+        start = 0
+        for shard, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            if shard != name and waiting:
+                yield name, pa.concat_batches(waiting)
+                waiting = []
+            name = shard
+            waiting.append(batch.slice(start, end - start).drop_columns(["shard"]))
+            start = end
+    if waiting:
+        yield name, pa.concat_batches(waiting)
 
 
-def _grouped(
-    shards: list[NDArray[np.int32]], codes: Mapping[str, int]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The rows in the order of their shards' names, and where in it each shard ends."""
-    ranks = np.empty(len(codes), np.int32)
-    ranks[[codes[name] for name in sorted(codes)]] = np.arange(len(codes))
-    numbers = ranks[np.concatenate([np.empty(0, np.int32), *shards])]
-    order = np.argsort(numbers, kind="stable").astype(np.int32)
-    return order, np.cumsum(np.bincount(numbers, minlength=len(codes)))
+def _stored(shards: Iterator[tuple[str, pa.RecordBatch]]) -> Iterator[tuple[str, ShardRows]]:
+    file, offset = TemporaryFile(), 0  # noqa: SIM115 - closed with the last of the rows
+    for name, rows in shards:
+        data = rows.serialize()
+        file.write(data)
+        yield name, ShardRows(_Stored(file, offset, data.size, rows.schema), rows.num_rows)
+        offset += data.size
+    file.flush()

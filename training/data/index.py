@@ -1,9 +1,8 @@
-"""The index of samples: one row of fixed size per sample, of which a machine holds one copy.
+"""The index of samples: an Arrow file that all processes of a machine map into their memory.
 
-A row has the key (8 bytes if keys are 16 hex digits), the number of the shard (4), the identity (1 if none is
-known), and three numbers of 4 bytes for each of the members that training reads: 49 bytes without features,
-and one more for each label. The file is an NPY array in the cache's folder that all processes of the machine
-map into their memory; a JSON file beside it names the shards and the labels.
+It has a row per sample, in the manifest's order: key, shard (a number of 1 to 4 bytes), identity, three numbers of
+4 bytes for each of the members that training reads, and a byte for each label. Strings are decoded when they
+are read.
 """
 
 import fcntl
@@ -11,20 +10,20 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from common import manifest
-from common.files import replacing, write_text
+from common.files import replacing
 from common.layout import Layout
 from common.shards import FEATURE_MEMBERS
+from common.tables import add_parquet, connect, quoted
 
 Text = TypeVar("Text", bound=str | None)
 
@@ -36,17 +35,18 @@ KEEP_DAYS: Final = 7
 
 
 class Column(Sequence[Text], Generic[Text]):
-    """Strings that are decoded when they are read.
+    """Strings of an Arrow array, which are decoded when they are read."""
 
-    Attributes:
-        codes: one entry a string.
-    """
+    def __init__(self, values: pa.Array) -> None:
+        self._values = values
 
-    def __init__(self, codes: NDArray[Any], decode: Callable[[Any], Text]) -> None:
-        self.codes, self._decode = codes, decode
+    @property
+    def codes(self) -> NDArray[Any]:
+        """The numbers of the strings of a dictionary-encoded array."""
+        return self._values.indices.to_numpy()
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self._values)
 
     @overload
     def __getitem__(self, index: int) -> Text: ...
@@ -54,39 +54,40 @@ class Column(Sequence[Text], Generic[Text]):
     def __getitem__(self, index: slice) -> "Column[Text]": ...
     def __getitem__(self, index: int | slice) -> "Text | Column[Text]":
         if isinstance(index, slice):
-            return Column(self.codes[index], self._decode)
-        return self._decode(self.codes[index])
+            return Column(self._values[index])
+        return self._values[int(index)].as_py()
 
     def __iter__(self) -> Iterator[Text]:
-        return map(self._decode, self.codes)
+        return (value.as_py() for value in self._values)
 
     def take(self, indices: NDArray[np.int64]) -> "Column[Text]":
         """Only the strings at `indices`, in that order."""
-        return Column(self.codes[indices], self._decode)
+        return Column(self._values.take(pa.array(indices)))
 
 
 class Index:
     """The rows of some splits, in the manifest's order.
 
     Attributes:
-        rows: a structured array with the fields ``key``, ``shard``, ``identity``, ``attributes``, and one for
-            each stored member: uint32 (3,) of offset in `BLOCK`s, size in bytes, and CRC-32 (0: not known).
-        shards: names by number, sorted.
         attributes: names of the labels.
+        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: not known).
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        keys, shards, identities: a string per sample; shards are dictionary-encoded, sorted by name.
     """
 
-    def __init__(self, rows: NDArray[Any], shards: Sequence[str], attributes: tuple[str, ...]) -> None:
-        self.rows, self.shards, self.attributes = rows, shards, attributes
+    def __init__(self, table: pa.Table) -> None:
+        names = table.schema.metadata[b"attributes"].decode()
+        self.attributes = tuple(names.split("\n")) if names else ()
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
+        self.extents = {name: _matrix(columns[name], 3) for name in MEMBERS if name in columns}
+        empty = np.zeros((table.num_rows, 0), np.int8)
+        self.labels = _matrix(columns["labels"], len(self.attributes)) if "labels" in columns else empty
+        self.keys, self.shards = Column[str](columns["key"]), Column[str](columns["shard"])
+        self.identities = Column[str | None](columns["identity"])
 
-    def columns(self) -> tuple[Column[str], Column[str], Column[str | None]]:
-        """Keys, shards and identities."""
-        rows, names = self.rows, self.shards
-        hexadecimal = rows.dtype["key"].kind == "V"
-        return (
-            Column(rows["key"], (lambda code: bytes(code).hex()) if hexadecimal else _text),
-            Column(rows["shard"], lambda code: names[code]),
-            Column(rows["identity"], lambda code: _text(code) or None),
-        )
+
+def _matrix(values: pa.Array, width: int) -> NDArray[Any]:
+    return values.flatten().to_numpy().reshape(-1, width)
 
 
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> Index:
@@ -101,22 +102,20 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> In
         UserError: there is no manifest.
     """
     if folder is None:
-        source = _Source(layout, splits)
-        rows = np.zeros(source.count, source.dtype)
-        source.fill(rows)
-        return Index(rows, source.shards, source.attributes)
+        return Index(_query(layout, splits))
     name = hashlib.sha256(json.dumps([manifest_hash(layout), *splits]).encode()).hexdigest()[:32]
-    file = folder / f"index-{name}.npy"
+    file = folder / f"index-{name}.arrow"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock-index").open("a") as lock:
         with suppress(OSError):  # some network disks have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.is_file():
             _delete_old(folder)
-            _write(_Source(layout, splits), file)
+            table = _query(layout, splits)
+            with replacing(file) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
+                writer.write_table(table)
     os.utime(file)
-    shards, attributes = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    return Index(np.load(file, mmap_mode="r"), shards, tuple(attributes))
+    return Index(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
 
 
 def manifest_hash(layout: Layout) -> str:
@@ -125,88 +124,36 @@ def manifest_hash(layout: Layout) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _write(source: "_Source", file: Path) -> None:
-    write_text(file.with_suffix(".json"), json.dumps([source.shards, source.attributes]))
-    with replacing(file) as temporary:
-        rows = np.lib.format.open_memmap(temporary, "w+", source.dtype, (source.count,))
-        source.fill(rows)
-        rows.flush()
-
-
-class _Source:
-    """The rows of the manifest that belong to some splits, read a batch at a time.
-
-    Attributes:
-        count: how many there are.
-        dtype: of a row of the index.
-        shards: their names, sorted.
-        attributes: names of the labels.
-    """
-
-    def __init__(self, layout: Layout, splits: Sequence[str]) -> None:
-        self._path, self._splits = layout.require_samples(), pa.array(splits, pa.string())
-        listed, self.attributes = manifest.column_names(self._path)
-        self._members = [name for name in MEMBERS if f"{name}.offset" in listed]
-        self._extents = [
-            (member, number, f"{member}.{column}")
-            for member in self._members
-            for number, column in enumerate(manifest.MEMBER_COLUMNS)
-            if f"{member}.{column}" in listed  # old manifests hold no checksums
-        ]
-        self.count, shards, hexadecimal, widths = 0, set[str](), True, [1, 1]
-        for batch in self._batches(["key", "identity", "shard"]):
-            self.count += batch.num_rows
-            shards.update(batch["shard"].unique().to_pylist())
-            hexadecimal &= pc.all(
-                pc.match_substring_regex(batch["key"], "^[0-9a-f]{16}$"), min_count=0
-            ).as_py()
-            for number, name in enumerate(("key", "identity")):
-                widths[number] = max(widths[number], pc.max(pc.binary_length(batch[name])).as_py() or 0)
-        self.shards: Sequence[str] = sorted(shards)
-        self.dtype = np.dtype(
-            [
-                ("key", "V8" if hexadecimal else f"S{widths[0]}"),
-                ("shard", "<i4"),
-                ("identity", f"S{widths[1]}"),
-                *((name, "<u4", (3,)) for name in self._members),
-                ("attributes", "i1", (len(self.attributes),)),
-            ]
-        )
-
-    def fill(self, rows: NDArray[Any]) -> None:
-        """Write all rows."""
-        names = pa.array(self.shards, pa.string())
-        columns = ["key", "identity", "shard", *(column for *_, column in self._extents), *self.attributes]
-        end = 0
-        for batch in self._batches(columns):
-            start, end = end, end + batch.num_rows
-            part = rows[start:end]
-            part["key"] = _key_codes(batch["key"].to_pylist(), rows.dtype["key"])
-            part["shard"] = pc.index_in(batch["shard"], names)
-            part["identity"] = [(identity or "").encode() for identity in batch["identity"].to_pylist()]
-            for member, number, column in self._extents:
-                values = np.asarray(batch[column].fill_null(0))
-                part[member][:, number] = values // BLOCK if column.endswith(".offset") else values
-            for number, name in enumerate(self.attributes):
-                part["attributes"][:, number] = batch[name].fill_null(-1)
-
-    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for batch in manifest.batches(self._path, ["split", *columns]):
-            yield batch.filter(pc.is_in(batch["split"], self._splits))
-
-
-def _key_codes(keys: list[str], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype.kind == "V":
-        return np.frombuffer(bytes.fromhex("".join(keys)), dtype)
-    return np.array([key.encode() for key in keys], dtype)
-
-
-def _text(code: bytes) -> str:
-    return code.decode()
+def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
+    """The rows of the manifest that belong to some splits, in one chunk, in the manifest's order."""
+    path = layout.require_samples()
+    listed, attributes = manifest.column_names(path)
+    members = [
+        f'[coalesce("{name}.offset", 0) // {BLOCK}, coalesce("{name}.size", 0), coalesce("{name}.crc32", 0)]'
+        f'::UINTEGER[3] AS "{name}"'
+        for name in MEMBERS
+        if f"{name}.offset" in listed
+    ]
+    labels = ", ".join(f"coalesce({quoted(name)}, -1)" for name in attributes)
+    if labels:
+        members.append(f"[{labels}]::TINYINT[{len(attributes)}] AS labels")
+    with connect() as database:
+        add_parquet(database, "samples", path)
+        database.execute("SET arrow_large_buffer_size = true")  # more than 2 GB of keys
+        database.execute("CREATE TEMP TABLE chosen AS SELECT unnest(?::VARCHAR[]) AS split", [list(splits)])
+        database.execute("""
+            CREATE TYPE shard_name AS ENUM (
+                SELECT DISTINCT shard FROM samples SEMI JOIN chosen USING (split) ORDER BY shard
+            )
+        """)
+        table = database.sql(f"""
+            SELECT key, shard::shard_name AS shard, identity, {", ".join(members)}
+            FROM samples WHERE split IN (FROM chosen)
+        """).to_arrow_table()
+    return table.combine_chunks().replace_schema_metadata({"attributes": "\n".join(attributes)})
 
 
 def _delete_old(folder: Path) -> None:
-    for file in folder.glob("index-*.npy"):
+    for file in folder.glob("index-*.arrow"):
         if time.time() - file.stat().st_mtime > KEEP_DAYS * 86400:
             file.unlink(missing_ok=True)
-            file.with_suffix(".json").unlink(missing_ok=True)

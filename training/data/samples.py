@@ -15,7 +15,7 @@ from common import manifest
 from common.layout import Layout
 from common.shards import BrokenSample, Extent
 from common.storage import Address
-from training.data.index import BLOCK, MEMBERS, Column, Text, read_index
+from training.data.index import BLOCK, Column, Text, read_index
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,14 @@ def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = No
         UserError: there is no manifest.
     """
     index = read_index(layout, splits, folder)
-    keys, shards, identities = index.columns()
-    members = [name for name in MEMBERS if name in (index.rows.dtype.names or ())]
     return Samples(
         root=layout.shards,
-        keys=keys,
-        shards=shards,
-        extents={name: index.rows[name] for name in members},
+        keys=index.keys,
+        shards=index.shards,
+        extents=index.extents,
         attribute_names=index.attributes,
-        attributes=index.rows["attributes"],
-        identities=identities,
+        attributes=index.labels,
+        identities=index.identities,
     )
 
 

@@ -208,7 +208,7 @@ class Trainer:
         self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
         device, settings = self._ranks.device, self._settings
         self._model = self._ranks.synchronise_batch_norm(
-            objective.model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            objective.model.to(device).to(memory_format=torch.channels_last)
         ).train()
         self._optimizer = adam(objective.parameter_groups(), plan.weight_decay)
         compiled: Any = torch.compile(self._model) if settings.compile else self._model
@@ -248,7 +248,7 @@ class Trainer:
                     batch = self.clock.wait(batches)
                 done = step + 1
                 logged = done % plan.log_every == 0 or done == plan.steps
-                values = self._step(batch, step, logged)
+                values = self.step(batch, step, logged)
                 self.clock.tick()
                 if logged:
                     self._log(log, done, values)
@@ -259,7 +259,7 @@ class Trainer:
         bar.close()
         self._model.load_state_dict(self.kept.weights)
 
-    def _step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
+    def step(self, batch: Batch, step: int, logged: bool) -> list[dict[str, float]]:
         """One optimisation step; returns the values of its micro-batches if they are `logged`, else none."""
         plan, ranks, scaler, count = self.plan, self._ranks, self._scaler, self.plan.accumulate
         adversary, optimizers, values = self.objective.adversary, [self._optimizer], []

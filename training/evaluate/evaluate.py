@@ -18,6 +18,7 @@ from common.layout import Layout
 from training.data.samples import Samples, read_samples
 from training.engine.device import announce_training, default_device
 from training.evaluate.metrics import METRICS, Floats
+from training.evaluate.results import read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, references, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
 from training.models.classifier import FILE, load_classifier
@@ -68,19 +69,6 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     with replacing(output / "predictions.parquet") as temporary:
         empty = pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()
         pq.write_table(pa.concat_tables(predictions or [empty]), temporary)
-
-
-def read_runs(finetuned: Path) -> list[dict[str, Any]]:
-    """The entries of ``runs.json``.
-
-    Raises:
-        UserError: the file is missing.
-    """
-    file = finetuned / "runs.json"
-    if not file.is_file():
-        raise UserError(f"{file} is missing; `python -m training.run --stage finetune` makes it")
-    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    return runs
 
 
 def write_json(file: Path, values: Any) -> None:

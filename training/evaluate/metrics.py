@@ -165,37 +165,31 @@ PRIMARY: Final = "average_precision"
 """The metric by which runs are compared where one number must decide."""
 
 
-def score(labels: NDArray[np.int8], probabilities: Floats, threshold: float, weights: Floats) -> Floats:
-    """All metrics of one attribute over the faces whose label is known, on every resample.
+def score(
+    labels: NDArray[np.int8], probabilities: Floats, thresholds: Sequence[float], weights: Floats
+) -> Floats:
+    """All metrics of every attribute over the faces whose label is known, on every resample.
 
     Args:
-        labels: int8 (N,), 0 or 1, -1 where unknown.
-        probabilities: float64 (N,), 0 to 1.
-        threshold: a probability at or above it is a positive prediction.
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        probabilities: float64 (N, A), 0 to 1.
+        thresholds: one per attribute; a probability at or above it is a positive prediction.
         weights: float64 (R, N), how often each face counts.
 
     Returns:
-        float64 (R, M), M metrics in the order of `METRICS`; NaN where a metric is not defined.
+        float64 (R, A, M), M metrics in the order of `METRICS`; NaN where a metric is not defined.
     """
-    known = labels >= 0
-    values = np.full((len(weights), len(METRICS)), np.nan)
-    if not known.any():
-        return values
-    targets = labels[known].astype(np.float64)
-    predictions = Predictions(targets, probabilities[known], threshold, weights[:, known])
-    one_class = (predictions.positives == 0) | (predictions.negatives == 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for column, metric in enumerate(METRICS.values()):
-            values[:, column] = metric.function(predictions)
-            if metric.needs_both_classes:
-                values[one_class, column] = np.nan
+    values = np.full((len(weights), len(thresholds), len(METRICS)), np.nan)
+    for column, threshold in enumerate(thresholds):
+        known = labels[:, column] >= 0
+        if not known.any():
+            continue
+        targets = labels[known, column].astype(np.float64)
+        predictions = Predictions(targets, probabilities[known, column], threshold, weights[:, known])
+        one_class = (predictions.positives == 0) | (predictions.negatives == 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for position, metric in enumerate(METRICS.values()):
+                values[:, column, position] = metric.function(predictions)
+                if metric.needs_both_classes:
+                    values[one_class, column, position] = np.nan
     return values
-
-
-def score_attributes(
-    labels: NDArray[np.int8], probabilities: Floats, thresholds: Sequence[float], weights: Floats
-) -> Floats:
-    """`score` of every attribute, float64 (R, A, M); labels int8 (N, A), probabilities float64 (N, A)."""
-    columns = zip(labels.T, probabilities.T, thresholds, strict=True)
-    values = [score(target, probability, cut, weights) for target, probability, cut in columns]
-    return np.stack(values, axis=1) if values else np.empty((len(weights), 0, len(METRICS)))

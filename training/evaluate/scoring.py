@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.config import Evaluate
 from training.data.samples import Samples
 from training.evaluate.bootstrap import confidence_interval, resample_identities
-from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score_attributes
+from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score
 from training.evaluate.thresholds import DEFAULT
 
 MAJORITY: Final = "majority class"
@@ -56,7 +56,7 @@ class Evaluator:
     def __init__(self, test: Samples, settings: Evaluate) -> None:
         self._test, names = test, test.attribute_names
         self._weights = resample_identities(test.identities, settings.resamples, SEED)
-        self._subgroups = {name: names.index(name) for name in settings.subgroups if name in names}
+        self._subgroups = settings.subgroups
         if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
 
@@ -70,19 +70,16 @@ class Evaluator:
         """
         labels, names = self._test.attributes, self._test.attribute_names
         cuts = [DEFAULT] * len(names) if thresholds is None else thresholds
-        values = score_attributes(labels, probabilities, cuts, self._weights)
-        attributes = {name: estimates(values[:, column]) for column, name in enumerate(names)}
-        if thresholds is None:
-            return RunScores(mean_over_attributes(values), attributes, {}, reliability(labels, probabilities))
-        return RunScores(
-            mean_over_attributes(values),
-            {name: {"threshold": cut, **attributes[name]} for name, cut in zip(names, cuts, strict=True)},
-            {
-                name: compare_subgroups(labels, probabilities, cuts, column, self._weights)
-                for name, column in self._subgroups.items()
-            },
-            reliability(labels, probabilities),
-        )
+        values = score(labels, probabilities, cuts, self._weights)
+        attributes: dict[str, dict[str, Any]] = {}
+        subgroups = {}
+        for column, name in enumerate(names):
+            threshold = {} if thresholds is None else {"threshold": thresholds[column]}
+            attributes[name] = threshold | estimates(values[:, column])
+            if thresholds is not None and name in self._subgroups:
+                subgroups[name] = compare_subgroups(labels, probabilities, cuts, column, self._weights)
+        means, curve = mean_over_attributes(values), reliability(labels, probabilities)
+        return RunScores(means, attributes, subgroups, curve)
 
 
 def mean_over_attributes(values: Floats) -> Floats:
@@ -138,7 +135,7 @@ def compare_subgroups(
     members = [labels[:, by] == value for value in (0, 1)]
     labels, probabilities = np.delete(labels, by, axis=1), np.delete(probabilities, by, axis=1)
     cuts = np.delete(thresholds, by).tolist()
-    values = [score_attributes(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
+    values = [score(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
     defined = ~np.isnan(values[0][0] + values[1][0])
     no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)
     return {

@@ -1,15 +1,15 @@
 """Decision thresholds per attribute: chosen on the val split, and found again for a classifier."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
 from training.evaluate.metrics import Floats, Predictions
+from training.evaluate.results import read_json
 from training.models.classifier import NONE_KNOWN, Classifier
 
 DEFAULT: Final = 0.5
@@ -70,7 +70,7 @@ def evaluated_run(evaluation: Path, classifier: Classifier) -> str | None:
     file = evaluation / THRESHOLDS
     if not file.is_file():
         return None
-    for name, entry in read_object(file).items():
+    for name, entry in read_json(file).items():
         if entry["classifier"] == classifier.identity:
             return str(name)
     print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
@@ -90,42 +90,23 @@ def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | Non
     """
     known: dict[str, float] = {}
     if file is not None:
-        known = _thresholds_in(file, classifier)
+        content = read_json(file)
+        if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
+            cuts = {each["name"]: each["threshold"] for each in labels}
+            content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
+        entries = content.values() if isinstance(content, dict) else ()
+        judged = {
+            each["classifier"]: each for each in entries if isinstance(each, dict) and "classifier" in each
+        }
+        if classifier.identity not in judged:
+            raise UserError(
+                f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or "
+                "labels.json of its export"
+            )
+        known = judged[classifier.identity]["thresholds"]
     elif classifier.thresholds is not None:
         return
     elif (run := evaluated_run(evaluation_folder(checkpoint), classifier)) is not None:
-        known = read_object(evaluation_folder(checkpoint) / THRESHOLDS)[run]["thresholds"]
+        known = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]["thresholds"]
     classifier.thresholds = {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
     classifier.thresholds_from = "val" if known else NONE_KNOWN
-
-
-def _thresholds_in(file: Path, classifier: Classifier) -> dict[str, float]:
-    content = read_object(file)
-    if isinstance(labels := content.get("attributes"), list):
-        entries = [content | {"thresholds": {each["name"]: each["threshold"] for each in labels}}]
-    else:
-        entries = [entry for entry in content.values() if isinstance(entry, dict) and "classifier" in entry]
-    for entry in entries:
-        if entry.get("classifier", classifier.identity) == classifier.identity:
-            return dict(entry["thresholds"])
-    raise UserError(
-        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of an evaluation of it, or "
-        "labels.json of an export of it"
-    )
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        UserError: the file cannot be read or holds no JSON object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: not a JSON object")
-    return content

@@ -1,6 +1,7 @@
 """Faces to compare exported files on, and the description of labels beside them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,12 +48,9 @@ def faces_of_photos(predictor: Predictor, paths: Sequence[Path]) -> NDArray[np.u
     """
     images: list[NDArray[np.uint8]] = []
     for photo in photos_in(list(paths))[0]:
-        if photo.refused or len(images) >= FACES:
-            continue
-        try:
-            images += [face.image for face in predictor(photo.file)]
-        except Refused:
-            continue
+        with suppress(Refused):
+            if not photo.refused and len(images) < FACES:
+                images += [face.image for face in predictor(photo.file)]
     if not images:
         raise UserError(
             f"{', '.join(map(str, paths))}: no photo with a face to compare the exported files on"

@@ -9,10 +9,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabulate import tabulate
 
-from training.evaluate.evaluate import read_runs
 from training.evaluate.metrics import METRICS
+from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
-from training.evaluate.thresholds import evaluated_run, read_object
+from training.evaluate.thresholds import evaluated_run
 from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
 
@@ -28,30 +28,22 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
         classifier: its content.
 
     Returns:
-        ``run``, its name; ``means``, its entry of ``metrics.json`` with ``METRIC_interval`` from
-        ``intervals.json``; ``majority``, the same of the majority class; ``attributes``, its entry of
-        ``attributes.json``; ``gaps``, by subgroup, from ``intervals.json``; ``training``, its entry of
-        ``runs.json``.
+        ``run``, its name; ``training``, its entry of ``runs.json``; ``scores`` and ``majority``, of the
+        classifier and the majority class, see `read_scores`.
 
     Raises:
         UserError: a file cannot be read.
     """
     name, finetuned = checkpoint.absolute().parent.name, checkpoint.absolute().parent.parent
     runs = read_runs(finetuned) if (finetuned / "runs.json").is_file() else []
-    results = {
+    run = evaluated_run(evaluation, classifier)
+    scores = {} if run is None else read_scores(evaluation)
+    return {
         "run": name,
         "training": next((entry for entry in runs if entry["name"] == name), {}),
-        **{key: {} for key in ("means", "majority", "attributes", "gaps")},
+        "scores": scores.get(run or "", {}),
+        "majority": scores.get(MAJORITY, {}),
     }
-    if (run := evaluated_run(evaluation, classifier)) is None:
-        return results
-    means, attributes, intervals = (
-        read_object(evaluation / f"{file}.json") for file in ("metrics", "attributes", "intervals")
-    )
-    for key, entry in (("means", run), ("majority", MAJORITY)):
-        bounds = intervals.get(entry, {}).get("means", {}).items()
-        results[key] = means.get(entry, {}) | {f"{metric}_interval": pair for metric, pair in bounds}
-    return {**results, "attributes": attributes.get(run, {}), "gaps": intervals.get(run, {}).get("gaps", {})}
 
 
 def model_card(
@@ -79,10 +71,15 @@ def model_card(
     )
     environment.filters.update(markdown=escape_markdown, table=_table)
     classifier, titles = predictor.classifier, [metric.title for metric in METRICS.values()]
-    scored = {results["run"]: results["means"], MAJORITY: results["majority"]}
+    scores = results["scores"]
+    means = {
+        name: entry["means"] | {f"{metric}_interval": pair for metric, pair in entry["intervals"].items()}
+        for name, entry in ((results["run"], scores), (MAJORITY, results["majority"]))
+        if entry
+    }
     groups = [
         (f"{group}: {title}", f"{gap[key]['faces']:,}" if "faces" in gap[key] else "", *_percents(gap[key]))
-        for group, gap in results["gaps"].items()
+        for group, gap in scores.get("subgroups", {}).items()
         for key, title in (("yes", "yes"), ("no", "no"), ("difference", "yes minus no"))
     ]
     return environment.get_template("model_card.md.j2").render(
@@ -93,11 +90,11 @@ def model_card(
         thresholds_from=classifier.thresholds_from,
         network=classifier.network.config if classifier.network else None,
         training=results["training"],
-        scores=[("", *titles), *((title, *_percents(entry)) for title, entry in scored.items() if entry)],
+        scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
         by_attribute=[
             ("attribute", "threshold", *titles),
             *(
-                (name, f"{threshold:.3f}", *_percents(results["attributes"].get(name, {})))
+                (name, f"{threshold:.3f}", *_percents(scores.get("attributes", {}).get(name, {})))
                 for name, threshold in (classifier.thresholds or {}).items()
             ),
         ],
@@ -125,10 +122,10 @@ def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], licen
             dataset_name=dataset,
             dataset_split="test",
             metric_type=name,
-            metric_value=results["means"][name],
+            metric_value=value,
         )
         for name in METRICS
-        if results["means"].get(name) is not None
+        if (value := results["scores"].get("means", {}).get(name)) is not None
     ]
     data = ModelCardData(
         license=license_name,

@@ -36,16 +36,10 @@ class Ridge:
     left_out: Tensor
 
 
-def ridge(
-    features: Tensor,
-    targets: Tensor,
-    penalties: Sequence[float],
-    rows: Tensor,
-) -> list[Ridge]:
+def ridge(features: Tensor, targets: Tensor, penalties: Sequence[float], rows: Tensor) -> list[Ridge]:
     """Minimise the squared error plus each of the `penalties` times the squared weights; the bias is free.
 
-    Solved in the smaller of the spaces of faces and of features. With the hat matrix H, the prediction for
-    a face that was left out is y - (y - prediction) / (1 - H_ii).
+    With the hat matrix H, the prediction for a face that was left out is y - (y - prediction) / (1 - H_ii).
 
     Args:
         features: float64 (N, D). targets: float64 (N, A).
@@ -54,26 +48,17 @@ def ridge(
     """
     mean, base = features.mean(0), targets.mean(0)
     centred, deviations, count = features - mean, targets - base, len(features)
-    by_face = count <= centred.shape[1]
-    if by_face:
-        products = centred @ centred.T
-    else:
-        products, moments = centred.T @ centred, centred.T @ deviations
+    products, moments = centred.T @ centred, centred.T @ deviations
     solutions = []
     for penalty in penalties:
         penalised = products.clone()
         penalised.diagonal().add_(penalty)
         factor = torch.linalg.cholesky(penalised)
-        if by_face:
-            inverse = torch.cholesky_inverse(factor)
-            weights = centred.T @ (inverse @ deviations)
-            remaining = penalty * inverse.diagonal()[rows]
-        else:
-            weights = torch.cholesky_solve(moments, factor)
-            solved = torch.linalg.solve_triangular(factor, centred[rows].T, upper=False)
-            remaining = 1 - solved.square().sum(0)
+        weights = torch.cholesky_solve(moments, factor)
+        solved = torch.linalg.solve_triangular(factor, centred[rows].T, upper=False)
+        remaining = 1 - solved.square().sum(0) - 1 / count
         residuals = deviations[rows] - centred[rows] @ weights
-        left_out = targets[rows] - residuals / (remaining - 1 / count).clamp(min=1e-6)[:, None]
+        left_out = targets[rows] - residuals / remaining.clamp(min=1e-6)[:, None]
         solutions.append(Ridge(weights, base - mean @ weights, left_out))
     return solutions
 

@@ -140,8 +140,9 @@ def _finish(
         (folder / RECORD).unlink(missing_ok=True)
     weights = method.weights(context.settings, pretrained)
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
-    described = {"method": method.name, "title": method.title, "pretrained": method.pretrained}
-    described |= {"labels": run.labels}
+    fields = ("title", "sentence", "pretrained", "unlabelled")
+    described = {"method": method.name, **{field: getattr(method, field) for field in fields}}
+    described["labels"] = run.labels
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
         config = context.config.model_dump(mode="json")

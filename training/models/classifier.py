@@ -47,8 +47,8 @@ class Classifier(ABC):
 
     Attributes:
         attributes: names, in the order of the logits.
-        metadata: how it was made: ``method``, ``title``, ``labels``, ``config``, and the keys of
-            `training.data.provenance.provenance`.
+        metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
+            ``config``, and which data it was trained on.
         thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
         thresholds_from: where the thresholds come from, ``val`` or `NONE_KNOWN`.
     """
@@ -225,15 +225,6 @@ def load_classifier(path: Path) -> Classifier:
         message = f"{path}: not a classifier of this version; fine-tune again ({error})"
         raise UserError(message[:300]) from error
     return classifier
-
-
-def classifier_hash(path: Path) -> str:
-    """`Classifier.identity` of the classifier in a file.
-
-    Raises:
-        UserError: the file is missing or no classifier.
-    """
-    return load_classifier(path).identity
 
 
 def _update(digest: Any, value: Any) -> None:

@@ -165,13 +165,9 @@ class Predictor:
         ]
 
     @cached_property
-    def _weights(self) -> Path:
-        return find(self.recipe.align.detector, load().weights)
-
-    @property
     def _detector(self) -> RetinaFace | None:
-        align = self.recipe.align
-        return None if align.mode == "none" else load_detector(align.detector, self._weights)
+        name = self.recipe.align.detector
+        return None if self.recipe.align.mode == "none" else load_detector(name, find(name, load().weights))
 
     def _crops(self, image: NDArray[np.uint8]) -> tuple[list[Crop], str | None]:
         """The aligned faces, and the reason why it is the central square if faces had to be detected."""
@@ -194,11 +190,11 @@ class Predictor:
         if crop.face is None:
             side = min(photo)
             top, left = ((length - side) // 2 for length in photo)
-            box, score = (float(left), float(top), float(left + side), float(top + side)), None
+            edges, score = [left, top, left + side, top + side], None
         else:
-            x0, y0, x1, y1 = (round(float(edge), 2) for edge in crop.face.box)
-            box, score = (x0, y0, x1, y1), round(crop.face.score, 6)
+            edges, score = crop.face.box.tolist(), round(crop.face.score, 6)
+        x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
         probabilities = dict(zip(self.classifier.attributes, values, strict=True))
         thresholds = self.classifier.thresholds or {}
         present = [name for name, value in probabilities.items() if value >= thresholds.get(name, DEFAULT)]
-        return Face(box, score, face, probabilities, present, detail)
+        return Face((x0, y0, x1, y1), score, face, probabilities, present, detail)

@@ -3,7 +3,7 @@
 import json
 import platform
 import shlex
-from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from common.page.figures import inline
 from common.page.formats import number
 from common.page.render import render
 from training.data.index import manifest_hash
-from training.data.samples import Samples, read_samples
+from training.data.samples import read_samples
 from training.models.classifier import FILE, load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
@@ -74,8 +74,9 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
         "dataset": used["data"]["name"],
         "faces": faces,
         "splits": [
-            [split, *map(number, (len(samples), labelled[split], _people(samples), len(set(samples.shards))))]
-            for split, samples in splits.items()
+            [split, *map(number, (len(each), labelled[split], people or None, len(set(each.shards))))]
+            for split, each in splits.items()
+            for people in [len(set(each.identities) - {None})]
         ],
         "pretraining": pretraining,
         "batch_size": used["pretrain"]["batch_size"],
@@ -95,11 +96,6 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
             "reliability_figure": reliability_figure,
         }
     return values
-
-
-def _people(samples: Samples) -> int | None:
-    """The number of known identities; None if there are none."""
-    return len(set(samples.identities) - {None}) or None
 
 
 def read_study(folder: Path) -> dict[str, Any] | None:
@@ -130,15 +126,13 @@ def read_study(folder: Path) -> dict[str, Any] | None:
 def used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:
     """The configuration, with the sections that were stored beside the weights as they were then."""
     values = config.model_dump(mode="json")
-    stored: list[tuple[Mapping[str, Any], str]] = []
     if (pretrained := output / "pretrain" / PRETRAINED).is_file():
-        stored.append((read_pretrained(pretrained)["config"], "pretrain"))
-    if evaluation is not None:
-        classifier = output / "finetune" / evaluation.runs[0].name / FILE
-        if classifier.is_file():
-            stored.append((load_classifier(classifier).metadata["config"], "finetune"))
-    for then, section in stored:
-        values.update({name: then[name] for name in ("network", section)})
+        then = read_pretrained(pretrained)["config"]
+        values |= {name: then[name] for name in ("network", "trainer", "pretrain") if name in then}
+    name = evaluation.runs[0].name if evaluation else ""
+    if name and (classifier := output / "finetune" / name / FILE).is_file():
+        then = load_classifier(classifier).metadata["config"]
+        values |= {name: then[name] for name in ("network", "trainer", "finetune") if name in then}
     return values
 
 
@@ -157,8 +151,6 @@ def versions() -> str:
     """The versions of Python and of those of `PACKAGES` that are installed."""
     versions = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
     return ", ".join(versions)

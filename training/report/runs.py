@@ -1,14 +1,13 @@
 """The fine-tuned classifiers and their metrics, as the stages before wrote them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
-from training.evaluate.evaluate import read_runs
 from training.evaluate.metrics import PRIMARY
+from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
 
 MAIN: Final = PRIMARY
@@ -25,10 +24,7 @@ class Run:
         colour: number of the series colour of its method.
         entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list,
             ``faces`` how many these are.
-        means: mean of each metric over the attributes, or None.
-        attributes: by attribute the metrics, or None, and the ``threshold``.
-        intervals: [low, high] of each mean. gains: by metric, over the reference, ``value`` and ``interval``.
-            subgroups, reliability: as in `training.evaluate.scoring.RunScores`. Empty where unknown.
+        means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
     """
 
     name: str
@@ -94,39 +90,17 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     """
     if not (entries := read_runs(output / "finetune")):
         return None
-    means, attributes, intervals = (
-        read_json(output / "evaluate" / f"{name}.json", "evaluate")
-        for name in ("metrics", "attributes", "intervals")
-    )
-    names = [MAJORITY, *(entry["name"] for entry in entries)]
-    if missing := [
-        name for name in names if not all(name in file for file in (means, attributes, intervals))
-    ]:
+    scores = read_scores(output / "evaluate")
+    if missing := [name for name in (MAJORITY, *(entry["name"] for entry in entries)) if name not in scores]:
         raise UserError(
             f"{output / 'evaluate'} has no metrics of {', '.join(missing)}; "
             "`python -m training.run --stage evaluate` makes them"
         )
     methods = list(dict.fromkeys(entry["method"] for entry in entries))
-
-    def read_run(entry: Mapping[str, Any], colour: int) -> Run:
-        name, known = entry["name"], intervals[entry["name"]]
-        kept = known["means"], known["gains"], known["gaps"], known["reliability"]
-        return Run(name, entry["title"], colour, entry, means[name], attributes[name], *kept)
-
     budgets: dict[str, list[Run]] = {}
     for entry in sorted(entries, key=lambda entry: (entry["faces"], str(entry["labels"]))):
-        run = read_run(entry, methods.index(entry["method"]))
+        colour = methods.index(entry["method"])
+        run = Run(entry["name"], entry["title"], colour, entry, **scores[entry["name"]])
         budgets.setdefault(str(entry["labels"]), []).append(run)
-    majority = read_run({"name": MAJORITY, "title": MAJORITY, "faces": 0}, 0)
+    majority = Run(MAJORITY, MAJORITY, 0, {"faces": 0}, **scores[MAJORITY])
     return Evaluation(list(budgets.values()), majority, test_faces)
-
-
-def read_json(path: Path, stage: str) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        UserError: there is none; the message names the stage that writes it.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; `python -m training.run --stage {stage}` makes it")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from common.layout import Layout
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.formats import capitalized, duration, unit, words
-from training.report.runs import Run, read_json
+from training.evaluate.results import read_json
+from training.report.runs import Run
 
 Curve = tuple[str, Markup, str]
 """The title of a logged value, its figure over the steps, and its last running mean."""
@@ -44,7 +45,10 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
     ]
     titles = {task["name"]: _heading(task) for task in results["tasks"]}
     curves: dict[str, list[Curve]] = {title: [] for title in ("All tasks", *titles.values())}
-    files = _curve_files(folder / "dvclive" / "plots" / "metrics" / "pretrain")
+    logged = folder / "dvclive" / "plots" / "metrics" / "pretrain"
+    files = {
+        file.relative_to(logged).with_suffix("").as_posix(): file for file in sorted(logged.rglob("*.tsv"))
+    }
     for key in sorted(files, key=lambda key: list(metrics).index(key) if key in metrics else -1):
         task, _, name = key.partition("/")
         title = metrics[key]["title"] if key in metrics else words(name if task in titles else key)
@@ -58,12 +62,6 @@ def _heading(task: Mapping[str, Any]) -> str:
     """A task's title, with its abbreviation unless that is a word of the title."""
     title, abbreviation = str(task["title"]), str(task["abbreviation"])
     return title if abbreviation in title.lower() else f"{title} ({abbreviation})"
-
-
-def _curve_files(folder: Path) -> dict[str, Path]:
-    """DVCLive's files by key, such as ``rotation/loss``."""
-    files = sorted(folder.rglob("*.tsv"))
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def _points(file: Path) -> list[tuple[float, float]]:

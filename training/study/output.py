@@ -1,6 +1,7 @@
 """The files that are made of finished draws: data, table, plot, verdicts."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,14 +34,13 @@ def write_results(config: Config, layout: Layout, root: Path) -> None:
     judged = verdicts.verdicts(results)
     write_text(root / "study.json", json.dumps({**as_json(results), "verdicts": judged}, indent=1) + "\n")
     write_text(root / "table.md", table(results))
-    write_text(root / "verdicts.md", verdict_text(results, judged))
+    write_text(root / "verdicts.md", verdict_text(judged))
     plot(results, root / "plot.svg")
     print(table(results), end="")
     stale = sum(
         (draw_folder(root, arm, draw) / SCORES).is_file()
         and not draw_is_done(config, layout, root, arm, draw)
-        for arm in results.arms
-        for draw in range(config.study.draws)
+        for arm, draw in product(results.arms, range(config.study.draws))
     )
     if stale:
         print(f"study: {stale} of these draws are stale; `python -m training.study` repeats them")
@@ -53,18 +53,17 @@ def as_json(results: StudyResults) -> dict[str, Any]:
     """
     names = ("arm", "draw", "labels", "faces", "seed", "steps", "seconds", "scores")
     rows = []
-    for faces in results.faces:
-        for arm in results.arms:
-            summaries = {metric: results.summary(arm, faces, metric) for metric in METRICS}
-            if known := {metric: summary for metric, summary in summaries.items() if summary}:
-                scores = {
-                    metric: {"mean": summary.mean, "deviation": summary.deviation}
-                    for metric, summary in known.items()
-                }
-                title, draws = arm.title(results.settings), max(each.draws for each in known.values())
-                rows.append(
-                    {"arm": str(arm), "title": title, "faces": faces, "seeds": draws, "scores": scores}
-                )
+    for faces, arm in product(results.faces, results.arms):
+        summaries = {metric: results.summary(arm, faces, metric) for metric in METRICS}
+        scores = {
+            metric: {"mean": summary.mean, "deviation": summary.deviation}
+            for metric, summary in summaries.items()
+            if summary
+        }
+        if scores:
+            draws = max(summary.draws for summary in summaries.values() if summary)
+            row = {"arm": str(arm), "title": arm.title(results.settings), "faces": faces}
+            rows.append({**row, "seeds": draws, "scores": scores})
     return {
         "missing": results.missing,
         "majority": results.majority,
@@ -91,37 +90,31 @@ def table(results: StudyResults) -> str:
     )
     note += f" {results.missing} draws are not done." if results.missing else ""
     heads = ["labels", "method", *(metric.title for metric in METRICS.values())]
-    return f"{_markdown(heads, rows, text_columns=2)}\n\n{note}\n"
+    return f"{_markdown(heads, rows)}\n\n{note}\n"
 
 
-def verdict_text(results: StudyResults, rows: list[dict[str, Any]]) -> str:
-    """Verdicts in words, and a table per claim."""
-    text = [
-        "# Claims of the method",
+def verdict_text(rows: list[dict[str, Any]]) -> str:
+    """Verdicts as a table in Markdown: a row per claim and amount of labels."""
+    metrics = verdicts.headline_metrics()
+    cells = {(row["claim"], row["faces"], row["score"]): row for row in rows}
+    lines = []
+    for claim, faces in dict.fromkeys((row["claim"], row["faces"]) for row in rows):
+        each = [cells.get((claim, faces, metric.name)) for metric in metrics]
+        lines.append([claim, f"{faces:,}", *(MISSING if row is None else _cell(row) for row in each)])
+    note = (
         "Differences in percentage points: mean over draws ± standard error, of runs with the same draw and "
         f"labels. A claim holds if the mean is more than {verdicts.ERRORS:g} standard errors above zero, "
-        "fails if it is as far below, and is undecided otherwise.",
-    ]
-    metrics = verdicts.headline_metrics()
-    for claim in dict.fromkeys(row["claim"] for row in rows):
-        cells = {(row["faces"], row["score"]): row for row in rows if row["claim"] == claim}
-        lines = [
-            [results.amount(faces), *(_cell(cells.get((faces, metric.name))) for metric in metrics)]
-            for faces in dict.fromkeys(faces for faces, _ in cells)
-        ]
-        heads = ["labels", *(metric.title for metric in metrics)]
-        text += [f"## {claim}", _markdown(heads, lines, text_columns=0)]
-    return "\n\n".join(text) + "\n"
+        "fails if it is as far below, and is undecided otherwise."
+    )
+    return f"{_markdown(['claim', 'labels', *(metric.title for metric in metrics)], lines)}\n\n{note}\n"
 
 
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return MISSING
+def _cell(row: dict[str, Any]) -> str:
     spread = "" if row["error"] is None else f" ± {100 * row['error']:.1f}"
     return f"{100 * row['difference']:+.1f}{spread}, {row['verdict']}"
 
 
-def _markdown(heads: list[str], rows: list[list[str]], text_columns: int) -> str:
-    """A Markdown table whose columns after the first `text_columns` are aligned to the right."""
-    alignment = ["left"] * text_columns + ["right"] * (len(heads) - text_columns)
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns after the first two are aligned to the right."""
+    alignment = ["left"] * 2 + ["right"] * (len(heads) - 2)
     return tabulate(rows, heads, tablefmt="pipe", colalign=alignment, disable_numparse=True)

@@ -18,32 +18,17 @@ from training.study.verdicts import headline_metrics
 SPREAD: Final = 0.012
 """Share of the axis by which neighbouring lines are shifted, so that no error bar hides another."""
 
-WIDEST: Final = 0.06
-"""Share of the axis over which the points of one label share are spread at most."""
-
-LINES: Final = ("-", "--", ":")
-"""Of the first series with a colour and a marker, of the second, of the third."""
-
-LEGEND: Final = 130
-"""Letters that fit beside each other below the panels."""
-
-PANEL_HEIGHT: Final = 3.6
-LINE_HEIGHT: Final = 0.19
-"""Inches of the panels, and of a line of the legend."""
-
 
 def plot(results: StudyResults, file: Path) -> None:
     """Draw a panel per headline metric: means over draws, error bars of one standard deviation."""
     metrics = headline_metrics()
     with rc_context({**STYLE, "font.size": 9}):
-        figure = Figure(figsize=(4.5 * len(metrics), PANEL_HEIGHT), layout="constrained")
+        figure = Figure(figsize=(4.5 * len(metrics), 4.2), layout="constrained")
         panels = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axes, metric in zip(panels, metrics, strict=True):
             _panel(axes, results, metric)
         handles, labels = panels[0].get_legend_handles_labels()
-        columns = max(1, min(4, LEGEND // (max(map(len, labels)) + 6)))  # the line and a gap take 6 letters
-        figure.set_figheight(PANEL_HEIGHT + LINE_HEIGHT * -(-len(labels) // columns))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         with replacing(file) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
@@ -52,13 +37,11 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
     counts, names = results.faces, results.arms
     span = counts[-1] / counts[0]
     for number, arm in enumerate(names):
-        points = [
-            (count, summary) for count in counts if (summary := results.summary(arm, count, metric.name))
-        ]
+        summaries = {count: results.summary(arm, count, metric.name) for count in counts}
+        points = [(count, summary) for count, summary in summaries.items() if summary]
         if not points:
             continue
-        spread = min(SPREAD, WIDEST / len(names))
-        shift = span ** (spread * (number - (len(names) - 1) / 2))
+        shift = span ** (SPREAD * (number - (len(names) - 1) / 2))
         axes.errorbar(
             [count * shift for count, _ in points],
             [100 * summary.mean for _, summary in points],
@@ -66,7 +49,6 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
             label=arm.title(results.settings),
             color=colour(number),
             marker=MARKERS[number % len(MARKERS)],
-            linestyle=LINES[number // len(MARKERS) % len(LINES)],
             markersize=4,
             capsize=2,
         )

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def read_results(settings: Study, root: Path) -> StudyResults:
     Raises:
         UserError: none is.
     """
-    grid = [(arm, draw) for arm in arms(settings) for draw in range(settings.draws)]
+    grid = list(product(arms(settings), range(settings.draws)))
     files = [file for arm, draw in grid if (file := draw_folder(root, arm, draw) / SCORES).is_file()]
     if not files:
         raise UserError(f"{root / 'draws'} has no finished draw; `python -m training.study` makes them")

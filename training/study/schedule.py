@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -55,20 +56,25 @@ def run_study(config: Config, layout: Layout, root: Path, jobs: int, options: Se
 
     # The longest first, so that no core waits for another at the end.
     names = sorted(study.pretrainings, key=lambda name: len(study.pretrainings[name]), reverse=True)
-    pretrainings = [
-        job("pretrain", name, seed)
-        for name in names
-        for seed in range(study.pretrain_seeds)
-        if not pretraining_is_done(config, layout, root, name, seed)
-    ]
-    run_jobs(pretrainings if any(arm.pretraining for arm in arms(study)) else [], jobs)
-    draws = [
-        job("draw", str(arm), draw)
-        for arm in reversed(arms(study))
-        for draw in range(study.draws)
-        if not draw_is_done(config, layout, root, arm, draw)
-    ]
-    run_jobs(draws, jobs)
+    pretrainings = (
+        product(names, range(study.pretrain_seeds)) if any(arm.pretraining for arm in arms(study)) else ()
+    )
+    run_jobs(
+        [
+            job("pretrain", name, seed)
+            for name, seed in pretrainings
+            if not pretraining_is_done(config, layout, root, name, seed)
+        ],
+        jobs,
+    )
+    run_jobs(
+        [
+            job("draw", str(arm), draw)
+            for arm, draw in product(reversed(arms(study)), range(study.draws))
+            if not draw_is_done(config, layout, root, arm, draw)
+        ],
+        jobs,
+    )
     write_results(config, layout, root)
 
 

@@ -1,0 +1,66 @@
+"""What fine-tuning and evaluation wrote, for those who read it: predictions, the model card, the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+
+def read_json(file: Path, stage: str | None = None) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        file: the file.
+        stage: of ``training.run`` that writes it, for the message; None for a file that the user named.
+
+    Raises:
+        UserError: the file is missing or no JSON.
+    """
+    remedy = f"; `python -m training.run --stage {stage}` makes it" if stage else ""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing{remedy}") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not valid JSON ({error}){remedy}") from error
+
+
+def read_runs(finetuned: Path) -> list[dict[str, Any]]:
+    """The entries of ``runs.json``.
+
+    Raises:
+        UserError: the file is missing or no JSON.
+    """
+    runs: list[dict[str, Any]] = read_json(finetuned / "runs.json", "finetune")
+    return runs
+
+
+def read_scores(evaluation: Path) -> dict[str, dict[str, Any]]:
+    """By name of a run, or of the majority class, what an evaluation found.
+
+    Returns:
+        ``means``, its entry of ``metrics.json``; ``attributes``, that of ``attributes.json``; of
+        ``intervals.json``, ``intervals`` (of the means), ``gains``, ``subgroups`` and ``reliability``. A run
+        that one of the files does not have is left out.
+
+    Raises:
+        UserError: a file is missing or no JSON.
+    """
+    means, attributes, intervals = (
+        read_json(evaluation / f"{name}.json", "evaluate") for name in ("metrics", "attributes", "intervals")
+    )
+    return {
+        name: {
+            "means": means[name],
+            "attributes": attributes[name],
+            "intervals": intervals[name]["means"],
+            "gains": intervals[name]["gains"],
+            "subgroups": intervals[name]["gaps"],
+            "reliability": intervals[name]["reliability"],
+        }
+        for name in means
+        if name in attributes and name in intervals
+    }
