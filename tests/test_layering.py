@@ -26,7 +26,8 @@ LAYERS = (
     {"methods"},
     {"pretrain"},
     {"models"},
-    {"engine", "data"},
+    {"engine"},
+    {"data"},
 )
 """The rooms of training from top to bottom; those of one layer do not import each other."""
 
