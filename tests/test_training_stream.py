@@ -214,18 +214,6 @@ def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
     assert capsys.readouterr().err.count(f"sample {samples.keys[2]}: jpg: CRC-32") == 1
 
 
-def test_a_manifest_without_checksums_is_read_as_one_that_does_not_know_them(
-    shards: Layout, tmp_path: Path
-) -> None:
-    layout = Layout(shards=shards.shards, manifests=tmp_path, aligned=shards.aligned)
-    table = pq.read_table(shards.samples)
-    pq.write_table(table.select([n for n in table.column_names if ".crc32" not in n]), layout.samples)
-    samples = read_samples(layout, ("train",))
-    assert set(samples.extents["jpg"][:, 2]) == {0}
-    batch = next(load(samples, [[0, 1]], frozenset({"jpg"}), 0, config.load().stream))
-    assert len(batch.images) == 2
-
-
 def test_more_broken_samples_than_are_allowed_stop_the_run(shards: Layout, tmp_path: Path) -> None:
     samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
     for index in (2, 5):
