@@ -55,8 +55,8 @@ def aligned_crops(
         top, left = ((length - side) // 2 for length in image.shape[:2])
         interpolation = cv2.INTER_AREA if config.size < 0.75 * side else cv2.INTER_CUBIC
         square = image[top : top + side, left : left + side]
-        face = cv2.resize(square, (config.size, config.size), interpolation=interpolation)
-        return [Crop(face.astype(np.uint8, copy=False), matrix, None, None)]
+        resized = cv2.resize(square, (config.size, config.size), interpolation=interpolation)
+        return [Crop(resized.astype(np.uint8, copy=False), matrix, None, None)]
     faces = find_faces(image, detector, config, seen)
     crops = []
     for face in choose_faces(faces, image, config):
