@@ -47,7 +47,7 @@ def main() -> None:
     from pipeline.parse.run import make_sibling, parse
     from pipeline.runner.cluster import shared_workers
 
-    with locked(layout), shared_workers():
+    with locked(layout, config.stream.retry_minutes), shared_workers():
         stored = None
         if flags.origin is not None:
             origin = Layout.at(flags.origin)
