@@ -1,10 +1,10 @@
 """One run at a time per output: a lock that names its owner.
 
 A local lock is held by the operating system and ends with the process, however that ends. At an object store
-the lock is a file that one run creates (If-None-Match) and renews (If-Match); one that is not renewed any more
-is of a dead process and may be taken over. By its token its owner knows it again when the answer to a write
-was lost. Workers, too, read it before each write (`common.files.guarded`): a run that has lost it stops, and
-one that could not renew it waits. The difference of two machines' clocks and the time of one write must be
+the lock is a file that one run creates (If-None-Match) and renews (If-Match); if it is not renewed, its owner
+is dead and another run may take it over. By its token its owner knows it again when the answer to a write was
+lost. Workers, too, read it before each write (`common.files.guarded`): a run that has lost it stops, and one
+that could not renew it waits. The difference of two machines' clocks and the time of one write must be
 less than a minute together. Stores that ignore conditions keep the lock of the last writer.
 """
 
@@ -110,9 +110,7 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
     finally:
         ended.set()
         renewer.join()
-        with suppress(Exception):  # it expires by itself
-            lock.check()
-            path.unlink()
+        lock.release()
 
 
 def _renew(lock: "StoredLock", ended: threading.Event) -> None:
@@ -179,11 +177,17 @@ class StoredLock:
         if age >= STALE_SECONDS:
             raise TransientError(f"{self.path}: the lock of this run was not renewed for {age:.0f} s")
 
+    def release(self) -> None:
+        """Delete the lock of this run, if the store answers; otherwise it expires."""
+        with suppress(Exception):
+            self.check()
+            self.path.unlink()
+
     def _own(self) -> tuple[str, str | None, float]:
         found = self._read()
         if found is None or not self._is_mine(found[0]):
             raise UserError(
-                f"another run has taken over {self.path.parent}, whose lock this run could not renew in time; "
+                f"another run has taken over {self.path.parent}, whose lock this run did not renew in time; "
                 "this run stops before its next write, and the same command continues after the other one"
             )
         return found

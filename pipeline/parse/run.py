@@ -13,7 +13,7 @@ from common.freshness import code_hash, fingerprint
 from common.hardware import announce
 from common.layout import Layout
 from common.retry import retried
-from common.storage import Address, is_file
+from common.storage import Address, is_file, read_bytes
 from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.parser import load_parser
@@ -192,8 +192,8 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
                 f"{output.shards} holds the data set {present}, not {source.metadata.get('dataset')}; "
                 "give the new masks another --output"
             )
-    content = origin.source.read_bytes()
-    if not is_file(output.source) or output.source.read_bytes() != content:
+    content = read_bytes(origin.source)
+    if not is_file(output.source) or read_bytes(output.source) != content:
         with replacing(output.source) as temporary:
             temporary.write_bytes(content)
     return replace(output, aligned=origin.aligned)
