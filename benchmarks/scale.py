@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks import latency
 from benchmarks.latency import Rates
-from benchmarks.planning import CONSTANT, STEPS, measure
+from benchmarks.planning import measure
 from benchmarks.processes import run
 from common import command
 from common.classes import CLASSES
@@ -41,15 +41,6 @@ from synthetic import iterate_portraits
 
 PAINTED: Final = 64
 ROWS: Final = (500_000, 1_000_000, 4_000_000)
-ALLOWED: Final = 100
-"""Bytes of address space that a planned row may take."""
-
-ALLOCATORS: Final = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-}
-"""Variables of the planning process, because other allocators reserve address space that nothing uses."""
 
 
 class StubParser(nn.Module):
@@ -66,7 +57,6 @@ def main() -> None:
     """Read the command line, measure, and print two tables."""
     parser = command.parser("Time and memory by the number of photos.", "  python -m benchmarks.scale")
     parser.add_argument("--rows", type=int, nargs="*", default=list(ROWS), help="numbers of planned photos")
-    parser.add_argument("--allowed", type=int, default=ALLOWED, help="bytes a planned row (default: 100)")
     parser.add_argument("--images", type=int, default=8000, help="real photos (default: 8000; 0: none)")
     parser.add_argument(
         "--latency", type=float, metavar="MS", help="also read them from an S3 server that waits so long"
@@ -83,7 +73,7 @@ def main() -> None:
             "ingest.shard_size=1000",
         ]
         config = command.config_from(options, settings)
-        figures["planned"] = _planned(config, options.rows, options.allowed, folder)
+        figures["planned"] = _planned(config, options.rows, folder)
         if options.images:
             photos = _photos(folder, options.images)
             figures["real"] = _real(config, photos, folder)
@@ -93,21 +83,13 @@ def main() -> None:
         write_text(options.output, json.dumps(figures, indent=2) + "\n")
 
 
-def _planned(config: Config, sizes: list[int], allowed: int, folder: Path) -> dict[str, object]:
-    print(f"\naddress space: imports, {CONSTANT / 1e6:.0f} MB and {allowed} bytes a row\n")
-    _print_row(("planned rows", *(f"{step}, s" for step in STEPS), *(f"{step}, B a row" for step in STEPS)))
-    _print_row(["--:"] * (1 + 2 * len(STEPS)))
+def _planned(config: Config, sizes: list[int], folder: Path) -> dict[str, object]:
     figures: dict[str, object] = {}
-    os.environ |= ALLOCATORS
     for size in sizes:
+        print(f"\n{size:,} planned rows")
         # A new process for each, so that its memory is that of planning alone.
         with TemporaryDirectory(dir=folder) as own, multiprocessing.get_context("spawn").Pool(1) as pool:
-            steps = pool.apply(measure, (config, size, Path(own), allowed))
-        seconds = (f"{steps[step]['seconds']:.1f}" for step in STEPS)
-        _print_row([f"{size:,}", *seconds, *(f"{steps[step]['bytes']:.0f}" for step in STEPS)])
-        figures[str(size)] = steps
-    for name in ALLOCATORS:
-        del os.environ[name]
+            figures[str(size)] = pool.apply(measure, (config, size, Path(own)))
     return figures
 
 

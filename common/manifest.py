@@ -7,13 +7,11 @@ is worth knowing about an input that was kept, sorted and separated by spaces, o
 Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.errors import UserError
@@ -83,9 +81,6 @@ PREDICTION_COLUMNS: Final = {
 """Columns of predictions before the probabilities, which have the attributes' names. ``face`` counts from 1,
 ``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
 
-BATCH_ROWS: Final = 1 << 16
-"""Rows that `batches` and `write_pieces` hold in memory at a time."""
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -104,32 +99,6 @@ class Manifest:
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
         return self.table.to_pylist()
-
-
-def rows_by_shard(table: pa.Table, order_by: str = "mask.png.offset") -> Iterator[tuple[str, pa.Table]]:
-    """(shard, its rows in the order of the tar, or of `order_by`), in the order of names.
-
-    Rows without a shard are left out.
-
-    Each table is a copy of its rows, because a slice of an Arrow table is pickled with the whole table.
-
-    Args:
-        table: with the columns ``shard`` and `order_by`.
-        order_by: the column that orders the rows of a shard.
-    """
-    order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), (order_by, "ascending")])
-    runs = pc.run_end_encode(table["shard"].take(order).combine_chunks())
-    start = 0
-    for name, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        if name is not None:
-            yield name, table.take(order.slice(start, end - start))
-        start = end
-
-
-def counts(values: pa.ChunkedArray) -> Counter[str]:
-    """How often each value of a column occurs; nulls are left out."""
-    pairs = values.drop_null().value_counts()
-    return Counter({pair["values"]: pair["counts"] for pair in pairs.to_pylist()})
 
 
 def write(
@@ -166,41 +135,8 @@ def write_table(
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
-def write_pieces(
-    path: Address,
-    pieces: Iterable[pa.Table],
-    attributes: tuple[str, ...],
-    metadata: Mapping[str, str],
-    last: Mapping[str, str],
-) -> None:
-    """Write a manifest from tables of one schema, of which at most `BATCH_ROWS` rows are kept in memory.
-
-    Args:
-        path: the file to write.
-        pieces: at least one table, each small; an error in between leaves `path` as it was.
-        attributes: names of the attribute columns, which the tables have already.
-        metadata: strings about the whole manifest.
-        last: further ones, read after the last piece.
-    """
-    metadata = {**metadata, "attributes": "\n".join(attributes)}
-    pieces = iter(pieces)
-    waiting = [next(pieces)]
-    schema = waiting[0].schema.with_metadata(metadata)
-    with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
-        for piece in pieces:
-            if sum(table.num_rows for table in waiting) + piece.num_rows > BATCH_ROWS:
-                writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(metadata))
-                waiting = []
-            waiting.append(piece)
-        writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(metadata))
-        writer.add_key_value_metadata(dict(last))
-
-
 def header(path: Address) -> Manifest:
-    """The metadata of a manifest and its number of rows, with a table without columns; reads its footer alone.
+    """The metadata of a manifest, and its rows without a column; reads its footer alone.
 
     Raises:
         UserError: the file is missing or is not a manifest.
@@ -242,14 +178,3 @@ def column_names(path: Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
         schema = pq.read_schema(stream)
     attributes = (schema.metadata or {}).get(b"attributes", b"").decode()
     return tuple(schema.names), tuple(attributes.split("\n")) if attributes else ()
-
-
-def batches(path: Address, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a manifest in their order, `BATCH_ROWS` at a time, so that any number fits into memory.
-
-    Args:
-        path: the file to read.
-        columns: only these; at least one.
-    """
-    with path.open("rb") as stream:
-        yield from pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=columns)

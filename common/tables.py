@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.files import replacing
 from common.storage import Address, store_errors
 
-MEMORY: Final = "400MB"
+MEMORY: Final = "300MB"
 """Memory of a connection; what does not fit goes to files in the folder for temporary ones (``TMPDIR``)."""
 
 THREADS: Final = 4

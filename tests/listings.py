@@ -1,21 +1,28 @@
-"""The listing of an input and the plan of a listing, as lists in memory."""
+"""Inputs that tests make, and their listings and plans as lists in memory."""
 
+import io
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from common import manifest
+from common.config import load
 from common.input_files import Tree
+from common.layout import Layout
 from common.pipeline_config import Ingest
 from common.storage import Address
 from common.tables import connect, insert_batches
 from pipeline.ingest.adapters import open_tree, store_sources
 from pipeline.ingest.listing import Listing, Source, store_listing
 from pipeline.ingest.plan import plan, write_plan
+from pipeline.ingest.run import ingest
 
 
 def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
@@ -40,10 +47,64 @@ def plan_rows(
         store_listing(database, "listed", listing)
         database.execute("CREATE TABLE earlier (key VARCHAR, shard VARCHAR)")
         database.execute(
-            "CREATE TABLE contents (number BIGINT, sha256 VARCHAR, bytes BIGINT, reason VARCHAR, detail VARCHAR)"
+            "CREATE TABLE contents "
+            "(number BIGINT, sha256 VARCHAR, bytes BIGINT, reason VARCHAR, detail VARCHAR)"
         )
         contents = {"number": range(len(hashes)), "sha256": hashes, "bytes": [1] * len(hashes)}
         insert_batches(database, "contents", [pa.RecordBatch.from_pydict(contents)])
         plan(database, listing.attributes, settings, name)
         write_plan(database, Path(folder, "source.parquet"), listing.attributes, {})
         return manifest.read(Path(folder, "source.parquet")).rows()
+
+
+def picture(width: int = 48, height: int = 40, seed: int = 0) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(seed: int = 0) -> bytes:
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize((48, 40), Image.Resampling.BICUBIC).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def fill(root: Path, names: list[str]) -> Path:
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(photo(seed))
+    return root
+
+
+def by_path(root: Address, form: str = "auto") -> dict[str, Source]:
+    return {source.path: source for source in read_listing(root, form).sources}
+
+
+def labels(root: Address) -> dict[str, dict[str, int | None] | None]:
+    listing = read_listing(root)
+    return {
+        source.path: None
+        if source.attributes is None
+        else dict(zip(listing.attributes, source.attributes, strict=True))
+        for source in listing.sources
+    }
+
+
+def planned(place: Address | str, output: Path, *more: str) -> list[dict[str, object]]:
+    ingest(load(settings=[f"data.input={place}", "data.name=d", *more]), Layout.at(output))
+    return manifest.read(Layout.at(output).source).rows()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path

@@ -3,12 +3,9 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -257,27 +254,6 @@ def test_foreign_members_are_never_decoded(tmp_path: Path) -> None:
         tar.addfile(entry, io.BytesIO(b"x"))
     with pytest.raises(BrokenSample, match=r"k\.pkl"):
         list(read_shard(tmp_path / "x.tar"))
-
-
-def test_a_manifest_in_pieces_is_cut_into_row_groups_and_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path, last = tmp_path / "manifest.parquet", dict[str, str]()
-
-    def pieces(count: int) -> Iterator[pa.Table]:
-        for number in range(count):
-            yield pa.table({"key": np.full(40_000, number)})
-        last["numerics"] = "int8"
-        if count < 3:
-            raise UserError("the source count does not add up")
-
-    manifest.write_pieces(path, pieces(3), (), {"dataset": "d"}, last)
-    groups = pq.ParquetFile(path).metadata
-    assert [groups.row_group(each).num_rows for each in range(groups.num_row_groups)] == [40_000] * 3
-    assert manifest.read(path).metadata == {"dataset": "d", "numerics": "int8"}
-    before = path.read_bytes()
-    with pytest.raises(UserError, match="does not add up"):
-        manifest.write_pieces(path, pieces(2), (), {"dataset": "d"}, last)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class HashRecords:
         self._small: list[str] = []
 
     def store(self, database: Database, stamps: Stamps) -> None:
-        """Make the table ``unchanged``: number, SHA-256 and bytes of the sources whose files have not changed.
+        """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
 
         A number may come several times.
 

@@ -195,10 +195,12 @@ def _plan_shards(database: Database, settings: Ingest, dataset: str) -> None:
     database.execute("CREATE TABLE placed (number BIGINT, shard VARCHAR)")
     for split in SPLITS:
         new = database.execute(
-            "SELECT number FROM planned WHERE split = ? AND shard IS NULL ORDER BY number", [split]
+            "SELECT number::INTEGER AS number FROM planned WHERE split = ? AND shard IS NULL ORDER BY number",
+            [split],
         ).fetchnumpy()["number"]
-        order = np.random.default_rng(settings.seed).permutation(np.asarray(new))
-        database.register("shuffled", pa.table({"number": order, "position": np.arange(len(order))}))
+        shuffled = np.random.default_rng(settings.seed).permutation(np.asarray(new, np.int32))
+        positions = np.arange(len(shuffled), dtype=np.int32)
+        database.register("shuffled", pa.table({"number": shuffled, "position": positions}))
         database.execute(
             """
             INSERT INTO placed

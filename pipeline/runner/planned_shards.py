@@ -1,4 +1,4 @@
-"""The usable rows of ``source.parquet`` by shard, in a temporary file that each shard is read from when needed."""
+"""The usable rows of ``source.parquet`` by shard, in a temporary file until a shard is needed."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,8 @@
 """The index of samples: an Arrow file that all processes of a machine map into their memory.
 
-It has a row per sample, in the manifest's order: key, shard (a number of 1 to 4 bytes), identity, three numbers of
-4 bytes for each of the members that training reads, and a byte for each label. Strings are decoded when they
-are read.
+It has a row per sample, in the manifest's order: key, shard (a number of 1 to 4 bytes), identity, three
+numbers of 4 bytes for each of the members that training reads, and a byte for each label. Strings are decoded
+when they are read.
 """
 
 import fcntl
@@ -70,7 +70,7 @@ class Index:
 
     Attributes:
         attributes: names of the labels.
-        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: not known).
+        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: unknown).
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         keys, shards, identities: a string per sample; shards are dictionary-encoded, sorted by name.
     """
@@ -128,11 +128,16 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
     """The rows of the manifest that belong to some splits, in one chunk, in the manifest's order."""
     path = layout.require_samples()
     listed, attributes = manifest.column_names(path)
+    known = {f"{name}.{what}" for name in MEMBERS for what in manifest.MEMBER_COLUMNS}.intersection(listed)
+
+    def number(column: str) -> str:
+        return f'coalesce("{column}", 0)' if column in known else "0"  # old manifests hold no checksums
+
     members = [
-        f'[coalesce("{name}.offset", 0) // {BLOCK}, coalesce("{name}.size", 0), coalesce("{name}.crc32", 0)]'
+        f"[{number(f'{name}.offset')} // {BLOCK}, {number(f'{name}.size')}, {number(f'{name}.crc32')}]"
         f'::UINTEGER[3] AS "{name}"'
         for name in MEMBERS
-        if f"{name}.offset" in listed
+        if f"{name}.offset" in known
     ]
     labels = ", ".join(f"coalesce({quoted(name)}, -1)" for name in attributes)
     if labels:

@@ -7,14 +7,13 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from common import manifest
 from common.layout import Layout
 from common.shards import BrokenSample, Extent
 from common.storage import Address
+from common.tables import add_parquet, batches, connect, quoted
 from training.data.index import BLOCK, Column, Text, read_index
 
 
@@ -116,11 +115,13 @@ def pixels_hash(layout: Layout) -> str:
     names, attributes = manifest.column_names(path)
     members = [name for name in names if name.endswith((".size", ".crc32")) and not name.startswith("json.")]
     columns = ["key", "shard", *(name for name in members if name not in attributes)]
-    for batch in manifest.batches(path, ["split", *columns]):
-        batch = batch.filter(pc.not_equal(batch["split"], "test"))
-        validates = pc.equal(batch["split"], "val")
-        fields = [*(batch[name] for name in columns), validates]
-        text = [pc.fill_null(pc.cast(field, pa.string()), "") for field in fields]
-        lines = pc.binary_join_element_wise(*text, "\n", " ")
-        digest.update("".join(lines.to_pylist()).encode())
+    fields = ", ".join(f"coalesce({quoted(name)}::VARCHAR, '')" for name in columns)
+    lines = f"""
+        SELECT concat_ws(' ', {fields}, split = 'val') AS line
+        FROM samples WHERE split <> 'test' ORDER BY shard, "jpg.offset", key
+    """
+    with connect() as database:
+        add_parquet(database, "samples", path)
+        for batch in batches(database, lines):
+            digest.update("\n".join([*batch["line"].to_pylist(), ""]).encode())
     return digest.hexdigest()

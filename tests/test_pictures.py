@@ -1,0 +1,335 @@
+"""Pictures of any kind become faces, or are refused with a reason."""
+
+import struct
+import tracemalloc
+import zlib
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common import manifest
+from common.alignment.crops import aligned_crops
+from common.alignment.detector import Face, choose_faces, detect, detect_faces, load_detector
+from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
+from common.config import Config, load
+from common.images import Refused, decode_photo
+from common.layout import Layout
+from common.shards import decode_face, decode_metadata
+from common.weights import find
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.parse.run import parse
+from synthetic import iterate_portraits, write_dataset
+from tests.listings import encoded, picture
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_photo(data, max_pixels=1_000_000).image
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(picture(), "png"),
+        encoded(picture().convert("L"), "png"),
+        encoded(picture().convert("CMYK"), "jpeg"),
+        encoded(picture().convert("P"), "png"),
+        encoded(picture(), "webp"),
+        encoded(picture(), "gif", save_all=True, append_images=[picture(seed=5)]),
+        encoded(picture(), "webp", save_all=True, append_images=[picture(seed=5)], lossless=True),
+        cv2.imencode(".png", np.asarray(picture())[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
+    ],
+    ids=["png", "gray", "cmyk", "palette", "webp", "animated-gif", "animated-webp", "16-bit-rgb"],
+)
+def test_pictures_of_all_kinds_become_rgb(data: bytes) -> None:
+    image = decode(data)
+    assert image.shape == (40, 48, 3)
+    assert image.dtype == np.uint8
+    gray = np.asarray(picture().convert("L")).astype(int)
+    assert np.abs(image.mean(axis=2) - gray).mean() < 20
+
+
+def test_transparency_is_laid_over_white() -> None:
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert decode(encoded(clear, "png")).min() == 255
+
+
+def test_sixteen_bits_become_eight() -> None:
+    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
+    image = decode(encoded(Image.fromarray(ramp), "png"))
+    assert np.abs(image[..., 0].astype(int) - ramp // 257).max() <= 1
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the picture must be turned by 90 degrees clockwise
+    return exif
+
+
+def test_a_rotated_photo_is_turned_upright() -> None:
+    exif = turned()
+    image = decode(encoded(picture(), "png", exif=exif))
+    assert np.array_equal(image, np.rot90(np.asarray(picture()), -1))
+
+
+intact = [
+    encoded(picture(), "jpeg", exif=turned()),
+    encoded(picture(), "jpeg", progressive=True),
+    encoded(picture(), "png"),
+    encoded(picture().convert("P"), "png"),
+    encoded(picture(), "webp"),
+    encoded(picture(), "gif"),
+    encoded(picture(), "tiff", compression="tiff_lzw"),
+    encoded(picture(), "bmp"),
+]
+
+
+@given(st.sampled_from(intact), st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4))))
+@settings(deadline=None, max_examples=200)
+def test_damaged_bytes_give_a_picture_or_a_reason_and_never_anything_else(
+    data: bytes, changes: list[tuple[int, bytes]]
+) -> None:
+    damaged = bytearray(data)
+    for position, change in changes:
+        start = position % len(damaged)
+        damaged[start : start + len(change)] = change
+    try:
+        assert decode(bytes(damaged)).ndim == 3
+    except Refused as refused:
+        assert refused.reason in ("truncated", "not-an-image", "too-large", "too-small", "not-read")
+
+
+def bomb() -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"a sentence, not a picture", "not-an-image"),
+        (encoded(picture(480, 400), "jpeg")[:3000], "truncated"),
+        (encoded(picture(480, 400), "png")[:3000], "truncated"),
+        (bomb(), "too-large"),
+        (encoded(picture(31, 60), "png"), "too-small"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not-an-image"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(Refused) as refused:
+        decode(data)
+    assert refused.value.reason == reason
+    assert refused.value.detail
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    data = bomb()
+    tracemalloc.start()
+    with pytest.raises(Refused) as refused:
+        decode_photo(data, max_pixels=100_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (refused.value.reason, len(data) < 100, peak < 1_000_000) == ("too-large", True, True)
+
+
+coordinate = st.floats(-200, 200)
+
+
+@given(st.floats(0.05, 20), st.floats(-3.1, 3.1), coordinate, coordinate, st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_the_transform_between_similar_points_is_recovered(
+    scale: float, angle: float, x: float, y: float, seed: int
+) -> None:
+    points = np.random.default_rng(seed).random((5, 2)) * 100
+    matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    target = points @ matrix.T + (x, y)
+    found = similarity(points, target)
+    assert np.allclose(points @ found[:, :2].T + found[:, 2], target, atol=1e-6 * max(1, scale * 100))
+
+
+def test_landmarks_that_coincide_have_no_transform() -> None:
+    with pytest.raises(ValueError, match="coincide"):
+        similarity(np.ones((5, 2)), FACE_TEMPLATE)
+
+
+def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias() -> None:
+    image = np.asarray(picture(60, 40))
+    same = warp(image, central_square(60, 40, 40), 40)
+    assert np.array_equal(same, image[:, 10:50])
+    checks = np.indices((256, 256)).sum(0) % 2 * 255
+    board = np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8)
+    shrunk = warp(board, central_square(256, 256, 64), 64)
+    assert np.abs(shrunk[4:-4, 4:-4].astype(int) - 127).max() <= 3
+
+
+def test_a_shrinking_warp_puts_points_where_the_matrix_says() -> None:
+    image = np.zeros((400, 300, 3), np.uint8)
+    image[200:208, 100:108] = 255
+    matrix = central_square(300, 400, 75)
+    rows, columns = np.nonzero(warp(image, matrix, 75)[..., 0] > 60)
+    expected = matrix[:, :2] @ (103.5, 203.5) + matrix[:, 2]
+    assert np.allclose([columns.mean(), rows.mean()], expected, atol=0.3)
+
+
+@pytest.mark.parametrize("size", [256, 64], ids=["enlarged", "shrunk"])
+def test_a_face_that_is_aligned_already_lies_where_its_matrix_says(size: int) -> None:
+    image = next(iterate_portraits(1, seed=5)).image
+    [crop] = aligned_crops(image, load(settings=[f"align.size={size}"]).align, None)
+    warped = warp(image, crop.matrix, size)
+    assert np.abs(crop.image.astype(int) - warped)[4:-4, 4:-4].max() <= (1 if size == 256 else 12)
+
+
+def face(left: float, top: float, right: float, bottom: float) -> Face:
+    return Face(np.array([left, top, right, bottom]), 0.99, np.zeros((5, 2)))
+
+
+@pytest.fixture
+def config() -> Config:
+    return load()
+
+
+def test_one_of_several_faces_is_chosen_by_the_policy(config: Config) -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    large, central = face(0, 0, 60, 60), face(90, 40, 110, 60)
+    assert choose_faces([central, large], image, config.align)[0] is large
+    centre = config.align.model_copy(update={"faces": "centre"})
+    assert choose_faces([large, central], image, centre)[0] is central
+
+
+def test_no_face_and_a_face_outside_are_refused(config: Config) -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    for faces, reason in (([], "no-face"), ([face(-90, 10, 30, 60)], "face-outside")):
+        with pytest.raises(Refused) as refused:
+            choose_faces(faces, image, config.align)
+        assert refused.value.reason == reason
+
+
+def good_variants(photo: Image.Image) -> dict[str, bytes]:
+    """One photo in every form that is converted and kept, by file name."""
+    clear = photo.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size).point(lambda value: 255 - value // 8))
+    wide = np.asarray(photo)[..., ::-1].astype(np.uint16) * 257
+    return {
+        "plain.png": encoded(photo, "png"),
+        "gray.png": encoded(photo.convert("L"), "png"),
+        "print.jpg": encoded(photo.convert("CMYK"), "jpeg", quality=95),
+        "palette.png": encoded(photo.convert("P", palette=Image.Palette.ADAPTIVE), "png"),
+        "clear.png": encoded(clear, "png"),
+        "wide.png": cv2.imencode(".png", wide)[1].tobytes(),
+        "web.webp": encoded(photo, "webp", lossless=True),
+        "says-gif-is.png.gif": encoded(photo, "jpeg", quality=95),
+        "turned.jpg": encoded(photo.transpose(Image.Transpose.ROTATE_90), "jpeg", exif=turned(), quality=96),
+        "moves.webp": encoded(photo, "webp", save_all=True, append_images=[picture(*photo.size)], quality=99),
+        "a name. with.dots and spaces.jpg": encoded(photo, "jpeg", quality=97),
+        "имя/名前 🙂.jpg": encoded(photo, "jpeg", quality=98),
+    }
+
+
+def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(
+    tmp_path: Path, config: Config
+) -> None:
+    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
+    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
+    photo = Image.open(path).convert("RGB")
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    _, top, _, bottom = detect_faces(np.asarray(photo), detector, config.align)[0].box
+    good = good_variants(photo)
+    bad = {
+        "empty": b"",
+        "truncated": good["plain.png"][:3000],
+        "not-an-image": b"a sentence, not a picture",
+        "too-large": bomb(),
+        "too-small": encoded(picture(31, 60), "png"),
+        "no-face": encoded(picture(200, 200), "png"),
+        "face-outside": encoded(photo.crop((0, 0, photo.width, int(top + 0.45 * (bottom - top)))), "png"),
+        "duplicate": good["plain.png"],
+    }
+    root = tmp_path / "in"
+    for name, data in [*good.items(), *((f"zz-{reason}.jpg", data) for reason, data in bad.items())]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1"]
+    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
+    ingest(run, layout)
+    align(run, layout)
+    parse(run, layout)
+    refused = {row["source"]: row["reason"] for row in manifest.read(layout.quarantine).rows()}
+    assert refused == {f"zz-{reason}.jpg": reason for reason in bad}
+    samples = {row["source"]: row for row in manifest.read(layout.samples).rows()}
+    assert samples.keys() == good.keys()
+    assert len({row["key"] for row in samples.values()}) == len(good)
+    faces = {name: sample_face(layout, row) for name, row in samples.items()}
+    for name, face in faces.items():
+        difference = np.abs(face - faces["plain.png"])
+        assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
+
+
+def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
+    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
+    large = Image.open(path).convert("RGB")
+    small = large.copy()
+    small.thumbnail((large.width * 2 // 3, large.height * 2 // 3))
+    both = Image.new("RGB", (large.width + small.width, large.height), (120, 130, 140))
+    both.paste(small, (0, 0))
+    both.paste(large, (small.width, 0))
+    root = tmp_path / "in"
+    root.mkdir()
+    both.save(root / "both.png")
+    (root / "labels.csv").write_text("path,identity,Male\nboth.png,Ann,1\n")
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
+    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
+    ingest(run, layout)
+    align(run, layout)
+    parse(run, layout)
+    rows = manifest.read(layout.samples).rows()
+    first = next(row["key"] for row in manifest.read(layout.source).rows())
+    assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
+    assert {row["source"] for row in rows} == {"both.png"}
+    known = {row["key"]: (row["identity"], row["Male"]) for row in rows}
+    assert known == {first: ("Ann", 1), f"{first}-2": (None, None)}, "a bystander has no labels"
+    assert [row["notices"] for row in rows] == ["several-faces"] * 2
+    asked = load(settings=[*settings, "align.bystander_labels=true"])
+    align(asked, layout)
+    parse(asked, layout)
+    assert [(row["identity"], row["Male"]) for row in manifest.read(layout.samples).rows()] == [
+        ("Ann", 1)
+    ] * 2
+    sides = {}
+    for row in rows:
+        with (layout.shards / str(row["shard"])).open("rb") as stream:
+            stream.seek(row["json.offset"])
+            landmarks = np.array(decode_metadata(stream.read(row["json.size"]))["landmarks"])
+        sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
+    assert sides[first][1] and not sides[f"{first}-2"][1]
+    assert sides[first][0] > sides[f"{first}-2"][0]
+
+
+def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
+    with (layout.shards / str(row["shard"])).open("rb") as stream:
+        stream.seek(row["jpg.offset"])
+        return decode_face(stream.read(row["jpg.size"])).astype(int)
+
+
+def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    portraits = [portrait.image for portrait in islice(iterate_portraits(4, 2, wild=True), 4)]
+    nobody = np.full((200, 240, 3), 90, np.uint8)
+    pair = np.hstack([portraits[0][:300, :300], portraits[1][:300, :300]])
+    for image, threshold in ((portraits[2], 0.97), (portraits[3], 0.5), (pair, 0.2), (nobody, 0.97)):
+        with torch.inference_mode():
+            expected = detector.detect_faces(image[..., ::-1].copy(), conf_threshold=threshold)
+        found = detect(image, detector, threshold)
+        assert found.shape == expected.shape
+        assert np.allclose(found, expected, atol=1e-3)

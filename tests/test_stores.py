@@ -1,0 +1,189 @@
+"""Photos in tars, and inputs at an S3 server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import manifest
+from common.config import load
+from common.errors import UserError
+from common.images import Refused
+from common.input_files import Tree
+from common.layout import Layout
+from common.storage import Address, address
+from pipeline.align.run import align
+from pipeline.ingest.run import ingest
+from pipeline.source import read_source
+from tests.listings import by_path, fill, labels, photo, planned, read_listing, write_tar
+
+# WebDataset
+
+
+def metadata(**values: object) -> bytes:
+    return json.dumps(values).encode()
+
+
+def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: Path) -> None:
+    first = {
+        "a.jpg": photo(0),
+        "a.json": metadata(attributes={"Male": 1, "Young": 0}, identity=7),
+        "a.mask.png": photo(8),
+        "a.pkl": b"never read",
+    }
+    second = {
+        "x/b.PNG": photo(1),
+        "x/b.cls": b"3",
+        "c.webp": photo(2),
+        "c.cls": b"0\n",
+        "d.v1.jpeg": photo(3),
+    }
+    write_tar(tmp_path / "train-000.tar", first)
+    write_tar(tmp_path / "more.tar", second)
+    (tmp_path / "notes.txt").write_text("not a sample")
+    found = labels(tmp_path)
+    assert found["train-000.tar::a.jpg"] == {"Male": 1, "Young": 0, "class_0": None, "class_3": None}
+    assert found["more.tar::x/b.PNG"] == {"Male": None, "Young": None, "class_0": 0, "class_3": 1}
+    assert found["more.tar::d.v1.jpeg"] is None
+    assert found.keys() == {
+        "train-000.tar::a.jpg",
+        "more.tar::x/b.PNG",
+        "more.tar::c.webp",
+        "more.tar::d.v1.jpeg",
+    }
+    one = by_path(tmp_path)["train-000.tar::a.jpg"]
+    assert (one.split, one.identity) == ("train", "7")
+    for name, data in (("more.tar::x/b.PNG", photo(1)), ("train-000.tar::a.jpg", photo(0))):
+        assert read_source(tmp_path, name) == data
+    with pytest.raises(Refused, match="has no such member"):
+        read_source(tmp_path, "more.tar::zzz.jpg")
+    assert set(by_path(tmp_path / "more.tar")) == {name for name in found if name.startswith("more")}
+
+
+def test_a_tar_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"a.jpg": photo(0)})
+    assert read_source(tmp_path, "a.tar::a.jpg") == photo(0)
+    write_tar(tar, {"first.jpg": photo(1) * 9, "a.jpg": photo(2)})
+    assert read_source(tmp_path, "a.tar::a.jpg") == photo(2)
+
+
+def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar = write_tar(tmp_path / "in" / "a.tar", {f"{number}.png": photo(number) for number in range(3)})
+    tar.write_bytes(tar.read_bytes()[: 2 * 512 + len(photo(0)) + 700])
+    (tmp_path / "in" / "junk.tar").write_bytes(b"no tar at all" * 99)
+    rows = {row["source"]: row["reason"] for row in planned(tmp_path / "in", tmp_path / "out")}
+    assert rows["a.tar::0.png"] is None
+    assert (rows["a.tar"], rows["junk.tar"]) == ("truncated", "truncated")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"a.jpg": b"", "a.json": metadata(attributes={"Male": "perhaps"})},
+            "a.tar::a.json, Male: 'perhaps'",
+        ),
+        ({"a.jpg": b"", "a.json": b"{"}, "a.tar::a.json: not JSON"),
+        ({"a.jpg": b"", "a.cls": b"\x80\x04K\x01."}, "a.tar::a.cls: a class number was expected"),
+    ],
+)
+def test_a_malformed_label_in_a_tar_is_refused_by_member(
+    tmp_path: Path, members: dict[str, bytes], message: str
+) -> None:
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UserError, match=message):
+        read_listing(tmp_path)
+
+
+# S3
+
+
+@pytest.fixture(scope="module")
+def bucket(object_store: None) -> Address:
+    """An empty bucket of the object store."""
+    place = address("s3://photos")
+    place.fs.mkdir("photos")
+    return place
+
+
+def upload(folder: Path, bucket: Address, under: str) -> str:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            bucket.fs.put_file(str(path), f"photos/{under}/{path.relative_to(folder).as_posix()}")
+    return f"s3://photos/{under}"
+
+
+def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_bytes(
+    bucket: Address, portraits: Path, shards: Layout, tmp_path: Path
+) -> None:
+    place = upload(portraits, bucket, "deep/portraits")
+    own = [f"data.input={place}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
+    config, layout = load(settings=own), Layout.at(tmp_path)
+    ingest(config, layout)
+    found, expected = manifest.read(layout.source), manifest.read(shards.source)
+    assert found.rows() == expected.rows()
+    assert found.metadata["root"] == place
+    align(config, layout)
+    tars = sorted((shards.aligned / "portraits").glob("*.tar"))
+    assert tars
+    for tar in tars:
+        assert (layout.aligned / "portraits" / tar.name).read_bytes() == tar.read_bytes()
+
+
+def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tmp_path: Path) -> None:
+    names = ["a b #1?.jpg", "deep/имя 🙂.png", "%41.jpg"]
+    root = fill(tmp_path / "in", [*names, ".hidden.jpg"])
+    rows = planned(upload(root, bucket, "names"), tmp_path / "a")
+    assert {row["source"]: row["sha256"] for row in rows} == {
+        row["source"]: row["sha256"] for row in planned(root, tmp_path / "b")
+    }
+    assert sorted(str(row["source"]) for row in rows) == sorted(names)
+    write_tar(tmp_path / "x.tar", {"a.jpg": photo(0), "b.jpg": photo(1), "b.cls": b"1"})
+    bucket.fs.put_file(str(tmp_path / "x.tar"), "photos/tars/x.tar")
+    for form in ("s3://photos/tars", "s3://photos/tars/x.tar"):
+        rows = planned(form, tmp_path / "c")
+        assert [(row["source"], row["class_1"]) for row in rows] == [
+            ("x.tar::a.jpg", None),
+            ("x.tar::b.jpg", 1),
+        ]
+    assert read_source(bucket / "tars", "x.tar::b.jpg") == photo(1)
+    (tmp_path / "t.csv").write_text("path,Male\na.jpg,1\ngone.jpg,0\n../secret.jpg,0\n")
+    bucket.fs.put_file(str(tmp_path / "t.csv"), "photos/table/t.csv")
+    bucket.fs.pipe_file("photos/table/a.jpg", photo(0))
+    reasons = {row["source"]: row["reason"] for row in planned("s3://photos/table/t.csv", tmp_path / "d")}
+    assert reasons == {"a.jpg": None, "gone.jpg": "label-without-image", "../secret.jpg": "path-outside"}
+
+
+@pytest.mark.parametrize("store", [pytest.param("local", id="a folder"), pytest.param("s3", id="S3")])
+def test_only_a_file_that_changes_gets_another_stamp(store: str, bucket: Address, tmp_path: Path) -> None:
+    root = fill(tmp_path / "in", ["a.jpg", "deep/b.jpg"])
+    paths = ["a.jpg", "deep/b.jpg", "gone.jpg"]
+
+    def stamps() -> list[str | None]:
+        return Tree(address(upload(root, bucket, "stamps") if store == "s3" else root)).stamps(paths)
+
+    before = stamps()
+    assert stamps() == before
+    assert [stamp is None for stamp in before] == [False, False, True]
+    (root / "a.jpg").write_bytes(bytes(reversed((root / "a.jpg").read_bytes())))
+    assert [new == old for new, old in zip(stamps(), before, strict=True)] == [False, True, True]
+
+
+def test_an_s3_folder_that_is_not_there_is_an_error(bucket: Address) -> None:
+    with pytest.raises(UserError, match="s3://photos/none is not a folder"):
+        read_listing(address("s3://photos/none"))
+
+
+def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]
+    command += ["--set", "stream.retry_minutes=0"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: s3://photos/x: Could not connect")
+    assert len(done.stderr.splitlines()) == 1
