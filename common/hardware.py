@@ -1,4 +1,4 @@
-"""What this machine computes on, and in which numbers: ``precision: auto`` is decided here.
+"""What this machine computes on, and in which number format: ``precision: auto`` is decided here.
 
 A CPU without bfloat16 instructions emulates them in PyTorch, several times slower than float32, so
 ``auto`` is bfloat16 only where the hardware has it. ``ONEDNN_MAX_CPU_ISA`` and ``ATEN_CPU_CAPABILITY``,
@@ -15,7 +15,7 @@ import torch
 
 from common.section import Precision
 
-Numbers = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 BFLOAT16_LEVELS: Final = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
 """Parts of the values of ``ONEDNN_MAX_CPU_ISA`` that leave oneDNN its bfloat16 instructions."""
@@ -37,8 +37,8 @@ class Hardware:
     bfloat16: bool
     x86: bool
 
-    def numbers(self, precision: Precision) -> Numbers:
-        """The numbers in which a network computes here; an explicit `precision` is obeyed."""
+    def dtype(self, precision: Precision) -> Dtype:
+        """The number format in which a network computes here; an explicit `precision` is obeyed."""
         if precision != "auto":
             return precision
         if self.bfloat16:
@@ -88,13 +88,13 @@ def processor() -> str:
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
 
 
-def announce(stage: str, precision: str, numbers: str, workers: str, stream: TextIO | None = None) -> None:
-    """Print what `stage` computes on, in which numbers, by which workers; warn if `precision` is emulated.
+def announce(stage: str, precision: str, dtype: str, workers: str, stream: TextIO | None = None) -> None:
+    """Print what `stage` computes on, in which number format, by which workers; warn if `precision` is emulated.
 
     The line goes to `stream`, by default standard output.
     """
     here = hardware()
-    print(f"{stage}: {here.name}, {numbers}, {workers}", file=stream, flush=True)
+    print(f"{stage}: {here.name}, {dtype}, {workers}", file=stream, flush=True)
     if here.lacks(precision):
         print(
             f"{stage}: warning: this machine has no instructions for {precision}, which makes it slow; "

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 27  # bytes of text or of a colour profile, which do not matter here
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
 
 ACCEPTED: Final = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),)
 """Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
@@ -65,8 +67,6 @@ LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
 
 BAND: Final = 1 << 18
 """Pixels that are converted at a time, so that no second copy of a large picture is needed."""
-
-PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 RAW: Final = "a raw file, whose thumbnail is not the photo; export it as JPEG or PNG"
 
@@ -194,7 +194,7 @@ def formats() -> list[str]:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        image = _identify(data)
+        image = _opened(data)
     except UnidentifiedImageError as error:
         if data.startswith((b"II*\0", b"MM\0*")):
             raise Refused(
@@ -208,24 +208,8 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _identify(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=formats())
-    except ValueError:  # Pillow refuses a PNG with more than a megabyte of text or profile
-        if data.startswith(PNG):
-            return Image.open(io.BytesIO(_without_text(data)), formats=["PNG"])
-        raise
-
-
-def _without_text(png: bytes) -> bytes:
-    """A PNG without the chunks of text and of the colour profile."""
-    kept, position = [PNG], len(PNG)
-    while position < len(png):
-        end = position + 12 + int.from_bytes(png[position : position + 4])
-        if png[position + 4 : position + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-            kept.append(png[position:end])
-        position = end
-    return b"".join(kept)
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=formats())
 
 
 def _tag(image: Image.Image, tag: int) -> int | None:
@@ -251,7 +235,7 @@ def _decode_cut_short(data: bytes) -> NDArray[np.uint8] | None:
     try:
         if data[scan + 1 + data[scan + 3]] & 15:
             return None
-        first, second = (_decode(_identify(data + rest + b"\xff\xd9")) for rest in (b"", b"\x55" * 4096))
+        first, second = (_decode(_opened(data + rest + b"\xff\xd9")) for rest in (b"", b"\x55" * 4096))
     except DAMAGE:
         return None
     return first if (first != second).any(axis=2).sum() <= SPARE_PIXELS else None

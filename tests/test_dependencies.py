@@ -89,5 +89,5 @@ def test_a_dependency_that_nothing_imports_is_found() -> None:
 def test_stages_of_training_do_not_run_each_others_code() -> None:
     rooms = {name: {str(file.parent) for file in code_of(STAGES[name]["cmd"])} for name in run.STAGES}
     assert "training/pretrain" not in rooms["finetune"]
-    assert "training/finetune" not in rooms["pretrain"]
-    assert not {"training/pretrain", "training/finetune"} & rooms["evaluate"]
+    assert "training/methods" not in rooms["pretrain"]
+    assert not {"training/pretrain", "training/methods"} & rooms["evaluate"]

@@ -40,15 +40,15 @@ def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it(
 ) -> None:
     here = cpu(flags, capability, environment)
     assert here.name == name
-    assert here.numbers("auto") == numbers
-    assert here.numbers("bfloat16") == "bfloat16"
+    assert here.dtype("auto") == numbers
+    assert here.dtype("bfloat16") == "bfloat16"
     assert here.lacks("bfloat16") == (numbers == "float32")
 
 
 @pytest.mark.parametrize(("bfloat16", "numbers"), [(True, "bfloat16"), (False, "float16")])
 def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16: bool, numbers: str) -> None:
     here = Hardware(torch.device("cuda"), "GPU", bfloat16, x86=False)
-    assert here.numbers("auto") == numbers
+    assert here.dtype("auto") == numbers
     assert effective_precision("bisenet", "auto", here) == numbers
 
 
@@ -72,7 +72,7 @@ def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(
 def test_the_rehearsal_of_an_older_processor_hides_its_bfloat16() -> None:
     if not hardware().x86:
         pytest.skip("needs an x86 CPU")
-    code = "from common.hardware import hardware; here = hardware(); print(here.numbers('auto'), here.name)"
+    code = "from common.hardware import hardware; here = hardware(); print(here.dtype('auto'), here.name)"
     older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | older, capture_output=True, text=True, check=True

@@ -76,13 +76,13 @@ def hang_once(marker: Path, task: int) -> int:
 def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "STALLED_MINUTES", 0.02)
+    monkeypatch.setattr(monitor, "STALLED_MINUTES", 0.1)
     config = load(settings=["cluster.workers=1"]).cluster
     with connect(config, 1, no_model) as client, Monitor(client, "parse", "faces", 1, 0):
         hang = partial(hang_once, tmp_path / "hung")
         (done,) = map_bounded(client, hang, [7], config)
         assert done[1].result() == 7
-    assert "parse: no progress for 0.02 minutes on tcp://" in capsys.readouterr().err
+    assert "parse: no progress for 0.1 minutes on tcp://" in capsys.readouterr().err
 
 
 Start = Callable[..., str]

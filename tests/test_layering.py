@@ -21,12 +21,13 @@ LAYERS = (
     {"report"},
     {"study"},
     {"export"},
-    {"explain", "predict", "probe", "subsets"},
+    {"explain", "predict"},
     {"evaluate"},
-    {"finetune"},
+    {"methods"},
     {"pretrain"},
     {"models"},
-    {"engine", "data"},
+    {"engine"},
+    {"data"},
 )
 """The rooms of training from top to bottom; those of one layer do not import each other."""
 

@@ -18,10 +18,9 @@ from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
 from training.methods.kernel_regression import calibrate, fit_attributes, ridge
 from training.methods.runs import finetune
-from training.models.attribute_regions import read_regions, region_classes
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
-from training.models.region_probe import POWER, WIDTH, RegionKernels
+from training.models.region_probe import POWER, WIDTH, RegionKernels, read_regions, region_classes
 from training.models.stored_features import region_statistics
 
 SETTINGS = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]

@@ -23,8 +23,7 @@ from training.evaluate.metrics import METRICS
 from training.study import verdicts
 from training.study.draws import SCORES
 from training.study.grid import arms, draw_config, draw_folder, find_arm, pretraining_config
-from training.study.output import table, verdict_text
-from training.study.plot import plot
+from training.study.output import plot, table, verdict_text
 from training.study.results import StudyResults, read_results
 from training.study.schedule import Job, run_jobs
 

@@ -17,8 +17,8 @@ from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import to_input
 from training.explain import __main__ as command
-from training.explain.__main__ import explain
 from training.explain.attribution import attribution, mean_maps
+from training.explain.explain import explain
 from training.models.attribute_groups import CELEBA_FILE, read_groups
 from training.models.attribute_network import AttributeNetwork, attribute_loss
 from training.models.classifier import NetworkClassifier, save_classifier

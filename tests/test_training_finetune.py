@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
-import torchvision
-from safetensors.torch import save_file
 from torch import Tensor
 
 from common.config import Config, load
@@ -27,7 +24,6 @@ from training.data.samples import Samples, read_samples
 from training.engine.average_precision import mean_average_precision
 from training.engine.distributed import Ranks
 from training.engine.optim import LossCheck
-from training.methods.imagenet import load_imagenet
 from training.methods.method import Context
 from training.methods.network import initial_network, network_classifier
 from training.methods.runs import finetune, runs_for
@@ -237,75 +233,6 @@ def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, mes
     (tmp_path / "groups.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         read_groups(tmp_path / "groups.yaml")
-
-
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> None:
-    torch.manual_seed(1)
-    theirs = torchvision.models.resnet18(weights=None).eval()
-    path = tmp_path / f"resnet18.{ending}"
-    save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
-    ours = build(imagenet("resnet18", path).network).eval()
-    load_imagenet(ours, path)
-    images = torch.randn(2, 3, 64, 64)
-    theirs.fc = torch.nn.Identity()
-    with torch.no_grad():
-        assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "convnext_atto"])
-def test_a_timm_model_gives_its_backbone(tmp_path: Path, name: str) -> None:
-    torch.manual_seed(1)
-    theirs = timm.create_model(name, pretrained=False).eval()
-    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "weights.pth")
-    ours = build(imagenet(f"timm:{name}", tmp_path / "weights.pth").network).eval()
-    load_imagenet(ours, tmp_path / "weights.pth")
-    given = theirs.state_dict()
-    state = ours.state_dict()
-    first = next(name for name in state if name.endswith("weight") and state[name].dim() == 4)
-    assert any(
-        torch.equal(state[first], value) for value in given.values() if value.shape == state[first].shape
-    )
-    named = {key.replace(".", "_"): value for key, value in given.items()}
-    for key, value in state.items():
-        assert torch.equal(value, named[key.removeprefix("backbone.model.").replace(".", "_")]), key
-
-
-def imagenet(name: str, path: Path) -> Config:
-    return configured(
-        f"network.name={name}",
-        "network.width=null",
-        "network.stem=large",
-        f"finetune.imagenet={path}",
-        "finetune.methods=[imagenet]",
-    )
-
-
-def test_imagenet_weights_that_do_not_fit_are_refused(
-    shards: Layout, pretrained: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "resnet18.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
-    spl = configured(f"finetune.imagenet={path}", "finetune.methods=[imagenet]")
-    with pytest.raises(UserError, match="no published ImageNet weights of spl"):
-        finetune(spl, shards, pretrained, tmp_path / "runs")
-    with pytest.raises(UserError, match="of another model .* no layer1.2.conv1.weight"):
-        load_imagenet(build(imagenet("resnet34", path).network), path)
-    narrow = load(settings=[*SMALL, "network.name=resnet18"])
-    with pytest.raises(UserError, match="network.width=null"):
-        load_imagenet(build(narrow.network), path)
-    path.write_bytes(b"junk")
-    with pytest.raises(UserError, match="finetune.imagenet"):
-        load_imagenet(build(imagenet("resnet18", path).network), path)
-    with pytest.raises(UserError, match="set finetune.imagenet"):
-        finetune(configured("finetune.methods=[imagenet]"), shards, pretrained, tmp_path / "runs")
-
-
-def test_a_network_learns_from_imagenet_weights(shards: Layout, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict(), path)
-    finetune(imagenet("timm:mobilenetv3_small_050", path), shards, tmp_path / "none", tmp_path / "runs")
-    assert entries(tmp_path / "runs")["imagenet-50%"]["steps"] == 4
 
 
 def test_a_finished_run_is_trained_again_only_if_something_changed(

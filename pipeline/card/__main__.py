@@ -4,7 +4,6 @@ from pathlib import Path
 
 from common import command
 from common.layout import Layout
-from pipeline.card.page import write_card
 
 
 def main() -> None:
@@ -19,6 +18,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     command.config_from(options)
+
+    from pipeline.card.page import write_card  # Arrow and more, which --help need not wait for
+
     layout = Layout.at(options.shards)
     output = options.output or layout.manifests / "data.html"
     write_card(layout, output)

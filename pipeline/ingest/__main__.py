@@ -2,8 +2,6 @@
 
 from common.command import run
 from pipeline.command import arguments, read_options
-from pipeline.ingest.run import ingest
-from pipeline.lock import locked
 
 
 def main() -> None:
@@ -14,6 +12,10 @@ def main() -> None:
     )
     flags = parser.parse_args()
     config, layout = read_options(flags)
+
+    from pipeline.ingest.run import ingest  # Arrow, which --help need not wait for
+    from pipeline.lock import locked
+
     with locked(layout):
         ingest(config, layout, flags.prune)
 

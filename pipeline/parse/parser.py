@@ -103,7 +103,7 @@ def effective_precision(parser: str, precision: ParserPrecision, machine: Hardwa
         return f"{parser} file"
     if precision == INT8 or (parser == "bisenet" and precision == "auto" and machine.x86):
         return INT8
-    return machine.numbers(precision)
+    return machine.dtype(precision)
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,6 @@ from pathlib import Path
 from common import command
 from common.files import write_text
 from common.layout import Layout
-from pipeline.verify.agreement import Agreement
-from pipeline.verify.run import verify
 
 
 def main() -> None:
@@ -29,6 +27,10 @@ def main() -> None:
     options = parser.parse_args()
     settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = command.config_from(options, settings)
+
+    from pipeline.verify.agreement import Agreement  # PyTorch, which --help need not wait for
+    from pipeline.verify.run import verify
+
     other = Layout.at(options.other) if options.other else None
     agreement = Agreement(options.patches, options.top) if other else None
     findings = verify(config.cluster, Layout.at(options.shards), other, agreement)

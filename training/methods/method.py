@@ -20,8 +20,8 @@ from training.data.transforms import resize_images
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
 from training.models.attribute_groups import CELEBA_FILE, read_groups
-from training.models.attribute_regions import CELEBA_REGIONS, read_regions
 from training.models.classifier import Classifier
+from training.models.region_probe import CELEBA_REGIONS, read_regions
 
 VALIDATION_FACES: Final = 1000
 """At most so many faces of val choose among classifiers; they are the same for every run."""

@@ -22,9 +22,8 @@ from training.engine.average_precision import mean_average_precision
 from training.methods.kernel_regression import Fit, calibrate, fit_attributes
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
-from training.models.attribute_regions import Regions, region_classes
 from training.models.classifier import Classifier
-from training.models.region_probe import RegionKernels, RegionProbe
+from training.models.region_probe import RegionKernels, RegionProbe, Regions, region_classes
 from training.models.stored_features import Blocks, members_of, read_features, region_blocks
 
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)

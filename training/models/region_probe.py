@@ -6,8 +6,9 @@ together; see docs/method.md. Its kernel is exp(-(distance / width) ** power).
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.classes import NUM_CLASSES
+from common.classes import CLASSES, NUM_CLASSES
+from common.errors import UserError
 from common.shards import FEATURE_CHANNELS
+from common.strict_yaml import read_yaml
 from training.models.probe import Probe
 from training.models.stored_features import STATISTICS, Blocks
 
@@ -28,6 +31,20 @@ WIDTH: Final = 2.4
 
 POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
+
+CELEBA_REGIONS: Final = Path(__file__).with_name("attribute_regions.yaml")
+"""Which regions of the face show CelebA's attributes."""
+
+PAIRS: Final = {
+    "brow": ("l_brow", "r_brow"),
+    "eye": ("l_eye", "r_eye"),
+    "ear": ("l_ear", "r_ear"),
+    "lip": ("u_lip", "l_lip"),
+}
+"""Names that stand for two classes."""
+
+Regions = Mapping[str, Sequence[str]]
+"""Names of regions by attribute."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -151,3 +168,32 @@ def region_of_columns(blocks: Blocks, columns: int) -> NDArray[np.int64]:
     by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if "pooled" in blocks else 0)
     others = np.full(columns - len(by_class) - len(statistics), -1)
     return np.concatenate((others, by_class, statistics))
+
+
+def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
+    """Names of regions by attribute.
+
+    Args:
+        file: YAML, a list of classes of the masks or of names in `PAIRS` under each attribute.
+
+    Raises:
+        UserError: the file cannot be read, is not such a mapping, or names an unknown region.
+    """
+    regions = read_yaml(file, "attributes and regions, as finetune.regions should be")
+    if not isinstance(regions, dict) or not all(isinstance(names, list) for names in regions.values()):
+        raise UserError(f"{file}: expected a list of regions under each attribute")
+    known = (*CLASSES, *PAIRS)
+    for attribute, names in regions.items():
+        for name in names:
+            if name not in known:
+                raise UserError(f"{file}: {attribute} has region {name!r}; known are {', '.join(known)}")
+    return regions
+
+
+def region_classes(attributes: Sequence[str], regions: Regions) -> list[tuple[int, ...]]:
+    """The classes of each attribute's regions, ascending; none for an attribute that is not listed."""
+    names = [
+        {each for name in regions.get(attribute, ()) for each in PAIRS.get(name, (name,))}
+        for attribute in attributes
+    ]
+    return [tuple(position for position, name in enumerate(CLASSES) if name in each) for each in names]

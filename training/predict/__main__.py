@@ -5,16 +5,11 @@ With ``--shards``, of the faces that the pipeline has aligned and parsed.
 
 import sys
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from common import command
 from common.errors import UserError
 from common.layout import Layout, mark_new
-from training.engine.device import announce_training
-from training.predict.output import check_format, face_table, thresholds_text, write_table
-from training.predict.predict import photos_in, predict
-from training.predict.predictor import CENTRAL_SQUARE, Alignment, Predictor
-from training.predict.stored import predict_stored
 
 MOST_REFUSED: Final = 10
 """Refused photos that are named at the end."""
@@ -48,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--align",
-        choices=get_args(Alignment),
+        choices=("auto", "detect", "none"),
         default="auto",
         help="none: the photos are aligned already, take their central square; detect: a photo without a "
         "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
@@ -58,6 +53,14 @@ def main() -> None:
     if bool(options.photos) == bool(options.shards):
         raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
     config = command.config_from(options)
+
+    # PyTorch and more, which --help need not wait for.
+    from training.engine.device import announce_training
+    from training.predict.output import check_format, face_table, thresholds_text, write_table
+    from training.predict.predict import photos_in, predict
+    from training.predict.predictor import CENTRAL_SQUARE, Predictor
+    from training.predict.stored import predict_stored
+
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")

@@ -75,6 +75,8 @@ def run_draw(config: Config, layout: Layout, root: Path, arm: Arm, draw: int, re
     print(f"study: {arm}, draw {draw}")
     settings = draw_config(config, arm, draw)
     finetune(settings, layout, weights or Path(), folder, resume)
+    if not (entries := _read(folder / "runs.json")):
+        raise UserError(f"{layout.shards}: no train face has a label, so there is nothing to study")
     evaluate(settings, layout, folder, folder / "evaluate")
     means, attributes = (_read(folder / "evaluate" / f"{name}.json") for name in ("metrics", "attributes"))
     runs = [
@@ -85,7 +87,7 @@ def run_draw(config: Config, layout: Layout, root: Path, arm: Arm, draw: int, re
             "scores": {name: means[run["name"]][name] for name in METRICS},
             "attributes": attributes[run["name"]],
         }
-        for run in _read(folder / "runs.json")
+        for run in entries
     ]
     inputs = _made_from(config, layout, root, arm, draw)
     write_record(folder / SCORES, {"runs": runs, "majority": means[MAJORITY]}, inputs)

@@ -1,0 +1,88 @@
+"""ImageNet's weights from a file: names of torchvision and timm, and what does not fit is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from training.methods.imagenet import load_imagenet
+from training.methods.runs import finetune
+from training.models import build
+
+SMALL = [
+    "network.input_size=32",
+    "finetune.runs=[{labels: 0.5, steps: 4}]",
+    "finetune.methods=[imagenet]",
+    "finetune.batch_size=4",
+    "trainer.loader_workers=0",
+]
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> None:
+    torch.manual_seed(1)
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    path = tmp_path / f"resnet18.{ending}"
+    save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
+    ours = build(imagenet("resnet18", path).network).eval()
+    load_imagenet(ours, path)
+    images = torch.randn(2, 3, 64, 64)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "convnext_atto"])
+def test_a_timm_model_gives_its_backbone(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    theirs = timm.create_model(name, pretrained=False).eval()
+    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "weights.pth")
+    ours = build(imagenet(f"timm:{name}", tmp_path / "weights.pth").network).eval()
+    load_imagenet(ours, tmp_path / "weights.pth")
+    given = theirs.state_dict()
+    state = ours.state_dict()
+    first = next(name for name in state if name.endswith("weight") and state[name].dim() == 4)
+    assert any(
+        torch.equal(state[first], value) for value in given.values() if value.shape == state[first].shape
+    )
+    named = {key.replace(".", "_"): value for key, value in given.items()}
+    for key, value in state.items():
+        assert torch.equal(value, named[key.removeprefix("backbone.model.").replace(".", "_")]), key
+
+
+def imagenet(name: str, path: Path) -> Config:
+    network = [f"network.name={name}", "network.width=null", "network.stem=large"]
+    return load(settings=[*SMALL, *network, f"finetune.imagenet={path}"])
+
+
+def test_imagenet_weights_that_do_not_fit_are_refused(shards: Layout, tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    spl = load(settings=[*SMALL, f"finetune.imagenet={path}"])
+    with pytest.raises(UserError, match="no published ImageNet weights of spl"):
+        finetune(spl, shards, tmp_path / "none", tmp_path / "runs")
+    with pytest.raises(UserError, match="of another model .* no layer1.2.conv1.weight"):
+        load_imagenet(build(imagenet("resnet34", path).network), path)
+    narrow = load(settings=[*SMALL, "network.width=8", "network.name=resnet18"])
+    with pytest.raises(UserError, match="network.width=null"):
+        load_imagenet(build(narrow.network), path)
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match="finetune.imagenet"):
+        load_imagenet(build(imagenet("resnet18", path).network), path)
+    with pytest.raises(UserError, match="set finetune.imagenet"):
+        finetune(load(settings=SMALL), shards, tmp_path / "none", tmp_path / "runs")
+
+
+def test_a_network_learns_from_imagenet_weights(shards: Layout, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict(), path)
+    finetune(imagenet("timm:mobilenetv3_small_050", path), shards, tmp_path / "none", tmp_path / "runs")
+    (run,) = json.loads((tmp_path / "runs" / "runs.json").read_text())
+    assert (run["name"], run["steps"]) == ("imagenet-50%", 4)

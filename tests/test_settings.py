@@ -1,0 +1,123 @@
+"""Settings are read strictly, described in the documents, and few; help and installation need little."""
+
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from common.config import load
+from common.errors import UserError
+from common.strict_yaml import parse_yaml
+from docs import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = sorted(
+    {file.parent.relative_to(ROOT).as_posix().replace("/", ".") for file in ROOT.glob("*/*/__main__.py")}
+    | {"pipeline.inventory", "training.run", "synthetic"}
+)
+HEAVY = ("torch", "dask", "distributed", "pyarrow", "duckdb", "matplotlib", "sklearn", "onnxruntime")
+HELP = """
+import runpy, sys
+module, sys.argv = sys.argv[1], sys.argv[1:]
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    print("status", end.code or 0, "heavy:", *[name for name in sys.argv[2:] if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "flag", "status"),
+    [*((module, "--help", 0) for module in COMMANDS), ("training.predict", "--no-such-flag", 2)],
+)
+def test_help_and_wrong_arguments_import_nothing_heavy(module: str, flag: str, status: int) -> None:
+    code = HELP.replace("sys.argv[2:]", repr(HEAVY))
+    done = subprocess.run(
+        [sys.executable, "-c", code, module, flag], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].strip() == f"status {status} heavy:"
+
+
+def test_there_are_at_most_ninety_settings_and_each_has_a_description() -> None:
+    settings = tables.settings()
+    assert len(settings) <= 90
+    assert [each.key for each in settings if len(each.description) < 5] == []
+
+
+@pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
+def test_the_tables_of_the_documents_are_those_of_the_data(file: Path) -> None:
+    assert tables.up_to_date(file) == file.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_documents_are_short() -> None:
+    words = {file: len(file.read_text(encoding="utf-8").split()) for file in documents()}
+    assert words[ROOT / "README.md"] <= 900
+    assert sum(words.values()) <= 10_000
+
+
+def documents() -> list[Path]:
+    files = ("README.md", "docs/*.md", "shards/README.md", "manifests/README.md")
+    return [file for pattern in files for file in ROOT.glob(pattern)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("-2.5E+1", -25.0),
+        (".5", 0.5),
+        ("7", 7),
+        ("0", 0),
+        ("'010'", "010"),
+        ("1:30", "1:30"),
+    ],
+)
+def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
+    assert parse_yaml(text, "here") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: {c: 1, c: 2}", "here, line 2: c is there twice"),
+        ("a: &x [1]\nb: *x", "here, line 2: aliases are not allowed"),
+        ("010", "write 010 without the zeros"),
+        ("[" * 5000, "here: not YAML"),
+        ("a: {", "here: "),
+    ],
+)
+def test_slips_in_yaml_are_errors(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_yaml(text, "here")
+
+
+def test_files_and_flags_are_read_by_the_same_rules(tmp_path: Path) -> None:
+    assert load(settings=["pretrain.learning_rate=1e-3"]).pretrain.learning_rate == 0.001
+    with pytest.raises(UserError, match=r"--set pretrain\.steps=010: write 010 without"):
+        load(settings=["pretrain.steps=010"])
+    (tmp_path / "mine.yaml").write_text("pretrain:\n  steps: 10\n  steps: 20\n")
+    with pytest.raises(UserError, match=r"mine\.yaml, line 3: steps is there twice"):
+        load([tmp_path / "mine.yaml"])
+
+
+def test_an_installation_has_every_file_of_the_packages() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    setuptools, packages = project["tool"]["setuptools"], ("common", "pipeline", "synthetic", "training")
+    listed = subprocess.run(
+        ["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    patterns = ["*.py", *setuptools["package-data"]["*"]]
+    assert [file for file in listed if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+    assert setuptools["packages"]["find"]["include"] == [f"{package}*" for package in packages]
+    names = [dependency.split(">=")[0] for dependency in project["project"]["dependencies"]]
+    assert len(names) == len(set(names))
+
+
+def test_the_lock_file_names_no_registry_but_the_public_one() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    assert {source["registry"] for each in lock["package"] if "registry" in (source := each["source"])} == {
+        "https://pypi.org/simple"
+    }
