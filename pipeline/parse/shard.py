@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from tarfile import TarError
 from typing import Any, Final
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
 from common.hardware import hardware
 from common.shards import (
+    BrokenSample,
     ShardWriter,
     decode_face,
     decode_metadata,
@@ -25,10 +27,10 @@ from common.shards import (
     encode_metadata,
     read_shard,
 )
-from common.storage import Address, is_file
+from common.storage import Address, TransientError, is_file, is_local, store_errors
 from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
 from pipeline.runner.prefetch import ahead
-from pipeline.runner.shard_record import Advance, ShardTask, worker_died, write_record
+from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
 
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
@@ -140,9 +142,32 @@ def read_faces(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
     once all shards are finished. A dropped tar is an empty file beside its record, by which it stays aligned.
 
     Raises:
-        UserError: they were dropped, and there is no finished tar.
+        UserError: they were dropped, and there is no finished tar, or a local tar is not what align wrote.
+        TransientError: a store answers with other members than align wrote, by the checksums in its record.
     """
-    if aligned.stat().st_size:
+    record = read_record(aligned)
+    expected = iter(record.samples if record else ())
+    try:
+        for key, members in _read_samples(aligned, stored):
+            sample = next(expected, {})
+            crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
+            if sample.get("key") != key or any(sample.get(name, crc) != crc for name, crc in crcs.items()):
+                raise BrokenSample(f"{key} has other bytes")
+            yield key, members
+        for sample in expected:
+            raise BrokenSample(f"it ends before {sample['key']}")
+    except (BrokenSample, TarError) as error:
+        kind = UserError if is_local(aligned) else TransientError
+        raise kind(
+            f"{aligned}: not what align wrote ({error}); delete it to have it aligned again"
+        ) from error
+
+
+def _read_samples(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
+    """The samples without a check; see `read_faces`."""
+    with store_errors(aligned):
+        dropped = not aligned.stat().st_size
+    if not dropped:
         yield from read_shard(aligned)
         return
     if not is_file(stored):
