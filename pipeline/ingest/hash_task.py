@@ -155,7 +155,7 @@ def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | Tran
     try:
         check_bytes(size, max_pixels)
         if is_local(root) or not 0 < size <= WHOLE:
-            with open_source(root, photo.path) as stream:
+            with open_source(root, photo.path, max_pixels) as stream:
                 size = stream.seek(0, io.SEEK_END)
                 check_bytes(size, max_pixels)
                 stream.seek(0)

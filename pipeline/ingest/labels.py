@@ -35,11 +35,27 @@ def read_spelling(value: Any, where: str, name: str) -> Spelling:
     text = str(value).strip().lower()
     if text not in _SPELLINGS:
         raise UserError(
-            f"{where}, {name}: {value!r} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
+            f"{where}, {name}: {value!r:.60} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
             f"{name} out"
         )
     return _SPELLINGS[text]
 
+
+def read_identity(value: Any) -> str | None:
+    """The person that a cell of a table or a JSON value names; 11 and 11.0 are one. None if it is empty."""
+    if value is None or value != value or value == "":
+        return None
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
+
+
+SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
+"""Names of the column of splits, in lower case."""
+
+SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
+"""Names of columns that tell of one split alone, in lower case."""
+
+_PARTITION: Final = {"0": "train", "1": "val", "2": "test"}
+"""CelebA's numbers."""
 
 _SPLITS: Final = {
     "train": "train",
