@@ -35,8 +35,8 @@ def read_spelling(value: Any, where: str, name: str) -> Spelling:
     text = str(value).strip().lower()
     if text not in _SPELLINGS:
         raise UserError(
-            f"{where}, {name}: {value!r:.60} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
-            f"{name} out"
+            f"{where}, {name}: {value!r:.60} is none of 1, 0, -1, true, false, NaN or empty; fix it, or "
+            f"leave {name} out"
         )
     return _SPELLINGS[text]
 
@@ -78,7 +78,7 @@ def read_split(value: Any, where: str) -> str | None:
     """
     text = "" if value is None or value != value else str(value).strip().lower()
     if text not in _SPLITS:
-        raise UserError(f"{where}: the split {value!r} is none of train, val (validation), test or empty")
+        raise UserError(f"{where}: the split {value!r:.60} is none of train, val (validation), test or empty")
     return _SPLITS[text]
 
 

@@ -107,7 +107,9 @@ def read(tree: Tree) -> Listing:
     _number_classes(tree, gathered.labels)
     names = tuple(dict.fromkeys(name for *_, label in gathered.images for name in label.labels))
     if len(names) > MOST_LABELS:
-        raise UserError(f"{tree.path}: {len(names):,} different labels in .json members, over {MOST_LABELS:,}")
+        raise UserError(
+            f"{tree.path}: {len(names):,} different labels in .json members, over {MOST_LABELS:,}"
+        )
     for path, refused, split, label in gathered.images:
         spelled = tuple(label.labels.get(name) for name in names) if label.labels else None
         sources.append(Source(path, label.split or split, label.identity, spelled, refused or label.refused))
