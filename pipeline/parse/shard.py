@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
 from common.hardware import hardware
+from common.parsing.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
 from common.shards import (
     ShardWriter,
     decode_face,
@@ -27,7 +28,6 @@ from common.shards import (
     read_shard,
 )
 from common.storage import Address, is_file
-from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.shard_record import Advance, ShardTask, worker_died, write_record
 
