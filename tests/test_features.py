@@ -19,7 +19,7 @@ from common.shards import (
     BrokenSample,
     decode_face,
     decode_features,
-    encode_features,
+    encode_array,
     extent_of,
     read_member,
 )
@@ -79,7 +79,7 @@ def test_features_of_two_lengths_in_one_set_are_found() -> None:
 )
 def test_features_of_another_shape_or_type_or_not_finite_are_refused(features: np.ndarray) -> None:
     with pytest.raises(BrokenSample):
-        decode_features(encode_features(features))
+        decode_features(encode_array(features))
 
 
 def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:

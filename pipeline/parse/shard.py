@@ -21,8 +21,7 @@ from common.shards import (
     ShardWriter,
     decode_face,
     decode_metadata,
-    encode_cell_counts,
-    encode_features,
+    encode_array,
     encode_mask,
     encode_metadata,
     read_shard,
@@ -66,7 +65,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:
             for number, sample in enumerate(batch):
-                encoded = {name: encode_features(values[number]) for name, values in features.items()}
+                encoded = {name: encode_array(values[number]) for name, values in features.items()}
                 samples.append(
                     _write_sample(writer, sample, masks[number], confidences[number], encoded, task)
                 )
@@ -105,7 +104,7 @@ def _write_sample(
     finished = {
         "jpg": members["jpg"],
         "mask.png": encode_mask(mask),
-        "parts.npy": encode_cell_counts(cell_class_counts(mask, GRID)),
+        "parts.npy": encode_array(cell_class_counts(mask, GRID)),
         "json": encode_metadata(metadata),
         **features,
     }
