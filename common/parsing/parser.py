@@ -106,6 +106,11 @@ def effective_precision(parser: str, precision: ParserPrecision, machine: Hardwa
     return machine.dtype(precision)
 
 
+def faces_per_pass() -> int:
+    """How many faces this machine parses together."""
+    return CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
+
+
 @lru_cache(maxsize=1)
 def load_parser(file: ParserFile) -> FaceParser:
     """The parser, loaded once per process, on one thread or on the GPU.
