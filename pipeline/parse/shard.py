@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
-from common.hardware import hardware
+from common.parsing.parser import ParserFile, faces_per_pass, load_parser
 from common.shards import (
     BrokenSample,
     ShardWriter,
@@ -28,7 +28,6 @@ from common.shards import (
     read_shard,
 )
 from common.storage import Address, TransientError, is_file, is_local, store_errors
-from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
 
@@ -61,8 +60,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    size = CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
-    decoded = ahead(_decoded(task, excluded, size), AHEAD)
+    decoded = ahead(_decoded(task, excluded, faces_per_pass()), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:

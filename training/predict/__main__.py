@@ -17,6 +17,7 @@ MOST_REFUSED: Final = 10
 EXAMPLES = """\
   python -m training.predict --checkpoint runs/finetune/pretrained-100%/classifier.pt photo.jpg
   python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/
+  python -m training.predict --checkpoint region_probe-5%/classifier.pt photos/ --workers 2
   python -m training.predict --checkpoint classifier.pt --shards OUT --output faces.parquet"""
 
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--shards",
         metavar="DIR",
-        help="predict faces in these shards instead, by any classifier",
+        help="predict faces in these shards instead, which are aligned and parsed already",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
     parser.add_argument(
@@ -49,7 +50,12 @@ def main() -> None:
         "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
         "were already aligned, take the central square of a photo without a face)",
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that share the photos (default: 1)"
+    )
     options = parser.parse_args()
+    if options.workers < 1:
+        raise UserError("--workers must be 1 or more")
     if bool(options.photos) == bool(options.shards):
         raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
     config = command.config_from(options)
@@ -64,8 +70,8 @@ def main() -> None:
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")
-        if options.annotate or options.align != "auto":
-            raise UserError("--annotate and --align are for photos; the faces in shards are aligned already")
+        if options.annotate or options.align != "auto" or options.workers > 1:
+            raise UserError("--annotate, --align and --workers are for photos, not for faces in shards")
         layout = Layout.at(options.shards)
         predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
         return
@@ -75,9 +81,10 @@ def main() -> None:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
     precision, mirrored = config.trainer.precision, config.evaluate.mirrored
-    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align, precision, mirrored)
-    announce_training("predict", precision, stream=sys.stderr)
-    rows = predict(predictor, listed, options.annotate)
+    chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
+    predictor = Predictor.load(*chosen, config)
+    announce_training("predict", precision, options.workers, sys.stderr)
+    rows = predict(predictor, listed, options.annotate, options.workers)
     if options.output:
         write_table(options.output, face_table(rows, predictor.classifier.attributes))
     else:
