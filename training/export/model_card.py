@@ -9,6 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabulate import tabulate
 
+from common.alignment.detector import DETECT_SIDE
+from common.shards import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
@@ -86,6 +88,8 @@ def model_card(
         front_matter=_front_matter(classifier.metadata, results, license_name),
         metadata=classifier.metadata,
         align=predictor.recipe.align,
+        detect_side=DETECT_SIDE,
+        jpeg_quality=JPEG_QUALITY,
         attributes=classifier.attributes,
         thresholds_from=classifier.thresholds_from,
         network=classifier.network.config if classifier.network else None,

@@ -1,12 +1,17 @@
 """Which photos are predicted, and the rows and annotated photos that come of it."""
 
 import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import disk_errors, replacing
+from common.freshness import fingerprint
 from common.images import Refused
 from common.input_files import Tree, photos
 from common.progress import progress
@@ -57,36 +62,87 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     return list(listed.values()), remarks
 
 
-def predict(predictor: Predictor, listed: list[Photo], annotated: Path | None) -> list[dict[str, Any]]:
+class KeptRows:
+    """The rows of photos that are done, in a file that an interrupted run leaves to the next one.
+
+    A line is a JSON list: what the rows were made from, and the rows of one photo. Lines that were made from
+    anything else are not used, such as those of a photo that has changed since.
+
+    Args:
+        file: of the rows; None: nothing is kept.
+        made_from: what all rows depend on, JSON values.
+    """
+
+    def __init__(self, file: Path | None, made_from: dict[str, Any]) -> None:
+        self._file, self._made_from = file, fingerprint(made_from)
+        self._kept: dict[str, list[dict[str, Any]]] = {}
+        text = file.read_text(encoding="utf-8") if file and file.is_file() else ""
+        for line in text.splitlines():
+            with suppress(ValueError):  # the last one may be part of a line
+                made_from_then, rows = json.loads(line)
+                self._kept[made_from_then] = rows
+        if file and text and not text.endswith("\n"):
+            self._append("\n")
+
+    def of(self, photo: Photo, rows: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The rows of a photo: those that are kept, or what `rows` gives, which is kept from then on."""
+        try:
+            status = photo.file.stat()
+        except (OSError, ValueError):  # a missing file, or a name with a null byte
+            return rows()
+        made_from = fingerprint(self._made_from, path_text(photo.file), status.st_size, status.st_mtime_ns)
+        if made_from not in self._kept:
+            self._kept[made_from] = rows()
+            self._append(json.dumps([made_from, self._kept[made_from]]) + "\n")
+        return self._kept[made_from]
+
+    def _append(self, text: str) -> None:
+        if self._file:
+            with disk_errors(self._file), self._file.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+
+    def delete(self) -> None:
+        """Delete the file, as the rows are in their table."""
+        if self._file:
+            self._file.unlink(missing_ok=True)
+
+
+def predict(
+    predictor: Predictor, listed: list[Photo], annotated: Path | None, kept: KeptRows | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
         predictor: the classifier.
         listed: see `photos_in`.
         annotated: folder for annotated images, or None.
+        kept: rows of an earlier run, and where those of this one are kept.
     """
-    rows: list[dict[str, Any]] = []
+    kept = kept or KeptRows(None, {})
     used: set[Path] = set()
     bar = progress("predict", len(listed), "photos")
     for photo in listed:
-        try:
-            if photo.refused:
-                raise photo.refused
-            image = predictor.read(photo.file)
-            faces = predictor.predict(image)
-        except Refused as refused:
-            rows.append(refused_row(photo.file, refused))
-        except MemoryError:
-            too_large = Refused("too-large", "the memory did not suffice for its pixels")
-            rows.append(refused_row(photo.file, too_large))
-        else:
-            rows += face_rows(photo.file, faces)
-            if annotated:
-                with replacing(_unused(annotated / photo.name, used)) as temporary:
-                    annotate(image, faces).save(temporary, "JPEG", quality=92)
+        picture = None if annotated is None else _unused(annotated / photo.name, used)
+        yield from kept.of(photo, partial(_rows, predictor, photo, picture))
         bar.update(1)
     bar.close()
-    return rows
+
+
+def _rows(predictor: Predictor, photo: Photo, annotated: Path | None) -> list[dict[str, Any]]:
+    """The rows of a photo, whose annotated picture is written to `annotated`."""
+    try:
+        if photo.refused:
+            raise photo.refused
+        image = predictor.read(photo.file)
+        faces = predictor.predict(image)
+    except Refused as refused:
+        return [refused_row(photo.file, refused)]
+    except MemoryError:
+        return [refused_row(photo.file, Refused("too-large", "the memory did not suffice for its pixels"))]
+    if annotated:
+        with replacing(annotated) as temporary:
+            annotate(image, faces).save(temporary, "JPEG", quality=92)
+    return face_rows(photo.file, faces)
 
 
 def _unused(photo: Path, used: set[Path]) -> Path:
