@@ -69,7 +69,7 @@ PERMANENT: Final = {
     errno.EPERM,
     errno.EROFS,
 }
-"""Errors of a local file system that are about one path or position, and that do not go away by themselves."""
+"""Errors of a local file system that are about one path or position and do not go away by themselves."""
 
 
 class TransientError(OSError):

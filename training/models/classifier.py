@@ -213,14 +213,14 @@ def load_classifier(path: Path) -> Classifier:
     from training.models import probe, region_probe  # noqa: F401
 
     content = checkpoint.load(path, made_by=MADE_BY)
-    if content.get("kind") not in KINDS:
+    if str(content.get("kind")) not in KINDS:
         import_module("training.methods.registry")  # a method may bring its own class of classifiers
     try:
         kind = KINDS[content["kind"]]
         classifier = kind.from_state(tuple(content["attributes"]), content["state"])
         classifier.metadata, classifier.thresholds = content["metadata"], content["thresholds"]
         classifier.thresholds_from = content["thresholds_from"]
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         message = f"{path}: not a classifier of this version; fine-tune again ({error})"
         raise UserError(message[:300]) from error
     return classifier

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from common import command
 from common.errors import UserError
+from common.freshness import code_hash
 from common.layout import Layout, mark_new
 
 MOST_REFUSED: Final = 10
@@ -62,6 +63,7 @@ def main() -> None:
 
     # PyTorch and more, which --help need not wait for.
     from training.engine.device import announce_training
+    from training.predict.kept_rows import KeptRows
     from training.predict.output import check_format, face_table, thresholds_text, write_table
     from training.predict.predict import photos_in, predict
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
@@ -73,7 +75,10 @@ def main() -> None:
         if options.annotate or options.align != "auto" or options.workers > 1:
             raise UserError("--annotate, --align and --workers are for photos, not for faces in shards")
         layout = Layout.at(options.shards)
-        predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+        try:
+            predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("faces in shards are predicted anew by the next run") from stop
         return
     if options.output:
         check_format(options.output)
@@ -84,12 +89,23 @@ def main() -> None:
     chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
     predictor = Predictor.load(*chosen, config)
     announce_training("predict", precision, options.workers, sys.stderr)
-    rows = predict(predictor, listed, options.annotate, options.workers)
+    made_from = {
+        "classifier": [predictor.classifier.identity, predictor.classifier.thresholds],
+        "code": code_hash("training.predict.predict"),
+        "options": [options.align, precision, mirrored, str(options.annotate)],
+    }
+    file = options.output.with_name(f".{options.output.name}.rows") if options.output else None
+    kept, rows = KeptRows(file, made_from), []
+    try:
+        for row in predict(predictor, listed, options.annotate, options.workers, kept):
+            rows.append(row)
+            if not options.output:
+                print(_line(row), flush=True)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*[] if options.output else ["nothing is kept without --output"]) from stop
     if options.output:
         write_table(options.output, face_table(rows, predictor.classifier.attributes))
-    else:
-        for row in rows:
-            print(_line(row))
+    kept.delete()
     refused = [row for row in rows if row["reason"]]
     notices = [
         f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ from common.images import Refused
 from common.input_files import Tree, photos
 from common.progress import progress
 from training.predict.annotate import annotate
+from training.predict.kept_rows import KeptRows
 from training.predict.output import face_rows, path_text, refused_row
 from training.predict.predictor import Predictor
 
@@ -48,6 +50,9 @@ class Photo:
     name: Path
     refused: Refused | None = None
 
+
+Rows = list[dict[str, Any]]
+"""The rows of one photo."""
 
 Jobs = Sequence[tuple[Photo, Path | None]]
 """Photos, and where their annotated pictures are written, if anywhere."""
@@ -81,8 +86,12 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
 
 
 def predict(
-    predictor: Predictor, listed: list[Photo], annotated: Path | None, workers: int = 1
-) -> list[dict[str, Any]]:
+    predictor: Predictor,
+    listed: list[Photo],
+    annotated: Path | None,
+    workers: int = 1,
+    kept: KeptRows | None = None,
+) -> Iterator[dict[str, Any]]:
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
@@ -90,30 +99,37 @@ def predict(
         listed: see `photos_in`.
         annotated: folder for annotated images, or None.
         workers: processes that share the photos; 1: this one alone.
+        kept: rows of an earlier run, and where those of this one are kept.
 
     Raises:
         UserError: weights are not available, or a process died.
     """
+    kept = kept or KeptRows(None, {})
     used: set[Path] = set()
     jobs = [(photo, _unused(annotated / photo.name, used) if annotated else None) for photo in listed]
-    groups = [jobs[start : start + GROUP] for start in range(0, len(jobs), GROUP)]
-    rows: list[dict[str, Any]] = []
+    missing = [job for job in jobs if kept.get(job[0].file) is None]
+    groups = [missing[start : start + GROUP] for start in range(0, len(missing), GROUP)]
     bar = progress("predict", len(listed), "photos")
     with ExitStack() as stack:
-        results: Iterator[list[dict[str, Any]]] = (_predict_group(predictor, group) for group in groups)
+        results: Iterator[list[Rows]] = (_predict_group(predictor, group) for group in groups)
         if workers > 1:
             start = (get_context("spawn"), _start_worker, (pickle.dumps(predictor),))
             results = stack.enter_context(ProcessPoolExecutor(workers, *start)).map(_in_worker, groups)
-        try:
-            for group, part in zip(groups, results, strict=True):
-                rows += part
-                bar.update(len(group))
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died, most often because the memory did not suffice; use fewer --workers"
-            ) from error
+        predicted = chain.from_iterable(results)
+        for photo, _ in jobs:
+            rows = kept.get(photo.file)
+            if rows is None:
+                try:
+                    rows = next(predicted)
+                except BrokenProcessPool as error:
+                    raise UserError(
+                        "a worker process died, most often because the memory did not suffice; use fewer "
+                        "--workers"
+                    ) from error
+                kept.add(photo.file, rows)
+            yield from rows
+            bar.update(1)
     bar.close()
-    return rows
 
 
 def _start_worker(predictor: bytes) -> None:
@@ -121,13 +137,13 @@ def _start_worker(predictor: bytes) -> None:
     _of_worker.append(pickle.loads(predictor))
 
 
-def _in_worker(group: Jobs) -> list[dict[str, Any]]:
+def _in_worker(group: Jobs) -> list[Rows]:
     return _predict_group(_of_worker[0], group)
 
 
-def _predict_group(predictor: Predictor, group: Jobs) -> list[dict[str, Any]]:
-    """The rows of some photos, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
-    rows: list[dict[str, Any]] = []
+def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
+    """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
+    rows: list[Rows] = []
     read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]] = []
     pixels = 0
     for photo, target in group:
@@ -147,22 +163,22 @@ def _predict_group(predictor: Predictor, group: Jobs) -> list[dict[str, Any]]:
 
 def _predict_read(
     predictor: Predictor, read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]]
-) -> list[dict[str, Any]]:
-    """The rows of photos that were read; where the memory does not hold them together, of each alone."""
+) -> list[Rows]:
+    """The rows of each photo that was read; where the memory does not hold them together, of each alone."""
     images = [image for *_, image in read if not isinstance(image, Refused)]
     try:
         results = iter(predictor.predict_each(images))
     except MemoryError:
         if len(read) > 1:
-            return [row for each in read for row in _predict_read(predictor, [each])]
+            return [rows for each in read for rows in _predict_read(predictor, [each])]
         results = iter([TOO_LARGE])
-    rows: list[dict[str, Any]] = []
+    rows: list[Rows] = []
     for photo, target, image in read:
         faces = image if isinstance(image, Refused) else next(results)
         if isinstance(faces, Refused):
-            rows.append(refused_row(photo.file, faces))
+            rows.append([refused_row(photo.file, faces)])
             continue
-        rows += face_rows(photo.file, faces)
+        rows.append(face_rows(photo.file, faces))
         if target and not isinstance(image, Refused):
             with replacing(target) as temporary:
                 annotate(image, faces).save(temporary, "JPEG", quality=92)
