@@ -53,9 +53,15 @@ def replacing(path: Address) -> Iterator[Path]:
         UserError: the disk is full.
         OSError: the file could not be written (no permission).
     """
+    with disk_errors(path), _beside(path) if isinstance(path, Path) else _uploading(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def disk_errors(path: Address) -> Iterator[None]:
+    """Turn the error of a full disk in this context, whose message has no path, into a `UserError`."""
     try:
-        with _beside(path) if isinstance(path, Path) else _uploading(path) as temporary:
-            yield temporary
+        yield
     except OSError as error:
         if error.errno in FULL:
             raise UserError(
@@ -103,7 +109,12 @@ def remove_partials(folder: Address) -> None:
             temporary.unlink()
 
 
+def write_bytes(path: Address, data: bytes | memoryview) -> None:
+    """Write `data` to `path`, completely or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Address, text: str) -> None:
     """Write UTF-8 text to `path`, completely or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())

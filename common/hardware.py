@@ -89,7 +89,7 @@ def processor() -> str:
 
 
 def announce(stage: str, precision: str, dtype: str, workers: str, stream: TextIO | None = None) -> None:
-    """Print what `stage` computes on, in which number format, by which workers; warn if `precision` is emulated.
+    """Print what `stage` computes on, in which format, by which workers; warn if `precision` is emulated.
 
     The line goes to `stream`, by default standard output.
     """

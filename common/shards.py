@@ -115,9 +115,11 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
     return mask.astype(np.uint8, copy=False)
 
 
-def encode_cell_counts(counts: NDArray[np.uint16]) -> bytes:
-    """NPY bytes of per-cell class counts, uint16 (G, G, 19)."""
-    return _npy(counts)
+def encode_array(array: NDArray[Any]) -> bytes:
+    """NPY bytes of class counts per cell, uint16 (G, G, 19), or of the features of a face, float16 (D,)."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
@@ -134,13 +136,8 @@ def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
     return counts
 
 
-def encode_features(features: NDArray[np.float16]) -> bytes:
-    """NPY bytes of the features of a face, float16 (D,)."""
-    return _npy(features)
-
-
 def decode_features(data: bytes) -> NDArray[np.float16]:
-    """The features that `encode_features` wrote.
+    """The features of a face, float16 (D,), from NPY bytes.
 
     Raises:
         BrokenSample: the bytes are not such an array, or hold a number that is not finite.
@@ -151,12 +148,6 @@ def decode_features(data: bytes) -> NDArray[np.float16]:
     if not np.isfinite(features).all():
         raise BrokenSample("features that are not finite")
     return features
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _array(data: bytes) -> NDArray[Any]:

@@ -58,15 +58,18 @@ def is_local(path: Address) -> bool:
 PERMANENT: Final = {
     errno.EACCES,
     errno.EEXIST,
+    errno.EFBIG,
+    errno.EINVAL,
     errno.EISDIR,
     errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENOENT,
     errno.ENOTDIR,
+    errno.EOVERFLOW,
     errno.EPERM,
     errno.EROFS,
 }
-"""Errors of a local file system that are about one path, and that do not go away by themselves."""
+"""Errors of a local file system that are about one path or position and do not go away by themselves."""
 
 
 class TransientError(OSError):

@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.input_files import File, Tree, list_files
 from common.layout import DEFAULT_SHARDS, Layout, mark_output
+from common.parsing.class_map import IMAGENET, SUFFIXES
 from common.retry import retried
 from common.storage import (
     Address,
@@ -38,7 +39,6 @@ from common.storage import (
 )
 from common.weights import file_sha256
 from pipeline.command import FILES, name_of_input
-from pipeline.parse.class_map import IMAGENET, SUFFIXES
 
 NAME: Final = "inventory.json"
 NETWORKS: Final = "networks.json"

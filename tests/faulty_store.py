@@ -20,7 +20,7 @@ Fault = Callable[[str], str | None]
 """From the method and path of a request to what happens to it; None if nothing.
 
 An HTTP status or ``expired``: it is refused. ``slow``. ``lost``: it is done, but answered with 500. ``page``:
-the answer is a page of HTML with status 200. ``short`` and ``flipped``: half of the body, or another byte in it.
+the answer is a page of HTML with status 200. ``short`` and ``flipped``: half of the body, or another byte.
 """
 
 

@@ -19,7 +19,7 @@ from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
 from common.page.figures import correlations, figure
-from common.shards import MEMBERS, ShardWriter, decode_face, encode_cell_counts, encode_face, encode_mask
+from common.shards import MEMBERS, ShardWriter, decode_face, encode_array, encode_face, encode_mask
 from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
@@ -187,7 +187,7 @@ def test_missing_and_damaged_sets_are_one_sentence(copy: Layout, tmp_path: Path)
 def test_a_face_of_another_size_is_one_sentence(copy: Layout) -> None:
     mask = np.zeros((32, 32), np.uint8)
     members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8)), "json": b"{}"}
-    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_cell_counts(cell_class_counts(mask, 12))}
+    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_array(cell_class_counts(mask, 12))}
     with ShardWriter(copy.shards / "portraits/val-000009.tar") as writer:
         extents = writer.add("small", members)
     small: dict[str, Any] = {"key": "small", "shard": "portraits/val-000009.tar"}

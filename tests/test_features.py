@@ -11,18 +11,18 @@ from common import manifest
 from common.classes import NUM_CLASSES
 from common.config import Config, load
 from common.layout import Layout
+from common.parsing.features import pooled_features, projection
+from common.parsing.find_parser import find_parser
+from common.parsing.parser import load_parser
 from common.shards import (
     FEATURE_CHANNELS,
     BrokenSample,
     decode_face,
     decode_features,
-    encode_features,
+    encode_array,
     extent_of,
     read_member,
 )
-from pipeline.parse.features import pooled_features, projection
-from pipeline.parse.find_parser import find_parser
-from pipeline.parse.parser import load_parser
 from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 
@@ -79,7 +79,7 @@ def test_features_of_two_lengths_in_one_set_are_found() -> None:
 )
 def test_features_of_another_shape_or_type_or_not_finite_are_refused(features: np.ndarray) -> None:
     with pytest.raises(BrokenSample):
-        decode_features(encode_features(features))
+        decode_features(encode_array(features))
 
 
 def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:

@@ -31,7 +31,7 @@ from common.shards import (
     decode_face,
     decode_mask,
     decode_metadata,
-    encode_cell_counts,
+    encode_array,
     encode_face,
     encode_mask,
     encode_metadata,
@@ -52,7 +52,7 @@ def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
     return {
         "jpg": encode_face(face),
         "mask.png": encode_mask(mask),
-        "parts.npy": encode_cell_counts(cell_class_counts(mask, 4)),
+        "parts.npy": encode_array(cell_class_counts(mask, 4)),
         "json": encode_metadata({"source": "ä b.jpg", "split": "train"}),
     }
 
@@ -125,7 +125,7 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
     assert np.array_equal(decode_mask(encode_mask(mask)), mask)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_mask(mask)))), mask)
     parts = cell_class_counts(mask, 4)
-    assert np.array_equal(decode_cell_counts(encode_cell_counts(parts)), parts)
+    assert np.array_equal(decode_cell_counts(encode_array(parts)), parts)
 
 
 @given(
@@ -163,7 +163,7 @@ def test_members_of_another_kind_are_refused() -> None:
         (decode_mask, too_high.getvalue()),
         (decode_cell_counts, b"\x93NUMPY"),
         (decode_cell_counts, pickled.getvalue()),
-        (decode_cell_counts, encode_cell_counts(np.zeros((2, 2, 19), np.uint16)).replace(b"<u2", b"<i2")),
+        (decode_cell_counts, encode_array(np.zeros((2, 2, 19), np.uint16)).replace(b"<u2", b"<i2")),
         (decode_metadata, b"{"),
         (decode_metadata, b"[1]"),
     ):

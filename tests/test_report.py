@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.freshness import git_commit
 from common.layout import Layout
 from common.page.figures import SERIES, figure
-from common.shards import ShardWriter, encode_cell_counts, encode_face, encode_mask, encode_metadata
+from common.shards import ShardWriter, encode_array, encode_face, encode_mask, encode_metadata
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
@@ -54,7 +54,7 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
                         "jpg": encode_face(face),
                         "json": encode_metadata({"parser": "bisenet", "parser_size": 448}),
                         "mask.png": encode_mask(mask),
-                        "parts.npy": encode_cell_counts(cell_class_counts(mask, 12)),
+                        "parts.npy": encode_array(cell_class_counts(mask, 12)),
                     },
                 )
                 row = {"key": key, "shard": shard, "split": split, "status": "ok", "source": f"{key}.jpg"}

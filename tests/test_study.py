@@ -62,7 +62,8 @@ def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "dvc.yaml", {"stages": {"parse": {"cmd": "echo parsed > parsed", "outs": ["parsed"]}}}
     )
     (folder / ".venv").symlink_to(sys.prefix)
-    (folder / "requirements.txt").touch()
+    for name in ("pyproject.toml", "uv.lock"):
+        (folder / name).touch()
     dvc(folder, "init", "--no-scm", "--quiet")
     return folder
 

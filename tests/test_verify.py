@@ -27,7 +27,7 @@ from common.shards import (
     decode_cell_counts,
     decode_mask,
     decode_metadata,
-    encode_cell_counts,
+    encode_array,
     encode_face,
     encode_mask,
     encode_metadata,
@@ -121,7 +121,7 @@ def swap_masks(one: Members, two: Members) -> None:
 def edit_counts(one: Members, two: Members) -> None:
     counts = decode_cell_counts(one["parts.npy"]).copy()
     counts[0, 0, 0] += 1
-    one["parts.npy"] = encode_cell_counts(counts)
+    one["parts.npy"] = encode_array(counts)
 
 
 def shrink_mask(one: Members, two: Members) -> None:

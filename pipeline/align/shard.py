@@ -6,17 +6,13 @@ The hash of this module and of all that it imports is the code version of an ali
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-import torch
-
-from common.alignment.crops import Crop, aligned_crops
-from common.alignment.detector import Face, detect_faces_of_each, load_detector
+from common.alignment.crops import MOST_PIXELS, Crop, crops_of_each, pictures
+from common.alignment.detector import load_detector
 from common.alignment.recipe import Recipe
 from common.hardware import hardware
 from common.images import Photo, Refused, decode_photo, is_image
@@ -29,12 +25,6 @@ from pipeline.source import read_source
 
 SEVERAL_FACES: Final = "several-faces"
 """Notice of an image in which the detector found more than one face."""
-
-GPU_PICTURES: Final = 16
-"""Pictures that a GPU is given together; never measured, since no GPU was at hand."""
-
-MOST_PIXELS: Final = 50_000_000
-"""Of the pictures that are detected together, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +72,14 @@ def _aligned(
     detector = load_detector(task.recipe.align.detector, task.detector) if task.detector else None
     for group in _decoded(task, rows, 1 if detector is None else pictures(hardware().device)):
         images = [photo.image for _, photo in group if not isinstance(photo, Refused)]
-        detected: Iterator[list[Face] | None] = repeat(None)
-        if detector is not None and len(images) > 1:
-            # Where the memory does not hold them together, each is detected alone.
-            with suppress(torch.OutOfMemoryError):
-                detected = iter(detect_faces_of_each(images, detector, task.recipe.align))
+        crops = crops_of_each(images, task.recipe.align, detector)
         for row, photo in group:
-            if isinstance(photo, Refused):
-                yield row, [], photo
-                continue
-            try:
-                crops = aligned_crops(photo.image, task.recipe.align, detector, seen=next(detected))
-            except Refused as refused:
-                yield row, [], refused
+            faces = photo if isinstance(photo, Refused) else next(crops)
+            if isinstance(photo, Refused) or isinstance(faces, Refused):
+                yield row, [], faces
             else:
-                several = [SEVERAL_FACES] if (crops[0].detected or 1) > 1 else []
-                yield row, [*photo.notices, *several], crops
+                several = [SEVERAL_FACES] if (faces[0].detected or 1) > 1 else []
+                yield row, [*photo.notices, *several], faces
 
 
 def _decoded(
@@ -118,11 +100,6 @@ def _decoded(
             group, pixels = [], 0
     if group:
         yield group
-
-
-def pictures(device: torch.device) -> int:
-    """How many pictures are detected together; a CPU gains nothing by more than one."""
-    return 1 if device.type == "cpu" else GPU_PICTURES
 
 
 def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:

@@ -171,7 +171,7 @@ def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
     if not is_local(root) and 0 < (photo.size or 0) <= WHOLE:
         data = read_source(root, photo.path)
         return _content(io.BytesIO(data), len(data))
-    with open_source(root, photo.path) as stream:
+    with open_source(root, photo.path, max_pixels) as stream:
         size = stream.seek(0, io.SEEK_END)
         check_bytes(size, max_pixels)
         return _content(stream, size)

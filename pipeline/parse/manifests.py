@@ -1,18 +1,15 @@
 """From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import pyarrow as pa
 
-from common import manifest
+from common import freshness, manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
 from common.errors import UserError
-from common.files import write_text
-from common.freshness import code_hash, fingerprint
 from common.layout import SPLITS, Layout
 from common.shards import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
@@ -65,17 +62,14 @@ def update_manifests(
     ]
     plan = hashlib.sha256(read_bytes(layout.source)).hexdigest()
     stamps = [shard and shard.stamp for shard in shards]
-    made_from = fingerprint(code_hash(__name__), plan, _recipe(planned, layout), stamps)
-    try:
-        before = json.loads(read_bytes(layout.manifests / UPDATED))
-    except (FileNotFoundError, ValueError):
-        before = {}
-    if before.get("made_from") == made_from and before.get("files") == _stamps(layout):
+    records = freshness.fingerprint(plan, _recipe(planned, layout), stamps)
+    made_from, note = {"code": freshness.code_hash(__name__), "records": records}, layout.manifests / UPDATED
+    before = freshness.read_record(note, made_from)
+    if before and before["files"] == _stamps(layout):
         written = Written(**before["written"])
     else:
         written = write_manifests(planned, tasks, layout)
-        note = {"made_from": made_from, "files": _stamps(layout), "written": asdict(written)}
-        write_text(layout.manifests / UPDATED, json.dumps(note) + "\n")
+        freshness.write_record(note, {"files": _stamps(layout), "written": asdict(written)}, made_from)
     print(written.summary)
     return written
 

