@@ -253,3 +253,20 @@ def test_a_page_instead_of_a_record_is_no_missing_shard(store: FaultyStore, alig
     for read in (lambda: read_record(aligned), lambda: read_bytes(record_path(aligned))):
         with pytest.raises(TransientError, match=r"000000\.json: the store answers with a page"):
             read()
+
+
+def test_workers_of_a_run_that_lost_its_lock_write_nothing_more(store: FaultyStore) -> None:
+    layout = Layout.at("s3://answers/taken")
+    lock, other = layout.manifests / ".lock", b'{"token": "other", "renewed": 9e9}'
+
+    def take_over(request: str) -> None:
+        if ".jpg" in request:
+            lock.write_bytes(other)
+
+    with locked(layout, 0.5):
+        ingest(config(), layout)
+        store.fault = take_over
+        with pytest.raises(UserError, match=r"another run has taken over s3://answers/taken"):
+            align(config(), layout)
+    assert not list(layout.aligned.rglob("*-0*"))
+    assert lock.read_bytes() == other
