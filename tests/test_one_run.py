@@ -213,7 +213,7 @@ def test_a_run_that_could_not_renew_its_lock_writes_nothing_until_it_can(
 ) -> None:
     with locked(remote):
         now = time.time()
-        monkeypatch.setattr(lock.time, "time", lambda: now + 70)
+        monkeypatch.setattr("pipeline.lock.time.time", lambda: now + 70)
         with pytest.raises(TransientError, match="not renewed for 70 s"):
             write_text(remote.manifests / "late", "x")
 
@@ -306,6 +306,18 @@ class Simulation:
         self._content = None
 
 
+class SimulatedEvent(threading.Event):
+    """An event whose waiting takes simulated time."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__()
+        self._simulation = simulation
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._simulation.sleep(timeout or 0)
+        return self.is_set()
+
+
 def run_with_lock(simulation: Simulation, name: str) -> None:
     """A run that writes up to five times, each time within 35 s, and ends or dies; six times in a row."""
     path = SimpleNamespace(fs=simulation, path="lock", parent="output", unlink=simulation.unlink)
@@ -317,9 +329,8 @@ def run_with_lock(simulation: Simulation, name: str) -> None:
         except (UserError, OSError):
             continue
         simulation.events.append(("holds", held.owner["token"]))
-        ended = SimpleNamespace(ended=False)
-        ended.wait = lambda seconds, ended=ended: simulation.sleep(seconds) or ended.ended
-        simulation.start(partial(lock._renew, held, cast(threading.Event, ended)))
+        ended = SimulatedEvent(simulation)
+        simulation.start(partial(lock._renew, held, ended))
         for _ in range(5):
             simulation.sleep(40 * simulation.random.random())
             try:
@@ -330,7 +341,7 @@ def run_with_lock(simulation: Simulation, name: str) -> None:
                 continue
             simulation.sleep(35 * simulation.random.random())
             simulation.events.append(("writes", held.owner["token"]))
-        ended.ended = True
+        ended.set()
         if simulation.random.random() < 0.5:
             held.release()
 

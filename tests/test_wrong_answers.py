@@ -223,7 +223,7 @@ def test_a_damaged_aligned_tar_on_a_disk_is_one_sentence(
     data[1000] ^= 1
     end = data.index(b"json", 5000) // 512 * 512  # the first member that begins there
     contents = {"flipped": data, "cut": data[:1500], "ended": data[:end], "empty": bytes(10240)}
-    tar.write_bytes(contents[damage])
+    tar.write_bytes(bytes(contents[damage]))
     with pytest.raises(UserError, match=r"-000000\.tar: not what align wrote .*delete it"):
         list(read_faces(tar, tar))
 
