@@ -226,7 +226,7 @@ def _without_metadata(png: bytes) -> bytes:
     while position + 12 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, position)
         end = position + 12 + length
-        text = kind == b"iTXt" and view[position + 8 :][: len(XMP)] != XMP
+        text = kind == b"iTXt" and not png.startswith(XMP, position + 8)
         if kind[:1].islower() and (kind not in PNG_METADATA or text or length > LARGEST_METADATA):
             parts.append(view[start:position])
             start = end
