@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +197,21 @@ def looks_like_image(head: bytes) -> bool:
         or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
         or (head[:2] == b"BM" and head[6:10] == bytes(4))
     )
+
+
+def is_image(stream: IO[bytes]) -> bool:
+    """Whether a file, of any length, is an image of a known format, perhaps a damaged one."""
+    stream.seek(0)
+    if looks_like_image(stream.read(HEAD)):
+        return True
+    stream.seek(0)
+    try:
+        Image.open(stream, formats=formats())
+    except UnidentifiedImageError:
+        return False
+    except DAMAGE:
+        pass
+    return True
 
 
 def is_raw(head: bytes) -> bool:

@@ -44,7 +44,7 @@ def _settings(section: type[Section], values: Any, path: str) -> Iterator[Settin
         key, value = f"{path}{name}", values.get(name) if isinstance(values, dict) else None
         if key == "pretrain.tasks":
             for task, kind in TASKS.items():
-                yield from _settings(kind.config_class, value.get(task), f"{key}.{task}.")
+                yield from _settings(kind.config_class, (value or {}).get(task), f"{key}.{task}.")
         elif inner := _section_in(field.annotation):
             yield from _settings(inner, value, f"{key}{'' if isinstance(value, dict) else '[]'}.")
         else:
