@@ -6,14 +6,18 @@ ONNX files are run by ONNX Runtime, TorchScript files by PyTorch, both in the fi
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime as runtime
 import torch
 import torch.nn.functional as F
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -76,6 +80,26 @@ def _resized_by_pytorch(
     factor, minus = (torch.from_numpy(values).to(faces.device)[:, None, None] for values in (scale, shift))
     pixels = faces.permute(0, 3, 1, 2)[:, order].float() * factor - minus
     return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
+
+
+def check_whole(path: Path) -> None:
+    """Check that an ONNX file holds all its weights, by which its hash tells what the network computes.
+
+    A file that is no ONNX passes: `load_onnx` refuses it.
+
+    Raises:
+        UserError: some weights lie in another file.
+    """
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except DecodeError:
+        return
+    constants = (field.t for node in graph.node for field in node.attribute if field.HasField("t"))
+    if any(uses_external_data(tensor) for tensor in chain(graph.initializer, constants)):
+        raise UserError(
+            f"{path}: its weights lie in another file, of which a change would not be noticed; put them into "
+            f"this one: python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')\""
+        )
 
 
 def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = False) -> Network:
