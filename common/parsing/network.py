@@ -15,7 +15,6 @@ import onnx
 import onnxruntime as runtime
 import torch
 import torch.nn.functional as F
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
@@ -92,7 +91,7 @@ def check_whole(path: Path) -> None:
     """
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except DecodeError:
+    except Exception:  # protobuf's, which has no base class of Python's
         return
     constants = (field.t for node in graph.node for field in node.attribute if field.HasField("t"))
     if any(uses_external_data(tensor) for tensor in chain(graph.initializer, constants)):
@@ -162,7 +161,8 @@ def load_torchscript(path: Path, input_format: InputFormat) -> Network:
     try:
         model = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
+        # What follows is advice that does not fit.
+        raise UserError(f"{path}: not a TorchScript file: {str(error).split('. ')[0]}") from error
 
     def run(pixels: Tensor) -> tuple[Tensor]:
         values = pixels if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
