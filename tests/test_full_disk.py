@@ -49,9 +49,9 @@ def test_a_log_that_a_full_disk_cut_off_continues(tmp_path: Path) -> None:
     folder = tmp_path / "dvclive"
     curves = folder / "plots" / "metrics" / "train"
     full = MagicMock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
-    with Log(tmp_path, 1) as log, patch("dvclive.Live.log_metric", full):
-        with pytest.raises(UserError, match=f"{folder}: the disk is full"):
-            log.values(2, "train", values)
+    said = pytest.raises(UserError, match=f"{folder}: the disk is full")
+    with said, Log(tmp_path, 1) as log, patch("dvclive.Live.log_metric", full):
+        log.values(2, "train", values)
     (folder / "metrics.json").write_text("")
     (curves / "accuracy.tsv").write_text("")
     (curves / "loss.tsv").write_text("step\tloss\n1\t1.0\n2\t0.")

@@ -83,7 +83,9 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
     labels[::7, 0], labels[::5, 1] = -1, -1
     noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
     probabilities = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
-    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0))
+    result = compare_subgroups(
+        labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0), ALL[:3]
+    )
     for name, label in (("yes", 1), ("no", 0)):
         rows = labels[:, 0] == label
         ones = np.ones((1, rows.sum()))
