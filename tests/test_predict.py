@@ -391,7 +391,7 @@ def test_prediction_imports_neither_the_pipeline_nor_a_parser() -> None:
     code = (
         "import sys, training.predict, training.export\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('pipeline', 'dask', 'distributed')"
-        " or name.startswith('facexlib.parsing')])"
+        " or name.startswith(('facexlib.parsing', 'common.parsing'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -10,6 +10,7 @@ from PIL import Image
 from common.alignment.recipe import Recipe
 from common.config import load
 from common.errors import UserError
+from common.images import Refused
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.models.attribute_groups import CELEBA_FILE, read_groups
@@ -27,15 +28,16 @@ def classifier() -> NetworkClassifier:
 
 
 def test_an_interrupted_prediction_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, real = list[int](), Predictor.predict
+    seen, real = list[int](), Predictor.predict_each
 
-    def counted(predictor: Predictor, image: np.ndarray) -> list[Face]:
+    def counted(predictor: Predictor, images: list[np.ndarray]) -> list[list[Face] | Refused]:
         seen.append(1)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return real(predictor, image)
+        return real(predictor, images)
 
-    monkeypatch.setattr(Predictor, "predict", counted)
+    monkeypatch.setattr(Predictor, "predict_each", counted)
+    monkeypatch.setattr("training.predict.predict.GROUP", 1)
     made = tmp_path / "made"
     photos = [made / f"{number}.png" for number in range(4)]
     save_classifier(made / "classifier.pt", classifier())

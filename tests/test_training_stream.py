@@ -229,9 +229,7 @@ def test_a_broken_sample_is_an_error_where_each_one_counts(shards: Layout, tmp_p
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
 
 
-def test_processes_map_one_index_that_holds_what_the_manifest_does(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_processes_map_one_index_that_holds_what_the_manifest_does(shards: Layout, tmp_path: Path) -> None:
     splits = ("train", "val", "unlabelled")
     alone, first, second = (read_samples(shards, splits, folder) for folder in (None, tmp_path, tmp_path))
     table = pq.read_table(shards.samples)

@@ -58,7 +58,7 @@ def model_card(
     """The text of the card; the same inputs give the same text, and what is not known is named as such.
 
     Args:
-        predictor: the classifier, of a network.
+        predictor: the classifier.
         results: see `read_results`.
         files: rows of the table of exported files, the first of them the headings.
         compared_faces: how many faces the exported files were compared on.
@@ -93,6 +93,7 @@ def model_card(
         attributes=classifier.attributes,
         thresholds_from=classifier.thresholds_from,
         network=classifier.network.config if classifier.network else None,
+        members=classifier.members,
         training=results["training"],
         scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
         by_attribute=[

@@ -97,9 +97,8 @@ class Classifier(ABC):
         """
         if self.network is None:
             raise UserError(
-                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} has only "
-                "pictures; name the classifier of a network, or predict faces in shards with "
-                "`python -m training.predict --shards DIR`"
+                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} is so far "
+                "for networks of the picture alone; name the classifier of one, such as a student"
             )
         return self.network
 

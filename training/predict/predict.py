@@ -1,27 +1,40 @@
 """Which photos are predicted, and the rows and annotated photos that come of it."""
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.alignment.crops import MOST_PIXELS
 from common.errors import UserError
-from common.files import disk_errors, replacing
-from common.freshness import fingerprint
+from common.files import replacing
 from common.images import Refused
 from common.input_files import Tree, photos
 from common.progress import progress
 from training.predict.annotate import annotate
+from training.predict.kept_rows import KeptRows
 from training.predict.output import face_rows, path_text, refused_row
 from training.predict.predictor import Predictor
 
 LONGEST_NAME: Final = 200
 """Bytes of a photo's name that the name of its annotated picture repeats."""
+
+GROUP: Final = 16
+"""Photos that a process is given, and predicts, together."""
+
+TOO_LARGE: Final = Refused("too-large", "the memory did not suffice for its pixels")
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,16 @@ class Photo:
     file: Path
     name: Path
     refused: Refused | None = None
+
+
+Rows = list[dict[str, Any]]
+"""The rows of one photo."""
+
+Jobs = Sequence[tuple[Photo, Path | None]]
+"""Photos, and where their annotated pictures are written, if anywhere."""
+
+_of_worker: list[Predictor] = []
+"""The predictor of a worker process."""
 
 
 def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
@@ -63,53 +86,12 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     return list(listed.values()), remarks
 
 
-class KeptRows:
-    """The rows of photos that are done, in a file that an interrupted run leaves to the next one.
-
-    A line is a JSON list: what the rows were made from, and the rows of one photo. Lines that were made from
-    anything else are not used, such as those of a photo that has changed since.
-
-    Args:
-        file: of the rows; None: nothing is kept.
-        made_from: what all rows depend on, JSON values.
-    """
-
-    def __init__(self, file: Path | None, made_from: dict[str, Any]) -> None:
-        self._file, self._made_from = file, fingerprint(made_from)
-        self._kept: dict[str, list[dict[str, Any]]] = {}
-        text = file.read_text(encoding="utf-8") if file and file.is_file() else ""
-        for line in text.splitlines():
-            with suppress(ValueError):  # the last one may be part of a line
-                made_from_then, rows = json.loads(line)
-                self._kept[made_from_then] = rows
-        if file and text and not text.endswith("\n"):
-            self._append("\n")
-
-    def of(self, photo: Photo, rows: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a photo: those that are kept, or what `rows` gives, which is kept from then on."""
-        try:
-            status = photo.file.stat()
-        except (OSError, ValueError):  # a missing file, or a name with a null byte
-            return rows()
-        made_from = fingerprint(self._made_from, path_text(photo.file), status.st_size, status.st_mtime_ns)
-        if made_from not in self._kept:
-            self._kept[made_from] = rows()
-            self._append(json.dumps([made_from, self._kept[made_from]]) + "\n")
-        return self._kept[made_from]
-
-    def _append(self, text: str) -> None:
-        if self._file:
-            with disk_errors(self._file), self._file.open("a", encoding="utf-8") as stream:
-                stream.write(text)
-
-    def delete(self) -> None:
-        """Delete the file, as the rows are in their table."""
-        if self._file:
-            self._file.unlink(missing_ok=True)
-
-
 def predict(
-    predictor: Predictor, listed: list[Photo], annotated: Path | None, kept: KeptRows | None = None
+    predictor: Predictor,
+    listed: list[Photo],
+    annotated: Path | None,
+    workers: int = 1,
+    kept: KeptRows | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
@@ -117,33 +99,91 @@ def predict(
         predictor: the classifier.
         listed: see `photos_in`.
         annotated: folder for annotated images, or None.
+        workers: processes that share the photos; 1: this one alone.
         kept: rows of an earlier run, and where those of this one are kept.
+
+    Raises:
+        UserError: weights are not available, or a process died.
     """
     kept = kept or KeptRows(None, {})
     used: set[Path] = set()
+    jobs = [(photo, _unused(annotated / photo.name, used) if annotated else None) for photo in listed]
+    missing = [job for job in jobs if kept.get(job[0].file) is None]
+    groups = [missing[start : start + GROUP] for start in range(0, len(missing), GROUP)]
     bar = progress("predict", len(listed), "photos")
-    for photo in listed:
-        picture = None if annotated is None else _unused(annotated / photo.name, used)
-        yield from kept.of(photo, partial(_rows, predictor, photo, picture))
-        bar.update(1)
+    with ExitStack() as stack:
+        results: Iterator[list[Rows]] = (_predict_group(predictor, group) for group in groups)
+        if workers > 1:
+            start = (get_context("spawn"), _start_worker, (pickle.dumps(predictor),))
+            results = stack.enter_context(ProcessPoolExecutor(workers, *start)).map(_in_worker, groups)
+        predicted = chain.from_iterable(results)
+        for photo, _ in jobs:
+            rows = kept.get(photo.file)
+            if rows is None:
+                try:
+                    rows = next(predicted)
+                except BrokenProcessPool as error:
+                    raise UserError(
+                        "a worker process died, most often because the memory did not suffice; use fewer "
+                        "--workers"
+                    ) from error
+                kept.add(photo.file, rows)
+            yield from rows
+            bar.update(1)
     bar.close()
 
 
-def _rows(predictor: Predictor, photo: Photo, annotated: Path | None) -> list[dict[str, Any]]:
-    """The rows of a photo, whose annotated picture is written to `annotated`."""
+def _start_worker(predictor: bytes) -> None:
+    torch.set_num_threads(1)
+    _of_worker.append(pickle.loads(predictor))
+
+
+def _in_worker(group: Jobs) -> list[Rows]:
+    return _predict_group(_of_worker[0], group)
+
+
+def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
+    """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
+    rows: list[Rows] = []
+    read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]] = []
+    pixels = 0
+    for photo, target in group:
+        try:
+            image = photo.refused or predictor.read(photo.file)
+        except Refused as refused:
+            image = refused
+        except MemoryError:
+            image = TOO_LARGE
+        read.append((photo, target, image))
+        pixels += 0 if isinstance(image, Refused) else image[..., 0].size
+        if pixels > MOST_PIXELS:
+            rows += _predict_read(predictor, read)
+            read, pixels = [], 0
+    return rows + _predict_read(predictor, read)
+
+
+def _predict_read(
+    predictor: Predictor, read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]]
+) -> list[Rows]:
+    """The rows of each photo that was read; where the memory does not hold them together, of each alone."""
+    images = [image for *_, image in read if not isinstance(image, Refused)]
     try:
-        if photo.refused:
-            raise photo.refused
-        image = predictor.read(photo.file)
-        faces = predictor.predict(image)
-    except Refused as refused:
-        return [refused_row(photo.file, refused)]
+        results = iter(predictor.predict_each(images))
     except MemoryError:
-        return [refused_row(photo.file, Refused("too-large", "the memory did not suffice for its pixels"))]
-    if annotated:
-        with replacing(annotated) as temporary:
-            annotate(image, faces).save(temporary, "JPEG", quality=92)
-    return face_rows(photo.file, faces)
+        if len(read) > 1:
+            return [rows for each in read for rows in _predict_read(predictor, [each])]
+        results = iter([TOO_LARGE])
+    rows: list[Rows] = []
+    for photo, target, image in read:
+        faces = image if isinstance(image, Refused) else next(results)
+        if isinstance(faces, Refused):
+            rows.append([refused_row(photo.file, faces)])
+            continue
+        rows.append(face_rows(photo.file, faces))
+        if target and not isinstance(image, Refused):
+            with replacing(target) as temporary:
+                annotate(image, faces).save(temporary, "JPEG", quality=92)
+    return rows
 
 
 def _unused(photo: Path, used: set[Path]) -> Path:
