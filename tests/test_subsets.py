@@ -67,6 +67,7 @@ def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path
     (again,) = write_subsets(shards, [0.4], 1, tmp_path / "again")
     assert again.read_bytes() == file.read_bytes()
     labelled = read_samples(shards, ("train",)).labelled()
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as editors of Windows save it
     assert read_subset(file, labelled).tolist() == labelled_subset(labelled, 0.4, 1).tolist()
 
 
