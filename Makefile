@@ -11,10 +11,13 @@ JOBS ?= $(shell nproc)
 # Of the demo's training: its networks are small, and threads that wait for each other on shared cores spin.
 THREADS ?= 1
 
-.PHONY: help setup demo study docs test lint types
+.PHONY: help repository setup demo study docs test lint types
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repository: # first, because the packages take minutes and DVC works in Git repositories alone
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "error: $(CURDIR) is no Git repository, which DVC needs: install Git, then run 'git init' here" >&2; exit 1; }
 
 setup: $(READY) ## create .venv and install the versions of uv.lock
 
@@ -28,14 +31,14 @@ $(READY): pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --locked --all-extras
 	@touch $@
 
-demo: $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
+demo: repository $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
 	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$(THREADS) $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
-study: $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
+study: repository $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
 	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)

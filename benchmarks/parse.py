@@ -40,13 +40,13 @@ from common.config import Config
 from common.files import write_text
 from common.hardware import hardware, processor
 from common.layout import Layout
+from common.parsing.facexlib_networks import BISENET
+from common.parsing.find_parser import find_parser
+from common.parsing.masks import assign_sides
+from common.parsing.network import normalised
+from common.parsing.parser import CPU_BATCH, ParserFile, load_network, load_parser
 from common.shards import decode_face, read_shard
 from common.weights import find
-from pipeline.parse.facexlib_networks import BISENET
-from pipeline.parse.find_parser import find_parser
-from pipeline.parse.masks import assign_sides
-from pipeline.parse.network import normalised
-from pipeline.parse.parser import CPU_BATCH, ParserFile, load_network, load_parser
 from synthetic import write_dataset
 
 PLAIN_SIDE: Final = 512

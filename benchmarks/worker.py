@@ -23,11 +23,11 @@ from benchmarks.processes import parallel_rate, run
 from common import command
 from common.alignment.warp import central_square, warp
 from common.config import Config
+from common.parsing.find_parser import find_parser
+from common.parsing.masks import assign_sides, mean_by_class
+from common.parsing.parser import GPU_BATCH, Parsed
 from common.shards import ShardWriter, encode_face, encode_metadata
 from pipeline.parse import shard
-from pipeline.parse.find_parser import find_parser
-from pipeline.parse.masks import assign_sides, mean_by_class
-from pipeline.parse.parser import GPU_BATCH, Parsed
 from synthetic import iterate_portraits
 
 PAINTED: Final = 64
@@ -41,7 +41,7 @@ class StubParser:
         self._masks, self._seconds, self._device = masks, milliseconds / 1000, device
 
     def __call__(self, faces: NDArray[np.uint8]) -> Parsed:
-        """As `pipeline.parse.parser.FaceParser`."""
+        """As `common.parsing.parser.FaceParser`."""
         if self._seconds:
             with self._device:
                 time.sleep(self._seconds * len(faces))

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 from common.config import Config, load
@@ -53,13 +54,16 @@ def config_from(options: argparse.Namespace, settings: list[str] | None = None) 
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; exit with status 1 and one sentence on a `UserError` or an `OSError`, 130 on Ctrl-C."""
+    if isinstance(sys.stdout, TextIOWrapper):  # where output is not UTF-8, a name must not end the run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues where this one ended", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        kept = str(error) or "the same command continues where this one ended"
+        print(f"stopped; {kept}", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

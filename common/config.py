@@ -5,17 +5,18 @@ say what is allowed and have no defaults of their own. A file given with
 ``--config`` and ``--set key=value`` override single values, in that order.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from common.config_files import merge, read_mapping, read_setting
 from common.errors import UserError
 from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
-from common.section import Fraction, Positive, Precision, Section, Weight
+from common.section import Fraction, LocalPath, Positive, Precision, Section, Weight
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 PARAMS: Final = (
@@ -158,12 +159,19 @@ class Pretrain(Section):
         return self
 
 
+def _share(labels: Any) -> Any:
+    """``5%`` as a number; other values as they are."""
+    percent = re.fullmatch(r"([\d.]+) ?%", labels) if isinstance(labels, str) else None
+    return float(percent[1]) / 100 if percent else labels
+
+
 class FinetuneRun(Section):
     """One amount of supervision, and how long networks learn from it."""
 
     labels: Annotated[
-        Annotated[float, Field(gt=0, le=1)] | Annotated[str, Field(min_length=1)],
-        Field(description="share of the labelled train faces, or the path of a list of their keys"),
+        Annotated[float, Field(gt=0, le=1)] | Annotated[LocalPath, Field(min_length=1)],
+        BeforeValidator(_share),
+        Field(description="share of the labelled train faces (0.05 or 5%), or the path of a list of keys"),
     ]
     steps: Annotated[Positive, Field(description="optimisation steps of networks")]
 
@@ -219,13 +227,13 @@ class Finetune(Section):
         Positive | None, Field(description="steps between two validations; null: only after the last step")
     ]
     groups: Annotated[
-        str | None, Field(description="YAML file of attribute names by branch; null: those of CelebA")
+        LocalPath | None, Field(description="YAML file of attribute names by branch; null: those of CelebA")
     ]
     regions: Annotated[
-        str | None, Field(description="YAML file of face regions by attribute; null: those of CelebA")
+        LocalPath | None, Field(description="YAML file of face regions by attribute; null: those of CelebA")
     ]
     imagenet: Annotated[
-        str | None,
+        LocalPath | None,
         Field(
             description="state dict of torchvision or timm (.pth, .safetensors) for the method ``imagenet``"
         ),

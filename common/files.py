@@ -3,8 +3,9 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -16,6 +17,29 @@ from common.storage import Address, store_errors
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk and of an exhausted quota."""
+
+_CHECK: Final = ContextVar[Callable[[], None] | None]("check", default=None)
+
+
+@contextmanager
+def guarded(check: Callable[[], None] | None) -> Iterator[None]:
+    """Let `check`, which may raise, be called before each write to a store in this context."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+def guard() -> Callable[[], None] | None:
+    """The check of this context, to be taken along to another process."""
+    return _CHECK.get()
+
+
+def check_guard() -> None:
+    """Call the check of this context, if there is one."""
+    if check := _CHECK.get():
+        check()
 
 
 @contextmanager
@@ -29,9 +53,15 @@ def replacing(path: Address) -> Iterator[Path]:
         UserError: the disk is full.
         OSError: the file could not be written (no permission).
     """
+    with disk_errors(path), _beside(path) if isinstance(path, Path) else _uploading(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def disk_errors(path: Address) -> Iterator[None]:
+    """Turn the error of a full disk in this context, whose message has no path, into a `UserError`."""
     try:
-        with _beside(path) if isinstance(path, Path) else _uploading(path) as temporary:
-            yield temporary
+        yield
     except OSError as error:
         if error.errno in FULL:
             raise UserError(
@@ -64,6 +94,7 @@ def _uploading(path: UPath) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         temporary = Path(folder, path.name)
         yield temporary
+        check_guard()
         with store_errors(path):
             path.fs.put_file(str(temporary), path.path)
 
@@ -78,7 +109,12 @@ def remove_partials(folder: Address) -> None:
             temporary.unlink()
 
 
+def write_bytes(path: Address, data: bytes | memoryview) -> None:
+    """Write `data` to `path`, completely or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Address, text: str) -> None:
     """Write UTF-8 text to `path`, completely or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())

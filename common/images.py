@@ -7,16 +7,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
-PngImagePlugin.MAX_TEXT_CHUNK = 1 << 27  # bytes of text or of a colour profile, which do not matter here
-PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of XMP or of a colour profile, once they are unpacked
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27
 
 ACCEPTED: Final = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),)
 """Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
@@ -41,8 +41,10 @@ HEAD: Final = 32
 
 JPEG_XL: Final = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+
 _MARKS: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "),
+    *(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "),
     *JPEG_XL,
 )
 _BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
@@ -55,7 +57,19 @@ MIN_SIDE: Final = 32
 """Pixels of the shorter side below which an image is refused."""
 
 BYTES_PER_PIXEL: Final = 8
-"""No image needs more: 16-bit RGBA without compression."""
+"""What a file and its decoding may take for each of the pixels that are allowed: 16-bit RGBA."""
+
+DECODER_BYTES: Final = {"AVIF": 24, "JPEG2000": 24, "WEBP": 16}
+"""What decoders take that need more than `BYTES_PER_PIXEL`, measured with Pillow 13."""
+
+PNG_METADATA: Final = (b"tRNS", b"iCCP", b"eXIf", b"iTXt")
+"""Optional chunks of a PNG that are read, `LARGEST_METADATA` bytes at most."""
+
+LARGEST_METADATA: Final = 1 << 20
+XMP: Final = b"XML:com.adobe.xmp\0"
+
+SAME_LEVELS: Final = 2
+"""Levels by which a colour may change for a profile to be sRGB."""
 
 SPARE_PIXELS: Final = 32 * 32
 
@@ -135,8 +149,8 @@ def decode_photo(data: bytes, max_pixels: int) -> Photo:
 
     Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
     scaled by the range that they use, the EXIF orientation is applied, and of an animation the first
-    frame is taken.
-    No other metadata matters: where it is damaged, it is ignored.
+    frame is taken. Colours are converted to sRGB by the profile in the file, except gray ones of more than
+    8 bits. No other metadata matters: where it is damaged, it is ignored.
 
     Args:
         data: the file's bytes.
@@ -159,6 +173,12 @@ def decode_photo(data: bytes, max_pixels: int) -> Photo:
             raise Refused("too-large", f"declares {width} x {height} pixels, more than {max_pixels:,} in all")
         if min(width, height) < MIN_SIDE:
             raise Refused("too-small", f"{width} x {height} pixels, the shorter side must have {MIN_SIDE}")
+        if (needed := width * height * _decoder_bytes(image)) > BYTES_PER_PIXEL * max_pixels:
+            raise Refused(
+                "too-large",
+                f"{width} x {height} pixels take {needed:,} bytes while they are decoded, more than "
+                f"{BYTES_PER_PIXEL} for each of {max_pixels:,}; save the photo as PNG",
+            )
         try:
             return Photo(_decode(image))
         except Refused:
@@ -179,6 +199,21 @@ def looks_like_image(head: bytes) -> bool:
     )
 
 
+def is_image(stream: IO[bytes]) -> bool:
+    """Whether a file, of any length, is an image of a known format, perhaps a damaged one."""
+    stream.seek(0)
+    if looks_like_image(stream.read(HEAD)):
+        return True
+    stream.seek(0)
+    try:
+        Image.open(stream, formats=formats())
+    except UnidentifiedImageError:
+        return False
+    except DAMAGE:
+        pass
+    return True
+
+
 def is_raw(head: bytes) -> bool:
     """Whether a file begins as raw files do that are no TIFF, or as Canon's CR2."""
     return head.startswith(_RAW_MARKS) or head[8:10] == b"CR" or head[4:12] == b"ftypcrx "
@@ -192,9 +227,31 @@ def formats() -> list[str]:
     return [name for name in ACCEPTED if name in Image.OPEN]
 
 
+def _decoder_bytes(image: Image.Image) -> int:
+    """What decoding takes for each pixel; a progressive JPEG has all its coefficients in memory."""
+    if image.info.get("progressive"):
+        return max(BYTES_PER_PIXEL, 4 + 2 * len(image.getbands()))
+    return DECODER_BYTES.get(image.format or "", BYTES_PER_PIXEL)
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG without chunks that do not matter, of which Pillow would hold several copies."""
+    parts, start, position = list[memoryview](), 0, 8
+    view = memoryview(png)
+    while position + 12 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        end = position + 12 + length
+        text = kind == b"iTXt" and view[position + 8 :][: len(XMP)] != XMP
+        if kind[:1].islower() and (kind not in PNG_METADATA or text or length > LARGEST_METADATA):
+            parts.append(view[start:position])
+            start = end
+        position = end
+    return b"".join((*parts, view[start:])) if parts else png
+
+
 def _open(data: bytes) -> Image.Image:
     try:
-        image = _opened(data)
+        image = _opened(_without_metadata(data) if data.startswith(PNG) else data)
     except UnidentifiedImageError as error:
         if data.startswith((b"II*\0", b"MM\0*")):
             raise Refused(
@@ -267,12 +324,47 @@ def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     clear = image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    profile = image.info.get("icc_profile")
+    mode, transform = _to_srgb(profile, image.mode) if profile else ("RGB", None)
     for rows, band in _bands(image):
         if clear:
             layers = band.convert("RGBA")
             band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
-        pixels[rows] = np.asarray(band.convert("RGB"))
+        band = band.convert(mode)
+        pixels[rows] = np.asarray(band if transform is None else ImageCms.applyTransform(band, transform))
     return pixels
+
+
+@lru_cache(maxsize=16)
+def _to_srgb(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The mode that pixels must have to be converted to sRGB, and how; RGB as they are if there is no need.
+
+    There is none if the profile is damaged or is of another kind than the pixels, or if it is sRGB.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        fitting, modes = {
+            "RGB": ("RGB", ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")),
+            "GRAY": ("L", ("1", "L", "LA")),
+            "CMYK": ("CMYK", ("CMYK",)),
+        }[source.profile.xcolor_space.strip()]
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        transform = ImageCms.buildTransform(
+            source,
+            ImageCms.createProfile("sRGB"),
+            fitting,
+            "RGB",
+            intent,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (*DAMAGE, ImageCms.PyCMSError):
+        return "RGB", None
+    levels = np.stack(np.mgrid[0:256:15, 0:256:15, 0:256:15], axis=-1).astype(np.uint8)
+    samples = Image.fromarray(levels.reshape(18, -1, 3)).convert(fitting)
+    converted = np.asarray(ImageCms.applyTransform(samples, transform), np.int16)
+    if mode not in modes or np.abs(converted - np.asarray(samples.convert("RGB"))).max() <= SAME_LEVELS:
+        return "RGB", None
+    return fitting, transform
 
 
 def _scaled(image: Image.Image) -> NDArray[np.uint8]:

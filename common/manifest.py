@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from common.errors import UserError
 from common.files import replacing
 from common.shards import MEMBERS
-from common.storage import Address, TransientError, is_file, store_errors
+from common.storage import Address, TransientError, is_file, is_local, store_errors
 
 SOURCE_FIELDS: Final = pa.schema(
     [
@@ -164,6 +164,8 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
     except TransientError:
         raise
     except (pa.ArrowException, OSError) as error:
+        if not is_local(path):  # perhaps a page of a proxy
+            raise TransientError(f"{path}: the store answers with no readable manifest ({error})") from error
         raise UserError(f"{path}: no readable manifest ({error}); delete it and run the pipeline") from error
     metadata = {
         key.decode(): value.decode() for key, value in stored.items() if not key.startswith(b"ARROW:")

@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from common.section import Fraction, Positive, Precision, Section
+from common.section import Fraction, LocalPath, Positive, Precision, Section
 
 ParserPrecision = Precision | Literal["int8"]
 InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
@@ -21,7 +21,7 @@ class Data(Section):
     """Which photos."""
 
     input: Annotated[
-        str,
+        LocalPath,
         Field(min_length=1, description="folder of photos, table of paths or tar, or its fsspec address"),
     ]
     name: Annotated[
@@ -41,7 +41,7 @@ class Ingest(Section):
 
     format: Annotated[InputFormat, Field(description="layout of the input; ``auto`` recognises it")]
     labels: Annotated[
-        str | None,
+        LocalPath | None,
         Field(description="table of labels, identities or splits to join to the photos by path, or null"),
     ]
     limit: Annotated[Positive | None, Field(description="read only the first so many photos; null: all")]
@@ -59,6 +59,12 @@ class Ingest(Section):
     test_fraction: Annotated[
         Fraction, Field(description="share of labelled photos drawn for test if the data set has no splits")
     ]
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> "Ingest":
+        if self.val_fraction + self.test_fraction > 1:
+            raise ValueError("val_fraction and test_fraction together are more than 1")
+        return self
 
 
 class Align(Section):
@@ -104,7 +110,7 @@ class Parse(Section):
         Field(description="precision of facexlib's parsers; ``auto``: int8 for bisenet on x86 CPUs"),
     ]
     features_from: Annotated[
-        str | None,
+        LocalPath | None,
         Field(
             description="ONNX or TorchScript file of a network whose features of each face are stored too, "
             "``efficientnet_lite0``, or null"
@@ -116,14 +122,14 @@ class Weights(Section):
     """Files of pretrained weights."""
 
     detector: Annotated[
-        str | None, Field(description="file of the detector's weights; null: cached or downloaded")
+        LocalPath | None, Field(description="file of the detector's weights; null: cached or downloaded")
     ]
     parser: Annotated[
-        str | None,
+        LocalPath | None,
         Field(description="file of the parser, with its class map beside it; null: cached or downloaded"),
     ]
     cache: Annotated[
-        str | None, Field(description="folder of downloaded weights; null: the user's cache folder")
+        LocalPath | None, Field(description="folder of downloaded weights; null: the user's cache folder")
     ]
 
 
@@ -156,7 +162,7 @@ class Stream(Section):
     """How stores are read, and where remote shards are kept meanwhile."""
 
     cache: Annotated[
-        str | None,
+        LocalPath | None,
         Field(description="local folder of remote shards and of the index; null: in the temporary folder"),
     ]
     cache_gigabytes: Annotated[

@@ -58,15 +58,18 @@ def is_local(path: Address) -> bool:
 PERMANENT: Final = {
     errno.EACCES,
     errno.EEXIST,
+    errno.EFBIG,
+    errno.EINVAL,
     errno.EISDIR,
     errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENOENT,
     errno.ENOTDIR,
+    errno.EOVERFLOW,
     errno.EPERM,
     errno.EROFS,
 }
-"""Errors of a local file system that are about one path, and that do not go away by themselves."""
+"""Errors of a local file system that are about one path or position and do not go away by themselves."""
 
 
 class TransientError(OSError):
@@ -116,12 +119,15 @@ def read_bytes(path: Address) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
-        OSError: it cannot be read.
+        OSError: it cannot be read, or a store answers with a page of HTML or XML, as proxies do.
     """
     if isinstance(path, Path):
         return path.read_bytes()
     with store_errors(path):
-        return read_remote(path.fs, path.path)
+        data = read_remote(path.fs, path.path)
+    if data.lstrip().startswith(b"<"):
+        raise TransientError(f"{path}: the store answers with a page, not with the file")
+    return data
 
 
 def read_remote(files: Any, path: str) -> bytes:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import replacing
-from common.storage import Address, store_errors
+from common.storage import Address, TransientError, is_local, store_errors
 
 MEMORY: Final = "300MB"
 """Memory of a connection; what does not fit goes to files in the folder for temporary ones (``TMPDIR``)."""
@@ -89,6 +89,8 @@ def add_parquet(database: Database, name: str, path: Address) -> pa.Schema:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, duckdb.Error, OSError) as error:
+        if not is_local(path):  # perhaps a page of a proxy
+            raise TransientError(f"{path}: the store answers with no readable table ({error})") from error
         raise UserError(f"{path}: no readable Parquet file ({error}); delete it and make it again") from error
     return schema
 

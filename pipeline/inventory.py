@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.input_files import File, Tree, list_files
 from common.layout import DEFAULT_SHARDS, Layout, mark_output
+from common.parsing.class_map import IMAGENET, SUFFIXES
 from common.retry import retried
 from common.storage import (
     Address,
@@ -38,10 +39,11 @@ from common.storage import (
 )
 from common.weights import file_sha256
 from pipeline.command import FILES, name_of_input
-from pipeline.parse.class_map import IMAGENET, SUFFIXES
 
 NAME: Final = "inventory.json"
 NETWORKS: Final = "networks.json"
+OUTPUTS: Final = ("sample", "manifests", "aligned", "shards", "runs")
+"""Folders that the DVC graph writes."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,15 @@ def inventory(config: Config, layout: Layout) -> Address:
     `networks` are written beside it.
 
     Raises:
-        UserError, OSError: as for `take_inventory`.
+        UserError: a folder of outputs is a link out of the checkout, or as for `take_inventory`.
+        OSError: as for `take_inventory`.
     """
+    for name in OUTPUTS:
+        if not (target := Path(name).resolve()).is_relative_to(Path.cwd().resolve()):
+            raise UserError(
+                f"{name} is a link to {target}, and DVC accepts no output outside of this folder; delete "
+                "the link, and move the whole checkout to that disk, or mount the disk here (mount --bind)"
+            )
     minutes = config.stream.retry_minutes
     path = address(config.data.input)
     labels = None if config.ingest.labels is None else address(config.ingest.labels)

@@ -1,10 +1,14 @@
 """One run at a time per output: a lock that names its owner.
 
-A local lock is held by the operating system and ends with the process, however that ends. At an object
-store the lock is a file that only one can create, and whose owner renews it; one that is not renewed any
-more is of a dead process and may be taken over. Clocks of the machines must agree within a minute.
+A local lock is held by the operating system and ends with the process, however that ends. At an object store
+the lock is a file that one run creates (If-None-Match) and renews (If-Match); if it is not renewed, its owner
+is dead and another run may take it over. By its token its owner knows it again when the answer to a write was
+lost. Workers, too, read it before each write (`common.files.guarded`): a run that has lost it stops, and one
+that could not renew it waits. The difference of two machines' clocks and the time of one write must be
+less than a minute together. Stores that ignore conditions keep the lock of the last writer.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -12,23 +16,29 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from upath import UPath
 
 from common.errors import UserError
+from common.files import guarded
 from common.layout import Layout
-from common.storage import is_file, store_errors
+from common.retry import retried
+from common.storage import TransientError, read_bytes, store_errors
 
 NAME: Final = ".lock"
 RENEW_SECONDS: Final = 15.0
 EXPIRY_SECONDS: Final = 120.0
-"""Age of the last renewal at which an owner is taken for dead; covers the delays of clocks and stores."""
+"""Age of the last renewal at which an owner is taken for dead."""
+
+STALE_SECONDS: Final = 60.0
+"""Age of the last renewal at which the owner writes nothing until the lock is renewed."""
 
 SETTLE_SECONDS: Final = 2.0
 """How long to wait before looking who of several has taken over an expired lock: the last to write, where the
@@ -36,15 +46,19 @@ store does not compare tags."""
 
 
 @contextmanager
-def locked(layout: Layout) -> Iterator[None]:
+def locked(layout: Layout, retry_minutes: float = 0.0) -> Iterator[None]:
     """Hold the lock of an output; it lies beside the manifests.
+
+    Args:
+        layout: of the output.
+        retry_minutes: of patience with its store.
 
     Raises:
         UserError: another run holds it; names that run.
         TransientError: the store does not answer.
     """
     path = layout.manifests / NAME
-    with _flock(path) if isinstance(path, Path) else _stored(path):
+    with _flock(path) if isinstance(path, Path) else _stored(path, retry_minutes):
         yield
 
 
@@ -84,84 +98,138 @@ def _flock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stored(path: UPath) -> Iterator[None]:
-    owner = _owner()
-    if not _create(path, owner):
-        if not _replace(path, owner, _expired):
-            raise _in_use(path, _read(path))
-        time.sleep(SETTLE_SECONDS)
-        if not _is_owner(text := _read(path), owner):
-            raise _in_use(path, text)
+def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
+    lock = StoredLock(path, {**_owner(), "token": uuid.uuid4().hex})
+    retried(lock.acquire, retry_minutes, "lock")
     ended = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(path, owner, ended), daemon=True)
+    renewer = threading.Thread(target=_renew, args=(lock, ended), daemon=True)
     renewer.start()
     try:
-        yield
+        with guarded(lock.check):
+            yield
     finally:
         ended.set()
         renewer.join()
-        with suppress(Exception):  # it expires by itself
-            if _is_owner(_read(path), owner):
-                path.unlink()
+        lock.release()
 
 
-def _create(path: UPath, owner: dict[str, Any]) -> bool:
-    """Create the lock unless it exists; whether it was created."""
-    with store_errors(path):
-        try:
-            path.fs.pipe_file(path.path, _beat(owner), mode="create")
-        except Exception:  # stores differ in how they refuse
-            if is_file(path):
-                return False
-            raise
-    return True
-
-
-def _replace(path: UPath, owner: dict[str, Any], replaceable: Callable[[str], bool]) -> bool:
-    """Write the lock if what it holds is `replaceable`; whether it was written.
-
-    S3 writes it only if it still has the tag that it had before it was read (If-Match). Other stores, and
-    those that know no such condition, write it whatever another process has written meanwhile.
-    """
-    with store_errors(path):
-        tag = path.fs.info(path.path).get("ETag")
-        if not replaceable(_read(path)):
-            return False
-        if "s3" in path.fs.protocol and tag:
-            try:
-                path.fs.pipe_file(path.path, _beat(owner), IfMatch=tag)
-                return True
-            except Exception:  # stores differ in how they refuse
-                if path.fs.info(path.path).get("ETag") != tag:
-                    return False
-        path.fs.pipe_file(path.path, _beat(owner))
-    return True
-
-
-def _read(path: UPath) -> str:
-    """The lock in one request; an opened file would fail if it is renewed meanwhile."""
-    with store_errors(path):
-        return bytes(path.fs.cat_file(path.path)).decode()
-
-
-def _renew(path: UPath, owner: dict[str, Any], ended: threading.Event) -> None:
+def _renew(lock: "StoredLock", ended: threading.Event) -> None:
     while not ended.wait(RENEW_SECONDS):
-        with suppress(Exception):  # the next renewal may reach the store
-            if not _replace(path, owner, partial(_is_owner, owner=owner)):
-                print(f"{path}: another run has taken over this output; stop one of them", file=sys.stderr)
-                return
+        try:
+            lock.renew()
+        except UserError as lost:
+            print(lost, file=sys.stderr)
+            return
+        except Exception:  # the next renewal may reach the store; until then `check` refuses writes
+            continue
 
 
-def _beat(owner: dict[str, Any]) -> bytes:
-    return json.dumps({**owner, "renewed": time.time()}).encode()
+@dataclass(frozen=True)
+class StoredLock:
+    """The lock of a run at an object store.
 
+    Attributes:
+        path: of its file.
+        owner: the content of the file save for the time; its token is of this run alone.
+    """
 
-def _expired(text: str) -> bool:
-    try:
-        return time.time() - float(json.loads(text)["renewed"]) >= EXPIRY_SECONDS
-    except (ValueError, KeyError, TypeError):
-        return True
+    path: UPath
+    owner: dict[str, Any]
 
+    def acquire(self) -> None:
+        """Create the lock, or take over one that has expired.
 
-def _is_owner(text: str, owner: dict[str, Any]) -> bool:
-    return json.loads(text).items() >= owner.items()
+        Raises:
+            UserError: another run holds it.
+            TransientError: the store does not answer.
+        """
+        found = self._read()
+        if found is None:
+            self._write(mode="create")
+            return
+        text, tag, age = found
+        if self._is_mine(text):  # an earlier attempt has written it
+            self._write(tag)
+            return
+        if age < EXPIRY_SECONDS:
+            raise _in_use(self.path, text)
+        self._write(tag)
+        time.sleep(SETTLE_SECONDS)
+        self.check()
+
+    def renew(self) -> None:
+        """Write the lock with the time of now.
+
+        Raises:
+            UserError: the run has lost it.
+            TransientError: the store does not answer.
+        """
+        self._write(self._own()[1])
+
+    def check(self) -> None:
+        """Check that the run may write into the output now.
+
+        Raises:
+            UserError: the run has lost the lock.
+            TransientError: the lock has not been renewed for long, or the store does not answer.
+        """
+        _, _, age = self._own()
+        if age >= STALE_SECONDS:
+            raise TransientError(f"{self.path}: the lock of this run was not renewed for {age:.0f} s")
+
+    def release(self) -> None:
+        """Delete the lock of this run, if the store answers; otherwise it expires."""
+        with suppress(Exception):
+            self.check()
+            self.path.unlink()
+
+    def _own(self) -> tuple[str, str | None, float]:
+        found = self._read()
+        if found is None or not self._is_mine(found[0]):
+            raise UserError(
+                f"another run has taken over {self.path.parent}, whose lock this run did not renew in time; "
+                "this run stops before its next write, and the same command continues after the other one"
+            )
+        return found
+
+    def _is_mine(self, text: str) -> bool:
+        return bool(json.loads(text).get("token") == self.owner["token"])
+
+    def _read(self) -> tuple[str, str | None, float] | None:
+        """The content of the lock, its entity tag, and the seconds since it was renewed; None without a lock.
+
+        The tag is older than the content, so what is written on its condition replaces nothing unseen.
+        """
+        try:
+            with store_errors(self.path):
+                tag = self.path.fs.info(self.path.path).get("ETag")
+                text = read_bytes(self.path).decode()
+                return text, tag, time.time() - float(json.loads(text)["renewed"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TransientError(f"{self.path}: the store answers with something that is no lock") from error
+
+    def _write(self, tag: str | None = None, **condition: str) -> None:
+        """Write the lock if it still has this tag, or on another condition.
+
+        An error may mean that the answer was lost, so the lock is read again to see whose it is.
+        """
+        if tag and "s3" in self.path.fs.protocol:
+            condition = {"IfMatch": tag}
+        renewed = time.time()
+        beat = json.dumps({**self.owner, "renewed": renewed}).encode()
+        try:
+            with store_errors(self.path):
+                try:
+                    self.path.fs.pipe_file(self.path.path, beat, **condition)
+                except OSError as error:
+                    if error.errno != errno.ENOSYS:
+                        raise
+                    self.path.fs.pipe_file(self.path.path, beat)  # the store knows no conditions
+        except Exception:  # stores differ in how they refuse
+            found = self._read()
+            if found is None or found[0] != beat.decode():
+                if found and not self._is_mine(found[0]) and found[2] < EXPIRY_SECONDS:
+                    raise _in_use(self.path, found[0]) from None
+                raise

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
-from common.images import Refused
+from common.images import Refused, check_bytes
 from common.storage import (
     Address,
     TransientError,
@@ -34,6 +34,48 @@ MISSING: Final = "the file does not exist"
 INDEXED_TARS: Final = 256
 """Tars per process whose member offsets are remembered."""
 
+LARGEST_HEADER: Final = 1 << 20
+"""Bytes of a long name or of other extensions of a tar's header, which are read whole."""
+
+
+_EXTENSIONS: Final = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE),
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _EXTENSIONS and header.size > LARGEST_HEADER):
+            raise tarfile.ReadError(f"a header says {header.size:,} bytes")
+        return header
+
+
+def read_headers(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """The headers of the members of a tar, in its order; `stream` may be moved meanwhile.
+
+    Raises:
+        tarfile.TarError: the tar is damaged; the members before that were yielded.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as archive:
+            for entry in archive:
+                if entry.size < 0:
+                    raise tarfile.ReadError(f"a header says {entry.size:,} bytes")
+                yield entry
+                if archive.offset > size + tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("it ends inside a member")
+            stream.seek(archive.offset)
+    except (ValueError, OverflowError) as error:  # numbers in the headers of extensions
+        raise tarfile.ReadError(str(error)) from error
+    while rest := stream.read(1 << 20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it goes on after its end, as tars do that were joined with cat")
+
 
 def read_source(root: Address, source: str) -> bytes:
     """All bytes of a source below `root`.
@@ -53,15 +95,20 @@ def read_source(root: Address, source: str) -> bytes:
 
 
 @contextmanager
-def open_source(root: Address, source: str) -> Iterator[IO[bytes]]:
+def open_source(root: Address, source: str, max_pixels: int | None = None) -> Iterator[IO[bytes]]:
     """A source below `root` as a readable and seekable stream.
 
     An error is a verdict on the source only if it tells something about the source itself: the store answers
     and has no such file, or a local file system says why this one path cannot be opened. Any other, such as
     an expired token or a server that is down, would be the same for every source.
 
+    Args:
+        root: the folder that `source` is relative to.
+        source: of a file, or of a member of a tar, which is read whole.
+        max_pixels: of an image; a larger member of a tar is refused unread.
+
     Raises:
-        Refused: the source is missing, may not be read, or breaks off.
+        Refused: the source is missing, may not be read, is too large, or breaks off.
         TransientError: the store refused or did not answer; names the source.
     """
     tar = _IN_TAR.match(source)
@@ -69,7 +116,7 @@ def open_source(root: Address, source: str) -> Iterator[IO[bytes]]:
     try:
         with (
             store_errors(root),
-            _open_member(root, path, member) if tar else open_file(root, path) as stream,
+            _open_member(root, path, member, max_pixels) if tar else open_file(root, path) as stream,
         ):
             yield stream
     except OSError as error:
@@ -110,28 +157,28 @@ def open_file(root: Address, path: str) -> AbstractContextManager[IO[bytes]]:
     return root.fs.open(f"{root.path.rstrip('/')}/{path}", "rb")
 
 
-def _open_member(root: Address, tar: str, member: str) -> AbstractContextManager[IO[bytes]]:
+def _open_member(
+    root: Address, tar: str, member: str, max_pixels: int | None
+) -> AbstractContextManager[IO[bytes]]:
     with open_file(root, tar) as stream:
         # The size is part of the cache's key, so that a replaced tar is indexed again.
-        offsets = _index(root, tar, stream.seek(0, io.SEEK_END))
+        end = stream.seek(0, io.SEEK_END)
+        offsets = _index(root, tar, end)
         if member not in offsets:
             raise Refused("unreadable", "the tar has no such member")
         offset, size = offsets[member]
+        if offset + size > end:
+            raise Refused("truncated", "the tar ends inside this member")
+        if max_pixels is not None:
+            check_bytes(size, max_pixels)
         stream.seek(offset)
-        data = stream.read(size)
-    if len(data) < size:
-        raise Refused("truncated", "the tar ends inside this member")
-    return io.BytesIO(data)
+        return io.BytesIO(stream.read(size))
 
 
 @lru_cache(maxsize=INDEXED_TARS)
 def _index(root: Address, tar: str, size: int) -> dict[str, tuple[int, int]]:
-    offsets = {}
-    with open_file(root, tar) as stream:
-        try:
-            with tarfile.open(fileobj=stream, mode="r:") as archive:
-                for entry in archive:
-                    offsets[entry.name] = (entry.offset_data, entry.size)
-        except tarfile.TarError:
-            return offsets  # members before the damage can still be read
+    offsets: dict[str, tuple[int, int]] = {}
+    # Members before a damage can still be read.
+    with open_file(root, tar) as stream, suppress(tarfile.TarError):
+        offsets.update((entry.name, (entry.offset_data, entry.size)) for entry in read_headers(stream))
     return offsets

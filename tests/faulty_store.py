@@ -1,6 +1,7 @@
-"""A proxy before the tests' object store that fails on request, as networks and object stores do."""
+"""A proxy before the tests' object store that fails or lies on request, as networks and object stores do."""
 
 import http.client
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,11 +11,22 @@ EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expi
 DROPPED = {"content-length", "connection", "transfer-encoding"}
 """Headers that are the proxy's own."""
 
+PAGE = b"<html><body>The proxy asks you to sign in.</body></html>"
+
 SLOW = 1.0
 """Seconds that a slow answer takes."""
 
 Fault = Callable[[str], str | None]
-"""From the path of a request to what happens to it: an HTTP status, ``expired``, ``slow``, or None."""
+"""From the method and path of a request to what happens to it; None if nothing.
+
+An HTTP status or ``expired``: it is refused. ``slow``. ``lost``: it is done, but answered with 500. ``page``:
+the answer is a page of HTML with status 200. ``short`` and ``flipped``: half of the body, or another byte.
+"""
+
+
+def without_md5(text: str) -> str:
+    """A text with every MD5 in it backwards; the same again gives the text."""
+    return re.sub("[0-9a-f]{32}", lambda digits: digits[0][::-1], text)
 
 
 class FaultyStore:
@@ -24,11 +36,13 @@ class FaultyStore:
         fault: decides about each request; may be replaced at any time.
         faults: requests that have failed so far.
         requests: all so far.
+        checksums: whether answers have MD5 as entity tags, and the checksums of bodies.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.fault: Fault = lambda path: None
         self.faults = self.requests = 0
+        self.checksums = True
         self._store = (host, port)
         self._port = 0
         self.start()
@@ -59,14 +73,26 @@ class FaultyStore:
                 self.close_connection = True
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 owner.requests += 1
-                kind = owner.fault(self.path)
-                if kind is None or kind == "slow":
-                    time.sleep(SLOW if kind else 0)
+                kind = owner.fault(f"{self.command} {self.path}")
+                owner.faults += kind not in (None, "slow")
+                status, headers, content = 500, list[tuple[str, str]](), b""
+                if kind in (None, "slow", "lost", "short", "flipped"):
+                    time.sleep(SLOW if kind == "slow" else 0)
                     status, headers, content = self.forward(body)
-                else:
-                    owner.faults += 1
-                    status, headers = (403 if kind == "expired" else int(kind)), []
-                    content = EXPIRED if kind == "expired" else b""
+                if kind == "lost":
+                    status, headers, content = 500, [], b""
+                elif kind in ("short", "flipped"):
+                    middle = len(content) // 2
+                    rest = b"" if kind == "short" else bytes([content[middle] ^ 1]) + content[middle + 1 :]
+                    content = content[:middle] + rest
+                    headers = [item for item in headers if item[0] != "Content-Length"]
+                    headers.append(("Content-Length", str(len(content))))
+                elif kind == "page":
+                    status, content = 200, PAGE
+                elif kind == "expired":
+                    status, content = 403, EXPIRED
+                elif kind not in (None, "slow"):
+                    status = int(kind)
                 self.send_response(status)
                 self.send_header("Connection", "close")
                 for name, value in headers:
@@ -80,14 +106,28 @@ class FaultyStore:
             def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
                 connection = http.client.HTTPConnection(*owner._store)
                 headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+                if not owner.checksums:
+                    tags = {name for name in headers if name.lower() == "if-match"}
+                    headers |= {name: without_md5(headers[name]) for name in tags}
                 connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
-                content = response.read()
+                content, answered = response.read(), response.getheaders()
                 connection.close()
-                kept = [item for item in response.getheaders() if item[0].lower() not in DROPPED]
+                if not owner.checksums:
+                    answered = [
+                        (name, without_md5(value))
+                        for name, value in answered
+                        if not name.lower().startswith("x-amz-checksum")
+                    ]
+                    if content.startswith(b"<?xml"):
+                        content = without_md5(content.decode()).encode()
+                kept = [item for item in answered if item[0].lower() not in DROPPED]
                 if self.command == "HEAD":
-                    kept = [item for item in response.getheaders() if item[0].lower() != "connection"]
-                    return response.status, kept, b""
+                    return (
+                        response.status,
+                        [item for item in answered if item[0].lower() != "connection"],
+                        b"",
+                    )
                 return response.status, [*kept, ("Content-Length", str(len(content)))], content
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer

@@ -9,8 +9,7 @@ from common.config import load
 from common.layout import Layout
 from common.storage import Address
 from pipeline.parse.run import drop_faces, plan, read_aligned, read_plan
-from pipeline.runner.finished_shards import FinishedShard
-from pipeline.runner.shard_runner import finished_shards
+from pipeline.runner.finished_shards import FinishedShard, finished_shards
 from tests.commands import run_command
 
 QUICK = ("parse.size=64", "parse.precision=float32", "ingest.shard_size=8")

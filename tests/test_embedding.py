@@ -13,9 +13,9 @@ from common import manifest
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from common.parsing.features import load_embedder
+from common.parsing.find_parser import find_embedder
 from common.shards import decode_face, decode_features, extent_of, read_member
-from pipeline.parse.features import load_embedder
-from pipeline.parse.find_parser import find_embedder
 from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command

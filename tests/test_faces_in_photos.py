@@ -8,6 +8,7 @@ import pytest
 import torch
 from facexlib.detection.retinaface import RetinaFace
 
+from common.alignment import crops
 from common.alignment.crops import aligned_crops
 from common.alignment.detector import choose_faces, detect_faces, detect_faces_of_each, load_detector
 from common.alignment.search import find_faces
@@ -89,8 +90,9 @@ def test_a_shard_has_the_same_rows_however_many_pictures_are_detected_together(
     cv2.imwrite(str(tmp_path / "photos" / "small.png"), noise[:20, :20])
     records, landmarks = [], []
     for number, (count, detect) in enumerate([(1, no_memory), (4, detect_faces_of_each), (4, no_memory)]):
-        monkeypatch.setattr(shard, "pictures", lambda device, count=count: count)
-        monkeypatch.setattr(shard, "detect_faces_of_each", detect)
+        for module in (shard, crops):
+            monkeypatch.setattr(module, "pictures", lambda device, count=count: count)
+        monkeypatch.setattr(crops, "detect_faces_of_each", detect)
         layout = Layout.at(tmp_path / f"set-{number}")
         settings = load(
             settings=[f"data.input={tmp_path / 'photos'}", "data.name=photos", "align.mode=detect"]

@@ -11,6 +11,9 @@ from common import manifest
 from common.classes import NUM_CLASSES
 from common.config import Config, load
 from common.layout import Layout
+from common.parsing.features import pooled_features, projection
+from common.parsing.find_parser import find_parser
+from common.parsing.parser import load_parser
 from common.shards import (
     FEATURE_CHANNELS,
     BrokenSample,
@@ -20,9 +23,6 @@ from common.shards import (
     extent_of,
     read_member,
 )
-from pipeline.parse.features import pooled_features, projection
-from pipeline.parse.find_parser import find_parser
-from pipeline.parse.parser import load_parser
 from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 

@@ -9,7 +9,7 @@ import torch
 
 from common import hardware as module
 from common.hardware import Hardware, announce, cpu, hardware
-from pipeline.parse.parser import effective_precision
+from common.parsing.parser import effective_precision
 
 ZEN4 = {"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False}
 SAPPHIRE_RAPIDS = ZEN4 | {"amx_bf16": True}

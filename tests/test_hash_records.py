@@ -36,7 +36,7 @@ class Input:
         return sorted((self.layout.manifests / "records-ingest").rglob("*.parquet"))
 
     def write(self, number: int, content: bytes) -> None:
-        (self.photos / f"{number:03}.jpg").write_bytes(b"%s %03d" % (content, number))
+        (self.photos / f"{number:03}.jpg").write_bytes(b"\xff\xd8\xff%s %03d" % (content, number))
 
     def config(self, *settings: str) -> Config:
         own = [f"data.input={self.photos}", "data.name=d", "cluster.workers=2", "stream.retry_minutes=0.02"]
@@ -82,7 +82,7 @@ def touch_one(data: Input) -> list[str]:
 
 def add_and_remove(data: Input) -> list[str]:
     (data.photos / "000.jpg").unlink()
-    (data.photos / "0205.jpg").write_bytes(b"new")
+    (data.photos / "0205.jpg").write_bytes(b"\xff\xd8\xffnew")
     return ["0205.jpg"]
 
 
@@ -160,7 +160,7 @@ def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_
 
 
 def test_a_recorded_photo_that_is_too_large_now_is_refused(data: Input) -> None:
-    (data.photos / "large.jpg").write_bytes(bytes(900))
+    (data.photos / "large.jpg").write_bytes(b"\xff\xd8\xff" + bytes(900))
     data.ingest()
     data.ingest("ingest.max_pixels=100")
     assert [row["source"] for row in data.rows() if row["reason"] == "too-large"] == ["large.jpg"]

@@ -8,9 +8,9 @@ import torch
 
 from common.config import load
 from common.errors import UserError
-from pipeline.parse import imagenet
-from pipeline.parse.features import load_embedder
-from pipeline.parse.find_parser import find_embedder
+from common.parsing import imagenet
+from common.parsing.features import load_embedder
+from common.parsing.find_parser import find_embedder
 
 
 def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path) -> None:

@@ -192,8 +192,8 @@ def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_duplicates_point_to_the_one_that_is_kept_and_empty_files_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
-    (root / "a.jpg").write_bytes(b"same")
-    (root / "b.jpg").write_bytes(b"same")
+    (root / "a.jpg").write_bytes(b"\xff\xd8\xffsame")
+    (root / "b.jpg").write_bytes(b"\xff\xd8\xffsame")
     (root / "c.jpg").write_bytes(b"")
     rows = {row["source"]: row for row in planned(root, tmp_path / "out")}
     assert rows["a.jpg"]["key"] is not None

@@ -194,7 +194,7 @@ def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
 
 def parsers_in_memory() -> int:
     """How many parsers the worker that runs this has loaded."""
-    from pipeline.parse.parser import load_parser
+    from common.parsing.parser import load_parser
 
     return load_parser.cache_info().currsize
 

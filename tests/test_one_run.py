@@ -1,41 +1,56 @@
 """No run deletes what it was not asked to, and an output has one run at a time."""
 
+import heapq
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from upath import UPath
 
 from common.errors import UserError
+from common.files import write_text
 from common.layout import Layout
+from common.storage import TransientError
 from pipeline import lock
 from pipeline.ingest.run import ingest
-from pipeline.lock import EXPIRY_SECONDS, NAME, locked
+from pipeline.lock import EXPIRY_SECONDS, NAME, StoredLock, locked
 from pipeline.runner.finished_shards import FinishedShards
-from pipeline.runner.shard_record import record_path
+from pipeline.runner.shard_record import ShardTask, record_path, write_record
 from tests.test_small_changes import PHOTOS, Input
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Input:
-    """A planned input with a finished shard."""
+    """A planned input with finished shards, in which 042.jpg and 043.jpg have no sample."""
     data = Input(tmp_path)
-    folder = data.layout.shards / "d"
-    folder.mkdir()
-    (folder / "train-000000.tar").touch()
+    (data.layout.shards / "d").mkdir()
+    for name in {row["shard"] for row in data.rows()}:
+        (data.layout.shards / name).touch()
+        broken = [
+            row["source"] for row in data.rows() if row["shard"] == name and "04" < row["source"] < "044"
+        ]
+        refused = [
+            {"source": source, "reason": "truncated", "detail": ""} for source in broken if source >= "042"
+        ]
+        write_record(ShardTask(data.layout.shards / name, "inputs", "code", 4), [{"key": "k"}], refused)
     return data
 
 
 def test_a_limit_on_a_finished_output_is_refused_and_changes_nothing(data: Input) -> None:
     before = data.layout.source.read_bytes()
     limited = data.config.model_copy(update={"ingest": data.config.ingest.model_copy(update={"limit": 40})})
-    with pytest.raises(UserError, match="160 of 200 photos of the finished shards .* --prune deletes"):
+    with pytest.raises(UserError, match="158 of 198 photos of the finished shards .* --prune deletes"):
         ingest(limited, data.layout)
     assert data.layout.source.read_bytes() == before
     ingest(limited, data.layout, prune=True)
@@ -47,8 +62,18 @@ def test_a_photo_that_was_renamed_or_replaced_is_not_lost_but_one_that_vanished_
     (data.photos / "000.jpg").write_bytes(b"retouched")
     ingest(data.config, data.layout)
     (data.photos / "199.jpg").unlink()
-    with pytest.raises(UserError, match=rf"1 of {PHOTOS} photos .* such as 199\.jpg"):
+    with pytest.raises(UserError, match=rf"1 of {PHOTOS - 2} photos .* such as 199\.jpg"):
         ingest(data.config, data.layout)
+
+
+def test_a_photo_without_a_sample_may_be_deleted_as_the_message_about_it_advises(data: Input) -> None:
+    (data.photos / "042.jpg").unlink()
+    (data.photos / "043.jpg").write_bytes(b"no image")
+    ingest(data.config, data.layout)
+    assert [row["source"] for row in data.rows() if row["reason"]] == ["043.jpg"]
+    (data.photos / "043.jpg").unlink()
+    ingest(data.config, data.layout)
+    assert len(data.rows()) == PHOTOS - 2
 
 
 def test_a_plan_without_finished_shards_is_replaced(tmp_path: Path) -> None:
@@ -66,6 +91,9 @@ def test_unplanned_shards_are_deleted_on_request_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2 shards that are not in the plan, such as train-000001\.tar"):
         FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=False)
     assert len(list(tmp_path.iterdir())) == 6
+    write_record(ShardTask(tars[2], "inputs", "code", 1), [], [])
+    with pytest.raises(UserError, match=r"1 shards that are not in the plan, such as train-000001\.tar"):
+        FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=False)
     FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=True)
     assert sorted(tmp_path.iterdir()) == [record_path(tars[0]), tars[0]]
 
@@ -167,29 +195,164 @@ def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(
     assert sorted(outcomes) == ["owner", "refused"]
 
 
-def test_an_owner_that_slept_past_its_expiry_does_not_take_the_lock_back(
+def test_a_run_that_lost_its_lock_writes_nothing_more_and_leaves_the_lock_of_the_other(
     remote: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.05)
     file = remote.manifests / NAME
     other = json.dumps({"host": "other", "process": 1, "renewed": time.time()}).encode()
     with locked(remote):
+        write_text(remote.manifests / "before", "x")
         file.write_bytes(other)
+        with pytest.raises(UserError, match="another run has taken over s3://locks"):
+            write_text(remote.manifests / "after", "x")
         time.sleep(0.5)
-        assert file.read_bytes() == other
     assert file.read_bytes() == other
-    assert "another run has taken over this output" in capsys.readouterr().err
+    assert "another run has taken over" in capsys.readouterr().err
+    assert [(remote.manifests / name).exists() for name in ("before", "after")] == [True, False]
 
 
-def test_a_lock_that_changes_after_it_was_read_is_not_replaced(remote: Layout) -> None:
-    file = remote.manifests / NAME
-    assert isinstance(file, UPath)
-    file.write_bytes(b"{}")
+def test_a_run_that_could_not_renew_its_lock_writes_nothing_until_it_can(
+    remote: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(remote):
+        now = time.time()
+        monkeypatch.setattr(lock.time, "time", lambda: now + 70)
+        with pytest.raises(TransientError, match="not renewed for 70 s"):
+            write_text(remote.manifests / "late", "x")
 
-    def replaced_meanwhile(text: str) -> bool:
-        file.write_bytes(b'{"renewed": 1}')
-        return True
 
-    assert not lock._replace(file, {"process": 1}, replaced_meanwhile)
-    assert file.read_bytes() == b'{"renewed": 1}'
-    assert lock._replace(file, {"process": 1}, lambda text: True)
+@pytest.mark.parametrize("content", [b"<html>Sign in</html>", b"{}", b"[1]", b""])
+def test_what_is_no_lock_is_not_taken_over(content: bytes, remote: Layout) -> None:
+    (remote.manifests / NAME).write_bytes(content)
+    with pytest.raises(TransientError, match=r"\.lock: the store answers with"), locked(remote):
+        pass
+    assert (remote.manifests / NAME).read_bytes() == content
+
+
+class Simulation:
+    """A simulated clock and a simulated store, which compares tags, and loses requests and answers.
+
+    Whatever takes time waits in a queue, and one thread runs at a time, so a seed gives one schedule.
+    """
+
+    protocol = ("s3",)
+
+    def __init__(self, seed: int) -> None:
+        self.random, self.now = random.Random(seed), 0.0
+        self._queue: list[tuple[float, int, threading.Event]] = []
+        self._turn, self._count = threading.Semaphore(0), 0
+        self._content: bytes | None = None
+        self._version = 0
+        self.events: list[tuple[str, str]] = []
+
+    def start(self, action: Callable[[], None]) -> None:
+        def run() -> None:
+            self.sleep(0.0, first=True)
+            action()
+            self._turn.release()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.skew = self.random.uniform(0, 20)  # type: ignore[attr-defined]
+        before = self._count
+        thread.start()
+        while self._count == before:
+            time.sleep(0)
+
+    def run(self) -> None:
+        while self._queue:
+            self.now, _, event = heapq.heappop(self._queue)
+            event.set()
+            self._turn.acquire()
+
+    def time(self) -> float:
+        return self.now + threading.current_thread().skew  # type: ignore[attr-defined]
+
+    def sleep(self, seconds: float, first: bool = False) -> None:
+        event = threading.Event()
+        heapq.heappush(self._queue, (self.now + seconds, self._count, event))
+        self._count += 1
+        if not first:
+            self._turn.release()
+        event.wait()
+
+    def _request(self, change: Callable[[], Any]) -> Any:
+        self.sleep(self.random.choice([0.1, 1, 5, 5, 90]) * self.random.random())
+        fate = self.random.random()
+        if fate < 0.15:
+            raise OSError("the request was lost")
+        result = change()
+        if fate < 0.3:
+            raise OSError("the answer was lost")
+        return result
+
+    def info(self, path: str) -> dict[str, str]:
+        return {"ETag": str(self._request(lambda: self._found() and self._version))}
+
+    def cat_file(self, path: str, start: int) -> bytes:
+        return bytes(self._request(self._found))
+
+    def _found(self) -> bytes:
+        if self._content is None:
+            raise FileNotFoundError
+        return self._content
+
+    def pipe_file(self, path: str, data: bytes, mode: str = "", IfMatch: str = "") -> None:
+        def write() -> None:
+            if (mode and self._content is not None) or (IfMatch and IfMatch != str(self._version)):
+                raise OSError("PreconditionFailed")
+            self._content, self._version = data, self._version + 1
+
+        self._request(write)
+
+    def unlink(self) -> None:
+        self.sleep(35 * self.random.random())
+        self._content = None
+
+
+def run_with_lock(simulation: Simulation, name: str) -> None:
+    """A run that writes up to five times, each time within 35 s, and ends or dies; six times in a row."""
+    path = SimpleNamespace(fs=simulation, path="lock", parent="output", unlink=simulation.unlink)
+    for attempt in range(6):
+        simulation.sleep(200 * simulation.random.random())
+        held = StoredLock(cast(UPath, path), {"token": f"{name}{attempt}"})
+        try:
+            held.acquire()
+        except (UserError, OSError):
+            continue
+        simulation.events.append(("holds", held.owner["token"]))
+        ended = SimpleNamespace(ended=False)
+        ended.wait = lambda seconds, ended=ended: simulation.sleep(seconds) or ended.ended
+        simulation.start(partial(lock._renew, held, cast(threading.Event, ended)))
+        for _ in range(5):
+            simulation.sleep(40 * simulation.random.random())
+            try:
+                held.check()
+            except UserError:
+                break
+            except OSError:
+                continue
+            simulation.sleep(35 * simulation.random.random())
+            simulation.events.append(("writes", held.owner["token"]))
+        ended.ended = True
+        if simulation.random.random() < 0.5:
+            held.release()
+
+
+def test_two_runs_never_hold_one_output_in_200_random_schedules_of_a_simulated_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    holders, writes = 0, 0
+    for seed in range(200):
+        simulation = Simulation(seed)
+        monkeypatch.setattr(lock, "time", simulation)
+        for name in "abc":
+            simulation.start(partial(run_with_lock, simulation, name))
+        simulation.run()
+        holder = ""
+        for event, token in simulation.events:
+            holder = token if event == "holds" else holder
+            assert token == holder, f"schedule {seed}: {token} writes while {holder} holds the output"
+            holders, writes = holders + (event == "holds"), writes + (event == "writes")
+    assert holders > 300
+    assert writes > 400

@@ -13,6 +13,7 @@ from common.input_files import list_files
 from common.layout import MARKER, Layout, mark_output
 from common.storage import address
 from pipeline.ingest.run import ingest
+from pipeline.runner.shard_record import ShardTask, write_record
 
 
 def write_photo(path: Path, seed: int) -> None:
@@ -31,7 +32,9 @@ def write_shard(output: Path) -> None:
     """What the stages leave in an output."""
     folder = output / "photos"
     mark_output(folder)
-    (folder / "unlabelled-000000.tar").write_bytes(bytes(1024))
+    tar = folder / "unlabelled-000000.tar"
+    tar.write_bytes(bytes(1024))
+    write_record(ShardTask(tar, "inputs", "code", 1), [{"key": "k"}], [])
 
 
 @pytest.mark.parametrize("name", ["out", ".", "deep/out"], ids=["below it", "the input itself", "deep in it"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.parse.parser import Parsed, SplitOnMemoryError
+from common.parsing.parser import Parsed, SplitOnMemoryError
 from pipeline.runner.prefetch import ahead
 
 

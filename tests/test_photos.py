@@ -5,12 +5,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from common import manifest
 from common.config import load
@@ -112,6 +113,68 @@ def test_megabytes_of_metadata_do_not_condemn_the_pixels(data: bytes) -> None:
     assert np.abs(decode(data).astype(int) - COLOUR).mean() < 8
 
 
+def icc(space: bytes, **tags: list[float]) -> bytes:
+    """An ICC profile of monitors (ICC.1:2001-04): tags of three numbers are XYZ, those of one a gamma."""
+    body, table = b"", struct.pack(">I", len(tags))
+    for name, values in tags.items():
+        data = (
+            b"XYZ ".ljust(8, b"\0") + struct.pack(">3i", *(round(value * 65536) for value in values))
+            if len(values) == 3
+            else b"curv".ljust(8, b"\0") + struct.pack(">IHH", 1, round(values[0] * 256), 0)
+        )
+        table += name.encode() + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    head = struct.pack(
+        ">I4xI4s4s4s12x4s28x", 132 + len(table) - 4 + len(body), 0x02100000, b"mntr", space, b"XYZ ", b"acsp"
+    )
+    return (head + white).ljust(128, b"\0") + table + body
+
+
+WHITE = [0.9642, 1.0, 0.8249]
+ADOBE = icc(
+    b"RGB ",
+    **{"rXYZ": [0.60974, 0.31111, 0.01947], "gXYZ": [0.20528, 0.62567, 0.06087]},
+    **{"bXYZ": [0.14919, 0.06322, 0.74457], "wtpt": WHITE},
+    **{name: [2.2] for name in ("rTRC", "gTRC", "bTRC")},
+)
+LINEAR = icc(b"GRAY", wtpt=WHITE, kTRC=[1.0])
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+MUTED = (COLOUR // 2 + 60).astype(np.uint8)
+
+
+PLAIN = np.repeat(MUTED[..., :1], 3, axis=2)
+
+
+def profiled(pixels: np.ndarray, mode: str, profile: bytes, kind: str = "png", **options: object) -> bytes:
+    """An image whose sRGB colours are written as those of another profile."""
+    source, target = (ImageCms.ImageCmsProfile(io.BytesIO(each)) for each in (SRGB, profile))
+    inner = "L" if mode in ("L", "LA") else "RGB"
+    image = ImageCms.profileToProfile(Image.fromarray(pixels), source, target, outputMode=inner)
+    return encoded(np.asarray(image.convert(mode)), kind, icc_profile=profile, **options)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "data"),
+    [
+        (MUTED, profiled(MUTED, "RGB", ADOBE)),
+        (MUTED, profiled(MUTED, "RGB", ADOBE, "jpeg", quality=98, subsampling=0)),
+        (MUTED, profiled(MUTED, "RGBA", ADOBE, "webp", lossless=True)),
+        (PLAIN, profiled(PLAIN, "L", LINEAR)),
+        (PLAIN, profiled(PLAIN, "LA", LINEAR)),
+        (MUTED, profiled(MUTED, "RGB", SRGB)),
+        (COLOUR, encoded(COLOUR, "png", icc_profile=LINEAR)),
+        (COLOUR, encoded(COLOUR, "png", icc_profile=ADOBE[:200])),
+    ],
+    ids=[
+        *("Adobe RGB", "in a JPEG", "with transparency", "linear gray", "gray with transparency", "sRGB"),
+        *("a profile that does not fit", "a damaged profile"),
+    ],
+)
+def test_colours_are_converted_to_srgb(pixels: np.ndarray, data: bytes) -> None:
+    assert np.abs(decode(data).astype(int) - pixels).mean() < 1.5
+
+
 @pytest.mark.parametrize("lost", [1, 2, 4, 8], ids="the last {} bytes".format)
 def test_a_jpeg_that_decodes_whole_without_its_end_is_kept_with_a_notice(lost: int) -> None:
     photo = decode_photo(SMOOTH[:-lost], 1_000_000)
@@ -159,19 +222,39 @@ def test_deep_pixels_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.array_equal(decode(tiff(GRAY.astype(np.uint16) * 16)), whole)
 
 
-def test_sixteen_bits_cost_no_more_than_eight_bytes_a_pixel(tmp_path: Path) -> None:
-    for name, pixels in (("small", GRAY), ("large", np.tile(GRAY, (50, 50)))):
-        (tmp_path / name).write_bytes(encoded(pixels.astype(np.uint16) * 257, "png"))
+FLAT = np.full((3000, 4000, 3), 200, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "result"),
+    [
+        (lambda: encoded(np.tile(GRAY, (50, 50)).astype(np.uint16) * 257, "png"), "decoded"),
+        (lambda: chunked(b"tEXt", b"Comment\0" + b"x" * 200_000_000), "decoded"),
+        (lambda: chunked(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000))), "decoded"),
+        (lambda: encoded(FLAT, "jpeg", progressive=True, subsampling=0), "too-large"),
+        (lambda: encoded(FLAT, "avif", speed=10), "too-large"),
+    ],
+    ids=["16 bits", "200 MB of text", "packed text", "a progressive JPEG", "an AVIF"],
+)
+def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(
+    make: Callable[[], bytes], result: str, tmp_path: Path
+) -> None:
+    (tmp_path / "photo").write_bytes(make())
     code = """if True:
         import resource, sys
-        from common.images import decode_photo
-        for name in sys.argv[1:]:
-            decode_photo(open(name, "rb").read(), 100_000_000)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        from common.images import Refused, decode_photo
+        def most():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        data, before, result = open(sys.argv[1], "rb").read(), most(), "decoded"
+        try:
+            decode_photo(data, 12_000_000)
+        except Refused as refused:
+            result = refused.reason
+        print(most() - before, result)
     """
-    command = [sys.executable, "-c", code, str(tmp_path / "small"), str(tmp_path / "large")]
-    small, large = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
-    assert large - small <= 8 * GRAY.size * 2500
+    command = [sys.executable, "-c", code, str(tmp_path / "photo")]
+    memory, printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+    assert (printed, int(memory) <= 8 * 12_000_000) == (result, True)
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ from common import weights
 from common.classes import CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ
 from common.config import Config, load
 from common.errors import UserError
+from common.parsing import network as network_module
+from common.parsing import quantize
+from common.parsing.class_map import ClassMap, read_format_beside
+from common.parsing.find_parser import find_parser
+from common.parsing.masks import assign_sides, most_probable
+from common.parsing.network import normalised
+from common.parsing.parser import FaceParser, ParserFile, load_parser
 from common.shards import decode_face
-from pipeline.parse import network as network_module
-from pipeline.parse import quantize
-from pipeline.parse.class_map import ClassMap, read_format_beside
-from pipeline.parse.find_parser import find_parser
-from pipeline.parse.masks import assign_sides, most_probable
-from pipeline.parse.network import normalised
-from pipeline.parse.parser import FaceParser, ParserFile, load_parser
 
 
 def parser_file(config: Config) -> ParserFile:

@@ -274,7 +274,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    rows = predict(predictor, photos_in([wild, Path("broken.jpg")])[0], None)
+    rows = list(predict(predictor, photos_in([wild, Path("broken.jpg")])[0], None))
     for name in ("a.json", "a.parquet"):
         write_table(tmp_path / name, face_table(rows, predictor.classifier.attributes))
     from_json = json.loads((tmp_path / "a.json").read_text())
@@ -316,7 +316,7 @@ def test_no_file_ends_the_prediction_of_the_others(
     else:
         (photos / name).write_bytes(photo)
     listed, _ = photos_in([photos])
-    rows = predict(Predictor.load(aligned_already, align="none"), listed, tmp_path / "seen")
+    rows = list(predict(Predictor.load(aligned_already, align="none"), listed, tmp_path / "seen"))
     expected = {"zz.png": None} | ({} if reason is None else {name: reason or None})
     assert {Path(row["photo"]).name: row["reason"] for row in rows} == expected
     assert len(list((tmp_path / "seen").rglob("*.jpg"))) == sum(row["reason"] is None for row in rows)
@@ -391,7 +391,7 @@ def test_prediction_imports_neither_the_pipeline_nor_a_parser() -> None:
     code = (
         "import sys, training.predict, training.export\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('pipeline', 'dask', 'distributed')"
-        " or name.startswith('facexlib.parsing')])"
+        " or name.startswith(('facexlib.parsing', 'common.parsing'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

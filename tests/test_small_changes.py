@@ -29,7 +29,7 @@ class Input:
         self._settings = settings
         self.photos.mkdir()
         for number in range(PHOTOS):
-            (self.photos / f"{number:03}.jpg").write_bytes(b"photo %d" % number)
+            (self.photos / f"{number:03}.jpg").write_bytes(b"\xff\xd8\xffphoto %d" % number)
         self.label(LABELLED, "Male")
         self.fingerprints = self._plan()
 
@@ -65,9 +65,9 @@ def data(tmp_path: Path) -> Input:
 
 
 def test_one_photo_more_is_one_shard(data: Input) -> None:
-    (data.photos / "000a.jpg").write_bytes(b"new")
+    (data.photos / "000a.jpg").write_bytes(b"\xff\xd8\xffnew")
     assert data.stale() == 1
-    (data.photos / "zzz.jpg").write_bytes(b"newer")
+    (data.photos / "zzz.jpg").write_bytes(b"\xff\xd8\xffnewer")
     assert data.stale() == 1
     assert sum(row["key"] is not None for row in data.rows()) == PHOTOS + 2
 

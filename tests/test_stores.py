@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,6 @@ def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp
             {"a.jpg": b"", "a.json": metadata(attributes={"Male": "perhaps"})},
             "a.tar::a.json, Male: 'perhaps'",
         ),
-        ({"a.jpg": b"", "a.json": b"{"}, "a.tar::a.json: not JSON"),
         ({"a.jpg": b"", "a.cls": b"\x80\x04K\x01."}, "a.tar::a.cls: a class number was expected"),
     ],
 )
@@ -96,6 +96,57 @@ def test_a_malformed_label_in_a_tar_is_refused_by_member(
 ) -> None:
     write_tar(tmp_path / "a.tar", members)
     with pytest.raises(UserError, match=message):
+        read_listing(tmp_path)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, pax: dict[str, str] | None = None) -> bytes:
+    """A tar's header, which may say any size."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type, entry.pax_headers = size, kind, pax or {}
+    return entry.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+JSON = b'{"attributes": {"Male": 1}}'
+SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        (header("b.png", 1 << 60), {"b.png": "truncated", "": "truncated"}),
+        (header("b.json", 1 << 60), {"b.json": "bad-label", "": "truncated"}),
+        (header("b.png", 1 << 60, tarfile.GNUTYPE_LONGNAME), {"": "truncated"}),
+        (header("b.png", 0, pax={"size": "-512"}), {"": "truncated"}),
+        (header("b.png", 0, pax={**SPARSE, "GNU.sparse.size": str(1 << 40)}), {"b.png": "not-a-file"}),
+        (header("a.json", 0, pax={**SPARSE, "GNU.sparse.size": "2000000"}), {"a.png": "not-a-file"}),
+        (header("a.json", 0, pax={**SPARSE, "GNU.sparse.map": "0,x"}), {"": "truncated"}),
+        (header("a.json", 512) + b"{".ljust(512), {"a.png": "bad-label"}),
+        (header("a.json", 65_537) + JSON.ljust(66_048), {"a.png": "bad-label"}),
+        (header("lone.json", 512) + b"[".ljust(512), {"lone.json": "bad-label"}),
+        (header("a.json", 512) + JSON.ljust(512), {}),
+    ],
+    ids=[
+        *("a photo of 2^60 bytes", "a JSON of 2^60 bytes", "a name of 2^60 bytes", "a negative size"),
+        *("a sparse photo of 1 TB", "a sparse JSON of 2 MB", "a damaged map of holes", "no JSON"),
+        *("a JSON above 64 kB", "no JSON and no photo", "a good one"),
+    ],
+)
+def test_a_bad_member_of_a_tar_is_one_row_and_ends_nothing(
+    tmp_path: Path, entry: bytes, refused: dict[str, str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    tar = write_tar(tmp_path / "in" / "x.tar", {"a.png": photo(1), "c.png": photo(2)})
+    size = sum(512 + -(-len(photo(seed)) // 512) * 512 for seed in (1, 2))
+    tar.write_bytes(tar.read_bytes()[:size] + entry + bytes(1024))
+    rows = {row["source"]: row["reason"] for row in planned(tmp_path / "in", tmp_path / "out")}
+    expected = {f"x.tar::{name}" if name else "x.tar": reason for name, reason in refused.items()}
+    assert rows == {"x.tar::a.png": None, "x.tar::c.png": None, **expected}
+
+
+def test_labels_of_tars_are_bounded_in_number(tmp_path: Path) -> None:
+    members = {"a.jpg": b"", "a.json": metadata(attributes={f"l{number}": 1 for number in range(4097)})}
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(UserError, match="4,097 different labels in .json members"):
         read_listing(tmp_path)
 
 

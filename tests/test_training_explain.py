@@ -16,7 +16,6 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.data.transforms import to_input
-from training.explain import __main__ as command
 from training.explain.attribution import attribution, mean_maps
 from training.explain.explain import explain
 from training.models.attribute_groups import CELEBA_FILE, read_groups
@@ -112,7 +111,7 @@ def test_names_of_labels_are_no_names_of_files(
     names = ("../../escape", str(tmp_path / "absolute"), "sheet", "Bärtig/$", "n" * 300, "日本")
     faces = read_samples(shards, ("test",))
     faces = replace(faces, attribute_names=names, attributes=faces.attributes[:, : len(names)])
-    monkeypatch.setattr(command, "read_samples", lambda layout, splits: faces)
+    monkeypatch.setattr("training.explain.explain.read_samples", lambda layout, splits: faces)
     folder = tmp_path / "deep" / "explain"
     explain(save(tmp_path / "classifier.pt", names), shards, folder, 5, 4, CONFIG.stream)
     entries = json.loads((folder / "maps.json").read_text())["attributes"]

@@ -1,19 +1,31 @@
 """From one image to its aligned faces."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from common.alignment.detector import Face, choose_faces
+from common.alignment.detector import Face, choose_faces, detect_faces_of_each
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
+from common.hardware import hardware
+from common.images import Refused
 from common.pipeline_config import Align
 
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
+
+GPU_PICTURES: Final = 16
+"""Pictures that a GPU is given together; never measured, since no GPU was at hand."""
+
+MOST_PIXELS: Final = 50_000_000
+"""Of the pictures that are detected together, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +75,27 @@ def aligned_crops(
         matrix = similarity(face.landmarks, template * config.size)
         crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(faces)))
     return crops
+
+
+def crops_of_each(
+    images: Sequence[NDArray[np.uint8]],
+    config: Align,
+    detector: "RetinaFace | None",
+    template: NDArray[np.float64] = FACE_TEMPLATE,
+) -> Iterator[list[Crop] | Refused]:
+    """What `aligned_crops` gives for each of several images, or raises; a GPU detects in them together."""
+    detected: Iterator[list[Face] | None] = repeat(None)
+    if detector is not None and min(len(images), pictures(hardware().device)) > 1:
+        # Where the memory does not hold them together, each is detected alone.
+        with suppress(torch.OutOfMemoryError):
+            detected = iter(detect_faces_of_each(images, detector, config))
+    for image, seen in zip(images, detected, strict=False):
+        try:
+            yield aligned_crops(image, config, detector, template, seen)
+        except Refused as refused:
+            yield refused
+
+
+def pictures(device: torch.device) -> int:
+    """How many pictures are detected together; a CPU gains nothing by more than one."""
+    return 1 if device.type == "cpu" else GPU_PICTURES

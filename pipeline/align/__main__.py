@@ -18,7 +18,7 @@ def main() -> None:
     from pipeline.ingest.run import ingest
     from pipeline.lock import locked
 
-    with locked(layout):
+    with locked(layout, config.stream.retry_minutes):
         if flags.input is not None:
             ingest(config, layout, flags.prune)
         align(config, layout, flags.any_code, flags.prune)

@@ -39,7 +39,8 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
         UserError: there is no plan, the detector's weights cannot be obtained, or too many
             sources are refused.
     """
-    planned = retried(lambda: read_plan(layout), config.stream.retry_minutes, "align")
+    retry = partial(retried, minutes=config.stream.retry_minutes, stage="align")
+    planned: PlannedShards = retry(lambda: read_plan(layout))
     tasks = plan(planned, config, layout)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
@@ -49,7 +50,8 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     folder = (layout.aligned / planned.metadata["dataset"]).absolute()
     made, finished = finish_shards(stage, tasks, folder, config, layout, refusals, any_code, prune)
     if tasks:
-        write_text(folder / RECIPE_FILE, tasks[0].recipe.model_dump_json() + "\n")
+        recipe = tasks[0].recipe.model_dump_json() + "\n"
+        retry(lambda: write_text(folder / RECIPE_FILE, recipe))
     records = [finished.get(task.tar) for task in tasks]
     faces = sum(record.samples for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)

@@ -4,35 +4,27 @@ The hash of this module and of all that it imports is the code version of an ali
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
-import torch
-
-from common.alignment.crops import Crop, aligned_crops
-from common.alignment.detector import Face, detect_faces_of_each, load_detector
+from common.alignment.crops import MOST_PIXELS, Crop, crops_of_each, pictures
+from common.alignment.detector import load_detector
 from common.alignment.recipe import Recipe
 from common.hardware import hardware
-from common.images import Photo, Refused, decode_photo
+from common.images import Photo, Refused, decode_photo, is_image
 from common.shards import ShardWriter, encode_face, encode_metadata
-from common.storage import Address
+from common.storage import Address, TransientError, is_local
 from pipeline.runner.planned_shards import ShardRows
 from pipeline.runner.prefetch import read_ahead
-from pipeline.runner.shard_record import Advance, ShardTask, worker_died, write_record
+from pipeline.runner.shard_record import CHANGED, Advance, ShardTask, worker_died, write_record
 from pipeline.source import read_source
 
 SEVERAL_FACES: Final = "several-faces"
 """Notice of an image in which the detector found more than one face."""
-
-GPU_PICTURES: Final = 16
-"""Pictures that a GPU is given together; never measured, since no GPU was at hand."""
-
-MOST_PIXELS: Final = 50_000_000
-"""Of the pictures that are detected together, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +57,10 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
                 continue
             for number, crop in enumerate(crops, 1):
                 key = row["key"] if number == 1 else f"{row['key']}-{number}"
-                metadata = encode_metadata(_metadata(crop, row))
-                writer.add(key, {"jpg": encode_face(crop.image), "json": metadata})
-                samples.append({"key": key, "notices": notices})
+                members = {"jpg": encode_face(crop.image), "json": encode_metadata(_metadata(crop, row))}
+                writer.add(key, members)
+                crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
+                samples.append({"key": key, "notices": notices, **crcs})
     quarantined += [worker_died(row["source"]) for row in task.rows if row["source"] in excluded]
     write_record(task, samples, quarantined)
 
@@ -79,22 +72,14 @@ def _aligned(
     detector = load_detector(task.recipe.align.detector, task.detector) if task.detector else None
     for group in _decoded(task, rows, 1 if detector is None else pictures(hardware().device)):
         images = [photo.image for _, photo in group if not isinstance(photo, Refused)]
-        detected: Iterator[list[Face] | None] = repeat(None)
-        if detector is not None and len(images) > 1:
-            # Where the memory does not hold them together, each is detected alone.
-            with suppress(torch.OutOfMemoryError):
-                detected = iter(detect_faces_of_each(images, detector, task.recipe.align))
+        crops = crops_of_each(images, task.recipe.align, detector)
         for row, photo in group:
-            if isinstance(photo, Refused):
-                yield row, [], photo
-                continue
-            try:
-                crops = aligned_crops(photo.image, task.recipe.align, detector, seen=next(detected))
-            except Refused as refused:
-                yield row, [], refused
+            faces = photo if isinstance(photo, Refused) else next(crops)
+            if isinstance(photo, Refused) or isinstance(faces, Refused):
+                yield row, [], faces
             else:
-                several = [SEVERAL_FACES] if (crops[0].detected or 1) > 1 else []
-                yield row, [*photo.notices, *several], crops
+                several = [SEVERAL_FACES] if (faces[0].detected or 1) > 1 else []
+                yield row, [*photo.notices, *several], faces
 
 
 def _decoded(
@@ -117,14 +102,19 @@ def _decoded(
         yield group
 
 
-def pictures(device: torch.device) -> int:
-    """How many pictures are detected together; a CPU gains nothing by more than one."""
-    return 1 if device.type == "cpu" else GPU_PICTURES
-
-
 def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:
+    """The photo of a source.
+
+    Raises:
+        Refused: it cannot be decoded, or is, when read twice, another image than was ingested.
+        TransientError: its store answers with no image, or with other bytes each time.
+    """
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        raise Refused("changed", "the file's bytes are not those that were ingested; run ingest again")
+        first, data = data, read_source(task.root, row["source"])
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        if not is_local(task.root) and (data != first or not is_image(io.BytesIO(data))):
+            raise TransientError(f"{task.root}/{row['source']}: the store answers with other bytes")
+        raise Refused(CHANGED, "the file's bytes are not those that were ingested; run ingest again")
     return decode_photo(data, task.recipe.max_pixels)
 
 

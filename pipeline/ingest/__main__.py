@@ -16,7 +16,7 @@ def main() -> None:
     from pipeline.ingest.run import ingest  # Arrow, which --help need not wait for
     from pipeline.lock import locked
 
-    with locked(layout):
+    with locked(layout, config.stream.retry_minutes):
         ingest(config, layout, flags.prune)
 
 

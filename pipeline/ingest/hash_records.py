@@ -5,7 +5,7 @@ entity tag. Records only save reading: all of them may be deleted.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from typing import Final
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from common.files import remove_partials, replacing
+from common.files import check_guard, remove_partials, replacing
 from common.retry import retried
-from common.storage import Address, is_local, list_folder, read_bytes
+from common.storage import Address, is_local, list_folder, read_bytes, store_errors
 from common.tables import Database, batches, insert_batches
 from pipeline.runner.prefetch import THREADS, read_ahead
 
@@ -64,7 +64,7 @@ class HashRecords:
         self._folder, self._minutes = folder, retry_minutes
         self._small: list[str] = []
 
-    def store(self, database: Database, stamps: Stamps) -> None:
+    def store(self, database: Database, stamps: Stamps, doubted: Collection[str] = ()) -> None:
         """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
 
         A number may come several times.
@@ -72,6 +72,7 @@ class HashRecords:
         Args:
             database: has the table ``listed``.
             stamps: of the files as they are now.
+            doubted: sources of which a record may be wrong; the files with their records are deleted.
         """
         database.execute(
             "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
@@ -80,6 +81,9 @@ class HashRecords:
         remove_partials(self._folder)
         files = retried(lambda: list_folder(self._folder), self._minutes, "ingest")
         for name, part in self._parts(sorted(files)):
+            if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
+                retried(partial(self._remove, name), self._minutes, "ingest")
+                continue
             if part.num_rows < PART // 2:
                 self._small.append(name)
             insert_batches(database, "records", part.to_batches())
@@ -103,6 +107,11 @@ class HashRecords:
         for start in range(0, table.num_rows, PART):
             write_part(self._folder, table.slice(start, PART))
         for name in names:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        check_guard()
+        with store_errors(self._folder):
             (self._folder / name).unlink(missing_ok=True)
 
     def _parts(self, names: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

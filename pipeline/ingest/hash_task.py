@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import IO, Final
 
 import pyarrow as pa
 
-from common.images import Refused, check_bytes
+from common.images import Refused, check_bytes, is_image
 from common.retry import retried
 from common.storage import Address, TransientError, is_local
 from pipeline.ingest.hash_records import COLUMNS, write_part
@@ -26,8 +26,8 @@ SOME: Final = 8
 WHOLE: Final = 8_000_000
 """Bytes of a remote file that are read in one request, and held in memory by each thread."""
 
-
 EMPTY: Final = ("empty", "the file has no bytes")
+NOT_AN_IMAGE: Final = ("not-an-image", "no image format was recognised")
 
 CONTENTS: Final = pa.schema(
     [
@@ -65,7 +65,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The bytes of a source: their SHA-256 and number, or (reason, detail) why there are none."""
+    """The bytes of a source: the SHA-256 of an image and their number, or (reason, detail) why it is none."""
 
     sha256: str | None
     size: int
@@ -130,14 +130,10 @@ def hash_photos(task: HashTask) -> Hashed:
         records = pa.Table.from_batches([_table(part, COLUMNS)])
         retried(lambda: write_part(task.folder, records), task.retry_minutes, "ingest")
     rows = [
-        (photo.number, content.sha256, content.size, *(_refusal(content) or (None, None)))
+        (photo.number, content.sha256, content.size, *(content.refused or (None, None)))
         for photo, content in known
     ]
     return Hashed(_table(rows, CONTENTS), len(causes), causes[0] if causes else "")
-
-
-def _refusal(content: Content) -> tuple[str, str] | None:
-    return EMPTY if content.size == 0 and content.sha256 else content.refused
 
 
 def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
@@ -149,23 +145,40 @@ def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBa
 def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | TransientError:
     """The content of a source below `root`; an error if the store does not hand it out.
 
-    A file with more than 8 bytes for each of `max_pixels` is refused unread.
+    A file with more than 8 bytes for each of `max_pixels` is refused unread. A store may answer with a part
+    of a file, or with a page of a proxy: what is no image, or not as long as listed, is asked for once more,
+    and is believed if it is the same and as long as listed.
     """
     size = photo.size or 0
     try:
         check_bytes(size, max_pixels)
-        if is_local(root) or not 0 < size <= WHOLE:
-            with open_source(root, photo.path) as stream:
-                size = stream.seek(0, io.SEEK_END)
-                check_bytes(size, max_pixels)
-                stream.seek(0)
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-        else:
-            data = read_source(root, photo.path)
-            size, digest = len(data), hashlib.sha256(data).hexdigest()
+        content = _read(root, max_pixels, photo)
+        if not is_local(root) and (content.refused or photo.size not in (None, content.size)):
+            again = _read(root, max_pixels, photo)
+            if photo.size not in (None, again.size) or (again.refused and again != content):
+                what = f"{again.size:,} bytes, not the photo of {size:,}"
+                return TransientError(f"{root}/{photo.path}: the store answers with {what}")
+            return again
     except Refused as refused:
         labelled = photo.labelled and refused.detail == MISSING
         return Content(None, size, ("label-without-image" if labelled else refused.reason, refused.detail))
     except TransientError as error:
         return error
-    return Content(digest, size)
+    return content
+
+
+def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
+    if not is_local(root) and 0 < (photo.size or 0) <= WHOLE:
+        data = read_source(root, photo.path)
+        return _content(io.BytesIO(data), len(data))
+    with open_source(root, photo.path, max_pixels) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        check_bytes(size, max_pixels)
+        return _content(stream, size)
+
+
+def _content(stream: IO[bytes], size: int) -> Content:
+    if not is_image(stream):
+        return Content(None, size, NOT_AN_IMAGE if size else EMPTY)
+    stream.seek(0)
+    return Content(hashlib.file_digest(stream, "sha256").hexdigest(), size)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,11 +10,11 @@ from common.errors import UserError
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.retry import Backoff
+from common.retry import Backoff, retried
 from common.storage import Address
 from common.tables import Database, batches, insert_batches
 from pipeline.ingest.hash_records import PART, HashRecords, Stamps
-from pipeline.ingest.hash_task import EMPTY, Hashed, HashTask, Photo, Read, hash_photos
+from pipeline.ingest.hash_task import Hashed, HashTask, Photo, Read, hash_photos
 
 HERE: Final = 5 * PART
 """Sources that are hashed in this process, in less time than a cluster takes to start."""
@@ -41,7 +41,12 @@ class Photos:
 
 
 def hash_sources(
-    database: Database, photos: Photos, folder: Address, max_pixels: int, retry_minutes: float
+    database: Database,
+    photos: Photos,
+    folder: Address,
+    max_pixels: int,
+    retry_minutes: float,
+    doubted: Collection[str] = (),
 ) -> None:
     """Make the table ``contents`` of all sources, with the columns `pipeline.ingest.hash_task.CONTENTS`.
 
@@ -54,13 +59,14 @@ def hash_sources(
         folder: of the records, to which those of new hashes are added.
         max_pixels: of an image; larger files are not looked up in the records.
         retry_minutes: of patience with the store.
+        doubted: sources whose records are not believed.
 
     Raises:
         UserError: the store still does not hand out a source, or the workers die.
         OSError: the store of the records does not answer.
     """
     records = HashRecords(folder, retry_minutes)
-    records.store(database, photos.stamps)
+    records.store(database, photos.stamps, doubted)
     # What the adapter refuses is not read.
     database.execute(
         """
@@ -68,12 +74,11 @@ def hash_sources(
         SELECT number, CAST(NULL AS VARCHAR) AS sha256, CAST(0 AS BIGINT) AS bytes, reason, detail
         FROM listed WHERE reason IS NOT NULL
         UNION ALL
-        SELECT number, any_value(sha256), any_value(bytes), CASE WHEN any_value(bytes) = 0 THEN $reason END,
-            CASE WHEN any_value(bytes) = 0 THEN $detail END
+        SELECT number, any_value(sha256), any_value(bytes), NULL, NULL
         FROM listed JOIN unchanged USING (number)
         WHERE reason IS NULL AND bytes <= $most GROUP BY number
         """,
-        {"reason": EMPTY[0], "detail": EMPTY[1], "most": BYTES_PER_PIXEL * max_pixels},
+        {"most": BYTES_PER_PIXEL * max_pixels},
     )
     [(count,)] = database.execute("SELECT count(*) FROM listed").fetchall()
     bar = progress("ingest", count, "files")
@@ -91,7 +96,7 @@ def hash_sources(
             _wait(backoff, left, cause)
         waiting = left
     bar.close()
-    records.merge_small()
+    retried(records.merge_small, retry_minutes, "ingest")
 
 
 def _count_waiting(database: Database) -> int:

@@ -35,11 +35,27 @@ def read_spelling(value: Any, where: str, name: str) -> Spelling:
     text = str(value).strip().lower()
     if text not in _SPELLINGS:
         raise UserError(
-            f"{where}, {name}: {value!r} is none of 1, 0, -1, true, false, NaN or empty; fix it, or leave "
-            f"{name} out"
+            f"{where}, {name}: {value!r:.60} is none of 1, 0, -1, true, false, NaN or empty; fix it, or "
+            f"leave {name} out"
         )
     return _SPELLINGS[text]
 
+
+def read_identity(value: Any) -> str | None:
+    """The person that a cell of a table or a JSON value names; 11 and 11.0 are one. None if it is empty."""
+    if value is None or value != value or value == "":
+        return None
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
+
+
+SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
+"""Names of the column of splits, in lower case."""
+
+SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
+"""Names of columns that tell of one split alone, in lower case."""
+
+_PARTITION: Final = {"0": "train", "1": "val", "2": "test"}
+"""CelebA's numbers."""
 
 _SPLITS: Final = {
     "train": "train",
@@ -62,7 +78,7 @@ def read_split(value: Any, where: str) -> str | None:
     """
     text = "" if value is None or value != value else str(value).strip().lower()
     if text not in _SPLITS:
-        raise UserError(f"{where}: the split {value!r} is none of train, val (validation), test or empty")
+        raise UserError(f"{where}: the split {value!r:.60} is none of train, val (validation), test or empty")
     return _SPLITS[text]
 
 

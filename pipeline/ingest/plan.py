@@ -8,7 +8,7 @@ All of it is queries over tables with a row per source, which ``number`` identif
 - ``planned``: key, split, shard and notices of the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from common import manifest
 from common.errors import UserError
-from common.layout import SPLITS, Layout
+from common.layout import SPLITS
 from common.pipeline_config import Ingest
 from common.storage import Address
 from common.tables import Database, quoted, write_parquet
@@ -221,13 +221,19 @@ def shard_size(samples: int, settings: Ingest) -> int:
     return min(settings.shard_size, max(LEAST_SHARD, -(-samples // LEAST_SHARDS)))
 
 
-def refuse_losses(database: Database, layout: Layout, dataset: str, root: str, earlier_root: str) -> None:
-    """Refuse a plan without photos of which there are finished shards.
+def refuse_losses(
+    database: Database,
+    finished: tuple[Sequence[str], Sequence[str]],
+    folder: Address,
+    root: str,
+    earlier_root: str,
+) -> None:
+    """Refuse a plan without photos of which there are samples in finished shards.
 
     Args:
         database: has the plan, and the view ``earlier_sources`` of the earlier one.
-        layout: where the earlier plan and its shards lie.
-        dataset: its name.
+        finished: the names of the finished shards, and the sources that were refused when they were made.
+        folder: of the shards.
         root: the folder of the new plan's paths.
         earlier_root: that of the earlier one's. If it is another folder of the same name, its paths are
             other photos.
@@ -235,17 +241,21 @@ def refuse_losses(database: Database, layout: Layout, dataset: str, root: str, e
     Raises:
         UserError: there are such photos; says how many.
     """
-    if not any(any((folder / dataset).glob("*.tar")) for folder in (layout.shards, layout.aligned)):
-        return
+    for name, values in zip(("finished", "without_sample"), finished, strict=True):
+        database.register(name, pa.table({"name": pa.array(values, pa.string())}))
     same_paths = "ANTI JOIN (SELECT source FROM listed SEMI JOIN planned USING (number)) USING (source)"
     [(photos, lost, example)] = database.execute(f"""
-        SELECT (SELECT count(*) FROM earlier_sources WHERE key IS NOT NULL), count(*), min(source)
-        FROM (FROM earlier_sources WHERE key IS NOT NULL) ANTI JOIN planned USING (key)
-        {same_paths if earlier_root == root else ""}
+        WITH samples AS (
+            SELECT source, key FROM earlier_sources
+            SEMI JOIN finished ON shard = finished.name
+            ANTI JOIN without_sample ON source = without_sample.name
+        )
+        SELECT (SELECT count(*) FROM samples), count(*), min(source)
+        FROM samples ANTI JOIN planned USING (key) {same_paths if earlier_root == root else ""}
     """).fetchall()
     if lost:
         raise UserError(
-            f"{lost:,} of {photos:,} photos of the finished shards in {layout.shards}, made from "
+            f"{lost:,} of {photos:,} photos of the finished shards in {folder}, made from "
             f"{earlier_root}, are not in the input {root}, such as {example}; --prune deletes their "
             "faces, another --output keeps them"
         )

@@ -19,6 +19,8 @@ from pipeline.ingest.hash_task import LOCAL_THREADS, REMOTE_THREADS, read_conten
 from pipeline.ingest.hashing import Photos, hash_sources
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
+from pipeline.runner.finished_shards import FinishedShard, finished_shards
+from pipeline.runner.shard_record import CHANGED
 
 
 def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos | None = None) -> Address:
@@ -44,20 +46,33 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         retried(lambda: mark_output(layout.manifests), minutes, "ingest")
         folder = records_folder(layout.manifests, tree.root)
         photos = photos or _photos(tree, config)
-        hash_sources(database, photos, folder, config.ingest.max_pixels, minutes)
+        finished = retried(lambda: _finished(layout, dataset), minutes, "ingest")
+        rows = [row for shards in finished for shard in shards.values() for row in shard.quarantined]
+        doubted = [row["source"] for row in rows if row["reason"] == CHANGED]
+        hash_sources(database, photos, folder, config.ingest.max_pixels, minutes, doubted)
         earlier = retried(lambda: _earlier_plan(database, layout, dataset, version), minutes, "ingest")
         plan(database, listing.attributes, config.ingest, dataset)
         if earlier and not prune:
-            refuse_losses(database, layout, dataset, root, earlier["root"])
+            shards = [f"{dataset}/{name}" for name in {*finished[0], *finished[1]}]
+            refuse_losses(
+                database, (shards, [row["source"] for row in rows]), layout.shards, root, earlier["root"]
+            )
         metadata = {
             "dataset": dataset,
             "root": root,
             "aligned": str(listing.aligned).lower(),
             "plan": version,
         }
-        sources = write_plan(database, layout.source, listing.attributes, metadata)
+        write = partial(write_plan, database, layout.source, listing.attributes, metadata)
+        sources = retried(write, minutes, "ingest")
         print("\n".join([*summary(database, sources), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source
+
+
+def _finished(layout: Layout, dataset: str) -> list[Mapping[str, FinishedShard]]:
+    """The finished shards of aligned faces, and those of samples, that lie in the output."""
+    stages = ((layout.aligned, "align"), (layout.shards, "parse"))
+    return [finished_shards(folder / dataset, layout, stage).shards for folder, stage in stages]
 
 
 def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> Mapping[str, str]:

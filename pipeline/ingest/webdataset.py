@@ -11,6 +11,9 @@ tar itself. Labels are read from two other members, ``IMG.2020.json`` or else ``
   have them; notation as in a table), ``identity`` and ``split``;
 - ``KEY.cls``: a class number n in ASCII, which becomes the yes/no attribute ``class_n``.
 
+An image whose .json is larger than `LARGEST_LABEL`, sparse or no JSON is refused, because its person and its
+split are not known.
+
 Without a ``split`` the word train, val or test in the name of the tar or of its folder decides.
 """
 
@@ -22,16 +25,19 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from common.errors import UserError
-from common.input_files import File, Refusal, Tree
-from pipeline.ingest.labels import FALSE, Spelling, read_spelling, read_split, split_in_name
+from common.input_files import MOST_KINDS, File, Refusal, Tree
+from common.storage import is_transient
+from pipeline.ingest.labels import FALSE, Spelling, read_identity, read_spelling, read_split, split_in_name
 from pipeline.ingest.listing import Listing, Source
-from pipeline.source import MEMBER, open_file
+from pipeline.source import MEMBER, open_file, read_headers
 
 IMAGES: Final = ("jpg", "jpeg", "png", "webp")
 LABELS: Final = ("json", "cls")
 MOST_CLASSES: Final = 256
-LARGEST_LABEL: Final = 1 << 20
+LARGEST_LABEL: Final = 1 << 16
 """Bytes; a larger .json or .cls is not a label."""
+MOST_LABELS: Final = 4096
+"""Different labels of a data set."""
 
 COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of compressed files."""
@@ -48,6 +54,7 @@ class _Label:
     identity: str | None = None
     labels: dict[str, Spelling] = field(default_factory=dict)
     number: int | None = None
+    refused: Refusal | None = None
 
 
 @dataclass
@@ -90,15 +97,23 @@ def read(tree: Tree) -> Listing:
                     _read_tar(tar.path, stream, members)
             except tarfile.TarError as error:
                 refused = ("truncated", f"the tar is damaged: {error}")
+            except OSError as error:
+                if is_transient(error):
+                    raise
+                refused = ("unreadable", error.strerror or str(error))
             _gather(tar.path, members, gathered)
         if refused:
             sources.append(Source(tar.path, refused=refused))
     _number_classes(tree, gathered.labels)
     names = tuple(dict.fromkeys(name for *_, label in gathered.images for name in label.labels))
+    if len(names) > MOST_LABELS:
+        raise UserError(
+            f"{tree.path}: {len(names):,} different labels in .json members, over {MOST_LABELS:,}"
+        )
     for path, refused, split, label in gathered.images:
         spelled = tuple(label.labels.get(name) for name in names) if label.labels else None
-        sources.append(Source(path, label.split or split, label.identity, spelled, refused))
-    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items()))
+        sources.append(Source(path, label.split or split, label.identity, spelled, refused or label.refused))
+    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items())[:MOST_KINDS])
     remarks = (f"not read in the tars: {unread}",) if unread else ()
     return Listing(sources, names, False, remarks, spelled=True)
 
@@ -112,24 +127,17 @@ def _read_tar(tar: str, stream: IO[bytes], members: dict[str, tuple[Refusal | No
             f"{tar} is compressed with {kind}, and members are read by position; decompress it first"
         )
     stream.seek(0)
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        for entry in archive:
-            if entry.isdir() or any(
-                part.startswith(".") and part.strip(".") for part in entry.name.split("/")
-            ):
-                continue
-            content = None
-            if (
-                entry.isfile()
-                and entry.name.lower().endswith(LABELS)
-                and (file := archive.extractfile(entry))
-            ):
-                content = file.read(LARGEST_LABEL)
-            members[entry.name] = (_refused(entry), content)
-        stream.seek(archive.offset)
-        while rest := stream.read(1 << 20):
-            if rest.strip(b"\0"):
-                raise tarfile.ReadError("it goes on after its end, as tars do that were joined with cat")
+    for entry in read_headers(stream):
+        if entry.isdir() or any(part.startswith(".") and part.strip(".") for part in entry.name.split("/")):
+            continue
+        refused, content = _refused(entry), None
+        if entry.name.lower().endswith(LABELS) and not refused:
+            if entry.size > LARGEST_LABEL:
+                refused = ("bad-label", f"{entry.size:,} bytes, more than {LARGEST_LABEL:,}")
+            else:
+                stream.seek(entry.offset_data)
+                content = stream.read(entry.size)
+        members[entry.name] = (refused, content)
 
 
 def _refused(entry: tarfile.TarInfo) -> Refusal | None:
@@ -137,6 +145,8 @@ def _refused(entry: tarfile.TarInfo) -> Refusal | None:
         entry.name.encode("utf-8")
     except UnicodeEncodeError:
         return "bad-name", "the member's name is not UTF-8"
+    if entry.issparse():
+        return "not-a-file", "a sparse file in the tar; pack it again without --sparse"
     return None if entry.isfile() else ("not-a-file", "a link, a folder or a device in the tar")
 
 
@@ -144,14 +154,21 @@ def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], g
     """Add the images of one tar to what was gathered, with the labels of their samples."""
     labels: dict[str, _Label] = {}
     images: list[str] = []
-    for name, (_, content) in members.items():
+    damaged: dict[str, str] = {}
+    for name, (refused, content) in members.items():
         stem, _, kind = name.rpartition(".")
         if kind.lower() in IMAGES:
             images.append(name)
-        elif kind.lower() in LABELS and content is not None:
+        elif kind.lower() in LABELS:
             label = labels.setdefault(stem, _Label())
-            reading = _read_class if kind.lower() == "cls" else _read_metadata
-            gathered.unread.update(reading(content, f"{tar}{MEMBER}{name}", label))
+            where = _printable(f"{tar}{MEMBER}{name}")
+            if content is not None:
+                reading = _read_class if kind.lower() == "cls" else _read_metadata
+                gathered.unread.update(reading(content, where, label))
+            elif refused:
+                label.refused = (refused[0], f"{where}: {refused[1]}")
+            if label.refused:
+                damaged.setdefault(stem, where)
         else:
             gathered.unread[f"members .{kind}"] += 1
     plain = {_key(name) for name in images if name.rpartition(".")[0] == _key(name)}
@@ -164,12 +181,15 @@ def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], g
             continue
         chosen = stem if stem in labels else key
         used.add(chosen)
-        printable = os.fsencode(name).decode("utf-8", "backslashreplace")
-        gathered.images.append(
-            (f"{tar}{MEMBER}{printable}", members[name][0], split, labels.setdefault(chosen, _Label()))
-        )
+        path = _printable(f"{tar}{MEMBER}{name}")
+        gathered.images.append((path, members[name][0], split, labels.setdefault(chosen, _Label())))
+    gathered.images += [(damaged[stem], None, split, labels[stem]) for stem in damaged.keys() - used]
     gathered.labels += labels.values()
     gathered.unread.update(["labels without an image"] * len(labels.keys() - used))
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _key(name: str) -> str:
@@ -179,11 +199,12 @@ def _key(name: str) -> str:
 
 
 def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
-    """Read a JSON member into `label`; the keys that are not read."""
+    """Read a JSON member into `label`, or why it cannot be read; the keys that are not read."""
     try:
         metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
+        label.refused = ("bad-label", f"{where}: not JSON: {error}"[:200])
+        return []
     if not isinstance(metadata, dict):
         raise UserError(f'{where}: an object was expected, such as {{"attributes": {{"Smiling": 1}}}}')
     attributes = metadata.pop("attributes", {})
@@ -193,9 +214,7 @@ def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
         raise UserError(f"{where}: attributes must be an object of name: label")
     for name, value in (attributes or {}).items():
         label.labels[name] = read_spelling(value, where, name)
-    identity = metadata.pop("identity", None)
-    if identity is not None:
-        label.identity = str(identity)
+    label.identity = read_identity(metadata.pop("identity", None))
     label.split = read_split(metadata.pop("split", None), where)
     return [f"JSON key {key}" for key in metadata]
 

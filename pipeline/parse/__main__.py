@@ -1,5 +1,7 @@
 """``python -m pipeline.parse``: finished shards; with --input, from a folder of images all the way."""
 
+from functools import partial
+
 from common.command import run
 from common.errors import UserError
 from common.layout import Layout
@@ -41,17 +43,19 @@ def main() -> None:
         start_fork_server(*([] if flags.input is None else ["pipeline.align.shard"]), "pipeline.parse.shard")
 
     # Imported while the workers' server imports the same.
+    from common.retry import retried
     from pipeline.align.run import align
     from pipeline.ingest.run import ingest
     from pipeline.lock import locked
     from pipeline.parse.run import make_sibling, parse
     from pipeline.runner.cluster import shared_workers
 
-    with locked(layout), shared_workers():
+    with locked(layout, config.stream.retry_minutes), shared_workers():
         stored = None
         if flags.origin is not None:
             origin = Layout.at(flags.origin)
-            layout, stored = make_sibling(origin, layout), origin.shards
+            make = partial(make_sibling, origin, layout)
+            layout, stored = retried(make, config.stream.retry_minutes, "parse"), origin.shards
         if flags.input is not None:
             ingest(config, layout, flags.prune)
             align(config, layout, flags.any_code, flags.prune)

@@ -12,18 +12,18 @@ from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.hardware import announce
 from common.layout import Layout
+from common.parsing.find_parser import find_parser
+from common.parsing.parser import load_parser
 from common.retry import retried
-from common.storage import Address, is_file
-from pipeline.parse.find_parser import find_parser
+from common.storage import Address, is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
-from pipeline.parse.parser import load_parser
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import local_workers, no_model
-from pipeline.runner.finished_shards import FinishedShard, FinishedShards
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardStage
-from pipeline.runner.shard_runner import finish_shards, finished_shards
+from pipeline.runner.shard_record import CHANGED, ShardStage
+from pipeline.runner.shard_runner import finish_shards
 
 FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
@@ -90,9 +90,12 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     """The finished shards of aligned faces.
 
     Raises:
+        UserError: one is missing.
         OSError: the store does not answer.
     """
     aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout, "align")
+    for name in planned.shards:
+        require(aligned, layout.aligned / name)
     aligned.update([])
     return aligned
 
@@ -118,10 +121,11 @@ def plan(
     tasks = []
     for name in planned.shards:
         faces = require(aligned, layout.aligned / name)
+        changed = [[row["source"]] for row in faces.quarantined if row["reason"] == CHANGED]
         tasks.append(
             ParseTask(
                 tar=(layout.shards / name).absolute(),
-                inputs=fingerprint(settings, faces.made_from["inputs"]),
+                inputs=fingerprint(settings, faces.made_from["inputs"], *changed),
                 code=fingerprint(code, faces.made_from["code"]),
                 size=faces.samples,
                 aligned=(layout.aligned / name).absolute(),
@@ -137,8 +141,9 @@ def require(aligned: FinishedShards, tar: Address) -> FinishedShard:
 
     Raises:
         UserError: it is not finished.
+        OSError: the store does not answer.
     """
-    shard = aligned.get(tar)
+    shard = aligned.find(tar)
     if shard is None:
         raise UserError(
             f"{tar} is missing; run `python -m pipeline.align` first, "
@@ -187,8 +192,8 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
                 f"{output.shards} holds the data set {present}, not {source.metadata.get('dataset')}; "
                 "give the new masks another --output"
             )
-    content = origin.source.read_bytes()
-    if not is_file(output.source) or output.source.read_bytes() != content:
+    content = read_bytes(origin.source)
+    if not is_file(output.source) or read_bytes(output.source) != content:
         with replacing(output.source) as temporary:
             temporary.write_bytes(content)
     return replace(output, aligned=origin.aligned)

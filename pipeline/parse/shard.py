@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from tarfile import TarError
 from typing import Any, Final
 from zlib import crc32
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
-from common.hardware import hardware
+from common.parsing.parser import ParserFile, faces_per_pass, load_parser
 from common.shards import (
+    BrokenSample,
     ShardWriter,
     decode_face,
     decode_metadata,
@@ -25,10 +27,9 @@ from common.shards import (
     encode_metadata,
     read_shard,
 )
-from common.storage import Address, is_file
-from pipeline.parse.parser import CPU_BATCH, GPU_BATCH, ParserFile, load_parser
+from common.storage import Address, TransientError, is_file, is_local, store_errors
 from pipeline.runner.prefetch import ahead
-from pipeline.runner.shard_record import Advance, ShardTask, worker_died, write_record
+from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
 
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
@@ -59,8 +60,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    size = CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
-    decoded = ahead(_decoded(task, excluded, size), AHEAD)
+    decoded = ahead(_decoded(task, excluded, faces_per_pass()), AHEAD)
     parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:
@@ -140,9 +140,32 @@ def read_faces(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
     once all shards are finished. A dropped tar is an empty file beside its record, by which it stays aligned.
 
     Raises:
-        UserError: they were dropped, and there is no finished tar.
+        UserError: they were dropped, and there is no finished tar, or a local tar is not what align wrote.
+        TransientError: a store answers with other members than align wrote, by the checksums in its record.
     """
-    if aligned.stat().st_size:
+    record = read_record(aligned)
+    expected = iter(record.samples if record else ())
+    try:
+        for key, members in _read_samples(aligned, stored):
+            sample = next(expected, {})
+            crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
+            if sample.get("key") != key or any(sample.get(name, crc) != crc for name, crc in crcs.items()):
+                raise BrokenSample(f"{key} has other bytes")
+            yield key, members
+        for sample in expected:
+            raise BrokenSample(f"it ends before {sample['key']}")
+    except (BrokenSample, TarError) as error:
+        kind = UserError if is_local(aligned) else TransientError
+        raise kind(
+            f"{aligned}: not what align wrote ({error}); delete it to have it aligned again"
+        ) from error
+
+
+def _read_samples(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
+    """The samples without a check; see `read_faces`."""
+    with store_errors(aligned):
+        dropped = not aligned.stat().st_size
+    if not dropped:
         yield from read_shard(aligned)
         return
     if not is_file(stored):

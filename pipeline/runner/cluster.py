@@ -34,6 +34,7 @@ from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
 from common.errors import UserError
+from common.files import guard, guarded
 from common.freshness import code_hash
 from common.pipeline_config import Cluster
 from pipeline.runner.fork_server import START_METHOD, start_fork_server
@@ -372,7 +373,7 @@ def map_bounded(
     """Run `function` on each task; yield each with its finished future, in the order of completion.
 
     At most `IN_FLIGHT` tasks per thread of the workers are submitted at a time, so memory does not grow
-    with their number; workers that join later get theirs.
+    with their number; workers that join later get theirs. What guards writes here guards theirs.
 
     Raises:
         UserError: the scheduler went away.
@@ -384,7 +385,7 @@ def map_bounded(
     def submit_more() -> None:
         slots = max(1, IN_FLIGHT * sum(_threads(client, config.resources)))
         for task in islice(waiting, max(0, slots - len(submitted))):
-            future = client.submit(function, task, pure=False, resources=config.resources)
+            future = client.submit(_run, guard(), function, task, pure=False, resources=config.resources)
             submitted[future.key] = task
             running.add(future)
 
@@ -395,6 +396,11 @@ def map_bounded(
             raise UserError("the Dask scheduler went away; the same command continues where this one ended")
         yield task, future
         submit_more()
+
+
+def _run(check: Callable[[], None] | None, function: Callable[[Task], Result], task: Task) -> Result:
+    with guarded(check):
+        return function(task)
 
 
 def read_bounded(

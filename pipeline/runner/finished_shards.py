@@ -6,14 +6,16 @@ tells whether the record is still the same. It only saves requests: without it a
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Final
 
 from common.errors import UserError
-from common.files import write_text
-from common.storage import Address, list_folder, read_bytes
+from common.files import check_guard, write_text
+from common.layout import Layout
+from common.storage import Address, TransientError, is_local, list_folder, read_bytes, store_errors
 from pipeline.runner.shard_record import record_path, to_record
 
 READ_THREADS: Final = 16
@@ -60,26 +62,42 @@ class FinishedShards:
             self._indexed = {}
         self._read(self._tars())
 
+    @property
+    def shards(self) -> Mapping[str, FinishedShard]:
+        """All finished shards by the names of their tars."""
+        return self._shards
+
     def get(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished."""
         return self._shards.get(tar.name)
+
+    def find(self, tar: Address) -> FinishedShard | None:
+        """The shard if it is finished, even if the listing of its store lags behind and lacks it."""
+        if tar.name not in self._shards and not is_local(tar):
+            self._read([tar.name], listed=False)
+        return self.get(tar)
 
     def update(self, tars: Iterable[Address]) -> None:
         """Read the records of these shards, made after the folder was listed, and write the index.
 
         Raises:
-            OSError: the store does not answer.
+            OSError: the store does not answer, or has a record not yet.
         """
         names = [tar.name for tar in tars]
         if names:
+            # The stamps may still be those of earlier records, and are then outdated at the next run.
             self._files = list_folder(self._folder)
-            self._read(names)
+            self._read(names, listed=False)
+            if late := [name for name in names if name not in self._shards and not is_local(self._folder)]:
+                raise TransientError(f"{self._folder / late[0]}: its record is written, but not there yet")
         if self._shards != self._indexed:
             shards = {name: asdict(shard) for name, shard in sorted(self._shards.items())}
             write_text(self._index, json.dumps(shards) + "\n")
 
     def remove_unplanned(self, planned: set[str], prune: bool) -> None:
         """Delete tars, with their records, that an earlier plan left in the folder, if `prune` allows it.
+
+        Those without a sample are deleted in any case.
 
         Args:
             planned: the names of the tars to keep.
@@ -89,29 +107,45 @@ class FinishedShards:
             UserError: it does not, and there are some.
         """
         unplanned = [name for name in self._tars() if _SHARD.search(name) and name not in planned]
-        if unplanned and not prune:
+        kept = [name for name in unplanned if name not in self._shards or self._shards[name].samples]
+        if kept and not prune:
             raise UserError(
-                f"{self._folder} holds {len(unplanned):,} shards that are not in the plan, such as "
-                f"{min(unplanned)}; --prune deletes them, another --output keeps them"
+                f"{self._folder} holds {len(kept):,} shards that are not in the plan, such as "
+                f"{min(kept)}; --prune deletes them, another --output keeps them"
             )
         for name in unplanned:
-            record_path(self._folder / name).unlink(missing_ok=True)
-            (self._folder / name).unlink()
+            check_guard()
+            with store_errors(self._folder):
+                record_path(self._folder / name).unlink(missing_ok=True)
+                (self._folder / name).unlink(missing_ok=True)
 
     def _tars(self) -> list[str]:
         return [name for name in self._files if name.endswith(".tar")]
 
-    def _read(self, names: list[str]) -> None:
+    def _read(self, names: list[str], listed: bool = True) -> None:
         with ThreadPoolExecutor(READ_THREADS) as pool:
-            shards = zip(names, pool.map(self._finished, names), strict=True)
+            shards = zip(names, pool.map(partial(self._finished, listed), names), strict=True)
             self._shards |= {name: shard for name, shard in shards if shard}
 
-    def _finished(self, name: str) -> FinishedShard | None:
+    def _finished(self, listed: bool, name: str) -> FinishedShard | None:
+        """The shard by its record, which is read unless it is `listed` as the index knows it."""
         path = record_path(self._folder / name)
-        stamp, indexed = self._files.get(path.name), self._indexed.get(name)
-        if stamp is None or (indexed and indexed.stamp == stamp):
+        stamp, indexed = self._files.get(path.name, ""), self._indexed.get(name)
+        if listed and (not stamp or (indexed and indexed.stamp == stamp)):
             return indexed if stamp else None
-        record = to_record(read_bytes(path))
+        try:
+            record = to_record(read_bytes(path))
+        except FileNotFoundError:
+            return None
         if record is None:
             return None
         return FinishedShard(stamp, record.made_from, len(record.samples), record.quarantined)
+
+
+def finished_shards(folder: Address, layout: Layout, stage: str) -> FinishedShards:
+    """The finished shards of a stage, with its index beside the manifests.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    return FinishedShards(folder, layout.manifests / f"records-{stage}.json")

@@ -14,6 +14,9 @@ from common.storage import Address, is_file, read_bytes
 
 WORKER_DIED: Final = "worker-died"
 
+CHANGED: Final = "changed"
+"""Reason of a source with other bytes than were hashed; the next run reads it again: a store may be wrong."""
+
 Advance = Callable[[int], None]
 """Reports from within a task that so many more of its rows are done."""
 

@@ -25,10 +25,10 @@ from common.pipeline_config import Cluster
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
-from pipeline.runner.finished_shards import FinishedShards
+from pipeline.runner.finished_shards import FinishedShards, finished_shards
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardStage, ShardTask, Task, read_record
+from pipeline.runner.shard_record import CHANGED, ShardStage, ShardTask, Task, read_record
 
 REPORT_SECONDS: Final = 0.5
 """Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
@@ -76,7 +76,7 @@ def finish_shards(
     remove_partials(folder)
     remove_partials(layout.manifests)
     finished: FinishedShards = retry(lambda: finished_shards(folder, layout, stage.name))
-    finished.remove_unplanned({task.tar.name for task in tasks}, prune)
+    retry(lambda: finished.remove_unplanned({task.tar.name for task in tasks}, prune))
     stale = stale_tasks(stage.name, tasks, finished, refusals, any_code)
     if not stale:
         retry(lambda: finished.update([]))
@@ -99,17 +99,8 @@ def finish_shards(
         "kept": len(tasks) - len(stale),
         "images": rows,
     }
-    _log(layout.manifests / LOG, stage.name, timing)
+    retry(lambda: _log(layout.manifests / LOG, stage.name, timing))
     return len(stale), finished
-
-
-def finished_shards(folder: Address, layout: Layout, stage: str) -> FinishedShards:
-    """The finished shards of a stage, with its index beside the manifests.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    return FinishedShards(folder, layout.manifests / f"records-{stage}.json")
 
 
 def stale_tasks(
@@ -117,7 +108,8 @@ def stale_tasks(
 ) -> list[Task]:
     """The tasks whose shards have to be made; `refusals` counts what the other shards refused.
 
-    A shard is up to date if it was made from the task's inputs and, unless `any_code`, by its code.
+    A shard is up to date if it was made from the task's inputs and, unless `any_code`, by its code, and no
+    source of it was refused as `CHANGED`.
 
     Raises:
         UserError: too many sources are refused.
@@ -126,7 +118,8 @@ def stale_tasks(
     other_code = 0
     for task in tasks:
         shard = finished.get(task.tar)
-        if shard is None or shard.made_from.get("inputs") != task.inputs:
+        changed = shard is not None and any(row["reason"] == CHANGED for row in shard.quarantined)
+        if shard is None or changed or shard.made_from.get("inputs") != task.inputs:
             stale.append(task)
             continue
         is_current = shard.made_from.get("code") == task.code

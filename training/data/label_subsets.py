@@ -63,7 +63,7 @@ def read_subset(file: Address, samples: Samples) -> NDArray[np.int64]:
             `samples`; the message names the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{file}: this is no list of keys ({error}); write one with training.run --write-subsets"

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Lock
@@ -78,6 +78,16 @@ class Batch:
         return Batch(*(function(getattr(self, each.name)) for each in fields(self)))
 
 
+def batch_of(members: Mapping[str, NDArray[Any]], indices: Tensor) -> Batch:
+    """The batch of members as `DECODERS` give them, stacked, with these `indices`, int64 (B,)."""
+    tensors = {name: torch.from_numpy(values) for name, values in members.items()}
+    images, masks, counts, *features = (
+        tensors.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS
+    )
+    images = images.permute(0, 3, 1, 2) if len(images) else images
+    return Batch(images, masks, indices, counts.to(torch.int32), *features)
+
+
 class BrokenSamples:
     """The broken samples that one process of a run has come across.
 
@@ -121,17 +131,8 @@ class _Reader:
 
     def batch(self, indices: list[int]) -> Batch:
         read, decoded = zip(*map(self._sample_or_next, indices), strict=True)
-        stacked = {name: torch.from_numpy(np.stack([s[name] for s in decoded])) for name in self._decoders}
-        images, masks, counts, *features = (
-            stacked.get(name, torch.empty(0, dtype=torch.uint8)) for name in DECODERS
-        )
-        batch = Batch(
-            images.permute(0, 3, 1, 2) if len(images) else images,
-            masks,
-            torch.tensor(read),
-            counts.to(torch.int32),
-            *features,
-        )
+        members = {name: np.stack([sample[name] for sample in decoded]) for name in self._decoders}
+        batch = batch_of(members, torch.tensor(read))
         return batch.pinned() if hardware().device.type == "cuda" else batch
 
     def _sample_or_next(self, index: int) -> tuple[int, dict[str, NDArray[Any]]]:

@@ -1,4 +1,4 @@
-"""The provenance of a classifier: which data it was trained on, and how the faces were aligned."""
+"""The provenance of a classifier: which data it was trained on, and how the faces were aligned and parsed."""
 
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from common.errors import UserError
 from common.freshness import code_version
 from common.layout import Layout
 from common.pipeline_config import Stream, Weights
+from common.shards import decode_metadata, extent_of, read_member
+from common.tables import add_parquet, connect, quoted
 from common.weights import find
 from training.data.loader import load
 from training.data.sampler import sequential_batches
@@ -26,11 +28,11 @@ FACES: Final = 64
 
 
 def provenance(layout: Layout, samples: Samples, config: Config) -> dict[str, Any]:
-    """The data set's name, its samples by split, how its faces were aligned, and the code's version.
+    """The data set's name, its samples by split, how faces were aligned and parsed, and the code's version.
 
-    ``landmarks`` are those of the first of `samples`, see `typical_landmarks`. If the manifest does not
-    record the alignment, that of `config` is assumed; detector scores in the manifest then tell whether
-    faces were detected.
+    ``landmarks`` are those of the first of `samples`, see `typical_landmarks`; for ``parsing`` see `parsing`.
+    If the manifest does not record the alignment, that of `config` is assumed; detector scores in the
+    manifest then tell whether faces were detected.
     """
     table = manifest.read(layout.require_samples(), columns=["split", "box_score"])
     counts = {count["values"]: count["counts"] for count in table.table["split"].value_counts().to_pylist()}
@@ -45,7 +47,34 @@ def provenance(layout: Layout, samples: Samples, config: Config) -> dict[str, An
         "faces": dict(sorted(counts.items())),
         "alignment": alignment.model_dump(mode="json"),
         "landmarks": typical_landmarks(samples, alignment, config.weights, config.stream),
+        "parsing": parsing(layout, config),
         "code": code_version(),
+    }
+
+
+def parsing(layout: Layout, config: Config) -> dict[str, Any]:
+    """The parser that made the masks and features of the shards, for `training.predict.parsing`.
+
+    ``parser``, ``size`` and ``sha256`` are its kind, the pixels of its input and the hash of its file, and
+    ``features_sha256`` is that of the network whose features are stored too, or None, as the first sample
+    says; ``numerics`` is what they computed on and in. ``file`` and ``features_from`` are what `config` names
+    as ``weights.parser`` and ``parse.features_from``: files for which to look first.
+    """
+    with connect() as database:
+        add_parquet(database, "samples", layout.require_samples())
+        columns = ("shard", "json.offset", "json.size")
+        query = f"SELECT {', '.join(map(quoted, columns))} FROM samples ORDER BY shard, {quoted(columns[1])}"
+        row = dict(zip(columns, database.execute(f"{query} LIMIT 1").fetchall()[0], strict=True))
+    sample = decode_metadata(read_member(layout.shards, row["shard"], extent_of(row, "json")))
+    numerics = manifest.header(layout.samples).metadata.get(manifest.NUMERICS, "")
+    return {
+        "parser": sample["parser"],
+        "size": sample["parser_size"],
+        "sha256": sample["parser_sha256"],
+        "features_sha256": sample.get("embedder_sha256"),
+        "numerics": numerics.splitlines(),
+        "file": config.weights.parser,
+        "features_from": config.parse.features_from,
     }
 
 

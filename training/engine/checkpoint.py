@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from signal import Signals
@@ -17,7 +18,7 @@ import torch
 
 from common.config import Config
 from common.errors import UserError
-from common.files import replacing
+from common.files import write_bytes
 from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
@@ -31,8 +32,9 @@ KEEP: Final = 2
 
 def save(path: Address, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, and containers of them) atomically."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    content = BytesIO()  # torch.save itself reports a full disk as a broken invariant
+    torch.save(state, content)
+    write_bytes(path, content.getbuffer())
 
 
 def load(path: Address, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
@@ -49,11 +51,28 @@ def load(path: Address, made_by: str = "python -m training.run --stage pretrain"
         raise UserError(f"{path} is missing; `{made_by}` writes it")
     try:
         with path.open("rb") as stream:
-            return torch.load(stream, map_location="cpu", weights_only=True)
+            content = torch.load(stream, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise UserError(
-            f"{path}: not a readable checkpoint; delete it and train again ({error})"[:300]
+            f"{path}: not a readable checkpoint ({fault(path)}); delete it and train again"
         ) from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise UserError(f"{path}: not a checkpoint but a {kind}; name a file that `{made_by}` writes")
+    return content
+
+
+def fault(path: Address) -> str:
+    """Why a file holds no weights that can be read, as its first bytes tell."""
+    with path.open("rb") as stream:
+        head = stream.read(256).lstrip()
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS instead of the file; `git lfs pull` gets it"
+    if head.startswith(b"<"):
+        return "a web page instead of the file; download it again"
+    if head.startswith(b"PK"):
+        return "it is truncated, or holds a pickled object instead of its state_dict()"
+    return "it is truncated or of another format" if head else "it is empty"
 
 
 def step_path(folder: Path, step: int) -> Path:
@@ -182,16 +201,17 @@ class Checkpoints:
         """Write a checkpoint before an error ends the run, unless it hit the weights between two steps."""
         try:
             yield
-        except Exception:
-            self.save(run)
+        except Exception as error:
+            self.save(run, survivor=not isinstance(error, UserError))
             raise
 
-    def save(self, run: Resumable) -> None:
+    def save(self, run: Resumable, survivor: bool = False) -> None:
         """Write the checkpoint of the steps that are done, then delete all but the latest `KEEP`.
 
-        Nothing happens if it has been written.
+        Nothing happens if it has been written, nor in other processes than the first one; but a `survivor`
+        of an error that may have ended the first one writes it in any case.
         """
-        if not self.ranks.first or not run.done or run.done == self._step:
+        if not (self.ranks.first or survivor) or not run.done or run.done == self._step:
             return
         self._step = run.done
         stored = {
@@ -204,7 +224,7 @@ class Checkpoints:
         }
         save(step_path(self.folder, run.done), stored)
         for path in _paths(self.folder)[KEEP:]:
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     def clear(self) -> None:

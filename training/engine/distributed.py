@@ -127,12 +127,21 @@ def joined() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, over nccl (GPUs) and gloo (CPUs); leave at exit.
 
     Within the context, further ones are of the same processes.
+
+    Raises:
+        UserError: variables of ``torchrun`` are missing in the environment, or another process ended.
     """
-    world, device = int(os.environ.get("WORLD_SIZE", 1)), default_device()
+    world, device = int(os.environ.get("WORLD_SIZE") or 1), default_device()
     torch.backends.cudnn.benchmark = True  # all batches have one size
     if world == 1:
         yield Ranks(0, 1, device)
         return
+    needed = ["RANK", "MASTER_ADDR", "MASTER_PORT", *(["LOCAL_RANK"] if device.type == "cuda" else [])]
+    if missing := [name for name in needed if name not in os.environ]:
+        raise UserError(
+            f"the environment has WORLD_SIZE={world} but no {', '.join(missing)}; start the processes with "
+            "torchrun, or `unset WORLD_SIZE` for a single one"
+        )
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
@@ -143,6 +152,13 @@ def joined() -> Iterator[Ranks]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError(
+                "another process of this run has ended, so this one stops; the same command continues from "
+                "the last checkpoint"
+            ) from error
+        raise
     finally:
         if outermost:
             dist.destroy_process_group()

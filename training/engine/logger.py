@@ -7,6 +7,8 @@ import numpy as np
 from dvclive import Live
 from numpy.typing import NDArray
 
+from common.files import disk_errors, write_text
+
 
 class Log:
     """The log of one run, as a context.
@@ -22,7 +24,7 @@ class Log:
         self._live = None
         if output is not None:
             folder = output / "dvclive"
-            _drop_after(folder / "plots" / "metrics", step)
+            _drop_after(folder, step)
             self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, resume=step > 0)
 
     def __enter__(self) -> Self:
@@ -36,19 +38,22 @@ class Log:
         """Add a point to the curves ``group/name``, after `step` steps."""
         if self._live:
             self._live.step = step
-            for name, value in values.items():
-                self._live.log_metric(f"{group}/{name}", value)
+            with disk_errors(Path(self._live.dir)):
+                for name, value in values.items():
+                    self._live.log_metric(f"{group}/{name}", value)
 
     def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """Log an RGB image, uint8 (H, W, 3), after `step` steps."""
         if self._live:
             self._live.step = step
-            self._live.log_image(f"{name}-{step:09d}.png", image)
+            with disk_errors(Path(self._live.dir)):
+                self._live.log_image(f"{name}-{step:09d}.png", image)
 
 
 def _drop_after(folder: Path, step: int) -> None:
-    for file in folder.rglob("*.tsv") if step else ():
-        header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A copy that was made while the file was written ends within a row.
+    (folder / "metrics.json").unlink(missing_ok=True)  # the last values, which a full disk leaves empty
+    for file in (folder / "plots" / "metrics").rglob("*.tsv") if step else ():
+        header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True) or ("",)
+        # What a full disk or a copy of a file that was being written ends with is part of a row.
         kept = [row for row in rows if row.endswith("\n") and int(row.split("\t")[0]) <= step]
-        file.write_text(header + "".join(kept), encoding="utf-8")
+        write_text(file, header + "".join(kept)) if header.endswith("\n") else file.unlink()

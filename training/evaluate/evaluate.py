@@ -52,7 +52,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
         announce_training("evaluate", config.trainer.precision)
-        evaluator = Evaluator(test, config.evaluate)
+        evaluator = Evaluator(test, config.evaluate, train)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
@@ -113,7 +113,10 @@ def write_scores(output: Path, runs: Sequence[Mapping[str, Any]], scores: Mappin
         ("labels", ("method", "faces"), by_labels),
         ("attributes", ("run", "attribute"), by_attribute),
     ):
-        with replacing(output / "plots" / f"{name}.csv") as temporary, temporary.open("w") as stream:
+        with (
+            replacing(output / "plots" / f"{name}.csv") as temporary,
+            temporary.open("w", encoding="utf-8") as stream,
+        ):
             csv.writer(stream, lineterminator="\n").writerows([[*heads, *METRICS], *rows])
 
 

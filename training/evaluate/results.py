@@ -19,7 +19,7 @@ def read_json(file: Path, stage: str | None = None) -> Any:
     """
     remedy = f"; `python -m training.run --stage {stage}` makes it" if stage else ""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{file} is missing{remedy}") from error
     except OSError as error:

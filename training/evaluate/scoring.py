@@ -51,14 +51,19 @@ class Evaluator:
         test: the test faces.
         settings: resamples and subgroups. A subgroup whose attribute the faces do not have is
             left out with a notice.
+        train: the labelled train faces. Attributes that none of them has cannot be learnt; they are left out
+            of all means, with a notice.
     """
 
-    def __init__(self, test: Samples, settings: Evaluate) -> None:
+    def __init__(self, test: Samples, settings: Evaluate, train: Samples) -> None:
         self._test, names = test, test.attribute_names
         self._weights = resample_identities(test.identities, settings.resamples, SEED)
         self._subgroups = settings.subgroups
         if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
+        self._counted = (train.attributes == 1).any(axis=0) | (len(train) == 0)
+        if absent := [name for name, counts in zip(names, self._counted, strict=True) if not counts]:
+            print(f"evaluate: no face in train has {', '.join(absent)}, so the means are without them")
 
     def score(self, probabilities: Floats, thresholds: Sequence[float] | None) -> RunScores:
         """The metrics of one run.
@@ -77,8 +82,10 @@ class Evaluator:
             threshold = {} if thresholds is None else {"threshold": thresholds[column]}
             attributes[name] = threshold | estimates(values[:, column])
             if thresholds is not None and name in self._subgroups:
-                subgroups[name] = compare_subgroups(labels, probabilities, cuts, column, self._weights)
-        means, curve = mean_over_attributes(values), reliability(labels, probabilities)
+                subgroups[name] = compare_subgroups(
+                    labels, probabilities, cuts, column, self._weights, self._counted
+                )
+        means, curve = mean_over_attributes(values[:, self._counted]), reliability(labels, probabilities)
         return RunScores(means, attributes, subgroups, curve)
 
 
@@ -115,7 +122,12 @@ def estimates(values: Floats, difference: bool = False) -> dict[str, Any]:
 
 
 def compare_subgroups(
-    labels: NDArray[np.int8], probabilities: Floats, thresholds: Sequence[float], by: int, weights: Floats
+    labels: NDArray[np.int8],
+    probabilities: Floats,
+    thresholds: Sequence[float],
+    by: int,
+    weights: Floats,
+    counted: NDArray[np.bool_],
 ) -> dict[str, Any]:
     """Mean metrics of the faces with and without one attribute, and their difference.
 
@@ -128,13 +140,18 @@ def compare_subgroups(
         thresholds: one per attribute, the same for both subgroups.
         by: column of the attribute that defines the subgroups; faces without its label are left out.
         weights: float64 (1 + R, N), from `resample_identities`.
+        counted: bool (A,), the attributes that the means are over.
 
     Returns:
         ``no`` and ``yes``: ``faces``, and what `estimates` returns. ``difference``: yes minus no.
     """
     members = [labels[:, by] == value for value in (0, 1)]
-    labels, probabilities = np.delete(labels, by, axis=1), np.delete(probabilities, by, axis=1)
-    cuts = np.delete(thresholds, by).tolist()
+    columns = np.flatnonzero(counted & (np.arange(len(counted)) != by))
+    labels, probabilities, cuts = (
+        labels[:, columns],
+        probabilities[:, columns],
+        np.asarray(thresholds)[columns].tolist(),
+    )
     values = [score(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
     defined = ~np.isnan(values[0][0] + values[1][0])
     no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)

@@ -50,8 +50,9 @@ def main() -> None:
     from training.predict.predictor import Predictor
 
     thresholds = options.thresholds or (options.evaluation and options.evaluation / THRESHOLDS)
-    predictor = Predictor.load(checkpoint, thresholds)
+    predictor = Predictor.load(checkpoint, thresholds, config=config)
     classifier, side = predictor.classifier, predictor.recipe.align.size
+    network = classifier.require_network(checkpoint, "export")
     faces = (
         faces_of_shards(options.shards, config)
         if options.shards
@@ -63,7 +64,7 @@ def main() -> None:
             "compare on shards that were aligned to that size"
         )
     save_classifier(output / FILE, classifier)
-    rows = export(classifier.require_network(checkpoint, "export"), faces, output)
+    rows = export(network, faces, output)
     write_text(output / "labels.json", json.dumps(labels(predictor), indent=2, ensure_ascii=False) + "\n")
     results = read_results(options.evaluation or evaluation_folder(checkpoint), checkpoint, classifier)
     write_text(output / "README.md", model_card(predictor, results, rows, len(faces), options.license))

@@ -9,6 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabulate import tabulate
 
+from common.alignment.detector import DETECT_SIDE
+from common.shards import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
@@ -56,7 +58,7 @@ def model_card(
     """The text of the card; the same inputs give the same text, and what is not known is named as such.
 
     Args:
-        predictor: the classifier, of a network.
+        predictor: the classifier.
         results: see `read_results`.
         files: rows of the table of exported files, the first of them the headings.
         compared_faces: how many faces the exported files were compared on.
@@ -86,9 +88,12 @@ def model_card(
         front_matter=_front_matter(classifier.metadata, results, license_name),
         metadata=classifier.metadata,
         align=predictor.recipe.align,
+        detect_side=DETECT_SIDE,
+        jpeg_quality=JPEG_QUALITY,
         attributes=classifier.attributes,
         thresholds_from=classifier.thresholds_from,
         network=classifier.network.config if classifier.network else None,
+        members=classifier.members,
         training=results["training"],
         scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
         by_attribute=[

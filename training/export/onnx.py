@@ -4,6 +4,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import write_bytes
 from training.data.transforms import MEAN, STD
 from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import FILE
@@ -114,20 +115,19 @@ def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         graph = torch.export.export(model, (example,), dynamic_shapes=dynamic)
-        # torch.export refuses the suffix of a temporary file if it is given its path.
-        with replacing(output / "classifier.pt2") as temporary, temporary.open("wb") as stream:
-            torch.export.save(graph, stream)
-        with replacing(output / "classifier.onnx") as temporary:
-            torch.onnx.export(
-                graph,
-                (example,),
-                str(temporary),
-                input_names=["faces"],
-                output_names=["probabilities"],
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+        content = BytesIO()  # on a full disk torch.export aborts the process
+        torch.export.save(graph, content)
+        write_bytes(output / "classifier.pt2", content.getbuffer())
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            input_names=["faces"],
+            output_names=["probabilities"],
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    write_bytes(output / "classifier.onnx", program.model_proto.SerializeToString())
 
 
 def _run(model: nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:

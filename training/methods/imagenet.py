@@ -1,6 +1,7 @@
 """``imagenet``: ImageNet weights from a local file, for backbones that torchvision or timm publish too."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from common.config import Finetune, Network
 from common.errors import UserError
-from training.engine.checkpoint import UNREADABLE
+from training.engine.checkpoint import UNREADABLE, fault
 from training.methods.pretrained import Pretrained
 from training.models.backbone import BackboneNetwork
 from training.models.registry import FaceNetwork
@@ -55,20 +56,41 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
             "there are no published ImageNet weights of spl and sspl; set network.name to resnet18, "
             "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.methods"
         )
-    weights = {_normalised(name): value for name, value in _read(path).items()}
-    state = network.backbone.state_dict()
+    given = _read(path)
+    state = {name: value for name, value in network.backbone.state_dict().items() if value.dim()}
+    names = _names(given, [_published(name) for name in state], path)
     for name, value in state.items():
-        theirs = weights.get(_normalised(_published(name)))
-        if theirs is None and name.endswith("num_batches_tracked"):
-            continue
-        if theirs is None:
-            raise UserError(f"{path} is of another model than network.name: it has no {_published(name)}")
+        theirs = given[names[_published(name)]]
         if theirs.shape != value.shape:
             raise UserError(
                 f"{path}: {_published(name)} is {_size(theirs)}, but {_size(value)} in the network; "
                 "published ResNets need network.width=null and network.stem=large"
             )
         value.copy_(theirs)
+
+
+def _names(given: Iterable[str], wanted: Sequence[str], path: Path) -> dict[str, str]:
+    """By wanted name, the given one, which may begin with the same prefix throughout, such as ``module.``.
+
+    Names are compared with underscores for dots, because timm joins stages' names with them.
+
+    Raises:
+        UserError: a name is missing, or there are several such networks.
+    """
+    names = {name.replace(".", "_"): name for name in given}
+    plain = {name: name.replace(".", "_") for name in wanted}
+    first = next(iter(plain.values()))
+    prefixes = {name.removesuffix(first) for name in names if name.endswith(first)} or {""}
+    counts = {prefix: sum(prefix + name in names for name in plain.values()) for prefix in prefixes}
+    best = sorted(prefix for prefix in prefixes if counts[prefix] == max(counts.values()))
+    if len(best) > 1:  # MoCo's slowly moving copy beside the network itself
+        best = [prefix for prefix in best if not re.search("encoder_k_|momentum_", prefix)] or best
+    if missing := [name for name in wanted if best[0] + plain[name] not in names]:
+        raise UserError(f"{path} is of another model than network.name: it has no {missing[0]}")
+    if len(best) > 1:
+        several = " and ".join(names[prefix + first] for prefix in best[:2])
+        raise UserError(f"{path} holds several networks, such as those of {several}; leave one of them in it")
+    return {name: names[best[0] + plain[name]] for name in wanted}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -79,9 +101,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (*UNREADABLE, SafetensorError) as error:
-        raise UserError(
-            f"finetune.imagenet: {path} cannot be read as a state dict ({error})"[:300]
-        ) from error
+        why = fault(path) if path.is_file() else "there is no such file"
+        raise UserError(f"finetune.imagenet: {path} cannot be read as a state dict: {why}") from error
     for key in ("state_dict", "model"):  # as training scripts save them
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -95,11 +116,6 @@ def _published(name: str) -> str:
     name = re.sub(r"^0\.0\.", "conv1.", name)
     name = re.sub(r"^0\.1\.", "bn1.", name)
     return re.sub(r"^([1-4])\.", r"layer\1.", name)
-
-
-def _normalised(name: str) -> str:
-    """A name without wrappers' prefixes and with underscores, with which timm joins stages' names."""
-    return re.sub(r"^(module\.|model\.)+", "", name).replace(".", "_")
 
 
 def _size(value: Tensor) -> str:

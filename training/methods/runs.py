@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Config, Finetune, FinetuneRun
+from common.errors import UserError
 from common.files import write_text
 from common.freshness import code_hash, read_record, write_record
 from common.layout import Layout
@@ -43,11 +45,17 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
     is no classifier: a notice is printed and ``runs.json`` is empty.
 
     Raises:
-        UserError: weights, groups or a list of labels are missing or do not fit, a loss is not finite, the
-            processes cannot share a batch evenly, or a checkpoint does not fit.
+        UserError: two runs have one name; weights, groups or a list of labels are missing or do not fit; a
+            loss is not finite; the processes cannot share a batch evenly; or a checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     methods = [find_method(name) for name in config.finetune.methods]
+    names = Counter(run_name(method.name, run.labels) for run in config.finetune.runs for method in methods)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(
+            f"two runs would write {output / twice[0]}; name no labels and no method twice, and rename one "
+            "of two lists of the same name"
+        )
     entries: list[dict[str, Any]] = []
     with joined() as ranks:
         context = Context(config, layout, ranks, resume)
@@ -123,7 +131,7 @@ def _finish(
     folder, labelled = output / name, labelled_faces(context, run)
     inputs = made_from(context, method, run, labelled, pretrained)
     record = None if context.resume == "never" else read_record(folder / RECORD, inputs)
-    if record and (folder / FILE).is_file():
+    if record := context.ranks.broadcast(record if (folder / FILE).is_file() else None):
         if first:
             print(f"finetune: {name} is up to date; delete {folder} to train it again")
         return dict(record["entry"])

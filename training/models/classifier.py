@@ -100,9 +100,8 @@ class Classifier(ABC):
         """
         if self.network is None:
             raise UserError(
-                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} has only "
-                "pictures; name the classifier of a network, or predict faces in shards with "
-                "`python -m training.predict --shards DIR`"
+                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} is so far "
+                "for networks of the picture alone; name the classifier of one, such as a student"
             )
         return self.network
 
@@ -217,14 +216,14 @@ def load_classifier(path: Path) -> Classifier:
     from training.models import probe, region_probe  # noqa: F401
 
     content = checkpoint.load(path, made_by=MADE_BY)
-    if content.get("kind") not in KINDS:
+    if str(content.get("kind")) not in KINDS:
         import_module("training.methods.registry")  # a method may bring its own class of classifiers
     try:
         kind = KINDS[content["kind"]]
         classifier = kind.from_state(tuple(content["attributes"]), content["state"])
         classifier.metadata, classifier.thresholds = content["metadata"], content["thresholds"]
         classifier.thresholds_from = content["thresholds_from"]
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         message = f"{path}: not a classifier of this version; fine-tune again ({error})"
         raise UserError(message[:300]) from error
     return classifier

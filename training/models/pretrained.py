@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from common.classes import CLASSES
 from common.config import Config, Network
 from common.errors import UserError
-from common.files import replacing
+from common.files import write_bytes
 from common.freshness import code_version
 from training.data.transforms import MEAN, STD
+from training.engine.checkpoint import fault
 
 FILE = "pretrained.safetensors"
 
@@ -37,8 +38,7 @@ def save_pretrained(path: Path, network: nn.Module, config: Config) -> None:
         "code": code_version(),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"sspl": json.dumps(metadata)})
+    write_bytes(path, save(tensors, {"sspl": json.dumps(metadata)}))
 
 
 def read_pretrained(path: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_pretrained(path: Path) -> dict[str, Any]:
             network: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: not a pre-trained network of this project; pre-train again ({error})"
+            f"{path}: not a pre-trained network of this project ({fault(path)}); pre-train again"
         ) from error
     return {"network": network, **metadata}
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from common import command
 from common.errors import UserError
+from common.freshness import code_hash
 from common.layout import Layout, mark_new
 
 MOST_REFUSED: Final = 10
@@ -17,6 +18,7 @@ MOST_REFUSED: Final = 10
 EXAMPLES = """\
   python -m training.predict --checkpoint runs/finetune/pretrained-100%/classifier.pt photo.jpg
   python -m training.predict --checkpoint classifier.pt photos/ --output faces.csv --annotate seen/
+  python -m training.predict --checkpoint region_probe-5%/classifier.pt photos/ --workers 2
   python -m training.predict --checkpoint classifier.pt --shards OUT --output faces.parquet"""
 
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--shards",
         metavar="DIR",
-        help="predict faces in these shards instead, by any classifier",
+        help="predict faces in these shards instead, which are aligned and parsed already",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
     parser.add_argument(
@@ -49,13 +51,19 @@ def main() -> None:
         "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
         "were already aligned, take the central square of a photo without a face)",
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that share the photos (default: 1)"
+    )
     options = parser.parse_args()
+    if options.workers < 1:
+        raise UserError("--workers must be 1 or more")
     if bool(options.photos) == bool(options.shards):
         raise UserError("name either photos or, with --shards, the faces that the pipeline has parsed")
     config = command.config_from(options)
 
     # PyTorch and more, which --help need not wait for.
     from training.engine.device import announce_training
+    from training.predict.kept_rows import KeptRows
     from training.predict.output import check_format, face_table, thresholds_text, write_table
     from training.predict.predict import photos_in, predict
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
@@ -64,10 +72,13 @@ def main() -> None:
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")
-        if options.annotate or options.align != "auto":
-            raise UserError("--annotate and --align are for photos; the faces in shards are aligned already")
+        if options.annotate or options.align != "auto" or options.workers > 1:
+            raise UserError("--annotate, --align and --workers are for photos, not for faces in shards")
         layout = Layout.at(options.shards)
-        predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+        try:
+            predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("faces in shards are predicted anew by the next run") from stop
         return
     if options.output:
         check_format(options.output)
@@ -75,14 +86,26 @@ def main() -> None:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
     precision, mirrored = config.trainer.precision, config.evaluate.mirrored
-    predictor = Predictor.load(options.checkpoint, options.thresholds, options.align, precision, mirrored)
-    announce_training("predict", precision, stream=sys.stderr)
-    rows = predict(predictor, listed, options.annotate)
+    chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
+    predictor = Predictor.load(*chosen, config)
+    announce_training("predict", precision, options.workers, sys.stderr)
+    made_from = {
+        "classifier": [predictor.classifier.identity, predictor.classifier.thresholds],
+        "code": code_hash("training.predict.predict"),
+        "options": [options.align, precision, mirrored, str(options.annotate)],
+    }
+    file = options.output.with_name(f".{options.output.name}.rows") if options.output else None
+    kept, rows = KeptRows(file, made_from), []
+    try:
+        for row in predict(predictor, listed, options.annotate, options.workers, kept):
+            rows.append(row)
+            if not options.output:
+                print(_line(row), flush=True)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*[] if options.output else ["nothing is kept without --output"]) from stop
     if options.output:
         write_table(options.output, face_table(rows, predictor.classifier.attributes))
-    else:
-        for row in rows:
-            print(_line(row))
+    kept.delete()
     refused = [row for row in rows if row["reason"]]
     notices = [
         f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "

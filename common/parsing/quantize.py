@@ -22,8 +22,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from common.alignment.warp import central_square, warp
 from common.files import replacing
 from common.freshness import code_hash, fingerprint
-from pipeline.parse.facexlib_networks import BISENET, MAPS, bisenet
-from pipeline.parse.network import export_onnx, normalised
+from common.parsing.facexlib_networks import BISENET, MAPS, bisenet
+from common.parsing.network import export_onnx, normalised
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES
 from common.hardware import hardware
-from pipeline.parse.class_map import ClassMap
-from pipeline.parse.network import Network
+from common.parsing.class_map import ClassMap
+from common.parsing.network import Network
 
 BISENET: Final = ClassMap(
     size=None,

@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from common.hardware import Hardware, hardware
 from common.memory import keep_freed_memory
+from common.parsing import facexlib_networks
+from common.parsing.class_map import ClassMap
+from common.parsing.features import Embedder, EmbedderFile, load_embedder, pooled_features
+from common.parsing.masks import assign_sides, mean_by_class, most_probable
+from common.parsing.network import Network, load_onnx, load_torchscript, normalised
+from common.parsing.quantize import int8_file
 from common.pipeline_config import ParserPrecision
-from pipeline.parse import facexlib_networks
-from pipeline.parse.class_map import ClassMap
-from pipeline.parse.features import Embedder, EmbedderFile, load_embedder, pooled_features
-from pipeline.parse.masks import assign_sides, mean_by_class, most_probable
-from pipeline.parse.network import Network, load_onnx, load_torchscript, normalised
-from pipeline.parse.quantize import int8_file
 
 INT8: Final = "int8"
 """8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions."""
@@ -57,7 +57,7 @@ FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 - masks, uint8 (B, S, S), classes 0..18;
 - confidences, float32 (B, 19): the mean probability of a class over the pixels that were
   given it, 0 where there are none;
-- features by member of a sample, float16 (B, D), see `pipeline.parse.features`.
+- features by member of a sample, float16 (B, D), see `common.parsing.features`.
 """
 
 
@@ -104,6 +104,11 @@ def effective_precision(parser: str, precision: ParserPrecision, machine: Hardwa
     if precision == INT8 or (parser == "bisenet" and precision == "auto" and machine.x86):
         return INT8
     return machine.dtype(precision)
+
+
+def faces_per_pass() -> int:
+    """How many faces this machine parses together."""
+    return CPU_BATCH if hardware().device.type == "cpu" else GPU_BATCH
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import CLASSES, FLIP_PAIRS, NUM_CLASSES
-from pipeline.parse.class_map import ClassMap
+from common.parsing.class_map import ClassMap
 
 BAND: Final = 1 << 18
 """Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32."""

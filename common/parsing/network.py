@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.hardware import hardware
-from pipeline.parse.class_map import InputFormat
+from common.parsing.class_map import InputFormat
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""Photos by classifiers that read parsed faces: as from shards, by the parser of the shards or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from common.config import load
+from common.errors import UserError
+from common.layout import Layout
+from common.parsing import find_parser as finding
+from common.parsing.parser import ParserFile
+from common.pipeline_config import Parse, Weights
+from tests.commands import run_command
+from training.export.model_card import model_card, read_results
+from training.methods.runs import finetune
+from training.predict import Predictor
+from training.predict.output import face_table
+from training.predict.parsing import load_parser_of
+from training.predict.predict import photos_in, predict
+from training.predict.stored import predict_stored
+
+METHODS = ("probe", "region_probe")
+TOLERANCE = 1e-6
+"""Of probabilities; the photos are aligned already, so their faces are the bytes of the shards."""
+
+
+@pytest.fixture(scope="module")
+def fitted(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a probe and a region probe, fitted on the shared shards."""
+    output = tmp_path_factory.mktemp("fitted")
+    runs = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
+    finetune(load(settings=runs), shards, output / "none", output)
+    return output
+
+
+def classifier(fitted: Path, method: str) -> Path:
+    return fitted / f"{method}-100%" / "classifier.pt"
+
+
+def probabilities(table: Any, names: tuple[str, ...]) -> np.ndarray:
+    return np.column_stack([table[name].to_numpy() for name in names])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_photos_have_the_probabilities_of_their_faces_in_shards(
+    method: str, fitted: Path, shards: Layout, portraits: Path, tmp_path: Path
+) -> None:
+    path = classifier(fitted, method)
+    predict_stored(load(), shards, path, None, tmp_path / "stored.parquet")
+    stored = pq.read_table(tmp_path / "stored.parquet")
+    photos = [portraits / source for source in stored["source"].to_pylist()]
+    predictor = Predictor.load(path, align="none")
+    names = predictor.classifier.attributes
+    rows = predict(predictor, photos_in(photos)[0], None)
+    assert [Path(row["photo"]) for row in rows] == photos
+    expected = probabilities(stored, names)
+    difference = np.abs(probabilities(face_table(rows, names), names) - expected).max()
+    assert difference < TOLERANCE
+    assert len(np.unique(expected.round(3))) > len(photos)
+    assert [row["present"] for row in rows] == stored["present"].to_pylist()
+
+
+def test_the_command_gives_the_same_rows_with_several_processes(
+    fitted: Path, shards: Layout, portraits: Path, tmp_path: Path
+) -> None:
+    path = classifier(fitted, "region_probe")
+    photos = [portraits / source for source in pq.read_table(shards.samples)["source"].to_pylist()[:18]]
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    photos.insert(3, tmp_path / "broken.jpg")
+    flags = ("--align", "none", "--workers", 2, "--annotate", tmp_path / "seen")
+    output = tmp_path / "faces.parquet"
+    done = run_command("training.predict", "--checkpoint", path, *photos, *flags, "--output", output)
+    assert done.returncode == 0, done.stderr
+    predictor = Predictor.load(path, align="none")
+    alone = face_table(predict(predictor, photos_in(photos)[0], None), predictor.classifier.attributes)
+    assert pq.read_table(output).equals(alone)
+    assert len(list((tmp_path / "seen").glob("*.jpg"))) == 18
+
+
+def test_a_face_is_detected_and_parsed_in_a_raw_photo(fitted: Path, portraits: Path) -> None:
+    photo = next(portraits.rglob("*.jpg"))
+    for align in ("auto", "detect"):
+        (face,) = Predictor.load(classifier(fitted, "region_probe"), align=align)(photo)
+        assert face.score is not None and len(face.probabilities) == 40
+
+
+def test_a_classifier_says_by_which_parser_its_faces_were_parsed(fitted: Path, shards: Layout) -> None:
+    parsing = Predictor.load(classifier(fitted, "probe")).classifier.metadata["parsing"]
+    found = finding.find_parser(load().parse, load().weights)
+    expected = ("bisenet", found.size, found.sha256, None, [found.backend])
+    assert (
+        tuple(parsing[key] for key in ("parser", "size", "sha256", "features_sha256", "numerics")) == expected
+    )
+
+
+SAID = {
+    "parser": "bisenet",
+    "size": 448,
+    "sha256": "0" * 64,
+    "features_sha256": None,
+    "numerics": ["CPU, AVX2, int8"],
+    "file": None,
+    "features_from": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("numerics", "precision"),
+    [
+        (["CPU, AVX2, int8"], "int8"),
+        (["CPU, AVX2, float32", "CPU, AVX-512, float32"], "float32"),
+        (["GPU, NVIDIA H200, bfloat16"], "auto"),
+        (["CPU, AVX2, int8", "GPU, NVIDIA H200, bfloat16"], "auto"),
+        ([], "auto"),
+    ],
+)
+def test_the_parser_has_the_size_and_the_precision_of_the_shards(
+    numerics: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Parse] = []
+
+    def find(parse: Parse, weights: Weights) -> ParserFile:
+        asked.append(parse)
+        raise UserError("enough")
+
+    monkeypatch.setattr(finding, "find_parser", find)
+    with pytest.raises(UserError, match="enough"):
+        load_parser_of({"parsing": SAID | {"numerics": numerics, "size": 512}}, load())
+    assert (asked[0].parser, asked[0].size, asked[0].precision) == ("bisenet", 512, precision)
+
+
+@pytest.mark.parametrize(
+    ("parsing", "message"),
+    [
+        (None, "does not say how faces were parsed; fit it again"),
+        (
+            SAID,
+            "but the classifier reads what the file with 0{64} computes; name that file as weights.parser",
+        ),
+        (SAID | {"features_sha256": "1" * 64}, "name its file as parse.features_from"),
+        (SAID | {"parser": "onnx", "numerics": []}, "parse.parser=onnx needs a file"),
+    ],
+    ids=[
+        "of an older version",
+        "other weights",
+        "an unknown network of features",
+        "a file that is not named",
+    ],
+)
+def test_another_parser_is_refused(parsing: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_parser_of({"parsing": parsing}, load())
+
+
+def test_the_model_card_says_what_a_probe_reads_and_export_refuses_it(fitted: Path, tmp_path: Path) -> None:
+    path = classifier(fitted, "region_probe")
+    predictor = Predictor.load(path)
+    results = read_results(tmp_path, path, predictor.classifier)
+    card = model_card(predictor, results, [("file",), ("classifier.pt",)], 0, "other")
+    assert "It reads jpg, mask.png, pooled.npy of parsed faces, which `bisenet` made at 448 pixels" in card
+    assert 'Predictor.load("classifier.pt")' in card and "onnxruntime" not in card
+    done = run_command(
+        "training.export", "--checkpoint", path, "--faces", tmp_path, "--output", tmp_path / "out"
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "export is so far for networks of the picture alone" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,253 @@
+"""Stores that lose answers, answer with pages or other bytes, or list late: a real S3 server behind a proxy.
+
+Unless a test says otherwise, the store has no checksums, so that nothing else finds what is wrong.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+from upath import UPath
+
+from common import manifest
+from common.config import Config, load
+from common.errors import UserError
+from common.layout import Layout
+from common.storage import Address, TransientError, read_bytes
+from pipeline.align.run import align, plan, read_plan
+from pipeline.align.shard import align_shard
+from pipeline.ingest.run import ingest
+from pipeline.lock import locked
+from pipeline.parse.run import read_aligned, require
+from pipeline.parse.shard import read_faces
+from pipeline.runner import finished_shards
+from pipeline.runner.cluster import shared_workers
+from pipeline.runner.finished_shards import FinishedShards
+from pipeline.runner.shard_record import ShardTask, read_record, record_path, write_record
+from tests.conftest import PORTRAITS
+from tests.faulty_store import FaultyStore
+
+INPUT = "s3://answers/photos"
+
+
+@pytest.fixture(scope="module")
+def proxy(object_store: None, portraits: Path) -> Iterator[FaultyStore]:
+    """The object store with the portraits behind a proxy, and workers that share it."""
+    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    bucket = UPath("s3://answers")
+    bucket.fs.mkdir("answers")
+    bucket.fs.put(f"{portraits}/img_align_celeba/", "answers/photos/", recursive=True)
+    proxy = FaultyStore(host, int(port))
+    proxy.checksums = False
+    with pytest.MonkeyPatch.context() as patch, shared_workers():
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        S3FileSystem.clear_instance_cache()
+        yield proxy
+    proxy.stop()
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def store(proxy: FaultyStore) -> Iterator[FaultyStore]:
+    """The proxy, without a fault before and after the test."""
+    proxy.faults = 0
+    yield proxy
+    proxy.fault = lambda request: None
+
+
+def config(*settings: str) -> Config:
+    own = (f"data.input={INPUT}", "data.name=d", "ingest.shard_size=16", "align.mode=none")
+    return load(settings=[*own, "cluster.workers=1", "stream.retry_minutes=0.5", *settings])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(proxy: FaultyStore, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The aligned faces of the same photos without a fault."""
+    layout = Layout.at(tmp_path_factory.mktemp("undisturbed"))
+    ingest(config(), layout)
+    align_here(layout)
+    return layout
+
+
+def align_here(layout: Layout) -> None:
+    """Align all shards in this process."""
+    for task in plan(read_plan(layout), config(), layout):
+        align_shard(task, frozenset(), lambda count: None)
+
+
+def made(layout: Layout) -> dict[str, bytes]:
+    folder = layout.aligned / "d"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if re.search(r"-0\d+\.", file.name)}
+
+
+def fail(store: FaultyStore, kind: str, pattern: str, times: int = 1) -> None:
+    """Let the next requests, as many as `times`, whose method and path have the pattern fail."""
+    left = [kind] * times
+    store.fault = lambda request: left.pop() if left and re.search(pattern, request) else None
+
+
+KINDS_OF_WRITES = {
+    "lock": r"PUT .*/\.lock",
+    "plan": r"PUT .*source\.parquet",
+    "hashes": r"PUT .*records-ingest",
+    "tar": r"PUT .*-000000\.tar",
+    "record": r"PUT .*-000000\.json",
+    "index": r"PUT .*records-align\.json",
+}
+
+
+@pytest.mark.parametrize("kind", ["lost", "expired"])
+@pytest.mark.parametrize("what", KINDS_OF_WRITES)
+def test_a_write_that_fails_or_whose_answer_is_lost_changes_nothing(
+    what: str, kind: str, store: FaultyStore, undisturbed: Layout
+) -> None:
+    layout = Layout.at(f"s3://answers/{what}-{kind}")
+    fail(store, kind, KINDS_OF_WRITES[what])
+    with locked(layout, 0.5):
+        ingest(config(), layout)
+        align(config(), layout)
+    assert store.faults == 1
+    assert made(layout) == made(undisturbed)
+    assert manifest.read(layout.source).rows() == manifest.read(undisturbed.source).rows()
+    with locked(layout):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["500", "expired", "page"])
+@pytest.mark.parametrize("what", ["GET .*source.parquet", "GET .*index.json", "HEAD .*lock", "GET .*lock"])
+def test_the_first_requests_of_a_run_are_tried_again_like_all_others(
+    what: str, kind: str, store: FaultyStore, undisturbed: Layout
+) -> None:
+    layout = Layout.at("s3://answers/first")
+    for file in (layout.source, layout.manifests / "index.json"):
+        file.write_bytes(undisturbed.source.read_bytes() if file == layout.source else b"{}")
+    (layout.manifests / ".lock").write_bytes(b'{"renewed": 0}')
+    fail(store, kind, what.replace("index", "index|records"), 2)
+    with locked(layout, 0.5):
+        ingest(config(), layout)
+    assert manifest.read(layout.source).rows() == manifest.read(undisturbed.source).rows()
+
+
+@pytest.mark.parametrize("kind", ["page", "short"])
+def test_what_is_no_photo_is_waited_for_and_never_remembered(
+    kind: str, store: FaultyStore, undisturbed: Layout, tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path)
+    store.fault = lambda request: kind if re.search(r"GET .*\.jpg", request) else None
+    with pytest.raises(UserError, match=rf"{PORTRAITS} files cannot be read .*nothing was planned"):
+        ingest(config("stream.retry_minutes=0.01"), layout)
+    fail(store, kind, r"GET .*\.jpg", 2 * PORTRAITS)
+    ingest(config(), layout)
+    assert manifest.read(layout.source).rows() == manifest.read(undisturbed.source).rows()
+
+
+def test_a_page_that_really_is_stored_as_a_photo_is_refused_alone(store: FaultyStore, tmp_path: Path) -> None:
+    folder = UPath("s3://answers/pages")
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(b"<html>404</html>")
+    (folder / "c.jpg").write_bytes(next(UPath(INPUT).glob("*1.jpg")).read_bytes())
+    for _ in range(2):
+        ingest(config(f"data.input={folder}"), Layout.at(tmp_path))
+        rows = manifest.read(Layout.at(tmp_path).source).rows()
+        assert [row["reason"] for row in rows] == ["not-an-image", "not-an-image", None]
+
+
+@pytest.mark.parametrize("kind", ["page", "short", "flipped"])
+def test_wrong_bytes_while_photos_are_aligned_are_read_again(
+    kind: str, store: FaultyStore, undisturbed: Layout, tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path)
+    shutil.copytree(undisturbed.manifests, tmp_path / "manifests")  # type: ignore[arg-type]
+    fail(store, kind, r"GET .*\.jpg", 5)
+    align_here(layout)
+    assert store.faults == 5
+    assert made(layout) == made(undisturbed)
+    store.fault = lambda request: "page" if ".jpg" in request else None
+    with pytest.raises(TransientError, match="the store answers with other bytes"):
+        align_here(layout)
+
+
+def test_a_photo_that_was_hashed_wrongly_is_whole_after_the_next_run(
+    store: FaultyStore, tmp_path: Path
+) -> None:
+    layout = Layout.at(tmp_path)
+    fail(store, "flipped", r"GET .*\.jpg", 3)
+    changed = []
+    for _ in range(2):
+        ingest(config(), layout)
+        align(config(), layout)
+        records = [read_record(tar) for tar in layout.aligned.rglob("*.tar")]
+        changed.append([row["reason"] for record in records if record for row in record.quarantined])
+    assert changed == [["changed"] * 3, []]
+    assert sum(len(record.samples) for record in records if record) == PORTRAITS
+
+
+@pytest.fixture
+def aligned(undisturbed: Layout, request: pytest.FixtureRequest) -> Address:
+    """An aligned tar with its record in the store."""
+    tar = min((undisturbed.aligned / "d").glob("*.tar"))
+    folder = UPath(f"s3://answers/{request.node.name}")
+    for file in (tar, record_path(tar)):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / tar.name
+
+
+@pytest.mark.parametrize("file", ["tar", "json"])
+@pytest.mark.parametrize("kind", ["page", "short", "flipped"])
+def test_another_byte_in_an_aligned_tar_never_reaches_a_finished_one(
+    kind: str, file: str, store: FaultyStore, aligned: Address
+) -> None:
+    faces = list(read_faces(aligned, aligned))
+    store.fault = lambda request: kind if re.search(rf"GET .*\.{file}", request) else None
+    if (file, kind) != ("json", "flipped"):  # which may be in a notice
+        with pytest.raises((TransientError, UserError), match="000000"):
+            assert not list(read_faces(aligned, aligned))
+    store.fault = lambda request: None
+    assert list(read_faces(aligned, aligned)) == faces
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "ended", "empty"])
+def test_a_damaged_aligned_tar_on_a_disk_is_one_sentence(
+    damage: str, undisturbed: Layout, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed.aligned / "d", tmp_path, dirs_exist_ok=True)  # type: ignore[arg-type]
+    tar = min(tmp_path.glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[1000] ^= 1
+    end = data.index(b"json", 5000) // 512 * 512  # the first member that begins there
+    contents = {"flipped": data, "cut": data[:1500], "ended": data[:end], "empty": bytes(10240)}
+    tar.write_bytes(contents[damage])
+    with pytest.raises(UserError, match=r"-000000\.tar: not what align wrote .*delete it"):
+        list(read_faces(tar, tar))
+
+
+def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, undisturbed: Layout
+) -> None:
+    layout = Layout.at("s3://answers/late")
+    layout.source.write_bytes(undisturbed.source.read_bytes())
+    monkeypatch.setattr(finished_shards, "list_folder", lambda folder: {})
+    planned = read_plan(layout)
+    with pytest.raises(UserError, match="run `python -m pipeline.align` first"):
+        read_aligned(planned, layout)
+    tars = [layout.aligned / name for name in planned.shards]
+    listed = FinishedShards(layout.aligned / "d", layout.manifests / "index")
+    with pytest.raises(TransientError, match="is written, but not there yet"):
+        listed.update(tars[:1])
+    for tar in tars:
+        tar.write_bytes(b"tar")
+        write_record(ShardTask(tar, "inputs", "code", 1), [{"key": "k"}], [])
+    listed.update(tars[:1])
+    assert listed.get(tars[0]) == require(read_aligned(planned, layout), tars[0])
+
+
+def test_a_page_instead_of_a_record_is_no_missing_shard(store: FaultyStore, aligned: Address) -> None:
+    store.fault = lambda request: "page" if ".json" in request else None
+    for read in (lambda: read_record(aligned), lambda: read_bytes(record_path(aligned))):
+        with pytest.raises(TransientError, match=r"000000\.json: the store answers with a page"):
+            read()

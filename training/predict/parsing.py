@@ -1,0 +1,83 @@
+"""Parsed faces of photos, for classifiers that read more than pictures.
+
+The parser is imported when it is needed: classifiers of pictures need none.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.cell_counts import GRID, cell_class_counts
+from common.config import Config
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from common.parsing.parser import FaceParser
+
+
+def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
+    """The parser that made the masks and features of the faces that a classifier was fitted on.
+
+    It computes in int8 or float32 if those did; of 16-bit formats it takes this machine's own.
+
+    Args:
+        metadata: of the classifier, whose ``parsing`` `training.data.provenance.parsing` made.
+        config: names files of one's own in ``weights.parser`` and ``parse.features_from``, where they do not
+            lie where they lay when the classifier was fitted; and the cache of weights.
+
+    Raises:
+        UserError: the classifier does not say which, or its files are missing or others.
+    """
+    from common.parsing.class_map import IMAGENET
+    from common.parsing.find_parser import find_parser
+    from common.parsing.imagenet import SHA256
+    from common.parsing.parser import load_parser
+
+    parsing = metadata.get("parsing")
+    if parsing is None:
+        raise UserError(
+            "the classifier does not say how faces were parsed; fit it again, or predict faces in shards "
+            "with --shards"
+        )
+    kind, features = parsing["parser"], parsing["features_sha256"]
+    network = IMAGENET if features == SHA256 else config.parse.features_from or parsing["features_from"]
+    if features and not network:
+        raise UserError("the classifier reads features of a network; name its file as parse.features_from")
+    formats = {each.rpartition(", ")[2] for each in parsing["numerics"]}
+    file = config.weights.parser
+    if kind in ("onnx", "torchscript") and (file is None or config.parse.parser != kind):
+        file = parsing["file"]
+    found = find_parser(
+        config.parse.model_copy(
+            update={
+                "parser": kind,
+                "size": parsing["size"],
+                "precision": formats.pop() if formats in ({"int8"}, {"float32"}) else "auto",
+                "features_from": network if features else None,
+            }
+        ),
+        config.weights.model_copy(update={"parser": file}),
+    )
+    wanted = [(found.path, found.sha256, parsing["sha256"], "weights.parser")]
+    if found.embedder:
+        wanted.append((found.embedder.path, found.embedder.sha256, features, "parse.features_from"))
+    for path, sha256, expected, setting in wanted:
+        if sha256 != expected:
+            raise UserError(
+                f"{path}: SHA-256 is {sha256}, but the classifier reads what the file with {expected} "
+                f"computes; name that file as {setting}"
+            )
+    return load_parser(found)
+
+
+def parse_faces(faces: NDArray[np.uint8], parser: "FaceParser") -> dict[str, NDArray[Any]]:
+    """The members of samples, by name and stacked, as the loader decodes them, of faces, (B, S, S, 3)."""
+    from common.parsing.parser import faces_per_pass
+
+    parts = [parser(each) for each in np.split(faces, range(faces_per_pass(), len(faces), faces_per_pass()))]
+    masks = np.concatenate([mask for mask, _, _ in parts])
+    features = {name: np.concatenate([each[name] for *_, each in parts]) for name in parts[0][2]}
+    counts = np.stack([cell_class_counts(mask, GRID) for mask in masks])
+    return {"jpg": faces, "mask.png": masks, "parts.npy": counts, **features}
