@@ -36,7 +36,6 @@ def test_utkface_names_become_attributes(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 116), st.integers(0, 1), st.integers(0, 4))
-@settings(deadline=None)
 def test_every_utkface_label_is_one_age_one_race_and_a_gender(age: int, gender: int, race: int) -> None:
     row = utkface.labels_of(f"deep/{age}_{gender}_{race}_20170104023102422.jpg")
     assert row is not None
@@ -265,7 +264,7 @@ name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"
 
 
 @given(st.lists(name.filter(lambda text: "." not in text), min_size=1, max_size=5, unique=True))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

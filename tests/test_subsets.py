@@ -26,7 +26,7 @@ part = st.floats(0, 1, exclude_min=True)
 
 
 @given(keys, part, part, st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_come(
     names: list[str], one: float, other: float, seed: int, random: object
 ) -> None:
