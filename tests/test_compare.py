@@ -144,7 +144,7 @@ def test_keys_that_only_one_set_has_are_counted(
     figures, common = compare(config, shards, fewer), table.num_rows - 2
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 2, 0)
     agreement = Agreement(1, TOP)
-    assert verify(config.cluster, fewer, shards, agreement).counts["members"] == 8
+    assert verify(config.cluster, fewer, shards, agreement).counts["members"] == 10
     figures = agreement.figures()
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 0, 2)
     assert "2 only in the other" in agreement.table()

@@ -252,7 +252,7 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
         "too-large": bomb(),
         "too-small": encoded(picture(31, 60), "png"),
         "no-face": encoded(picture(200, 200), "png"),
-        "face-outside": encoded(photo.crop((0, 0, photo.width, int(top + 0.45 * (bottom - top)))), "png"),
+        "face-outside": encoded(photo.crop((0, 0, photo.width, int(top + 0.6 * (bottom - top)))), "png"),
         "duplicate": good["plain.png"],
     }
     root = tmp_path / "in"

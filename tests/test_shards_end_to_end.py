@@ -48,7 +48,7 @@ def test_every_sample_has_the_documented_format(shards: Layout, portraits: Path)
         with tarfile.open(path) as tar:
             entries = tar.getmembers()
         assert {(entry.mtime, entry.uname, entry.mode) for entry in entries} == {(0, "root", 0o644)}
-        for group in (entries[i : i + 4] for i in range(0, len(entries), 4)):
+        for group in (entries[i : i + 5] for i in range(0, len(entries), 5)):
             key = group[0].name.split(".")[0]
             row = by_key[key]
             assert row["shard"] == f"portraits/{path.name}"
@@ -63,7 +63,7 @@ def test_every_sample_has_the_documented_format(shards: Layout, portraits: Path)
 
 
 def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portraits: Path) -> None:
-    assert sorted(data) == ["jpg", "json", "mask.png", "parts.npy"]
+    assert sorted(data) == ["jpg", "json", "mask.png", "parts.npy", "pooled.npy"]
     face = Image.open(io.BytesIO(data["jpg"]))
     mask_image = Image.open(io.BytesIO(data["mask.png"]))
     assert (face.size, face.mode, face.format) == ((256, 256), "RGB", "JPEG")
