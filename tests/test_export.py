@@ -60,7 +60,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "thresholds.json": {
             run.name: {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
         },
-        "intervals.json": {run.name: {"means": {"accuracy": [0.9011, 0.9233]}, "gaps": {"Male": gap}}},
+        "intervals.json": {
+            run.name: {
+                "means": {"accuracy": [0.9011, 0.9233]},
+                "gains": {},
+                "gaps": {"Male": gap},
+                "reliability": [],
+            }
+        },
     }
     (folder / "runs" / "evaluate").mkdir()
     for name, content in evaluation.items():
