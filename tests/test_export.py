@@ -56,7 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gap["difference"] = {"accuracy": 0.0321, "accuracy_interval": [-0.0111, 0.0777]}
     evaluation = {
         "metrics.json": {"majority class": {"accuracy": 0.8012}, run.name: {"faces": 7, **scores}},
-        "attributes.json": {run.name: attributes},
+        "attributes.json": {run.name: attributes, "majority class": {}},
         "thresholds.json": {
             run.name: {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
         },
@@ -66,7 +66,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "gains": {},
                 "gaps": {"Male": gap},
                 "reliability": [],
-            }
+            },
+            "majority class": {"means": {}, "gains": {}, "gaps": {}, "reliability": []},
         },
     }
     (folder / "runs" / "evaluate").mkdir()
