@@ -70,7 +70,7 @@ class Evaluator:
 
         Args:
             probabilities: float64 (N, A) of the test faces.
-            thresholds: one per attribute, from val; None for a baseline, which gets the default threshold
+            thresholds: one per attribute; None for a baseline, which gets the default threshold
                 and no subgroups.
         """
         labels, names = self._test.attributes, self._test.attribute_names
