@@ -56,11 +56,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gap["difference"] = {"accuracy": 0.0321, "accuracy_interval": [-0.0111, 0.0777]}
     evaluation = {
         "metrics.json": {"majority class": {"accuracy": 0.8012}, run.name: {"faces": 7, **scores}},
-        "attributes.json": {run.name: attributes},
+        "attributes.json": {run.name: attributes, "majority class": {}},
         "thresholds.json": {
             run.name: {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
         },
-        "intervals.json": {run.name: {"means": {"accuracy": [0.9011, 0.9233]}, "gaps": {"Male": gap}}},
+        "intervals.json": {
+            run.name: {
+                "means": {"accuracy": [0.9011, 0.9233]},
+                "gains": {},
+                "gaps": {"Male": gap},
+                "reliability": [],
+            },
+            "majority class": {"means": {}, "gains": {}, "gaps": {}, "reliability": []},
+        },
     }
     (folder / "runs" / "evaluate").mkdir()
     for name, content in evaluation.items():

@@ -7,6 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from common.errors import UserError
+from pipeline.runner.fork_server import start_fork_server
+
 ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
@@ -37,3 +42,12 @@ def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_comm
     os.killpg(driver.pid, signal.SIGINT)
     stdout, stderr = driver.communicate(timeout=600)  # until the server has closed its standard error, too
     assert (stdout, stderr, driver.returncode) == ("interrupted\n", "", 0)
+
+
+def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = "/tmp/" + "x" * 94
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    with pytest.raises(UserError, match=f"{folder}: too long for sockets; set TMPDIR"):
+        start_fork_server()

@@ -295,7 +295,7 @@ def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
     tmp_path: Path, error: Exception, kept: int
 ) -> None:
     class Run:
-        done = 3
+        done: int | None = 3
 
         def state(self) -> dict[str, Any]:
             return {}

@@ -160,7 +160,9 @@ def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(
     predicted = (labels + random.random((120, 3))) / 2
     predicted[:, 2] = 0.5
     names = ("Hat", "Smile", "Beard")
-    test, train = (faces_of(each, [None] * 120, names) for each in (labels, labels * np.int8([1, 1, 0])))
+    test, train = (
+        faces_of(each, [None] * 120, names) for each in (labels, labels * np.array([1, 1, 0], np.int8))
+    )
     scores = Evaluator(test, SETTINGS, train).score(predicted, [0.5] * 3)
     assert "no face in train has Beard, so the means are without it" in capsys.readouterr().out
     assert scores.attributes["Beard"]["roc_auc"] == 0.5

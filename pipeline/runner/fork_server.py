@@ -1,15 +1,22 @@
 """The process that the workers of a local cluster are forked from."""
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from multiprocessing import forkserver
+from tempfile import gettempdir
 from typing import Final
+
+from common.errors import UserError
 
 START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
 """How worker processes start: forked from one that has imported what they need, so that it is imported once
 instead of by each, or anew where a fork is unsafe after such imports."""
+
+LONGEST_FOLDER: Final = 75
+"""Bytes of the folder for temporary files that leave room for the name of a socket in it."""
 
 
 def start_fork_server(*modules: str) -> None:
@@ -17,9 +24,16 @@ def start_fork_server(*modules: str) -> None:
 
     The first call decides about the modules. Ctrl-C, which a terminal sends to all processes, does not end
     it; it ends with this process.
+
+    Raises:
+        UserError: the path of the folder for temporary files is too long for a socket in it.
     """
     if START_METHOD != "forkserver":
         return
+    if len(os.fsencode(gettempdir())) > LONGEST_FOLDER:
+        raise UserError(
+            f"{gettempdir()}: too long for sockets; set TMPDIR to one of at most {LONGEST_FOLDER} bytes"
+        )
     multiprocessing.get_context(START_METHOD).set_forkserver_preload(["distributed", *modules])
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
