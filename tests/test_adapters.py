@@ -288,7 +288,11 @@ def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path: Path) -
     rows = {
         row["source"]: row
         for row in planned(
-            root, tmp_path / "out", f"ingest.labels={root / 'labels.csv'}", "ingest.test_fraction=1"
+            root,
+            tmp_path / "out",
+            f"ingest.labels={root / 'labels.csv'}",
+            "ingest.test_fraction=1",
+            "ingest.val_fraction=0",
         )
     }
     assert rows.keys() == {"a.jpg", "deep/b.png", "c.jpg", "gone.jpg"}
