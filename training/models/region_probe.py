@@ -160,11 +160,11 @@ def region_of_columns(blocks: Blocks, columns: int) -> NDArray[np.int64]:
     """The class that each column of the features describes, int64 (D,); -1 for the whole face.
 
     Args:
-        blocks: what the features are; the last is ``statistics``. ``pooled`` ends with 64 channels of each
-            class.
+        blocks: what the features are; ``statistics`` can only be the last. ``pooled`` ends with 64 channels
+            of each class, and is the last or the one before.
         columns: D.
     """
-    statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS)
+    statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS if "statistics" in blocks else 0)
     by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if "pooled" in blocks else 0)
     others = np.full(columns - len(by_class) - len(statistics), -1)
     return np.concatenate((others, by_class, statistics))
