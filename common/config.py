@@ -216,11 +216,11 @@ class Finetune(Section):
     ]
     average_decay: Annotated[Fraction, Field(description="decay of the moving average of the weights")]
     select: Annotated[
-        Literal["val", "crossval", "last"],
+        Literal["labels", "val"],
         Field(
-            description="what chooses the step whose weights are kept and the strength of probes: ``val``, "
-            "the val split; ``crossval``, cross-validation among the labelled faces (region_probe; others as "
-            "``last``); ``last``, the last step and a fixed strength"
+            description="what chooses the strength of probes, the step whose weights are kept, thresholds: "
+            "``labels``, the labelled faces alone (probes and student; other networks keep the last step and "
+            "take thresholds from the val split); ``val``, the val split"
         ),
     ]
     validate_every: Annotated[

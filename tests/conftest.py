@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
 from common.config import Config, load
@@ -18,6 +19,9 @@ from pipeline.runner.cluster import shared_workers
 from synthetic import write_dataset
 
 PORTRAITS = 24
+
+settings.register_profile("busy", deadline=None)  # a machine's load is no fault of a test
+settings.load_profile("busy")
 
 
 def pytest_configure() -> None:

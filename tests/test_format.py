@@ -66,7 +66,7 @@ def test_both_class_orders_name_the_same_classes_and_the_flip_table_swaps_sides(
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_part_counts_equal_a_slow_obvious_reference(seed: int, size: int, data: st.DataObject) -> None:
     grid = data.draw(st.integers(1, size))
     mask = random_mask(seed, size)
@@ -89,7 +89,7 @@ def stored_cells(mask: np.ndarray) -> torch.Tensor:
     st.integers(12, 60),
     st.integers(1, NUM_CLASSES),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_stored_counts_give_the_dominant_classes_of_any_patch_as_its_pixels_do(
     seed: int, patches: int, size: int, top: int
 ) -> None:
@@ -119,7 +119,7 @@ def test_impossible_grids_and_masks_are_refused() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(16, 48))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
     mask = random_mask(seed, size)
     assert np.array_equal(decode_mask(encode_mask(mask)), mask)
@@ -134,7 +134,7 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
         st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.lists(st.integers()),
     )
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_metadata_survives_encoding_and_equal_metadata_gives_equal_bytes(metadata: dict[str, object]) -> None:
     assert decode_metadata(encode_metadata(metadata)) == metadata
     assert encode_metadata(dict(reversed(metadata.items()))) == encode_metadata(metadata)
@@ -190,7 +190,7 @@ def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path: Path
 
 
 @given(st.lists(st.text("abcXYZ019_-", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_extents_point_at_the_exact_bytes(tmp_path_factory: pytest.TempPathFactory, keys: list[str]) -> None:
     path = tmp_path_factory.mktemp("tar") / "train-000000.tar"
     with ShardWriter(path) as writer:

@@ -234,7 +234,7 @@ def test_only_labelled_photos_are_drawn_and_a_person_takes_all_photos_along(tmp_
 
 
 @given(st.text(max_size=140) | st.text("./\\\0 -_aZ09", max_size=12))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_key_is_refused_or_stays_where_it_is_put(key: str) -> None:
     try:
         check_key(key)
@@ -252,7 +252,7 @@ descriptions = st.lists(
 
 
 @given(descriptions, st.integers(0, 3), st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_nobody_is_ever_in_two_splits(
     described: list[tuple[str | None, str | None]], seed: int, labelled: bool
 ) -> None:

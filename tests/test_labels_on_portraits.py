@@ -121,7 +121,7 @@ def test_merged_classes_are_those_of_2021() -> None:
 
 @pytest.mark.parametrize("classes", ["all", "merged"])
 @given(seed=st.integers(0, 2**31), flipped=st.sampled_from([0.0, 0.5, 1.0]))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_labels_of_a_patch_are_those_of_its_mask(
     painted: Batch, classes: str, seed: int, flipped: float
 ) -> None:
@@ -171,7 +171,7 @@ def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**16 - 1))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_position_is_the_first_eligible_draw_or_the_last(seed: int, count: int, bits: int) -> None:
     eligible = torch.tensor([[bool(bits >> number & 1) for number in range(count)]])
     chosen = choose_position(eligible, torch.Generator().manual_seed(seed)).item()
@@ -180,7 +180,7 @@ def test_the_position_is_the_first_eligible_draw_or_the_last(seed: int, count: i
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_counting_classes_equals_counting_pixels(seed: int, batch: int) -> None:
     masks = np.random.default_rng(seed).integers(0, NUM_CLASSES, (batch, 7, 9)).astype(np.uint8)
     for mask, counted in zip(masks, count_classes(torch.from_numpy(masks)).tolist(), strict=True):

@@ -92,7 +92,7 @@ intact = [
 
 
 @given(st.sampled_from(intact), st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4))))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_damaged_bytes_give_a_picture_or_a_reason_and_never_anything_else(
     data: bytes, changes: list[tuple[int, bytes]]
 ) -> None:
@@ -147,7 +147,7 @@ coordinate = st.floats(-200, 200)
 
 
 @given(st.floats(0.05, 20), st.floats(-3.1, 3.1), coordinate, coordinate, st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_transform_between_similar_points_is_recovered(
     scale: float, angle: float, x: float, y: float, seed: int
 ) -> None:

@@ -71,7 +71,7 @@ def test_a_mirrored_mask_is_the_mirror_of_the_mask_with_left_and_right_swapped(p
 
 
 @given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_nothing_but_brows_eyes_and_ears_changes(seed: int) -> None:
     masks = np.random.default_rng(seed).integers(0, 19, (2, 24, 24)).astype(np.uint8)
     before, after = masks.copy(), assign_sides(masks)

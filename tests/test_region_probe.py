@@ -1,5 +1,6 @@
-"""The region probe: exact leave-one-out predictions, and distances by an attribute's own regions first."""
+"""The region probe: predictions of faces that no regression saw, and distances by regions."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from common.classes import CLASSES
 from common.config import load
@@ -16,74 +18,49 @@ from common.layout import Layout
 from training.data.loader import Batch
 from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
-from training.methods.kernel_regression import calibrate, fit_attributes, ridge
+from training.evaluate.evaluate import evaluate
+from training.methods import calibration, kernel_regression
+from training.methods.calibration import FROM_LABELS, calibrate, draw_folds
+from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
+from training.methods.region_probe import prior_weights
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
-from training.models.region_probe import POWER, WIDTH, RegionKernels, read_regions, region_classes
-from training.models.stored_features import region_statistics
+from training.models.region_probe import POWER, WIDTH, Kernels, read_regions, region_classes
+from training.models.stored_features import comparable_parts, region_statistics
 
-SETTINGS = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
-
-
-@given(
-    faces=st.integers(3, 12), columns=st.integers(1, 12), penalty=st.floats(0.01, 10), seed=st.integers(0, 99)
-)
-@settings(deadline=None)
-def test_predictions_of_a_face_left_out_are_those_of_a_fit_without_it(
-    faces: int, columns: int, penalty: float, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(faces, columns, generator=generator, dtype=torch.float64)
-    targets = torch.randint(0, 2, (faces, 2), generator=generator).double()
-    (solution,) = ridge(features, targets, [penalty], torch.arange(faces))
-    left_out = solution.left_out
-    for face in range(faces):
-        others = torch.arange(faces) != face
-        (refit,) = ridge(features[others], targets[others], [penalty], torch.arange(0))
-        assert torch.allclose(left_out[face], features[face] @ refit.weights + refit.biases, atol=1e-6)
-
-
-COLUMNS = 10 + 19 * 64 + 19 * 11
-BLOCKS = ("pooled", "statistics")
 EYES = (CLASSES.index("l_eye"), CLASSES.index("r_eye"))
-
-
-def changed(columns: slice) -> NDArray[np.float64]:
-    """A face that differs from one of zeros by one in these of the features, float64 (1, D)."""
-    face = np.zeros((1, COLUMNS))
-    face[0, columns] = 1
-    return face
-
-
-def distance(face: NDArray[np.float64], classes: tuple[int, ...]) -> float:
-    """Squared distance of a face to one of zeros, from its kernel."""
-    return distance_of(RegionKernels(face, np.zeros((1, COLUMNS), np.float32), BLOCKS)(classes))
-
-
-def distance_of(kernel: torch.Tensor) -> float:
-    """The squared distance of two faces whose kernel has this one value."""
-    return float(WIDTH**2 * (-kernel.log().item()) ** (2 / POWER))
+PARTS = comparable_parts(("pooled", "statistics"), (10 + 19 * 64, 19 * 11))
+COLUMNS = [(start, stop) for _, _, start, stop in PARTS]
+WIDTH_OF_ALL = COLUMNS[-1][1]
+SMALL = [(0, 2), (2, 5)]
+"""Columns of two blocks of few features."""
 
 
 def test_an_attributes_regions_have_the_greater_share_of_a_distance() -> None:
     (classes,) = region_classes(["Narrow_Eyes"], read_regions())
     assert classes == EYES
-    everything, eyes = changed(slice(None)), changed(slice(10 + 64 * EYES[0], 10 + 64 * (EYES[1] + 1)))
-    statistics = changed(slice(10 + 19 * 64, COLUMNS))
-    assert distance(everything, EYES) == pytest.approx(1)
-    assert 0.35 < distance(eyes, EYES) < 0.4
-    assert distance(statistics, EYES) == pytest.approx(0.35)
-    assert distance(everything, ()) == pytest.approx(1)
-    assert distance(statistics, ()) == 0
+    weights = prior_weights(PARTS, [EYES, (), None])
+    assert np.allclose(weights.sum(axis=1), 1)
+    (eyes, whole, unlisted) = (
+        {(block, region): weight for (block, region, _, _), weight in zip(PARTS, row, strict=True)}
+        for row in weights
+    )
+    assert eyes["pooled", -1] == pytest.approx(0.3)
+    assert eyes["pooled", EYES[0]] == eyes["statistics", EYES[1]] == pytest.approx(0.175)
+    assert whole["pooled", -1] == 1
+    assert unlisted["statistics", 0] == pytest.approx(0.35 / 19)
 
 
-def test_predictions_of_all_attributes_have_their_share_of_a_distance() -> None:
-    same, other = np.zeros((1, COLUMNS)), np.ones((1, 2))
-    kernels = RegionKernels(same, same.astype(np.float32), BLOCKS)
-    stacked = kernels.stacked(other, np.zeros((1, 2), np.float32), 0.25)
-    assert distance_of(stacked(EYES)) == pytest.approx(0.25)
-    assert distance_of(kernels(EYES)) == 0
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_kernel_adds_the_weighed_distances_of_blocks_and_predictions(share: float) -> None:
+    face, weights = torch.zeros(1, 5), np.array([[0.25, 0.75], [1.0, 0.0]])
+    face[0, 2:] = 1
+    kernels = Kernels(face, torch.zeros(1, 5), SMALL, weights)
+    kernels = kernels.stacked(2 * torch.ones(1, 3), torch.zeros(1, 3), share)
+    found = [float(WIDTH**2 * (-kernels(group).log().item()) ** (2 / POWER)) for group in (0, 1)]
+    expected = [0.75 * (1 - share) + 4 * share, 4 * share]
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_statistics_of_a_region_are_its_colour_position_and_size() -> None:
@@ -107,76 +84,148 @@ def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> N
     assert np.allclose(probabilities, [1 / 4, 1 / 3], atol=0.1)
 
 
-@pytest.mark.parametrize("select", ["val", "crossval", "last"])
-def test_it_beats_the_plain_probe_on_portraits_whatever_selects_its_penalty(
+@pytest.mark.parametrize("select", ["labels", "val"])
+def test_it_beats_the_plain_probe_on_portraits_and_says_where_thresholds_come_from(
     shards: Layout, tmp_path: Path, select: str
 ) -> None:
-    config = load(settings=[*SETTINGS, f"finetune.select={select}"])
-    finetune(config, shards, tmp_path / "none", tmp_path)
+    settings = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
+    config = load(settings=[*settings, f"finetune.select={select}", "evaluate.resamples=5"])
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
     test, scores = read_samples(shards, ("test",)), []
     for name in ("probe", "region_probe"):
-        classifier = load_classifier(tmp_path / f"{name}-100%" / "classifier.pt")
+        classifier = load_classifier(tmp_path / "finetune" / f"{name}-100%" / "classifier.pt")
         probabilities = sample_probabilities(classifier, test, config.stream, 64, "test")
-        scores.append(mean_average_precision(test.attributes, probabilities))
-    assert scores[1] is not None
-    assert scores[0] is not None
-    assert scores[1] > scores[0]
+        scores.append(mean_average_precision(test.attributes, probabilities) or 0.0)
+        assert (classifier.thresholds is None) == (select == "val")
+    assert scores[1] > scores[0] > 0
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    source = FROM_LABELS if select == "labels" else "val"
+    assert (tmp_path / "evaluate" / "table.txt").read_text().count(f"  {source}\n") == 2
+    for entry in json.loads((tmp_path / "evaluate" / "thresholds.json").read_text()).values():
+        assert entry["thresholds_from"] == source
 
 
-def test_an_attribute_with_one_label_leaves_the_others_finite() -> None:
-    random = np.random.default_rng(0)
-    features = random.normal(size=(6, COLUMNS))
-    labels = np.array([[0, 1, 0, 1, 1, 0], [1, *[-1] * 5]], np.int8).T
-    faces = np.arange(6)
-    kernels = RegionKernels(features, features.astype(np.float32), BLOCKS)
-    (fit,) = fit_attributes(kernels, labels, faces, [(), EYES], [1.0], faces)
-    slopes, offsets, loss = calibrate(fit.left_out, labels)
-    assert np.isfinite([*fit.weights.ravel(), *fit.biases, *slopes, *offsets, loss]).all()
-    assert np.array_equal(fit.left_out[:, 1], np.full(6, 0.75))
-
-
-def kernel_ridge(
-    kernel: NDArray[np.float64], labels: NDArray[np.int8], used: NDArray[np.int64], penalty: float
+def prediction(
+    fit: Regressions, features: NDArray[np.float32], new: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Predictions for all faces of the kernel regression with a free bias on those that are `used`."""
-    count = len(used)
-    system = np.ones((count + 1, count + 1))
-    system[:count, :count] = kernel[np.ix_(used, used)] + penalty * np.eye(count)
-    system[count, count] = 0
-    solution = np.linalg.solve(system, np.append(labels[used], 0))
-    return kernel[:, used] @ solution[:count] + solution[count]
+    """Predictions of both levels for new faces."""
+    references = torch.from_numpy(features[fit.references])
+    kernels = Kernels(torch.from_numpy(new), references, SMALL, WEIGHTS)
+    first = kernels.sums(torch.from_numpy(fit.first[0])).numpy() + fit.first[1]
+    standard = torch.from_numpy((first - fit.mean) * fit.scale)
+    kernels = kernels.stacked(standard, torch.from_numpy(fit.of_references), fit.share)
+    return np.asarray(kernels.sums(torch.from_numpy(fit.second[0])).numpy() + fit.second[1])
 
 
-@given(
-    faces=st.integers(4, 12),
-    unknown=st.integers(0, 2),
-    share=st.sampled_from((0.0, 0.5)),
-    seed=st.integers(0, 99),
-)
-@settings(deadline=None)
-def test_with_all_faces_as_references_it_is_the_kernel_regression_of_each_attribute_alone(
-    faces: int, unknown: int, share: float, seed: int
-) -> None:
+WEIGHTS = np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
+
+
+def drawn(faces: int, seed: int, noise: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Features (N, 5), and labels (N, 3) that depend on them; one of five is unknown."""
     random = np.random.default_rng(seed)
-    features = random.normal(size=(faces, COLUMNS)).astype(np.float32).astype(np.float64)
-    labels = random.integers(0, 2, (faces, 3)).astype(np.int8)
-    labels[:unknown, 2] = -1
-    rows, classes = np.array([0, faces // 2, faces - 1]), [(), EYES, EYES]
-    predicted = random.normal(size=(faces, 2)).astype(np.float32)
-    of_features = RegionKernels(features, features.astype(np.float32), BLOCKS)
-    kernels = of_features.stacked(predicted.astype(np.float64), predicted, share)
-    fits = fit_attributes(kernels, labels, np.arange(faces), classes, (0.1, 1.0), rows)
-    for penalty, fit in zip((0.1, 1.0), fits, strict=True):
-        for attribute, regions in enumerate(classes):
-            known = np.flatnonzero(labels[:, attribute] >= 0)
-            kernel, known_labels = kernels(regions).numpy(), labels[:, attribute]
-            predictions = kernel @ fit.weights[:, attribute] + fit.biases[attribute]
-            assert np.allclose(predictions, kernel_ridge(kernel, known_labels, known, penalty), atol=1e-4)
-            left_out = predictions.copy()
-            for face in known:
-                others = known[known != face]
-                left_out[face] = kernel_ridge(kernel, known_labels, others, penalty)[face]
-            assert np.allclose(fit.left_out[:, attribute], left_out[rows], atol=1e-4)
+    features = random.normal(size=(faces, 5)).astype(np.float32)
+    labels = (features[:, :3] + noise * random.normal(size=(faces, 3)) > 0.3).astype(np.int8)
+    return features, np.where(random.random((faces, 3)) < 0.2, -1, labels).astype(np.int8)
+
+
+@given(faces=st.integers(11, 16), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_the_first_level_without_a_fold_is_the_regression_on_all_other_faces(faces: int, seed: int) -> None:
+    features, labels = drawn(faces, seed)
+    known, y = labels[:, 0] >= 0, torch.from_numpy(labels[:, :1].astype(np.float64))
+    rows, folds = torch.from_numpy(np.flatnonzero(known)), draw_folds(faces)[0]
+    kernels = Kernels(torch.from_numpy(features), torch.from_numpy(features), SMALL, WEIGHTS)
+    first = kernel_regression._FirstLevel(faces, faces, 1, len(folds))
+    everyone, as_tensors = torch.arange(faces), [torch.from_numpy(fold) for fold in folds]
+    kernel_regression._fit_exact(kernels, 0, everyone, rows, y, as_tensors, first, [0])
+    kernel = kernels(0).numpy() + BIAS
+
+    def refitted(used: NDArray[np.int64], face: int) -> float:
+        system = kernel[np.ix_(used, used)] + FIRST_PENALTY * np.eye(len(used))
+        return float(kernel[face, used] @ np.linalg.solve(system, labels[used, 0]))
+
+    for fold, without in zip(folds, first.without, strict=True):
+        for face in range(faces):
+            used = np.setdiff1d(np.flatnonzero(known), [*fold, face])
+            assert without[face, 0].item() == pytest.approx(refitted(used, face), abs=1e-5)
+
+
+@pytest.mark.parametrize("references", [40, 2000])
+def test_predictions_of_faces_left_out_are_those_of_a_fit_without_their_fold(
+    references: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changing labels of a fold changes none of its left-out predictions, with whatever penalty."""
+    monkeypatch.setattr(kernel_regression, "REFERENCES", references)
+    monkeypatch.setattr(calibration, "EVERY_FOLD", references)
+    monkeypatch.setattr(kernel_regression, "PENALTIES", (0.3,))
+    features, labels = drawn(120, seed=1)
+    fold = draw_folds(len(labels))[0][0]
+    changed = labels.copy()
+    changed[fold] = np.where(labels[fold] >= 0, 1 - labels[fold], -1)
+    fits = [fit_regressions(torch.from_numpy(features), each, SMALL, WEIGHTS) for each in (labels, changed)]
+    bases = [((each == 1).sum(0) + 0.5) / ((each >= 0).sum(0) + 1) for each in (labels, changed)]
+    rows = np.isin(fits[0].seen, fold)
+    assert rows.sum() == len(fold)
+    (before, after) = (fit.left_out[rows] for fit in fits)
+    # The intercept is centred on the share among all labels, the only thing that a fold may see of itself.
+    assert np.abs(before - after).max() < 3 * np.abs(bases[0] - bases[1]).max() * FIRST_PENALTY
+    assert np.abs(fits[0].second[0] - fits[1].second[0]).max() > 0.1
+
+
+@given(seed=st.integers(0, 99))
+@settings(max_examples=12)
+def test_labels_drawn_at_random_are_predicted_by_chance_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(60, 5)).astype(np.float32)
+    labels = (random.random((60, 40)) < 0.3).astype(np.int8)
+    fit = fit_regressions(torch.from_numpy(features), labels, SMALL, np.tile([0.5, 0.5], (40, 1)))
+    judged = labels[fit.seen]
+    mixed = (judged.sum(0) > 0) & (judged.sum(0) < 60)
+    curves = [roc_auc_score(judged[:, each], fit.left_out[:, each]) for each in np.flatnonzero(mixed)]
+    assert np.mean(curves) < 0.54
+    assert (mean_average_precision(judged, fit.left_out) or 0) < labels.mean() + 0.06
+    slopes, offsets, _ = calibrate(fit.left_out, judged)
+    logits = fit.left_out * slopes + offsets
+    assert logits.std(axis=0).mean() < 0.5
+
+
+@pytest.mark.parametrize("references", [60, 2000])
+def test_faces_left_out_are_predicted_as_well_as_unseen_ones(
+    references: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_regression, "REFERENCES", references)
+    gaps = []
+    for seed in range(8):
+        features, labels = drawn(200, seed)
+        new, truth = drawn(1000, 100 + seed)
+        fit = fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS)
+        seen = mean_average_precision(labels[fit.seen], fit.left_out) or 0
+        gaps.append(seen - (mean_average_precision(truth, prediction(fit, features, new)) or 0))
+    assert np.mean(gaps) < 0.02
+    assert abs(np.mean(gaps)) < 0.06
+
+
+def test_references_that_are_all_faces_say_what_the_exact_regression_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = drawn(150, seed=3)
+    new, _ = drawn(50, seed=4)
+    exact = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
+    monkeypatch.setattr(kernel_regression, "REFERENCES", 149)
+    monkeypatch.setattr(kernel_regression, "BATCH", 16)
+    nearly = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
+    assert np.abs(exact - nearly).mean() < 0.05
+
+
+@pytest.mark.parametrize("faces", [2, 6])
+def test_an_attribute_with_one_label_leaves_the_others_finite(faces: int) -> None:
+    features, labels = drawn(faces, seed=0)
+    labels[:, 2] = -1
+    labels[0, 2] = 1
+    fit = fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS)
+    slopes, offsets, loss = calibrate(fit.left_out, labels[fit.seen])
+    assert np.isfinite([*fit.second[0].ravel(), *fit.second[1], *slopes, *offsets, loss]).all()
+    assert np.allclose(prediction(fit, features, features)[:, 2], 0.75, atol=0.05)
 
 
 def test_an_unknown_region_is_named(tmp_path: Path) -> None:

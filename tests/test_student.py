@@ -17,6 +17,7 @@ from common.layout import Layout
 from training.data.samples import read_samples
 from training.engine.distributed import Ranks
 from training.engine.optim import LossCheck
+from training.methods.calibration import FROM_LABELS
 from training.methods.method import Context
 from training.methods.region_probe import fit_region_probe
 from training.methods.runs import finetune
@@ -33,7 +34,7 @@ CONFIG = load(
         "finetune.methods=[student]",
         "finetune.runs=[{labels: 0.5, steps: 2}]",
         "finetune.student_steps=3",
-        "finetune.select=last",
+        "finetune.select=labels",
         "finetune.backbone_rate=0.0",
         "trainer.loader_workers=0",
     ]
@@ -74,8 +75,7 @@ def test_targets_are_labels_where_they_are_used_and_the_region_probe_s_probabili
     labelled = replace(labelled, attributes=unknown)
     context = Context(CONFIG, partly_unlabelled, Ranks(0, 1, torch.device("cpu")), "auto")
     targets = student_targets(context, labelled)
-    none, regions = labelled.take(np.arange(0)), context.regions
-    probe, _ = fit_region_probe(labelled, everyone, none, CONFIG.stream, regions, "last")
+    probe, _ = fit_region_probe(labelled, everyone, CONFIG.stream, context.regions)
     expected = sample_probabilities(probe, everyone, CONFIG.stream, 64, "targets")
     used = {key: row for row, key in enumerate(labelled.keys)}
     assert targets.shape == (len(everyone), len(everyone.attribute_names))
@@ -102,6 +102,7 @@ def test_a_student_trains_the_whole_network_on_all_train_faces_and_is_a_classifi
     assert (entry["name"], entry["steps"]) == ("student-50%", 3)
     classifier = load_classifier(tmp_path / "student-50%" / "classifier.pt")
     assert classifier.members == {"jpg"}
+    assert classifier.thresholds is not None and classifier.thresholds_from == FROM_LABELS
     assert classifier.network is not None
     network = classifier.network.network.state_dict()
     start = load_file(pretrained)

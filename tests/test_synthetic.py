@@ -187,7 +187,7 @@ def test_the_mouth_corners_lie_at_the_ends_of_the_lips() -> None:
     assert [columns.min(), columns.max()] == pytest.approx(portrait.landmarks[3:, 0].tolist(), abs=2.5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1))
 def test_for_any_seed_attributes_are_consistent(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -202,7 +202,7 @@ def test_for_any_seed_attributes_are_consistent(seed: int) -> None:
     assert not (attributes["Bald"] and attributes["Wearing_Hat"])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 2**31 - 1), st.booleans())
 def test_for_any_seed_image_mask_and_attributes_agree(seed: int, wild: bool) -> None:
     portrait = paint_portrait(0, 1, seed, wild)

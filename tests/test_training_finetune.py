@@ -107,7 +107,7 @@ def context_of(config: Config, layout: Layout) -> Context:
     return Context(config, layout, Ranks(0, 1, torch.device("cpu")), "auto")
 
 
-@pytest.mark.parametrize("select", ["val", "last"])
+@pytest.mark.parametrize("select", ["val", "labels"])
 def test_solved_heads_rank_the_labelled_faces_before_any_step(
     shards: Layout, pretrained: Path, select: str
 ) -> None:
@@ -128,7 +128,7 @@ def test_solved_heads_rank_the_labelled_faces_before_any_step(
 def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(
     shards: Layout, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = configured("finetune.select=last")
+    config = configured("finetune.select=labels")
     layout = copied(shards, tmp_path / "copy")
     samples = read_samples(layout, ("train",)).labelled()
     first = samples.take(np.arange(8))

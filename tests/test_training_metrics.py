@@ -27,7 +27,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=40),
     st.sampled_from([0.2, 0.5, 0.75]),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
     rows: list[tuple[int, int, int]], threshold: float
 ) -> None:
@@ -89,7 +89,7 @@ def test_labels_that_are_drawn_from_the_probabilities_are_calibrated() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> None:
     labels = np.array([label for label, _ in pairs], np.int8)
     probabilities = np.array([eighths / 8 for _, eighths in pairs])

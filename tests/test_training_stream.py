@@ -39,7 +39,7 @@ def epoch_order(shards: list[str], seed: int, epoch: int, partitions: int) -> li
 
 
 @given(uneven, st.integers(0, 99), st.integers(0, 99), st.integers(1, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_epoch_holds_every_sample_exactly_once(
     sizes: list[int], seed: int, epoch: int, partitions: int
 ) -> None:
@@ -48,7 +48,7 @@ def test_an_epoch_holds_every_sample_exactly_once(
 
 
 @given(uneven, st.integers(0, 99), st.integers(0, 3), st.integers(1, 4))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_each_partition_reads_one_shard_to_its_end_before_the_next(
     sizes: list[int], seed: int, epoch: int, partitions: int
 ) -> None:
@@ -60,7 +60,7 @@ def test_each_partition_reads_one_shard_to_its_end_before_the_next(
 
 
 @given(uneven, st.integers(1, 9), st.integers(1, 4), st.integers(1, 6), st.integers(0, 9), st.randoms())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_not_depend_on_their_number(
     sizes: list[int], partitions: int, share: int, world: int, stop: int, random: Random
 ) -> None:
@@ -75,7 +75,7 @@ def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_n
 
 
 @given(uneven, st.integers(1, 7), st.integers(0, 12))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
     shards = shard_of_each(sizes)
     whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
@@ -83,7 +83,7 @@ def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_s
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_each_shard_is_read_by_one_rank_in_all_epochs(size: int, times: int, seed: int) -> None:
     world, partitions = 4, 8
     shards = shard_of_each([size] * partitions * times)
@@ -95,7 +95,7 @@ def test_each_shard_is_read_by_one_rank_in_all_epochs(size: int, times: int, see
 
 
 @given(uneven, st.sampled_from([2, 4, 8]), st.integers(0, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(
     sizes: list[int], world: int, seed: int
 ) -> None:
@@ -260,7 +260,7 @@ def samples_named(keys: list[str]) -> Samples:
 
 
 @given(st.sets(st.text("abcdef0123456789", min_size=4, max_size=4), min_size=1), st.integers(0, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_label_subsets_are_nested_and_do_not_depend_on_the_order_of_samples(
     keys: set[str], seed: int
 ) -> None:

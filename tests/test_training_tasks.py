@@ -50,7 +50,7 @@ def test_a_crop_holds_the_pixels_of_its_square() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, NUM_CLASSES))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_dominant_classes_are_the_largest_that_have_a_pixel(seed: int, top: int) -> None:
     counts = np.random.default_rng(seed).integers(0, 6, NUM_CLASSES)
     largest = sorted(range(NUM_CLASSES), key=lambda c: (-counts[c], c))[:top]

@@ -295,7 +295,7 @@ def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(
 
 
 @given(st.integers(0, 2**32), st.sampled_from(MANIFESTS))
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
     shards: Layout, copy: Layout, cluster_config: Config, seed: int, name: str
 ) -> None:
@@ -319,7 +319,7 @@ def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, clust
 
 
 @given(st.integers(0, 2**32), st.integers(1, 2000))
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
     shards: Layout, copy: Layout, cluster_config: Config, seed: int, length: int
 ) -> None:

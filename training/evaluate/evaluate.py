@@ -1,4 +1,4 @@
-"""Evaluation of the fine-tuned runs on the test split, with thresholds from val."""
+"""Evaluation of the fine-tuned runs on the test split, with thresholds of their own or from val."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from training.evaluate.metrics import METRICS, Floats
 from training.evaluate.results import read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, references, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import FILE, load_classifier
+from training.models.classifier import FILE, NONE_KNOWN, VAL, load_classifier
 from training.models.inference import sample_probabilities
 
 
@@ -29,12 +29,12 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     """Compute all metrics of every fine-tuned run, and keep every prediction.
 
     Writes to `output`:
-        ``metrics.json``: the means over the attributes, by run name.
+        ``metrics.json``: the means over the attributes, and where thresholds come from, by run name.
         ``attributes.json``: metrics, confidence intervals and thresholds, by run and attribute.
         ``intervals.json``: the intervals of the means, the gains over the reference, and the
             subgroups (see `training.evaluate.scoring.uncertainty`).
-        ``thresholds.json``: by run the ``classifier`` that was judged (see `Classifier.identity`) and its
-            ``thresholds`` by attribute.
+        ``thresholds.json``: by run the ``classifier`` that was judged (see `Classifier.identity`), its
+            ``thresholds`` by attribute, and ``thresholds_from``.
         ``predictions.parquet``: a row per run and test face.
         ``table.txt``: the table that is printed. ``plots/``: what ``dvc plots`` draws.
 
@@ -47,6 +47,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     scores: dict[str, RunScores] = {}
     predictions: list[pa.Table] = []
     thresholds: dict[str, dict[str, Any]] = {}
+    sources: dict[str, dict[str, str]] = {}
     if runs:
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
@@ -57,14 +58,22 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(default_device(), config.trainer.precision, config.evaluate.mirrored)
         loading = config.stream, config.evaluate.batch_size
-        on_val = sample_probabilities(classifier, val, *loading, f"val {name}") if len(val) else None
+        if classifier.thresholds is None:
+            on_val = sample_probabilities(classifier, val, *loading, f"val {name}") if len(val) else None
+            cuts = best_thresholds(val.attributes, on_val)
+            classifier.thresholds = dict(zip(classifier.attributes, cuts, strict=True))
+            classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
+        cuts = [classifier.thresholds[attribute] for attribute in classifier.attributes]
         on_test = sample_probabilities(classifier, test, *loading, f"test {name}")
-        cuts = best_thresholds(val.attributes, on_val)
-        chosen = dict(zip(classifier.attributes, cuts, strict=True))
-        thresholds[name] = {"classifier": classifier.identity, "thresholds": chosen}
+        thresholds[name] = {
+            "classifier": classifier.identity,
+            "thresholds": classifier.thresholds,
+            "thresholds_from": classifier.thresholds_from,
+        }
         scores[name] = evaluator.score(on_test, cuts)
+        sources[name] = {"thresholds_from": classifier.thresholds_from}
         predictions.append(_predictions_table(name, test, on_test))
-    write_scores(output, runs, scores)
+    write_scores(output, [{**run, **sources[run["name"]]} for run in runs], scores)
     write_json(output / THRESHOLDS, thresholds)
     with replacing(output / "predictions.parquet") as temporary:
         empty = pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()
@@ -81,11 +90,11 @@ def write_scores(output: Path, runs: Sequence[Mapping[str, Any]], scores: Mappin
 
     Args:
         output: folder.
-        runs: entries of ``runs.json``.
+        runs: entries of ``runs.json``, with ``thresholds_from``.
         scores: by run name; empty if `runs` is.
     """
-    faces = {run["name"]: {"faces": run["faces"]} for run in runs}
-    means = {name: {**faces.get(name, {}), **each.mean_scores} for name, each in scores.items()}
+    known = {run["name"]: {key: run[key] for key in ("faces", "thresholds_from")} for run in runs}
+    means = {name: {**known.get(name, {}), **each.mean_scores} for name, each in scores.items()}
     table = format_table(means) if means else "no labels, so no classifier and no scores"
     write_text(output / "table.txt", table + "\n")
     print(table)
@@ -116,9 +125,10 @@ def format_table(means: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, mean in means.items():
         values = ["-" if mean[metric] is None else f"{100 * mean[metric]:.1f}" for metric in METRICS]
-        rows.append([name, f"{mean['faces']:,}" if "faces" in mean else "", *values])
-    heads = ["run", "faces", *(metric.title for metric in METRICS.values())]
-    alignment = ["left", *["right"] * (len(heads) - 1)]
+        faces = f"{mean['faces']:,}" if "faces" in mean else ""
+        rows.append([name, faces, *values, mean.get("thresholds_from", "")])
+    heads = ["run", "faces", *(metric.title for metric in METRICS.values()), "thresholds from"]
+    alignment = ["left", *["right"] * (len(heads) - 2), "left"]
     lines = tabulate(rows, heads, tablefmt="plain", colalign=alignment, disable_numparse=True).splitlines()
     return "\n".join(line.rstrip() for line in lines)
 

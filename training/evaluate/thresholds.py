@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from training.evaluate.metrics import Floats, Predictions
 from training.evaluate.results import read_json
-from training.models.classifier import NONE_KNOWN, Classifier
+from training.models.classifier import NONE_KNOWN, VAL, Classifier
 
 DEFAULT: Final = 0.5
 """The threshold where nothing can be tuned."""
@@ -88,7 +88,7 @@ def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | Non
     Raises:
         UserError: `file` cannot be read, or its thresholds are those of another classifier.
     """
-    known: dict[str, float] = {}
+    entry: dict[str, Any] = {}
     if file is not None:
         content = read_json(file)
         if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
@@ -103,10 +103,11 @@ def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | Non
                 f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or "
                 "labels.json of its export"
             )
-        known = judged[classifier.identity]["thresholds"]
+        entry = judged[classifier.identity]
     elif classifier.thresholds is not None:
         return
     elif (run := evaluated_run(evaluation_folder(checkpoint), classifier)) is not None:
-        known = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]["thresholds"]
+        entry = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]
+    known = entry.get("thresholds", {})
     classifier.thresholds = {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
-    classifier.thresholds_from = "val" if known else NONE_KNOWN
+    classifier.thresholds_from = entry.get("thresholds_from", VAL) if known else NONE_KNOWN

@@ -1,4 +1,9 @@
-"""Regressions on the kernels of the region probe, a kernel per attribute, and their calibration."""
+"""Two levels of ridge regression on the kernels of the region probe, chosen by faces that neither level saw.
+
+The second level compares faces by the first one's predictions too (stacked generalisation, Wolpert 1992).
+It must be trained on predictions of faces that the first left out, and judged on whole folds that both left
+out: for each fold, the first level's left-out predictions of all other faces are those without that fold.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,167 +11,294 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.models.region_probe import RegionKernels
+from common.sampling import evenly_spaced
+from training.methods.calibration import draw_folds
+from training.models.region_probe import Kernels
 
-JITTER: Final = 1e-6
-"""Added to the kernel of references with themselves, which two equal faces make singular."""
+FIRST_PENALTY: Final = 0.1
+"""Of the squared weights of the first level; the kernel of a face with itself is 1."""
 
-SLOPE_PENALTY: Final = 2.0
-"""Of the squared logarithm of an attribute's slope over the shared one, against the summed cross-entropy."""
+PENALTIES: Final = (0.3, 1.0, 3.0)
+"""Candidates of the second level."""
 
-MIN_SLOPE: Final = 0.1
-"""Keeps the order of faces where predictions of those left out say nothing."""
+FACES_OF_HALF: Final = 1500
+"""With so many labelled faces the first level's predictions have half of the squared distance; with n,
+n / (n + 1500). See docs/method.md."""
 
+REFERENCES: Final = 2000
+"""At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
+Williams and Seeger 2001); with fewer labels the regression is exact."""
 
-@dataclass(frozen=True)
-class Ridge:
-    """The solution of one ridge regression for several columns of targets.
+BIAS: Final = 10.0
+"""Added to the kernel of exact regressions: an intercept that is hardly penalised."""
 
-    Attributes:
-        weights: float64 (D, A). biases: float64 (A,).
-        left_out: float64 (R, A), the prediction for each of R faces by the regression on all others.
-    """
+BATCH: Final = 1024
+"""Faces whose kernels with the references are in memory at once, beyond `REFERENCES` labelled faces."""
 
-    weights: Tensor
-    biases: Tensor
-    left_out: Tensor
+JITTER: Final = 1e-4
+"""Added to the squared kernel, which equal references make singular."""
 
+Solution = tuple[Tensor, Tensor]
+"""Weights (R, A) of the references and biases (A,), float64."""
 
-def ridge(features: Tensor, targets: Tensor, penalties: Sequence[float], rows: Tensor) -> list[Ridge]:
-    """Minimise the squared error plus each of the `penalties` times the squared weights; the bias is free.
-
-    With the hat matrix H, the prediction for a face that was left out is y - (y - prediction) / (1 - H_ii).
-
-    Args:
-        features: float64 (N, D). targets: float64 (N, A).
-        penalties: above 0.
-        rows: int64 (R,), the faces for which `Ridge.left_out` is computed.
-    """
-    mean, base = features.mean(0), targets.mean(0)
-    centred, deviations, count = features - mean, targets - base, len(features)
-    products, moments = centred.T @ centred, centred.T @ deviations
-    solutions = []
-    for penalty in penalties:
-        penalised = products.clone()
-        penalised.diagonal().add_(penalty)
-        factor = torch.linalg.cholesky(penalised)
-        weights = torch.cholesky_solve(moments, factor)
-        solved = torch.linalg.solve_triangular(factor, centred[rows].T, upper=False)
-        remaining = 1 - solved.square().sum(0) - 1 / count
-        residuals = deviations[rows] - centred[rows] @ weights
-        left_out = targets[rows] - residuals / remaining.clamp(min=1e-6)[:, None]
-        solutions.append(Ridge(weights, base - mean @ weights, left_out))
-    return solutions
+Columns = list[int]
+"""Of attributes."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The regressions of all attributes with one penalty.
+class Regressions:
+    """Both levels, float64, for R references and A attributes; predictions are of labels 0 and 1.
 
     Attributes:
-        weights: float64 (R, A), of the kernel with each of R references. biases: float64 (A,).
-        left_out: float64 (L, A), predictions for faces that were left out; where a label is unknown the face
-            was not among those that were regressed on.
+        references: int64 (R,), positions among the labelled faces.
+        first, second: weights (R, A) and biases (A,).
+        mean, scale: (A,), standardise the first level's predictions to (x - mean) * scale.
+        of_references: (R, A), the standardised predictions of the references, each without that face.
+        share: of the predictions in the second level's squared distance.
+        left_out: (L, A), predictions of the labelled faces in `seen` by both levels without their fold.
+        seen: int64 (L,); all labelled faces if they are at most `REFERENCES`, else those of one fold.
+        penalty: of the second level.
+        error: squared error of the faces left out over that of the shares of positives, mean over attributes.
     """
 
-    weights: NDArray[np.float64]
-    biases: NDArray[np.float64]
+    references: NDArray[np.int64]
+    first: tuple[NDArray[np.float64], NDArray[np.float64]]
+    second: tuple[NDArray[np.float64], NDArray[np.float64]]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    of_references: NDArray[np.float64]
+    share: float
     left_out: NDArray[np.float64]
+    seen: NDArray[np.int64]
+    penalty: float
+    error: float
 
 
-def fit_attributes(
-    kernels: RegionKernels,
+class _FirstLevel:
+    """Solution, predictions of faces left out, (N, A), and the same `without` each of some folds as well."""
+
+    def __init__(self, faces: int, references: int, attributes: int, folds: int) -> None:
+        self.weights = torch.zeros(references, attributes, dtype=torch.double)
+        self.biases = torch.zeros(attributes, dtype=torch.double)
+        self.left_out, *self.without = torch.zeros(1 + folds, faces, attributes, dtype=torch.double)
+
+
+def fit_regressions(
+    features: Tensor,
     labels: NDArray[np.int8],
-    references: NDArray[np.int64],
-    classes: Sequence[tuple[int, ...]],
-    penalties: Sequence[float],
-    rows: NDArray[np.int64],
-) -> list[Fit]:
-    """A regression per attribute, for each penalty.
-
-    With K between faces and references, and the Cholesky factor L of K between references, the rows of
-    K L^-T have K's inner products, so that a linear regression on them is the kernel regression.
-
-    An attribute with fewer than two known labels predicts its share of positives.
+    columns: Sequence[tuple[int, int]],
+    block_weights: NDArray[np.float64],
+) -> Regressions:
+    """Fit both levels.
 
     Args:
-        kernels: of the N faces with the references.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        references: int64 (R,), the faces that are references.
-        classes: of each attribute's regions.
-        penalties: of the squared weights.
-        rows: int64 (L,), the faces that are left out in turn.
+        features: float32 (N, D), standardised, of two labelled faces or more.
+        labels: int8 (N, A), 0 or 1, -1 where unknown. An attribute with fewer than two known labels is
+            predicted by its share of positives, shrunken to one half.
+        columns, block_weights: see `training.models.region_probe.RegionProbe`.
     """
-    share = ((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1)
-    fits = [
-        Fit(
-            np.zeros((len(references), labels.shape[1])),
-            share.copy(),
-            np.tile(share, (len(rows), 1)),
-        )
-        for _ in penalties
-    ]
-    together: dict[tuple[tuple[int, ...], bytes], list[int]] = {}
-    for attribute, regions in enumerate(classes):
-        together.setdefault((regions, (labels[:, attribute] >= 0).tobytes()), []).append(attribute)
-    for (regions, _), attributes in together.items():
-        known = np.flatnonzero(labels[:, attributes[0]] >= 0)
-        if len(known) < 2:
-            continue
-        kernel = kernels(regions)
-        among_references = kernel[references]
-        among_references.diagonal().add_(JITTER)
-        factor = torch.linalg.cholesky(among_references)
-        inputs = torch.linalg.solve_triangular(factor, kernel[known].T, upper=False).T
-        targets_of = np.array(attributes)
-        targets = torch.from_numpy(labels[np.ix_(known, targets_of)].astype(np.float64))
-        of_known = np.flatnonzero(np.isin(rows, known))
-        among_known = torch.from_numpy(np.searchsorted(known, rows[of_known]))
-        for fit, solution in zip(fits, ridge(inputs, targets, penalties, among_known), strict=True):
-            weights = torch.linalg.solve_triangular(factor.T, solution.weights, upper=True)
-            fit.weights[:, targets_of] = weights.numpy()
-            fit.biases[targets_of] = solution.biases.numpy()
-            fit.left_out[:, targets_of] = (kernel[rows] @ weights + solution.biases).numpy()
-            fit.left_out[np.ix_(of_known, targets_of)] = solution.left_out.numpy()
-    return fits
+    count, exact = len(features), len(features) <= REFERENCES
+    references = torch.from_numpy(evenly_spaced(REFERENCES, count))
+    known = torch.from_numpy(labels >= 0)
+    known &= known.sum(0) > 1
+    base = torch.from_numpy(((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1))
+    targets = torch.where(known, torch.from_numpy(labels).double() - base, 0.0)
+    folds, tried = ([torch.from_numpy(fold) for fold in each] for each in draw_folds(count))
+    kernels = Kernels(features, features[references], columns, block_weights)
+
+    first = _FirstLevel(count, len(references), targets.shape[1], len(tried))
+    for group, attributes in enumerate(kernels.groups):
+        for rows, same in _by_known_faces(known, attributes):
+            if len(rows):
+                (_fit_exact if exact else _fit_approximate)(
+                    kernels, group, references, rows, targets[:, same], folds, first, same
+                )
+
+    share, trials, seen = count / (count + FACES_OF_HALF), [], torch.cat(tried)
+    for fold, inner in zip(tried, first.without, strict=True):
+        rest = torch.from_numpy(np.setdiff1d(np.arange(count), fold.numpy()))
+        standard = (inner - inner[rest].mean(0)) / inner[rest].std(0, correction=0).clamp(min=1e-6)
+        stacked = kernels.stacked(standard, standard[references], share)
+        # An unknown label is taken to be as the first level predicts it.
+        wanted = torch.where(known, targets, inner)
+        trials.append(_fit_second(stacked, references, rest, wanted, PENALTIES, fold)[1])
+    left_out = torch.cat(trials, dim=1)
+    errors = [_error(each, targets[seen], known[seen]) for each in left_out]
+    best = int(np.argmin(errors))
+
+    mean, scale = first.left_out.mean(0), 1 / first.left_out.std(0, correction=0).clamp(min=1e-6)
+    standard = (first.left_out - mean) * scale
+    stacked = kernels.stacked(standard, standard[references], share)
+    wanted = torch.where(known, targets, first.left_out)
+    every, none, chosen = torch.arange(count), torch.arange(0), PENALTIES[best : best + 1]
+    ((weights, biases),) = _fit_second(stacked, references, every, wanted, chosen, none)[0]
+    return Regressions(
+        references=references.numpy(),
+        first=(first.weights.numpy(), (first.biases + base).numpy()),
+        second=(weights.numpy(), (biases + base).numpy()),
+        mean=(mean + base).numpy(),
+        scale=scale.numpy(),
+        of_references=standard[references].numpy(),
+        share=share,
+        left_out=(left_out[best] + base).numpy(),
+        seen=seen.numpy(),
+        penalty=PENALTIES[best],
+        error=errors[best],
+    )
 
 
-def calibrate(
-    predictions: NDArray[np.float64], labels: NDArray[np.int8]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
+def _by_known_faces(known: Tensor, attributes: Columns) -> list[tuple[Tensor, Columns]]:
+    """The attributes whose labels are known of the same faces, with these faces."""
+    patterns: dict[bytes, Columns] = {}
+    for column in attributes:
+        patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
+    return [(known[:, same[0]].nonzero()[:, 0], same) for same in patterns.values()]
 
-    Platt's scaling (1999) of each attribute, whose slope is drawn towards one that all attributes share,
-    since a rare attribute has few positives.
+
+def _error(predicted: Tensor, targets: Tensor, known: Tensor) -> float:
+    """See `Regressions.error`; 1 says that nothing is known."""
+    error = torch.where(known, predicted - targets, 0.0).square().sum(0)
+    variance = targets.square().sum(0)
+    both = variance > 0.5
+    return float((error[both] / variance[both]).mean()) if both.any() else 1.0
+
+
+def _fit_exact(
+    kernels: Kernels,
+    group: int,
+    references: Tensor,
+    rows: Tensor,
+    y: Tensor,
+    folds: list[Tensor],
+    first: _FirstLevel,
+    columns: Columns,
+) -> None:
+    """Where all faces are references, everything follows from one inverse G = (K + bias + penalty)^-1.
+
+    With a = G y, the prediction for a fold f without it is y_f - G_ff^-1 a_f, and that for another face j
+    without itself and f is y_j - (a - G_.f G_ff^-1 a_f)_j / (G_jj - G_jf G_ff^-1 G_fj).
 
     Args:
-        predictions: float64 (N, A), of faces that were left out.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        kernels, group: of these attributes.
+        references: all faces.
+        rows: the faces whose labels are known.
+        y: (N, A), centred labels.
+        folds: of all faces.
+        first: receives the result, in the `columns` of these attributes.
     """
-    known, targets = torch.from_numpy(labels >= 0), torch.from_numpy(labels == 1).double()
-    share = (targets.sum(0) + 0.5) / (known.sum(0) + 1)
-    deviation = (share * (1 - share)).sqrt()
-    inputs = torch.where(known, (torch.from_numpy(predictions) - share) / deviation, 0.0)
-    shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    own = torch.zeros_like(share, requires_grad=True)
-    offsets = share.logit().requires_grad_()
-    optimizer = torch.optim.LBFGS([shared, own, offsets], max_iter=200, line_search_fn="strong_wolfe")
+    biased, y = kernels(group)[:, rows] + BIAS, y[rows]
+    system = biased[rows]
+    system.diagonal().add_(FIRST_PENALTY)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
+    weights, diagonal = inverse @ y, inverse.diagonal()
+    predicted = biased @ weights
+    predicted[rows] = y - weights / diagonal[:, None]
+    first.left_out[:, columns] = predicted
+    first.weights[rows[:, None], columns] = weights
+    first.biases[columns] = BIAS * weights.sum(0)
+    for fold, without in zip(folds, first.without, strict=True):
+        own = torch.isin(rows, fold).nonzero()[:, 0]
+        factor = torch.linalg.cholesky(inverse[own][:, own])
+        residual = torch.cholesky_solve(weights[own], factor)
+        reach = torch.linalg.solve_triangular(factor, inverse[own], upper=False)
+        rest = weights - inverse[:, own] @ residual
+        rest[own] = 0.0
+        predicted = biased @ rest
+        predicted[rows] = y - rest / (diagonal - reach.square().sum(0)).clamp(min=1e-9)[:, None]
+        predicted[rows[own]] = y[own] - residual
+        without[:, columns] = predicted
 
-    def cross_entropy() -> Tensor:
-        logits = offsets + (MIN_SLOPE + (shared + own).exp()) * inputs
-        return F.binary_cross_entropy_with_logits(logits, targets, known.double(), reduction="sum")
 
-    def objective() -> float:
-        optimizer.zero_grad()
-        value = cross_entropy() + SLOPE_PENALTY * own.square().sum()
-        value.backward()
-        return value.item()
+def _fit_approximate(
+    kernels: Kernels,
+    group: int,
+    references: Tensor,
+    rows: Tensor,
+    y: Tensor,
+    folds: list[Tensor],
+    first: _FirstLevel,
+    columns: Columns,
+) -> None:
+    """As `_fit_exact`, where some faces stand for all: from sums of each fold, and with one outer fold."""
+    among = kernels(group, references)
+    sums = [_sums(kernels, group, fold[torch.isin(fold, rows)], y) for fold in folds]
+    for inner, fold in enumerate(folds):
+        for outer, predicted in ((inner, first.left_out), (0, first.without[0])):
+            others = [each for number, each in enumerate(sums) if number not in (inner, outer)]
+            solution = _solve(others, among, FIRST_PENALTY)
+            predicted[fold[:, None], columns] = _predict(kernels, group, fold, solution)
+    first.weights[:, columns], first.biases[columns] = _solve(sums, among, FIRST_PENALTY)
 
-    optimizer.step(objective)
-    slopes = ((MIN_SLOPE + (shared + own).exp()) / deviation).detach()
-    loss = (cross_entropy() / known.sum().clamp(min=1)).item()
-    return slopes.numpy(), (offsets.detach() - share * slopes).numpy(), loss
+
+def _fit_second(
+    kernels: Kernels, references: Tensor, rows: Tensor, y: Tensor, penalties: Sequence[float], held: Tensor
+) -> tuple[list[Solution], Tensor]:
+    """The second level on the faces in `rows`, with each penalty, and its predictions of those in `held`.
+
+    Args:
+        kernels: with the first level's predictions.
+        references: the faces that are references.
+        rows: the faces to regress on.
+        y: (N, A), centred labels.
+        penalties: P of them.
+        held: H faces.
+
+    Returns:
+        The solutions, and float64 (P, H, A).
+    """
+    attributes, exact = y.shape[1], len(references) == len(y)
+    weights = torch.zeros(len(penalties), len(references), attributes, dtype=torch.double)
+    biases = torch.zeros(len(penalties), attributes, dtype=torch.double)
+    predicted = torch.zeros(len(penalties), len(held), attributes, dtype=torch.double)
+    for group, columns in enumerate(kernels.groups):
+        among = kernels(group, rows if exact else references)
+        sums = [] if exact else [_sums(kernels, group, rows, y[:, columns])]
+        for number, penalty in enumerate(penalties):
+            if exact:
+                system = among[:, rows] + BIAS
+                system.diagonal().add_(penalty)
+                solved = torch.cholesky_solve(y[rows][:, columns], torch.linalg.cholesky(system))
+                weights[number][rows[:, None], columns] = solved
+                biases[number, columns] = BIAS * solved.sum(0)
+            else:
+                weights[number][:, columns], biases[number, columns] = _solve(sums, among, penalty)
+        joined = weights[:, :, columns].permute(1, 0, 2).flatten(1), biases[:, columns].flatten()
+        of_held = _predict(kernels, group, held, joined).unflatten(1, (len(penalties), len(columns)))
+        predicted[:, :, columns] = of_held.permute(1, 0, 2)
+    return list(zip(weights, biases, strict=True)), predicted
+
+
+def _predict(kernels: Kernels, group: int, rows: Tensor, solution: Solution) -> Tensor:
+    """Predictions (N, A) for some faces."""
+    batches = [kernels(group, batch) @ solution[0] + solution[1] for batch in rows.split(BATCH)]
+    return torch.cat(batches)
+
+
+_Sums = tuple[Tensor, Tensor, Tensor, Tensor, int]
+
+
+def _sums(kernels: Kernels, group: int, rows: Tensor, y: Tensor) -> _Sums:
+    """Sums over faces of products of their kernels, with their targets, of both, and the number of faces."""
+    total: list[Tensor] = []
+    for batch in rows.split(BATCH):
+        kernel, of_batch = kernels(group, batch), y[batch]
+        gram = (kernel.float().T @ kernel.float()).double()
+        parts = [gram, kernel.T @ of_batch, kernel.sum(0), of_batch.sum(0)]
+        total = [sum_.add_(part) for sum_, part in zip(total, parts, strict=True)] if total else parts
+    gram, products, inputs, outputs = total
+    return gram, products, inputs, outputs, len(rows)
+
+
+def _solve(sums: Sequence[_Sums], among: Tensor, penalty: float) -> Solution:
+    """Minimises the squared error plus the penalty times w^T `among` w, the kernel of the references."""
+    gram, products, inputs, outputs, count = (sum(each) for each in zip(*sums, strict=True))
+    count = max(count, 1)
+    system = gram - torch.outer(inputs, inputs) / count + penalty * among
+    system.diagonal().add_(JITTER)
+    weights = torch.cholesky_solve(
+        products - torch.outer(inputs, outputs) / count, torch.linalg.cholesky(system)
+    )
+    return weights, (outputs - inputs @ weights) / count

@@ -1,4 +1,4 @@
-"""``probe``: L2-regularised logistic regression on stored features, its strength chosen on val.
+"""``probe``: L2-regularised logistic regression on stored features, its strength chosen by faces left out.
 
 The solution lies in the span of the training features, so they are rotated into it first: 84 faces need
 84 weights per attribute, however many features there are.
@@ -17,6 +17,7 @@ from torch import Tensor
 from common.pipeline_config import Stream
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
+from training.methods.calibration import calibrate, draw_folds, use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.models.classifier import Classifier
 from training.models.probe import Probe
@@ -26,7 +27,7 @@ STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
 
 WITHOUT_VAL: Final = 1e-3
-"""C if no val face has a label."""
+"""C of the heads of networks if no val face chooses."""
 
 ITERATIONS: Final = 200
 """Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
@@ -51,49 +52,60 @@ class LinearProbe(Method):
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
-        return fit_probe(run.labelled, context.val, context.config.stream)
+        probe, result = fit_probe(run.labelled, context.val, context.config.stream)
+        if context.settings.select == "labels":
+            use_label_thresholds(probe, run.labelled.attributes)
+        return probe, result
 
 
 def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict[str, Any]]:
     """Fit one regression per attribute.
 
+    Cross-validation among the labelled faces, or val, chooses the strength for all attributes together;
+    probabilities are calibrated by labelled faces that were left out.
+
     Args:
         train: labelled samples.
-        val: labelled samples that choose the strength, for all attributes together.
+        val: labelled samples that choose the strength; without any, those of `train` do.
         stream: the cache of remote shards.
 
     Returns:
         The probe, and how the fit went: ``seconds``, reading included, ``loss``, the mean cross-entropy of
-        the known labels, ``strength``, the selected C, ``val_faces`` that selected it, and their
-        ``val_average_precision``, None without any.
+        known labels of faces left out, and their ``left_out_average_precision``, ``strength``, the selected
+        C, and the ``val_average_precision``, None without val.
 
     Raises:
         UserError: the shards do not hold the features.
     """
-    started, blocks = time.monotonic(), whole_face_blocks(train.extents)
-    values = read_features(train, blocks, stream)
+    started, blocks, labels = time.monotonic(), whole_face_blocks(train.extents), train.attributes
+    values = read_features(train, blocks, stream).astype(np.float64)
     mean, scale = standardisation(values)
     standardised = (values - mean) * scale
     basis = np.linalg.svd(standardised, full_matrices=False)[2].T
-    solutions = logistic_regressions(
-        standardised @ basis, train.attributes, STRENGTHS if len(val) else (WITHOUT_VAL,)
-    )
-    best, score = 0, None
+    inputs, (_, folds) = standardised @ basis, draw_folds(len(train))
+    left_out = np.zeros((len(STRENGTHS), *labels.shape))
+    for fold in folds:
+        rest = np.setdiff1d(np.arange(len(train)), fold)
+        solved = logistic_regressions(inputs[rest], labels[rest], STRENGTHS)
+        left_out[:, fold] = [inputs[fold] @ weights + biases for _, weights, biases, _ in solved]
+    seen = np.concatenate(folds)
+    judged, predicted = labels[seen], list(left_out[:, seen])
+    scores = average_precisions(judged, predicted)
+    solutions = logistic_regressions(inputs, labels, STRENGTHS)
+    best, on_val = int(np.argmax(scores)), None
     if len(val):
-        on_val = (read_features(val, blocks, stream) - mean) * scale @ basis
-        scores = [
-            mean_average_precision(val.attributes, on_val @ weights + biases) or 0.0
-            for _, weights, biases, _ in solutions
-        ]
-        best, score = int(np.argmax(scores)), round(max(scores), 4)
-    strength, weights, biases, loss = solutions[best]
+        features = (read_features(val, blocks, stream) - mean) * scale @ basis
+        by_val = average_precisions(val.attributes, [features @ w + biases for _, w, biases, _ in solutions])
+        best, on_val = int(np.argmax(by_val)), round(max(by_val), 4)
+    strength, weights, biases, _ = solutions[best]
+    slopes, offsets, loss = calibrate(predicted[best], judged)
     probe = Probe(
         attributes=train.attribute_names,
         blocks=blocks,
         mean=mean,
         scale=scale,
-        weights=basis @ weights,
-        biases=biases,
+        weights=basis @ weights * slopes,
+        biases=biases * slopes + offsets,
     )
     seconds = round(time.monotonic() - started, 1)
     return probe, {
@@ -101,9 +113,14 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
         "seconds": seconds,
         "loss": round(loss, 4),
         "strength": strength,
-        "val_faces": len(val),
-        "val_average_precision": score,
+        "left_out_average_precision": round(scores[best], 4),
+        "val_average_precision": on_val,
     }
+
+
+def average_precisions(labels: NDArray[np.int8], predictions: list[NDArray[np.float64]]) -> list[float]:
+    """The mean average precision of each of some predictions (N, A); 0 if none is defined."""
+    return [mean_average_precision(labels, each) or 0.0 for each in predictions]
 
 
 def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,52 +1,41 @@
 """``region_probe``: kernel regression that compares the regions of the face which show an attribute.
 
-An attribute such as Narrow_Eyes shows in a few regions of the face, and which these are is known before any
-label is. The regression predicts 0 and 1; its predictions for each face by all the others have a closed
-form, from which the penalty and the scale of the logits can be chosen without val. They are also what a
-second regression compares faces by, beside the features (stacked generalisation, Wolpert 1992): attributes
-go together, and the first regression sees one at a time.
+An attribute such as Narrow_Eyes shows in a few regions of the face. Which these are is known before any
+label is, or is learnt from the labels. All else is chosen by labelled faces that the fit left out, so that
+no other labels are needed.
 """
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from common.classes import NUM_CLASSES
+from common.errors import UserError
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
-from training.methods.kernel_regression import Fit, calibrate, fit_attributes
+from training.methods.calibration import calibrate, use_label_thresholds
+from training.methods.kernel_regression import fit_regressions
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
-from training.models.region_probe import RegionKernels, RegionProbe, Regions, region_classes
-from training.models.stored_features import Blocks, members_of, read_features, region_blocks
-
-PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Candidates of the penalty of the squared weights; the kernel of a face with itself is 1."""
-
-WITHOUT_SELECTION: Final = 0.1
-"""Also of the first regression."""
-
-FACES_OF_HALF: Final = 1500
-"""With so many labelled faces the first regression's predictions have half of the squared distance; with n,
-n / (n + 1500). See docs/method.md."""
-
-REFERENCES: Final = 2000
-"""At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
-Williams and Seeger 2001); with fewer labels the regression is exact."""
-
-LEFT_OUT: Final = 2000
-"""At most so many faces are left out in turn, for the logits' scale."""
+from training.models.region_probe import RegionProbe, Regions, region_classes
+from training.models.stored_features import comparable_parts, members_of, read_features, region_blocks
 
 STANDARDISED_ON: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features."""
 
-Select = Literal["val", "crossval", "last"]
+WHOLE, OF_CLASSES, STATISTICS = 0.3, 0.35, 0.35
+"""Shares in the squared distance: of the whole face's features, of the parser's features of the attribute's
+regions, and of their statistics; see docs/method.md."""
+
+FEW: Final = 5
+"""Attributes with fewer labelled faces of either kind are named in the result."""
 
 
 class RegionProbeMethod(Method):
@@ -66,112 +55,97 @@ class RegionProbeMethod(Method):
         return members_of(region_blocks(stored))
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
-        """See `Method.fit`."""
-        stream, select = context.config.stream, context.settings.select
-        return fit_region_probe(run.labelled, context.all_faces, context.val, stream, context.regions, select)
+        """See `Method.fit`. With ``finetune.select`` ``val`` the evaluation gives it thresholds."""
+        probe, result = fit_region_probe(
+            run.labelled, context.all_faces, context.config.stream, context.regions
+        )
+        if context.settings.select == "labels":
+            use_label_thresholds(probe, run.labelled.attributes)
+        return probe, result
 
 
 def fit_region_probe(
-    train: Samples, unlabelled: Samples, val: Samples, stream: Stream, regions: Regions, select: Select
+    train: Samples, unlabelled: Samples, stream: Stream, regions: Regions
 ) -> tuple[RegionProbe, dict[str, Any]]:
     """Fit one regression per attribute on features of the whole face and of its regions.
 
     Args:
         train: labelled samples.
         unlabelled: samples on which features are standardised.
-        val: labelled samples that choose the penalty with `select` ``val``.
         stream: the cache of remote shards.
         regions: names of regions by attribute.
-        select: ``crossval`` chooses the penalty by the faces that are left out; ``last`` takes 0.1.
 
     Returns:
-        The probe, and how the fit went, as `training.methods.probe.fit_probe` says it: ``loss`` is that of
-        the faces left out, and ``strength`` the penalty.
+        The probe, whose probabilities are calibrated, and how the fit went: ``seconds``, reading included,
+        ``strength``, the penalty, ``loss``, the mean cross-entropy of labelled faces that were left out,
+        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
+
+    Raises:
+        UserError: only one face has a label, or the shards do not hold the features.
     """
     started, labels = time.monotonic(), train.attributes
+    if len(train) < 2:
+        raise UserError("region_probe compares labelled faces, so it needs at least two of them")
     blocks = region_blocks(train.extents)
+    widths = [read_features(train.take(np.arange(1)), (block,), stream).shape[1] for block in blocks]
+    parts = comparable_parts(blocks, widths)
     standard = unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled)))
-    mean, scale = standardisation(read_features(standard, blocks, stream))
-    features = (read_features(train, blocks, stream) - mean) * scale
+    mean, scale = standardisation(read_features(standard, blocks, stream).astype(np.float64))
+    features = read_features(train, blocks, stream)
+    features -= mean
+    features *= scale
+    columns = tuple(part[2:] for part in parts)
+    classes = region_classes(train.attribute_names, regions)
+    block_weights = prior_weights(parts, classes)
 
-    rows, classes = evenly_spaced(LEFT_OUT, len(train)), region_classes(train.attribute_names, regions)
-    penalties = (WITHOUT_SELECTION,) if select == "last" else PENALTIES
-    first, fits = fit_regressions(features, labels, blocks, classes, penalties, rows)
+    fit = fit_regressions(torch.from_numpy(features), labels, columns, block_weights)
+    judged = labels[fit.seen]
+    slopes, offsets, loss = calibrate(fit.left_out, judged)
+    score = mean_average_precision(judged, fit.left_out)
+    few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < FEW
     probe = RegionProbe(
         attributes=train.attribute_names,
         blocks=blocks,
         mean=mean,
         scale=scale,
-        weights=fits[0].weights,
-        biases=fits[0].biases,
-        classes=tuple(classes),
-        **first,
+        weights=fit.second[0] * slopes,
+        biases=fit.second[1] * slopes + offsets,
+        references=features[fit.references],
+        columns=columns,
+        block_weights=block_weights,
+        first_weights=fit.first[0],
+        first_biases=fit.first[1],
+        prediction_mean=fit.mean,
+        prediction_scale=fit.scale,
+        reference_predictions=fit.of_references.astype(np.float32),
+        prediction_share=fit.share,
     )
-
-    faces_of_val = val if select == "val" else val.take(np.arange(0))
-    if len(faces_of_val):
-        kernels = probe.kernels((read_features(val, blocks, stream) - mean) * scale)
-        sums = kernels.sums(probe.classes, [fit.weights for fit in fits])
-        judged, predicted = (
-            val.attributes,
-            [on_val + fit.biases for on_val, fit in zip(sums, fits, strict=True)],
-        )
-    else:
-        judged, predicted = labels[rows], [fit.left_out for fit in fits]
-    scores = [mean_average_precision(judged, each) or 0.0 for each in predicted]
-    best = int(np.argmax(scores))
-
-    slopes, offsets, loss = calibrate(fits[best].left_out, labels[rows])
-    probe = replace(probe, weights=fits[best].weights * slopes, biases=fits[best].biases * slopes + offsets)
     return probe, {
         "steps": 0,
         "seconds": round(time.monotonic() - started, 1),
         "loss": round(loss, 4),
-        "strength": penalties[best],
-        "val_faces": len(faces_of_val),
-        "val_average_precision": round(scores[best], 4) if len(faces_of_val) else None,
+        "strength": fit.penalty,
+        "left_out_average_precision": None if score is None else round(score, 4),
+        "few_examples": [name for name, each in zip(train.attribute_names, few, strict=True) if each],
     }
 
 
-def fit_regressions(
-    features: NDArray[np.float64],
-    labels: NDArray[np.int8],
-    blocks: Blocks,
-    classes: Sequence[tuple[int, ...]],
-    penalties: Sequence[float],
-    rows: NDArray[np.int64],
-) -> tuple[dict[str, Any], list[Fit]]:
-    """The first regression, and with each penalty the second, which compares faces by its predictions too.
+def prior_weights(
+    parts: Sequence[tuple[str, int, int, int]], classes: Sequence[tuple[int, ...] | None]
+) -> NDArray[np.float64]:
+    """Weights of the parts in the squared distance, float64 (A, B), before labels say more; rows sum to 1.
 
     Args:
-        features: float64 (N, D), standardised, of the labelled faces.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        blocks: what the features are.
-        classes: of each attribute's regions.
-        penalties: of the second regression.
-        rows: int64 (L,), the faces that the second regression leaves out in turn.
-
-    Returns:
-        The fields of `RegionProbe` that describe the references and the first regression, and the fits of
-        the second.
+        parts: see `comparable_parts`.
+        classes: of each attribute's regions, which share the regions' weight; None: all of them.
     """
-    count = len(features)
-    rows_of_references, every_row = evenly_spaced(REFERENCES, count), np.arange(count)
-    references = features[rows_of_references].astype(np.float32)
-    kernels = RegionKernels(features, references, blocks)
-    (first,) = fit_attributes(kernels, labels, rows_of_references, classes, (WITHOUT_SELECTION,), every_row)
-    mean, scale = standardisation(first.left_out)
-    predictions = (first.left_out - mean) * scale
-    of_references, share = predictions[rows_of_references].astype(np.float32), count / (count + FACES_OF_HALF)
-    kernels = kernels.stacked(predictions, of_references, share)
-    fits = fit_attributes(kernels, labels, rows_of_references, classes, penalties, rows)
-    fields = {
-        "references": references,
-        "first_weights": first.weights,
-        "first_biases": first.biases,
-        "prediction_mean": mean,
-        "prediction_scale": scale,
-        "reference_predictions": of_references,
-        "prediction_share": share,
-    }
-    return fields, fits
+    whole = sum(region < 0 for _, region, _, _ in parts)
+    weights = np.zeros((len(classes), len(parts)))
+    for row, shown in zip(weights, classes, strict=True):
+        for position, (block, region, _, _) in enumerate(parts):
+            among = range(NUM_CLASSES) if shown is None else shown
+            if region < 0:
+                row[position] = WHOLE / whole
+            elif region in among:
+                row[position] = (STATISTICS if block == "statistics" else OF_CLASSES) / len(among)
+    return weights / weights.sum(axis=1, keepdims=True)

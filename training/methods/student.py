@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.samples import Samples
+from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
 from training.methods.region_probe import RegionProbeMethod, fit_region_probe
@@ -48,7 +49,10 @@ class Student(Method):
         load_pretrained(model.network, context.config.network, run.weights)
         targets = student_targets(context, run.labelled)
         of_all = replace(run, labelled=context.all_faces, steps=context.settings.student_steps)
-        return train_network(context, of_all, model, targets=targets, batch_size=BATCH_SIZE)
+        classifier, result = train_network(context, of_all, model, targets=targets, batch_size=BATCH_SIZE)
+        if context.settings.select == "labels":
+            use_label_thresholds(classifier, run.labelled.attributes)
+        return classifier, result
 
 
 def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
@@ -59,9 +63,7 @@ def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
         labelled: the faces whose labels are used.
     """
     stream, every_face = context.config.stream, context.all_faces
-    probe, _ = fit_region_probe(
-        labelled, every_face, context.val, stream, context.regions, context.settings.select
-    )
+    probe, _ = fit_region_probe(labelled, every_face, stream, context.regions)
     targets = sample_probabilities(probe, every_face, stream, BATCH_SIZE, "targets").astype(np.float32)
     position = {key: number for number, key in enumerate(every_face.keys)}
     rows = [position[key] for key in labelled.keys]

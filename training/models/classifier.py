@@ -28,6 +28,9 @@ from training.models.attribute_network import AttributeNetwork
 
 FILE: Final = "classifier.pt"
 
+VAL: Final = "val"
+"""`Classifier.thresholds_from` of thresholds that the evaluation chose on the val split."""
+
 NONE_KNOWN: Final = "none known"
 """`Classifier.thresholds_from` while there are no thresholds."""
 
@@ -50,7 +53,7 @@ class Classifier(ABC):
         metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
             ``config``, and which data it was trained on.
         thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
-        thresholds_from: where the thresholds come from, ``val`` or `NONE_KNOWN`.
+        thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
     """
 
     kind: ClassVar[str]

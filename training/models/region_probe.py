@@ -1,8 +1,9 @@
 """The region probe: kernel regression in which every attribute has its own distance between faces.
 
-The distance of two faces is that of their features, in which the regions that show the attribute weigh
-more than all others, and of a first such regression's predictions of all attributes, since attributes go
-together; see docs/method.md. Its kernel is exp(-(distance / width) ** power).
+Features come in blocks, such as those of one region of the face. The squared distance of two faces is a
+weighted sum of the blocks' mean squared differences, with weights of each attribute, and of the differences
+of a first such regression's predictions of all attributes, since attributes go together; see docs/method.md.
+Its kernel is exp(-(distance / width) ** power).
 """
 
 import copy
@@ -16,21 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.classes import CLASSES, NUM_CLASSES
+from common.classes import CLASSES
 from common.errors import UserError
-from common.shards import FEATURE_CHANNELS
 from common.strict_yaml import read_yaml
 from training.models.probe import Probe
-from training.models.stored_features import STATISTICS, Blocks
-
-REGION_SHARE: Final = 0.7
-"""Share of the attribute's regions in the squared norm of a face's features; see docs/method.md."""
 
 WIDTH: Final = 2.4
 """Of the kernel, where the mean squared norm of a face's features is 1, so that faces lie 1.4 apart."""
 
 POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
+
+CACHED: Final = 2000 * 2000
+"""Distances, of faces times references, that are kept while the attributes' kernels are computed."""
 
 CELEBA_REGIONS: Final = Path(__file__).with_name("attribute_regions.yaml")
 """Which regions of the face show CelebA's attributes."""
@@ -49,12 +48,13 @@ Regions = Mapping[str, Sequence[str]]
 
 @dataclass(kw_only=True, eq=False)
 class RegionProbe(Probe, kind="region_probe"):
-    """Logits are weighted sums of a face's similarities to reference faces.
+    """Logits are weighted sums of a face's similarities to R reference faces.
 
     Attributes:
         weights: float64 (R, A), of the similarities.
         references: float32 (R, D), standardised features of the faces that others are compared with.
-        classes: of each attribute's regions.
+        columns: of the features, first and last + 1 of each of B blocks.
+        block_weights: float64 (A, B), of the blocks in an attribute's squared distance; rows sum to 1.
         first_weights, first_biases: float64 (R, A) and (A,), of the first regression.
         prediction_mean, prediction_scale: float64 (A,), standardise its predictions to (x - mean) * scale.
         reference_predictions: float32 (R, A), its standardised predictions of the references, each by the
@@ -63,7 +63,8 @@ class RegionProbe(Probe, kind="region_probe"):
     """
 
     references: NDArray[np.float32]
-    classes: tuple[tuple[int, ...], ...]
+    columns: tuple[tuple[int, int], ...]
+    block_weights: NDArray[np.float64]
     first_weights: NDArray[np.float64]
     first_biases: NDArray[np.float64]
     prediction_mean: NDArray[np.float64]
@@ -73,101 +74,98 @@ class RegionProbe(Probe, kind="region_probe"):
 
     def logits_of(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits, float64 (N, A), of standardised features, float64 (N, D)."""
-        (logits,) = self.kernels(standardised).sums(self.classes, [self.weights])
-        return logits + self.biases
-
-    def kernels(self, standardised: NDArray[np.float64]) -> "RegionKernels":
-        """Similarities to the references of faces with these standardised features, float64 (N, D)."""
-        kernels = RegionKernels(standardised, self.references, self.blocks)
-        (first,) = kernels.sums(self.classes, [self.first_weights])
-        predictions = (first + self.first_biases - self.prediction_mean) * self.prediction_scale
-        return kernels.stacked(predictions, self.reference_predictions, self.prediction_share)
+        features, references = torch.from_numpy(standardised).float(), torch.from_numpy(self.references)
+        kernels = Kernels(features, references, self.columns, self.block_weights)
+        first = kernels.sums(torch.from_numpy(self.first_weights)).numpy() + self.first_biases
+        predictions = torch.from_numpy((first - self.prediction_mean) * self.prediction_scale)
+        of_references = torch.from_numpy(self.reference_predictions)
+        kernels = kernels.stacked(predictions, of_references, self.prediction_share)
+        return kernels.sums(torch.from_numpy(self.weights)).numpy() + self.biases
 
 
-class RegionKernels:
-    """Similarities of faces to reference faces, 0 to 1, by the regions that are compared.
+class Kernels:
+    """Similarities of N faces to R reference faces, 0 to 1: a kernel for each distinct row of weights.
+
+    Attributes:
+        groups: the attributes that share a kernel.
 
     Args:
-        features: (N, D), standardised. references: (R, D), standardised in the same way.
-        blocks: what the features are.
+        features: float32 (N, D), standardised. references: float32 (R, D), standardised in the same way.
+        columns, weights: see `RegionProbe`.
     """
 
     def __init__(
-        self, features: NDArray[np.float64], references: NDArray[np.float32], blocks: Blocks
+        self,
+        features: Tensor,
+        references: Tensor,
+        columns: Sequence[tuple[int, int]],
+        weights: NDArray[np.float64],
     ) -> None:
-        self._columns = region_of_columns(blocks, features.shape[1])
-        self._features, self._references = torch.from_numpy(features), torch.from_numpy(references).double()
-        self._statistics = np.arange(len(self._columns)) >= len(self._columns) - STATISTICS * NUM_CLASSES
-        self._whole = self._distances(~self._statistics)
-        self._of_predictions, self._share = torch.zeros(()), 0.0
+        self._features, self._references, self._columns = features, references, columns
+        self._predictions, self._of_references = features[:, :0], references[:, :0]
+        groups: dict[bytes, list[int]] = {}
+        for attribute, row in enumerate(weights):
+            groups.setdefault(row.tobytes(), []).append(attribute)
+        self.groups = list(groups.values())
+        self._weights = weights[[group[0] for group in self.groups]]
+        self._common = (self._weights > 0).all(axis=0)
+        self._cache: tuple[NDArray[np.float64], Tensor] | None = None
+        self._share = 0.0
 
-    def stacked(
-        self, predictions: NDArray[np.float64], of_references: NDArray[np.float32], share: float
-    ) -> "RegionKernels":
+    def stacked(self, predictions: Tensor, of_references: Tensor, share: float) -> "Kernels":
         """Kernels in which predictions, (N, A) and (R, A), have a `share` of the squared distance, 0 to 1."""
         kernels = copy.copy(self)
-        kernels._of_predictions = _squared_distances(
-            torch.from_numpy(predictions), torch.from_numpy(of_references).double()
-        )
+        kernels._predictions, kernels._of_references = predictions.float(), of_references.float()
         kernels._share = share
         return kernels
 
-    def sums(
-        self, classes: Sequence[tuple[int, ...]], weights: Sequence[NDArray[np.float64]]
-    ) -> list[NDArray[np.float64]]:
-        """For each of some `weights`, (R, A), the weighted sums of the attributes' kernels, float64 (N, A).
-
-        Args:
-            classes: of each attribute's regions.
-            weights: as above.
-        """
-        sums = [np.empty((len(self._features), len(classes))) for _ in weights]
-        for regions in dict.fromkeys(classes):
-            columns = [column for column, other in enumerate(classes) if other == regions]
-            kernel = self(regions).numpy()
-            for each, weight in zip(sums, weights, strict=True):
-                each[:, columns] = kernel @ weight[:, columns]
+    def sums(self, weights: Tensor) -> Tensor:
+        """Weighted sums, float64 (N, A), of each attribute's kernel, by `weights`, float64 (R, A)."""
+        sums = torch.empty(len(self._features), weights.shape[1], dtype=torch.double)
+        for group, attributes in enumerate(self.groups):
+            sums[:, attributes] = self(group) @ weights[:, attributes]
         return sums
 
-    def __call__(self, classes: Sequence[int]) -> Tensor:
-        """The kernel, float64 (N, R), of attributes that show in the regions of these `classes`.
+    def __call__(self, group: int, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The kernel, float64 (N, R), of a group of attributes; only of some faces if `rows` are given."""
+        weights, common = self._weights[group], self._common
+        scale = weights[common].sum() or 1.0
+        squared = self._common_distances(weights[common] / scale, rows) * scale
+        self._add_distances(squared, np.flatnonzero(~common & (weights > 0)), weights, rows)
+        squared.mul_(1 - self._share)
+        if self._share:
+            squared.add_(_squared_distances(self._predictions[rows], self._of_references), alpha=self._share)
+        return squared.double().div_(WIDTH**2).pow_(POWER / 2).neg_().exp_()
 
-        Features of the whole face have 1 - `REGION_SHARE` of a face's squared norm; the features of the
-        regions and their statistics have one half each of the rest. Without regions it is all the first.
-        """
-        of_region = np.isin(self._columns, classes)
-        blocks = [
-            block for block in (of_region & ~self._statistics, of_region & self._statistics) if block.any()
-        ]
-        squared = self._whole * (1 - REGION_SHARE if blocks else 1.0)
+    def _common_distances(self, weights: NDArray[np.float64], rows: Tensor | slice) -> Tensor:
+        """Those of the blocks that all attributes weigh, computed once while their proportions stay alike."""
+        few = len(self._features) * len(self._references) <= CACHED
+        if few and self._cache is not None and np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
+            return self._cache[1][rows]
+        of_all = slice(None) if few else rows
+        total = torch.zeros(len(self._features[of_all]), len(self._references))
+        every = np.zeros(len(self._columns))
+        every[self._common] = weights
+        self._add_distances(total, np.flatnonzero(self._common), every, of_all)
+        if not few:
+            return total
+        self._cache = weights, total
+        return total[rows]
+
+    def _add_distances(
+        self, total: Tensor, blocks: NDArray[np.int64], weights: NDArray[np.float64], rows: Tensor | slice
+    ) -> None:
+        features = self._features[rows]
         for block in blocks:
-            squared += self._distances(block) * (REGION_SHARE / len(blocks))
-        squared = squared * (1 - self._share) + self._of_predictions * self._share
-        return squared.div_(WIDTH**2).pow_(POWER / 2).neg_().exp_()
-
-    def _distances(self, block: NDArray[np.bool_]) -> Tensor:
-        used = torch.from_numpy(block)
-        return _squared_distances(self._features[:, used], self._references[:, used])
+            columns = slice(*self._columns[block])
+            squared = _squared_distances(features[:, columns], self._references[:, columns])
+            total.add_(squared, alpha=float(weights[block]))
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared differences, float64 (N, R), of the columns of (N, D) and (R, D)."""
+    """Mean squared differences, float32 (N, R), of the columns of (N, D) and (R, D)."""
     products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
-
-
-def region_of_columns(blocks: Blocks, columns: int) -> NDArray[np.int64]:
-    """The class that each column of the features describes, int64 (D,); -1 for the whole face.
-
-    Args:
-        blocks: what the features are; ``statistics`` can only be the last. ``pooled`` ends with 64 channels
-            of each class, and is the last or the one before.
-        columns: D.
-    """
-    statistics = np.repeat(np.arange(NUM_CLASSES), STATISTICS if "statistics" in blocks else 0)
-    by_class = np.repeat(np.arange(NUM_CLASSES), FEATURE_CHANNELS if "pooled" in blocks else 0)
-    others = np.full(columns - len(by_class) - len(statistics), -1)
-    return np.concatenate((others, by_class, statistics))
 
 
 def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
@@ -190,10 +188,11 @@ def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
     return regions
 
 
-def region_classes(attributes: Sequence[str], regions: Regions) -> list[tuple[int, ...]]:
-    """The classes of each attribute's regions, ascending; none for an attribute that is not listed."""
-    names = [
-        {each for name in regions.get(attribute, ()) for each in PAIRS.get(name, (name,))}
-        for attribute in attributes
-    ]
-    return [tuple(position for position, name in enumerate(CLASSES) if name in each) for each in names]
+def region_classes(attributes: Sequence[str], regions: Regions) -> list[tuple[int, ...] | None]:
+    """The classes of each attribute's regions, ascending; None for an attribute that is not listed."""
+    listed: list[tuple[int, ...] | None] = []
+    for attribute in attributes:
+        names = {each for name in regions.get(attribute, ()) for each in PAIRS.get(name, (name,))}
+        classes = tuple(position for position, name in enumerate(CLASSES) if name in names)
+        listed.append(classes if attribute in regions else None)
+    return listed

@@ -1,6 +1,6 @@
 """Features of faces from what the shards hold: the input of the probes, in blocks of columns."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import cv2
@@ -11,6 +11,7 @@ from common.cell_counts import merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.pipeline_config import Stream
+from common.shards import FEATURE_CHANNELS
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
@@ -44,6 +45,29 @@ def region_blocks(stored: Collection[str]) -> Blocks:
     return (*whole_face_blocks(stored), "statistics")
 
 
+def comparable_parts(blocks: Blocks, widths: Sequence[int]) -> list[tuple[str, int, int, int]]:
+    """The parts of the features that are compared together.
+
+    Args:
+        blocks: what the features are. ``pooled`` ends with 64 channels of each class.
+        widths: the columns of each.
+
+    Returns:
+        Of each part the name of its block, the class that it describes, -1 for the whole face, and its first
+        and last + 1 column.
+    """
+    of_class = {"pooled": FEATURE_CHANNELS, "statistics": STATISTICS}
+    parts, start = [], 0
+    for name, width in zip(blocks, widths, strict=True):
+        of_each = of_class.get(name, 0)
+        for region in range(-1, NUM_CLASSES):
+            columns = width - NUM_CLASSES * of_each if region < 0 else of_each
+            if columns:
+                parts.append((name, region, start, start + columns))
+            start += columns
+    return parts
+
+
 def members_of(blocks: Blocks) -> frozenset[str]:
     """The members of a sample that some blocks are made from."""
     return frozenset().union(*(BLOCKS[block][0] for block in blocks))
@@ -54,16 +78,22 @@ def features_of(batch: Batch, blocks: Blocks) -> NDArray[np.float64]:
     return np.concatenate([BLOCKS[block][1](batch) for block in blocks], axis=1)
 
 
-def read_features(samples: Samples, blocks: Blocks, stream: Stream) -> NDArray[np.float64]:
-    """The features of all samples, float64 (N, D), in their order.
+def read_features(samples: Samples, blocks: Blocks, stream: Stream) -> NDArray[np.float32]:
+    """The features of all samples, float32 (N, D), in their order.
 
     Raises:
         UserError: the shards do not hold them.
     """
     require_members(samples, members_of(blocks))
     batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
-    rows = [features_of(batch, blocks) for batch in batches]
-    return np.concatenate(rows) if rows else np.empty((0, 0))
+    rows, read = np.empty((0, 0), np.float32), 0
+    for batch in batches:
+        features = features_of(batch, blocks)
+        if not read:  # one array for all, since joining batches would need it twice
+            rows = np.empty((len(samples), features.shape[1]), np.float32)
+        rows[read : read + len(features)] = features
+        read += len(features)
+    return rows
 
 
 def require_members(samples: Samples, members: frozenset[str]) -> None:

@@ -92,7 +92,7 @@ def table(results: StudyResults) -> str:
                 rows.append([amount, arm.title(results.settings), *texts])
                 amount = ""
     note = (
-        "Percent on the test split, means over attributes, thresholds from val; "
+        "Percent on the test split, means over attributes, thresholds as `finetune.select` says; "
         f"mean ± standard deviation over {len({run['draw'] for run in results.runs})} draws."
     )
     note += f" {results.missing} draws are not done." if results.missing else ""
