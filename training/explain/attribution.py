@@ -126,7 +126,16 @@ def mean_maps(
         face_sum = face_sum + images.double().sum(dim=0).permute(1, 2, 0).numpy()
         faces += len(images)
     total = np.mean([view.invert(each, size) for view, each in zip(views, sums, strict=True)], axis=0)
-    means = [
+    return mean_of(total, counts), face_sum / faces
+
+
+def mean_of(total: NDArray[np.float64], counts: NDArray[np.int64]) -> list[MeanMaps]:
+    """The means of maps that were summed over faces with and without each attribute.
+
+    Args:
+        total: float64 (2, A, S, S). counts: int64 (2, A), of those faces.
+    """
+    return [
         MeanMaps(
             total[0, position] / present if present else None,
             total[1, position] / absent if absent else None,
@@ -134,4 +143,3 @@ def mean_maps(
         )
         for position, (present, absent) in enumerate(counts.T.tolist())
     ]
-    return means, face_sum / faces

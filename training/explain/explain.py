@@ -4,14 +4,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from common.errors import UserError
 from common.files import replacing, write_text
@@ -20,11 +19,14 @@ from common.page.fonts import font_for
 from common.pipeline_config import Stream
 from common.progress import progress
 from common.sampling import evenly_spaced
-from training.data.loader import load
+from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.explain.attribution import mean_maps
+from training.explain.regions import mean_region_maps
 from training.models.classifier import load_classifier
+from training.models.probe import Probe
+from training.models.stored_features import require_members
 
 matplotlib.use("agg")
 
@@ -50,7 +52,8 @@ def explain(
     ``sheet.png`` shows the differences of all attributes.
 
     Args:
-        checkpoint: ``classifier.pt`` of a network.
+        checkpoint: ``classifier.pt`` of a network or a probe; of a probe, faces show what their regions
+            contribute, and ``maps.json`` has the regions' shares.
         layout: the shards.
         output: folder.
         count: faces at most, evenly spaced over the test split.
@@ -58,39 +61,51 @@ def explain(
         stream: the cache of remote shards.
 
     Raises:
-        UserError: the checkpoint is missing or of no network, or no test face has labels of its attributes.
+        UserError: the checkpoint is missing or of another kind, or no test face has labels of its attributes.
     """
-    model = load_classifier(checkpoint).require_network(checkpoint, "explanation")
+    classifier = load_classifier(checkpoint)
     samples = read_samples(layout, ("test",)).labelled()
-    if not len(samples) or tuple(samples.attribute_names) != model.attributes:
+    if not len(samples) or tuple(samples.attribute_names) != classifier.attributes:
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of {checkpoint}")
     samples = samples.take(evenly_spaced(count, len(samples)))
     bar = progress("explain", len(samples), "faces")
 
-    def batches() -> Iterator[tuple[Tensor, NDArray[np.int8]]]:
-        for batch in load(samples, sequential_batches(samples, batch_size), {"jpg"}, 1, stream):
-            yield batch.images, samples.attributes[batch.indices.numpy()]
+    def batches(members: frozenset[str]) -> Iterator[tuple[Batch, NDArray[np.int8]]]:
+        require_members(samples, members)
+        for batch in load(samples, sequential_batches(samples, batch_size), members, 1, stream):
+            yield batch, samples.attributes[batch.indices.numpy()]
             bar.update(len(batch.indices))
 
-    maps, average = mean_maps(model, batches())
+    details: list[dict[str, Any]]
+    if isinstance(classifier, Probe):
+        read = batches(classifier.members | {"jpg", "mask.png"})
+        maps, average, shares = mean_region_maps(classifier, read)
+        titles = [max(each, key=lambda region: each[region]) for each in shares]
+        details = [{"regions": each} for each in shares]
+    else:
+        model = classifier.require_network(checkpoint, "explanation")
+        faces = ((batch.images, labels) for batch, labels in batches(classifier.members))
+        maps, average = mean_maps(model, faces)
+        branch_of = {position: branch for branch, group in model.groups.items() for position in group}
+        titles = [branch_of[position] for position in range(len(maps))]
+        details = [{"branch": branch} for branch in titles]
     bar.close()
-    branch_of = {position: branch for branch, group in model.groups.items() for position in group}
     rows = -(-len(maps) // COLUMNS)
     sheet = Figure(figsize=(1.6 * COLUMNS, 2.0 * rows), layout="constrained", dpi=100)
     cells = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()
-    entries, font = [], font_for(model.attributes)
-    for position, (name, means) in enumerate(zip(model.attributes, maps, strict=True)):
+    entries, font = [], font_for(classifier.attributes)
+    for position, (name, means) in enumerate(zip(classifier.attributes, maps, strict=True)):
         images = [overlay(average, each) for each in (means.present, means.absent, means.difference)]
         file = f"{position:03}-{re.sub('[^A-Za-z0-9]+', '-', name)[:60].strip('-')}.png"
         with replacing(output / file) as temporary:
             Image.fromarray(np.hstack(images)).save(temporary, format="png")
         present, absent = means.counts
-        entry = {"name": name, "branch": branch_of[position], "file": file}
+        entry = {"name": name, **details[position], "file": file}
         entries.append({**entry, "present": present, "absent": absent})
         cells[position].imshow(images[-1])
-        title = font.shown(f"{name.replace('_', ' ')}\n{branch_of[position]}")
+        title = font.shown(f"{name.replace('_', ' ')}\n{titles[position]}")
         cells[position].set_title(title, font=Path(font.file), fontsize=8, parse_math=False)
     write_text(output / "maps.json", json.dumps({"attributes": entries}, indent=2) + "\n")
     with replacing(output / "sheet.png") as temporary:

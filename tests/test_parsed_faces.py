@@ -1,12 +1,15 @@
-"""Photos by classifiers that read parsed faces: as from shards, by the parser of the shards or not at all."""
+"""Classifiers that read parsed faces: photos as from shards, by the same parser or none; explanations."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from common.classes import CLASSES
 from common.config import load
 from common.errors import UserError
 from common.layout import Layout
@@ -14,8 +17,12 @@ from common.parsing import find_parser as finding
 from common.parsing.parser import ParserFile
 from common.pipeline_config import Parse, Weights
 from tests.commands import run_command
+from training.data.loader import batch_of
+from training.explain.explain import explain
+from training.explain.regions import contributions, mean_region_maps
 from training.export.model_card import model_card, read_results
 from training.methods.runs import finetune
+from training.models.probe import Probe
 from training.predict import Predictor
 from training.predict.output import face_table
 from training.predict.parsing import load_parser_of
@@ -168,3 +175,42 @@ def test_the_model_card_says_what_a_probe_reads_and_export_refuses_it(fitted: Pa
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "export is so far for networks of the picture alone" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
+    eye, columns = CLASSES.index("l_eye"), 10 + 64 * np.arange(20)
+    weights = np.zeros((10 + 19 * 64, 2))
+    weights[columns[eye] : columns[eye + 1], 0] = 1  # the second attribute shows nowhere
+    same = np.zeros(len(weights)), np.ones(len(weights))
+    probe = Probe(
+        attributes=("A", "B"),
+        blocks=("pooled",),
+        mean=same[0],
+        scale=same[1],
+        weights=weights,
+        biases=np.ones(2),
+    )
+    pooled = np.random.default_rng(0).normal(size=(2, len(weights))).astype(np.float16)
+    masks = np.zeros((2, 16, 16), np.uint8)
+    masks[:, 8:] = eye
+    members = {"jpg": np.zeros((2, 16, 16, 3), np.uint8), "mask.png": masks, "pooled.npy": pooled}
+    batch = batch_of(members, torch.arange(2))
+    values = contributions(probe, batch)
+    assert np.allclose(values[:, eye, 0], probe.logits(batch)[:, 0] - 1, atol=1e-5)
+    assert np.abs(values[..., 1]).max() == np.abs(np.delete(values, eye, axis=1)).max() == 0
+    maps, _, shares = mean_region_maps(probe, [(batch, np.array([[1, 0], [0, 1]], np.int8))])
+    assert maps[0].present is not None and np.allclose(maps[0].present[2:], values[0, eye, 0])
+    assert not maps[0].present[:2].any() and (shares[0]["l_eye"], shares[1]["l_eye"]) == (1, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_explanation_draws_the_regions_of_every_attribute(
+    method: str, fitted: Path, shards: Layout, tmp_path: Path
+) -> None:
+    explain(classifier(fitted, method), shards, tmp_path, 4, 4, load().stream)
+    entries = json.loads((tmp_path / "maps.json").read_text())["attributes"]
+    assert len(entries) == 40 and all((tmp_path / entry["file"]).is_file() for entry in entries)
+    shares = {entry["name"]: entry["regions"] for entry in entries}
+    sums = {round(sum(each.values()), 1) for each in shares.values()}
+    assert sums in ({1}, {0, 1})  # 0 of attributes that every labelled face has, or none
+    assert (tmp_path / "sheet.png").is_file()
