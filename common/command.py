@@ -1,6 +1,7 @@
 """What all commands share: ``--config``, ``--set``, and errors reported as one sentence."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -54,6 +55,9 @@ def config_from(options: argparse.Namespace, settings: list[str] | None = None) 
 
 def run(main: Callable[[], None]) -> None:
     """Run a command; exit with status 1 and one sentence on a `UserError` or an `OSError`, 130 on Ctrl-C."""
+    if sys.getfilesystemencoding() != "utf-8":  # names of photos are UTF-8, whatever the login's locale is
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if isinstance(sys.stdout, TextIOWrapper):  # where output is not UTF-8, a name must not end the run
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

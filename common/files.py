@@ -81,7 +81,9 @@ def _beside(path: Path) -> Iterator[Path]:
             # better than a process id, which the next container reuses. Some network disks have no locks.
             with suppress(OSError):
                 fcntl.flock(claim, fcntl.LOCK_EX)
+            mode = os.fstat(claim.fileno()).st_mode
             yield temporary
+            temporary.chmod(mode)  # safetensors puts a file in its place that only its owner may read
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)

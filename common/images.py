@@ -241,7 +241,7 @@ def _without_metadata(png: bytes) -> bytes:
     while position + 12 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, position)
         end = position + 12 + length
-        text = kind == b"iTXt" and view[position + 8 :][: len(XMP)] != XMP
+        text = kind == b"iTXt" and not png.startswith(XMP, position + 8)
         if kind[:1].islower() and (kind not in PNG_METADATA or text or length > LARGEST_METADATA):
             parts.append(view[start:position])
             start = end
@@ -359,7 +359,7 @@ def _to_srgb(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform
         )
     except (*DAMAGE, ImageCms.PyCMSError):
         return "RGB", None
-    levels = np.stack(np.mgrid[0:256:15, 0:256:15, 0:256:15], axis=-1).astype(np.uint8)
+    levels = (15 * np.indices((18, 18, 18)).T).astype(np.uint8)
     samples = Image.fromarray(levels.reshape(18, -1, 3)).convert(fitting)
     converted = np.asarray(ImageCms.applyTransform(samples, transform), np.int16)
     if mode not in modes or np.abs(converted - np.asarray(samples.convert("RGB"))).max() <= SAME_LEVELS:

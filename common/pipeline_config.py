@@ -179,5 +179,5 @@ class Stream(Section):
 
     @property
     def folder(self) -> Path:
-        """``cache``, or the folder that takes its place."""
-        return Path(self.cache) if self.cache else Path(gettempdir()) / f"shards-{os.getuid()}"
+        """The user's folder in ``cache``, or in the one that takes its place."""
+        return Path(self.cache or gettempdir()) / f"shards-{os.getuid()}"

@@ -26,6 +26,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from common.classes import NUM_CLASSES
+from common.errors import UserError
 from common.files import replacing
 from common.storage import Address, store_errors
 
@@ -264,6 +265,19 @@ def extent_of(row: Mapping[str, Any], member: str) -> Extent:
     return Extent(row[f"{member}.offset"], row[f"{member}.size"])
 
 
+def shard_path(root: Address, shard: str) -> Address:
+    """Where the tar lies that a manifest names.
+
+    Raises:
+        UserError: it would lie outside of the folder `root`.
+    """
+    if shard.startswith("/") or ".." in shard.split("/"):
+        raise UserError(
+            f"{root}: the manifest names a shard outside of this folder, {shard!r}; it was not read"
+        )
+    return root / shard
+
+
 def read_member(root: Address, shard: str, extent: Extent) -> bytes:
     """The bytes of one extent of a shard, by one read of exactly these bytes.
 
@@ -277,8 +291,9 @@ def read_member(root: Address, shard: str, extent: Extent) -> bytes:
     Raises:
         BrokenSample: the tar ends before the extent does.
         OSError: the tar cannot be read.
+        UserError: as for `shard_path`.
     """
-    path = root / shard
+    path = shard_path(root, shard)
     if isinstance(path, Path):
         with path.open("rb") as stream:
             return read_extent(stream.fileno(), extent, shard)

@@ -91,20 +91,30 @@ def cache_folder(config: Weights) -> Path:
     Raises:
         UserError: neither is known, because the user has no home.
     """
-    if config.cache:
-        return Path(config.cache)
+    return Path(config.cache) if config.cache else _own_cache()
+
+
+def _own_cache() -> Path:
     folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
-    return (Path(folder) if folder else _home() / ".cache") / "sspl-faces"
-
-
-def _home() -> Path:
     try:
-        return Path.home()
+        return (Path(folder) if folder else Path.home() / ".cache") / "sspl-faces"
     except RuntimeError as error:
         raise UserError(
             "there is no folder for weights: this user has no home; name one as weights.cache in params.yaml "
             "or set XDG_CACHE_HOME"
         ) from error
+
+
+def readable_or_own(file: Path) -> Path:
+    """A file of a folder that other users may share, or the one in the user's own cache that takes its place.
+
+    It does where the file cannot be read, or is missing from a folder that cannot be written.
+    """
+    if os.access(file, os.R_OK, effective_ids=True):
+        return file
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    usable = not file.exists() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    return file if usable else _own_cache() / file.name
 
 
 def find(model: str, config: Weights) -> Path:
@@ -121,7 +131,7 @@ def find(model: str, config: Weights) -> Path:
         UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.
     """
     known = KNOWN[model]
-    cached = cache_folder(config) / known.name
+    cached = readable_or_own(cache_folder(config) / known.name)
     chosen = config.detector if model.startswith("retinaface") else config.parser
     if chosen:
         if not Path(chosen).is_file():

@@ -46,7 +46,7 @@ _EXTENSIONS: Final = (
 
 class _Header(tarfile.TarInfo):
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.size < 0 or (header.type in _EXTENSIONS and header.size > LARGEST_HEADER):
             raise tarfile.ReadError(f"a header says {header.size:,} bytes")

@@ -176,6 +176,19 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
         read_listing(tmp_path)
 
 
+def test_bytes_in_a_parquet_table_are_text_and_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    fill(tmp_path, ["a.jpg", "b.jpg"])
+    columns = {"image": [b"a.jpg", b"b.jpg"], "Male": [b"1", None], "identity": [b"x", b"y"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = [(s.path, s.identity, s.attributes) for s in read_listing(tmp_path).sources]
+    assert found == [("a.jpg", "x", (1,)), ("b.jpg", "y", None)]
+    for pictures in ([{"bytes": photo(), "path": "a.jpg"}], [photo()], [[[0, 255]]]):
+        pq.write_table(pa.table({"image": pictures, "Male": [1]}), tmp_path / "t.parquet")
+        with pytest.raises(UserError, match=r"t\.parquet: the column image holds .*pictures") as refused:
+            read_listing(tmp_path)
+        assert len(str(refused.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -196,7 +209,7 @@ def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
     for text, message in (
         ("name,Male\na,1\n", "line 1: no column of paths among name, Male"),
         ("path,Male,Male\n", "line 1: column names were expected"),
-        ("path,split\na.jpg,dev\n", "line 2: the split 'dev' is none of"),
+        ("path,split\na.jpg,dev\n", "line 2, split: 'dev' is none of"),
         ("", "line 1: no column of paths"),
     ):
         (tmp_path / "t.csv").write_text(text)

@@ -137,6 +137,21 @@ def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
         load_embedder(find_embedder(str(network), load().weights))(np.zeros((2, 64, 64, 3), np.uint8))
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html></html>", b"PK\3\4 and no more"], ids=["empty", "a web page", "truncated"]
+)
+def test_a_broken_file_is_refused_in_one_sentence_without_advice(
+    suffix: str, content: bytes, tmp_path: Path
+) -> None:
+    network = saved(tmp_path / f"network.{suffix}")
+    network.write_bytes(content)
+    with pytest.raises(UserError, match="cannot read it|not a TorchScript file") as refused:
+        load_embedder(find_embedder(str(network), load().weights))
+    assert "high likelihood" not in str(refused.value) and "weights_only" not in str(refused.value)
+    assert len(str(refused.value)) < 300 + len(str(network))
+
+
 def test_a_file_that_is_missing_is_named_with_its_setting() -> None:
     with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
         find_embedder("nothing.onnx", load().weights)

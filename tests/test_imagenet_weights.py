@@ -16,6 +16,7 @@ from training.methods.imagenet import load_imagenet
 from training.methods.runs import finetune
 from training.models import build
 
+RESNET = torchvision.models.resnet18(weights=None).state_dict()
 SMALL = [
     "network.input_size=32",
     "finetune.runs=[{labels: 0.5, steps: 4}]",
@@ -37,6 +38,63 @@ def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> N
     theirs.fc = torch.nn.Identity()
     with torch.no_grad():
         assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("_orig_mod.",),
+        ("backbone.",),
+        ("model.backbone.",),
+        ("encoder.",),
+        ("module.encoder_q.", "module.encoder_k."),
+        ("module.base_encoder.", "module.momentum_encoder."),
+    ],
+)
+def test_a_prefix_of_all_names_is_ignored(tmp_path: Path, prefixes: tuple[str, ...]) -> None:
+    path, ours = tmp_path / "resnet18.pth", build(imagenet("resnet18", tmp_path / "resnet18.pth").network)
+    networks = [torchvision.models.resnet18(weights=None).state_dict() for _ in prefixes]
+    torch.save(
+        {
+            f"{prefix}{key}": state[key]
+            for prefix, state in zip(prefixes, networks, strict=True)
+            for key in state
+        },
+        path,
+    )
+    load_imagenet(ours, path)
+    (first,) = {name for name in ours.state_dict() if name.endswith("0.0.weight")}
+    assert torch.equal(ours.state_dict()[first], networks[0]["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a web page instead"),
+        (b"", "it is empty"),
+        (torch.nn.Linear(1, 1), "a pickled object instead of its state_dict"),
+        ([torch.zeros(1)], "not a state dict of names and tensors"),
+        (
+            {f"{side}.{name}": value for side in "ab" for name, value in RESNET.items()},
+            "holds several networks",
+        ),
+    ],
+    ids=["LFS", "HTML", "empty", "module", "list", "two networks"],
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_what_is_no_file_of_weights_is_named(
+    tmp_path: Path, content: object, message: str, ending: str
+) -> None:
+    path = tmp_path / f"resnet18.{ending}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif ending == "pth":
+        torch.save(content, path)
+    else:
+        pytest.skip("safetensors hold nothing but tensors by name")
+    with pytest.raises(UserError, match=message):
+        load_imagenet(build(imagenet("resnet18", path).network), path)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "convnext_atto"])

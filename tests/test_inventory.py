@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,10 @@ from PIL import Image
 
 from common import manifest
 from common.config import load
+from common.errors import UserError
+from common.layout import DEFAULT_SHARDS, Layout
 from common.storage import Address, address
-from pipeline.inventory import networks, take_inventory
+from pipeline.inventory import inventory, networks, take_inventory
 from tests.dvc_project import configure, copy_project, dvc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,3 +198,28 @@ def test_the_parse_stage_depends_on_the_networks_that_the_inventory_names() -> N
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert "manifests/networks.json" in stages["inventory"]["outs"]
     assert "manifests/networks.json" in stages["parse"]["deps"]
+
+
+@pytest.mark.parametrize("name", ["aligned", "manifests", "runs", "shards"])
+def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("disk", "project"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    Path(name).symlink_to(tmp_path / "disk")
+    settings = [f"data.input={write_input(tmp_path / 'in')}", "data.name=photos"]
+    with pytest.raises(UserError, match=f"^{name} is a link to .*disk, and DVC accepts no output outside"):
+        inventory(load(settings=settings), Layout.at(DEFAULT_SHARDS))
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["demo", "study"])
+def test_a_folder_that_is_no_repository_is_refused_before_anything_is_installed(
+    target: str, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(["make", "-C", tmp_path, target], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"error: {tmp_path} is no Git repository, which DVC needs: install Git" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["Makefile"]

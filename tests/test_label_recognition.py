@@ -286,9 +286,13 @@ REFUSED: dict[str, tuple[Files, str]] = {
         {"a.tar": tar([("1.jpg", ""), ("1.json", "3")])},
         "an object was expected",
     ),
+    "splits by another name in a tar's json": (
+        {"a.tar": tar(labelled("1", 1, is_train=True))},
+        "a.tar::1.json: 'is_train' looks like splits",
+    ),
     "an unknown split in a tar's json": (
         {"a.tar": tar(labelled("1", 1, split="dev"))},
-        "a.tar::1.json: the split 'dev' is none of",
+        "a.tar::1.json, split: 'dev' is none of",
     ),
 }
 
@@ -381,13 +385,6 @@ def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path: Pa
     write(tmp_path, {"wild/61_3_20170109150557335.jpg": "c"})
     identities = [source.identity for source in read_listing(tmp_path).sources]
     assert identities == [stamp, "20170109150557335", stamp]
-
-
-@pytest.mark.parametrize("name", ["score", "face", "left", "split", "source", "Big\nNose", ""])
-def test_a_label_cannot_have_the_name_of_an_own_column_or_a_line_break(name: str) -> None:
-    listing = Listing([Source("a.jpg", attributes=(1,))], (name,), aligned=False)
-    with pytest.raises(UserError, match="a label cannot be named"):
-        plan_rows(listing, ["0" * 64], load().ingest)
 
 
 def test_duplicates_with_contrary_labels_are_refused_as_such_and_others_as_duplicates() -> None:

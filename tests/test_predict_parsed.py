@@ -54,7 +54,7 @@ def test_photos_have_the_probabilities_of_their_faces_in_shards(
     photos = [portraits / source for source in stored["source"].to_pylist()]
     predictor = Predictor.load(path, align="none")
     names = predictor.classifier.attributes
-    rows = predict(predictor, photos_in(photos)[0], None)
+    rows = list(predict(predictor, photos_in(photos)[0], None))
     assert [Path(row["photo"]) for row in rows] == photos
     expected = probabilities(stored, names)
     difference = np.abs(probabilities(face_table(rows, names), names) - expected).max()
@@ -75,7 +75,7 @@ def test_the_command_gives_the_same_rows_with_several_processes(
     done = run_command("training.predict", "--checkpoint", path, *photos, *flags, "--output", output)
     assert done.returncode == 0, done.stderr
     predictor = Predictor.load(path, align="none")
-    alone = face_table(predict(predictor, photos_in(photos)[0], None), predictor.classifier.attributes)
+    alone = face_table(list(predict(predictor, photos_in(photos)[0], None)), predictor.classifier.attributes)
     assert pq.read_table(output).equals(alone)
     assert len(list((tmp_path / "seen").glob("*.jpg"))) == 18
 

@@ -1,5 +1,6 @@
 """Settings are read strictly, described in the documents, and few; help and installation need little."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -101,6 +102,53 @@ def test_files_and_flags_are_read_by_the_same_rules(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("pretrain:\n  steps: 10\n  steps: 20\n")
     with pytest.raises(UserError, match=r"mine\.yaml, line 3: steps is there twice"):
         load([tmp_path / "mine.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("stream.cache=~/cache", "/home/of/cache"),
+        ("weights.parser=~/parser.onnx", "/home/of/parser.onnx"),
+        ("data.input=~/photos", "/home/of/photos"),
+        ("data.input=s3://bucket/~", "s3://bucket/~"),
+        ("finetune.runs=[{labels: ~/five.txt, steps: 1}]", "/home/of/five.txt"),
+        ("finetune.runs=[{labels: 5%, steps: 1}]", 0.05),
+        ("finetune.runs=[{labels: 0.05, steps: 1}]", 0.05),
+    ],
+)
+def test_paths_begin_at_home_and_shares_may_be_percentages(
+    setting: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of")
+    section, _, name = setting.partition("=")[0].partition(".")
+    found = getattr(getattr(load(settings=[setting]), section), name)
+    assert (found[0].labels if name == "runs" else found) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["ingest.val_fraction=0.6", "ingest.test_fraction=0.6"], "together are more than 1"),
+        (["finetune.runs=[{labels: 150%, steps: 1}]"], "less than or equal to 1"),
+    ],
+)
+def test_shares_above_one_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(settings=settings)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
+    ids=["ascii", "POSIX"],
+)
+def test_a_name_that_the_output_cannot_show_ends_no_command(environment: dict[str, str]) -> None:
+    code = r"from common.command import run; run(lambda: print('m\xfcller \u65e5 \udcff'))"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables | environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"m\\xfcller \\u65e5 \\udcff\n"
 
 
 def test_an_installation_has_every_file_of_the_packages() -> None:

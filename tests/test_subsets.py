@@ -67,6 +67,7 @@ def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path
     (again,) = write_subsets(shards, [0.4], 1, tmp_path / "again")
     assert again.read_bytes() == file.read_bytes()
     labelled = read_samples(shards, ("train",)).labelled()
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as editors of Windows save it
     assert read_subset(file, labelled).tolist() == labelled_subset(labelled, 0.4, 1).tolist()
 
 
@@ -86,6 +87,19 @@ def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(
         read_subset(tmp_path / "list.txt", samples_named(["k1", "k2"]))
     with pytest.raises(UserError, match="no list of keys"):
         read_subset(tmp_path / "none.txt", samples_named(["k1"]))
+
+
+@pytest.mark.parametrize(
+    "flags", [("--config", "none.yaml"), ("--set", "finetune.sead=3")], ids=["no file", "no such setting"]
+)
+def test_lists_are_not_written_with_settings_that_do_not_exist(
+    flags: tuple[str, str], shards: Layout, tmp_path: Path
+) -> None:
+    output = tmp_path / "lists"
+    given = ("--write-subsets", output, "--labels", "40%", "--shards", shards.shards, *flags)
+    done = run_command("training.run", *given)
+    assert (done.returncode, output.exists()) == (1, False)
+    assert flags[1].partition("=")[0] in done.stderr
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "many"])

@@ -2,9 +2,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from training.engine import checkpoint
+from training.engine.checkpoint import Checkpoints
+from training.engine.distributed import Ranks
 from training.models import build
 from training.models.pretrained import read_pretrained, save_pretrained
 from training.pretrain.train import pretrain
@@ -250,6 +255,59 @@ def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
     (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
     assert run["steps"] == 4
     assert (tmp_path / "finetune" / "pretrained-100%" / "classifier.pt").is_file()
+
+
+ENDS = """
+import os
+from training.engine.distributed import joined
+with joined() as ranks:
+    ranks.maximum(1)
+    if ranks.first:
+        os._exit(9)
+    ranks.maximum(1)
+"""
+
+
+def test_the_end_of_another_process_is_said_in_a_sentence() -> None:
+    root = Path(__file__).parent.parent
+    together = _environment(root) | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    other, this = (
+        subprocess.Popen(
+            [sys.executable, "-c", ENDS],
+            env=together | {"RANK": rank},
+            cwd=root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    )
+    assert "UserError: another process of this run has ended" in this.communicate(timeout=120)[1]
+    assert (other.wait(), this.returncode) == (9, 1)
+
+
+def _port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(("error", "kept"), [(RuntimeError("gloo"), 1), (UserError("another failed"), 0)])
+def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
+    tmp_path: Path, error: Exception, kept: int
+) -> None:
+    class Run:
+        done = 3
+
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def restore(self, state: Mapping[str, Any]) -> None: ...
+
+    second = Ranks(1, 2, torch.device("cpu"))
+    checkpoints = Checkpoints("a run", tmp_path, 1, load(), {}, "", second)
+    with pytest.raises(type(error)), checkpoints.saving_on_error(Run()):
+        raise error
+    assert len(list(tmp_path.iterdir())) == kept
 
 
 def _environment(root: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ import torch
 from common.config import load as load_config
 from common.errors import UserError
 from common.layout import Layout
+from common.page.fonts import font_for
 from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
@@ -105,6 +106,7 @@ def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Pa
     assert (tmp_path / "explain" / "sheet.png").is_file()
 
 
+@pytest.mark.filterwarnings("error:Glyph")
 def test_names_of_labels_are_no_names_of_files(
     shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,13 @@ def test_names_of_labels_are_no_names_of_files(
     written = {file for file in tmp_path.rglob("*") if file.is_file()}
     kept = {folder / name for name in (*files, "sheet.png", "maps.json")}
     assert written == kept | {tmp_path / "classifier.pt"}
+
+
+@pytest.mark.parametrize("name", ["Усы", "γένι", "Bärtig", "日本", "\ue000"])
+def test_names_in_any_script_are_legible(name: str) -> None:
+    font = font_for([name])
+    assert set(map(ord, font.shown(name))) <= font.characters
+    assert font.shown(name) == name or ord(name[0]) > 0x3000
 
 
 def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:

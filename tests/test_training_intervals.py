@@ -9,6 +9,7 @@ from training.evaluate.bootstrap import confidence_interval, resample_identities
 from training.evaluate.metrics import METRICS, score
 from training.evaluate.scoring import Evaluator, compare_subgroups, references, uncertainty
 
+ALL = np.ones(9, bool)
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
 SHARE = METRICS["accuracy"].bounds
 
@@ -82,7 +83,9 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
     labels[::7, 0], labels[::5, 1] = -1, -1
     noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
     probabilities = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
-    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0))
+    result = compare_subgroups(
+        labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0), ALL[:3]
+    )
     for name, label in (("yes", 1), ("no", 0)):
         rows = labels[:, 0] == label
         ones = np.ones((1, rows.sum()))
@@ -100,7 +103,9 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
 def test_subgroups_are_compared_on_the_attributes_that_both_have() -> None:
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
     probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
-    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0))
+    result = compare_subgroups(
+        labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0), ALL[:3]
+    )
     # Only the second attribute has both classes in both groups; the third would pull the no group to 0.75.
     assert result["yes"]["average_precision"] == 1.0
     assert result["no"]["average_precision"] == 0.5
@@ -108,7 +113,7 @@ def test_subgroups_are_compared_on_the_attributes_that_both_have() -> None:
 
 def test_a_subgroup_without_a_face_has_no_difference() -> None:
     labels, weights = np.array([[1, 1], [1, 0], [1, 1]], np.int8), resample_identities([None] * 3, 20, 0)
-    result = compare_subgroups(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, weights)
+    result = compare_subgroups(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, weights, ALL[:2])
     assert result["no"]["faces"] == 0
     assert result["difference"]["accuracy"] is None and result["difference"]["accuracy_interval"] is None
 
@@ -119,7 +124,7 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (200, 5)).astype(np.int8)
     test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
-    evaluator = Evaluator(test, SETTINGS)
+    evaluator = Evaluator(test, SETTINGS, test)
     assert "no subgroups by Hat" in capsys.readouterr().out
     noise, signal = random.random((200, 5)), (labels + random.random((200, 5))) / 2
     guesses = {"scratch-5%": noise, "probe-5%": signal, "pretrained-5%": random.random((200, 5))}
@@ -142,5 +147,21 @@ def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
     predicted = random.random((120, 2))
     other = predicted.copy()
     other[60:, 1] = random.random(60)
-    evaluator = Evaluator(faces_of(labels, [None] * 120, ("Hat", "Smile")), SETTINGS)
+    test = faces_of(labels, [None] * 120, ("Hat", "Smile"))
+    evaluator = Evaluator(test, SETTINGS, test)
     assert evaluator.score(predicted, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes
+
+
+def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 2, (120, 3)).astype(np.int8)
+    predicted = (labels + random.random((120, 3))) / 2
+    predicted[:, 2] = 0.5
+    names = ("Hat", "Smile", "Beard")
+    test, train = (faces_of(each, [None] * 120, names) for each in (labels, labels * np.int8([1, 1, 0])))
+    scores = Evaluator(test, SETTINGS, train).score(predicted, [0.5] * 3)
+    assert "no face in train has Beard, so the means are without it" in capsys.readouterr().out
+    assert scores.attributes["Beard"]["roc_auc"] == 0.5
+    assert scores.mean_scores["roc_auc"] == scores.subgroups["Hat"]["yes"]["roc_auc"] == 1.0

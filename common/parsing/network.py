@@ -6,14 +6,17 @@ ONNX files are run by ONNX Runtime, TorchScript files by PyTorch, both in the fi
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime as runtime
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -78,6 +81,26 @@ def _resized_by_pytorch(
     return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
 
 
+def check_whole(path: Path) -> None:
+    """Check that an ONNX file holds all its weights, by which its hash tells what the network computes.
+
+    A file that is no ONNX passes: `load_onnx` refuses it.
+
+    Raises:
+        UserError: some weights lie in another file.
+    """
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception:  # protobuf's, which has no base class of Python's
+        return
+    constants = (field.t for node in graph.node for field in node.attribute if field.HasField("t"))
+    if any(uses_external_data(tensor) for tensor in chain(graph.initializer, constants)):
+        raise UserError(
+            f"{path}: its weights lie in another file, of which a change would not be noticed; put them into "
+            f"this one: python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'whole.onnx')\""
+        )
+
+
 def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = False) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
@@ -138,7 +161,8 @@ def load_torchscript(path: Path, input_format: InputFormat) -> Network:
     try:
         model = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
+        # What follows is advice that does not fit.
+        raise UserError(f"{path}: not a TorchScript file: {str(error).split('. ')[0]}") from error
 
     def run(pixels: Tensor) -> tuple[Tensor]:
         values = pixels if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()

@@ -24,6 +24,7 @@ from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.facexlib_networks import BISENET, MAPS, bisenet
 from common.parsing.network import export_onnx, normalised
+from common.weights import readable_or_own
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
@@ -39,7 +40,8 @@ PACKAGES: Final = ("torch", "onnx", "onnxruntime", "onnxscript")
 def int8_file(weights: Path, sha256: str, size: int) -> Path:
     """The ONNX file of BiSeNet in int8 for faces of `size` pixels, beside its weights; made if it is missing.
 
-    Its outputs are the logits and the feature maps, in float32.
+    It lies in the user's own cache where the folder of the weights cannot be written. Its outputs are the
+    logits and the feature maps, in float32.
 
     Args:
         weights: checked weights.
@@ -47,7 +49,7 @@ def int8_file(weights: Path, sha256: str, size: int) -> Path:
         size: side of the input.
     """
     key = fingerprint(sha256, size, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES))[:12]
-    output = weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx")
+    output = readable_or_own(weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx"))
     if not output.is_file():
         print(f"parse: preparing the int8 parser, once: {output} ...", file=sys.stderr, flush=True)
         pixels = normalised(_portraits(), BISENET, size, torch.device("cpu")).numpy()

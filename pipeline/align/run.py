@@ -10,6 +10,7 @@ from common.files import write_text
 from common.freshness import code_hash, fingerprint
 from common.layout import Layout
 from common.retry import retried
+from common.shards import shard_path
 from common.storage import address
 from common.weights import KNOWN, find
 from pipeline.align.shard import AlignTask, align_shard, probe_sources
@@ -87,7 +88,7 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
     root = address(planned.metadata["root"]).absolute()
     return [
         AlignTask(
-            tar=(layout.aligned / name).absolute(),
+            tar=shard_path(layout.aligned, name).absolute(),
             inputs=fingerprint(settings, rows.values(COLUMNS)),
             code=code,
             size=len(rows),

@@ -13,7 +13,7 @@ from typing import Final
 from common.errors import UserError
 from common.input_files import File, Tree, is_image, list_files, stem
 from common.storage import Address
-from pipeline.ingest.labels import Label
+from pipeline.ingest.labels import PARTITIONS, Label, read_identity
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched
 from pipeline.ingest.rows import read_rows
@@ -31,7 +31,6 @@ ATTRIBUTES: Final = ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask
 PARTITION: Final = ("list_eval_partition.txt", "list_eval_partition.csv")
 IDENTITY: Final = ("identity_CelebA.txt", "identity_CelebA.csv")
 LABEL_FILES: Final = (*ATTRIBUTES, *PARTITION, *IDENTITY)
-PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
 LABELS: Final[dict[str, Label]] = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
@@ -70,7 +69,7 @@ def read(tree: Tree) -> Listing:
     lead = f"{folder}/" if folder else ""
     rowless = {f"{lead}{image}.jpg": missing for image in labels.keys() - present}
     sources = [
-        Source(path, partition.get(image), identity.get(image), labels.get(image), refused)
+        Source(path, partition.get(image), read_identity(identity.get(image)), labels.get(image), refused)
         for path, refused in sorted({**files, **rowless}.items())
         for image in [stem(path.rpartition("/")[2])]
     ]

@@ -51,10 +51,10 @@ def read_identity(value: Any) -> str | None:
 SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
 """Names of the column of splits, in lower case."""
 
-SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
-"""Names of columns that tell of one split alone, in lower case."""
+_SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
+"""Names of columns that tell whether a photo is in one split, in lower case."""
 
-_PARTITION: Final = {"0": "train", "1": "val", "2": "test"}
+PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
 """CelebA's numbers."""
 
 _SPLITS: Final = {
@@ -70,16 +70,47 @@ _SPLITS: Final = {
 }
 
 
-def read_split(value: Any, where: str) -> str | None:
+def read_split(value: Any, where: str, name: str = "split") -> str | None:
     """The split that a cell of a table or a JSON value names, in capitals or not; None if it is empty.
+
+    Args:
+        value: a word; in a column named partition also one of `PARTITIONS`, see `check_partitions`.
+        where: it stands, for messages.
+        name: of the column, one of `SPLIT_COLUMNS`.
 
     Raises:
         UserError: it names none; the message starts with `where`.
     """
     text = "" if value is None or value != value else str(value).strip().lower()
-    if text not in _SPLITS:
-        raise UserError(f"{where}: the split {value!r:.60} is none of train, val (validation), test or empty")
-    return _SPLITS[text]
+    splits = {**_SPLITS, **PARTITIONS} if name == "partition" else _SPLITS
+    if text not in splits:
+        raise UserError(f"{where}, {name}: {value!r:.60} is none of train, val (validation), test or empty")
+    return splits[text]
+
+
+def check_no_split(name: str, where: str) -> None:
+    """Check that a label or another value is not named as splits are, which would be drawn anew.
+
+    Raises:
+        UserError: it is; the message starts with `where`.
+    """
+    if name.lower() in SPLIT_COLUMNS or _SPLIT_FLAG.fullmatch(name.lower()):
+        raise UserError(
+            f"{where}: {name!r} looks like splits; name it 'split', with the words train, val and test, or "
+            "leave it out"
+        )
+
+
+def check_partitions(values: set[str], file: str) -> None:
+    """Check that a column of splits with 0 and 1 is CelebA's, which has 2 for test.
+
+    Raises:
+        UserError: it has no 2, so 1 may mean val or test.
+    """
+    if "1" in values and "2" not in values:
+        raise UserError(
+            f"{file}: the column partition has no 2, so 1 may mean val or test; write train, val and test"
+        )
 
 
 _SPLIT_NAME: Final = re.compile(

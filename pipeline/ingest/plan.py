@@ -18,8 +18,10 @@ from common import manifest
 from common.errors import UserError
 from common.layout import SPLITS
 from common.pipeline_config import Ingest
+from common.shards import FEATURE_MEMBERS
 from common.storage import Address
 from common.tables import Database, quoted, write_parquet
+from pipeline.ingest.labels import check_no_split
 
 LEAST_SHARDS: Final = 64
 """Shards of a set whose shards would be larger otherwise; each is one task."""
@@ -91,13 +93,15 @@ def check_names(attributes: tuple[str, ...]) -> None:
     Raises:
         UserError: one is named like another column, or is not printable.
     """
-    own = {*manifest.SOURCE_FIELDS.names, *manifest.SAMPLE_FIELDS.names}
+    own = {*manifest.SOURCE_FIELDS.names, *manifest.sample_fields(FEATURE_MEMBERS).names}
+    own.update(manifest.PREDICTION_COLUMNS)
     for number, name in enumerate(attributes):
         if not name.isprintable() or not name:
             raise UserError(
                 f"a label cannot be named {name!r}, with a line break or the like; rename the column"
             )
-        if name.lower() in own or name in manifest.PREDICTION_COLUMNS:
+        check_no_split(name, "the labels")
+        if name.lower() in own:
             raise UserError(
                 f"a label cannot be named {name!r}, the manifests or predictions use it; rename the column"
             )
@@ -276,7 +280,7 @@ def write_plan(
             bytes, refused.reason, refused.detail, notices {labels}
         FROM listed JOIN contents USING (number)
         LEFT JOIN refused USING (number) LEFT JOIN planned USING (number) LEFT JOIN placed USING (number)
-        ORDER BY number
+        ORDER BY listed.number
         """,
         schema=manifest.with_attributes(manifest.SOURCE_FIELDS, attributes),
         metadata={**metadata, "attributes": "\n".join(attributes)},

@@ -62,9 +62,32 @@ def _csv(table: Address, stream: IO[bytes], encoding: str) -> Iterator[Row]:
 
 def _parquet(table: Address, stream: IO[bytes]) -> Iterator[Row]:
     file = pq.ParquetFile(stream)
+    for column in file.schema_arrow:
+        if pa.types.is_nested(column.type):
+            raise UserError(
+                f"{table}: the column {column.name} holds {str(column.type)[:60]}, such as Hugging Face's "
+                "pictures; write them to files, and their paths, words or numbers into the columns"
+            )
     yield f"{table}, column names", file.schema_arrow.names
     number = 0
     for batch in file.iter_batches():
-        for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        columns = [
+            _decoded(table, name, column)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        ]
+        for cells in zip(*(column.to_pylist() for column in columns), strict=True):
             number += 1
             yield f"{table}, row {number}", list(cells)
+
+
+def _decoded(table: Address, name: str, column: pa.Array) -> pa.Array:
+    """A column of bytes as text, and any other as it is."""
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        return column
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{table}: the column {name} holds bytes that are no text, such as pictures; write them to "
+            "files, and their paths into a column 'path'"
+        ) from error

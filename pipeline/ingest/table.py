@@ -2,7 +2,7 @@
 
 The input is such a file, or a folder that has some, directly or one folder deeper. One column holds
 the paths; it has one of the names `PATHS`, or, as pandas writes an index, none and is the first.
-Optional are ``split`` and ``identity``; every other column is a label. Several tables are one if
+Optional are one of `SPLIT_COLUMNS` and ``identity``; every other column is a label. Several tables are one if
 their headings are the same, and their names then give the split, as in ``train.csv`` and ``val.csv``.
 A path is relative to the table's folder or to the input, or names an image as `ImageIndex` finds it.
 
@@ -23,7 +23,14 @@ from common.errors import UserError
 from common.input_files import LocalFiles, Refusal, Tree, is_image, refusal
 from common.storage import Address
 from pipeline.ingest import fairface
-from pipeline.ingest.labels import read_spelling, read_split, split_in_name
+from pipeline.ingest.labels import (
+    SPLIT_COLUMNS,
+    check_partitions,
+    read_identity,
+    read_spelling,
+    read_split,
+    split_in_name,
+)
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import ImageIndex, unmatched
 from pipeline.ingest.rows import SUFFIXES, read_rows
@@ -35,7 +42,7 @@ PATHS: Final = (
 )
 """Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter."""
 
-SPLIT, IDENTITY = "split", "identity"
+IDENTITY: Final = "identity"
 MISSING: Final = "label-without-image"
 
 _INDEX: Final = re.compile(r"|Unnamed: \d+")
@@ -53,12 +60,14 @@ class _Table:
         address: where it lies.
         path: position of the column of paths.
         columns: the other columns by position, without an index.
+        split: the one of them that holds splits, or None.
     """
 
     file: str
     address: Address
     path: int
     columns: dict[int, str]
+    split: str | None
 
 
 def recognised(tree: Tree) -> bool:
@@ -87,7 +96,7 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     splits = _check_alike(tree, tables)
-    names = tuple(name for name in tables[0].columns.values() if name not in (SPLIT, IDENTITY))
+    names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, IDENTITY))
     of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
@@ -108,7 +117,7 @@ def _sources(
     tree: Tree, tables: list[_Table], splits: list[str | None], names: tuple[str, ...] | None
 ) -> Iterator[Source]:
     """A source per row of all tables, in their order; `names` are the columns of labels, None FairFace's."""
-    paths, first, matched = _Paths(tree), "", False
+    paths, first, matched, partitions = _Paths(tree), "", False, set[str]()
     for table, split in zip(tables, splits, strict=True):
         for where, text, row in _rows(table):
             path, refused = paths.resolve(text, table.file, where)
@@ -118,8 +127,11 @@ def _sources(
                 labels = fairface.read_labels(row, where)
             else:
                 labels = tuple(read_spelling(row[name], where, name) for name in names)
-            its = read_split(row[SPLIT], where) if SPLIT in row else split
-            yield Source(path, its, _text(row.get(IDENTITY)), labels, refused)
+            if table.split:
+                partitions.add(str(row[table.split]))
+                split = read_split(row[table.split], where, table.split)
+            yield Source(path, split, read_identity(row.get(IDENTITY)), labels, refused)
+    check_partitions(partitions, tables[0].file)
     if first and not matched:
         raise unmatched(tree, tables[0].file, first)
 
@@ -151,13 +163,16 @@ def _open(file: str, address: Address) -> _Table:
             "table out with --format folder"
         )
     columns = {
-        position: key if key in (SPLIT, IDENTITY) else name.strip()
+        position: key if key in (*SPLIT_COLUMNS, IDENTITY) else name.strip()
         for position, (name, key) in enumerate(zip(headings, keys, strict=True))
         if position != path and not (position == 0 and index)
     }
     if len(set(columns.values())) != len(columns) or not all(columns.values()):
         raise UserError(f"{where}: column names were expected, each once, not {listed}")
-    return _Table(file, address, path, columns)
+    splits = [name for name in columns.values() if name in SPLIT_COLUMNS]
+    if len(splits) > 1:
+        raise UserError(f"{where}: the columns {' and '.join(splits)} are all named like splits; keep one")
+    return _Table(file, address, path, columns, splits[0] if splits else None)
 
 
 def _check_alike(tree: Tree, tables: list[_Table]) -> list[str | None]:
@@ -171,7 +186,7 @@ def _check_alike(tree: Tree, tables: list[_Table]) -> list[str | None]:
                 f"{next(columns)}; name the one to read as --input"
             )
     splits = [split_in_name(posixpath.basename(table.file)) for table in tables]
-    if len(tables) == 1 or SPLIT in first.columns.values() or not any(splits):
+    if len(tables) == 1 or first.split or not any(splits):
         return [None] * len(tables)
     if None in splits:
         nameless = tables[splits.index(None)].file
@@ -186,10 +201,10 @@ def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for where, cells in rows:
         if len(cells) != len(headings):
             raise UserError(f"{where}: {len(cells)} cells for {len(headings)} columns; fix the row")
-        text = _text(cells[table.path])
-        if text is None:
+        text = cells[table.path]
+        if text is None or text != text or text == "":
             raise UserError(f"{where}: the path is empty")
-        yield where, text, {name: cells[position] for position, name in table.columns.items()}
+        yield where, str(text), {name: cells[position] for position, name in table.columns.items()}
 
 
 class _Paths:
@@ -232,7 +247,3 @@ class _Paths:
 
 def _leaves(path: str) -> bool:
     return path.startswith(("/", "../")) or path == ".." or bool(_DRIVE.match(path))
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or value != value or value == "" else str(value)

@@ -27,7 +27,15 @@ from typing import IO, Any, Final
 from common.errors import UserError
 from common.input_files import MOST_KINDS, File, Refusal, Tree
 from common.storage import is_transient
-from pipeline.ingest.labels import FALSE, Spelling, read_identity, read_spelling, read_split, split_in_name
+from pipeline.ingest.labels import (
+    FALSE,
+    Spelling,
+    check_no_split,
+    read_identity,
+    read_spelling,
+    read_split,
+    split_in_name,
+)
 from pipeline.ingest.listing import Listing, Source
 from pipeline.source import MEMBER, open_file, read_headers
 
@@ -216,6 +224,8 @@ def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
         label.labels[name] = read_spelling(value, where, name)
     label.identity = read_identity(metadata.pop("identity", None))
     label.split = read_split(metadata.pop("split", None), where)
+    for key in metadata:
+        check_no_split(key, where)
     return [f"JSON key {key}" for key in metadata]
 
 

@@ -15,6 +15,7 @@ from common.layout import Layout
 from common.parsing.find_parser import find_parser
 from common.parsing.parser import load_parser
 from common.retry import retried
+from common.shards import shard_path
 from common.storage import Address, is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
@@ -124,11 +125,11 @@ def plan(
         changed = [[row["source"]] for row in faces.quarantined if row["reason"] == CHANGED]
         tasks.append(
             ParseTask(
-                tar=(layout.shards / name).absolute(),
+                tar=shard_path(layout.shards, name).absolute(),
                 inputs=fingerprint(settings, faces.made_from["inputs"], *changed),
                 code=fingerprint(code, faces.made_from["code"]),
                 size=faces.samples,
-                aligned=(layout.aligned / name).absolute(),
+                aligned=shard_path(layout.aligned, name).absolute(),
                 stored=(stored / name).absolute(),
                 parser=parser,
             )

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from common import manifest
+from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout
 from common.shards import FEATURE_MEMBERS
@@ -128,16 +129,16 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
     """The rows of the manifest that belong to some splits, in one chunk, in the manifest's order."""
     path = layout.require_samples()
     listed, attributes = manifest.column_names(path)
-    known = {f"{name}.{what}" for name in MEMBERS for what in manifest.MEMBER_COLUMNS}.intersection(listed)
-
-    def number(column: str) -> str:
-        return f'coalesce("{column}", 0)' if column in known else "0"  # old manifests hold no checksums
-
+    stored = [name for name in MEMBERS if f"{name}.offset" in listed or name not in FEATURE_MEMBERS]
+    needed = [f"{name}.{what}" for name in stored for what in manifest.MEMBER_COLUMNS]
+    if missing := [name for name in ("key", "shard", "split", "identity", *needed) if name not in listed]:
+        raise UserError(
+            f"{path} has no column {missing[0]}; it is of another version, run pipeline.parse again"
+        )
     members = [
-        f"[{number(f'{name}.offset')} // {BLOCK}, {number(f'{name}.size')}, {number(f'{name}.crc32')}]"
+        f'[coalesce("{name}.offset", 0) // {BLOCK}, coalesce("{name}.size", 0), coalesce("{name}.crc32", 0)]'
         f'::UINTEGER[3] AS "{name}"'
-        for name in MEMBERS
-        if f"{name}.offset" in known
+        for name in stored
     ]
     labels = ", ".join(f"coalesce({quoted(name)}, -1)" for name in attributes)
     if labels:

@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import FULL, remove_partials, replacing
 from common.pipeline_config import Stream
 from common.retry import retried
+from common.shards import shard_path
 from common.storage import Address, TransientError, is_local, store_errors
 
 OPEN_AT_MOST: Final = 256
@@ -103,7 +104,7 @@ class ShardCache:
         with self._lock:
             future = self._shards.get(name)
             if future is None or (future.done() and future.exception() is not None):
-                future, address = Future[_Shard](), self._root / name
+                future, address = Future[_Shard](), shard_path(self._root, name)
                 if isinstance(address, Path):
                     try:
                         future.set_result(_Shard(address, copied=False))

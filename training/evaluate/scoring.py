@@ -63,7 +63,7 @@ class Evaluator:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
         self._counted = (train.attributes == 1).any(axis=0) | (len(train) == 0)
         if absent := [name for name, counts in zip(names, self._counted, strict=True) if not counts]:
-            print(f"evaluate: no face in train has {', '.join(absent)}, so the means are without them")
+            print(f"evaluate: no face in train has {', '.join(absent)}, so the means are without it")
 
     def score(self, probabilities: Floats, thresholds: Sequence[float] | None) -> RunScores:
         """The metrics of one run.
@@ -147,11 +147,8 @@ def compare_subgroups(
     """
     members = [labels[:, by] == value for value in (0, 1)]
     columns = np.flatnonzero(counted & (np.arange(len(counted)) != by))
-    labels, probabilities, cuts = (
-        labels[:, columns],
-        probabilities[:, columns],
-        np.asarray(thresholds)[columns].tolist(),
-    )
+    labels, probabilities = labels[:, columns], probabilities[:, columns]
+    cuts = np.asarray(thresholds)[columns].tolist()
     values = [score(labels[rows], probabilities[rows], cuts, weights[:, rows]) for rows in members]
     defined = ~np.isnan(values[0][0] + values[1][0])
     no, yes = (mean_over_attributes(np.where(defined, each, np.nan)) for each in values)

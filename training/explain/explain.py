@@ -16,6 +16,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import replacing, write_text
 from common.layout import Layout
+from common.page.fonts import font_for
 from common.pipeline_config import Stream
 from common.progress import progress
 from common.sampling import evenly_spaced
@@ -79,7 +80,7 @@ def explain(
     cells = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in cells:
         axes.set_axis_off()
-    entries = []
+    entries, font = [], font_for(model.attributes)
     for position, (name, means) in enumerate(zip(model.attributes, maps, strict=True)):
         images = [overlay(average, each) for each in (means.present, means.absent, means.difference)]
         file = f"{position:03}-{re.sub('[^A-Za-z0-9]+', '-', name)[:60].strip('-')}.png"
@@ -89,8 +90,8 @@ def explain(
         entry = {"name": name, "branch": branch_of[position], "file": file}
         entries.append({**entry, "present": present, "absent": absent})
         cells[position].imshow(images[-1])
-        title = f"{name.replace('_', ' ')}\n{branch_of[position]}"
-        cells[position].set_title(title, fontsize=8, parse_math=False)
+        title = font.shown(f"{name.replace('_', ' ')}\n{branch_of[position]}")
+        cells[position].set_title(title, font=Path(font.file), fontsize=8, parse_math=False)
     write_text(output / "maps.json", json.dumps({"attributes": entries}, indent=2) + "\n")
     with replacing(output / "sheet.png") as temporary:
         sheet.savefig(temporary, format="png", metadata={"Software": None})

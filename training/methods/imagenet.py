@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _published(name: str) -> str:
     """The name that torchvision and timm use for a tensor of this project's backbones."""
-    name = re.sub(r"^0\.0\.", "conv1.", name)
+    name = re.sub(r"^0\.0\.", "conv1.", name.removeprefix("model."))
     name = re.sub(r"^0\.1\.", "bn1.", name)
     return re.sub(r"^([1-4])\.", r"layer\1.", name)
 

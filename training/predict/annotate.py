@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from common.page.fonts import font_for
 from training.predict.predictor import Face
 
 MIN_SIDE: Final = 480
@@ -28,8 +29,9 @@ def annotate(image: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
     scale = max(1.0, MIN_SIDE / min(photo.size))
     scale = min(scale, MAX_SIDE / max(photo.size))
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
-    font = ImageFont.load_default(FONT_SIZE)
     lines = [line for number, face in enumerate(faces, 1) for line in _lines(number, face)]
+    chosen = font_for(text for text, _ in lines)
+    font = ImageFont.truetype(chosen.file, FONT_SIZE)
     height = max(photo.height, (len(lines) + 1) * LINE_HEIGHT)
     canvas = Image.new("RGB", (photo.width + PANEL_WIDTH, height), "#16181d")
     canvas.paste(photo)
@@ -43,7 +45,7 @@ def annotate(image: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
         draw.rectangle((left, top, left + 12 + 9 * len(str(number)), top + FONT_SIZE + 6), fill=color)
         draw.text((left + 6, top + 2), str(number), fill="white", font=font)
     for row, (text, color) in enumerate(lines):
-        draw.text((photo.width + 14, 8 + row * LINE_HEIGHT), text, fill=color, font=font)
+        draw.text((photo.width + 14, 8 + row * LINE_HEIGHT), chosen.shown(text), fill=color, font=font)
     return canvas
 
 

@@ -1,6 +1,7 @@
 """Which photos are predicted, and the rows and annotated photos that come of it."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -194,9 +195,13 @@ def _unused(photo: Path, used: set[Path]) -> Path:
     if len(encoded := name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(encoded).hexdigest()[:8]
         name = f"{encoded[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
-    number, path = 1, photo.with_name(f"{name}.jpg")
+    number, path = 1, _named(photo, f"{name}.jpg")
     while path in used:
         number += 1
-        path = photo.with_name(f"{name}-{number}.jpg")
+        path = _named(photo, f"{name}-{number}.jpg")
     used.add(path)
     return path
+
+
+def _named(photo: Path, name: str) -> Path:
+    return photo.with_name(os.fsdecode(name.encode()))  # in UTF-8 whatever the locale
