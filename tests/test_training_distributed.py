@@ -247,7 +247,8 @@ def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
     save_pretrained(tmp_path / "pretrain" / "pretrained.safetensors", build(config.network), config)
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
     runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[pretrained]"]
-    more = ["finetune.batch_size=4", "finetune.validate_every=2", "finetune.backbone_rate=0"]
+    more = ["finetune.batch_size=4", "finetune.select=val", "finetune.validate_every=2"]
+    more.append("finetune.backbone_rate=0")
     done = torchrun(script, shards, tmp_path, *runs, *more, stage="finetune")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text() == "x" * 8

@@ -42,6 +42,7 @@ SMALL = [
     "finetune.runs=[{labels: 0.5, steps: 4}]",
     "finetune.methods=[pretrained]",
     "finetune.batch_size=4",
+    "finetune.select=val",
     "finetune.validate_every=2",
     "trainer.loader_workers=0",
 ]
