@@ -77,7 +77,7 @@ def test_training_streams_the_same_batches_from_an_object_store(
         batches.append(list(stream(samples, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
-    assert len(list(tmp_path.glob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
+    assert len(list(tmp_path.rglob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
 
 
 def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
         for name in names * 2:
             with cache.open(name) as descriptor:
                 assert os.pread(descriptor, sizes[name], 0) == (remote.shards / name).read_bytes()
-            assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= max(sizes.values())
+            assert sum(path.stat().st_size for path in tmp_path.rglob("*.tar")) <= max(sizes.values())
 
 
 @pytest.mark.parametrize("caches", [["a"] * 4, ["a", "a", "b", "b"]], ids=["one machine", "two machines"])
@@ -117,7 +117,7 @@ def test_four_ranks_download_each_of_eight_shards_once(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, range(4)))
-    assert len(list(tmp_path.glob("*/*.tar"))) == 8  # the caches are large, so each file is one download
+    assert len(list(tmp_path.glob("*/*/*.tar"))) == 8  # the caches are large, so each file is one download
 
 
 def test_a_rewritten_shard_is_not_served_from_the_cache(
@@ -134,7 +134,7 @@ def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Pat
     name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
     with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
         cache.prefetch([name])
-    assert len(list(tmp_path.glob("*.tar"))) == 1
+    assert len(list(tmp_path.rglob("*.tar"))) == 1
 
 
 def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
