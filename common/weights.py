@@ -7,7 +7,6 @@ SHA-256 has been checked, and no code of those packages is ever run.
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -24,6 +23,7 @@ import requests
 from common.errors import UserError
 from common.files import replacing
 from common.pipeline_config import Weights
+from common.user_cache import readable_or_own, user_cache
 
 RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 
@@ -91,30 +91,7 @@ def cache_folder(config: Weights) -> Path:
     Raises:
         UserError: neither is known, because the user has no home.
     """
-    return Path(config.cache) if config.cache else _own_cache()
-
-
-def _own_cache() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
-    try:
-        return (Path(folder) if folder else Path.home() / ".cache") / "sspl-faces"
-    except RuntimeError as error:
-        raise UserError(
-            "there is no folder for weights: this user has no home; name one as weights.cache in params.yaml "
-            "or set XDG_CACHE_HOME"
-        ) from error
-
-
-def readable_or_own(file: Path) -> Path:
-    """A file of a folder that other users may share, or the one in the user's own cache that takes its place.
-
-    It does where the file cannot be read, or is missing from a folder that cannot be written.
-    """
-    if os.access(file, os.R_OK, effective_ids=True):
-        return file
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
-    usable = not file.exists() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
-    return file if usable else _own_cache() / file.name
+    return Path(config.cache) if config.cache else user_cache()
 
 
 def find(model: str, config: Weights) -> Path:

@@ -24,7 +24,7 @@ from common.layout import Layout
 from common.parsing.find_parser import find_embedder, find_parser
 from common.parsing.network import check_whole
 from common.shards import Extent, read_member
-from common.weights import readable_or_own
+from common.user_cache import readable_or_own
 from pipeline.align.run import plan, read_plan
 from tests.listings import photo
 from tests.test_inputs import unprivileged

@@ -180,7 +180,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         network = bisenet()
         torch.jit.save(torch.jit.trace(network, example), paths["torchscript"])
         torch.onnx.export(
-            network, (example,), paths["onnx"], dynamic_shapes=({0: torch.export.Dim("batch")},), dynamo=True
+            network,
+            (example,),
+            paths["onnx"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            external_data=False,
         )
     return paths
 
@@ -228,7 +233,7 @@ def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(
     shape = (1, 448, 448, 3) if layout == "NHWC" else (1, 3, 448, 448)
     path = tmp_path / "painter.bin"
     if kind == "onnx":
-        torch.onnx.export(network, (torch.zeros(shape),), path, dynamo=True)
+        torch.onnx.export(network, (torch.zeros(shape),), path, dynamo=True, external_data=False)
     else:
         torch.jit.save(torch.jit.trace(network, torch.zeros(shape)), path)
     faces = np.zeros((2, 448, 448, 3), np.uint8)

@@ -64,6 +64,7 @@ def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").symlink_to(sys.prefix)
     for name in ("pyproject.toml", "uv.lock"):
         (folder / name).touch()
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     dvc(folder, "init", "--no-scm", "--quiet")
     return folder
 

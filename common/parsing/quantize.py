@@ -24,7 +24,7 @@ from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.facexlib_networks import BISENET, MAPS, bisenet
 from common.parsing.network import export_onnx, normalised
-from common.weights import readable_or_own
+from common.user_cache import readable_or_own
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32
