@@ -19,16 +19,16 @@ help: ## list the targets
 repository: # first, because the packages take minutes and DVC works in Git repositories alone
 	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "error: $(CURDIR) is no Git repository, which DVC needs: install Git, then run 'git init' here" >&2; exit 1; }
 
-setup: $(READY) ## create .venv and install the versions of uv.lock
+setup: $(READY) ## create .venv and install the versions of requirements.txt
 
-$(READY): pyproject.toml uv.lock
+$(READY): pyproject.toml requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv export --quiet --locked --all-extras --no-hashes --no-emit-project --output-file $(VENV)/versions.txt
 	# PyTorch with CUDA's libraries has gigabytes, which pip takes from wherever it is configured to look first.
-	$(BIN)/python -m pip install --quiet --no-compile --constraint $(VENV)/versions.txt torch torchvision
-	$(BIN)/uv sync --quiet --locked --all-extras
+	$(BIN)/python -m pip install --quiet --no-compile --constraint requirements.txt torch torchvision
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 demo: repository $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own

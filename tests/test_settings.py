@@ -1,6 +1,7 @@
 """Settings are read strictly, described in the documents, and few; help and installation need little."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -166,8 +167,14 @@ def test_an_installation_has_every_file_of_the_packages() -> None:
     assert len(names) == len(set(names))
 
 
-def test_the_lock_file_names_no_registry_but_the_public_one() -> None:
-    lock = tomllib.loads((ROOT / "uv.lock").read_text())
-    assert {source["registry"] for each in lock["package"] if "registry" in (source := each["source"])} == {
-        "https://pypi.org/simple"
-    }
+def test_every_dependency_has_a_pinned_version_and_no_registry_is_named() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [re.fullmatch(r"([\w.-]+)==[\w.+]+", line) for line in lines if not line.startswith("#")]
+    assert all(pins)
+    pinned = {pin[1].lower().replace("_", "-") for pin in pins if pin}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].items()
+    optional = [each for name, extra in extras if name != "dev" for each in extra]
+    required = [*project["dependencies"], *optional]
+    names = {re.split(r"[\[>=]", each)[0].lower().replace("_", "-") for each in required}
+    assert names <= pinned

@@ -62,7 +62,7 @@ def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "dvc.yaml", {"stages": {"parse": {"cmd": "echo parsed > parsed", "outs": ["parsed"]}}}
     )
     (folder / ".venv").symlink_to(sys.prefix)
-    for name in ("pyproject.toml", "uv.lock"):
+    for name in ("pyproject.toml", "requirements.txt"):
         (folder / name).touch()
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     dvc(folder, "init", "--no-scm", "--quiet")
