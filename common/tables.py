@@ -89,6 +89,8 @@ def add_parquet(database: Database, name: str, path: Address) -> pa.Schema:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, duckdb.Error, OSError) as error:
+        if "No space left" in str(error):
+            raise UserError(f"{folder}: the disk is full; name a folder on another with TMPDIR") from error
         if not is_local(path):  # perhaps a page of a proxy
             raise TransientError(f"{path}: the store answers with no readable table ({error})") from error
         raise UserError(f"{path}: no readable Parquet file ({error}); delete it and make it again") from error
