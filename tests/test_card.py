@@ -290,7 +290,7 @@ def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:
         *("--disable-background-networking", "--allow-file-access-from-files", "--enable-logging=stderr"),
         *(f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom", frame.as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
     return done.stderr, done.stdout
 

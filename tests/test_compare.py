@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.layout import Layout
 from common.shards import decode_mask, read_shard
 from pipeline.parse.run import make_sibling
+from pipeline.runner.event_loop import event_loop
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests.commands import run_command
@@ -32,7 +33,10 @@ TOP = 9
 @pytest.fixture(scope="module")
 def config() -> Iterator[Config]:
     """Names a worker process that all tests share."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with (
+        event_loop() as loop,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
+    ):
         yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 

@@ -382,7 +382,7 @@ def test_a_browser_renders_the_page_without_errors(
         *("--virtual-time-budget=3000", f"--screenshot={shot}", f"--window-size={max(width, 500)},9000"),
         *("--allow-file-access-from-files", frame.as_uri()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
     assert "CONSOLE" not in done.stderr
     screenshot = cv2.imread(str(shot))

@@ -67,7 +67,7 @@ def processes_of_session(session: int) -> list[int]:
     return found
 
 
-def wait_until_ended(session: int, seconds: float) -> list[int]:
+def wait_until_ended(session: int, seconds: float = 600) -> list[int]:
     """Who still lives of a session when all have ended or the time is over."""
     end = time.monotonic() + seconds
     while (left := processes_of_session(session)) and time.monotonic() < end:
@@ -108,7 +108,7 @@ def test_five_kills_of_everything_at_random_moments_change_no_byte(
         for process in processes_of_session(driver.pid):
             with_no_mercy(process)
         driver.wait()
-        assert wait_until_ended(driver.pid, 20) == [], f"kill {kill}"
+        assert wait_until_ended(driver.pid) == [], f"kill {kill}"
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar") if read_record(path)}
     done = run(photos, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -150,7 +150,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
     _, stderr = driver.communicate(timeout=600)
     assert driver.returncode == 130
     assert "Traceback" not in stderr, stderr
-    assert wait_until_ended(driver.pid, 20) == []
+    assert wait_until_ended(driver.pid) == []
     done = run(photos, tmp_path)
     assert done.returncode == 0, done.stderr
     assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
@@ -174,7 +174,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_wh
     assert len(processes_of_session(driver.pid)) >= 2
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert wait_until_ended(driver.pid, 20) == []
+    assert wait_until_ended(driver.pid) == []
     assert partial.exists()
     done = run(photos, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -183,7 +183,7 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_wh
 
 
 def wait_for_partial(folder: Path) -> Path:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while time.monotonic() < end:
         for partial in folder.glob(".*.partial"):
             return partial
@@ -200,7 +200,7 @@ def test_a_killed_worker_is_replaced_and_changes_no_byte(
     wait_for_partial(tmp_path / "photos")
     workers = [pid for pid in processes_of_session(driver.pid) if is_worker(pid)]
     os.kill(workers[0], signal.SIGKILL)
-    _, stderr = driver.communicate(timeout=300)
+    _, stderr = driver.communicate(timeout=600)
     assert driver.returncode == 0, stderr
     assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
 

@@ -46,7 +46,7 @@ def torchrun(
         command += ["--set", setting]
     root = Path(__file__).parent.parent
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
+        command, capture_output=True, text=True, check=False, timeout=900, cwd=root, env=_environment(root)
     )
 
 
@@ -142,7 +142,7 @@ def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Pa
     command += [str(script), str(shards.shards), str(tmp_path / "stopped"), *TINY]
     root = Path(__file__).parent.parent
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=240, cwd=root, env=_environment(root)
+        command, capture_output=True, text=True, check=False, timeout=900, cwd=root, env=_environment(root)
     )
     assert done.returncode != 0
     assert done.stderr.count("stopped by SIGTERM after step 1") == 1, done.stderr
@@ -281,7 +281,7 @@ def test_the_end_of_another_process_is_said_in_a_sentence() -> None:
         )
         for rank in "01"
     )
-    assert "UserError: another process of this run has ended" in this.communicate(timeout=120)[1]
+    assert "UserError: another process of this run has ended" in this.communicate(timeout=600)[1]
     assert (other.wait(), this.returncode) == (9, 1)
 
 

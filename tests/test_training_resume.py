@@ -69,7 +69,7 @@ def stop_soon(run: subprocess.Popen[str], output: Path, number: signal.Signals) 
     while run.poll() is None and not (logged.is_file() and len(logged.read_text().splitlines()) >= wanted):
         time.sleep(0.005)
     run.send_signal(number)
-    return run.communicate(timeout=120)[1]
+    return run.communicate(timeout=600)[1]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

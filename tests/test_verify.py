@@ -33,6 +33,7 @@ from common.shards import (
     encode_metadata,
     read_shard,
 )
+from pipeline.runner.event_loop import event_loop
 from pipeline.verify.run import verify
 from tests.commands import run_command
 
@@ -43,7 +44,10 @@ MANIFESTS = ("source.parquet", "shards.parquet", "quarantine.parquet")
 @pytest.fixture(scope="module")
 def cluster_config() -> Iterator[Config]:
     """A worker process that all tests share."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with (
+        event_loop() as loop,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
+    ):
         yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 

@@ -32,11 +32,13 @@ from distributed import (
 )
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
+from tornado.ioloop import IOLoop
 
 from common.errors import UserError
 from common.files import guard, guarded
 from common.freshness import code_hash
 from common.pipeline_config import Cluster
+from pipeline.runner.event_loop import event_loop
 from pipeline.runner.fork_server import START_METHOD, start_fork_server
 
 Task = TypeVar("Task")
@@ -45,7 +47,7 @@ Result = TypeVar("Result")
 ALLOWED_FAILURES: Final = 1
 """How many workers may die over a shard before it is suspected to be the cause."""
 
-JOIN_SECONDS: Final = 10
+JOIN_SECONDS: Final = 60
 """How long a scheduler may take to answer."""
 
 START_MINUTES: Final = 15.0
@@ -192,7 +194,7 @@ def connect(
     """
     with ExitStack() as context:
         if config.scheduler:
-            client = context.enter_context(_joined(config))
+            client = context.enter_context(_joined(config, context.enter_context(event_loop())))
         else:
             cluster = _SHARED.get() or context.enter_context(_SharedCluster())
             client = cluster.client(config, tasks, module)
@@ -272,9 +274,9 @@ def shared_workers() -> Iterator[None]:
 
 
 @contextmanager
-def _joined(config: Cluster) -> Iterator[Client]:
+def _joined(config: Cluster, loop: IOLoop) -> Iterator[Client]:
     try:
-        client = Client(config.scheduler, timeout=JOIN_SECONDS)
+        client = Client(config.scheduler, timeout=JOIN_SECONDS, loop=loop)
     except (OSError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
         raise UserError(f"no Dask scheduler answers at {config.scheduler}: {error}") from error
     with client:
@@ -310,6 +312,8 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
         # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
         "distributed.deploy.lost-worker-timeout": "1 hour",
+        # Processes of a busy machine may take long to greet each other.
+        "distributed.comm.timeouts.connect": "10 minutes",
         # A paused worker would wait for ever; one that is ended for its memory becomes an error.
         "distributed.worker.memory.pause": False,
         "distributed.worker.multiprocessing-method": START_METHOD,
@@ -321,7 +325,9 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
     with dask.config.set(settings):
         start_fork_server(module)
         with (
+            event_loop() as loop,
             _ForgivingCluster(
+                loop=loop,
                 n_workers=count,
                 memory_limit=max(MEMORY_LIMIT // count, PROCESS_BYTES),
                 threads_per_worker=1,
