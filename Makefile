@@ -32,14 +32,14 @@ $(READY): pyproject.toml requirements.txt
 	@touch $@
 
 demo: repository $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
-	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
+	@$(if $(INPUT),$(BIN)/python -m pipeline.graph --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$(THREADS) $(BIN)/dvc repro card report
 	@cat runs/evaluate/table.txt
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
 
 study: repository $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
-	@$(if $(INPUT),$(BIN)/python -m pipeline.inventory --input "$(INPUT)",true)
+	@$(if $(INPUT),$(BIN)/python -m pipeline.graph --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro parse
 	$(BIN)/python -m training.study --config presets/mini.yaml --jobs $(JOBS)
 

@@ -19,8 +19,8 @@ def copy_project(copy: Path, packages: Sequence[str], stages: Sequence[str], set
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / ".dvcignore", copy)
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    chosen = {"vars": ["params.yaml"], "stages": {name: graph[name] for name in stages}}
-    (copy / "dvc.yaml").write_text(yaml.safe_dump(chosen))
+    part = {"vars": ["params.yaml"], "stages": {name: graph[name] for name in stages}}
+    (copy / "dvc.yaml").write_text(yaml.safe_dump(part))
     configure(copy, settings)
     dvc(copy, "init", "--no-scm", "--quiet")
 

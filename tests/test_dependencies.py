@@ -14,9 +14,11 @@ from training import run
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
-def code_of(command: str) -> set[Path]:
-    """The project's files with code that a command of dvc.yaml depends on."""
-    words = shlex.split(command)
+def code_of(commands: str | list[str]) -> set[Path]:
+    """The project's files with code that the commands of a stage of dvc.yaml depend on."""
+    if isinstance(commands, list):
+        return set().union(*map(code_of, commands))
+    words = shlex.split(commands)
     module = words[words.index("-m") + 1]
     if module == "training.run":
         names = _imports_of_stage(words[words.index("--stage") + 1])

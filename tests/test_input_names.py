@@ -10,7 +10,7 @@ from common.config import load
 from common.errors import UserError
 from common.input_files import list_files
 from pipeline.command import arguments, read_options
-from pipeline.inventory import set_input
+from pipeline.graph import set_input
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from common.config import PARAMS, load
 from common.errors import UserError
 from common.shards import check_key
 from common.storage import address
+from pipeline.graph import set_input
 from pipeline.ingest.listing import Listing, Source
-from pipeline.inventory import set_input
 from tests.listings import (
     encoded,
     picture,

@@ -18,7 +18,7 @@ from docs import tables
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
     {file.parent.relative_to(ROOT).as_posix().replace("/", ".") for file in ROOT.glob("*/*/__main__.py")}
-    | {"pipeline.inventory", "training.run", "synthetic"}
+    | {"pipeline.graph", "training.run", "synthetic"}
 )
 HEAVY = ("torch", "dask", "distributed", "pyarrow", "duckdb", "matplotlib", "sklearn", "onnxruntime")
 HELP = """

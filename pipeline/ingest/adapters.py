@@ -48,14 +48,6 @@ ADAPTERS: Final[dict[str, Adapter]] = {
 """The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
-def label_files(tree: Tree) -> list[str]:
-    """The paths of the files of an input that hold labels, splits or identities alone; not of its tars."""
-    if tree.is_file:
-        return table.files(tree) if table.recognised(tree) else []
-    names = (*celeba.LABEL_FILES, *lfwa.LABEL_FILES)
-    return sorted({*tree.named(*names), *table.files(tree)})
-
-
 def open_tree(path: Address) -> Tree:
     """The files of an input.
 

@@ -30,7 +30,6 @@ FOLDERS: Final = {
 ATTRIBUTES: Final = ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt")
 PARTITION: Final = ("list_eval_partition.txt", "list_eval_partition.csv")
 IDENTITY: Final = ("identity_CelebA.txt", "identity_CelebA.csv")
-LABEL_FILES: Final = (*ATTRIBUTES, *PARTITION, *IDENTITY)
 LABELS: Final[dict[str, Label]] = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 

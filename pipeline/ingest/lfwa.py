@@ -36,7 +36,6 @@ FOLDERS: Final = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_funneled")
 MATRICES: Final = ("lfw_att_40.mat", "lfw_att_73.mat")
 INDICES: Final = "indices_train_test.mat"
 SCORES: Final = "lfw_attributes.txt"
-LABEL_FILES: Final = (*MATRICES, INDICES, SCORES)
 
 
 @dataclass(frozen=True)

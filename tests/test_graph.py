@@ -1,11 +1,10 @@
-"""`dvc repro` ingests again after any change of its input, only then, and accepts what ingest accepts."""
+"""`dvc repro` sees every change of its input and of the networks that parsing reads."""
 
 import io
 import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,21 @@ from common import manifest
 from common.config import load
 from common.errors import UserError
 from common.layout import DEFAULT_SHARDS, Layout
-from common.storage import Address, address
-from pipeline.inventory import inventory, networks, take_inventory
+from pipeline.graph import networks, write_networks
 from tests.dvc_project import configure, copy_project, dvc
 
 ROOT = Path(__file__).resolve().parent.parent
-INGESTED = "Running stage 'ingest'"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the stages up to the plan."""
     copy = tmp_path_factory.mktemp("project")
-    copy_project(copy, ("common", "pipeline", "synthetic"), ("sample", "inventory", "ingest"), [])
+    copy_project(copy, ("common", "pipeline", "synthetic"), ("sample", "ingest"), [])
     return copy
 
 
-def repro(project: Path, source: str | Address) -> str:
+def repro(project: Path, source: str | Path) -> str:
     """The output of DVC for an input."""
     configure(project, [f'data.input="{source}"', "data.name=photos", "sample.count=8"])
     return dvc(project, "repro", "ingest")
@@ -75,61 +72,19 @@ def rewrite(file: Path, old: str, new: str) -> None:
     assert file.stat().st_size == status.st_size
 
 
-@pytest.mark.parametrize(
-    ("change", "same"),
-    [
-        (lambda folder: None, True),
-        (lambda folder: (folder.parent / "beside.jpg").write_bytes(jpeg(1)), True),
-        (lambda folder: (folder / "c.jpg").write_bytes(jpeg(1)), False),
-        (lambda folder: (folder / "b.jpg").unlink(), False),
-        (lambda folder: (folder / "b.jpg").rename(folder / "c.jpg"), False),
-        (lambda folder: os.utime(folder / "b.jpg", ns=(0, 1)), False),
-        (lambda folder: (folder / "b.jpg").chmod(0o600), False),
-        (lambda folder: (folder / "link.jpg").symlink_to("nowhere.jpg"), False),
-        (lambda folder: rewrite(folder / "labels.csv", "a.jpg,1", "a.jpg,0"), False),
-        (lambda folder: rewrite(folder.parent / "more.csv", "a.jpg,1", "a.jpg,0"), False),
-    ],
-    ids=[
-        "nothing has changed",
-        "a photo beside the input",
-        "one photo more",
-        "one photo less",
-        "a photo of another name",
-        "a photo of another time",
-        "a photo with other permissions",
-        "a broken link more",
-        "another label, in a table of the same size and time",
-        "another label in the table of ingest.labels outside the input",
-    ],
-)
-def test_an_inventory_changes_with_the_input(
-    tmp_path: Path, change: Callable[[Path], None], same: bool
+def test_the_plan_follows_the_input_and_is_the_same_where_nothing_has_changed(
+    project: Path, tmp_path: Path
 ) -> None:
-    folder, labels = write_input(tmp_path / "in"), tmp_path / "more.csv"
-    labels.write_text("path,Young\na.jpg,1\n")
-    before = take_inventory(folder, labels)
-    change(folder)
-    assert (take_inventory(folder, labels) == before) == same
-
-
-def test_the_inventory_of_a_tar_is_its_own_whatever_lies_beside_it(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "photos.tar")
-    before = take_inventory(tar)
-    (tmp_path / "other.jpg").write_bytes(jpeg(1))
-    assert take_inventory(tar) == before
-    os.utime(tar, ns=(0, 1))
-    assert take_inventory(tar) != before
-
-
-def test_dvc_ingests_again_if_the_input_has_changed(project: Path, tmp_path: Path) -> None:
-    folder = write_input(tmp_path / "in")
-    assert INGESTED in repro(project, folder)
-    assert INGESTED not in repro(project, folder)
+    folder, plan = write_input(tmp_path / "in"), project / "manifests" / "source.parquet"
+    repro(project, folder)
+    before = plan.read_bytes()
+    repro(project, folder)
+    assert plan.read_bytes() == before
     (folder / "c.jpg").write_bytes(jpeg(1))
-    assert INGESTED in repro(project, folder)
     rewrite(folder / "labels.csv", "a.jpg,1", "a.jpg,0")
-    assert INGESTED in repro(project, folder)
-    assert INGESTED not in repro(project, folder)
+    repro(project, folder)
+    rows = {row["source"]: row for row in manifest.read(plan).rows()}
+    assert (rows.keys(), rows["a.jpg"]["Smiling"]) == ({"a.jpg", "b.jpg", "c.jpg"}, 0)
 
 
 def test_dvc_accepts_what_ingest_quarantines(project: Path, tmp_path: Path) -> None:
@@ -163,22 +118,7 @@ def test_dvc_ingests_a_tar(project: Path, tmp_path: Path) -> None:
     assert set(reasons(project)) == {"photos.tar::a.jpg", "photos.tar::b.jpg"}
 
 
-def test_dvc_ingests_an_input_at_an_s3_server_whose_entity_tags_are_its_state(
-    project: Path, tmp_path: Path, object_store: None
-) -> None:
-    bucket = address("s3://inventory")
-    bucket.fs.mkdir("inventory")
-    for file in write_input(tmp_path / "in").iterdir():
-        bucket.fs.put_file(str(file), f"inventory/faces/{file.name}")
-    before = take_inventory(bucket / "faces")
-    assert INGESTED in repro(project, bucket / "faces")
-    assert reasons(project) == {"a.jpg": None, "b.jpg": None}
-    assert take_inventory(bucket / "faces") == before
-    bucket.fs.pipe_file("inventory/faces/b.jpg", jpeg(ord("b")).replace(b"JFIF", b"JFIG"))
-    assert take_inventory(bucket / "faces") != before
-
-
-def test_the_inventory_names_the_networks_that_parsing_reads_by_their_bytes(tmp_path: Path) -> None:
+def test_the_networks_that_parsing_reads_are_known_by_their_bytes(tmp_path: Path) -> None:
     network, described = tmp_path / "lite0.onnx", tmp_path / "lite0.yaml"
     for path in (network, described):
         path.write_bytes(path.suffix.encode())
@@ -194,10 +134,16 @@ def test_the_inventory_names_the_networks_that_parsing_reads_by_their_bytes(tmp_
     assert networks(load()) == {}
 
 
-def test_the_parse_stage_depends_on_the_networks_that_the_inventory_names() -> None:
+def test_the_parse_stage_depends_on_these_networks() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert "manifests/networks.json" in stages["inventory"]["outs"]
+    assert "manifests/networks.json" in stages["ingest"]["outs"]
     assert "manifests/networks.json" in stages["parse"]["deps"]
+
+
+def test_the_graph_is_at_most_100_columns_wide() -> None:
+    lines = dvc(ROOT, "dag").splitlines()
+    assert len(lines) > 10
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("name", ["aligned", "manifests", "runs", "shards"])
@@ -208,9 +154,8 @@ def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "project")
     Path(name).symlink_to(tmp_path / "disk")
-    settings = [f"data.input={write_input(tmp_path / 'in')}", "data.name=photos"]
     with pytest.raises(UserError, match=f"^{name} is a link to .*disk, and DVC accepts no output outside"):
-        inventory(load(settings=settings), Layout.at(DEFAULT_SHARDS))
+        write_networks(load(), Layout.at(DEFAULT_SHARDS))
     assert list((tmp_path / "disk").iterdir()) == []
 
 
