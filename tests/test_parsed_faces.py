@@ -23,6 +23,7 @@ from training.explain.regions import contributions, mean_region_maps
 from training.export.model_card import model_card, read_results
 from training.methods.runs import finetune
 from training.models.probe import Probe
+from training.models.stored_features import comparable_parts
 from training.predict import Predictor
 from training.predict.output import face_table
 from training.predict.parsing import load_parser_of
@@ -185,6 +186,7 @@ def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
     probe = Probe(
         attributes=("A", "B"),
         blocks=("pooled",),
+        parts=comparable_parts(("pooled",), [len(weights)]),
         mean=same[0],
         scale=same[1],
         weights=weights,

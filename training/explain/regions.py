@@ -14,7 +14,7 @@ from common.classes import CLASSES, NUM_CLASSES
 from training.data.loader import Batch
 from training.explain.attribution import MeanMaps, mean_of
 from training.models.probe import Probe
-from training.models.stored_features import comparable_parts, features_of
+from training.models.stored_features import features_of
 
 STRIDE: Final = 4
 """The maps have every fourth row and column of the faces."""
@@ -22,11 +22,8 @@ STRIDE: Final = 4
 
 def contributions(probe: Probe, batch: Batch) -> NDArray[np.float64]:
     """The contribution of each class of the masks to each logit, float64 (B, 19, A)."""
-    features = [features_of(batch, (block,)) for block in probe.blocks]
-    standardised = (np.concatenate(features, axis=1) - probe.mean) * probe.scale
-    region = np.full(len(probe.mean), -1)
-    for _, of_class, start, end in comparable_parts(probe.blocks, [each.shape[1] for each in features]):
-        region[start:end] = of_class
+    standardised = (features_of(batch, probe.blocks) - probe.mean) * probe.scale
+    region = np.repeat([part[1] for part in probe.parts], [end - start for *_, start, end in probe.parts])
     without = [probe.logits_of(np.where(region == each, 0.0, standardised)) for each in range(NUM_CLASSES)]
     return probe.logits_of(standardised)[:, None] - np.stack(without, axis=1)
 

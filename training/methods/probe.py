@@ -21,7 +21,7 @@ from training.methods.calibration import calibrate, draw_folds, use_label_thresh
 from training.methods.method import Context, Method, Run
 from training.models.classifier import Classifier
 from training.models.probe import Probe
-from training.models.stored_features import members_of, read_features, whole_face_blocks
+from training.models.stored_features import members_of, parts_of, read_features, whole_face_blocks
 
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
@@ -102,6 +102,7 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
     probe = Probe(
         attributes=train.attribute_names,
         blocks=blocks,
+        parts=parts_of(train, blocks, stream),
         mean=mean,
         scale=scale,
         weights=basis @ weights * slopes,

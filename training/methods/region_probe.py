@@ -7,6 +7,7 @@ no other labels are needed.
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +26,14 @@ from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
 from training.models.region_probe import RegionProbe, Regions, region_classes
-from training.models.stored_features import comparable_parts, members_of, read_features, region_blocks
+from training.models.stored_features import (
+    Blocks,
+    Part,
+    members_of,
+    parts_of,
+    read_features,
+    region_blocks,
+)
 
 STANDARDISED_ON: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features."""
@@ -64,54 +72,80 @@ class RegionProbeMethod(Method):
         return probe, result
 
 
-def fit_region_probe(
-    train: Samples, unlabelled: Samples, stream: Stream, regions: Regions
-) -> tuple[RegionProbe, dict[str, Any]]:
-    """Fit one regression per attribute on features of the whole face and of its regions.
+@dataclass(frozen=True)
+class StandardisedFeatures:
+    """What the regression reads of N labelled faces.
 
-    Args:
-        train: labelled samples.
-        unlabelled: samples on which features are standardised.
-        stream: the cache of remote shards.
-        regions: names of regions by attribute.
+    Attributes:
+        values: float32 (N, D).
+        blocks, parts, mean, scale: see `training.models.probe.Probe`.
+    """
 
-    Returns:
-        The probe, whose probabilities are calibrated, and how the fit went: ``seconds``, reading included,
-        ``strength``, the penalty, ``loss``, the mean cross-entropy of labelled faces that were left out,
-        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
+    values: NDArray[np.float32]
+    blocks: Blocks
+    parts: tuple[Part, ...]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> StandardisedFeatures:
+    """The features of `train`, standardised on some faces of `unlabelled`; `stream` caches remote shards.
 
     Raises:
         UserError: only one face has a label, or the shards do not hold the features.
     """
-    started, labels = time.monotonic(), train.attributes
     if len(train) < 2:
         raise UserError("region_probe compares labelled faces, so it needs at least two of them")
     blocks = region_blocks(train.extents)
-    widths = [read_features(train.take(np.arange(1)), (block,), stream).shape[1] for block in blocks]
-    parts = comparable_parts(blocks, widths)
     standard = unlabelled.take(evenly_spaced(STANDARDISED_ON, len(unlabelled)))
     mean, scale = standardisation(read_features(standard, blocks, stream).astype(np.float64))
-    features = read_features(train, blocks, stream)
-    features -= mean
-    features *= scale
-    columns = tuple(part[2:] for part in parts)
-    classes = region_classes(train.attribute_names, regions)
-    block_weights = prior_weights(parts, classes)
+    values = read_features(train, blocks, stream)
+    values -= mean
+    values *= scale
+    return StandardisedFeatures(values, blocks, parts_of(train, blocks, stream), mean, scale)
 
-    fit = fit_regressions(torch.from_numpy(features), labels, columns, block_weights)
+
+def fit_region_probe(
+    train: Samples, unlabelled: Samples, stream: Stream, regions: Regions
+) -> tuple[RegionProbe, dict[str, Any]]:
+    """`read_standardised`, then `fit_on_features`; the result has the ``seconds`` of both as well."""
+    started = time.monotonic()
+    features = read_standardised(train, unlabelled, stream)
+    probe, result = fit_on_features(features, train.attributes, train.attribute_names, regions)
+    return probe, {"seconds": round(time.monotonic() - started, 1), **result}
+
+
+def fit_on_features(
+    features: StandardisedFeatures, labels: NDArray[np.int8], names: tuple[str, ...], regions: Regions
+) -> tuple[RegionProbe, dict[str, Any]]:
+    """Fit one regression per attribute on features of the whole face and of its regions.
+
+    Args:
+        features: of N labelled faces.
+        labels: int8 (N, A), 0 or 1, -1 where unknown, of the attributes with these `names`.
+        regions: names of regions by attribute.
+
+    Returns:
+        The probe, whose probabilities are calibrated, and how the fit went: ``strength``, the penalty,
+        ``loss``, the mean cross-entropy of labelled faces that were left out,
+        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
+    """
+    columns = tuple(part[2:] for part in features.parts)
+    block_weights = prior_weights(features.parts, region_classes(names, regions))
+    fit = fit_regressions(torch.from_numpy(features.values), labels, columns, block_weights)
     judged = labels[fit.seen]
     slopes, offsets, loss = calibrate(fit.left_out, judged)
     score = mean_average_precision(judged, fit.left_out)
     few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < FEW
     probe = RegionProbe(
-        attributes=train.attribute_names,
-        blocks=blocks,
-        mean=mean,
-        scale=scale,
+        attributes=names,
+        blocks=features.blocks,
+        parts=features.parts,
+        mean=features.mean,
+        scale=features.scale,
         weights=fit.second[0] * slopes,
         biases=fit.second[1] * slopes + offsets,
-        references=features[fit.references],
-        columns=columns,
+        references=features.values[fit.references],
         block_weights=block_weights,
         first_weights=fit.first[0],
         first_biases=fit.first[1],
@@ -122,21 +156,18 @@ def fit_region_probe(
     )
     return probe, {
         "steps": 0,
-        "seconds": round(time.monotonic() - started, 1),
         "loss": round(loss, 4),
         "strength": fit.penalty,
         "left_out_average_precision": None if score is None else round(score, 4),
-        "few_examples": [name for name, each in zip(train.attribute_names, few, strict=True) if each],
+        "few_examples": [name for name, each in zip(names, few, strict=True) if each],
     }
 
 
-def prior_weights(
-    parts: Sequence[tuple[str, int, int, int]], classes: Sequence[tuple[int, ...] | None]
-) -> NDArray[np.float64]:
+def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | None]) -> NDArray[np.float64]:
     """Weights of the parts in the squared distance, float64 (A, B), before labels say more; rows sum to 1.
 
     Args:
-        parts: see `comparable_parts`.
+        parts: of the features.
         classes: of each attribute's regions, which share the regions' weight; None: all of them.
     """
     whole = sum(region < 0 for _, region, _, _ in parts)

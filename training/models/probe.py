@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from training.data.loader import Batch
 from training.models.classifier import Classifier
-from training.models.stored_features import Blocks, features_of, members_of
+from training.models.stored_features import Blocks, Part, features_of, members_of
 
 
 @dataclass(kw_only=True, eq=False)
@@ -17,11 +17,13 @@ class Probe(Classifier, kind="probe"):
 
     Attributes:
         blocks: what it reads, see `training.models.stored_features`.
+        parts: of its features, see `training.models.stored_features.Part`.
         mean, scale: float64 (D,); features are standardised to (x - mean) * scale.
         weights: float64 (D, A). biases: float64 (A,).
     """
 
     blocks: Blocks
+    parts: tuple[Part, ...]
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     weights: NDArray[np.float64]

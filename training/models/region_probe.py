@@ -53,8 +53,7 @@ class RegionProbe(Probe, kind="region_probe"):
     Attributes:
         weights: float64 (R, A), of the similarities.
         references: float32 (R, D), standardised features of the faces that others are compared with.
-        columns: of the features, first and last + 1 of each of B blocks.
-        block_weights: float64 (A, B), of the blocks in an attribute's squared distance; rows sum to 1.
+        block_weights: float64 (A, B), of the parts in an attribute's squared distance.
         first_weights, first_biases: float64 (R, A) and (A,), of the first regression.
         prediction_mean, prediction_scale: float64 (A,), standardise its predictions to (x - mean) * scale.
         reference_predictions: float32 (R, A), its standardised predictions of the references, each by the
@@ -63,7 +62,6 @@ class RegionProbe(Probe, kind="region_probe"):
     """
 
     references: NDArray[np.float32]
-    columns: tuple[tuple[int, int], ...]
     block_weights: NDArray[np.float64]
     first_weights: NDArray[np.float64]
     first_biases: NDArray[np.float64]
@@ -71,6 +69,11 @@ class RegionProbe(Probe, kind="region_probe"):
     prediction_scale: NDArray[np.float64]
     reference_predictions: NDArray[np.float32]
     prediction_share: float
+
+    @property
+    def columns(self) -> tuple[tuple[int, int], ...]:
+        """Of the features, first and last + 1 of each of the B parts."""
+        return tuple(part[2:] for part in self.parts)
 
     def logits_of(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits, float64 (N, A), of standardised features, float64 (N, D)."""

@@ -19,6 +19,10 @@ from training.data.samples import Samples
 Blocks = tuple[str, ...]
 """Names of blocks of `BLOCKS`, in the order of the columns."""
 
+Part = tuple[str, int, int, int]
+"""Features that are compared together: the name of their block, the class that they describe, -1 for the
+whole face, and their first and last + 1 column."""
+
 BATCH_SIZE: Final = 256
 
 STATISTICS: Final = 11
@@ -45,19 +49,25 @@ def region_blocks(stored: Collection[str]) -> Blocks:
     return (*whole_face_blocks(stored), "statistics")
 
 
-def comparable_parts(blocks: Blocks, widths: Sequence[int]) -> list[tuple[str, int, int, int]]:
-    """The parts of the features that are compared together.
+def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
+    """The parts of the features of some samples.
+
+    Raises:
+        UserError: the shards do not hold them.
+    """
+    one = samples.take(np.arange(1))
+    return comparable_parts(blocks, [read_features(one, (block,), stream).shape[1] for block in blocks])
+
+
+def comparable_parts(blocks: Blocks, widths: Sequence[int]) -> tuple[Part, ...]:
+    """The parts of features.
 
     Args:
         blocks: what the features are. ``pooled`` ends with 64 channels of each class.
         widths: the columns of each.
-
-    Returns:
-        Of each part the name of its block, the class that it describes, -1 for the whole face, and its first
-        and last + 1 column.
     """
     of_class = {"pooled": FEATURE_CHANNELS, "statistics": STATISTICS}
-    parts, start = [], 0
+    parts, start = list[Part](), 0
     for name, width in zip(blocks, widths, strict=True):
         of_each = of_class.get(name, 0)
         for region in range(-1, NUM_CLASSES):
@@ -65,7 +75,7 @@ def comparable_parts(blocks: Blocks, widths: Sequence[int]) -> list[tuple[str, i
             if columns:
                 parts.append((name, region, start, start + columns))
             start += columns
-    return parts
+    return tuple(parts)
 
 
 def members_of(blocks: Blocks) -> frozenset[str]:
