@@ -110,10 +110,10 @@ class Parse(Section):
         Field(description="precision of facexlib's parsers; ``auto``: int8 for bisenet on x86 CPUs"),
     ]
     features_from: Annotated[
-        LocalPath | None,
+        list[LocalPath],
         Field(
-            description="ONNX or TorchScript file of a network whose features of each face are stored too, "
-            "``efficientnet_lite0``, or null"
+            description="networks whose features of each face are stored too: ``efficientnet_lite0``, "
+            "``dlib_face``, or ONNX or TorchScript files"
         ),
     ]
 

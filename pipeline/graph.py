@@ -15,7 +15,7 @@ from common.config import PARAMS, Config
 from common.errors import UserError
 from common.files import write_text
 from common.layout import DEFAULT_SHARDS, Layout, mark_output
-from common.parsing.class_map import IMAGENET, SUFFIXES
+from common.parsing.class_map import NAMED, SUFFIXES
 from common.storage import address, check_utf8, is_file, is_folder
 from common.weights import file_sha256
 from pipeline.command import FILES, name_of_input
@@ -30,8 +30,8 @@ def networks(config: Config) -> dict[str, str | None]:
 
     None for a file that is missing, about which parsing complains.
     """
-    configured = (config.weights.parser, config.parse.features_from)
-    named = {Path(name) for name in configured if name not in (None, IMAGENET)}
+    configured = (config.weights.parser, *config.parse.features_from)
+    named = {Path(name) for name in configured if name not in (None, *NAMED)}
     described = {path.with_suffix(suffix) for path in named for suffix in SUFFIXES}
     present = {path for path in named | described if path.is_file()}
     return {str(path): file_sha256(path) if path in present else None for path in sorted(named | present)}

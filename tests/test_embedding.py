@@ -1,4 +1,4 @@
-"""Features of a network of the user's own: stored beside the masks, read by the probes, refused by name."""
+"""Features of networks of the user's own: stored beside the masks, read by the probes, refused by name."""
 
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from common.parsing.features import load_embedder
-from common.parsing.find_parser import find_embedder
-from common.shards import decode_face, decode_features, extent_of, read_member
+from common.parsing.find_parser import find_embedder, find_parser
+from common.shards import decode_face, decode_mask, decode_metadata, extent_of, feature_fields, read_member
+from common.weights import file_sha256
 from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
 from training.models.classifier import load_classifier
-from training.models.stored_features import read_features
-
-BLOCKS = (("embedding",), ("embedding", "areas"))
+from training.models.stored_features import parts_of, read_features
+from training.predict import Predictor
 
 DESCRIPTION: dict[str, Any] = {
     "size": 64,
@@ -61,6 +61,11 @@ def saved(path: Path, first: int = 1, **changes: Any) -> Path:
     return path
 
 
+def embedded(network: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """The network's features of faces whose masks are empty."""
+    return load_embedder(find_embedder(str(network), load().weights))(faces, np.zeros_like(faces[..., 0]))
+
+
 def colours(face: np.ndarray) -> np.ndarray:
     """What `Quadrants` says about a face, in the order of its outputs."""
     half = face.shape[0] // 2
@@ -69,58 +74,81 @@ def colours(face: np.ndarray) -> np.ndarray:
     return means[:, ::-1].T.ravel()
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "pt"])
-def test_the_network_sees_each_stored_face_and_probes_read_what_it_says(
-    suffix: str, shards: Layout, pipeline_config: Config, tmp_path: Path
+def parsed_with(networks: list[Path], shards: Layout, config: Config, folder: Path) -> Layout:
+    """A set with the faces of `shards` and the features of some networks."""
+    settings = config.parse.model_copy(update={"features_from": [str(path) for path in networks]})
+    parse(config.model_copy(update={"parse": settings}), make_sibling(shards, Layout.at(folder)))
+    return Layout.at(folder)
+
+
+def test_networks_see_each_stored_face_and_probes_read_what_they_say(
+    shards: Layout, pipeline_config: Config, tmp_path: Path
 ) -> None:
-    network = saved(tmp_path / f"quadrants.{suffix}")
-    settings = pipeline_config.parse.model_copy(update={"features_from": str(network)})
-    layout = Layout.at(tmp_path / "set")
-    parse(pipeline_config.model_copy(update={"parse": settings}), make_sibling(shards, layout))
+    networks = [saved(tmp_path / "vector.onnx"), saved(tmp_path / "map.pt", first=3)]
+    layout = parsed_with(networks, shards, pipeline_config, tmp_path / "set")
     for row in manifest.read(layout.samples).rows():
-        face, embedding = (
-            read_member(layout.shards, row["shard"], extent_of(row, name))
-            for name in ("jpg", "embedding.npy")
-        )
-        assert np.allclose(decode_features(embedding), colours(decode_face(face)), atol=0.01)
+        members = {
+            name: read_member(layout.shards, row["shard"], extent_of(row, name))
+            for name in ("jpg", "mask.png", "json", "embedding.npy")
+        }
+        fields, face = feature_fields(members["embedding.npy"]), decode_face(members["jpg"])
+        assert np.allclose(fields["vector"], colours(face), atol=0.01)
+        assert np.allclose(fields["map"], face.mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
+        assert fields["map.classes"].shape == (19, 3)
+        absent = np.setdiff1d(np.arange(19), decode_mask(members["mask.png"]))
+        assert not fields["map.classes"][absent].any()
+        assert decode_metadata(members["json"])["embedders"] == {
+            path.stem: file_sha256(path) for path in networks
+        }
     assert not verify(pipeline_config.cluster, layout)
     samples, without = (read_samples(each, ("train",)) for each in (layout, shards))
     stream = pipeline_config.stream
-    embeddings, both = (read_features(samples, names, stream) for names in BLOCKS)
-    assert embeddings.shape == (len(samples), 12)
-    assert np.array_equal(both[:, :12], embeddings)
-    assert np.array_equal(both[:, 12:], read_features(without, ("areas",), stream))
-    with pytest.raises(UserError, match=r"no embedding\.npy, .* parse\.features_from=NETWORK"):
+    both = read_features(samples, ("embedding", "areas"), stream)
+    assert both.shape == (len(samples), 12 + 3 + 19 * 3 + 36 * 19)
+    parts = parts_of(samples, ("embedding", "areas"), stream)
+    whole = [part for part in parts if part[1] < 0]
+    assert whole == [("vector", -1, 0, 12), ("map", -1, 12, 15), ("areas", -1, 72, both.shape[1])]
+    assert [part[1] for part in parts if part[0] == "map"] == list(range(-1, 19))
+    with pytest.raises(UserError, match=r"no embedding\.npy, .* parse\.features_from=\[NETWORK"):
         read_features(without, ("embedding",), stream)
 
 
 def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
-    shards: Layout, pipeline_config: Config, tmp_path: Path
+    shards: Layout, portraits: Path, pipeline_config: Config, tmp_path: Path
 ) -> None:
-    settings = pipeline_config.parse.model_copy(update={"features_from": str(saved(tmp_path / "four.pt"))})
-    layout = Layout.at(tmp_path / "set")
-    parse(pipeline_config.model_copy(update={"parse": settings}), make_sibling(shards, layout))
+    layout = parsed_with([saved(tmp_path / "four.pt")], shards, pipeline_config, tmp_path / "set")
     for each, blocks in ((shards, ("pooled",)), (layout, ("embedding", "pooled"))):
         output = tmp_path / f"probes-{len(blocks)}"
         source = ("--shards", str(each.shards), "--output", str(output), "--stage", "finetune")
         done = run_command("training.run", "--methods", "probe", "region_probe", "--labels", "100%", *source)
         assert done.returncode == 0, done.stderr
-        probes = [load_classifier(file) for file in sorted(output.glob("finetune/*/classifier.pt"))]
-        assert [probe.blocks for probe in probes] == [blocks, (*blocks, "statistics")]
+        files = sorted(output.glob("finetune/*/classifier.pt"))
+        assert [load_classifier(file).blocks for file in files] == [blocks, (*blocks, "statistics")]
+    photo = next(portraits.rglob("*.jpg"))
+    with pytest.raises(UserError, match="reads features of four; list files with these names"):
+        Predictor.load(files[1], align="none")(photo)
+    own = load(settings=[f"parse.features_from=[{tmp_path / 'four.pt'}]"])
+    (face,) = Predictor.load(files[1], config=own, align="none")(photo)
+    assert len(face.probabilities) == 40
 
 
-def test_a_map_of_features_is_averaged_over_positions(tmp_path: Path) -> None:
+def test_a_network_sees_the_middle_of_a_face_if_its_description_says_so(tmp_path: Path) -> None:
     face = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
-    (embedding,) = load_embedder(find_embedder(str(saved(tmp_path / "map.pt", first=3)), load().weights))(
-        face
-    )
-    assert np.allclose(embedding, face[0].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
+    network = saved(tmp_path / "map.pt", first=3, crop=0.5)
+    features = embedded(network, face)
+    assert np.allclose(features["map"], face[0, 16:48, 16:48].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    networks = [str(saved(tmp_path / f"same.{suffix}")) for suffix in ("onnx", "pt")]
+    with pytest.raises(UserError, match="two networks of one name; rename a file"):
+        find_parser(load(settings=[f"parse.features_from={networks}"]).parse, load().weights)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": None}, "size must be the side of the network's input in pixels"),
+        ({"size": None}, "size: Input should be a valid integer"),
         ({"classes": ["skin"]}, "classes: Extra inputs are not permitted"),
         ({"output": 3}, "has 1 outputs; its description names output 3"),
         ({"first": 2}, r"gives an output of shape \(2, 3, 4\) for 2 faces"),
@@ -134,7 +162,7 @@ def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
     if change is None:
         network.with_suffix(".yaml").unlink()
     with pytest.raises(UserError, match=message):
-        load_embedder(find_embedder(str(network), load().weights))(np.zeros((2, 64, 64, 3), np.uint8))
+        embedded(network, np.zeros((2, 64, 64, 3), np.uint8))
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt"])

@@ -122,7 +122,9 @@ def test_the_networks_that_parsing_reads_are_known_by_their_bytes(tmp_path: Path
     network, described = tmp_path / "lite0.onnx", tmp_path / "lite0.yaml"
     for path in (network, described):
         path.write_bytes(path.suffix.encode())
-    config = load(settings=[f"parse.features_from={network}", f"weights.parser={tmp_path / 'none.onnx'}"])
+    config = load(
+        settings=[f"parse.features_from=[dlib_face, {network}]", f"weights.parser={tmp_path / 'none.onnx'}"]
+    )
     before = networks(config)
     assert before.keys() == {str(network), str(described), str(tmp_path / "none.onnx")}
     assert before[str(tmp_path / "none.onnx")] is None

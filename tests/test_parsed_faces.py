@@ -98,20 +98,18 @@ def test_a_face_is_detected_and_parsed_in_a_raw_photo(fitted: Path, portraits: P
 def test_a_classifier_says_by_which_parser_its_faces_were_parsed(fitted: Path, shards: Layout) -> None:
     parsing = Predictor.load(classifier(fitted, "probe")).classifier.metadata["parsing"]
     found = finding.find_parser(load().parse, load().weights)
-    expected = ("bisenet", found.size, found.sha256, None, [found.backend])
-    assert (
-        tuple(parsing[key] for key in ("parser", "size", "sha256", "features_sha256", "numerics")) == expected
-    )
+    expected = ("bisenet", found.size, found.sha256, {}, [found.backend])
+    assert tuple(parsing[key] for key in ("parser", "size", "sha256", "networks", "numerics")) == expected
 
 
 SAID = {
     "parser": "bisenet",
     "size": 448,
     "sha256": "0" * 64,
-    "features_sha256": None,
+    "networks": {},
     "numerics": ["CPU, AVX2, int8"],
     "file": None,
-    "features_from": None,
+    "features_from": [],
 }
 
 
@@ -148,7 +146,7 @@ def test_the_parser_has_the_size_and_the_precision_of_the_shards(
             SAID,
             "but the classifier reads what the file with 0{64} computes; name that file as weights.parser",
         ),
-        (SAID | {"features_sha256": "1" * 64}, "name its file as parse.features_from"),
+        (SAID | {"networks": {"mine": "1" * 64}}, "reads features of mine; list files with these names"),
         (SAID | {"parser": "onnx", "numerics": []}, "parse.parser=onnx needs a file"),
     ],
     ids=[
@@ -186,7 +184,7 @@ def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
     probe = Probe(
         attributes=("A", "B"),
         blocks=("pooled",),
-        parts=comparable_parts(("pooled",), [len(weights)]),
+        parts=comparable_parts([("pooled", 10, 64)]),
         mean=same[0],
         scale=same[1],
         weights=weights,

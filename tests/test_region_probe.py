@@ -30,7 +30,7 @@ from training.models.region_probe import POWER, WIDTH, Kernels, read_regions, re
 from training.models.stored_features import comparable_parts, region_statistics
 
 EYES = (CLASSES.index("l_eye"), CLASSES.index("r_eye"))
-PARTS = comparable_parts(("pooled", "statistics"), (10 + 19 * 64, 19 * 11))
+PARTS = comparable_parts([("pooled", 10, 64), ("statistics", 0, 11)])
 COLUMNS = [(start, stop) for _, _, start, stop in PARTS]
 WIDTH_OF_ALL = COLUMNS[-1][1]
 SMALL = [(0, 2), (2, 5)]

@@ -28,8 +28,8 @@ from common.classes import CLASSES
 from common.errors import UserError
 from common.strict_yaml import read_yaml
 
-IMAGENET: Final = "efficientnet_lite0"
-"""The one value of ``parse.features_from`` that names no file: see `common.parsing.imagenet`."""
+NAMED: Final = ("efficientnet_lite0", "dlib_face")
+"""What ``parse.features_from`` may list besides files: see `common.parsing.named_networks`."""
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 """Of the class map that lies beside a network's file, tried in this order."""
@@ -58,6 +58,11 @@ class InputFormat(BaseModel):
     std: tuple[Deviation, Deviation, Deviation]
     output: Annotated[int, Field(ge=0)]
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Which of the network's outputs are read."""
+        return (self.output,)
+
 
 class ClassMap(InputFormat):
     """The keys of a class map, as the module's docstring explains them."""
@@ -66,6 +71,22 @@ class ClassMap(InputFormat):
     coarse: Literal["centres", "corners"]
     sides: Literal["position", "network"]
     classes: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=2)]
+
+
+class FeatureFormat(InputFormat):
+    """The keys that describe a network of features.
+
+    ``crop`` is the share of the face's side around its centre that the network sees, 1 by default.
+    """
+
+    size: Annotated[int, Field(ge=16)]
+    output: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...]  # type: ignore[assignment]
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """See `InputFormat.outputs`."""
+        return (self.output,) if isinstance(self.output, int) else self.output
 
 
 Format = TypeVar("Format", bound=InputFormat)

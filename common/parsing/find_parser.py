@@ -1,4 +1,4 @@
-"""From the configuration to a parser, and a network of features, that are ready to be loaded.
+"""From the configuration to a parser, and networks of features, that are ready to be loaded.
 
 ``parse.parser`` names facexlib's `bisenet` or `parsenet`, whose weights are known, or the
 kind of the file that ``weights.parser`` names: `onnx` or `torchscript`, with its class map.
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.hardware import hardware
-from common.parsing.class_map import IMAGENET, ClassMap, InputFormat, read_format_beside
+from common.parsing.class_map import NAMED, ClassMap, FeatureFormat, read_format_beside
 from common.parsing.facexlib_networks import BISENET, PARSENET
 from common.parsing.features import EmbedderFile
-from common.parsing.imagenet import imagenet_network
+from common.parsing.named_networks import named_network
 from common.parsing.network import check_whole
 from common.parsing.parser import INT8, ParserFile, effective_precision
 from common.parsing.quantize import int8_file
@@ -43,25 +43,24 @@ def find_parser(parse: Parse, weights: Weights) -> ParserFile:
     size = class_map.size or parse.size
     if effective_precision(kind, parse.precision, hardware()) == INT8:
         int8_file(path, sha256, size)
-    embedder = None if parse.features_from is None else find_embedder(parse.features_from, weights)
-    return ParserFile(kind, path, sha256, class_map, size, parse.precision, embedder)
+    embedders = tuple(find_embedder(name, weights) for name in parse.features_from)
+    if len({each.name for each in embedders}) < len(embedders):
+        raise UserError(f"parse.features_from={parse.features_from}: two networks of one name; rename a file")
+    return ParserFile(kind, path, sha256, class_map, size, parse.precision, embedders)
 
 
 def find_embedder(name: str, weights: Weights) -> EmbedderFile:
-    """The network that ``parse.features_from`` names.
+    """A network that ``parse.features_from`` names; the name of its features is that of the file.
 
     Raises:
-        UserError: the file is missing, or has no description beside it, or one without a size.
+        UserError: the file is missing, or has no description beside it, or another one than is needed.
     """
-    if name == IMAGENET:
-        return imagenet_network(weights)
+    if name in NAMED:
+        return named_network(name, weights)
     path = _existing(name, "parse.features_from")
-    input_format = read_format_beside(path, InputFormat, "description")
-    if input_format.size is None:
-        raise UserError(
-            f"the description of {path}: size must be the side of the network's input in pixels, not null"
-        )
-    return EmbedderFile(path, file_sha256(path), input_format, input_format.size)
+    return EmbedderFile(
+        path.stem, path, file_sha256(path), read_format_beside(path, FeatureFormat, "description")
+    )
 
 
 def _existing(name: str, setting: str) -> Path:

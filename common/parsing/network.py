@@ -30,7 +30,7 @@ class Network:
 
     Attributes:
         outputs: float32 (B, 3, S, S) normalised pixels, in the channel order of its description, to a tuple:
-            the output that the description names, such as (B, C, h, w) scores of the C classes of a parser,
+            the outputs that the description names, such as (B, C, h, w) scores of the C classes of a parser,
             then the feature maps of a parser that has some, float (B, C, h, w) each.
         device: the device of its input.
     """
@@ -124,10 +124,10 @@ def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = Fal
     except Exception as error:  # ONNX Runtime's own errors share no base class
         raise UserError(f"{path}: ONNX Runtime cannot read it: {error}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or input_format.output >= len(outputs):
+    if len(inputs) != 1 or max(input_format.outputs) >= len(outputs):
         raise UserError(
             f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs; one input is needed, "
-            f"and its description names output {input_format.output} (counted from 0)"
+            f"and its description names output {max(input_format.outputs)} (counted from 0)"
         )
     shape = inputs[0].shape
     sides = shape[2:4] if input_format.layout == "NCHW" else shape[1:3]
@@ -136,7 +136,7 @@ def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = Fal
     one_by_one = shape[0] == 1
     if isinstance(shape[0], int) and not one_by_one:
         raise UserError(f"{path}: takes batches of exactly {shape[0]}; export it with a free batch size or 1")
-    wanted = [outputs[input_format.output].name]
+    wanted = [outputs[number].name for number in input_format.outputs]
     if maps:
         wanted += [each.name for each in outputs if each.name not in wanted]
 
@@ -164,15 +164,16 @@ def load_torchscript(path: Path, input_format: InputFormat) -> Network:
         # What follows is advice that does not fit.
         raise UserError(f"{path}: not a TorchScript file: {str(error).split('. ')[0]}") from error
 
-    def run(pixels: Tensor) -> tuple[Tensor]:
+    def run(pixels: Tensor) -> tuple[Tensor, ...]:
         values = pixels if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).contiguous()
         outputs = model(values)
         outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        if input_format.output >= len(outputs):
+        if max(input_format.outputs) >= len(outputs):
             raise UserError(
-                f"{path}: has {len(outputs)} outputs; its description names output {input_format.output}"
+                f"{path}: has {len(outputs)} outputs; its description names output "
+                f"{max(input_format.outputs)}"
             )
-        return (_channels_first(outputs[input_format.output].float(), input_format),)
+        return tuple(_channels_first(outputs[each].float(), input_format) for each in input_format.outputs)
 
     return Network(run, device)
 

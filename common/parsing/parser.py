@@ -20,11 +20,11 @@ The F1 are of the AVX-512 machine, and the AVX2 figure of int8 is of a file with
 7. AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from common.hardware import Hardware, hardware
 from common.memory import keep_freed_memory
 from common.parsing import facexlib_networks
 from common.parsing.class_map import ClassMap
-from common.parsing.features import Embedder, EmbedderFile, load_embedder, pooled_features
+from common.parsing.features import Embedder, EmbedderFile, joined, load_embedder, pooled_features
 from common.parsing.masks import assign_sides, mean_by_class, most_probable
 from common.parsing.network import Network, load_onnx, load_torchscript, normalised
 from common.parsing.quantize import int8_file
@@ -50,14 +50,14 @@ CPU_BATCH: Final = 4
 GPU_BATCH: Final = 64
 """Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured."""
 
-Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[np.float16]]]
+Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[Any]]]
 FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 """From faces, uint8 RGB (B, S, S, 3), to
 
 - masks, uint8 (B, S, S), classes 0..18;
 - confidences, float32 (B, 19): the mean probability of a class over the pixels that were
   given it, 0 where there are none;
-- features by member of a sample, float16 (B, D), see `common.parsing.features`.
+- features by member of a sample, (B, ...), see `common.parsing.features`.
 """
 
 
@@ -72,7 +72,7 @@ class ParserFile:
         class_map: format of its input, and its classes.
         size: side in pixels of its input.
         precision: of bisenet and parsenet; a file has its own.
-        embedder: the network of ``parse.features_from``.
+        embedders: the networks of ``parse.features_from``.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class ParserFile:
     class_map: ClassMap
     size: int
     precision: ParserPrecision
-    embedder: EmbedderFile | None = None
+    embedders: tuple[EmbedderFile, ...] = ()
 
     @property
     def computes_in(self) -> str:
@@ -120,8 +120,8 @@ def load_parser(file: ParserFile) -> FaceParser:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-    embed = None if file.embedder is None else load_embedder(file.embedder)
-    return SplitOnMemoryError(partial(_parse_faces, load_network(file), embed, file))
+    embedders = [load_embedder(each) for each in file.embedders]
+    return SplitOnMemoryError(partial(_parse_faces, load_network(file), embedders, file))
 
 
 def load_network(file: ParserFile) -> Network:
@@ -140,7 +140,7 @@ def load_network(file: ParserFile) -> Network:
 
 
 def _parse_faces(
-    network: Network, embed: Embedder | None, file: ParserFile, faces: NDArray[np.uint8]
+    network: Network, embedders: Sequence[Embedder], file: ParserFile, faces: NDArray[np.uint8]
 ) -> Parsed:
     """See `FaceParser`."""
     with torch.inference_mode():
@@ -156,9 +156,11 @@ def _parse_faces(
         masks = classes.cpu().numpy()
         if file.class_map.sides == "position":
             masks = assign_sides(masks)
-        features = {"pooled.npy": pooled_features(maps, masks)} if maps else {}
-    if embed is not None:
-        features["embedding.npy"] = embed(faces)
+        features: dict[str, NDArray[Any]] = {"pooled.npy": pooled_features(maps, masks)} if maps else {}
+    if embedders:
+        features["embedding.npy"] = joined(
+            {name: values for embed in embedders for name, values in embed(faces, masks).items()}
+        )
     return masks, mean_by_class(probability.cpu().numpy(), masks), features
 
 

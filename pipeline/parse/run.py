@@ -117,8 +117,8 @@ def plan(
         parser.sha256,
         parser.class_map.model_dump(mode="json"),
     ]
-    if parser.embedder:
-        settings += [parser.embedder.sha256, parser.embedder.input_format.model_dump(mode="json")]
+    for each in parser.embedders:
+        settings += [each.name, each.sha256, each.input_format.model_dump(mode="json")]
     tasks = []
     for name in planned.shards:
         faces = require(aligned, layout.aligned / name)

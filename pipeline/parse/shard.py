@@ -34,7 +34,7 @@ from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
 
-OWN_METADATA: Final = ("parser", "parser_sha256", "parser_size", "confidence", "embedder_sha256")
+OWN_METADATA: Final = ("parser", "parser_sha256", "parser_size", "confidence", "embedders")
 """What parsing adds to the metadata of an aligned face."""
 
 AlignedSample = tuple[str, dict[str, bytes]]
@@ -99,8 +99,8 @@ def _write_sample(
         "parser_size": task.parser.size,
         "confidence": [round(float(value), 4) for value in confidence],
     }
-    if task.parser.embedder:
-        metadata["embedder_sha256"] = task.parser.embedder.sha256
+    if task.parser.embedders:
+        metadata["embedders"] = {each.name: each.sha256 for each in task.parser.embedders}
     finished = {
         "jpg": members["jpg"],
         "mask.png": encode_mask(mask),

@@ -52,7 +52,7 @@ class Batch:
         indices: int64 (B,), positions in `Samples`.
         cell_counts: int32 (B, G, G, 19), pixels per class and grid cell.
         pooled: float16 (B, D), the parser's features of whole faces.
-        embedding: float16 (B, D), the features of another network.
+        embedding: float16 (B, D), the features of further networks, one field after the other.
     """
 
     images: Tensor

@@ -56,7 +56,7 @@ def parsing(layout: Layout, config: Config) -> dict[str, Any]:
     """The parser that made the masks and features of the shards, for `training.predict.parsing`.
 
     ``parser``, ``size`` and ``sha256`` are its kind, the pixels of its input and the hash of its file, and
-    ``features_sha256`` is that of the network whose features are stored too, or None, as the first sample
+    ``networks`` are the hashes of the networks whose features are stored too, by name, as the first sample
     says; ``numerics`` is what they computed on and in. ``file`` and ``features_from`` are what `config` names
     as ``weights.parser`` and ``parse.features_from``: files for which to look first.
     """
@@ -71,7 +71,7 @@ def parsing(layout: Layout, config: Config) -> dict[str, Any]:
         "parser": sample["parser"],
         "size": sample["parser_size"],
         "sha256": sample["parser_sha256"],
-        "features_sha256": sample.get("embedder_sha256"),
+        "networks": sample.get("embedders", {}),
         "numerics": numerics.splitlines(),
         "file": config.weights.parser,
         "features_from": config.parse.features_from,

@@ -1,6 +1,6 @@
 """Features of faces from what the shards hold: the input of the probes, in blocks of columns."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import cv2
@@ -11,7 +11,7 @@ from common.cell_counts import merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.pipeline_config import Stream
-from common.shards import FEATURE_CHANNELS
+from common.shards import FEATURE_CHANNELS, OF_CLASSES, feature_fields, read_member
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
@@ -29,12 +29,14 @@ STATISTICS: Final = 11
 """Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations
 of these five, and the square root of the area."""
 
+AGAIN: Final = "parse the faces again by `python -m pipeline.parse --from OUT --output NEW`"
+
 STRIDE: Final = 2
 """The statistics read every second row and column."""
 
 
 def whole_face_blocks(stored: Collection[str]) -> Blocks:
-    """The blocks that describe the whole face: another network's features where the shards hold them, then
+    """The blocks that describe the whole face: further networks' features where the shards hold them, then
     the parser's where they hold these, or else the areas of the classes.
 
     Args:
@@ -50,28 +52,50 @@ def region_blocks(stored: Collection[str]) -> Blocks:
 
 
 def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
-    """The parts of the features of some samples.
+    """The parts of the features of some samples: of ``embedding`` those of each network, under its name.
 
     Raises:
         UserError: the shards do not hold them.
     """
-    one = samples.take(np.arange(1))
-    return comparable_parts(blocks, [read_features(one, (block,), stream).shape[1] for block in blocks])
+    widths = list[tuple[str, int, int]]()
+    for block in blocks:
+        if block == "embedding":
+            widths += _network_widths(samples)
+        else:
+            width = read_features(samples.take(np.arange(1)), (block,), stream).shape[1]
+            of_class = {"pooled": FEATURE_CHANNELS, "statistics": STATISTICS}.get(block, 0)
+            widths.append((block, width - NUM_CLASSES * of_class, of_class))
+    return comparable_parts(widths)
 
 
-def comparable_parts(blocks: Blocks, widths: Sequence[int]) -> tuple[Part, ...]:
-    """The parts of features.
+def _network_widths(samples: Samples) -> list[tuple[str, int, int]]:
+    """See `comparable_parts`, by the fields of the first face's ``embedding.npy``."""
+    require_members(samples, frozenset({"embedding.npy"}))
+    data = read_member(samples.root, samples.shards[0], samples.extent("embedding.npy", 0))
+    fields = feature_fields(data)
+    if "" in fields:
+        raise UserError(
+            f"{samples.root}: an older version wrote embedding.npy, which names no network; {AGAIN}"
+        )
+    of_classes = {name: values.shape[-1] for name, values in fields.items() if values.ndim == 2}
+    return [
+        (name, len(values), of_classes.get(name + OF_CLASSES, 0))
+        for name, values in fields.items()
+        if values.ndim == 1
+    ]
+
+
+def comparable_parts(widths: Iterable[tuple[str, int, int]]) -> tuple[Part, ...]:
+    """The parts of features that lie side by side.
 
     Args:
-        blocks: what the features are. ``pooled`` ends with 64 channels of each class.
-        widths: the columns of each.
+        widths: of each block or network its name, the columns that describe the whole face, and behind them
+            those that describe each class.
     """
-    of_class = {"pooled": FEATURE_CHANNELS, "statistics": STATISTICS}
     parts, start = list[Part](), 0
-    for name, width in zip(blocks, widths, strict=True):
-        of_each = of_class.get(name, 0)
+    for name, of_whole, of_class in widths:
         for region in range(-1, NUM_CLASSES):
-            columns = width - NUM_CLASSES * of_each if region < 0 else of_each
+            columns = of_whole if region < 0 else of_class
             if columns:
                 parts.append((name, region, start, start + columns))
             start += columns
@@ -113,10 +137,9 @@ def require_members(samples: Samples, members: frozenset[str]) -> None:
         UserError: they do not.
     """
     if missing := sorted(members - samples.extents.keys()):
-        remedy = "" if missing != ["embedding.npy"] else " --set parse.features_from=NETWORK.onnx"
+        remedy = "" if missing != ["embedding.npy"] else " with --set parse.features_from=[NETWORK.onnx]"
         raise UserError(
-            f"{samples.root} has no {', '.join(missing)}, which the classifier reads; parse the faces again "
-            f"by `python -m pipeline.parse --from OUT --output NEW{remedy}`"
+            f"{samples.root} has no {', '.join(missing)}, which the classifier reads; {AGAIN}{remedy}"
         )
 
 
@@ -172,6 +195,6 @@ BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float
     "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
 }
 """By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
-network that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class in
+networks that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class in
 each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
 `region_statistics`."""

