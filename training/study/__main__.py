@@ -15,7 +15,8 @@ EXAMPLES = """\
   python -m training.study --jobs 4 --config presets/mini.yaml
   python -m training.study pretrain full --seeds 0 --config presets/mini.yaml
   python -m training.study draw pretrained-full --seeds 0 --config presets/mini.yaml
-  python -m training.study table --config presets/mini.yaml"""
+  python -m training.study table --config presets/mini.yaml
+  python -m training.study --protocol paper --shards OUT"""
 
 ACTIONS: Final = ("all", "pretrain", "draw", "table")
 
@@ -30,7 +31,11 @@ def main() -> None:
     keep_freed_memory()
 
     # Each action imports what it runs; --help need not wait for PyTorch.
-    if options.action == "all":
+    if options.protocol:
+        from training.study.paper import run_paper
+
+        run_paper(config, layout, root / options.protocol, options.resume)
+    elif options.action == "all":
         from training.study.schedule import run_study
 
         run_study(config, layout, root, options.jobs, _forwarded(options))
@@ -60,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="all", help="default: all")
     parser.add_argument(
         "name", nargs="?", help="pretrain: which pre-training; draw: which arm, such as pretrained-full"
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("paper",),
+        help="instead: the region probe beside the accuracies that the SSPL paper reports for CelebA",
     )
     parser.add_argument(
         "--jobs",
