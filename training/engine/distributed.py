@@ -7,7 +7,7 @@ processes compute what one process computes that accumulates gradients over N mi
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,10 @@ class Ranks:
             return model
         indices = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=indices)
+
+    def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
+        """A context of backward passes that share no gradients: of the micro-batches before a step's last."""
+        return forward.no_sync() if isinstance(forward, DistributedDataParallel) else nullcontext()
 
     def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
         """On several GPUs, compute batch-norm statistics over the whole batch, as one GPU would.
