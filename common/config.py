@@ -26,7 +26,7 @@ PARAMS: Final = (
 
 
 class Network(Section):
-    """The network, see `training.models.registry`."""
+    """The network, see `training.models`."""
 
     name: Annotated[
         Literal["spl", "sspl", "resnet18", "resnet34", "resnet50"],
@@ -130,9 +130,7 @@ class Pretrain(Section):
     log_every: Annotated[Positive, Field(description="steps between two entries of the log")]
     validate_every: Annotated[
         Positive | None,
-        Field(
-            description="steps between two validations of the averaged weights; null: only at the end"
-        ),
+        Field(description="steps between two validations of the averaged weights; null: only at the end"),
     ]
 
     @model_validator(mode="after")
@@ -171,7 +169,7 @@ class Finetune(Section):
         Field(
             min_length=1,
             description="ways to get a classifier, of ``scratch``, ``probe``, ``region_probe``, "
-            "``pretrained`` and ``student``; gains are measured against the first",
+            "``pretrained``, ``student`` and ``imagenet``; gains are measured against the first",
         ),
     ]
     batch_size: Annotated[
@@ -214,6 +212,10 @@ class Finetune(Section):
     ]
     regions: Annotated[
         LocalPath | None, Field(description="YAML file of face regions by attribute; null: those of CelebA")
+    ]
+    imagenet: Annotated[
+        LocalPath | None,
+        Field(description="state dict of a ResNet (.pth, .safetensors) for the method ``imagenet``"),
     ]
     student_steps: Annotated[
         Positive, Field(description="optimisation steps of the method ``student``, whatever the labels")

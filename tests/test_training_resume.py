@@ -21,7 +21,7 @@ from tests.commands import run_command
 from training.data.loader import TrainingData
 from training.data.samples import read_samples
 from training.engine import checkpoint
-from training.engine.optim import LossCheck, rate_factor
+from training.engine.optim import LossCheck
 from training.models.pretrained import read_pretrained
 from training.pretrain.train import pretrain
 
@@ -252,14 +252,3 @@ def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="train again"):
         read_pretrained(tmp_path / "x.safetensors")
-
-
-@pytest.mark.parametrize("batch_size", [24, 64, 100, 512])
-def test_the_published_schedule_changes_at_its_epochs_whatever_the_batch_size(batch_size: int) -> None:
-    faces, epochs = 162_770, 80
-    steps = -(-epochs * faces // batch_size)
-    for epoch, factor in ((0, 1 / 7), (3, 4 / 7), (6, 1.0), (7, 0.1), (10, 0.1), (11, 0.01), (79, 0.01)):
-        first = -(-epoch * faces // batch_size)
-        last = (epoch + 1) * faces // batch_size - 2
-        assert rate_factor("pretrain_paper", first + 1, steps) == pytest.approx(factor)
-        assert rate_factor("pretrain_paper", last, steps) == pytest.approx(factor)

@@ -10,6 +10,7 @@ from training.methods.network import (
     train_network,
 )
 from training.methods.solved_heads import solve_heads
+from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import Classifier
 
 
@@ -27,8 +28,16 @@ class Pretrained(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model, settings = initial_network(context), context.settings
-        start_from_stage_1(context, run, model)
+        self.start(context, run, model)
         if settings.solve_heads:
             solve_heads(context, model, run.labelled)
         rates = {"backbone": settings.backbone_rate, "branches": 1.0, "heads": settings.heads_rate}
         return train_network(context, run, model, rates=rates)
+
+    def start(self, context: Context, run: Run, model: AttributeNetwork) -> None:
+        """Load the weights that it starts from into the network of `model`.
+
+        Raises:
+            UserError: the file cannot be read or does not fit.
+        """
+        start_from_stage_1(context, run, model)

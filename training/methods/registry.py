@@ -3,6 +3,7 @@
 from typing import Final
 
 from common.errors import UserError
+from training.methods.imagenet import ImageNet
 from training.methods.method import Method
 from training.methods.pretrained import Pretrained
 from training.methods.probe import LinearProbe
@@ -11,7 +12,8 @@ from training.methods.scratch import Scratch
 from training.methods.student import Student
 
 METHODS: Final[dict[str, Method]] = {
-    method.name: method for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student())
+    method.name: method
+    for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student(), ImageNet())
 }
 """By name."""
 

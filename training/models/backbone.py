@@ -9,8 +9,7 @@ from typing import Final
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from training.models.blocks import convolution
-from training.models.features import BRANCHES, Features, initialise
+from training.models.blocks import BRANCHES, Features, convolution, initialise
 
 DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
