@@ -313,7 +313,7 @@ def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
         def restore(self, state: Mapping[str, Any]) -> None: ...
 
     second = Ranks(1, 2, torch.device("cpu"))
-    checkpoints = Checkpoints("a run", tmp_path, 1, load(), {}, "", second)
+    checkpoints = Checkpoints("a run", tmp_path, load(), {"code": ""}, second)
     with pytest.raises(type(error)), checkpoints.saving_on_error(Run()):
         raise error
     assert len(list(tmp_path.iterdir())) == kept

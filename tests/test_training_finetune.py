@@ -107,11 +107,8 @@ def context_of(config: Config, layout: Layout) -> Context:
     return Context(config, layout, Ranks(0, 1, torch.device("cpu")), "auto")
 
 
-@pytest.mark.parametrize("select", ["val", "labels"])
-def test_solved_heads_rank_the_labelled_faces_before_any_step(
-    shards: Layout, pretrained: Path, select: str
-) -> None:
-    config = configured(f"finetune.select={select}")
+def test_solved_heads_rank_the_labelled_faces_before_any_step(shards: Layout, pretrained: Path) -> None:
+    config = configured()
     context = context_of(config, shards)
     labelled, scores = context.labelled.take(np.arange(12)), []
     for solves in (False, True):

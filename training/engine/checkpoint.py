@@ -121,22 +121,24 @@ class Checkpoints:
     Attributes:
         title: of the run, for messages.
         folder: where they lie.
-        minutes: between two of them.
-        config: stored beside the weights.
-        provenance: what the weights depend on.
-        code: the hash of the code, see `common.freshness.code_hash`.
+        config: says how many minutes lie between two of them; stored beside the weights.
+        made_from: what the weights depend on, of which ``code`` is the hash of the code, see
+            `common.freshness.code_hash`.
         ranks: all processes restore what the first one reads; it prints, writes and deletes.
     """
 
     title: str
     folder: Path
-    minutes: float
     config: Config
-    provenance: dict[str, Any]
-    code: str
+    made_from: Mapping[str, Any]
     ranks: Ranks
     _written: float = field(default_factory=time.monotonic)
     _step: int = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the weights depend on but the code."""
+        return {key: value for key, value in self.made_from.items() if key != "code"}
 
     def resume(self, run: Resumable, mode: str) -> int:
         """Restore the latest checkpoint into `run`; return the number of steps that it has done.
@@ -177,7 +179,7 @@ class Checkpoints:
         if self.ranks.first:
             changed = f" in spite of {'; '.join(differing)}" if differing else ""
             print(f"{self.title}: resuming at step {self._step:,}{changed}")
-            if stored["code"] != self.code:
+            if stored["code"] != self.made_from["code"]:
                 print(f"{self.title}: the code has changed since")
         return self._step
 
@@ -187,7 +189,7 @@ class Checkpoints:
         Raises:
             SystemExit: `number`, the largest of a signal in any process, is not 0.
         """
-        if number or time.monotonic() - self._written > 60 * self.minutes:
+        if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
         if number and self.ranks.first:
             print(
@@ -220,7 +222,7 @@ class Checkpoints:
             "step": run.done,
             "provenance": self.provenance,
             "config": self.config.model_dump(mode="json"),
-            "code": self.code,
+            "code": self.made_from["code"],
             "hardware": hardware().name,
             "state": run.state(),
         }

@@ -34,9 +34,6 @@ NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
 `accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
 """
 
-CHECKPOINTS: Final = "checkpoints"
-"""Name of the folder of checkpoints beside the results."""
-
 RECORD: Final = "run.json"
 """Name of the record of a finished run, beside its results."""
 
@@ -149,16 +146,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
                     f"pretrain: {ranks.world} processes do not divide trainer.shuffle_shards={window}, "
                     "so each shard is read by several"
                 )
-        provenance = {key: value for key, value in inputs.items() if key != "code"}
-        checkpoints = Checkpoints(
-            "pretrain",
-            output / CHECKPOINTS,
-            config.trainer.checkpoint_minutes,
-            config,
-            provenance,
-            inputs["code"],
-            ranks,
-        )
+        checkpoints = Checkpoints("pretrain", output / "checkpoints", config, inputs, ranks)
         _train(config, layout, output, checkpoints, resume)
         if ranks.first:
             write_record(output / RECORD, {}, inputs)
