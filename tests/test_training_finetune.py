@@ -28,8 +28,7 @@ from training.methods.network import initial_network, network_classifier
 from training.methods.runs import finetune, runs_for
 from training.methods.solved_heads import solve_heads
 from training.models import build
-from training.models.attribute_groups import read_groups
-from training.models.attribute_network import AttributeNetwork
+from training.models.attribute_network import AttributeNetwork, read_groups
 from training.models.classifier import Classifier, load_classifier
 from training.models.inference import sample_probabilities
 from training.models.pretrained import load_pretrained, save_pretrained
