@@ -63,23 +63,22 @@ def whole(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def stop_soon(run: subprocess.Popen[str], output: Path, number: signal.Signals) -> str:
+def stop_soon(run: subprocess.Popen[str], output: Path) -> str:
     logged = output / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain" / "loss.tsv"
     wanted = random.randint(2, 5)
     while run.poll() is None and not (logged.is_file() and len(logged.read_text().splitlines()) >= wanted):
         time.sleep(0.005)
-    run.send_signal(number)
+    run.send_signal(signal.SIGTERM)
     return run.communicate(timeout=600)[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
-    shards: Layout, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+    shards: Layout, whole: Path, tmp_path: Path
 ) -> None:
     run = subprocess.Popen(command(shards, tmp_path), stderr=subprocess.PIPE, text=True)
-    output = stop_soon(run, tmp_path, number)
-    assert run.returncode == status, output
-    assert f"stopped by {number.name} after step" in output
+    output = stop_soon(run, tmp_path)
+    assert run.returncode == 143, output
+    assert "stopped by SIGTERM after step" in output
     assert "Traceback" not in output
     assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
     done = run_command("training.run", *command(shards, tmp_path)[3:])
