@@ -218,8 +218,8 @@ def test_the_page_has_the_numbers(full: tuple[Layout, Path, str]) -> None:
         "38.0 % (pre-trained)",
         "2 labelled faces: pre-trained, 38.0 % (36.7\u201339.7) python -m training.predict --checkpoint",
         "40 labelled faces: pre-trained, 55.1 % (53.8\u201356.8) python -m training.predict --checkpoint",
-        "pretrained-5%/classifier.pt photos/ --output faces.csv Few labelled faces have, or few lack, "
-        "Wearing Hat: less is known of these.",
+        "pretrained-5%/classifier.pt photos/ --output faces.csv Few labelled faces have these attributes, or "
+        "few lack them, so predictions of them are uncertain: Wearing Hat.",
         "is right in 81.1 % of all cases",
         "72 samples",
         "train 40 40",
