@@ -26,28 +26,20 @@ PARAMS: Final = (
 
 
 class Network(Section):
-    """The network, see `training.models.registry`."""
+    """The network, see `training.models`."""
 
     name: Annotated[
-        str,
-        Field(
-            pattern=r"^(spl|sspl|resnet18|resnet34|resnet50|timm:[\w.-]+)$",
-            description="``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or "
-            "``timm:`` and the name of a model in timm",
-        ),
+        Literal["spl", "sspl", "resnet18", "resnet34", "resnet50"],
+        Field(description="``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34`` or ``resnet50``"),
     ]
     width: Annotated[
-        Annotated[int, Field(ge=8, multiple_of=8)] | None,
-        Field(
-            description="channels of the first backbone stage; null: 64 as in the papers, or what the timm "
-            "model has"
-        ),
+        int, Field(ge=8, multiple_of=8, description="channels of the first backbone stage; 64 as published")
     ]
     stem: Annotated[
         Literal["large", "small"],
         Field(
             description="``large``: the papers' 7x7 stride-2 convolution and max-pool; ``small``: a 3x3 "
-            "stride-2 convolution, for inputs below 128 pixels; timm's models are ``large``"
+            "stride-2 convolution, for inputs below 128 pixels"
         ),
     ]
     input_size: Annotated[int, Field(ge=32, description="side of the network's input in pixels")]
@@ -60,14 +52,6 @@ class Network(Section):
             "published, while 2 leaves a training step less than half as expensive",
         ),
     ]
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Network":
-        if self.name.startswith("timm:") and (self.width is not None or self.stem != "large"):
-            raise ValueError(
-                f"{self.name} has its own width and stem; set network.width=null and network.stem=large"
-            )
-        return self
 
 
 Schedule = Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
@@ -146,10 +130,7 @@ class Pretrain(Section):
     log_every: Annotated[Positive, Field(description="steps between two entries of the log")]
     validate_every: Annotated[
         Positive | None,
-        Field(
-            description="steps between two validations of the averaged weights, each with an image; null: "
-            "only at the end"
-        ),
+        Field(description="steps between two validations of the averaged weights; null: only at the end"),
     ]
 
     @model_validator(mode="after")
@@ -234,9 +215,7 @@ class Finetune(Section):
     ]
     imagenet: Annotated[
         LocalPath | None,
-        Field(
-            description="state dict of torchvision or timm (.pth, .safetensors) for the method ``imagenet``"
-        ),
+        Field(description="state dict of a ResNet (.pth, .safetensors) for the method ``imagenet``"),
     ]
     student_steps: Annotated[
         Positive, Field(description="optimisation steps of the method ``student``, whatever the labels")
@@ -264,24 +243,14 @@ class Evaluate(Section):
 
 
 class Study(Section):
-    """The label-efficiency study: methods x pre-trainings x ``finetune.runs`` x draws."""
+    """The label-efficiency study: methods x ``finetune.runs`` x draws."""
 
     methods: Annotated[
-        list[str],
-        Field(
-            min_length=1,
-            description="what is compared, as in ``finetune.methods``; the ones that start from stage 1 "
-            "do so from each pre-training",
-        ),
+        list[str], Field(min_length=1, description="what is compared, as in ``finetune.methods``")
     ]
-    pretrainings: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Annotated[list[str], Field(min_length=1)]],
-        Field(description="by name, the tasks of ``pretrain.tasks`` that a pre-training has"),
+    draws: Annotated[
+        Positive, Field(description="how often, each time with other labelled faces and pre-training: seeds")
     ]
-    pretrain_seeds: Annotated[
-        Positive, Field(description="how often each pre-training is run; draws take them in turn")
-    ]
-    draws: Annotated[Positive, Field(description="draws of the labelled faces; each is a seed of stage 2")]
 
 
 class Config(Section):
@@ -302,17 +271,6 @@ class Config(Section):
     finetune: Finetune
     evaluate: Evaluate
     study: Study
-
-    @model_validator(mode="after")
-    def _knows_tasks(self) -> "Config":
-        known = self.pretrain.tasks
-        for name, tasks in self.study.pretrainings.items():
-            if unknown := [task for task in tasks if task not in known]:
-                raise ValueError(
-                    f"study.pretrainings.{name} lists the task {unknown[0]}; "
-                    f"pretrain.tasks has {', '.join(known)}"
-                )
-        return self
 
 
 def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:

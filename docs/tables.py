@@ -20,8 +20,8 @@ from training.pretrain.tasks import TASKS
 
 DOCS: Final = Path(__file__).parent
 RESULTS: Final = DOCS / "results.json"
-ROWS: Final = ("scratch", "probe", "region_probe", "pretrained-full", "student-full")
-"""Arms of the study in the README, below the majority class."""
+ROWS: Final = ("scratch", "probe", "region_probe", "pretrained", "student")
+"""Methods in the README, below the majority class."""
 COLUMNS: Final = ("accuracy", "balanced_accuracy", "average_precision")
 """Metrics in the table of the study."""
 
@@ -83,15 +83,15 @@ def results_table() -> str:
     lines.append("|---|" + "--:|" * len(faces))
     majority = f"{100 * results['majority'][PRIMARY]:.1f}"
     lines.append("| majority class | " + " | ".join([majority] * len(faces)) + " |")
-    for arm in ROWS:
-        rows = {row["faces"]: row for row in results["summary"] if row["arm"] == arm}
+    for method in ROWS:
+        rows = {row["faces"]: row for row in results["summary"] if row["method"] == method}
         cells = " | ".join(_percent(rows[count]["scores"][PRIMARY]) for count in faces)
         lines.append(f"| {next(iter(rows.values()))['title']} | {cells} |")
     return "\n".join(lines)
 
 
 def study_table() -> str:
-    """The metrics of `COLUMNS`, a row per amount of labels and arm."""
+    """The metrics of `COLUMNS`, a row per amount of labels and method."""
     results, faces = _results()
     lines = ["| labels | method | " + " | ".join(METRICS[name].title for name in COLUMNS) + " |"]
     lines.append("|---|---|" + "--:|" * len(COLUMNS))

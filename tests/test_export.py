@@ -19,8 +19,7 @@ from common.errors import UserError
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.export.model_card import model_card, read_results
-from training.models.attribute_groups import CELEBA_FILE, read_groups
-from training.models.attribute_network import AttributeNetwork
+from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 from training.predict.predictor import Predictor
 

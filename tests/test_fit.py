@@ -1,4 +1,4 @@
-"""A newcomer's way from photos without labels to a classifier, its audit and suggestions; in a real browser."""
+"""A newcomer's way from unlabelled photos to a classifier, its audit and suggestions; in a real browser."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`dvc repro` trains again after an edit of the training code, its settings or the labels, and only then."""
+"""What was trained is trained again after an edit of its code, its settings or its labels, and only then."""
 
 import os
 import shutil
@@ -11,8 +11,15 @@ import pyarrow as pa
 import pytest
 
 from common import manifest
+from common.config import load
+from common.freshness import ROOT, code_hash, imported_modules
 from common.layout import Layout
 from tests.dvc_project import configure, copy_project, dvc, start_dvc
+from training.engine.device import default_device
+from training.engine.distributed import Ranks
+from training.methods.method import Context
+from training.methods.registry import METHODS
+from training.methods.runs import labelled_faces, made_from
 
 SMALL = [
     "data.name=portraits",
@@ -26,96 +33,107 @@ SMALL = [
     "finetune.batch_size=4",
     "trainer.loader_workers=0",
 ]
-LOOP = "training/methods/network.py"
-STEP = "        images = augment(resize_images(batch.images, size), generator)\n"
+NETWORKS = "training/methods/network.py"
+STAGE_1 = "training.pretrain.train"
+PROBES = ("probe", "region_probe")
 
 
-@pytest.fixture(scope="module")
-def project(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with finished shards and small settings, in which DVC has run both stages."""
-    copy = tmp_path_factory.mktemp("project")
+@pytest.mark.parametrize(
+    ("file", "line", "stale"),
+    [
+        (NETWORKS, "# a remark", set()),
+        (NETWORKS, '"""A docstring."""', set()),
+        (NETWORKS, "EDITED = True", set(METHODS) - {*PROBES}),
+        ("training/methods/scratch.py", "EDITED = True", {"scratch"}),
+        ("training/methods/kernel_regression.py", "EDITED = True", {"region_probe", "student"}),
+        ("training/pretrain/model.py", "EDITED = True", {STAGE_1}),
+        ("training/engine/trainer.py", "EDITED = True", {STAGE_1, *METHODS} - {*PROBES}),
+        ("training/report/page.py", "EDITED = True", set()),
+    ],
+)
+def test_an_edit_of_code_makes_stale_what_runs_it(
+    file: str, line: str, stale: set[str], tmp_path: Path
+) -> None:
+    modules = {STAGE_1: STAGE_1} | {name: type(method).__module__ for name, method in METHODS.items()}
+    for package in ("common", "training"):
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.jpg")
+        )
+    before = {name: code_hash(module, tmp_path) for name, module in modules.items()}
+    edited = tmp_path / file
+    edited.write_text(f"{edited.read_text()}\n{line}\n")
+    code_hash.cache_clear()
+    imported_modules.cache_clear()
+    assert {name for name, module in modules.items() if code_hash(module, tmp_path) != before[name]} == stale
+
+
+@pytest.mark.parametrize(
+    ("setting", "stale"),
+    [
+        ("finetune.groups={same}", set()),
+        ("finetune.groups={edited}", set(METHODS) - {*PROBES}),
+        ("finetune.regions={regions}", {"region_probe", "student"}),
+        ("finetune.heads_rate=0.5", {"pretrained"}),
+        ("network.width=16", set(METHODS)),
+        ("finetune.seed=1", set(METHODS)),
+        ("evaluate.batch_size=7", set()),
+    ],
+)
+def test_a_setting_makes_stale_what_reads_it(
+    setting: str, stale: set[str], shards: Layout, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"{name}.yaml" for name in ("same", "edited", "regions")}
+    shutil.copy(ROOT / "training" / "models" / "attribute_groups.yaml", files["same"])
+    files["edited"].write_text("upper: [Bangs]\n")
+    files["regions"].write_text("Male: [skin]\n")
+
+    def inputs(*settings: str) -> dict[str, object]:
+        context = Context(load(settings=[*SMALL, *settings]), shards, Ranks(0, 1, default_device()), "auto")
+        (run,) = context.settings.runs
+        labelled = labelled_faces(context, run)
+        return {
+            name: made_from(context, method, run, labelled, tmp_path / "pretrained.safetensors")
+            for name, method in METHODS.items()
+        }
+
+    before, after = inputs(), inputs(setting.format_map(files))
+    assert {name for name in METHODS if before[name] != after[name]} == stale
+
+
+def test_dvc_trains_again_what_labels_or_settings_change_and_nothing_else(
+    shards: Layout, tmp_path: Path
+) -> None:
     assert isinstance(shards.shards, Path) and isinstance(shards.samples, Path)
-    shutil.copytree(shards.shards / "portraits", copy / "shards" / "portraits")
-    (copy / "manifests").mkdir()
-    shutil.copy(shards.samples, copy / "manifests")
-    copy_project(copy, ("common", "training"), ("pretrain", "finetune"), SMALL)
-    assert "Running stage 'finetune'" in repro(copy)
-    return copy
+    shutil.copytree(shards.shards / "portraits", tmp_path / "shards" / "portraits")
+    (tmp_path / "manifests").mkdir()
+    shutil.copy(shards.samples, tmp_path / "manifests")
+    copy_project(tmp_path, ("common", "training"), ("pretrain", "finetune"), SMALL)
+    weights = tmp_path / "runs" / "pretrain" / "pretrained.safetensors"
+    classifier = tmp_path / "runs" / "finetune" / "pretrained-100%" / "classifier.pt"
 
-
-def repro(project: Path) -> str:
-    return dvc(project, "repro", "finetune")
-
-
-def edit(project: Path, file: str, old: str, new: str) -> None:
-    text = (project / file).read_text()
-    assert text.count(old) == 1
-    (project / file).write_text(text.replace(old, new))
-
-
-def test_an_edit_of_the_training_loop_trains_again_and_a_comment_does_not(project: Path) -> None:
-    classifier = project / "runs" / "finetune" / "pretrained-100%" / "classifier.pt"
-    written = classifier.stat().st_mtime_ns
-    assert "Running stage" not in repro(project)
-
-    edit(project, LOOP, STEP, f"        # The gradients of this batch.\n{STEP}")
-    output = repro(project)
-    assert "Running stage 'finetune'" in output
-    assert "finetune: pretrained-100% is up to date" in output
-    assert classifier.stat().st_mtime_ns == written
-
-    edit(project, LOOP, STEP, "        images = augment(resize_images(batch.images, size) / 2, generator)\n")
-    output = repro(project)
-    assert "Running stage 'finetune'" in output
-    assert "is up to date" not in output
-    assert "Running stage 'pretrain'" not in output
-    assert classifier.stat().st_mtime_ns > written
-
-
-def test_a_comment_does_not_pre_train_again_and_an_edit_of_the_steps_does(project: Path) -> None:
-    weights = project / "runs" / "pretrain" / "pretrained.safetensors"
-    written = weights.stat().st_mtime_ns
-    file = project / "training" / "pretrain" / "train.py"
-    file.write_text(f"{file.read_text()}# A comment.\n")
-    assert "pretrain: runs/pretrain is up to date" in repro(project)
-    assert weights.stat().st_mtime_ns == written
-
-    file.write_text(f"{file.read_text()}EDITED = True\n")
-    assert "Running stage 'pretrain'" in repro(project)
-    assert weights.stat().st_mtime_ns > written
-
-
-def test_an_edit_of_code_that_a_stage_does_not_run_runs_nothing(project: Path) -> None:
-    report = project / "training" / "report" / "__init__.py"
+    assert "Running stage 'finetune'" in dvc(tmp_path, "repro", "finetune")
+    report = tmp_path / "training" / "report" / "__init__.py"
     report.write_text(f"{report.read_text()}EDITED = True\n")
-    assert "Running stage" not in repro(project)
+    assert "Running stage" not in dvc(tmp_path, "repro", "finetune")
 
-
-def test_a_new_label_trains_stage_2_alone(project: Path) -> None:
-    weights = project / "runs" / "pretrain" / "pretrained.safetensors"
-    classifier = project / "runs" / "finetune" / "pretrained-100%" / "classifier.pt"
     written = weights.stat().st_mtime_ns, classifier.stat().st_mtime_ns
-    samples = manifest.read(project / "manifests" / "shards.parquet")
+    samples = manifest.read(tmp_path / "manifests" / "shards.parquet")
     labels = pa.array(np.arange(samples.table.num_rows) % 2, pa.int8())
     table = samples.table.append_column(pa.field("Freckled", pa.int8()), labels)
     names = (*samples.attributes, "Freckled")
-    manifest.write_table(project / "manifests" / "shards.parquet", table, names, samples.metadata)
-    assert "pretrain: runs/pretrain is up to date" in repro(project)
+    manifest.write_table(tmp_path / "manifests" / "shards.parquet", table, names, samples.metadata)
+    assert "pretrain: runs/pretrain is up to date" in dvc(tmp_path, "repro", "finetune")
     assert weights.stat().st_mtime_ns == written[0]
     assert classifier.stat().st_mtime_ns > written[1]
 
-
-def test_an_interrupted_run_and_then_a_changed_setting_need_no_flag(project: Path) -> None:
-    configure(project, [*SMALL, "pretrain.steps=100000", "trainer.checkpoint_minutes=0.001"])
-    folder = project / "runs" / "pretrain"
-    with start_dvc(project, "repro", "finetune") as running:
-        while not list(folder.glob("checkpoints/step-*.pt")):
+    configure(tmp_path, [*SMALL, "pretrain.steps=100000", "trainer.checkpoint_minutes=0.001"])
+    with start_dvc(tmp_path, "repro", "finetune") as running:
+        while not list(weights.parent.glob("checkpoints/step-*.pt")):
             assert running.poll() is None
             time.sleep(0.1)
         os.killpg(running.pid, signal.SIGKILL)
-    configure(project, [*SMALL, "pretrain.steps=3"])
-    output = repro(project)
+    configure(tmp_path, [*SMALL, "pretrain.steps=3"])
+    output = dvc(tmp_path, "repro", "finetune")
     assert "pretrain: starting anew, because" in output
     assert "(pretrain.steps: 100000 -> 3); its checkpoints are kept in runs/pretrain/checkpoints-1" in output
     assert "Running stage 'finetune'" in output
-    assert list(folder.glob("checkpoints-1/*"))

@@ -14,6 +14,8 @@ import torch
 from common.config import load
 from common.errors import UserError
 from common.files import write_text
+from common.layout import Layout
+from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.logger import Log
 from training.models import build
@@ -40,6 +42,19 @@ def test_writers_name_the_file_and_leave_the_old_one(tmp_path: Path, name: str) 
         WRITERS[name](tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "old"
+
+
+def test_an_index_without_room_in_the_temporary_folder_is_made_again_later(
+    shards: Layout, tmp_path: Path
+) -> None:
+    known = read_samples(shards, ("train",), tmp_path)
+    (file,) = tmp_path.glob("index-*.arrow")
+    file.unlink()
+    (tmp_path / f".{file.name}.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=f"{file}: the disk is full"):
+        read_samples(shards, ("train",), tmp_path)
+    assert not list(tmp_path.glob("*.arrow")) and not list(tmp_path.glob(".*.partial"))
+    assert list(read_samples(shards, ("train",), tmp_path).keys) == list(known.keys)
 
 
 def test_a_log_that_a_full_disk_cut_off_continues(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_an_import_of_another_package_is_found(module: str, name: str) -> None:
         ("training.models.spl", "training.pretrain.model.PretrainModel"),
         ("training.data.loader", "training.engine.optim"),
         ("training.predict.predictor", "training.explain.attribution"),
-        ("training.study.cell", "training.run"),
+        ("training.study.results", "training.run"),
     ],
 )
 def test_an_import_upwards_or_sideways_is_found(module: str, name: str) -> None:

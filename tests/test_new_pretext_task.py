@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,6 @@ from training.models import Features
 from training.pretrain import train
 from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, share_correct
-from training.pretrain.tasks.panel import SIDE, Column, canvas
 from training.pretrain.tasks.patches import Crops
 from training.report import report
 
@@ -71,9 +69,6 @@ class BrightnessTask(PretextTask[BrightnessConfig]):
 
     def observe(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
         return {"correct": (outputs["logits"] > 0) == targets["bright"].bool()}
-
-    def panel(self, crops: Crops, targets: Any, outputs: Any, rows: int) -> list[Column]:
-        return [Column("bright", [canvas(SIDE, 60) for _ in range(rows)])]
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +123,6 @@ def test_its_weight_counts_in_the_total(output: Path) -> None:
     added = 0.5 * with_it.pop("brightness/loss.tsv")
     assert with_it.pop("loss.tsv") == pytest.approx(without.pop("loss.tsv") + added, rel=1e-4)
     assert with_it == without  # in the first step: no draw of another task has changed
-
-
-def test_its_panel_widens_the_picture(output: Path) -> None:
-    def width(name: str) -> int:
-        return cv2.imread(str(output / name / "dvclive" / "plots" / "images" / "tasks-000000003.png")).shape[
-            1
-        ]
-
-    assert width("pretrain") == width("without") + 60 + 16
 
 
 def test_it_is_on_the_page(output: Path, shards: Layout) -> None:

@@ -13,8 +13,7 @@ from common.errors import UserError
 from common.images import Refused
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
-from training.models.attribute_groups import CELEBA_FILE, read_groups
-from training.models.attribute_network import AttributeNetwork
+from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups
 from training.models.classifier import NetworkClassifier, save_classifier
 from training.predict.predictor import Face, Predictor
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,102 +56,6 @@ def curve(output: Path, name: str) -> list[float]:
     return [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]]
 
 
-EQUAL_WEIGHTS = """
-import pathlib, torch
-from training.pretrain.train import PretextObjective
-from training.run import main
-
-real = PretextObjective.loss
-
-def loss(self, *arguments):
-    both = [*self.model.parameters(), *self.adversary.parameters()]
-    flat = torch.cat([parameter.detach().flatten() for parameter in both])
-    other = [torch.empty_like(flat) for _ in range(2)]
-    torch.distributed.all_gather(other, flat)
-    assert torch.equal(*other)
-    seen = pathlib.Path(__file__).with_name(f"equal-{torch.distributed.get_rank()}")
-    seen.open("a").write("x")
-    return real(self, *arguments)
-
-PretextObjective.loss = loss
-main()
-"""
-WINDOW = "trainer.shuffle_shards=3"
-
-
-@pytest.fixture(scope="module")
-def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A run of two processes whose weights are compared after every step: its folder, and what it printed."""
-    folder = tmp_path_factory.mktemp("two")
-    script = folder / "equal_weights.py"
-    script.write_text(EQUAL_WEIGHTS)
-    done = torchrun(script, shards, folder, WINDOW)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout, done.stderr
-
-
-def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
-    two: tuple[Path, str, str], shards: Layout, tmp_path: Path
-) -> None:
-    folder, out, err = two
-    assert out.count("2 processes do not divide trainer.shuffle_shards=3") == 1
-    pretrain(load(settings=[*TINY, WINDOW, "pretrain.accumulate=2"]), shards, tmp_path)
-    weights = read_pretrained(folder / "pretrain" / "pretrained.safetensors")["network"]
-    one = read_pretrained(tmp_path / "pretrained.safetensors")["network"]
-    assert weights.keys() == one.keys()
-    for name, value in one.items():
-        # Adam moves a weight whose gradient is mere rounding by up to its learning rate, 0.001, in a step.
-        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3, msg=name)
-    for name in ("loss", "adversarial/loss"):
-        assert curve(folder / "pretrain", name) == pytest.approx(curve(tmp_path, name), rel=1e-4)
-    assert json.loads((folder / "pretrain" / "metrics.json").read_text())["steps"] == 4
-    assert err.count("fewer than two faces") + out.count("fewer than two faces") <= 1
-
-
-def test_all_processes_hold_the_same_weights_after_every_step(two: tuple[Path, str, str]) -> None:
-    assert [(two[0] / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
-
-
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
-    config = load(settings=[*TINY, "pretrain.accumulate=3"])
-    with pytest.raises(UserError, match=r"batch_size=8 cannot be divided into 3 equal micro-batches"):
-        pretrain(config, shards, tmp_path)
-
-
-def test_one_process_goes_on_where_two_were_stopped(shards: Layout, tmp_path: Path) -> None:
-    config = load(settings=[*TINY, "pretrain.accumulate=2"])
-    pretrain(config, shards, tmp_path / "whole")
-    stop = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from common.config import load\n"
-        "from common.layout import Layout\n"
-        "from training.pretrain import train\n"
-        "real = train.PretextObjective.loss\n"
-        "def loss(self, *arguments):\n"
-        "    if os.environ['RANK'] == '1' and not Path(sys.argv[2], 'sent').exists():\n"
-        "        Path(sys.argv[2], 'sent').touch()\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return real(self, *arguments)\n"
-        "train.PretextObjective.loss = loss\n"
-        "train.pretrain(load(settings=sys.argv[3:]), Layout.at(Path(sys.argv[1])), Path(sys.argv[2]))\n"
-    )
-    script = tmp_path / "stop.py"
-    script.write_text(stop)
-    (tmp_path / "stopped").mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(shards.shards), str(tmp_path / "stopped"), *TINY]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=900, cwd=root, env=_environment(root)
-    )
-    assert done.returncode != 0
-    assert done.stderr.count("stopped by SIGTERM after step 1") == 1, done.stderr
-    assert checkpoint.latest(tmp_path / "stopped" / "checkpoints", "pretrain") is not None
-    pretrain(config, shards, tmp_path / "stopped")
-    assert curve(tmp_path / "stopped", "loss") == pytest.approx(curve(tmp_path / "whole", "loss"), rel=1e-4)
-
-
 SYNCHRONISING = """
 import torch
 from training.engine.distributed import Ranks
@@ -171,21 +76,116 @@ def synchronise(ranks, model):
 Ranks.synchronise_batch_norm = synchronise
 """
 
+EQUAL_WEIGHTS = """
+import pathlib, torch
+from training.pretrain.train import PretextObjective
+from training.run import main
 
-def test_processes_whose_batch_norm_is_synchronised_validate_and_draw_without_a_deadlock(
-    shards: Layout, tmp_path: Path
-) -> None:
-    script = tmp_path / "synchronised.py"
-    script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
-    done = torchrun(script, shards, tmp_path, "pretrain.validate_every=2")
+real = PretextObjective.loss
+
+def loss(self, *arguments):
+    both = [*self.model.parameters(), *self.adversary.parameters()]
+    flat = torch.cat([parameter.detach().flatten() for parameter in both])
+    other = [torch.empty_like(flat) for _ in range(2)]
+    torch.distributed.all_gather(other, flat)
+    assert torch.equal(*other)
+    seen = pathlib.Path(__file__).with_name(f"equal-{torch.distributed.get_rank()}")
+    seen.open("a").write("x")
+    return real(self, *arguments)
+
+PretextObjective.loss = loss
+main()
+"""
+MORE = ("trainer.shuffle_shards=3", "pretrain.validate_every=2")
+
+
+@pytest.fixture(scope="module")
+def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A run of two processes, whose batch norm waits for both and whose weights are compared after each step.
+
+    Returns its folder, and what it printed.
+    """
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "equal_weights.py"
+    script.write_text(SYNCHRONISING + EQUAL_WEIGHTS)
+    done = torchrun(script, shards, folder, *MORE)
     assert done.returncode == 0, done.stderr
-    output = tmp_path / "pretrain"
-    assert (output / "pretrained.safetensors").is_file()
-    assert json.loads((output / "metrics.json").read_text())["val"]["samples"] > 0
-    assert {path.name for path in (output / "dvclive" / "plots" / "images").iterdir()} == {
-        "tasks-000000002.png",
-        "tasks-000000004.png",
-    }
+    return folder, done.stdout, done.stderr
+
+
+def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
+    two: tuple[Path, str, str], shards: Layout, tmp_path: Path
+) -> None:
+    folder, out, err = two
+    assert out.count("2 processes do not divide trainer.shuffle_shards=3") == 1
+    pretrain(load(settings=[*TINY, *MORE, "pretrain.accumulate=2"]), shards, tmp_path)
+    weights = read_pretrained(folder / "pretrain" / "pretrained.safetensors")["network"]
+    one = read_pretrained(tmp_path / "pretrained.safetensors")["network"]
+    assert weights.keys() == one.keys()
+    for name, value in one.items():
+        # Adam moves a weight whose gradient is mere rounding by up to its learning rate, 0.001, in a step.
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3, msg=name)
+    for name in ("loss", "adversarial/loss"):
+        assert curve(folder / "pretrain", name) == pytest.approx(curve(tmp_path, name), rel=1e-4)
+    metrics = json.loads((folder / "pretrain" / "metrics.json").read_text())
+    assert metrics["steps"] == 4 and metrics["val"]["samples"] > 0
+    assert err.count("fewer than two faces") + out.count("fewer than two faces") <= 1
+
+
+def test_all_processes_hold_the_same_weights_after_every_step(two: tuple[Path, str, str]) -> None:
+    assert [(two[0] / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
+    config = load(settings=[*TINY, "pretrain.accumulate=3"])
+    with pytest.raises(UserError, match=r"batch_size=8 cannot be divided into 3 equal micro-batches"):
+        pretrain(config, shards, tmp_path)
+
+
+OWN_OUTPUTS = """
+import os, pathlib, signal, sys
+from training.pretrain.train import PretextObjective
+from training.run import main
+
+real, sent = PretextObjective.loss, pathlib.Path(__file__).with_name("sent")
+output = sys.argv.index("--output") + 1
+sys.argv[output] += os.environ["RANK"]  # as on two nodes, each with a disk of its own
+
+def loss(self, *arguments):
+    if os.environ["RANK"] == "1" and not sent.exists():
+        sent.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, *arguments)
+
+PretextObjective.loss = loss
+main()
+"""
+
+
+def test_a_stopped_run_of_two_nodes_is_continued_by_both_or_by_one(shards: Layout, tmp_path: Path) -> None:
+    config = load(settings=[*TINY, "pretrain.accumulate=2"])
+    pretrain(config, shards, tmp_path / "whole")
+    script = tmp_path / "own_outputs.py"
+    script.write_text(OWN_OUTPUTS)
+    stopped = torchrun(script, shards, tmp_path / "node")
+    assert stopped.returncode != 0
+    assert stopped.stderr.count("stopped by SIGTERM after step 1") == 1, stopped.stderr
+    first, second = (tmp_path / f"node{rank}" / "pretrain" for rank in (0, 1))
+    assert checkpoint.latest(first / "checkpoints", "pretrain") is not None
+    assert not (second / "checkpoints").exists()
+    shutil.copytree(first, tmp_path / "alone")
+
+    # Stage 2 starts from weights that the first node alone has.
+    runs = ["finetune.runs=[{labels: 1.0, steps: 2}]", "finetune.methods=[pretrained]"]
+    more = [*runs, "finetune.batch_size=4", "evaluate.resamples=2"]
+    continued = torchrun(script, shards, tmp_path / "node", *more, stage="all")
+    assert continued.returncode == 0, continued.stderr
+    assert "pretrain: resuming at step 1" in continued.stdout
+    assert (tmp_path / "node0" / "finetune" / "pretrained-100%" / "classifier.pt").is_file()
+
+    pretrain(config, shards, tmp_path / "alone")
+    for output in (first, tmp_path / "alone"):
+        assert curve(output, "loss") == pytest.approx(curve(tmp_path / "whole", "loss"), rel=1e-4)
 
 
 FAILING = """
@@ -304,7 +304,7 @@ def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
         def restore(self, state: Mapping[str, Any]) -> None: ...
 
     second = Ranks(1, 2, torch.device("cpu"))
-    checkpoints = Checkpoints("a run", tmp_path, 1, load(), {}, "", second)
+    checkpoints = Checkpoints("a run", tmp_path, load(), {"code": ""}, second)
     with pytest.raises(type(error)), checkpoints.saving_on_error(Run()):
         raise error
     assert len(list(tmp_path.iterdir())) == kept

@@ -20,8 +20,7 @@ from training.data.transforms import to_input
 from training.explain.attribution import attribution, mean_maps
 from training.explain.explain import explain
 from training.explain.faces import faces_of_shards
-from training.models.attribute_groups import CELEBA_FILE, read_groups
-from training.models.attribute_network import AttributeNetwork, attribute_loss
+from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, attribute_loss, read_groups
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])

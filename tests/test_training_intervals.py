@@ -5,9 +5,14 @@ import pytest
 
 from common.config import load
 from training.data.samples import Samples
-from training.evaluate.bootstrap import confidence_interval, resample_identities
 from training.evaluate.metrics import METRICS, score
-from training.evaluate.scoring import Evaluator, compare_subgroups, references, uncertainty
+from training.evaluate.scoring import (
+    Evaluator,
+    compare_subgroups,
+    confidence_interval,
+    resample_identities,
+    uncertainty,
+)
 
 ALL = np.ones(9, bool)
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
@@ -130,7 +135,9 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     guesses = {"scratch-5%": noise, "probe-5%": signal, "pretrained-5%": random.random((200, 5))}
     scored = {name: evaluator.score(predicted, [0.5] * 5) for name, predicted in guesses.items()}
     scored["probe-9%"] = scored["probe-5%"]
-    result = uncertainty(scored, references([{"name": name, "labels": name[-2]} for name in scored]))
+    result = uncertainty(
+        scored, [{"name": name, "labels": name[-2], "faces": int(name[-2])} for name in scored]
+    )
     low, high = result["probe-5%"]["gains"]["average_precision"]["interval"]
     assert 0.2 < low < result["probe-5%"]["gains"]["average_precision"]["value"] < high
     low, high = result["pretrained-5%"]["gains"]["average_precision"]["interval"]

@@ -1,5 +1,7 @@
 """Scores against scikit-learn and against brute force; thresholds; the table."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 from sklearn.calibration import calibration_curve
 
-from training.evaluate.evaluate import format_table
+from training.evaluate.evaluate import summary
 from training.evaluate.metrics import BINS, METRICS, score
 from training.evaluate.scoring import mean_over_attributes, reliability
 from training.evaluate.thresholds import best_threshold, best_thresholds
@@ -115,9 +117,25 @@ def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
     assert np.isnan(mean_over_attributes(np.full((2, 1, len(METRICS)), np.nan))).all()
 
 
-def test_the_table_has_a_row_per_run_in_percent() -> None:
-    row = dict.fromkeys(METRICS, 0.5)
-    table = format_table({"majority class": row, "pretrained-1%": {"faces": 84, **row, "roc_auc": None}})
-    lines = table.split("\n")
-    assert lines[0].split()[:2] == ["run", "faces"]
-    assert lines[2].split() == ["pretrained-1%", "84", "50.0", "50.0", "50.0", "50.0", "-", "50.0"]
+def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels() -> None:
+    scores = {"scratch-1%": 0.3, "probe-1%": 0.5, "scratch-5%": 0.6, "probe-5%": None}
+    runs = [
+        {
+            "name": name, "title": name.partition("-")[0], "labels": name[-2:], "faces": 84 * int(name[-2]),
+            "thresholds_from": "val",
+        }
+        for name in scores
+    ]  # fmt: skip
+    means = {name: dict.fromkeys(METRICS, value) for name, value in {"majority class": 0.2, **scores}.items()}
+    intervals = {name: {metric: [0.48, 0.52] for metric in METRICS} for name in scores}
+    text = summary(runs, means, intervals, Path("runs/finetune"))
+    table, first, second = text.split("\n\n")
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert rows == [
+        ["majority", "class", *["20.0"] * 4],
+        ["scratch", "30.0", "30.0", "60.0", "60.0"],
+        ["probe", "50.0", "50.0", "-", "-"],
+    ]
+    assert first.startswith("best with 84 labels: probe, average precision 50.0 (95 % interval 48.0 to 52.0)")
+    assert "--checkpoint runs/finetune/probe-1%/classifier.pt photos/" in first
+    assert second.startswith("best with 420 labels: scratch")

@@ -16,8 +16,7 @@ from training.data.transforms import to_input
 from training.engine.optim import LossCheck, rate_factor
 from training.methods.augment import augment
 from training.models import BRANCHES, SplNetwork, build
-from training.models.attribute_groups import branch_groups, read_groups
-from training.models.attribute_network import AttributeNetwork, attribute_loss
+from training.models.attribute_network import AttributeNetwork, attribute_loss, branch_groups, read_groups
 from training.models.classifier import NetworkClassifier
 from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel

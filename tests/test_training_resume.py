@@ -21,7 +21,7 @@ from tests.commands import run_command
 from training.data.loader import TrainingData
 from training.data.samples import read_samples
 from training.engine import checkpoint
-from training.engine.optim import LossCheck, rate_factor
+from training.engine.optim import LossCheck
 from training.models.pretrained import read_pretrained
 from training.pretrain.train import pretrain
 
@@ -63,23 +63,22 @@ def whole(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def stop_soon(run: subprocess.Popen[str], output: Path, number: signal.Signals) -> str:
+def stop_soon(run: subprocess.Popen[str], output: Path) -> str:
     logged = output / "pretrain" / "dvclive" / "plots" / "metrics" / "pretrain" / "loss.tsv"
     wanted = random.randint(2, 5)
     while run.poll() is None and not (logged.is_file() and len(logged.read_text().splitlines()) >= wanted):
         time.sleep(0.005)
-    run.send_signal(number)
+    run.send_signal(signal.SIGTERM)
     return run.communicate(timeout=600)[1]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
-    shards: Layout, whole: Path, tmp_path: Path, number: signal.Signals, status: int
+    shards: Layout, whole: Path, tmp_path: Path
 ) -> None:
     run = subprocess.Popen(command(shards, tmp_path), stderr=subprocess.PIPE, text=True)
-    output = stop_soon(run, tmp_path, number)
-    assert run.returncode == status, output
-    assert f"stopped by {number.name} after step" in output
+    output = stop_soon(run, tmp_path)
+    assert run.returncode == 143, output
+    assert "stopped by SIGTERM after step" in output
     assert "Traceback" not in output
     assert len(list((tmp_path / "pretrain" / "checkpoints").iterdir())) == 1
     done = run_command("training.run", *command(shards, tmp_path)[3:])
@@ -252,14 +251,3 @@ def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="train again"):
         read_pretrained(tmp_path / "x.safetensors")
-
-
-@pytest.mark.parametrize("batch_size", [24, 64, 100, 512])
-def test_the_published_schedule_changes_at_its_epochs_whatever_the_batch_size(batch_size: int) -> None:
-    faces, epochs = 162_770, 80
-    steps = -(-epochs * faces // batch_size)
-    for epoch, factor in ((0, 1 / 7), (3, 4 / 7), (6, 1.0), (7, 0.1), (10, 0.1), (11, 0.01), (79, 0.01)):
-        first = -(-epoch * faces // batch_size)
-        last = (epoch + 1) * faces // batch_size - 2
-        assert rate_factor("pretrain_paper", first + 1, steps) == pytest.approx(factor)
-        assert rate_factor("pretrain_paper", last, steps) == pytest.approx(factor)

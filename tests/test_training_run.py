@@ -119,7 +119,7 @@ def test_every_run_is_scored_beside_the_majority_class(trained: Path) -> None:
     assert means["scratch-50%"]["faces"] == means["pretrained-50%"]["faces"] < means["scratch-100%"]["faces"]
     details = json.loads((trained / "evaluate" / "attributes.json").read_text())
     assert len(details["pretrained-100%"]) == 40
-    assert (trained / "evaluate" / "table.txt").read_text().splitlines()[1].startswith("majority class")
+    assert (trained / "evaluate" / "table.txt").read_text().splitlines()[2].startswith("majority class")
 
 
 def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
@@ -176,17 +176,9 @@ def test_evaluating_twice_gives_the_same_bytes(
 ) -> None:
     evaluate(config, shards, trained / "finetune", tmp_path)
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
-    assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "plots/labels.csv"}
+    assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "table.txt"}
     for file in files:
         assert (tmp_path / file).read_bytes() == (trained / "evaluate" / file).read_bytes(), file
-
-
-def test_from_scratch_and_pretrained_start_differently_but_see_the_same_faces(trained: Path) -> None:
-    runs = {run["name"]: run for run in json.loads((trained / "finetune" / "runs.json").read_text())}
-    assert runs["scratch-50%"]["steps"] == runs["pretrained-50%"]["steps"] == 3
-    assert runs["scratch-50%"]["faces"] == runs["pretrained-50%"]["faces"]
-    states = [weights(trained / "finetune" / name) for name in runs]
-    assert not torch.equal(states[0]["network.stem.0.weight"], states[1]["network.stem.0.weight"])
 
 
 def test_fine_tuning_the_same_twice_gives_the_same_weights(
@@ -213,16 +205,6 @@ def test_without_pre_training_the_message_says_what_to_run(
         finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path)
     with pytest.raises(UserError, match="--stage finetune"):
         evaluate(config, shards, tmp_path / "nothing", tmp_path)
-
-
-def test_a_loss_that_explodes_stops_the_run_and_names_samples(shards: Layout, tmp_path: Path) -> None:
-    wild = load(settings=[*TINY, "pretrain.learning_rate=1.0e+30", "trainer.precision=float32"])
-    with pytest.raises(UserError, match=r"the loss is (nan|inf)") as stopped:
-        pretrain.pretrain(wild, shards, tmp_path)
-    named = str(stopped.value).split("samples: ")[1].split(", ")
-    keys = set(pq.read_table(shards.samples, columns=["key"])["key"].to_pylist())
-    assert len(named) == 4
-    assert set(named) <= keys
 
 
 def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(

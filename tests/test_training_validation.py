@@ -1,10 +1,8 @@
-"""What stage 1 measures and draws of faces that it does not learn from."""
+"""What stage 1 measures on faces that it does not learn from."""
 
 import json
-from collections.abc import Collection
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,16 +12,10 @@ from common.layout import Layout
 from training.data.loader import BrokenSamples
 from training.data.samples import read_samples
 from training.pretrain.model import PretrainModel
-from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.classification import average_precision
 from training.pretrain.tasks.segmentation import mean_iou, pixel_accuracy
 from training.pretrain.train import pretrain
-from training.pretrain.validate import (
-    Validator,
-    batch_statistics,
-    read_validation_samples,
-    tasks_image,
-)
+from training.pretrain.validate import batch_statistics, read_validation_samples, validate
 
 TINY = [
     "network.width=8",
@@ -42,14 +34,10 @@ def config() -> Config:
     return load(settings=TINY)
 
 
-def validator_of(config: Config, shards: Layout) -> Validator:
-    return Validator(read_samples(shards, ("train",)), config, CPU, BrokenSamples(0))
-
-
 def test_validation_gives_the_same_scores_every_time(config: Config, shards: Layout) -> None:
-    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
+    samples, model = read_samples(shards, ("train",)), PretrainModel(config.network, config.pretrain)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    first, second = (validator.scores(model) for _ in range(2))
+    first, second = (validate(model, samples, config, CPU, BrokenSamples(0)) for _ in range(2))
     assert first == second
     assert set(first) == {
         "segmentation/pixel_accuracy",
@@ -64,11 +52,20 @@ def test_validation_gives_the_same_scores_every_time(config: Config, shards: Lay
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(config: Config, shards: Layout) -> None:
-    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
-    batches = [indices.tolist() for indices, _, _ in validator.predictions(model)]
-    assert sorted(index for batch in batches for index in batch) == list(range(len(validator.samples)))
-    assert min(len(batch) for batch in batches) >= 4
+def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(
+    config: Config, shards: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, model = read_samples(shards, ("train",)), PretrainModel(config.network, config.pretrain)
+    batches: list[list[int]] = []
+    prepare = PretrainModel.prepare
+    monkeypatch.setattr(
+        PretrainModel,
+        "prepare",
+        lambda model, batch, *key: batches.append(batch.indices.tolist()) or prepare(model, batch, *key),
+    )
+    validate(model, samples, config, CPU, BrokenSamples(0))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(samples)))
+    assert min(map(len, batches)) >= 4
 
 
 def test_scores_are_those_of_the_definition() -> None:
@@ -110,54 +107,7 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
         "training.pretrain.validate.read_samples",
         lambda layout, splits: real(layout, splits).take(np.arange(0)),
     )
-    assert read_validation_samples(shards) is None
+    assert len(read_validation_samples(shards)) == 0
     pretrain(config, shards, tmp_path)
     assert capsys.readouterr().out.count("nothing is validated") == 1
     assert "val" not in json.loads((tmp_path / "metrics.json").read_text())
-
-
-@pytest.mark.parametrize("tasks", [TASKS, ["segmentation"], ["rotation"], ["adversarial"]])
-def test_the_image_shows_a_row_per_sample_and_only_the_tasks_that_train(
-    shards: Layout, tasks: Collection[str]
-) -> None:
-    weights = [f"pretrain.tasks.{name}.weight={float(name in tasks)}" for name in TASKS]
-    config = load(settings=[*TINY, *weights])
-    validator, model = validator_of(config, shards), PretrainModel(config.network, config.pretrain)
-    images = [validator.image(model) for _ in range(2)]
-    assert images[0].dtype == np.uint8
-    assert np.array_equal(*images)
-    assert images[0].shape[0] > 4 * 156
-    _, example, outputs = next(validator.predictions(model))
-    columns = {
-        task.name: len(task.panel(example.crops, example.targets[task.name], outputs[task.name], 4))
-        for task in model.active()
-    }
-    expected = {"segmentation": 2, "classification": 4, "rotation": 1, "adversarial": 0}
-    assert columns == {name: expected[name] for name in tasks}
-
-
-def test_green_marks_a_correct_prediction_and_orange_a_wrong_one(config: Config, shards: Layout) -> None:
-    model = PretrainModel(config.network, config.pretrain)
-    _, example, outputs = next(validator_of(config, shards).predictions(model))
-    targets = example.targets["rotation"]
-    correct = {
-        "position": torch.nn.functional.one_hot(targets["position"], 9).float(),
-        "angle": torch.nn.functional.one_hot(targets["angle"], 4).float(),
-    }
-    wrong = {**correct, "position": correct["position"].roll(1, dims=1)}
-    rotation = [task for task in model.active() if task.name == "rotation"]
-
-    def orange(prediction: dict[str, torch.Tensor]) -> int:
-        image = tasks_image(rotation, example, {**outputs, "rotation": prediction})
-        return int((image == (225, 90, 20)).all(-1).sum())
-
-    assert orange(correct) == 0
-    assert orange(wrong) > 400
-
-
-def test_a_run_logs_a_picture_at_each_validation(shards: Layout, tmp_path: Path) -> None:
-    pretrain(load(settings=[*TINY, "pretrain.validate_every=1"]), shards, tmp_path)
-    names = sorted(path.name for path in (tmp_path / "dvclive" / "plots" / "images").iterdir())
-    assert names == ["tasks-000000001.png", "tasks-000000002.png"]
-    assert cv2.imread(str(tmp_path / "dvclive" / "plots" / "images" / names[0])).shape[2] == 3
-    assert json.loads((tmp_path / "metrics.json").read_text())["val"]["samples"] >= 2

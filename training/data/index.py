@@ -66,33 +66,8 @@ class Column(Sequence[Text], Generic[Text]):
         return Column(self._values.take(pa.array(indices)))
 
 
-class Index:
-    """The rows of some splits, in the manifest's order.
-
-    Attributes:
-        attributes: names of the labels.
-        extents: of each stored member, uint32 (N, 3): offset in `BLOCK`s, size in bytes, CRC-32 (0: unknown).
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        keys, shards, identities: a string per sample; shards are dictionary-encoded, sorted by name.
-    """
-
-    def __init__(self, table: pa.Table) -> None:
-        names = table.schema.metadata[b"attributes"].decode()
-        self.attributes = tuple(names.split("\n")) if names else ()
-        columns = {name: table[name].combine_chunks() for name in table.column_names}
-        self.extents = {name: _matrix(columns[name], 3) for name in MEMBERS if name in columns}
-        empty = np.zeros((table.num_rows, 0), np.int8)
-        self.labels = _matrix(columns["labels"], len(self.attributes)) if "labels" in columns else empty
-        self.keys, self.shards = Column[str](columns["key"]), Column[str](columns["shard"])
-        self.identities = Column[str | None](columns["identity"])
-
-
-def _matrix(values: pa.Array, width: int) -> NDArray[Any]:
-    return values.flatten().to_numpy().reshape(-1, width)
-
-
-def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> Index:
-    """The index of some splits.
+def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
+    """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
     Args:
         layout: the shards and their manifest.
@@ -103,7 +78,7 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> In
         UserError: there is no manifest.
     """
     if folder is None:
-        return Index(_query(layout, splits))
+        return _query(layout, splits)
     name = hashlib.sha256(json.dumps([manifest_hash(layout), *splits]).encode()).hexdigest()[:32]
     file = folder / f"index-{name}.arrow"
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +91,7 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> In
             with replacing(file) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
                 writer.write_table(table)
     os.utime(file)
-    return Index(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def manifest_hash(layout: Layout) -> str:

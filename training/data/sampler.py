@@ -12,7 +12,6 @@ MosaicML Streaming (https://docs.mosaicml.com/projects/streaming/en/stable/), by
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,89 +19,6 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from training.data.index import Column
 from training.data.samples import Samples
-
-Indices = NDArray[np.int64]
-
-
-class _Shards:
-    """The samples of each shard, without a copy of the whole if the manifest lists them shard by shard."""
-
-    def __init__(self, shards: Sequence[str]) -> None:
-        codes = shards.codes if isinstance(shards, Column) else np.unique(shards, return_inverse=True)[1]
-        sizes = np.bincount(codes)
-        self.sizes = sizes[sizes > 0]
-        self._starts = np.cumsum(self.sizes) - self.sizes
-        grouped = bool((codes[1:] >= codes[:-1]).all())
-        self._order = None if grouped else np.argsort(codes, kind="stable")
-
-    def samples(self, shard: int, within: Indices) -> Indices:
-        """Positions in the manifest of samples that are given by their numbers `within` a shard."""
-        positions = self._starts[shard] + within
-        return positions if self._order is None else self._order[positions]
-
-
-@dataclass
-class _Partition:
-    """One partition in one epoch: pieces of shards in the order in which they are read.
-
-    Attributes:
-        shards: int64 (P,), the shard of each piece.
-        starts: int64 (P,), the first sample of each piece within its shard, which is shuffled.
-        ends: int64 (P,), how many samples the pieces up to and including each have.
-    """
-
-    shards: Indices
-    starts: Indices
-    ends: Indices
-    _first: int = 0
-    _piece: Indices | None = None
-
-    def sample(self, number: int, shards: _Shards, seed: tuple[int, int]) -> int:
-        """The position in the manifest of the `number`-th sample, which is most often of the same piece."""
-        if self._piece is None or not 0 <= number - self._first < len(self._piece):
-            piece = int(np.searchsorted(self.ends, number, side="right"))
-            shard = int(self.shards[piece])
-            self._first = int(self.ends[piece - 1]) if piece else 0
-            start, count = int(self.starts[piece]), int(self.ends[piece]) - self._first
-            shuffled = np.random.default_rng([*seed, 1, shard]).permutation(shards.sizes[shard])
-            self._piece = shards.samples(shard, shuffled[start : start + count])
-        return int(self._piece[number - self._first])
-
-
-class _Epoch:
-    """The partitions of one epoch; planning them costs as much as there are shards, not samples."""
-
-    def __init__(self, shards: _Shards, seed: int, epoch: int, partitions: int) -> None:
-        self._shards, self._seed, self._count = shards, (seed, epoch), partitions
-        self._start = epoch * int(shards.sizes.sum())
-        line = np.random.default_rng(seed).permutation(len(shards.sizes))
-        bounds = np.concatenate([[0], np.cumsum(shards.sizes[line])])
-        # A partition is as long as there are positions of its own in this epoch.
-        lengths = [self._length(each, bounds[-1]) for each in range(partitions)]
-        cuts = np.concatenate([[0], np.cumsum(lengths)])
-        self._partitions = [
-            self._partition(line, bounds, each, cuts[each], cuts[each + 1]) for each in range(partitions)
-        ]
-
-    def sample(self, position: int) -> int:
-        """The position in the manifest of a position of the run."""
-        partition = position % self._count
-        number = (position - self._first(partition)) // self._count
-        return self._partitions[partition].sample(number, self._shards, self._seed)
-
-    def _first(self, partition: int) -> int:
-        return self._start + (partition - self._start) % self._count
-
-    def _length(self, partition: int, samples: int) -> int:
-        return len(range(self._first(partition), self._start + samples, self._count))
-
-    def _partition(self, line: Indices, bounds: Indices, number: int, start: int, stop: int) -> _Partition:
-        """The samples `start` to `stop` of the shards in a `line`, whose samples end at `bounds`."""
-        first, last = np.searchsorted(bounds, start, side="right") - 1, np.searchsorted(bounds, stop)
-        places = np.random.default_rng([*self._seed, 0, number]).permutation(np.arange(first, last))
-        starts = np.maximum(bounds[places], start)
-        lengths = np.minimum(bounds[places + 1], stop) - starts
-        return _Partition(line[places], starts - bounds[places], np.cumsum(lengths))
 
 
 class BatchSampler:
@@ -137,8 +53,10 @@ class BatchSampler:
     ) -> None:
         if not len(shards):
             raise UserError("there are no samples to train on; look at the splits in shards.parquet")
-        self._shards, self._count = _Shards(shards), len(shards)
-        self._seed, self._partitions = seed, partitions
+        codes = shards.codes if isinstance(shards, Column) else np.unique(shards, return_inverse=True)[1]
+        sizes = np.bincount(codes)
+        self._samples = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes[sizes > 0])[:-1])
+        self._count, self._seed, self._partitions = len(shards), seed, partitions
         self._batch_size, self._start, self._stop = batch_size, start, stop
         self._rank, self._world = rank, world
 
@@ -146,16 +64,36 @@ class BatchSampler:
         return self._stop - self._start
 
     def __iter__(self) -> Iterator[list[int]]:
-        number, epoch = -1, None
+        number, order = -1, np.empty(0, np.int64)
         for step in range(self._start, self._stop):
             batch = []
             first = step * self._batch_size
             for position in range(first + self._rank, first + self._batch_size, self._world):
-                if epoch is None or position // self._count != number:
+                if position // self._count != number:
                     number = position // self._count
-                    epoch = _Epoch(self._shards, self._seed, number, self._partitions)
-                batch.append(epoch.sample(position))
+                    order = self._epoch(number)
+                batch.append(int(order[position % self._count]))
             yield batch
+
+    def _epoch(self, number: int) -> NDArray[np.int64]:
+        """The samples of one epoch in their order, int64 (N,)."""
+        line = np.random.default_rng(self._seed).permutation(len(self._samples))
+        shuffled = [
+            np.random.default_rng([self._seed, number, 1, shard]).permutation(self._samples[shard])
+            for shard in line
+        ]
+        samples, shards = np.concatenate(shuffled), np.repeat(line, [len(each) for each in shuffled])
+        order, cut = np.empty(self._count, np.int64), 0
+        for partition in range(self._partitions):
+            # A partition is as long as there are positions of its own in this epoch.
+            first = (partition - number * self._count) % self._partitions
+            positions = np.arange(first, self._count, self._partitions)
+            mine = slice(cut, cut + len(positions))
+            pieces = np.split(samples[mine], np.flatnonzero(np.diff(shards[mine])) + 1)
+            places = np.random.default_rng([self._seed, number, 0, partition]).permutation(len(pieces))
+            order[positions] = np.concatenate([pieces[place] for place in places])
+            cut += len(positions)
+        return order
 
 
 def sequential_batches(samples: Samples, batch_size: int) -> list[list[int]]:

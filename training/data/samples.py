@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -14,7 +15,7 @@ from common.layout import Layout
 from common.shards import BrokenSample, Extent
 from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
-from training.data.index import BLOCK, Column, Text, read_index
+from training.data.index import BLOCK, MEMBERS, Column, Text, read_index
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,21 @@ def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = No
     Raises:
         UserError: there is no manifest.
     """
-    index = read_index(layout, splits, folder)
+    table = read_index(layout, splits, folder)
+    names = tuple(filter(None, table.schema.metadata[b"attributes"].decode().split("\n")))
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+
+    def matrix(name: str, width: int) -> NDArray[Any]:
+        return columns[name].flatten().to_numpy().reshape(-1, width)
+
     return Samples(
         root=layout.shards,
-        keys=index.keys,
-        shards=index.shards,
-        extents=index.extents,
-        attribute_names=index.attributes,
-        attributes=index.labels,
-        identities=index.identities,
+        keys=Column[str](columns["key"]),
+        shards=Column[str](columns["shard"]),
+        extents={name: matrix(name, 3) for name in MEMBERS if name in columns},
+        attribute_names=names,
+        attributes=matrix("labels", len(names)) if names else np.zeros((table.num_rows, 0), np.int8),
+        identities=Column[str | None](columns["identity"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import struct
 import sys
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from signal import Signals
+from types import FrameType
 from typing import Any, Final, Protocol
 
 import torch
@@ -120,22 +121,24 @@ class Checkpoints:
     Attributes:
         title: of the run, for messages.
         folder: where they lie.
-        minutes: between two of them.
-        config: stored beside the weights.
-        provenance: what the weights depend on.
-        code: the hash of the code, see `common.freshness.code_hash`.
+        config: says how many minutes lie between two of them; stored beside the weights.
+        made_from: what the weights depend on, of which ``code`` is the hash of the code, see
+            `common.freshness.code_hash`.
         ranks: all processes restore what the first one reads; it prints, writes and deletes.
     """
 
     title: str
     folder: Path
-    minutes: float
     config: Config
-    provenance: dict[str, Any]
-    code: str
+    made_from: Mapping[str, Any]
     ranks: Ranks
     _written: float = field(default_factory=time.monotonic)
     _step: int = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the weights depend on but the code."""
+        return {key: value for key, value in self.made_from.items() if key != "code"}
 
     def resume(self, run: Resumable, mode: str) -> int:
         """Restore the latest checkpoint into `run`; return the number of steps that it has done.
@@ -151,12 +154,13 @@ class Checkpoints:
         """
         if mode == "never":
             self.clear()
-        found = latest(self.folder, self.title) if self.ranks.first else None
-        found = self.ranks.broadcast(found)
+        found, differing = latest(self.folder, self.title) if self.ranks.first else None, list[str]()
+        if found is not None:
+            differing = differences(found[1].get("provenance", {}), self.provenance)
+        found, differing = self.ranks.broadcast((found, differing))  # others may have an output of their own
         if found is None:
             return 0
         path, stored = found
-        differing = differences(stored.get("provenance", {}), self.provenance)
         if differing and mode != "anyway":
             if self.ranks.first:
                 print(
@@ -175,26 +179,26 @@ class Checkpoints:
         if self.ranks.first:
             changed = f" in spite of {'; '.join(differing)}" if differing else ""
             print(f"{self.title}: resuming at step {self._step:,}{changed}")
-            if stored["code"] != self.code:
+            if stored["code"] != self.made_from["code"]:
                 print(f"{self.title}: the code has changed since")
         return self._step
 
-    def save_due(self, run: Resumable, signal: int) -> None:
+    def save_due(self, run: Resumable, number: int) -> None:
         """Write a checkpoint if the last one is old, or if a signal requested that the run stop.
 
         Raises:
-            SystemExit: `signal`, the largest number of any process, is not 0.
+            SystemExit: `number`, the largest of a signal in any process, is not 0.
         """
-        if signal or time.monotonic() - self._written > 60 * self.minutes:
+        if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
-        if signal and self.ranks.first:
+        if number and self.ranks.first:
             print(
-                f"{self.title}: stopped by {Signals(signal).name} after step {run.done:,}; "
+                f"{self.title}: stopped by {signal.Signals(number).name} after step {run.done:,}; "
                 "the same command continues from there",
                 file=sys.stderr,
             )
-        if signal:
-            sys.exit(128 + signal)
+        if number:
+            sys.exit(128 + number)
 
     @contextmanager
     def saving_on_error(self, run: Resumable) -> Iterator[None]:
@@ -218,7 +222,7 @@ class Checkpoints:
             "step": run.done,
             "provenance": self.provenance,
             "config": self.config.model_dump(mode="json"),
-            "code": self.code,
+            "code": self.made_from["code"],
             "hardware": hardware().name,
             "state": run.state(),
         }
@@ -260,3 +264,32 @@ def _set_aside(folder: Path) -> Path:
     """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
     names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
     return folder.rename(next(name for name in names if not name.exists()))
+
+
+class StopRequest:
+    """The number of the signal that requested that the run stop; 0 if there was none."""
+
+    number = 0
+
+
+@contextmanager
+def stop_requests(second_interrupts: bool) -> Iterator[StopRequest]:
+    """Record Ctrl-C and SIGTERM instead of ending at once, so that the run stops after its current step.
+
+    Args:
+        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
+            every process again the signal that the terminal has already sent.
+    """
+    request = StopRequest()
+
+    def record(number: int, frame: FrameType | None) -> None:
+        if second_interrupts and request.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.number = number
+
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

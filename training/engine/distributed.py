@@ -7,7 +7,7 @@ processes compute what one process computes that accumulates gradients over N mi
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,10 @@ class Ranks:
         indices = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=indices)
 
+    def unshared(self, forward: nn.Module) -> AbstractContextManager[None]:
+        """A context of backward passes that share no gradients: of the micro-batches before a step's last."""
+        return forward.no_sync() if isinstance(forward, DistributedDataParallel) else nullcontext()
+
     def synchronise_batch_norm(self, model: nn.Module) -> nn.Module:
         """On several GPUs, compute batch-norm statistics over the whole batch, as one GPU would.
 
@@ -60,18 +64,14 @@ class Ranks:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace all gradients by their mean over the processes, in one message.
+        """Replace all gradients by their mean over the processes.
 
         For small models that are not worth what `wrap` does: overlapping messages with the computation.
         """
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if self.world == 1 or not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        means = (flat / self.world).split([gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for parameter in model.parameters() if self.world > 1 else ():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.world
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean of each value over the processes, all of which must call this at the same time."""

@@ -1,11 +1,9 @@
-"""The log of a training run: curves and images, by DVCLive."""
+"""The log of a training run: curves, by DVCLive."""
 
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from dvclive import Live
-from numpy.typing import NDArray
 
 from common.files import disk_errors, write_text
 
@@ -14,8 +12,7 @@ class Log:
     """The log of one run, as a context.
 
     Args:
-        output: folder of the run; curves lie in ``dvclive/plots/metrics``, images in
-            ``dvclive/plots/images``. None: nothing is written.
+        output: folder of the run; curves lie in ``dvclive/plots/metrics``. None: nothing is written.
         step: steps done by an earlier process; later points of its curves are dropped, since the run
             is about to do these steps again.
     """
@@ -41,13 +38,6 @@ class Log:
             with disk_errors(Path(self._live.dir)):
                 for name, value in values.items():
                     self._live.log_metric(f"{group}/{name}", value)
-
-    def image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Log an RGB image, uint8 (H, W, 3), after `step` steps."""
-        if self._live:
-            self._live.step = step
-            with disk_errors(Path(self._live.dir)):
-                self._live.log_image(f"{name}-{step:09d}.png", image)
 
 
 def _drop_after(folder: Path, step: int) -> None:

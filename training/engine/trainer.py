@@ -8,131 +8,30 @@ What happens in a step follows from the seed and the step's number alone, so a r
 to the same weights, and N processes compute what one process does with N times as many micro-batches.
 """
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
-from common.config import Schedule
 from common.progress import progress
-from training.data.loader import Batch, TrainingData
-from training.engine.checkpoint import Checkpoints
+from training.data.loader import Batch
+from training.engine.checkpoint import Checkpoints, stop_requests
 from training.engine.device import autocast, gradient_scaler
 from training.engine.logger import Log
-from training.engine.optim import LossCheck, ParameterGroups, adam, set_rate
+from training.engine.objective import LoopSettings, Objective
+from training.engine.optim import LossCheck, adam, set_rate
 from training.engine.seeds import seed_micro_batch
 
 RECENT_VALUES: Final = 5
 """`Trainer.recent` holds the values of so many last log entries."""
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """The loss of one micro-batch.
-
-    Attributes:
-        total: what the model minimises, a scalar.
-        values: gives what is logged, by name. It is called in steps that are logged alone, because the host
-            waits for the device there.
-        adversary: gives what the adversary minimises, a scalar; None in steps in which it is not trained. It
-            is called after the model's backward pass and may send no gradient into the model.
-    """
-
-    total: Tensor
-    values: Callable[[], dict[str, float]] = dict
-    adversary: Callable[[], Tensor] | None = None
-
-
-class Objective(Protocol):
-    """What a stage trains."""
-
-    @property
-    def data(self) -> TrainingData:
-        """The samples that are trained on, and the settings of the loop."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Whose parameters are trained and averaged."""
-
-    @property
-    def adversary(self) -> nn.Module | None:
-        """Networks that are trained against the model by an optimiser of their own, at the highest of the
-        model's rates; frozen except while their own loss is computed. None: there are none.
-        """
-
-    def parameter_groups(self) -> ParameterGroups:
-        """The model's parameters, each with its learning rate before the schedule; 0 freezes them."""
-
-    def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
-        """The loss of a micro-batch.
-
-        Args:
-            forward: the model, as it is called in training: compiled, and shared between processes.
-            batch: on the device of the model.
-            step: number of the optimisation step.
-            micro_batch: number of the micro-batch within the step, over all processes; random draws may
-                depend on nothing but the seed, `step` and this.
-        """
-
-    def batch_norm(self) -> tuple[nn.Module, Iterable[Tensor]]:
-        """The module whose batch-norm statistics are measured for averaged weights, and its inputs.
-
-        All processes measure the same inputs.
-        """
-
-    def validate(self, log: Log, done: int) -> Mapping[str, float]:
-        """Scores by name of the averaged weights, which the model has meanwhile, after `done` steps.
-
-        All processes call this for the same samples: synchronised batch norm waits for all of them.
-        """
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how a model is trained.
-
-    Attributes:
-        title, unit: of the progress display: the run, and the plural name of a sample.
-        seed: of everything random.
-        steps: optimisation steps.
-        batch_size: samples of one step, over all processes.
-        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
-        average_decay: decay of the weights' moving average.
-        log_every: steps between two checks of the loss, and between two entries of the log.
-        validate_every: steps between two validations; None: only after the last step.
-        accumulate: micro-batches into which each process divides its share of a batch.
-        clip_norm: greatest norm of all gradients together; None: no limit.
-        select: the score of `Objective.validate` by which the best step is chosen, whose averaged weights are
-            kept; None, or without such a score: the last step.
-        log_folder: where the log is written; None: nowhere.
-    """
-
-    title: str
-    unit: str
-    seed: int
-    steps: int
-    batch_size: int
-    schedule: Schedule
-    weight_decay: float
-    average_decay: float
-    log_every: int
-    validate_every: int | None
-    accumulate: int = 1
-    clip_norm: float | None = None
-    select: str | None = None
-    log_folder: Path | None = None
 
 
 @dataclass
@@ -238,9 +137,13 @@ class Trainer:
         plan, ranks, checkpoints = self.plan, self._ranks, self._checkpoints
         start, size = checkpoints.resume(self, resume), plan.batch_size
         batches = self.objective.data.batches(size, start, plan.steps, ranks.rank, ranks.world)
-        bar = progress(plan.title, plan.steps * size, plan.unit, start * size, enabled=ranks.first)
+        bar = progress(plan.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
         log = Log(plan.log_folder if ranks.first else None, start)
-        with _signals(second_interrupts=ranks.world == 1) as stop, log, checkpoints.saving_on_error(self):
+        with (
+            stop_requests(second_interrupts=ranks.world == 1) as stop,
+            log,
+            checkpoints.saving_on_error(self),
+        ):
             self._validate_due(log)  # an error may have ended the run in this validation
             self.clock.restart()
             for step in range(start, plan.steps):
@@ -266,7 +169,7 @@ class Trainer:
         for number in range(count):
             part, micro_batch = batch.micro_batch(number, count), ranks.rank + number * ranks.world
             seed_micro_batch(plan.seed, step, micro_batch)
-            with self._sharing(last=number + 1 == count):
+            with ranks.unshared(self._forward) if number + 1 < count else nullcontext():
                 loss = self.objective.loss(self._forward, part.to(ranks.device), step, micro_batch)
                 self.losses.add(loss.total, step, part.indices)
                 scaler.scale(loss.total / count).backward()
@@ -292,12 +195,6 @@ class Trainer:
         self.done = step + 1
         return values
 
-    def _sharing(self, last: bool) -> AbstractContextManager[None]:
-        """The context of a micro-batch: only the `last` of a step shares gradients between processes."""
-        if last or not isinstance(self._forward, DistributedDataParallel):
-            return nullcontext()
-        return self._forward.no_sync()
-
     def _validate_due(self, log: Log) -> None:
         """Validate the averaged weights if that is due after the steps that are done, and has not been done.
 
@@ -315,7 +212,7 @@ class Trainer:
                 module, inputs = self.objective.batch_norm()
                 with autocast(self._ranks.device, self._settings.precision):
                     update_bn(inputs, module)
-            scores = dict(self.objective.validate(log, done))
+            scores = dict(self.objective.validate())
             score, best = scores.get(plan.select or ""), self.kept.score
             if (last and best is None) or (score is not None and (best is None or score > best)):
                 weights = {name: value.clone() for name, value in self._model.state_dict().items()}
@@ -386,32 +283,3 @@ class Trainer:
             "scaler": self._scaler if self._scaler.is_enabled() else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
-
-
-class _StopRequest:
-    """The number of the signal that requested that the run stop; 0 if there was none."""
-
-    number = 0
-
-
-@contextmanager
-def _signals(second_interrupts: bool) -> Iterator[_StopRequest]:
-    """Record Ctrl-C and SIGTERM instead of ending at once, so that the run stops after its current step.
-
-    Args:
-        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
-            every process again the signal that the terminal has already sent.
-    """
-    request = _StopRequest()
-
-    def record(number: int, frame: FrameType | None) -> None:
-        if second_interrupts and request.number and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        request.number = number
-
-    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

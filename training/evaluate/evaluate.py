@@ -1,6 +1,5 @@
 """Evaluation of the fine-tuned runs on the test split, with thresholds of their own or from val."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,11 @@ from common.files import replacing, write_text
 from common.layout import Layout
 from training.data.samples import Samples, read_samples
 from training.engine.device import announce_training, default_device
-from training.evaluate.metrics import METRICS, Floats
-from training.evaluate.results import read_runs
-from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, references, uncertainty
+from training.evaluate.metrics import METRICS, PRIMARY, Floats
+from training.evaluate.results import Entry, by_labels, predict_command, read_runs
+from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import FILE, NONE_KNOWN, VAL, load_classifier
+from training.models.classifier import FILE, NONE_KNOWN, VAL, Classifier, load_classifier
 from training.models.inference import sample_probabilities
 
 
@@ -36,101 +35,111 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         ``thresholds.json``: by run the ``classifier`` that was judged (see `Classifier.identity`), its
             ``thresholds`` by attribute, and ``thresholds_from``.
         ``predictions.parquet``: a row per run and test face.
-        ``table.txt``: the table that is printed. ``plots/``: what ``dvc plots`` draws.
+        ``table.txt``: what is printed, see `summary`.
 
     Raises:
         UserError: the results of fine-tuning are missing, or no test face has a label.
     """
     runs = read_runs(finetuned)
-    output.mkdir(parents=True, exist_ok=True)
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
-    predictions: list[pa.Table] = []
     thresholds: dict[str, dict[str, Any]] = {}
-    sources: dict[str, dict[str, str]] = {}
+    predictions = [pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()]
     if runs:
         if not len(test):
             raise UserError("no face of the test split has a label, so there is nothing to evaluate on")
         announce_training("evaluate", config.trainer.precision)
         evaluator = Evaluator(test, config.evaluate, train)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
+        predictions.clear()
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(default_device(), config.trainer.precision, config.evaluate.mirrored)
-        loading = config.stream, config.evaluate.batch_size
-        if classifier.thresholds is None:
-            on_val = sample_probabilities(classifier, val, *loading, f"val {name}") if len(val) else None
-            cuts = best_thresholds(val.attributes, on_val)
-            classifier.thresholds = dict(zip(classifier.attributes, cuts, strict=True))
-            classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
-        cuts = [classifier.thresholds[attribute] for attribute in classifier.attributes]
-        on_test = sample_probabilities(classifier, test, *loading, f"test {name}")
+        cuts = _thresholds(classifier, val, config, name)
+        on_test = _probabilities(classifier, test, config, f"test {name}")
         thresholds[name] = {
             "classifier": classifier.identity,
-            "thresholds": classifier.thresholds,
+            "thresholds": cuts,
             "thresholds_from": classifier.thresholds_from,
         }
-        scores[name] = evaluator.score(on_test, cuts)
-        sources[name] = {"thresholds_from": classifier.thresholds_from}
+        scores[name] = evaluator.score(on_test, [cuts[attribute] for attribute in classifier.attributes])
         predictions.append(_predictions_table(name, test, on_test))
-    write_scores(output, [{**run, **sources[run["name"]]} for run in runs], scores)
-    write_json(output / THRESHOLDS, thresholds)
-    with replacing(output / "predictions.parquet") as temporary:
-        empty = pa.schema([("run", pa.string()), ("key", pa.string())]).empty_table()
-        pq.write_table(pa.concat_tables(predictions or [empty]), temporary)
-
-
-def write_json(file: Path, values: Any) -> None:
-    """Write indented JSON."""
-    write_text(file, json.dumps(values, indent=2) + "\n")
-
-
-def write_scores(output: Path, runs: Sequence[Mapping[str, Any]], scores: Mapping[str, RunScores]) -> None:
-    """Write all files of `evaluate` that hold scores, and print the table of means.
-
-    Args:
-        output: folder.
-        runs: entries of ``runs.json``, with ``thresholds_from``.
-        scores: by run name; empty if `runs` is.
-    """
+    runs = [{**run, "thresholds_from": thresholds[run["name"]]["thresholds_from"]} for run in runs]
     known = {run["name"]: {key: run[key] for key in ("faces", "thresholds_from")} for run in runs}
     means = {name: {**known.get(name, {}), **each.mean_scores} for name, each in scores.items()}
-    table = format_table(means) if means else "no labels, so no classifier and no scores"
-    write_text(output / "table.txt", table + "\n")
-    print(table)
-    write_json(output / "metrics.json", means)
-    write_json(output / "attributes.json", {name: each.attributes for name, each in scores.items()})
-    write_json(output / "intervals.json", uncertainty(scores, references(runs)))
-    reliability = [{"run": run["name"], **row} for run in runs for row in scores[run["name"]].reliability]
-    write_json(output / "plots" / "calibration.json", reliability)
-    by_labels = [[run["method"], run["faces"], *scores[run["name"]].mean_scores.values()] for run in runs]
-    by_attribute = [
-        [run, attribute, *(values[metric] for metric in METRICS)]
-        for run, each in scores.items()
-        for attribute, values in each.attributes.items()
-    ]
-    for name, heads, rows in (
-        ("labels", ("method", "faces"), by_labels),
-        ("attributes", ("run", "attribute"), by_attribute),
-    ):
-        with (
-            replacing(output / "plots" / f"{name}.csv") as temporary,
-            temporary.open("w", encoding="utf-8") as stream,
-        ):
-            csv.writer(stream, lineterminator="\n").writerows([[*heads, *METRICS], *rows])
+    intervals = uncertainty(scores, runs)
+    for file, content in {
+        "metrics.json": means,
+        "attributes.json": {name: each.attributes for name, each in scores.items()},
+        "intervals.json": intervals,
+        THRESHOLDS: thresholds,
+    }.items():
+        write_text(output / file, json.dumps(content, indent=2) + "\n")
+    with replacing(output / "predictions.parquet") as temporary:
+        pq.write_table(pa.concat_tables(predictions), temporary)
+    text = "no labels, so no classifier and no scores\n"
+    if runs:
+        text = summary(runs, means, {name: each["means"] for name, each in intervals.items()}, finetuned)
+    write_text(output / "table.txt", text)
+    print(text, end="")
 
 
-def format_table(means: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of means as plain text: a row per run, in percent."""
-    rows = []
-    for name, mean in means.items():
-        values = ["-" if mean[metric] is None else f"{100 * mean[metric]:.1f}" for metric in METRICS]
-        faces = f"{mean['faces']:,}" if "faces" in mean else ""
-        rows.append([name, faces, *values, mean.get("thresholds_from", "")])
-    heads = ["run", "faces", *(metric.title for metric in METRICS.values()), "thresholds from"]
-    alignment = ["left", *["right"] * (len(heads) - 2), "left"]
-    lines = tabulate(rows, heads, tablefmt="plain", colalign=alignment, disable_numparse=True).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+def summary(
+    runs: Sequence[Entry],
+    means: Mapping[str, Mapping[str, float | None]],
+    intervals: Mapping[str, Mapping[str, list[float] | None]],
+    finetuned: Path,
+) -> str:
+    """The headline metrics of all methods, the best classifier with each amount of labels, and its use.
+
+    Args:
+        runs: entries of ``runs.json``, with ``thresholds_from``.
+        means, intervals: of the metrics, by name of a run; `means` also of the majority class.
+        finetuned: the folder of the runs.
+    """
+    shown, groups = [metric for metric in METRICS.values() if metric.headline], by_labels(runs)
+    rows = {MAJORITY: [_percent(means[MAJORITY][metric.name]) for _ in groups for metric in shown]}
+    for title in dict.fromkeys(run["title"] for run in runs):
+        names = [next((run["name"] for run in group if run["title"] == title), "") for group in groups]
+        rows[title] = [_percent(means.get(name, {}).get(metric.name)) for name in names for metric in shown]
+    heads = [f"{group[0]['faces']:,} labels\n{metric.title}" for group in groups for metric in shown]
+    table = tabulate(
+        [[title, *cells] for title, cells in rows.items()],
+        ["method, percent", *heads],
+        tablefmt="plain",
+        colalign=["left", *["right"] * len(heads)],
+        disable_numparse=True,
+    )
+    lines = [line.rstrip() for line in table.splitlines()]
+    for group in groups:
+        best = max(group, key=lambda run: means[run["name"]][PRIMARY] or 0.0)
+        ends = intervals[best["name"]][PRIMARY] or ()
+        interval = f" (95 % interval {' to '.join(map(_percent, ends))})" if ends else ""
+        lines += [
+            "",
+            f"best with {best['faces']:,} labels: {best['title']}, {METRICS[PRIMARY].title} "
+            f"{_percent(means[best['name']][PRIMARY])}{interval}, thresholds from {best['thresholds_from']}",
+            f"    {predict_command(finetuned / best['name'] / FILE)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _probabilities(classifier: Classifier, samples: Samples, config: Config, title: str) -> Floats:
+    return sample_probabilities(classifier, samples, config.stream, config.evaluate.batch_size, title)
+
+
+def _thresholds(classifier: Classifier, val: Samples, config: Config, name: str) -> dict[str, float]:
+    """The thresholds of a classifier; if it has none, they are chosen on val and set."""
+    if classifier.thresholds is None:
+        on_val = _probabilities(classifier, val, config, f"val {name}") if len(val) else None
+        cuts = best_thresholds(val.attributes, on_val)
+        classifier.thresholds = dict(zip(classifier.attributes, cuts, strict=True))
+        classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
+    return classifier.thresholds
 
 
 def _prevalence(train: Samples) -> Floats:

@@ -1,10 +1,15 @@
 """What fine-tuning and evaluation wrote, for those who read it: predictions, the model card, the report."""
 
 import json
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+
+Entry = Mapping[str, Any]
+"""Of ``runs.json``: a fine-tuned classifier."""
 
 
 def read_json(file: Path, stage: str | None = None) -> Any:
@@ -28,14 +33,31 @@ def read_json(file: Path, stage: str | None = None) -> Any:
         raise UserError(f"{file}: not valid JSON ({error}){remedy}") from error
 
 
-def read_runs(finetuned: Path) -> list[dict[str, Any]]:
+def read_runs(finetuned: Path) -> list[Entry]:
     """The entries of ``runs.json``.
 
     Raises:
         UserError: the file is missing or no JSON.
     """
-    runs: list[dict[str, Any]] = read_json(finetuned / "runs.json", "finetune")
+    runs: list[Entry] = read_json(finetuned / "runs.json", "finetune")
     return runs
+
+
+def by_labels(runs: Sequence[Entry]) -> list[list[Entry]]:
+    """The runs that share their labels, fewest labels first, each in the order of their methods.
+
+    The first run of a group is the reference that the others' gains are measured against.
+    """
+    groups: dict[str, list[Entry]] = {}
+    for run in sorted(runs, key=lambda run: (run["faces"], str(run["labels"]))):
+        groups.setdefault(str(run["labels"]), []).append(run)
+    return list(groups.values())
+
+
+def predict_command(classifier: Path) -> str:
+    """The shell line that predicts the attributes of photos with the classifier in a file."""
+    checkpoint = shlex.quote(str(classifier))
+    return f"python -m training.predict --checkpoint {checkpoint} photos/ --output faces.csv"
 
 
 def read_scores(evaluation: Path) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,10 @@
-"""From probabilities on the test faces to metrics with confidence intervals, by attribute and subgroup."""
+"""From probabilities on the test faces to metrics with confidence intervals, by attribute and subgroup.
+
+The intervals come from the bootstrap over identities: a resample draws identities with replacement rather
+than faces, because photos of one person are not independent. All metrics of all runs are computed on the same
+resamples, so differences are paired. Row 0 of all that is computed on resamples is the estimate, of which
+every face is a part once.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +15,8 @@ from numpy.typing import NDArray
 
 from common.config import Evaluate
 from training.data.samples import Samples
-from training.evaluate.bootstrap import confidence_interval, resample_identities
 from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score
+from training.evaluate.results import Entry, by_labels
 from training.evaluate.thresholds import DEFAULT
 
 MAJORITY: Final = "majority class"
@@ -87,6 +93,40 @@ class Evaluator:
                 )
         means, curve = mean_over_attributes(values[:, self._counted]), reliability(labels, probabilities)
         return RunScores(means, attributes, subgroups, curve)
+
+
+def resample_identities(identities: Sequence[str | None], resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each face occurs in each resample; a face of unknown identity is an identity of its own.
+
+    Returns:
+        float64 (1 + R, N) of whole numbers, ones in row 0; equal arguments give equal numbers.
+    """
+    names = [f"\0{i}" if identity is None else identity for i, identity in enumerate(identities)]
+    people, person = np.unique(np.array(names, dtype=np.str_), return_inverse=True)
+    count = len(people)
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    return np.vstack([np.ones(len(names)), times[:, person]])
+
+
+def confidence_interval(values: NDArray[np.float64], bounds: tuple[float, float]) -> list[float] | None:
+    """The 95 % confidence interval [low, high] of an estimate.
+
+    The 2.5th and 97.5th percentile of the resamples, shifted by the difference between the estimate and
+    the mean of the resamples. A resample repeats faces, which alone raises average precision and
+    calibration error, so plain percentiles would leave the estimate out.
+
+    Args:
+        values: float64 (1 + R,), the estimate and the value on every resample; NaN is left out.
+        bounds: the least and greatest possible value, to which the interval is clipped.
+
+    Returns:
+        Both ends rounded to four decimals; None without an estimate or without any other value.
+    """
+    known = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(known):
+        return None
+    ends = np.percentile(known, [2.5, 97.5]) - known.mean() + values[0]
+    return [round(float(end), 4) for end in ends.clip(*bounds)]
 
 
 def mean_over_attributes(values: Floats) -> Floats:
@@ -180,34 +220,23 @@ def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[st
     ]
 
 
-def references(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """By run name, the run that its gain is measured against: the first one with the same labels.
-
-    Args:
-        runs: entries of ``runs.json``, in the order in which their methods are configured.
-    """
-    first: dict[str, str] = {}
-    for run in runs:
-        first.setdefault(str(run["labels"]), run["name"])
-    return {run["name"]: first[str(run["labels"])] for run in runs if run["name"] not in first.values()}
-
-
-def uncertainty(scores: Mapping[str, RunScores], references: Mapping[str, str]) -> dict[str, Any]:
+def uncertainty(scores: Mapping[str, RunScores], runs: Sequence[Entry]) -> dict[str, Any]:
     """The content of ``intervals.json``, by run name.
 
     Args:
         scores: by run name.
-        references: by run name, the run whose means are subtracted for its gain.
+        runs: entries of ``runs.json``; the first one with the same labels is the reference of the others.
 
     Returns:
         ``means``: the interval of each mean. ``gains``: for each metric the ``value`` and ``interval`` of
         the mean minus that of the reference; empty without one. ``gaps``: the subgroups. ``reliability``.
     """
+    reference = {run["name"]: group[0]["name"] for group in by_labels(runs) for run in group[1:]}
     content = {}
     for name, each in scores.items():
-        reference = scores.get(references.get(name, ""))
-        means = estimates(each.means)
-        gains = estimates(each.means - reference.means, difference=True) if reference else {}
+        means, gains = estimates(each.means), {}
+        if name in reference:
+            gains = estimates(each.means - scores[reference[name]].means, difference=True)
         content[name] = {
             "means": {metric: means[f"{metric}_interval"] for metric in METRICS},
             "gains": {

@@ -1,4 +1,4 @@
-"""``imagenet``: ImageNet weights from a local file, for backbones that torchvision or timm publish too."""
+"""``imagenet``: ImageNet weights from a local file, for the ResNets that torchvision and timm publish too."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.config import Finetune, Network
+from common.config import Finetune
 from common.errors import UserError
 from training.engine.checkpoint import UNREADABLE, fault
+from training.methods.method import Context, Run
 from training.methods.pretrained import Pretrained
+from training.models import FaceNetwork
+from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import BackboneNetwork
-from training.models.registry import FaceNetwork
 
 
 class ImageNet(Pretrained):
@@ -36,16 +38,17 @@ class ImageNet(Pretrained):
             raise UserError("the method imagenet needs a file of weights; set finetune.imagenet to its path")
         return Path(settings.imagenet)
 
-    def load(self, network: FaceNetwork, config: Network, file: Path) -> None:
+    def start(self, context: Context, run: Run, model: AttributeNetwork) -> None:
         """See `load_imagenet`."""
-        load_imagenet(network, file)
+        assert run.weights is not None
+        load_imagenet(model.network, run.weights)
 
 
 def load_imagenet(network: FaceNetwork, path: Path) -> None:
     """Load the backbone's weights from a state dict of torchvision or timm; its classifier is ignored.
 
     Args:
-        network: of ``resnet*`` or ``timm:*``, changed in place.
+        network: of ``resnet*``, changed in place.
         path: a .pth or .safetensors file.
 
     Raises:
@@ -54,7 +57,7 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
     if not isinstance(network, BackboneNetwork):
         raise UserError(
             "there are no published ImageNet weights of spl and sspl; set network.name to resnet18, "
-            "resnet34, resnet50 or timm:NAME, or take imagenet out of finetune.methods"
+            "resnet34 or resnet50, or take imagenet out of finetune.methods"
         )
     given = _read(path)
     state = {name: value for name, value in network.backbone.state_dict().items() if value.dim()}
@@ -64,7 +67,7 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
         if theirs.shape != value.shape:
             raise UserError(
                 f"{path}: {_published(name)} is {_size(theirs)}, but {_size(value)} in the network; "
-                "published ResNets need network.width=null and network.stem=large"
+                "published ResNets need network.width=64 and network.stem=large"
             )
         value.copy_(theirs)
 
@@ -72,25 +75,21 @@ def load_imagenet(network: FaceNetwork, path: Path) -> None:
 def _names(given: Iterable[str], wanted: Sequence[str], path: Path) -> dict[str, str]:
     """By wanted name, the given one, which may begin with the same prefix throughout, such as ``module.``.
 
-    Names are compared with underscores for dots, because timm joins stages' names with them.
-
     Raises:
         UserError: a name is missing, or there are several such networks.
     """
-    names = {name.replace(".", "_"): name for name in given}
-    plain = {name: name.replace(".", "_") for name in wanted}
-    first = next(iter(plain.values()))
+    names, first = set(given), wanted[0]
     prefixes = {name.removesuffix(first) for name in names if name.endswith(first)} or {""}
-    counts = {prefix: sum(prefix + name in names for name in plain.values()) for prefix in prefixes}
+    counts = {prefix: sum(prefix + name in names for name in wanted) for prefix in prefixes}
     best = sorted(prefix for prefix in prefixes if counts[prefix] == max(counts.values()))
     if len(best) > 1:  # MoCo's slowly moving copy beside the network itself
-        best = [prefix for prefix in best if not re.search("encoder_k_|momentum_", prefix)] or best
-    if missing := [name for name in wanted if best[0] + plain[name] not in names]:
+        best = [prefix for prefix in best if not re.search(r"encoder_k\.|momentum_", prefix)] or best
+    if missing := [name for name in wanted if best[0] + name not in names]:
         raise UserError(f"{path} is of another model than network.name: it has no {missing[0]}")
     if len(best) > 1:
-        several = " and ".join(names[prefix + first] for prefix in best[:2])
+        several = " and ".join(prefix + first for prefix in best[:2])
         raise UserError(f"{path} holds several networks, such as those of {several}; leave one of them in it")
-    return {name: names[best[0] + plain[name]] for name in wanted}
+    return {name: best[0] + name for name in wanted}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -112,8 +111,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _published(name: str) -> str:
-    """The name that torchvision and timm use for a tensor of this project's backbones."""
-    name = re.sub(r"^0\.0\.", "conv1.", name.removeprefix("model."))
+    """The name that torchvision and timm use for a tensor of this project's ResNets."""
+    name = re.sub(r"^0\.0\.", "conv1.", name)
     name = re.sub(r"^0\.1\.", "bn1.", name)
     return re.sub(r"^([1-4])\.", r"layer\1.", name)
 

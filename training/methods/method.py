@@ -19,7 +19,7 @@ from training.data.samples import Samples, read_samples
 from training.data.transforms import resize_images
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.models.attribute_groups import CELEBA_FILE, read_groups
+from training.models.attribute_network import CELEBA_FILE, read_groups
 from training.models.classifier import Classifier
 from training.models.region_probe import CELEBA_REGIONS, read_regions
 

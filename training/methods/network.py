@@ -13,14 +13,15 @@ from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.data.transforms import resize_images, to_input
 from training.engine.average_precision import mean_average_precision
 from training.engine.device import autocast, numerics
-from training.engine.logger import Log
+from training.engine.objective import LoopSettings, StepLoss
 from training.engine.optim import ParameterGroups
 from training.engine.seeds import keyed_generator, set_seed
-from training.engine.trainer import LoopSettings, StepLoss, Trainer
+from training.engine.trainer import Trainer
 from training.methods.augment import augment
 from training.methods.method import Context, Run
 from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
 from training.models.classifier import Classifier, NetworkClassifier
+from training.models.pretrained import load_pretrained
 
 NETWORK_SETTINGS: Final = (
     *("batch_size", "learning_rate", "schedule", "average_decay"),
@@ -45,6 +46,19 @@ def initial_network(context: Context) -> AttributeNetwork:
     """The configured network with random weights, the same for the same seed."""
     set_seed(context.settings.seed)
     return AttributeNetwork(context.config.network, context.train.attribute_names, context.groups)
+
+
+def start_from_stage_1(context: Context, run: Run, model: AttributeNetwork) -> None:
+    """Give the network the weights of stage 1, on the first process alone.
+
+    The trainer gives the others its weights, and they may have no file in an output of their own.
+
+    Raises:
+        UserError: the file is missing, or of a network with other settings.
+    """
+    with context.ranks.failing_together():
+        if context.ranks.first and run.weights is not None:
+            load_pretrained(model.network, context.config.network, run.weights)
 
 
 def train_network(
@@ -83,7 +97,6 @@ def train_network(
     factors = rates or dict.fromkeys(GROUPS, 1.0)
     plan = LoopSettings(
         title=run.checkpoints.title,
-        unit="faces",
         seed=settings.seed,
         steps=run.steps,
         batch_size=size,
@@ -109,7 +122,7 @@ def train_network(
 
 
 class AttributeObjective:
-    """The attributes of augmented faces; see `training.engine.trainer.Objective`."""
+    """The attributes of augmented faces; see `training.engine.objective.Objective`."""
 
     adversary: nn.Module | None = None
 
@@ -154,7 +167,7 @@ class AttributeObjective:
         batches = self._all_faces.batches(batch_size, 0, count)
         return self.model, (to_input(batch.images.to(self._device), size) for batch in batches)
 
-    def validate(self, log: Log, done: int) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Mean average precision on val; nothing if no attribute occurs both present and absent."""
         if not len(self._context.val):
             return {}

@@ -1,15 +1,17 @@
 """``pretrained``: a network that starts from the weights of stage 1."""
 
-from pathlib import Path
 from typing import Any
 
-from common.config import Network
 from training.methods.method import Context, Method, Run
-from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
+from training.methods.network import (
+    NETWORK_SETTINGS,
+    initial_network,
+    start_from_stage_1,
+    train_network,
+)
 from training.methods.solved_heads import solve_heads
-from training.models import FaceNetwork
+from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import Classifier
-from training.models.pretrained import load_pretrained
 
 
 class Pretrained(Method):
@@ -26,17 +28,16 @@ class Pretrained(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model, settings = initial_network(context), context.settings
-        assert run.weights is not None
-        self.load(model.network, context.config.network, run.weights)
+        self.start(context, run, model)
         if settings.solve_heads:
             solve_heads(context, model, run.labelled)
         rates = {"backbone": settings.backbone_rate, "branches": 1.0, "heads": settings.heads_rate}
         return train_network(context, run, model, rates=rates)
 
-    def load(self, network: FaceNetwork, config: Network, file: Path) -> None:
-        """Load the weights in `file` into `network`, whose settings are `config`.
+    def start(self, context: Context, run: Run, model: AttributeNetwork) -> None:
+        """Load the weights that it starts from into the network of `model`.
 
         Raises:
             UserError: the file cannot be read or does not fit.
         """
-        load_pretrained(network, config, file)
+        start_from_stage_1(context, run, model)

@@ -136,13 +136,7 @@ def _finish(
             print(f"finetune: {name} is up to date; delete {folder} to train it again")
         return dict(record["entry"])
     checkpoints = Checkpoints(
-        f"finetune {name}",
-        folder / "checkpoints",
-        context.config.trainer.checkpoint_minutes,
-        context.config,
-        {key: value for key, value in inputs.items() if key != "code"},
-        inputs["code"],
-        context.ranks,
+        f"finetune {name}", folder / "checkpoints", context.config, inputs, context.ranks
     )
     if first:
         (folder / RECORD).unlink(missing_ok=True)

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from training.data.samples import Samples
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
-from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
+from training.methods.network import (
+    NETWORK_SETTINGS,
+    initial_network,
+    start_from_stage_1,
+    train_network,
+)
 from training.methods.region_probe import RegionProbeMethod, fit_region_probe
 from training.models.classifier import Classifier
 from training.models.inference import sample_probabilities
-from training.models.pretrained import load_pretrained
 
 BATCH_SIZE: Final = 64
 """Faces of an optimisation step, over all processes: four times those of the other networks, since all train
@@ -45,8 +49,7 @@ class Student(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model = initial_network(context)
-        assert run.weights is not None
-        load_pretrained(model.network, context.config.network, run.weights)
+        start_from_stage_1(context, run, model)
         targets = student_targets(context, run.labelled)
         of_all = replace(run, labelled=context.all_faces, steps=context.settings.student_steps)
         classifier, result = train_network(context, of_all, model, targets=targets, batch_size=BATCH_SIZE)

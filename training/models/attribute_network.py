@@ -1,7 +1,8 @@
-"""The network of attributes: features of a face with one linear head per branch, and the loss."""
+"""The network of attributes: features of a face with one linear head per branch, which predicts a group."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -10,11 +11,18 @@ from torch import Tensor, nn
 
 from common.config import Network
 from common.errors import UserError
-from training.models import build
-from training.models.attribute_groups import Groups, branch_groups
+from common.strict_yaml import read_yaml
+from training.models import BRANCHES, build
 
 GROUPS: Final = ("backbone", "branches", "heads")
 """Names of the parameter groups, each of which has a learning rate."""
+
+
+CELEBA_FILE: Final = Path(__file__).with_name("attribute_groups.yaml")
+"""CelebA's groups, as published with SSPL."""
+
+Groups = Mapping[str, Sequence[str]]
+"""Attribute names by branch."""
 
 
 class AttributeNetwork(nn.Module):
@@ -89,3 +97,46 @@ def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]
         weight = known[:, group]
         terms.append((each[:, group] * weight).sum() / weight.sum().clamp(min=1))
     return torch.stack(terms).sum()
+
+
+def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
+    """Attribute names by branch.
+
+    Args:
+        file: YAML, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
+
+    Raises:
+        UserError: the file cannot be read, is not such a mapping, or names an attribute twice.
+    """
+    groups = read_yaml(file, "attribute groups, as finetune.groups should be")
+    if not isinstance(groups, dict) or not groups:
+        raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
+    seen: set[str] = set()
+    for branch, names in groups.items():
+        if branch not in BRANCHES:
+            raise UserError(
+                f"{file}: {branch} is not a branch of the network, which are {', '.join(BRANCHES)}"
+            )
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{file}: {branch} must be a list of attribute names")
+        for name in names:
+            if name in seen:
+                raise UserError(f"{file}: {name} is listed twice; each attribute belongs to one branch")
+            seen.add(name)
+    return groups
+
+
+def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
+    """Positions in `attributes` by branch, without branches that have none.
+
+    Args:
+        attributes: names of the labels.
+        groups: attribute names by branch, CelebA's by default. An attribute that is not listed
+            belongs to ``whole``, so that other label sets make one group.
+    """
+    groups = read_groups() if groups is None else groups
+    branch_of = {name: branch for branch, names in groups.items() for name in names}
+    positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
+    for position, name in enumerate(attributes):
+        positions[branch_of.get(name, "whole")].append(position)
+    return {branch: members for branch, members in positions.items() if members}

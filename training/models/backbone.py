@@ -1,20 +1,15 @@
-"""Plain backbones: ResNets of torchvision's blocks and models of timm, for comparison with the branches.
+"""Plain backbones: ResNets of torchvision's blocks, for comparison with the branches.
 
 All four branches see the backbone's last features; only their heads differ.
 """
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from common.errors import UserError
-from training.models.blocks import convolution
-from training.models.features import BRANCHES, Features, initialise
-
-TIMM: Final = "timm:"
-"""Prefix of the names that timm knows."""
+from training.models.blocks import BRANCHES, Features, convolution, initialise
 
 DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -86,41 +81,3 @@ def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]
     backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
     initialise(backbone)
     return backbone, 8 * width * DEPTHS[name][0].expansion
-
-
-class _LastStage(nn.Module):
-    """The last of the feature maps of a timm model, channels first."""
-
-    def __init__(self, model: Any, channels: int) -> None:
-        super().__init__()
-        self.model, self.channels = model, channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.model(images)[-1]
-        # Some families (Swin) hand their maps over as (B, h, w, C).
-        return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)
-
-
-def timm_backbone(name: str) -> tuple[nn.Module, int]:
-    """A timm model up to its last stage, with random weights, and its channels.
-
-    Raises:
-        UserError: timm is missing, or has no such model, or the model gives no feature maps.
-    """
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(f"network.name={TIMM}{name} needs timm; install it: pip install timm") from error
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
-        hint = f"such as {', '.join(near)}" if near else "timm.list_models() lists them"
-        raise UserError(
-            f"timm {timm.__version__} has no model {name!r}; network.name takes its names, {hint}"
-        )
-    try:
-        model = timm.create_model(name, pretrained=False, features_only=True, out_indices=(-1,))
-        described: Any = model.feature_info
-    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"timm's {name} gives no feature maps ({error}); choose another model") from error
-    channels = int(described.channels()[-1])
-    return _LastStage(model, channels), channels

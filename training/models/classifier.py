@@ -146,7 +146,7 @@ class NetworkClassifier(Classifier, kind="network"):
 
     Attributes:
         model: the network; in evaluation mode.
-        groups: attribute names by branch, see `training.models.attribute_groups`.
+        groups: attribute names by branch, see `training.models.attribute_network`.
     """
 
     model: AttributeNetwork

@@ -10,8 +10,15 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from training.models.blocks import CrossAttentionUnit, PreActivationBlock, activation, convolution
-from training.models.features import BRANCHES, Features, initialise
+from training.models.blocks import (
+    BRANCHES,
+    CrossAttentionUnit,
+    Features,
+    PreActivationBlock,
+    activation,
+    convolution,
+    initialise,
+)
 
 
 class SplNetwork(nn.Module):

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from training.models.backbone import residual_stages, residual_stem
-from training.models.blocks import CrossAttentionUnit, convolution
-from training.models.features import BRANCHES, LOCAL_BRANCHES, Features, initialise
+from training.models.blocks import (
+    BRANCHES,
+    LOCAL_BRANCHES,
+    CrossAttentionUnit,
+    Features,
+    convolution,
+    initialise,
+)
 
 
 class SsplNetwork(nn.Module):

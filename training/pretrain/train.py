@@ -19,23 +19,20 @@ from training.data.samples import Samples, pixels_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training, autocast, numerics
 from training.engine.distributed import Ranks, joined
-from training.engine.logger import Log
+from training.engine.objective import LoopSettings, StepLoss
 from training.engine.optim import ParameterGroups
 from training.engine.seeds import set_seed
-from training.engine.trainer import LoopSettings, StepLoss, Trainer
+from training.engine.trainer import Trainer
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import PretrainModel
 from training.pretrain.tasks import read_settings
-from training.pretrain.validate import Validator, read_validation_samples
+from training.pretrain.validate import read_validation_samples, validate
 
 NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
 """Settings of stage 1 that do not change the weights, so that they may change within a run.
 
 `accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
 """
-
-CHECKPOINTS: Final = "checkpoints"
-"""Name of the folder of checkpoints beside the results."""
 
 RECORD: Final = "run.json"
 """Name of the record of a finished run, beside its results."""
@@ -51,21 +48,20 @@ BATCH_NORM_BATCHES: Final = 20
 
 
 class PretextObjective:
-    """The tasks with a weight, on patches of faces; see `training.engine.trainer.Objective`."""
+    """The tasks with a weight, on patches of faces; see `training.engine.objective.Objective`."""
 
     def __init__(
         self,
         config: Config,
         device: torch.device,
         samples: Samples,
-        broken: BrokenSamples,
-        validator: Validator | None,
+        validation: Samples,
     ) -> None:
-        self._settings, self._precision = config.pretrain, config.trainer.precision
-        self._device, self._validator, seed = device, validator, config.pretrain.seed
+        self._config, self._settings = config, config.pretrain
+        self._device, self._validation, seed = device, validation, config.pretrain.seed
         set_seed(seed)
         self.model = PretrainModel(config.network, config.pretrain)
-        members = self.model.members()
+        members, broken = self.model.members(), BrokenSamples(config.stream.max_broken)
         self.data = TrainingData(samples, members, seed, config.trainer, config.stream, broken)
         adversaries = {task.name: made for task in self.model.active() if (made := task.adversary())}
         self.adversary = nn.ModuleDict(adversaries) if adversaries else None
@@ -78,7 +74,7 @@ class PretextObjective:
         """The weighted sum of all tasks' losses."""
         model, adversaries = self.model, self.adversary or nn.ModuleDict()
         example = model.prepare(batch, step, micro_batch)
-        with autocast(self._device, self._precision):
+        with autocast(self._device, self._config.trainer.precision):
             outputs = forward(example.crops.patches, example.targets)
             total, terms = model.losses(outputs, example.targets, adversaries)
 
@@ -101,13 +97,11 @@ class PretextObjective:
         """The network, on patches."""
         return self.model.network, self._patches()
 
-    def validate(self, log: Log, done: int) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """The metrics of the tasks on val; nothing without such samples."""
-        if self._validator is None:
+        if not len(self._validation):
             return {}
-        scores = self._validator.scores(self.model)
-        log.image(done, "tasks", self._validator.image(self.model))
-        return scores
+        return validate(self.model, self._validation, self._config, self._device, self.data.broken)
 
     def _patches(self) -> Iterator[Tensor]:
         batches = self.data.batches(self._settings.batch_size, 0, BATCH_NORM_BATCHES)
@@ -152,16 +146,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
                     f"pretrain: {ranks.world} processes do not divide trainer.shuffle_shards={window}, "
                     "so each shard is read by several"
                 )
-        provenance = {key: value for key, value in inputs.items() if key != "code"}
-        checkpoints = Checkpoints(
-            "pretrain",
-            output / CHECKPOINTS,
-            config.trainer.checkpoint_minutes,
-            config,
-            provenance,
-            inputs["code"],
-            ranks,
-        )
+        checkpoints = Checkpoints("pretrain", output / "checkpoints", config, inputs, ranks)
         _train(config, layout, output, checkpoints, resume)
         if ranks.first:
             write_record(output / RECORD, {}, inputs)
@@ -190,15 +175,12 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
     """From the checkpoint, if there is one, to the results in `output`."""
     settings, ranks = config.pretrain, checkpoints.ranks
     samples = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
-    broken = BrokenSamples(config.stream.max_broken)
     validation = read_validation_samples(layout)
-    if validation is None and ranks.first:
+    if not len(validation) and ranks.first:
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
-    validator = None if validation is None else Validator(validation, config, ranks.device, broken)
-    objective = PretextObjective(config, ranks.device, samples, broken, validator)
+    objective = PretextObjective(config, ranks.device, samples, validation)
     plan = LoopSettings(
         title="pretrain",
-        unit="samples",
         seed=settings.seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -221,8 +203,8 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
         "seconds": round(trainer.clock.seconds, 1),
         "waiting": round(trainer.clock.waiting(), 4),
         "train": {name: round(float(np.mean(values)), 4) for name, values in trainer.recent.items()},
-        **({"val": {"samples": len(validation), **scores}} if validation is not None else {}),
-        "broken": len(set().union(*ranks.gathered(broken.keys))),
+        **({"val": {"samples": len(validation), **scores}} if len(validation) else {}),
+        "broken": len(set().union(*ranks.gathered(objective.data.broken.keys))),
         "tasks": [task.description() for task in objective.model.active()],
     }
     if ranks.first:

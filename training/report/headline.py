@@ -1,38 +1,19 @@
-"""The result in one sentence, and what it rests on; a gain is claimed only if the test faces can show it."""
+"""What to use, in one sentence, and what pre-training gained; no more than the test faces can show."""
 
-from common.page.formats import NARROW, count, percent, signed, unit
-from training.report.runs import MAIN, Evaluation, Run, challenger
+from common.page.formats import NARROW, count, signed, unit
+from training.report.runs import MAIN, Evaluation
 
 
-def headline(evaluation: Evaluation, pretrained_on: int | None) -> str:
-    """The result at the fewest labels.
-
-    Args:
-        evaluation: at least one run.
-        pretrained_on: faces of the pre-training, None if there was none.
-    """
-    budget, main = evaluation.budgets[0], "mean average precision"
-    lead = f"With {count(budget[0].faces, 'labelled face')}, "
-    if all(run.means[MAIN] is None for run in budget):
+def headline(evaluation: Evaluation) -> str:
+    """The best classifier with the fewest labels."""
+    best = evaluation.best_runs[0]
+    lead, value = f"With {count(best.faces, 'labelled face')}, ", best.means[MAIN]
+    if value is None:
         return lead + "nothing can be ranked: in the test split each attribute has only one value"
-    other = challenger(budget)
-    after = (other or budget[0]).means[MAIN]
-    name = _name(other or budget[0], pretrained_on)
-    if other is None:
-        chance = evaluation.majority.means[MAIN]
-        beside = "" if chance is None else f"; the majority class has {unit(chance)}"
-        return f"{lead}{main} is {unit(after or 0.0)} ({name}){beside}"
-    before = budget[0].means[MAIN]
-    if before is None or after is None:
-        return f"{lead}{budget[0].title} and {name} cannot be compared: one has no average precision"
-    if percent(before) == percent(after):
-        return f"{lead}{main} is {unit(after)}, {budget[0].title} and {name} alike"
-    change = f"from {unit(before)} ({budget[0].title}) to {unit(after)} ({name})"
-    interval = other.gains.get(MAIN, {}).get("interval")
-    if interval and interval[0] <= 0 <= interval[1]:
-        limit = f"a difference too small for {count(evaluation.test_faces, 'test face')} to settle"
-        return f"{lead}{main} moves {change}, {limit}"
-    return f"{lead}{main} {'rises' if after > before else 'falls'} {change}"
+    interval = ""
+    if ends := best.intervals.get(MAIN):
+        interval = f" (95{NARROW}% interval {unit(ends[0])} to {unit(ends[1])})"
+    return f"{lead}the best classifier is “{best.title}”: mean average precision {unit(value)}{interval}"
 
 
 def without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
@@ -49,29 +30,30 @@ def without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
     return f"{count(faces, 'face')} in shards, and {done}; {cause}"
 
 
-def lede(evaluation: Evaluation) -> str:
-    """What the headline rests on, and the result with the most labels; may be empty."""
-    sentences = []
-    other = challenger(evaluation.budgets[0])
-    if other is not None and (interval := other.gains.get(MAIN, {}).get("interval")):
-        low, high = map(signed, interval)
-        sentences.append(
-            f"When the people of the {count(evaluation.test_faces, 'test face')} are resampled, "
-            f"95{NARROW}% of the gains lie between {low} and {high} points. Each network was trained once; "
-            "the variance between trainings adds to that."
+def pretraining_gain(evaluation: Evaluation, pretrained_on: int | None) -> str:
+    """What the weights of stage 1 gain over the reference with the fewest labels; empty if nothing tells.
+
+    Args:
+        evaluation: at least one run.
+        pretrained_on: faces of the pre-training, None if there was none.
+    """
+    first, *others = evaluation.budgets[0]
+    run = next((run for run in others if run.entry.get("pretrained")), None)
+    if run is None or (before := first.means[MAIN]) is None or (after := run.means[MAIN]) is None:
+        return ""
+    lead = (
+        f"Pre-training on {count(pretrained_on, 'face')} without labels" if pretrained_on else "Pre-training"
+    )
+    change = f"mean average precision from {unit(before)} ({first.title}) to {unit(after)} ({run.title})"
+    low, high = run.gains.get(MAIN, {}).get("interval") or (after - before, after - before)
+    if low <= 0 <= high:
+        return (
+            f"{lead} moves {change}, a difference too small for "
+            f"{count(evaluation.test_faces, 'test face')} to settle."
         )
-    most = evaluation.budgets[-1]
-    if len(evaluation.budgets) > 1 and (other := challenger(most)) is not None:
-        before, after = most[0].means[MAIN], other.means[MAIN]
-        if before is not None and after is not None:
-            faces = count(other.faces, "labelled face")
-            sentences.append(
-                f"With {faces} it is {unit(before)} ({most[0].title}) and {unit(after)} ({other.title})."
-            )
-    return " ".join(sentences)
-
-
-def _name(run: Run, pretrained_on: int | None) -> str:
-    """The title of a run's method, and on how many faces it was pre-trained."""
-    known = run.entry.get("pretrained") and pretrained_on
-    return f"{run.title} on {count(pretrained_on or 0, 'face')} without labels" if known else run.title
+    return (
+        f"{lead} {'raises' if after > before else 'lowers'} {change}. When the people of the "
+        f"{count(evaluation.test_faces, 'test face')} are resampled, 95{NARROW}% of the gains lie between "
+        f"{signed(low)} and {signed(high)} points. Each network was trained once; the variance between "
+        "trainings adds to that."
+    )

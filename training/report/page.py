@@ -1,6 +1,5 @@
 """The result page: gathers what the stages wrote and has ``templates/report.html.j2`` lay it out."""
 
-import json
 import platform
 import shlex
 from contextlib import suppress
@@ -15,7 +14,6 @@ from common.config import PARAMS, Config, load
 from common.files import write_text
 from common.freshness import git_commit
 from common.layout import DEFAULT_SHARDS, SPLITS, Layout
-from common.page.figures import inline
 from common.page.formats import number
 from common.page.render import render
 from training.data.index import manifest_hash
@@ -24,8 +22,8 @@ from training.models.classifier import FILE, load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
 from training.report.diagnostics import find_mistakes, read_maps, reliability_figure
-from training.report.headline import headline, lede, without_runs
-from training.report.runs import MAIN, Evaluation, read_evaluation
+from training.report.headline import headline, pretraining_gain, without_runs
+from training.report.runs import Evaluation, read_evaluation
 from training.report.scores import score_values
 from training.report.training import cost_rows, read_pretraining
 
@@ -43,7 +41,7 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
 
     Configuration values that are stored beside trained weights take precedence over `config`, so the page
     describes what was done. `output` has ``finetune/``, ``evaluate/`` and, where they were made,
-    ``pretrain/``, ``study/`` and ``explain/``.
+    ``pretrain/`` and ``explain/``.
 
     Raises:
         UserError: a result or a manifest is missing, or a shard is broken.
@@ -70,7 +68,6 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
         "title": f"Facial attributes from few labels: {used['data']['name']}",
         "headline": without_runs(faces, sum(labelled.values()), pretrained_on),
         "evaluation": evaluation,
-        "study": read_study(output / "study"),
         "dataset": used["data"]["name"],
         "faces": faces,
         "splits": [
@@ -89,38 +86,13 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
     }
     if evaluation is not None:
         values |= score_values(evaluation) | {
-            "headline": headline(evaluation, pretrained_on),
-            "lede": lede(evaluation),
+            "headline": headline(evaluation),
+            "lede": pretraining_gain(evaluation, pretrained_on),
             "mistakes": find_mistakes(output, splits["test"], evaluation),
             "maps": read_maps(output / "explain"),
             "reliability_figure": reliability_figure,
         }
     return values
-
-
-def read_study(folder: Path) -> dict[str, Any] | None:
-    """The label-efficiency study, from the table and the plot that it wrote; None if there is none.
-
-    Returns:
-        ``heads``: numbers of labelled faces, rising. ``rows``: the title of a row of the study, and its mean
-        average precision at each of them. ``seeds``: how many, at most. ``plot``: its plot, or None.
-    """
-    if not (folder / "study.json").is_file():
-        return None
-    summary = json.loads((folder / "study.json").read_text(encoding="utf-8"))["summary"]
-    cells: dict[str, dict[int, str]] = {row["title"]: {} for row in summary}
-    for row in summary:
-        if score := row["scores"].get(MAIN):
-            spread = "" if score["deviation"] is None else f" \u00b1 {100 * score['deviation']:.1f}"
-            cells[row["title"]][row["faces"]] = f"{100 * score['mean']:.1f}{spread}"
-    faces, plot = sorted({row["faces"] for row in summary}), folder / "plot.svg"
-    svg = plot.read_text(encoding="utf-8") if plot.is_file() else None
-    return {
-        "heads": [number(count) for count in faces],
-        "rows": [[title, *(each.get(count, "\u2013") for count in faces)] for title, each in cells.items()],
-        "seeds": max((row["seeds"] for row in summary), default=0),
-        "plot": inline(svg, "Metrics by labelled faces") if svg else None,
-    }
 
 
 def used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:

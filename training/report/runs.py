@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from common.errors import UserError
 from training.evaluate.metrics import PRIMARY
-from training.evaluate.results import read_runs, read_scores
+from training.evaluate.results import by_labels, predict_command, read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
+from training.models.classifier import FILE
 
 MAIN: Final = PRIMARY
 """The metric of the headline, by which the best run is chosen."""
@@ -24,6 +25,7 @@ class Run:
         colour: number of the series colour of its method.
         entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list,
             ``faces`` how many these are.
+        file: of the classifier.
         means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
     """
 
@@ -31,6 +33,7 @@ class Run:
     title: str
     colour: int
     entry: Mapping[str, Any]
+    file: Path
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
     intervals: Mapping[str, Sequence[float] | None]
@@ -42,6 +45,11 @@ class Run:
     def faces(self) -> int:
         """The number of labelled faces that it had."""
         return int(self.entry["faces"])
+
+    @property
+    def command(self) -> str:
+        """What predicts with it."""
+        return predict_command(self.file)
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,6 @@ class Evaluation:
         return [max(budget, key=lambda run: run.means[MAIN] or 0.0) for budget in self.budgets]
 
 
-def challenger(budget: Sequence[Run]) -> Run | None:
-    """The run that is compared with the reference: the first with stage 1's weights, or else the second."""
-    others = budget[1:]
-    return next((run for run in others if run.entry.get("pretrained")), next(iter(others), None))
-
-
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     """The evaluated runs; None if none was trained, because no face has a label.
 
@@ -97,10 +99,12 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
             "`python -m training.run --stage evaluate` makes them"
         )
     methods = list(dict.fromkeys(entry["method"] for entry in entries))
-    budgets: dict[str, list[Run]] = {}
-    for entry in sorted(entries, key=lambda entry: (entry["faces"], str(entry["labels"]))):
-        colour = methods.index(entry["method"])
-        run = Run(entry["name"], entry["title"], colour, entry, **scores[entry["name"]])
-        budgets.setdefault(str(entry["labels"]), []).append(run)
-    majority = Run(MAJORITY, MAJORITY, 0, {"faces": 0}, **scores[MAJORITY])
-    return Evaluation(list(budgets.values()), majority, test_faces)
+
+    def run(name: str, title: str, colour: int, entry: Mapping[str, Any]) -> Run:
+        return Run(name, title, colour, entry, output / "finetune" / name / FILE, **scores[name])
+
+    budgets = [
+        [run(entry["name"], entry["title"], methods.index(entry["method"]), entry) for entry in group]
+        for group in by_labels(entries)
+    ]
+    return Evaluation(budgets, run(MAJORITY, MAJORITY, 0, {"faces": 0}), test_faces)

@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.page.figures import MARKERS, SERIES, SOFT, colour, figure
 from common.page.formats import NARROW, capitalized, percent, words
-from training.evaluate.metrics import METRICS
-from training.report.runs import MAIN, Evaluation, Run, challenger
+from training.evaluate.metrics import METRICS, Metric
+from training.report.runs import MAIN, Evaluation, Run
 
 
 def score_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -19,30 +19,23 @@ def score_values(evaluation: Evaluation) -> dict[str, Any]:
     bars, undefined = attribute_bars(evaluation)
     return {
         "metrics": list(METRICS.values()),
+        "headline_metrics": [metric for metric in METRICS.values() if metric.headline],
         "main": METRICS[MAIN],
-        "score_cells": score_cells,
+        "is_best": is_best,
         "labels_of": labels_of,
         "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
-        "challenger": challenger(evaluation.budgets[0]),
         "label_figures": label_figures(evaluation),
         "attribute_bars": bars,
         "undefined": undefined,
     }
 
 
-def score_cells(run: Run, budget: Sequence[Run]) -> list[tuple[Any, Any, bool]]:
-    """A mean per metric, its interval, and whether it is the best of the budget.
-
-    None is the best unless some are worse at the precision that is shown.
-    """
-    cells = []
-    for name, metric in METRICS.items():
-        known = [value for other in budget if (value := other.means.get(name)) is not None]
-        differ = len({percent(other.means.get(name)) for other in budget}) > 1 and bool(known)
-        best = (max if metric.higher_is_better else min)(known) if differ else None
-        value = run.means.get(name)
-        cells.append((value, run.intervals.get(name), value is not None and value == best))
-    return cells
+def is_best(run: Run, budget: Sequence[Run], metric: Metric) -> bool:
+    """Whether a run has the best mean of those with the same labels, and some are worse as they are shown."""
+    known = [value for other in budget if (value := other.means.get(metric.name)) is not None]
+    if not known or len({percent(other.means.get(metric.name)) for other in budget}) < 2:
+        return False
+    return run.means.get(metric.name) == (max if metric.higher_is_better else min)(known)
 
 
 def labels_of(run: Run) -> str:
@@ -69,17 +62,17 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
     for method in evaluation.methods:
-        faces, values, below, above = [], [], [], []
+        points = []
         for run in evaluation.runs:
             if run.colour == method.colour and (value := run.means.get(metric)) is not None:
                 low, high = run.intervals.get(metric) or (value, value)
-                faces.append(run.faces)
-                values.append(100 * value)
-                below.append(100 * max(0.0, value - low))
-                above.append(100 * max(0.0, high - value))
-        style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
-        style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
-        axes.errorbar(faces, values, yerr=[below, above], **style)
+                points.append((run.faces, value, max(0.0, value - low), max(0.0, high - value)))
+        if points:
+            faces, values, below, above = zip(*points, strict=True)
+            bars = [[100 * each for each in side] for side in (below, above)]
+            style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
+            style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
+            axes.errorbar(faces, [100 * value for value in values], yerr=bars, **style)
     majority = evaluation.majority.means.get(metric)
     if majority is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
@@ -97,26 +90,24 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[s
 
     Of each attribute: ``name``; ``tooltip``, all values in words; ``bars``, (number of the colour, average
     precision) of each run; ``prevalence``, the share of positive test labels, which is the average
-    precision of the majority class; ``gain`` over the reference, or else over the prevalence.
+    precision of the majority class; ``gain`` of the best classifier over it.
     """
-    budget, other = evaluation.budgets[0], challenger(evaluation.budgets[0])
+    budget, best = evaluation.budgets[0], evaluation.best_runs[0]
     bars, undefined = [], []
     for name, baseline in evaluation.majority.attributes.items():
-        prevalence = baseline.get(MAIN)
-        values = {run.title: run.attributes[name].get(MAIN) for run in budget}
-        known = {title: value for title, value in values.items() if value is not None}
-        if prevalence is None or len(known) < len(budget):
+        prevalence, mine = baseline.get(MAIN), best.attributes[name].get(MAIN)
+        if prevalence is None or mine is None:
             undefined.append(name)
             continue
-        base = known[budget[0].title] if other else prevalence
-        shown = {**known, "prevalence": prevalence}
+        known = [(run, value) for run in budget if (value := run.attributes[name].get(MAIN)) is not None]
+        shown = [f"{run.title} {percent(value)}" for run, value in known]
         bars.append(
             {
                 "name": words(name),
-                "tooltip": "; ".join(f"{title} {percent(value)}" for title, value in shown.items()),
-                "bars": [(run.colour, known[run.title]) for run in budget],
+                "tooltip": "; ".join([*shown, f"prevalence {percent(prevalence)}"]),
+                "bars": [(run.colour, value) for run, value in known],
                 "prevalence": prevalence,
-                "gain": known[(other or budget[0]).title] - base,
+                "gain": mine - prevalence,
             }
         )
     return sorted(bars, key=lambda each: (-each["gain"], each["name"])), undefined

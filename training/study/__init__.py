@@ -1,1 +1,1 @@
-"""The label-efficiency study: label shares x initialisations x seeds, one cell each."""
+"""The label-efficiency study: every method with every amount of labels, for several draws of all seeds."""

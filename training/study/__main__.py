@@ -1,71 +1,57 @@
-"""``python -m training.study``: the whole study, or one pre-training, some draws, or the table of it."""
+"""``python -m training.study``: all draws of the study that are missing or stale, then its tables."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
-from typing import Final
 
 from common import command
-from common.errors import UserError
 from common.layout import Layout
-from common.memory import keep_freed_memory
 
 EXAMPLES = """\
   python -m training.study --config presets/mini.yaml
   python -m training.study --jobs 4 --config presets/mini.yaml
-  python -m training.study pretrain full --seeds 0 --config presets/mini.yaml
-  python -m training.study draw pretrained-full --seeds 0 --config presets/mini.yaml
-  python -m training.study table --config presets/mini.yaml
+  python -m training.study --table --config presets/mini.yaml
   python -m training.study --protocol paper --shards OUT"""
-
-ACTIONS: Final = ("all", "pretrain", "draw", "table")
 
 
 def main() -> None:
-    """Read the command line and run the study or one part of it."""
+    """Read the command line, run the draws and write the tables."""
     options = _parser().parse_args()
-    if (options.action in ("pretrain", "draw")) != (options.name is not None):
-        needed = "no name" if options.name else "the name of a pre-training or an arm"
-        raise UserError(f"{options.action} takes {needed}")
-    config, layout, root = command.config_from(options), Layout.at(options.shards), options.output
-    keep_freed_memory()
+    config, root = command.config_from(options), options.output
 
-    # Each action imports what it runs; --help need not wait for PyTorch.
+    # Imported here, because --help need not wait for them.
     if options.protocol:
         from training.study.paper import run_paper
 
-        run_paper(config, layout, root / options.protocol, options.resume)
-    elif options.action == "all":
-        from training.study.schedule import run_study
+        run_paper(config, Layout.at(options.shards), root / options.protocol, options.resume)
+        return
+    from training.study.draws import run_all
+    from training.study.results import draw_folder, write_results
 
-        run_study(config, layout, root, options.jobs, _forwarded(options))
-    elif options.action == "pretrain":
-        from training.study.draws import run_pretraining
-
-        for seed in options.seeds or range(config.study.pretrain_seeds):
-            run_pretraining(config, layout, root, options.name, seed, options.resume)
-    elif options.action == "draw":
-        from training.study.draws import run_draw
-        from training.study.grid import find_arm
-
-        for draw in options.seeds or range(config.study.draws):
-            run_draw(config, layout, root, find_arm(config.study, options.name), draw, options.resume)
-    else:
-        from training.study.output import write_results
-
-        write_results(config, layout, root)
+    if not options.table:
+        files = [argument for file in options.config for argument in ("--config", str(file))]
+        settings = [argument for setting in options.settings for argument in ("--set", setting)]
+        program = [sys.executable, "-m", "training.run", *files, *settings, "--resume", options.resume]
+        program += ["--shards", options.shards, "--methods", *config.study.methods]
+        commands = {}
+        for draw in range(config.study.draws):
+            draws = []
+            for stage in ("pretrain", "finetune"):
+                draws += ["--set", f"{stage}.seed={getattr(config, stage).seed + draw}"]
+            commands[f"draw {draw}"] = [*program, *draws, "--output", str(draw_folder(root, draw))]
+        run_all(commands, root / "logs", options.jobs)
+    write_results(config.study.draws, root)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(
-        "The label-efficiency study. What is up to date is skipped, what was stopped is resumed.",
+        "The label-efficiency study: a training.run with each of study.draws seeds, then tables and a plot. "
+        "What is up to date is skipped, what was stopped is resumed.",
         EXAMPLES,
         "finished shards",
     )
-    parser.add_argument("action", nargs="?", choices=ACTIONS, default="all", help="default: all")
-    parser.add_argument(
-        "name", nargs="?", help="pretrain: which pre-training; draw: which arm, such as pretrained-full"
-    )
+    parser.add_argument("--table", action="store_true", help="only the tables of the draws that are done")
     parser.add_argument(
         "--protocol",
         choices=("paper",),
@@ -73,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--jobs",
-        type=_positive,
+        type=int,
+        choices=range(1, 1025),
         default=os.cpu_count() or 1,
         metavar="N",
-        help="all: number of processes at a time (default: one per core)",
+        help="draws at a time, which share the cores (default: as many as cores)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="N", help="which (default: all)")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"
     )
@@ -86,21 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", choices=("auto", "anyway", "never"), default="auto", help="as training.run does"
     )
     return parser
-
-
-def _forwarded(options: argparse.Namespace) -> list[str]:
-    """The arguments that give a process of the study the same configuration, shards and output."""
-    files = [argument for file in options.config for argument in ("--config", str(file))]
-    settings = [argument for setting in options.settings for argument in ("--set", setting)]
-    data = ["--shards", options.shards, "--output", str(options.output)]
-    return [*files, *settings, *data, "--resume", options.resume]
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

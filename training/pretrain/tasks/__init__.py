@@ -20,7 +20,7 @@ __all__ = ["TASKS", "PretextTask", "build_tasks", "read_settings"]
 TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
     task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
 }
-"""In the order of losses, tables and images."""
+"""In the order of losses and tables."""
 
 
 def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:

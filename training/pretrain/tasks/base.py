@@ -1,4 +1,4 @@
-"""`PretextTask`: what the model, the training loop, the validation and the image need of a task.
+"""`PretextTask`: what the model, the training loop and the validation need of a task.
 
 A new task is one file with a subclass and its `TaskConfig`, an entry in `training.pretrain.tasks.TASKS`,
 and a block of settings below ``pretrain.tasks``.
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from common.section import Section, Weight
 from training.models import Features
 from training.pretrain.tasks.class_sets import ClassSet
-from training.pretrain.tasks.panel import Column
 from training.pretrain.tasks.patches import Crops
 
 Tensors = Mapping[str, Tensor]
@@ -74,7 +73,7 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
 class PretextTask(nn.Module, ABC, Generic[ConfigT]):
-    """One task of stage 1: its targets, head, losses, metrics and panel.
+    """One task of stage 1: its targets, head, losses and metrics.
 
     Its parameters are trained with the network's. Class attributes of a subclass:
 
@@ -164,10 +163,6 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
             if metric.in_training or not training
         }
         return {name: value for name, value in values.items() if value is not None}
-
-    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
-        """Columns of the image that show the task on the first `rows` samples."""
-        return []
 
     def description(self) -> dict[str, Any]:
         """What ``metrics.json`` says of the task, so that readers need no list of tasks."""

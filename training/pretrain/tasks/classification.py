@@ -6,7 +6,6 @@ predicts its own group of classes.
 
 from typing import Annotated, Final
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,14 +26,10 @@ from training.pretrain.tasks.base import (
     share_correct,
 )
 from training.pretrain.tasks.class_sets import ALL
-from training.pretrain.tasks.panel import CORRECT, FAINT, INK, SIDE, WRONG, Column, Image, canvas, write
 from training.pretrain.tasks.patches import Crops
 
 BRANCH_CLASSES: Final = ALL.branches
 """Class numbers that each branch predicts (the journal's setting, 19 classes)."""
-
-LIST_WIDTH: Final = 84
-"""Pixels that the list of a branch's classes is wide."""
 
 
 class ClassificationConfig(TaskConfig):
@@ -94,17 +89,6 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         classes = targets["classes"].cpu()
         return {"targets": classes, "scores": scores, "correct": (scores > 0) == classes.bool()}
 
-    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
-        """A list of classes per branch, with the target (T) and the prediction (P) of each."""
-        columns = []
-        for branch, group in self.context.classes.branches.items():
-            names = [self.context.classes.names[number] for number in group]
-            true = (targets["classes"][:rows, list(group)] > 0).tolist()
-            predicted = (outputs[branch][:rows] > 0).tolist()
-            cells = [_class_list(names, t, p) for t, p in zip(true, predicted, strict=True)]
-            columns.append(Column(f"T  P  {branch}", cells))
-        return columns
-
 
 def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
     """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
@@ -147,16 +131,3 @@ def average_precision(observed: Tensors) -> float | None:
     """Mean over the classes that are present in some patches and absent in others; None without any."""
     targets = observed["targets"].numpy().astype(np.int8)
     return mean_average_precision(targets, observed["scores"].numpy())
-
-
-def _class_list(names: list[str], true: list[bool], predicted: list[bool]) -> Image:
-    image = canvas(SIDE, LIST_WIDTH)
-    for line, (name, target, prediction) in enumerate(zip(names, true, predicted, strict=True)):
-        top, correct = 4 + 20 * line, target == prediction
-        boxes = ((0, target, CORRECT), (15, prediction, CORRECT if correct else WRONG))
-        for left, filled, colour in boxes:
-            cv2.rectangle(image, (left, top), (left + 11, top + 11), colour if filled else FAINT, -1)
-        if target and not prediction:
-            cv2.rectangle(image, (15, top), (26, top + 11), WRONG, 1)
-        write(image, name[:10], (32, top + 10), INK if correct else WRONG)
-    return image

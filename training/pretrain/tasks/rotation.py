@@ -9,8 +9,6 @@ The crops are stacked on the channel axis.
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -27,7 +25,6 @@ from training.pretrain.tasks.base import (
     Tensors,
     share_correct,
 )
-from training.pretrain.tasks.panel import CORRECT, SIDE, WRONG, Column, Image, canvas, scaled, write
 from training.pretrain.tasks.patches import Crops, crop
 
 GRID: Final = len(LOCAL_BRANCHES)
@@ -124,16 +121,6 @@ class RotationTask(PretextTask[RotationConfig]):
     def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """Which predictions are correct, bool (B,) for each output."""
         return {name: (logits.argmax(1) == targets[name]).cpu() for name, logits in outputs.items()}
-
-    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
-        """The patches as the network sees them, with the rotated and the predicted one framed."""
-        cells = []
-        for row in range(rows):
-            patches = targets["patches"][row].float().cpu().unflatten(0, (GRID**2, 3))
-            true = {name: int(targets[name][row]) for name in outputs}
-            predicted = {name: int(logits[row].argmax()) for name, logits in outputs.items()}
-            cells.append(_draw(patches, true, predicted))
-        return [Column("rotated patch: target, predicted", cells)]
 
 
 def rotate_patches(
@@ -248,26 +235,3 @@ class RotationHead(nn.Module):
 
     def _entrance(self, patches: int) -> nn.Sequential:
         return nn.Sequential(convolution(3 * patches, 3, kernel=1), activation(3))
-
-
-def _draw(patches: Tensor, true: dict[str, int], predicted: dict[str, int]) -> Image:
-    """The patches, float (m*m, 3, S, S); the target framed green, a wrong prediction orange; words below."""
-    image, side, baseline = canvas(SIDE, 190), (SIDE - 18) // GRID, SIDE - 4
-    for number, patch in enumerate(patches):
-        pixels = (patch.permute(1, 2, 0).numpy() * 50 + 128).clip(0, 255).astype(np.uint8)
-        top, left = number // GRID * side, number % GRID * side
-        image[top : top + side - 2, left : left + side - 2] = scaled(pixels, cv2.INTER_AREA, side - 2)
-    frames = [(true["position"], CORRECT)]
-    if predicted["position"] != true["position"]:
-        frames.insert(0, (predicted["position"], WRONG))
-    for number, colour in frames:
-        top, left = number // GRID * side, number % GRID * side
-        cv2.rectangle(image, (left + 1, top + 1), (left + side - 4, top + side - 4), colour, 3)
-    words = {
-        "position": f"patch {true['position'] + 1}, {predicted['position'] + 1}",
-        "angle": f"{90 * true.get('angle', 0)}, {90 * predicted.get('angle', 0)} degrees",
-    }
-    for left, name in zip((0, 80), true, strict=False):
-        colour = CORRECT if predicted[name] == true[name] else WRONG
-        write(image, words[name], (left, baseline), colour)
-    return image

@@ -6,20 +6,17 @@ CCNet's recurrent criss-cross attention on the backbone's last stage.
 
 from typing import Annotated, Final
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.classes import CLASS_COLOURS, NUM_CLASSES, mask_overlay
+from common.classes import NUM_CLASSES
 from common.section import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, convolution
 from training.models.cpu_ops import PReLU
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
-from training.pretrain.tasks.panel import Column, Image, photo, scaled
 from training.pretrain.tasks.patches import Crops, resize_masks
 
 LABEL_SMOOTHING: Final = 0.1
@@ -79,20 +76,6 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
         predicted = upsample(outputs["logits"], targets["masks"].shape[-1]).argmax(1)
         pairs = (targets["masks"] * count + predicted).flatten()
         return {"confusion": torch.bincount(pairs, minlength=count * count).view(1, count, count).cpu()}
-
-    def panel(self, crops: Crops, targets: Tensors, outputs: Tensors, rows: int) -> list[Column]:
-        """The target and the prediction over the patch."""
-        masks = targets["masks"][:rows]
-        predicted = upsample(outputs["logits"][:rows], masks.shape[-1]).argmax(1)
-        photos = [photo(patch) for patch in crops.patches[:rows]]
-        return [
-            Column(title, [self._overlay(p, m) for p, m in zip(photos, classes, strict=True)])
-            for title, classes in (("target mask", masks), ("predicted mask", predicted))
-        ]
-
-    def _overlay(self, image: Image, mask: Tensor) -> Image:
-        colours = CLASS_COLOURS[[members[0] for members in self.context.classes.members]]
-        return mask_overlay(image, scaled(mask.cpu().numpy().astype(np.uint8), cv2.INTER_NEAREST), colours)
 
 
 class SegmentationHead(nn.Module):

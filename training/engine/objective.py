@@ -1,0 +1,108 @@
+"""What a stage gives to the trainer: a model, and a function from a micro-batch to its loss."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from common.config import Schedule
+from training.data.loader import Batch, TrainingData
+from training.engine.optim import ParameterGroups
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one micro-batch.
+
+    Attributes:
+        total: what the model minimises, a scalar.
+        values: gives what is logged, by name. It is called in steps that are logged alone, because the host
+            waits for the device there.
+        adversary: gives what the adversary minimises, a scalar; None in steps in which it is not trained. It
+            is called after the model's backward pass and may send no gradient into the model.
+    """
+
+    total: Tensor
+    values: Callable[[], dict[str, float]] = dict
+    adversary: Callable[[], Tensor] | None = None
+
+
+class Objective(Protocol):
+    """What a stage trains."""
+
+    @property
+    def data(self) -> TrainingData:
+        """The samples that are trained on, and the settings of the loop."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Whose parameters are trained and averaged."""
+
+    @property
+    def adversary(self) -> nn.Module | None:
+        """Networks that are trained against the model by an optimiser of their own, at the highest of the
+        model's rates; frozen except while their own loss is computed. None: there are none.
+        """
+
+    def parameter_groups(self) -> ParameterGroups:
+        """The model's parameters with their learning rates."""
+
+    def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
+        """The loss of a micro-batch.
+
+        Args:
+            forward: the model, to be called instead of it, because it may share gradients among processes.
+            batch: on the device of the model.
+            step: number of the optimisation step.
+            micro_batch: number of the micro-batch within the step, over all processes; random draws may
+                depend on nothing but the seed, `step` and this.
+        """
+
+    def batch_norm(self) -> tuple[nn.Module, Iterable[Tensor]]:
+        """The module whose batch-norm statistics are measured for averaged weights, and its inputs.
+
+        All processes measure the same inputs.
+        """
+
+    def validate(self) -> Mapping[str, float]:
+        """Scores by name of the averaged weights, which the model has meanwhile.
+
+        All processes call this for the same samples: synchronised batch norm waits for all of them.
+        """
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how a model is trained.
+
+    Attributes:
+        title: of the run, in the progress display.
+        seed: of everything random.
+        steps: optimisation steps.
+        batch_size: samples of one step, over all processes.
+        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
+        average_decay: decay of the weights' moving average.
+        log_every: steps between two checks of the loss, and between two entries of the log.
+        validate_every: steps between two validations; None: only after the last step.
+        accumulate: micro-batches into which each process divides its share of a batch.
+        clip_norm: greatest norm of all gradients together; None: no limit.
+        select: the score of `Objective.validate` by which the best step is chosen, whose averaged weights are
+            kept; None, or without such a score: the last step.
+        log_folder: where the log is written; None: nowhere.
+    """
+
+    title: str
+    seed: int
+    steps: int
+    batch_size: int
+    schedule: Schedule
+    weight_decay: float
+    average_decay: float
+    log_every: int
+    validate_every: int | None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    select: str | None = None
+    log_folder: Path | None = None
