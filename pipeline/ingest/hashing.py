@@ -123,7 +123,7 @@ def _hashed(
         yield from map(hash_photos, tasks)
         return
     # Dask and torch take seconds to import, which ingest needs for nothing else.
-    from pipeline.runner.cluster import read_bounded
+    from pipeline.runner.tasks import read_bounded
 
     for _, hashed in read_bounded(photos.cluster, hash_photos, tasks, -(-count // PART)):
         yield hashed

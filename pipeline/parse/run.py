@@ -19,8 +19,9 @@ from common.shards import shard_path
 from common.storage import Address, is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import local_workers, no_model
+from pipeline.runner.cluster import no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
+from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import CHANGED, ShardStage
