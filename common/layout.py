@@ -88,11 +88,6 @@ def shard_name(dataset: str, split: str, number: int) -> str:
     return f"{dataset}/{split}-{number:06d}.tar"
 
 
-def shard_number(name: str) -> int:
-    """The number in a name that `shard_name` made."""
-    return int(name.rpartition("-")[2].removesuffix(".tar"))
-
-
 def mark_new(folder: Path, flag: str) -> None:
     """Mark a folder of output that holds nothing else.
 

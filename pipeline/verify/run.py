@@ -42,7 +42,6 @@ def verify(
                 layout.shards,
                 name,
                 database.sql(query, params=[name]).to_arrow_table(),
-                samples.attributes,
                 None if other is None else other.shards,
                 agreement,
             )
