@@ -24,6 +24,7 @@ from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
 from pipeline.card.samples import summarize_samples
+from tests import manifests
 from tests.commands import run_command
 
 CHROMIUM = shutil.which("chromium")
@@ -61,7 +62,7 @@ def change_samples(layout: Layout, change: Callable[[Rows], object]) -> None:
     listed = manifest.read(layout.samples)
     rows = listed.rows()
     change(rows)
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
+    manifests.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
 
 
 def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
@@ -126,12 +127,12 @@ def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
 
 def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(copy: Layout) -> None:
     plain = [row | {"split": "unlabelled", "identity": None} for row in manifest.read(copy.samples).rows()]
-    manifest.write(copy.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
+    manifests.write(copy.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
     early = {"source": "early.jpg", "reason": "empty", "detail": "0 bytes"}
     late = {"source": "bad<b>.jpg", "reason": "no-face", "detail": "none"}
-    manifest.write(copy.quarantine, manifest.QUARANTINE_FIELDS, [early, late])
+    manifests.write(copy.quarantine, manifest.QUARANTINE_FIELDS, [early, late])
     source = [*manifest.read(copy.source).rows(), early, {"source": late["source"]}]
-    manifest.write(copy.source, manifest.SOURCE_FIELDS, source)
+    manifests.write(copy.source, manifest.SOURCE_FIELDS, source)
     text = written(copy)
     assert "There are none: the set is for pre-training alone." in text
     assert "empty while listing 1" in text
@@ -228,7 +229,7 @@ def test_pairs_are_listed_once(copy: Layout) -> None:
         | {"Hat": number % 2, "Smile": int(number % 6 == 1), "Bald": int(number % 2 == 0)}
         for number, row in enumerate(listed.rows())
     ]
-    manifest.write(copy.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), listed.metadata)
+    manifests.write(copy.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), listed.metadata)
     text = written(copy).partition("Strongest pairs")[2]
     assert [text.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
     assert "Bald and Hat \u22121.00" in text

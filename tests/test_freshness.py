@@ -12,6 +12,7 @@ import pytest
 
 from common import manifest
 from common.layout import Layout
+from tests import manifests
 from tests.dvc_project import configure, copy_project, dvc, start_dvc
 
 SMALL = [
@@ -99,7 +100,7 @@ def test_a_new_label_trains_stage_2_alone(project: Path) -> None:
     labels = pa.array(np.arange(samples.table.num_rows) % 2, pa.int8())
     table = samples.table.append_column(pa.field("Freckled", pa.int8()), labels)
     names = (*samples.attributes, "Freckled")
-    manifest.write_table(project / "manifests" / "shards.parquet", table, names, samples.metadata)
+    manifests.write_table(project / "manifests" / "shards.parquet", table, names, samples.metadata)
     assert "pretrain: runs/pretrain is up to date" in repro(project)
     assert weights.stat().st_mtime_ns == written[0]
     assert classifier.stat().st_mtime_ns > written[1]
