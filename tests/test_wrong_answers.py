@@ -118,7 +118,7 @@ def test_a_write_that_fails_or_whose_answer_is_lost_changes_nothing(
         pass
 
 
-@pytest.mark.parametrize("kind", ["500", "expired", "page"])
+@pytest.mark.parametrize("kind", ["expired", "page"])
 @pytest.mark.parametrize("what", ["GET .*source.parquet", "GET .*index.json", "HEAD .*lock", "GET .*lock"])
 def test_the_first_requests_of_a_run_are_tried_again_like_all_others(
     what: str, kind: str, store: FaultyStore, undisturbed: Layout

@@ -100,12 +100,10 @@ class Hashed:
 
     Attributes:
         contents: of the sources that were hashed or refused, with the columns `CONTENTS`.
-        unanswered: how many others there are, which the store did not hand out.
-        cause: why not the first of these.
+        cause: why the store did not hand out the first of the others; empty if there are none.
     """
 
     contents: pa.RecordBatch
-    unanswered: int
     cause: str
 
 
@@ -133,7 +131,7 @@ def hash_photos(task: HashTask) -> Hashed:
         (photo.number, content.sha256, content.size, *(content.refused or (None, None)))
         for photo, content in known
     ]
-    return Hashed(_table(rows, CONTENTS), len(causes), causes[0] if causes else "")
+    return Hashed(_table(rows, CONTENTS), causes[0] if causes else "")
 
 
 def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
