@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.axes import Axes
 
 from common import manifest
 from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
-from common.page.figures import correlations, figure
 from common.shards import ShardWriter, decode_face, encode_array, encode_face, encode_mask
 from common.storage import Address
 from pipeline.card.counts import count_all
@@ -219,20 +217,6 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy: Layout) ->
     text = written(copy)
     assert "Smiling 25.0 % unknown 33.3" in text
     assert "Bald 100.0 % unknown \u2013" in text
-
-
-def test_the_correlation_figure_has_a_cell_per_pair_and_none_where_it_is_unknown() -> None:
-    values = np.array([[1, np.nan, np.nan], [-0.5, 1, np.nan], [np.nan, 0.25, 1]])
-    images = []
-
-    def draw(axes: Axes) -> None:
-        correlations(axes, values, ["a", "b", "c"])
-        images.append(np.asarray(axes.images[0].get_array()))
-
-    assert "<image" in figure(draw, "x")
-    opacity = images[0][..., 3]
-    assert opacity.tolist() == [[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0]]
-    assert (images[0][1, 0, :3] != images[0][2, 1, :3]).any()  # the sign is a colour
 
 
 def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:
