@@ -106,7 +106,7 @@ def _run(config: Config, rows: int, folder: Path, silent: bool = False) -> Figur
     del tasks, finished
     with step("parse: plan"):
         planned = read_parse_plan(layout)
-        parsed = parse_tasks(planned, read_aligned(planned, layout), run, layout, layout.shards)
+        parsed = parse_tasks(planned, read_aligned(planned, layout), run, layout)
     with step("manifests"):
         written = write_manifests(planned, parsed, layout)
     assert written.samples == rows

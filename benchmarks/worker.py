@@ -100,7 +100,6 @@ def _worker(
         code="",
         size=FACES,
         aligned=folder / "aligned-000000.tar",
-        stored=folder / "aligned-000000.tar",
         parser=find_parser(config.parse, config.weights),
     )
     stub = StubParser(masks, milliseconds, device)

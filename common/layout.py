@@ -83,16 +83,6 @@ def dataset_name(folder: Address) -> str:
     return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
 
 
-def shard_name(dataset: str, split: str, number: int) -> str:
-    """The path of a shard below the shards folder, such as ``celeba/train-000003.tar``."""
-    return f"{dataset}/{split}-{number:06d}.tar"
-
-
-def shard_number(name: str) -> int:
-    """The number in a name that `shard_name` made."""
-    return int(name.rpartition("-")[2].removesuffix(".tar"))
-
-
 def mark_new(folder: Path, flag: str) -> None:
     """Mark a folder of output that holds nothing else.
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.files import replacing
 from common.shards import MEMBERS
 from common.storage import Address, TransientError, is_file, is_local, store_errors
 
@@ -101,47 +100,9 @@ class Manifest:
         return self.table.to_pylist()
 
 
-def write(
-    path: Address,
-    fields: pa.Schema,
-    rows: Iterable[Mapping[str, Any]],
-    attributes: tuple[str, ...] = (),
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write a manifest completely or not at all; equal rows give equal bytes.
-
-    Args:
-        path: the file to write.
-        fields: one of the three schemas of this module, or `sample_fields`.
-        rows: a mapping per row; missing values become null.
-        attributes: names of the attribute columns to add.
-        metadata: strings about the whole manifest.
-    """
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=with_attributes(fields, attributes))
-    write_table(path, table, attributes, metadata)
-
-
 def with_attributes(fields: pa.Schema, attributes: tuple[str, ...]) -> pa.Schema:
     """One of the three schemas of this module with a column per attribute."""
     return pa.schema([*fields, *(pa.field(name, pa.int8()) for name in attributes)])
-
-
-def write_table(
-    path: Address, table: pa.Table, attributes: tuple[str, ...], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a manifest that is a table already, with the columns that `with_attributes` names."""
-    metadata = {**(metadata or {}), "attributes": "\n".join(attributes)}
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-
-
-def header(path: Address) -> Manifest:
-    """The metadata of a manifest, and its rows without a column; reads its footer alone.
-
-    Raises:
-        UserError: the file is missing or is not a manifest.
-    """
-    return read(path, [])
 
 
 def read(path: Address, columns: list[str] | None = None) -> Manifest:
@@ -149,7 +110,7 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
 
     Args:
         path: the file to read.
-        columns: only these; all if None.
+        columns: only these; all if None, and with an empty list only the footer is read.
 
     Raises:
         UserError: the file is missing or is not a manifest.

@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.axes import Axes
-from s3fs import S3FileSystem
 
 from common import manifest
 from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
-from common.page.figures import correlations, figure
-from common.shards import MEMBERS, ShardWriter, decode_face, encode_array, encode_face, encode_mask
+from common.shards import ShardWriter, decode_face, encode_array, encode_face, encode_mask
 from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
 from pipeline.card.samples import summarize_samples
+from tests import manifests
 from tests.commands import run_command
 
 CHROMIUM = shutil.which("chromium")
@@ -61,7 +59,7 @@ def change_samples(layout: Layout, change: Callable[[Rows], object]) -> None:
     listed = manifest.read(layout.samples)
     rows = listed.rows()
     change(rows)
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
+    manifests.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
 
 
 def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
@@ -126,12 +124,12 @@ def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
 
 def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(copy: Layout) -> None:
     plain = [row | {"split": "unlabelled", "identity": None} for row in manifest.read(copy.samples).rows()]
-    manifest.write(copy.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
+    manifests.write(copy.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
     early = {"source": "early.jpg", "reason": "empty", "detail": "0 bytes"}
     late = {"source": "bad<b>.jpg", "reason": "no-face", "detail": "none"}
-    manifest.write(copy.quarantine, manifest.QUARANTINE_FIELDS, [early, late])
+    manifests.write(copy.quarantine, manifest.QUARANTINE_FIELDS, [early, late])
     source = [*manifest.read(copy.source).rows(), early, {"source": late["source"]}]
-    manifest.write(copy.source, manifest.SOURCE_FIELDS, source)
+    manifests.write(copy.source, manifest.SOURCE_FIELDS, source)
     text = written(copy)
     assert "There are none: the set is for pre-training alone." in text
     assert "empty while listing 1" in text
@@ -219,60 +217,6 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy: Layout) ->
     text = written(copy)
     assert "Smiling 25.0 % unknown 33.3" in text
     assert "Bald 100.0 % unknown \u2013" in text
-
-
-def test_pairs_are_listed_once(copy: Layout) -> None:
-    listed = manifest.read(copy.samples)
-    rows = [
-        {name: value for name, value in row.items() if name not in listed.attributes}
-        | {"Hat": number % 2, "Smile": int(number % 6 == 1), "Bald": int(number % 2 == 0)}
-        for number, row in enumerate(listed.rows())
-    ]
-    manifest.write(copy.samples, manifest.SAMPLE_FIELDS, rows, ("Hat", "Smile", "Bald"), listed.metadata)
-    text = written(copy).partition("Strongest pairs")[2]
-    assert [text.count(pair) for pair in ("Smile and Hat", "Bald and Hat", "Bald and Smile")] == [1, 1, 1]
-    assert "Bald and Hat \u22121.00" in text
-
-
-def test_only_the_bytes_of_the_samples_are_fetched_from_an_object_store(
-    object_store: None, shards: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from upath import UPath
-
-    bucket: Address = UPath("s3://fewbytes", use_listings_cache=False)
-    bucket.fs.mkdir("fewbytes")
-    bucket.fs.put(str(shards.shards), "fewbytes/set", recursive=True)
-    monkeypatch.setattr("pipeline.card.samples.MEASURED", 2)
-    monkeypatch.setattr("pipeline.card.samples.AVERAGED", 1)
-    monkeypatch.setattr("pipeline.card.samples.SHOWN", 1)
-    fetched: list[int] = []
-    call = S3FileSystem._call_s3
-
-    async def counted(self: S3FileSystem, method: str, *arguments: Any, **settings: Any) -> Any:
-        response = await call(self, method, *arguments, **settings)
-        if method == "get_object" and settings["Key"].endswith(".tar"):
-            fetched.append(response["ContentLength"])
-        return response
-
-    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
-    summarize_samples(Layout.at("s3://fewbytes/set"))
-    sizes = [sum(row[f"{name}.size"] for name in MEMBERS) for row in manifest.read(shards.samples).rows()]
-    assert 1 <= len(fetched) <= 5  # measured, averaged, best, worst and random may be the same samples
-    assert max(fetched) <= max(sizes) + 1024 * len(MEMBERS)  # headers and padding lie between members
-
-
-def test_the_correlation_figure_has_a_cell_per_pair_and_none_where_it_is_unknown() -> None:
-    values = np.array([[1, np.nan, np.nan], [-0.5, 1, np.nan], [np.nan, 0.25, 1]])
-    images = []
-
-    def draw(axes: Axes) -> None:
-        correlations(axes, values, ["a", "b", "c"])
-        images.append(np.asarray(axes.images[0].get_array()))
-
-    assert "<image" in figure(draw, "x")
-    opacity = images[0][..., 3]
-    assert opacity.tolist() == [[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0]]
-    assert (images[0][1, 0, :3] != images[0][2, 1, :3]).any()  # the sign is a colour
 
 
 def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from pipeline.parse.run import make_sibling
 from pipeline.runner.event_loop import event_loop
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
+from tests import manifests
 from tests.commands import run_command
 from training.data.loader import load as load_batches
 from training.data.sampler import sequential_batches
@@ -80,7 +81,7 @@ def test_a_sibling_is_neither_the_set_itself_nor_replaces_another_data_set(
         make_sibling(shards, Layout.at(shards.shards))
     output, listed = Layout.at(tmp_path), manifest.read(shards.source)
     metadata = dict(listed.metadata) | {"dataset": "others"}
-    manifest.write_table(output.source, listed.table, listed.attributes, metadata)
+    manifests.write_table(output.source, listed.table, listed.attributes, metadata)
     with pytest.raises(UserError, match="holds the data set others"):
         make_sibling(shards, output)
 
@@ -162,7 +163,7 @@ def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
     with pytest.raises(UserError, match="no finished shards"):
         compare(config, shards, Layout.at(tmp_path))
     listed = manifest.read(shards.samples)
-    manifest.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
+    manifests.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
     figures = compare(config, shards, Layout.at(tmp_path))
     assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
     with pytest.raises(UserError, match="whole cells"):

@@ -40,6 +40,7 @@ from common.shards import (
     read_sample,
     read_shard,
 )
+from tests import manifests
 
 
 def random_mask(seed: int, size: int) -> np.ndarray:
@@ -259,7 +260,7 @@ def test_foreign_members_are_never_decoded(tmp_path: Path) -> None:
 def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [{"source": "a.jpg", "key": "k", "Male": 1}, {"source": "b.jpg", "reason": "empty", "Male": None}]
     for name in ("one", "two"):
-        manifest.write(tmp_path / name, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
+        manifests.write(tmp_path / name, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     found = manifest.read(tmp_path / "one")
     assert found.attributes == ("Male",)

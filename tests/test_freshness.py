@@ -14,6 +14,7 @@ from common import manifest
 from common.config import load
 from common.freshness import ROOT, code_hash, imported_modules
 from common.layout import Layout
+from tests import manifests
 from tests.dvc_project import configure, copy_project, dvc, start_dvc
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
@@ -121,7 +122,7 @@ def test_dvc_trains_again_what_labels_or_settings_change_and_nothing_else(
     labels = pa.array(np.arange(samples.table.num_rows) % 2, pa.int8())
     table = samples.table.append_column(pa.field("Freckled", pa.int8()), labels)
     names = (*samples.attributes, "Freckled")
-    manifest.write_table(tmp_path / "manifests" / "shards.parquet", table, names, samples.metadata)
+    manifests.write_table(tmp_path / "manifests" / "shards.parquet", table, names, samples.metadata)
     assert "pretrain: runs/pretrain is up to date" in dvc(tmp_path, "repro", "finetune")
     assert weights.stat().st_mtime_ns == written[0]
     assert classifier.stat().st_mtime_ns > written[1]

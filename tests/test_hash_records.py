@@ -173,16 +173,6 @@ def test_an_empty_photo_stays_refused(data: Input) -> None:
         assert [row["source"] for row in data.rows() if row["reason"] == "empty"] == ["empty.jpg"]
 
 
-def test_many_small_files_of_records_are_merged(data: Input, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hash_records, "MOST_SMALL", 3)
-    data.ingest()
-    for number in range(6):
-        data.write(number, b"changed")
-        assert data.ingest() == [f"{number:03}.jpg"]
-    assert len(data.parts) < COUNT // PART + 6
-    assert data.ingest() == []
-
-
 def test_the_workers_of_a_cluster_hash_many_photos_and_record_them(
     data: Input, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,16 +17,9 @@ from common.config import load
 from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner import cluster as runner
-from pipeline.runner.cluster import (
-    PROCESS_BYTES,
-    SETTLE_SECONDS,
-    connect,
-    local_workers,
-    map_bounded,
-    no_model,
-    shared_workers,
-    visible_gpus,
-)
+from pipeline.runner.cluster import SETTLE_SECONDS, connect, no_model, shared_workers
+from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
+from pipeline.runner.tasks import map_bounded
 
 FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(60)"
 
@@ -52,7 +45,7 @@ def test_visible_gpus(count: int, visible: str | None, expected: list[str]) -> N
 def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # stand-in: two GPUs
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(runner, "MEMORY_LIMIT", 100 * PROCESS_BYTES)
+    monkeypatch.setattr("pipeline.runner.local_workers.MEMORY_LIMIT", 100 * PROCESS_BYTES)
     with connect(cluster("processes_per_gpu=2"), 64, no_model) as client:
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
     assert Counter(seen.values()) == {"0": 2, "1": 2}
@@ -69,7 +62,7 @@ def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch
 def test_no_more_workers_than_memory_allows(
     processes: int, workers: int, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MEMORY_LIMIT", processes * PROCESS_BYTES)
+    monkeypatch.setattr("pipeline.runner.local_workers.MEMORY_LIMIT", processes * PROCESS_BYTES)
     local = local_workers(cluster("workers=8"))
     assert (local.count, local.line) == (workers, line)
 

@@ -26,6 +26,7 @@ from common.parsing.network import check_whole
 from common.shards import Extent, read_member
 from common.user_cache import readable_or_own
 from pipeline.align.run import plan, read_plan
+from tests import manifests
 from tests.listings import photo
 from tests.test_inputs import unprivileged
 from training.data.index import read_index
@@ -129,7 +130,7 @@ def test_shards_of_a_manifest_lie_below_its_folder(shard: str, tmp_path: Path) -
         pass
     layout = Layout.at(tmp_path)
     row = {"source": "a.jpg", "shard": shard, "split": "train", "sha256": "0" * 64, "key": "0" * 16}
-    manifest.write(
+    manifests.write(
         layout.source, manifest.SOURCE_FIELDS, [row], (), {"dataset": "d", "root": "in", "aligned": "true"}
     )
     with pytest.raises(UserError, match=message):
@@ -139,7 +140,7 @@ def test_shards_of_a_manifest_lie_below_its_folder(shard: str, tmp_path: Path) -
 @pytest.mark.parametrize("missing", ["jpg.crc32", "mask.png.crc32", "parts.npy.size"])
 def test_a_manifest_of_another_version_is_refused_in_one_sentence(missing: str, tmp_path: Path) -> None:
     layout = Layout.at(tmp_path)
-    manifest.write(
+    manifests.write(
         layout.samples, manifest.SAMPLE_FIELDS, [{"key": "k", "split": "train", "shard": "d/a.tar"}]
     )
     pq.write_table(pq.read_table(layout.samples).drop_columns([missing]), layout.samples)

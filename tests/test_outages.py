@@ -25,7 +25,7 @@ from pipeline.source import read_source
 from tests.conftest import PORTRAITS
 from tests.faulty_store import FaultyStore
 
-FAULTS = ("500", "503", "expired")
+FAULTS = ("503", "expired")
 INPUT = "s3://outages/photos"
 
 

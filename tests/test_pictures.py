@@ -1,7 +1,6 @@
 """Pictures of any kind become faces, or are refused with a reason."""
 
 import struct
-import tracemalloc
 import zlib
 from itertools import islice
 from pathlib import Path
@@ -61,22 +60,10 @@ def test_transparency_is_laid_over_white() -> None:
     assert decode(encoded(clear, "png")).min() == 255
 
 
-def test_sixteen_bits_become_eight() -> None:
-    ramp = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
-    image = decode(encoded(Image.fromarray(ramp), "png"))
-    assert np.abs(image[..., 0].astype(int) - ramp // 257).max() <= 1
-
-
 def turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: the picture must be turned by 90 degrees clockwise
     return exif
-
-
-def test_a_rotated_photo_is_turned_upright() -> None:
-    exif = turned()
-    image = decode(encoded(picture(), "png", exif=exif))
-    assert np.array_equal(image, np.rot90(np.asarray(picture()), -1))
 
 
 intact = [
@@ -131,16 +118,6 @@ def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, reason: str) 
         decode(data)
     assert refused.value.reason == reason
     assert refused.value.detail
-
-
-def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
-    data = bomb()
-    tracemalloc.start()
-    with pytest.raises(Refused) as refused:
-        decode_photo(data, max_pixels=100_000_000)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert (refused.value.reason, len(data) < 100, peak < 1_000_000) == ("too-large", True, True)
 
 
 coordinate = st.floats(-200, 200)

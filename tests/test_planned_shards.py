@@ -8,6 +8,7 @@ import numpy as np
 
 from common import manifest
 from pipeline.runner.planned_shards import read_planned
+from tests import manifests
 
 ROWS = 1000
 
@@ -29,7 +30,7 @@ def row(number: int) -> dict[str, Any]:
 def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path: Path) -> None:
     path = tmp_path / "source.parquet"
     rows = [row(number) for number in range(ROWS)]
-    manifest.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
+    manifests.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
     planned = read_planned(path, ["source", "sha256", "split"], labels=True)
     assert (planned.sources, planned.metadata, planned.attributes) == (ROWS, {"dataset": "d"}, ("Male",))
     assert [refused["source"] for refused in planned.refusals()] == [

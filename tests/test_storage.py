@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from common import manifest
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
@@ -185,10 +184,6 @@ def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_ne
             pass
         with cache.open(name) as descriptor:
             assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
-
-
-def test_manifests_can_be_read_from_an_object_store(remote: Layout, shards: Layout) -> None:
-    assert manifest.read(remote.samples).table == manifest.read(shards.samples).table
 
 
 def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:

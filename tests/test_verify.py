@@ -170,8 +170,6 @@ def test_members_that_do_not_fit_each_other_are_found(
     [
         ("source", "another.jpg"),
         ("sha256", "0" * 64),
-        ("split", "nowhere"),
-        ("attributes", {"Male": 1}),
         ("confidence", [0.5] * 19),
         ("confidence", "high"),
         ("box_score", 0.5),

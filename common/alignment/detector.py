@@ -1,7 +1,7 @@
 """The face detector: facexlib's RetinaFace, and the choice of one face."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,22 +95,6 @@ def detect_faces(
     return _faces(rows, small, turns, image)
 
 
-def detect_faces_of_each(
-    images: Sequence[NDArray[np.uint8]], detector: "RetinaFace", config: Align
-) -> list[list[Face]]:
-    """What `detect_faces` finds in each image, to rounding; images that shrink to one shape go together."""
-    small = [_shrunk(image, DETECT_SIDE) for image in images]
-    shapes: dict[tuple[int, ...], list[int]] = {}
-    for number, each in enumerate(small):
-        shapes.setdefault(each.shape, []).append(number)
-    faces: list[list[Face]] = [[] for _ in images]
-    for numbers in shapes.values():
-        batch = np.stack([small[number] for number in numbers])
-        for number, rows in zip(numbers, detect_all(batch, detector, config.threshold), strict=True):
-            faces[number] = _faces(rows, small[number], 0, images[number])
-    return faces
-
-
 def _shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The image, or a smaller one whose longer side is `side`."""
     height, width = image.shape[:2]
@@ -168,6 +152,7 @@ def _detect_in_tiles(
     return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 
+@torch.inference_mode()
 def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -> NDArray[np.float32]:
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
@@ -177,32 +162,24 @@ def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -
     Returns:
         float32 (N, 15): box, score, five landmarks; best score first.
     """
-    return detect_all(image[None], detector, threshold)[0]
-
-
-@torch.inference_mode()
-def detect_all(
-    images: NDArray[np.uint8], detector: "RetinaFace", threshold: float
-) -> list[NDArray[np.float32]]:
-    """The rows of `detect` for each of several RGB images, uint8 (B, H, W, 3), in one forward pass."""
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 
-    height, width = images.shape[1:3]
+    height, width = image.shape[:2]
     device = detector.mean_tensor.device
-    pixels = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
+    pixels = torch.from_numpy(np.ascontiguousarray(image[None, ..., ::-1])).to(device)
     pixels = pixels.permute(0, 3, 1, 2).float() - detector.mean_tensor
-    all_boxes, all_scores, all_landmarks = detector(pixels.contiguous(memory_format=torch.channels_last))
+    boxes, scores, landmarks = (
+        output[0] for output in detector(pixels.contiguous(memory_format=torch.channels_last))
+    )
     anchors = _anchors(detector.backbone, height, width).to(device)
     sides, variance = torch.tensor([width, height], device=device), detector.cfg["variance"]
-    kept = []
-    for boxes, scores, landmarks in zip(all_boxes, all_scores[..., 1], all_landmarks, strict=True):
-        likely = torch.nonzero(scores > threshold)[:, 0]
-        likely = likely[scores[likely].argsort(descending=True, stable=True)]
-        box = decode(boxes[likely], anchors[likely], variance) * sides.repeat(2)
-        points = decode_landm(landmarks[likely], anchors[likely], variance) * sides.repeat(5)
-        rows = torch.cat((box, scores[likely, None], points), dim=1).float().cpu().numpy()
-        kept.append(rows[py_cpu_nms(rows[:, :5], OVERLAP)])
-    return kept
+    scores = scores[:, 1]
+    likely = torch.nonzero(scores > threshold)[:, 0]
+    likely = likely[scores[likely].argsort(descending=True, stable=True)]
+    box = decode(boxes[likely], anchors[likely], variance) * sides.repeat(2)
+    points = decode_landm(landmarks[likely], anchors[likely], variance) * sides.repeat(5)
+    rows = torch.cat((box, scores[likely, None], points), dim=1).float().cpu().numpy()
+    return rows[py_cpu_nms(rows[:, :5], OVERLAP)]
 
 
 @lru_cache(maxsize=64)

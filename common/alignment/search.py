@@ -22,17 +22,14 @@ SMALL: Final = 40
 """Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
 
 
-def find_faces(
-    image: NDArray[np.uint8], detector: "RetinaFace", config: Align, seen: list[Face] | None = None
-) -> list[Face]:
+def find_faces(image: NDArray[np.uint8], detector: "RetinaFace", config: Align) -> list[Face]:
     """The faces of an RGB image, uint8 (H, W, 3), in its own pixels, whatever its orientation.
 
     The image is searched at `DETECT_SIDE` as it is. If that shows no face, or its largest one as if the
     photo lay on its side or its head, also after each quarter turn, of which the best is taken. If there is
-    still no face, or with the policy ``all`` a small one, larger scales add faces. `seen` is what
-    `detect_faces` shows at `DETECT_SIDE`, where that is known already.
+    still no face, or with the policy ``all`` a small one, larger scales add faces.
     """
-    faces = detect_faces(image, detector, config) if seen is None else seen
+    faces = detect_faces(image, detector, config)
     if quality(faces) < SOUND:
         turned = [detect_faces(image, detector, config, turns=turns) for turns in (1, 2, 3)]
         faces = max([faces, *turned], key=quality)

@@ -8,12 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 INK: Final = "#000000"
 SOFT: Final = "#676c75"
@@ -99,21 +97,3 @@ def inline(svg: str, label: str) -> Markup:
     for drawn, themed in THEME.items():
         body = body.replace(drawn, themed)
     return Markup(f'<svg class="chart" {view[0]} role="img" aria-label="{escape(label)}">{body}')
-
-
-def correlations(axes: Axes, values: NDArray[np.float64], names: list[str]) -> None:
-    """Draw the lower triangle of a symmetric matrix of -1 to 1, float64 (N, N), one cell per pair.
-
-    Positive values have the second colour of `SERIES`, negative ones the first; the opacity is the
-    absolute value, so that it works on light and dark. NaN is empty.
-    """
-    rgba = np.zeros((*values.shape, 4))
-    known = np.tril(~np.isnan(values), -1)
-    for sign, shade in ((1, SERIES[1]), (-1, SERIES[0])):
-        cells = known & (np.sign(values) == sign)
-        rgba[cells, :3] = [int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        rgba[cells, 3] = np.abs(values[cells])
-    axes.imshow(rgba, interpolation="none")
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(False)

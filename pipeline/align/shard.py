@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-from common.alignment.crops import MOST_PIXELS, Crop, crops_of_each, pictures
+from common.alignment.crops import Crop, aligned_crops
 from common.alignment.detector import load_detector
 from common.alignment.recipe import Recipe
-from common.hardware import hardware
 from common.images import Photo, Refused, decode_photo, is_image
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address, TransientError, is_local
@@ -70,36 +69,15 @@ def _aligned(
 ) -> Iterator[tuple[dict[str, Any], list[str], list[Crop] | Refused]]:
     """Each source, its notices, and its faces or the reason why it has none, in the order of `rows`."""
     detector = load_detector(task.recipe.align.detector, task.detector) if task.detector else None
-    for group in _decoded(task, rows, 1 if detector is None else pictures(hardware().device)):
-        images = [photo.image for _, photo in group if not isinstance(photo, Refused)]
-        crops = crops_of_each(images, task.recipe.align, detector)
-        for row, photo in group:
-            faces = photo if isinstance(photo, Refused) else next(crops)
-            if isinstance(photo, Refused) or isinstance(faces, Refused):
-                yield row, [], faces
-            else:
-                several = [SEVERAL_FACES] if (faces[0].detected or 1) > 1 else []
-                yield row, [*photo.notices, *several], faces
-
-
-def _decoded(
-    task: AlignTask, rows: Iterable[dict[str, Any]], count: int
-) -> Iterator[list[tuple[dict[str, Any], Photo | Refused]]]:
-    """Groups of at most `count` sources and their photos, or why there is none; of `MOST_PIXELS` and one."""
-    group: list[tuple[dict[str, Any], Photo | Refused]] = []
-    pixels = 0
     for row, data in read_ahead(lambda row: read_source(task.root, row["source"]), rows):
         try:
             photo = _decode(row, task, data.result())
-            group.append((row, photo))
-            pixels += photo.image[..., 0].size
+            crops = aligned_crops(photo.image, task.recipe.align, detector)
         except Refused as refused:
-            group.append((row, refused))
-        if len(group) == count or pixels > MOST_PIXELS:
-            yield group
-            group, pixels = [], 0
-    if group:
-        yield group
+            yield row, [], refused
+        else:
+            several = [SEVERAL_FACES] if (crops[0].detected or 1) > 1 else []
+            yield row, [*photo.notices, *several], crops
 
 
 def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:

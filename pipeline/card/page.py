@@ -1,6 +1,5 @@
 """The data card: what the manifests and some samples of a set say, laid out by ``templates/card.html.j2``."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from common.classes import CLASS_TITLES
 from common.files import write_text
 from common.layout import Layout
-from common.page.figures import correlations, figure
+from common.page.figures import figure
 from common.page.formats import words
 from common.page.images import image_uri
 from common.page.render import render
@@ -30,9 +29,6 @@ HEAT: Final = (0, 114, 178)
 
 PAIRS: Final = 8
 """Pairs of attributes that are listed at each end."""
-
-MATRIX_MOST: Final = 60
-"""Attributes above which their matrix is left out."""
 
 KINDS: Final = {
     "worst": "Lowest confidence of the parser",
@@ -78,7 +74,6 @@ def card(counts: Counts, samples: SampleSummary) -> str:
             for name, yes, known in zip(counts.attributes, counts.yes, counts.known, strict=True)
         ],
         unknown=1 - counts.known.sum() / values if values else 0.0,
-        matrix=_matrix(counts),
         pairs=_strongest_pairs(counts),
     )
 
@@ -128,15 +123,6 @@ def _areas(counts: NDArray[np.uint16]) -> Markup:
         axes.grid(visible=False, axis="y")
 
     return figure(draw, "Share of the pixels that each class covers", (4.2, 3.4))
-
-
-def _matrix(counts: Counts) -> Markup | None:
-    """The correlations as a figure; None without any, and with too many attributes to read."""
-    if len(counts.attributes) > MATRIX_MOST or not np.tril(~np.isnan(counts.phi), -1).any():
-        return None
-    side = 1.2 + 0.13 * len(counts.attributes)
-    draw = partial(correlations, values=counts.phi, names=[words(name) for name in counts.attributes])
-    return figure(draw, "Correlations of attributes", (side, side))
 
 
 def _strongest_pairs(counts: Counts) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ entity tag. Records only save reading: all of them may be deleted.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from io import BytesIO
 from typing import Final
@@ -26,9 +26,6 @@ COLUMNS: Final = pa.schema(
 
 PART: Final = 4096
 """Sources of one file, which an interrupted run loses at most of each task."""
-
-MOST_SMALL: Final = 64
-"""Files with less than half of `PART` sources, as small changes leave them, that are kept apart."""
 
 LOCAL_THREADS: Final = 2
 """Files of records that are read at a time, unless they lie in a store."""
@@ -52,75 +49,51 @@ def write_part(folder: Address, part: pa.Table) -> None:
         pq.write_table(part, temporary, compression="zstd")
 
 
-class HashRecords:
-    """The records in a folder.
+def find_unchanged(
+    database: Database, folder: Address, stamps: Stamps, doubted: Collection[str], retry_minutes: float
+) -> None:
+    """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
+
+    A number may come several times.
 
     Args:
+        database: has the table ``listed``.
         folder: of the records, which need not exist.
-        retry_minutes: of patience with its store.
+        stamps: of the files as they are now.
+        doubted: sources of which a record may be wrong; the files with their records are deleted.
+        retry_minutes: of patience with the store of the records.
     """
+    database.execute(
+        "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
+        "CREATE OR REPLACE TABLE unchanged (number BIGINT, sha256 VARCHAR, bytes BIGINT)"
+    )
+    remove_partials(folder)
+    names = sorted(retried(lambda: list_folder(folder), retry_minutes, "ingest"))
 
-    def __init__(self, folder: Address, retry_minutes: float) -> None:
-        self._folder, self._minutes = folder, retry_minutes
-        self._small: list[str] = []
+    def read(name: str) -> bytes:
+        return retried(partial(read_bytes, folder / name), retry_minutes, "ingest")
 
-    def store(self, database: Database, stamps: Stamps, doubted: Collection[str] = ()) -> None:
-        """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
-
-        A number may come several times.
-
-        Args:
-            database: has the table ``listed``.
-            stamps: of the files as they are now.
-            doubted: sources of which a record may be wrong; the files with their records are deleted.
-        """
-        database.execute(
-            "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
-            "CREATE OR REPLACE TABLE unchanged (number BIGINT, sha256 VARCHAR, bytes BIGINT)"
-        )
-        remove_partials(self._folder)
-        files = retried(lambda: list_folder(self._folder), self._minutes, "ingest")
-        for name, part in self._parts(sorted(files)):
-            if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
-                retried(partial(self._remove, name), self._minutes, "ingest")
-                continue
-            if part.num_rows < PART // 2:
-                self._small.append(name)
+    for name, content in read_ahead(read, names, LOCAL_THREADS if is_local(folder) else THREADS):
+        try:
+            part = pq.read_table(BytesIO(content.result())).select(COLUMNS.names).cast(COLUMNS)
+        except (pa.ArrowException, KeyError):
+            continue  # damaged, or of another version: what it says is hashed again
+        if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
+            retried(partial(_remove, folder / name), retry_minutes, "ingest")
+        else:
             insert_batches(database, "records", part.to_batches())
-        recorded = """
-            SELECT number, source, stamp, bytes, lower(hex(sha256)) AS sha256
-            FROM listed JOIN records USING (source) WHERE reason IS NULL
-        """
-        for batch in batches(database.cursor(), recorded, rows=PART):
-            current = pa.array(stamps(batch["source"].to_pylist()), pa.string())
-            same = batch.filter(pc.fill_null(pc.equal(batch["stamp"], current), False))
-            insert_batches(database, "unchanged", [same.select(["number", "sha256", "bytes"])])
-        database.execute("DROP TABLE records")
+    recorded = """
+        SELECT number, source, stamp, bytes, lower(hex(sha256)) AS sha256
+        FROM listed JOIN records USING (source) WHERE reason IS NULL
+    """
+    for batch in batches(database.cursor(), recorded, rows=PART):
+        current = pa.array(stamps(batch["source"].to_pylist()), pa.string())
+        same = batch.filter(pc.fill_null(pc.equal(batch["stamp"], current), False))
+        insert_batches(database, "unchanged", [same.select(["number", "sha256", "bytes"])])
+    database.execute("DROP TABLE records")
 
-    def merge_small(self) -> None:
-        """Replace the small files that were read by larger ones, if there are many."""
-        if len(self._small) <= MOST_SMALL:
-            return
-        names = self._small
-        table = pa.concat_tables(part for _, part in self._parts(names)).combine_chunks()
-        table = table.take(pc.sort_indices(table["source"]))
-        for start in range(0, table.num_rows, PART):
-            write_part(self._folder, table.slice(start, PART))
-        for name in names:
-            self._remove(name)
 
-    def _remove(self, name: str) -> None:
-        check_guard()
-        with store_errors(self._folder):
-            (self._folder / name).unlink(missing_ok=True)
-
-    def _parts(self, names: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-        def read(name: str) -> bytes:
-            return retried(partial(read_bytes, self._folder / name), self._minutes, "ingest")
-
-        threads = LOCAL_THREADS if is_local(self._folder) else THREADS
-        for name, content in read_ahead(read, names, threads):
-            try:
-                yield name, pq.read_table(BytesIO(content.result())).select(COLUMNS.names).cast(COLUMNS)
-            except (pa.ArrowException, KeyError):
-                continue  # damaged, or of another version: what it says is hashed again
+def _remove(file: Address) -> None:
+    check_guard()
+    with store_errors(file):
+        file.unlink(missing_ok=True)

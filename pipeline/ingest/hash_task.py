@@ -94,19 +94,9 @@ class HashTask:
     retry_minutes: float
 
 
-@dataclass(frozen=True)
-class Hashed:
-    """What became of the sources of a task.
-
-    Attributes:
-        contents: of the sources that were hashed or refused, with the columns `CONTENTS`.
-        unanswered: how many others there are, which the store did not hand out.
-        cause: why not the first of these.
-    """
-
-    contents: pa.RecordBatch
-    unanswered: int
-    cause: str
+Hashed = tuple[pa.RecordBatch, str]
+"""Sources that were hashed or refused, with the columns `CONTENTS`, and why the store did not hand out one of
+the others; empty if there are none."""
 
 
 def hash_photos(task: HashTask) -> Hashed:
@@ -133,7 +123,7 @@ def hash_photos(task: HashTask) -> Hashed:
         (photo.number, content.sha256, content.size, *(content.refused or (None, None)))
         for photo, content in known
     ]
-    return Hashed(_table(rows, CONTENTS), len(causes), causes[0] if causes else "")
+    return _table(rows, CONTENTS), causes[0] if causes else ""
 
 
 def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:

@@ -10,10 +10,10 @@ from common.errors import UserError
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.retry import Backoff, retried
+from common.retry import Backoff
 from common.storage import Address
 from common.tables import Database, batches, insert_batches
-from pipeline.ingest.hash_records import PART, HashRecords, Stamps
+from pipeline.ingest.hash_records import PART, Stamps, find_unchanged
 from pipeline.ingest.hash_task import Hashed, HashTask, Photo, Read, hash_photos
 
 HERE: Final = 5 * PART
@@ -65,8 +65,7 @@ def hash_sources(
         UserError: the store still does not hand out a source, or the workers die.
         OSError: the store of the records does not answer.
     """
-    records = HashRecords(folder, retry_minutes)
-    records.store(database, photos.stamps, doubted)
+    find_unchanged(database, folder, photos.stamps, doubted, retry_minutes)
     # What the adapter refuses is not read.
     database.execute(
         """
@@ -86,17 +85,16 @@ def hash_sources(
     bar.update(count - waiting)
     while waiting:
         cause = ""
-        for hashed in _hashed(database.cursor(), photos, folder, waiting, retry_minutes):
-            insert_batches(database, "contents", [hashed.contents])
-            bar.update(hashed.contents.num_rows)
-            cause = hashed.cause or cause
+        for contents, failure in _hashed(database.cursor(), photos, folder, waiting, retry_minutes):
+            insert_batches(database, "contents", [contents])
+            bar.update(contents.num_rows)
+            cause = failure or cause
         left = _count_waiting(database)
         if left:
             backoff = backoff if left == waiting else Backoff(retry_minutes)
             _wait(backoff, left, cause)
         waiting = left
     bar.close()
-    retried(records.merge_small, retry_minutes, "ingest")
 
 
 def _count_waiting(database: Database) -> int:
@@ -123,7 +121,7 @@ def _hashed(
         yield from map(hash_photos, tasks)
         return
     # Dask and torch take seconds to import, which ingest needs for nothing else.
-    from pipeline.runner.cluster import read_bounded
+    from pipeline.runner.tasks import read_bounded
 
     for _, hashed in read_bounded(photos.cluster, hash_photos, tasks, -(-count // PART)):
         yield hashed

@@ -11,9 +11,6 @@ from common.errors import UserError
 from common.tables import Database, insert_batches
 from pipeline.ingest.labels import FALSE, Label
 
-OFFICIAL_SPLITS: Final = ("train", "val", "test")
-"""The splits that a data set can name."""
-
 PIECE: Final = 1 << 14
 """Sources that are Python objects at a time."""
 

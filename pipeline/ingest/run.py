@@ -81,7 +81,7 @@ def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str
     Its rows become the view ``earlier_sources``, and its shards ``earlier``, unless it was made with other
     settings: then all shards are planned anew.
     """
-    metadata = manifest.header(layout.source).metadata if is_file(layout.source) else {}
+    metadata = manifest.read(layout.source, []).metadata if is_file(layout.source) else {}
     database.execute("CREATE OR REPLACE TABLE earlier (key VARCHAR, shard VARCHAR)")
     if metadata.get("dataset") != dataset:
         return {}

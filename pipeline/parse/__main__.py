@@ -26,19 +26,10 @@ def main() -> None:
         metavar="DIR",
         help="the --output of an earlier run: its aligned faces are parsed again, into --output",
     )
-    parser.add_argument(
-        "--drop-aligned",
-        action="store_true",
-        help="afterwards empty the tars of aligned faces, which finished shards hold, too",
-    )
     flags = parser.parse_args()
     config, layout = read_options(flags)
     if flags.origin is not None and flags.input is not None:
         raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
-    if flags.origin is not None and flags.drop_aligned:
-        raise UserError(
-            "--drop-aligned would empty the tars of the set that --from names; run it on that set"
-        )
     if config.cluster.scheduler is None:
         start_fork_server(*([] if flags.input is None else ["pipeline.align.shard"]), "pipeline.parse.shard")
 
@@ -51,15 +42,13 @@ def main() -> None:
     from pipeline.runner.cluster import shared_workers
 
     with locked(layout, config.stream.retry_minutes), shared_workers():
-        stored = None
         if flags.origin is not None:
-            origin = Layout.at(flags.origin)
-            make = partial(make_sibling, origin, layout)
-            layout, stored = retried(make, config.stream.retry_minutes, "parse"), origin.shards
+            make = partial(make_sibling, Layout.at(flags.origin), layout)
+            layout = retried(make, config.stream.retry_minutes, "parse")
         if flags.input is not None:
             ingest(config, layout, flags.prune)
             align(config, layout, flags.any_code, flags.prune)
-        parse(config, layout, flags.any_code, flags.prune, flags.drop_aligned, stored)
+        parse(config, layout, flags.any_code, flags.prune)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The parse stage: plan a task per shard, parse those that are not finished yet, write the manifests."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -19,8 +18,9 @@ from common.shards import shard_path
 from common.storage import Address, is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
-from pipeline.runner.cluster import local_workers, no_model
+from pipeline.runner.cluster import no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
+from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import CHANGED, ShardStage
@@ -30,14 +30,7 @@ FORMAT_VERSION: Final = 2
 """Raise it when old tars must not be used any more, not even with ``--any-code``."""
 
 
-def parse(
-    config: Config,
-    layout: Layout,
-    any_code: bool = False,
-    prune: bool = False,
-    drop_aligned: bool = False,
-    stored: Address | None = None,
-) -> None:
+def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
 
     Args:
@@ -45,8 +38,6 @@ def parse(
         layout: where the manifests, the aligned faces and the shards lie.
         any_code: accept finished shards that other code made.
         prune: delete shards that are not planned.
-        drop_aligned: empty the aligned tars afterwards, see `drop_faces`.
-        stored: the folder of finished shards with the faces of tars that were emptied; None: of `layout`.
 
     Raises:
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
@@ -55,7 +46,7 @@ def parse(
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="parse")
     planned: PlannedShards = retry(lambda: read_plan(layout))
     aligned: FinishedShards = retry(lambda: read_aligned(planned, layout))
-    tasks = plan(planned, aligned, config, layout, stored or layout.shards)
+    tasks = plan(planned, aligned, config, layout)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
     for task in tasks:
@@ -73,9 +64,6 @@ def parse(
         f"{written.refused:,} quarantined, {planned.sources:,} sources; "
         f"{len(tasks) - made} of {len(tasks)} shards were up to date"
     )
-    if drop_aligned:
-        dropped = retry(lambda: drop_faces(tasks, finished))
-        print(f"parse: {dropped} of {len(tasks)} aligned shards dropped; the finished ones hold their faces")
 
 
 def read_plan(layout: Layout) -> PlannedShards:
@@ -101,10 +89,8 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     return aligned
 
 
-def plan(
-    planned: PlannedShards, aligned: FinishedShards, config: Config, layout: Layout, stored: Address
-) -> list[ParseTask]:
-    """The parse task of every planned shard, in the order of their names; for `stored` see `parse`.
+def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout: Layout) -> list[ParseTask]:
+    """The parse task of every planned shard, in the order of their names.
 
     Raises:
         UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
@@ -130,7 +116,6 @@ def plan(
                 code=fingerprint(code, faces.made_from["code"]),
                 size=faces.samples,
                 aligned=shard_path(layout.aligned, name).absolute(),
-                stored=(stored / name).absolute(),
                 parser=parser,
             )
         )
@@ -151,27 +136,6 @@ def require(aligned: FinishedShards, tar: Address) -> FinishedShard:
             "or name the set that has the aligned faces with --from"
         )
     return shard
-
-
-def drop_faces(tasks: Iterable[ParseTask], finished: FinishedShards) -> int:
-    """Empty the aligned tars whose faces are all in a finished shard; returns how many were emptied.
-
-    Args:
-        tasks: of the shards that are parsed from them.
-        finished: the shards of these tasks.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    dropped = 0
-    for task in tasks:
-        shard = finished.get(task.tar)
-        complete = shard and shard.made_from["inputs"] == task.inputs and not shard.quarantined
-        if complete and task.aligned.stat().st_size:
-            with replacing(task.aligned) as temporary:
-                temporary.write_bytes(b"")
-            dropped += 1
-    return dropped
 
 
 def make_sibling(origin: Layout, output: Layout) -> Layout:

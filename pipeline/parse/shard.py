@@ -27,15 +27,12 @@ from common.shards import (
     encode_metadata,
     read_shard,
 )
-from common.storage import Address, TransientError, is_file, is_local, store_errors
+from common.storage import Address, TransientError, is_local
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
 
 AHEAD: Final = 2
 """Batches that a step of a worker may be ahead of the next step."""
-
-OWN_METADATA: Final = ("parser", "parser_sha256", "parser_size", "confidence", "embedders")
-"""What parsing adds to the metadata of an aligned face."""
 
 AlignedSample = tuple[str, dict[str, bytes]]
 """The key of an aligned face, and its members ``jpg`` and ``json``."""
@@ -47,12 +44,10 @@ class ParseTask(ShardTask):
 
     Attributes:
         aligned: the aligned tar.
-        stored: the finished tar that has its faces if they were dropped, see `read_faces`.
         parser: which network makes the masks.
     """
 
     aligned: Address
-    stored: Address
     parser: ParserFile
 
 
@@ -76,7 +71,7 @@ def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> 
 def probe_faces(task: ParseTask, excluded: frozenset[str]) -> Iterator[str]:
     """Parse each face by itself and discard the result; yields its source first."""
     parse_faces = load_parser(task.parser)
-    for _, members in read_faces(task.aligned, task.stored):
+    for _, members in read_faces(task.aligned):
         source = decode_metadata(members["json"])["source"]
         if source not in excluded:
             yield source
@@ -126,27 +121,24 @@ def _decoded(
     """Batches of samples, and their faces, uint8 (B, S, S, 3)."""
     samples = (
         sample
-        for sample in read_faces(task.aligned, task.stored)
+        for sample in read_faces(task.aligned)
         if not excluded or decode_metadata(sample[1]["json"])["source"] not in excluded
     )
     while batch := list(islice(samples, size)):
         yield batch, np.stack([decode_face(members["jpg"]) for _, members in batch])
 
 
-def read_faces(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
-    """The samples of an aligned tar, or, if they were dropped, the same from the finished tar `stored`.
-
-    A finished sample holds the aligned face and its metadata unchanged, so aligned tars are a second copy
-    once all shards are finished. A dropped tar is an empty file beside its record, by which it stays aligned.
+def read_faces(aligned: Address) -> Iterator[AlignedSample]:
+    """The samples of an aligned tar.
 
     Raises:
-        UserError: they were dropped, and there is no finished tar, or a local tar is not what align wrote.
+        UserError: a local tar is not what align wrote.
         TransientError: a store answers with other members than align wrote, by the checksums in its record.
     """
     record = read_record(aligned)
     expected = iter(record.samples if record else ())
     try:
-        for key, members in _read_samples(aligned, stored):
+        for key, members in read_shard(aligned):
             sample = next(expected, {})
             crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
             if sample.get("key") != key or any(sample.get(name, crc) != crc for name, crc in crcs.items()):
@@ -159,22 +151,3 @@ def read_faces(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
         raise kind(
             f"{aligned}: not what align wrote ({error}); delete it to have it aligned again"
         ) from error
-
-
-def _read_samples(aligned: Address, stored: Address) -> Iterator[AlignedSample]:
-    """The samples without a check; see `read_faces`."""
-    with store_errors(aligned):
-        dropped = not aligned.stat().st_size
-    if not dropped:
-        yield from read_shard(aligned)
-        return
-    if not is_file(stored):
-        raise UserError(
-            f"the faces of {aligned} were dropped, and {stored}, which has them too, is missing; delete "
-            f"{aligned} and run the command with --input to align them again"
-        )
-    for key, members in read_shard(stored):
-        metadata = decode_metadata(members["json"])
-        for name in OWN_METADATA:
-            metadata.pop(name, None)
-        yield key, {"jpg": members["jpg"], "json": encode_metadata(metadata)}

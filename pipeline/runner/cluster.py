@@ -1,4 +1,4 @@
-"""Dask: a local cluster or one that is joined, workers with the model loaded, a bounded map over shards."""
+"""Dask: a local cluster or one that is joined, whose workers have loaded the model."""
 
 import logging
 import math
@@ -8,41 +8,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import cv2
 import dask
 import torch
-from dask.system import CPU_COUNT
-from distributed import (
-    Client,
-    Future,
-    KilledWorker,
-    LocalCluster,
-    WorkerPlugin,
-    as_completed,
-    get_worker,
-    wait,
-)
+from distributed import Client, LocalCluster, WorkerPlugin, get_worker, wait
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 from tornado.ioloop import IOLoop
 
 from common.errors import UserError
-from common.files import guard, guarded
 from common.freshness import code_hash
 from common.pipeline_config import Cluster
 from pipeline.runner.event_loop import event_loop
 from pipeline.runner.fork_server import START_METHOD, start_fork_server
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
 
 ALLOWED_FAILURES: Final = 1
 """How many workers may die over a shard before it is suspected to be the cause."""
@@ -53,67 +38,14 @@ JOIN_SECONDS: Final = 60
 START_MINUTES: Final = 15.0
 """How long a joined cluster may take to have its first worker, such as one that scales from zero."""
 
-IN_FLIGHT: Final = 2
-"""Tasks per thread of the workers that are submitted at a time."""
-
 LOAD_ATTEMPTS: Final = 3
 """How often the workers are asked to load a model, if one of them dies meanwhile."""
 
 RESTART_SECONDS: Final = 60.0
 """How long a worker that died may take to come back before the others go on without it."""
 
-PROCESS_BYTES: Final = 1_100_000_000
-"""Resident memory of a worker, and of the driver: imports, networks, a photo and a batch of faces.
-
-Of two workers with the detector and the default parser in int8, the larger one had 1,061 MB, of which 619
-are its own and the rest is shared with the process that it was forked from (AMD EPYC Zen 4).
-"""
-
 SETTLE_SECONDS: Final = 2.0
 """Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
-
-
-@dataclass(frozen=True)
-class LocalWorkers:
-    """The processes of a local cluster that has tasks for all of them.
-
-    Attributes:
-        count: of processes.
-        gpus: values of ``CUDA_VISIBLE_DEVICES`` that they share evenly; empty without GPUs.
-        wanted: how many there would be with enough memory.
-    """
-
-    count: int
-    gpus: tuple[str, ...]
-    wanted: int
-
-    @property
-    def line(self) -> str:
-        """A description for people, such as ``2 workers x 1 thread``."""
-        gpus = f" on {len(self.gpus)} GPUs" if self.gpus else ""
-        limit = f"; {MEMORY_LIMIT / 1e9:.1f} GB of memory do not allow {self.wanted}"
-        return f"{self.count} workers{gpus} x 1 thread{limit if self.count < self.wanted else ''}"
-
-    def environment(self, worker: int) -> dict[str, str]:
-        """Variables of the process with this number, from 0."""
-        return {"CUDA_VISIBLE_DEVICES": self.gpus[worker % len(self.gpus)]} if self.gpus else {}
-
-
-def local_workers(config: Cluster) -> LocalWorkers:
-    """One process per core, or ``processes_per_gpu`` on each GPU, as far as the memory allows.
-
-    Cores and memory are those that the process may use, by its affinity and its control group.
-    """
-    gpus = visible_gpus(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    wanted = config.workers or (len(gpus) * config.processes_per_gpu if gpus else CPU_COUNT)
-    allowed = int(MEMORY_LIMIT // PROCESS_BYTES) - 1
-    return LocalWorkers(max(1, min(wanted, allowed)), tuple(gpus), wanted)
-
-
-def visible_gpus(count: int, visible: str | None) -> Sequence[str]:
-    """A name for each of `count` GPUs: its entry in ``CUDA_VISIBLE_DEVICES``, or its number."""
-    named = [name.strip() for name in visible.split(",")] if visible else []
-    return named[:count] if named else [str(number) for number in range(count)]
 
 
 class ReadyWorkers(WorkerPlugin):
@@ -199,7 +131,7 @@ def connect(
             cluster = _SHARED.get() or context.enter_context(_SharedCluster())
             client = cluster.client(config, tasks, module)
         seen = frozenset() if config.scheduler else frozenset(client.scheduler_info(n_workers=-1)["workers"])
-        count = eligible_workers(client, config.resources)
+        count = len(threads(client, config.resources))
         line = f"{count} workers" if config.scheduler or count == tasks else local_workers(config).line
         print(f"{line}; dashboard: {client.dashboard_link}", flush=True)
         _make_ready(client, ReadyWorkers(load, config, module, seen), config.scheduler)
@@ -251,10 +183,10 @@ class _SharedCluster(ExitStack):
 
     def client(self, config: Cluster, tasks: int, module: str) -> Client:
         """A client of the cluster, which is started if there is none, or none like this."""
-        count = _local_count(config, tasks)
+        count = max(1, min(local_workers(config).count, tasks))
         if self._config != config or self._count < count:
             self.close()
-            self._client = self.enter_context(_local(config, tasks, module))
+            self._client = self.enter_context(_local(config, count, module))
             self._config, self._count = config, count
         return self._client
 
@@ -282,7 +214,7 @@ def _joined(config: Cluster, loop: IOLoop) -> Iterator[Client]:
     with client:
         # A cluster that scales with its load starts no worker before there is a task.
         first = client.submit(no_model, pure=False, resources=config.resources)
-        if not eligible_workers(client, config.resources):
+        if not threads(client, config.resources):
             wanted = " ".join(f"{name}={amount:g}" for name, amount in (config.resources or {}).items())
             lacking = f"no worker{f' that offers {wanted} (cluster.resources)' if wanted else ''}"
             flag = f" --resources {wanted.replace(' ', ',')}" if wanted else ""
@@ -290,13 +222,13 @@ def _joined(config: Cluster, loop: IOLoop) -> Iterator[Client]:
             print(f"{config.scheduler} has {lacking} yet; waiting, {hint}", file=sys.stderr, flush=True)
             with suppress(TimeoutError):
                 wait(first, timeout=60 * START_MINUTES)
-            if not eligible_workers(client, config.resources):
+            if not threads(client, config.resources):
                 raise UserError(f"{config.scheduler} has {lacking} after {START_MINUTES:g} minutes; {hint}")
         yield client
 
 
 @contextmanager
-def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
+def _local(config: Cluster, count: int, module: str) -> Iterator[Client]:
     if config.resources:
         raise UserError(
             "cluster.resources chooses among the workers of a joined cluster; name its --scheduler"
@@ -307,7 +239,6 @@ def _local(config: Cluster, tasks: int, module: str) -> Iterator[Client]:
         raise UserError(
             "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
         ) from error
-    count = _local_count(config, tasks)
     settings = {
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
         # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
@@ -350,20 +281,11 @@ class _ForgivingCluster(LocalCluster):
             super()._update_worker_status(op, msg)
 
 
-def _local_count(config: Cluster, tasks: int) -> int:
-    return max(1, min(local_workers(config).count, tasks))
-
-
 def _offers(offered: Mapping[str, float], wanted: Mapping[str, float] | None) -> bool:
     return all(offered.get(name, 0) >= amount for name, amount in (wanted or {}).items())
 
 
-def eligible_workers(client: Client, resources: Mapping[str, float] | None) -> int:
-    """How many workers offer the resources now."""
-    return len(_threads(client, resources))
-
-
-def _threads(client: Client, resources: Mapping[str, float] | None) -> list[int]:
+def threads(client: Client, resources: Mapping[str, float] | None) -> list[int]:
     """How many threads each worker with the resources has; a thread runs one task at a time."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return [worker["nthreads"] for worker in workers if _offers(worker["resources"], resources)]
@@ -371,63 +293,3 @@ def _threads(client: Client, resources: Mapping[str, float] | None) -> list[int]
 
 def no_model() -> None:
     """Loads nothing, for a stage that needs no model."""
-
-
-def map_bounded(
-    client: Client, function: Callable[[Task], object], tasks: Iterable[Task], config: Cluster
-) -> Iterator[tuple[Task, Future]]:
-    """Run `function` on each task; yield each with its finished future, in the order of completion.
-
-    At most `IN_FLIGHT` tasks per thread of the workers are submitted at a time, so memory does not grow
-    with their number; workers that join later get theirs. What guards writes here guards theirs.
-
-    Raises:
-        UserError: the scheduler went away.
-    """
-    waiting = iter(tasks)
-    submitted: dict[str, Task] = {}
-    running = as_completed()
-
-    def submit_more() -> None:
-        slots = max(1, IN_FLIGHT * sum(_threads(client, config.resources)))
-        for task in islice(waiting, max(0, slots - len(submitted))):
-            future = client.submit(_run, guard(), function, task, pure=False, resources=config.resources)
-            submitted[future.key] = task
-            running.add(future)
-
-    submit_more()
-    for future in running:
-        task = submitted.pop(future.key)
-        if future.status in ("cancelled", "lost"):
-            raise UserError("the Dask scheduler went away; the same command continues where this one ended")
-        yield task, future
-        submit_more()
-
-
-def _run(check: Callable[[], None] | None, function: Callable[[Task], Result], task: Task) -> Result:
-    with guarded(check):
-        return function(task)
-
-
-def read_bounded(
-    config: Cluster, function: Callable[[Task], Result], tasks: Iterable[Task], count: int
-) -> Iterator[tuple[Task, Result]]:
-    """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
-
-    Args:
-        config: which cluster.
-        function: what the tasks do.
-        tasks: taken one by one, as workers get free.
-        count: how many there are.
-
-    Raises:
-        UserError: the cluster cannot be reached, or a task's workers died.
-    """
-    if not count:
-        return
-    with connect(config, count, no_model, function.__module__) as client:
-        for task, future in map_bounded(client, function, tasks, config):
-            try:
-                yield task, future.result()
-            except KilledWorker as error:
-                raise UserError(f"workers died while they read; is there enough memory? ({error})") from error

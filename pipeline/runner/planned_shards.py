@@ -103,7 +103,7 @@ def read_planned(path: Address, columns: Sequence[str], labels: bool = False) ->
     Raises:
         UserError: the file is missing or is not a manifest.
     """
-    header = manifest.header(path)
+    header = manifest.read(path, [])
     columns = [*columns, *(header.attributes if labels else ())]
     with connect() as database:
         add_parquet(database, "sources", path)

@@ -24,11 +24,12 @@ from common.layout import Layout, mark_output
 from common.pipeline_config import Cluster
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
-from pipeline.runner.cluster import connect, eligible_workers, map_bounded, settle
+from pipeline.runner.cluster import connect, settle, threads
 from pipeline.runner.finished_shards import FinishedShards, finished_shards
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.quarantine import Refusals
 from pipeline.runner.shard_record import CHANGED, ShardStage, ShardTask, Task, read_record
+from pipeline.runner.tasks import map_bounded
 
 REPORT_SECONDS: Final = 0.5
 """Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
@@ -84,7 +85,7 @@ def finish_shards(
     stale.sort(key=lambda task: -task.size)  # so that no worker ends long after the others
     rows = sum(task.size for task in stale)
     with connect(config.cluster, len(stale), stage.load, stage.make.__module__) as client:
-        workers = eligible_workers(client, config.cluster.resources)
+        workers = len(threads(client, config.cluster.resources))
         total = sum(task.size for task in tasks)
         with Monitor(client, stage.name, stage.unit, total, total - rows) as monitor:
             for task in _finish(client, stage, stale, config, monitor.topic):

@@ -4,7 +4,7 @@ from common import tables
 from common.layout import Layout
 from common.pipeline_config import Cluster
 from common.progress import progress
-from pipeline.runner.cluster import read_bounded
+from pipeline.runner.tasks import read_bounded
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
 from pipeline.verify.manifests import check_manifests, compare_manifests, join_manifests, open_manifests
@@ -42,7 +42,6 @@ def verify(
                 layout.shards,
                 name,
                 database.sql(query, params=[name]).to_arrow_table(),
-                samples.attributes,
                 None if other is None else other.shards,
                 agreement,
             )

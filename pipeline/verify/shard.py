@@ -51,7 +51,6 @@ class VerifyTask:
         root: the folder of shards.
         name: of the tar in the manifests.
         rows: its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set.
-        attributes: names of the label columns.
         other: folder of shards of another set to compare with.
         agreement: of the comparison, without counts.
     """
@@ -59,7 +58,6 @@ class VerifyTask:
     root: Address
     name: str
     rows: pa.Table
-    attributes: tuple[str, ...]
     other: Address | None
     agreement: Agreement | None
 
@@ -163,7 +161,7 @@ def _check_sample(
     for name in ("jpg", *FEATURE_MEMBERS):
         if name in decoded:
             findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
-    if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts, task.attributes))):
+    if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts))):
         findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
 
 
@@ -175,18 +173,12 @@ def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
 
 
 def _disagreements(
-    metadata: Mapping[str, Any],
-    row: Mapping[str, Any],
-    counts: NDArray[np.uint16] | None,
-    attributes: tuple[str, ...],
+    metadata: Mapping[str, Any], row: Mapping[str, Any], counts: NDArray[np.uint16] | None
 ) -> Iterator[str]:
     """The fields in which the metadata of a sample differ from the manifest or the class counts."""
-    labels = {name: row[name] for name in attributes if row[name] is not None}
-    repeated = {"split": row["split"], "identity": row["identity"], "attributes": labels or None}
-    expected = {"source": row["source"]} | {name: repeated[name] for name in repeated if name in metadata}
-    if row["sha256"] is not None:
-        expected["sha256"] = row["sha256"]
-    yield from (name for name, value in expected.items() if name not in metadata or metadata[name] != value)
+    for name in ("source", "sha256"):
+        if row[name] not in (None, metadata.get(name)):
+            yield name
     if not row["key"].startswith(str(metadata.get("sha256"))[:16]):
         yield "sha256 (of another key)"
     if not _close(metadata.get("box_score"), row["box_score"], 1e-6):

@@ -66,7 +66,7 @@ def parsing(layout: Layout, config: Config) -> dict[str, Any]:
         query = f"SELECT {', '.join(map(quoted, columns))} FROM samples ORDER BY shard, {quoted(columns[1])}"
         row = dict(zip(columns, database.execute(f"{query} LIMIT 1").fetchall()[0], strict=True))
     sample = decode_metadata(read_member(layout.shards, row["shard"], extent_of(row, "json")))
-    numerics = manifest.header(layout.samples).metadata.get(manifest.NUMERICS, "")
+    numerics = manifest.read(layout.samples, []).metadata.get(manifest.NUMERICS, "")
     return {
         "parser": sample["parser"],
         "size": sample["parser_size"],

@@ -77,7 +77,7 @@ def _parsed(
     if is_file(Layout.at(photos).samples):
         if labels is None:
             return Layout.at(photos)
-        shards, photos = Path(photos), manifest.header(Layout.at(photos).source).metadata["root"]
+        shards, photos = Path(photos), manifest.read(Layout.at(photos).source, ["source"]).metadata["root"]
     command = [sys.executable, "-m", "pipeline.parse", "--input", photos, "--output", str(shards)]
     if labels is not None:
         command += ["--labels", str(labels)]
@@ -136,4 +136,4 @@ def _write_scores(
     }
     described = {**{key: classifier.metadata[key] for key in ("method", "title", "sentence", "labels")}}
     run = {"name": METHOD, **described, "faces": len(train), "thresholds_from": classifier.thresholds_from}
-    write_scores(output, [run], scores)
+    write_scores(output, [run], scores, {METHOD: output.parent / FILE})

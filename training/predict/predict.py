@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.alignment.crops import MOST_PIXELS
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
@@ -33,6 +32,9 @@ LONGEST_NAME: Final = 200
 
 GROUP: Final = 16
 """Photos that a process is given, and predicts, together."""
+
+MOST_PIXELS: Final = 50_000_000
+"""Of the photos that are in memory together."""
 
 TOO_LARGE: Final = Refused("too-large", "the memory did not suffice for its pixels")
 
