@@ -45,8 +45,9 @@ def start_study(shards: Layout, output: Path) -> subprocess.Popen[str]:
 
 
 def finished(output: Path) -> dict[str, int]:
-    """When each network of the study was written, in nanoseconds, by its path."""
+    """When each network of the study that has a record was written, in nanoseconds, by its path."""
     files = [*output.glob("*/pretrain/pretrained.safetensors"), *output.glob("*/finetune/*/classifier.pt")]
+    files = [file for file in files if (file.parent / "run.json").is_file()]
     return {str(file.relative_to(output)): file.stat().st_mtime_ns for file in files}
 
 
@@ -54,13 +55,13 @@ def test_an_interrupted_study_is_resumed_does_nothing_twice_and_has_a_table(
     shards: Layout, tmp_path: Path
 ) -> None:
     first = start_study(shards, tmp_path)
-    while not list(tmp_path.glob("*/finetune/*/classifier.pt")) and first.poll() is None:
+    while not list(tmp_path.glob("*/finetune/*/run.json")) and first.poll() is None:
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGINT)
     stopped, _ = first.communicate()
     assert first.returncode != 0, stopped
     before = finished(tmp_path)
-    assert 2 <= len(before) < 2 * (1 + 4)
+    assert 0 < len(before) < 2 * (1 + 4)
 
     second = start_study(shards, tmp_path)
     resumed, _ = second.communicate()
