@@ -74,7 +74,7 @@ def test_an_edit_of_code_makes_stale_what_runs_it(
         ("finetune.groups={same}", set()),
         ("finetune.groups={edited}", set(METHODS) - {*PROBES}),
         ("finetune.regions={regions}", {"region_probe", "student"}),
-        ("finetune.heads_rate=0.5", {"pretrained"}),
+        ("finetune.heads_rate=0.5", {"pretrained", "imagenet"}),
         ("network.width=16", set(METHODS)),
         ("finetune.seed=1", set(METHODS)),
         ("evaluate.batch_size=7", set()),
@@ -89,7 +89,8 @@ def test_a_setting_makes_stale_what_reads_it(
     files["regions"].write_text("Male: [skin]\n")
 
     def inputs(*settings: str) -> dict[str, object]:
-        context = Context(load(settings=[*SMALL, *settings]), shards, Ranks(0, 1, default_device()), "auto")
+        config = load(settings=[*SMALL, "finetune.imagenet=resnet18.pth", *settings])
+        context = Context(config, shards, Ranks(0, 1, default_device()), "auto")
         (run,) = context.settings.runs
         labelled = labelled_faces(context, run)
         return {
