@@ -9,9 +9,9 @@ README_TITLE: Final = "# Painted portraits in CelebA's layout"
 """First line of the file, by which an earlier sample set is recognised."""
 
 MEASURED: Final = """\
-RetinaFace (mobile0.25, threshold 0.97) finds exactly one face in each of 500 portraits of seed 1. BiSeNet at 512
-pixels agrees with their masks with a mean F1 of 0.65 over 18 face regions, and 0.80 with left and right brow,
-eye and ear as one.
+RetinaFace (mobile0.25, threshold 0.97) finds exactly one face in each of 500 portraits of seed 1. BiSeNet at
+512 pixels agrees with their masks with a mean F1 of 0.65 over 18 face regions, and 0.80 with left and right
+brow, eye and ear as one.
 """
 
 
