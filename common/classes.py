@@ -49,8 +49,8 @@ CLASS_COLOURS: Final = np.array([colour for _, _, colour in _TABLE], np.uint8)
 """RGB per class, uint8 (19, 3)."""
 
 
-def _lookup(mapping: dict[int, int], size: int = 256) -> NDArray[np.uint8]:
-    table = np.arange(size, dtype=np.uint8)
+def _lookup(mapping: dict[int, int]) -> NDArray[np.uint8]:
+    table = np.arange(256, dtype=np.uint8)
     for source, target in mapping.items():
         table[source] = target
     table.setflags(write=False)

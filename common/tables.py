@@ -111,7 +111,6 @@ def write_parquet(
     database: Database,
     path: Address,
     query: str,
-    parameters: Any = None,
     schema: pa.Schema | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> int:
@@ -121,14 +120,13 @@ def write_parquet(
         database: from `connect`.
         path: the file to write.
         query: with an ORDER BY over a key.
-        parameters: of the query.
         schema: names and types of the columns of the file; those of the query if None.
         metadata: strings about the whole table.
 
     Returns:
         The number of rows.
     """
-    reader = _reader(database, query, parameters, ROW_GROUP)
+    reader = _reader(database, query, None, ROW_GROUP)
     schema = (schema or reader.schema).with_metadata(dict(metadata or {}))
     rows = 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:

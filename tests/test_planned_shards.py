@@ -31,7 +31,7 @@ def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path: Path) -> None:
     path = tmp_path / "source.parquet"
     rows = [row(number) for number in range(ROWS)]
     manifests.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
-    planned = read_planned(path, ["source", "sha256", "split"], labels=True)
+    planned = read_planned(path, ["source", "sha256", "split", "Male"])
     assert (planned.sources, planned.metadata, planned.attributes) == (ROWS, {"dataset": "d"}, ("Male",))
     assert [refused["source"] for refused in planned.refusals()] == [
         row["source"] for row in rows if "reason" in row

@@ -92,19 +92,17 @@ class PlannedShards:
             yield from batch.to_pylist()
 
 
-def read_planned(path: Address, columns: Sequence[str], labels: bool = False) -> PlannedShards:
+def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
     """Read ``source.parquet``.
 
     Args:
         path: the file to read.
         columns: those of the rows that are needed; the key is part of the SHA-256.
-        labels: whether the attribute columns are needed too.
 
     Raises:
         UserError: the file is missing or is not a manifest.
     """
     header = manifest.read(path, [])
-    columns = [*columns, *(header.attributes if labels else ())]
     with connect() as database:
         add_parquet(database, "sources", path)
         refused = database.sql(
