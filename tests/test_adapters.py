@@ -176,6 +176,22 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
         read_listing(tmp_path)
 
 
+def test_metadata_jsonl_of_an_imagefolder_has_labels_and_its_folders_are_splits(tmp_path: Path) -> None:
+    fill(tmp_path, ["train/a.jpg", "train/b.jpg", "test/a.jpg"])
+    lines = '{"file_name": "a.jpg", "Male": 1}\n\n{"file_name": "b.jpg", "Young": false, "Male": null}\n'
+    (tmp_path / "train" / "metadata.jsonl").write_text(lines)
+    (tmp_path / "test" / "metadata.jsonl").write_text('{"Young": 1, "file_name": "a.jpg", "Male": 0}\n')
+    found = read_listing(tmp_path)
+    values = {
+        s.path: (s.split, dict(zip(found.attributes, s.attributes, strict=True))) for s in found.sources
+    }
+    assert values == {
+        "test/a.jpg": ("test", {"Young": 1, "Male": 0}),
+        "train/a.jpg": ("train", {"Young": None, "Male": 1}),
+        "train/b.jpg": ("train", {"Young": 0, "Male": None}),
+    }
+
+
 def test_bytes_in_a_parquet_table_are_text_and_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
     fill(tmp_path, ["a.jpg", "b.jpg"])
     columns = {"image": [b"a.jpg", b"b.jpg"], "Male": [b"1", None], "identity": [b"x", b"y"]}

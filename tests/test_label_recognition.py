@@ -263,9 +263,13 @@ REFUSED: dict[str, tuple[Files, str]] = {
         {**images("a/"), "labels.json": '{"1.jpg": {"Male": 0}, "2.jpg": {"Male": 1}}'},
         "labels.json names images, such as 1.jpg",
     ),
-    "metadata.jsonl of hugging face": (
-        {**images("train/"), "train/metadata.jsonl": '{"file_name": "1.jpg"}\n'},
-        "train/metadata.jsonl, of Hugging Face's imagefolder, which is not read; .*read_json",
+    "boxes in metadata.jsonl of hugging face": (
+        {**images("train/"), "train/metadata.jsonl": '{"file_name": "1.jpg", "objects": {"bbox": []}}\n'},
+        "train/metadata.jsonl, line 1: objects holds several values",
+    ),
+    "a broken metadata.jsonl of hugging face": (
+        {**images("train/"), "train/metadata.jsonl": '{"file_name": "1.jpg", "Hat": 1}\n{"file_na'},
+        "train/metadata.jsonl, line 2: no JSON object",
     ),
     "a few names of utkface": (
         {**images(), "3.jpg": "3", "9_0_2_20170116174525125.jpg": "4"},

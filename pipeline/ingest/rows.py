@@ -1,11 +1,13 @@
 """The rows of CSV, TSV and Parquet files, whatever program wrote them.
 
 CSV is read in the encodings of `encoding_of`, separated by commas, semicolons, tabs or bars, with
-Excel's line ``sep=;`` or without. Blanks around headings and cells are removed.
+Excel's line ``sep=;`` or without. Blanks around headings and cells are removed. `IMAGEFOLDER` is Hugging
+Face's: a JSON object a line, whose keys are the columns.
 """
 
 import csv
 import io
+import json
 import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any, Final
@@ -17,7 +19,10 @@ from common.errors import UserError
 from common.storage import Address
 from pipeline.ingest.text import encoding_of
 
-SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet")
+IMAGEFOLDER: Final = "metadata.jsonl"
+SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet", IMAGEFOLDER)
+"""Ends of the names of tables."""
+
 DELIMITERS: Final = (",", ";", "\t", "|")
 
 Row = tuple[str, list[Any]]
@@ -34,7 +39,10 @@ def read_rows(table: Address) -> Iterator[Row]:
     try:
         encoding = "" if parquet else encoding_of(table)
         with table.open("rb") as stream:
-            rows = _parquet(table, stream) if parquet else _csv(table, stream, encoding)
+            if table.name.lower().endswith(IMAGEFOLDER):
+                rows = _imagefolder(table, stream)
+            else:
+                rows = _parquet(table, stream) if parquet else _csv(table, stream, encoding)
             where, headings = next(rows, (f"{table}, line 1", []))
             yield where, [unicodedata.normalize("NFC", str(name)) for name in headings]
             yield from rows
@@ -58,6 +66,26 @@ def _csv(table: Address, stream: IO[bytes], encoding: str) -> Iterator[Row]:
         if any(cells):
             yield f"{table}, line {line}", cells
         line = reader.line_num + 1 + offset
+
+
+def _imagefolder(table: Address, stream: IO[bytes]) -> Iterator[Row]:
+    objects = []
+    for number, line in enumerate(stream, 1):
+        where = f"{table}, line {number}"
+        try:
+            cells = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise UserError(f"{where}: no JSON object ({error})") from error
+        if not isinstance(cells, dict):
+            raise UserError(f"{where}: no JSON object")
+        if nested := [name for name, cell in cells.items() if isinstance(cell, dict | list)]:
+            raise UserError(f"{where}: {nested[0]} holds several values; only words and numbers are labels")
+        objects.append((where, cells))
+    headings = list(dict.fromkeys(name for _, cells in objects for name in cells))
+    yield f"{table}, line 1", headings
+    for where, cells in objects:
+        if cells:
+            yield where, [cells.get(name) for name in headings]
 
 
 def _parquet(table: Address, stream: IO[bytes]) -> Iterator[Row]:

@@ -33,7 +33,7 @@ from pipeline.ingest.labels import (
 )
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import ImageIndex, unmatched
-from pipeline.ingest.rows import SUFFIXES, read_rows
+from pipeline.ingest.rows import IMAGEFOLDER, SUFFIXES, read_rows
 from pipeline.ingest.text import FALLBACK, encoding_of
 
 PATHS: Final = (
@@ -185,7 +185,9 @@ def _check_alike(tree: Tree, tables: list[_Table]) -> list[str | None]:
                 f"{tree.path} has several tables: {first.file} with {next(columns)}, {other.file} with "
                 f"{next(columns)}; name the one to read as --input"
             )
-    splits = [split_in_name(posixpath.basename(table.file)) for table in tables]
+    splits = [
+        split_in_name(table.file.removesuffix(f"/{IMAGEFOLDER}").rpartition("/")[2]) for table in tables
+    ]
     if len(tables) == 1 or first.split or not any(splits):
         return [None] * len(tables)
     if None in splits:

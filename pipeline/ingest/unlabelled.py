@@ -44,11 +44,6 @@ def check_unlabelled(tree: Tree) -> None:
     for file in tree.files:
         name = file.path.rpartition("/")[2].lower()
         suffix = Path(name).suffix
-        if name == "metadata.jsonl":
-            raise UserError(
-                f"{tree.path} has {file.path}, of Hugging Face's imagefolder, which is not read; save it as "
-                f".csv with pandas.read_json(..., lines=True).to_csv(...), {LEAVE_OUT}"
-            )
         if file.refused or file.path.count("/") > 1:
             continue
         if suffix in SPREADSHEETS and name != "thumbs.db":
