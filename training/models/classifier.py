@@ -34,6 +34,10 @@ VAL: Final = "val"
 NONE_KNOWN: Final = "none known"
 """`Classifier.thresholds_from` while there are no thresholds."""
 
+LeftOut = dict[str, Tensor]
+"""``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0 or 1, -1 where unknown, of labelled faces that a
+fit of the same kind left out."""
+
 KINDS: Final[dict[str, type["Classifier"]]] = {}
 """The classes of classifiers by the kind that their files name."""
 
@@ -54,6 +58,7 @@ class Classifier(ABC):
             ``config``, and which data it was trained on.
         thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
         thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
+        left_out: what tells how often it is wrong, see `LeftOut`; None if unknown.
     """
 
     kind: ClassVar[str]
@@ -62,6 +67,7 @@ class Classifier(ABC):
     metadata: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, float] | None = None
     thresholds_from: str = NONE_KNOWN
+    left_out: LeftOut | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
@@ -201,6 +207,7 @@ def save_classifier(path: Path, classifier: Classifier) -> None:
         "metadata": classifier.metadata,
         "thresholds": classifier.thresholds,
         "thresholds_from": classifier.thresholds_from,
+        "left_out": classifier.left_out,
         "state": classifier.state(),
     }
     checkpoint.save(path, content)
@@ -223,6 +230,7 @@ def load_classifier(path: Path) -> Classifier:
         classifier = kind.from_state(tuple(content["attributes"]), content["state"])
         classifier.metadata, classifier.thresholds = content["metadata"], content["thresholds"]
         classifier.thresholds_from = content["thresholds_from"]
+        classifier.left_out = content.get("left_out")
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         message = f"{path}: not a classifier of this version; fine-tune again ({error})"
         raise UserError(message[:300]) from error
