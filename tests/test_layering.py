@@ -18,10 +18,11 @@ ALLOWED = {
 }
 """Which packages each package, or a room of it, may import; the int8 parser is calibrated on portraits."""
 LAYERS = (
-    {"run"},
+    {"audit", "fit", "run", "suggest"},
     {"report"},
     {"study"},
     {"export"},
+    {"label"},
     {"explain", "predict"},
     {"evaluate"},
     {"methods"},

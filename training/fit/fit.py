@@ -1,0 +1,139 @@
+"""From photos and a table of labels to a classifier, its scores, and the page to label more on."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common import manifest
+from common.config import Config, load
+from common.layout import Layout
+from common.storage import is_file
+from training.data.samples import Samples, read_samples
+from training.evaluate.evaluate import write_scores
+from training.evaluate.scoring import MAJORITY, Evaluator
+from training.evaluate.thresholds import DEFAULT
+from training.label.left_out import left_out_logits, regions_of
+from training.label.page import PAGE
+from training.label.suggestions import write_suggestions
+from training.methods.region_probe import read_standardised
+from training.methods.runs import finetune, run_name, runs_for
+from training.models.classifier import FILE, Classifier, load_classifier, save_classifier
+
+METHOD: Final = "region_probe"
+
+COUNT: Final = 60
+"""Faces on the labelling page."""
+
+MOST_LEFT_OUT: Final = 2000
+"""With more labelled faces, only one fold of them is left out for the scores."""
+
+NO_SPLITS: Final = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
+"""All labels are learnt from; the scores are those of faces that a fit left out."""
+
+
+def fit_photos(
+    photos: str, labels: Path | None, output: Path, files: Sequence[Path], settings: Sequence[str]
+) -> Classifier | None:
+    """Parse what is not parsed, fit the region probe, and write its file, its scores, and a labelling page.
+
+    Args:
+        photos: a folder of photos, a table or an address as `pipeline.parse` takes them, or finished shards.
+        labels: a table of labels to join to the photos.
+        output: folder of shards and results; with finished shards, of results alone.
+        files, settings: see `common.config.load`.
+
+    Returns:
+        The classifier; None if no photo has a label, and there is only the page.
+
+    Raises:
+        UserError: an input cannot be used, or only one photo has a label.
+    """
+    config = load(files, settings)
+    layout = _parsed(photos, labels, output, files, settings)
+    faces = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
+    labelled = read_samples(layout, ("train",)).labelled()
+    if not len(labelled):
+        write_suggestions(config, layout, output / PAGE, COUNT)
+        print(f"fit: no photo has a label; label some on {output / PAGE}, and fit again with the labels")
+        return None
+    classifier = _fit(config, layout, faces, output)
+    write_suggestions(config, layout, output / PAGE, COUNT)
+    print(f"fit: label more on {output / PAGE}")
+    print(f"fit: python -m training.predict --checkpoint {output / FILE} {photos} --output faces.csv")
+    return classifier
+
+
+def _parsed(
+    photos: str, labels: Path | None, output: Path, files: Sequence[Path], settings: Sequence[str]
+) -> Layout:
+    """The finished shards of the photos; the pipeline leaves those that are up to date."""
+    shards = output
+    if is_file(Layout.at(photos).samples):
+        if labels is None:
+            return Layout.at(photos)
+        shards, photos = Path(photos), manifest.header(Layout.at(photos).source).metadata["root"]
+    command = [sys.executable, "-m", "pipeline.parse", "--input", photos, "--output", str(shards)]
+    if labels is not None:
+        command += ["--labels", str(labels)]
+    for file in files:
+        command += ["--config", str(file)]
+    for setting in (*NO_SPLITS, *settings):
+        command += ["--set", setting]
+    done = subprocess.run(command, check=False)
+    if done.returncode:  # the pipeline has said why
+        raise SystemExit(done.returncode)
+    return Layout.at(str(shards))
+
+
+def _fit(config: Config, layout: Layout, faces: Samples, output: Path) -> Classifier:
+    """The classifier of all labels with predictions of faces that were left out, unless it is up to date."""
+    runs = runs_for(["100%"], config.finetune, layout)
+    chosen = config.finetune.model_copy(update={"methods": [METHOD], "runs": runs})
+    config = config.model_copy(update={"finetune": chosen})
+    finetune(config, layout, output / "pretrain", output / "finetune")
+    classifier = load_classifier(output / "finetune" / run_name(METHOD, 1.0) / FILE)
+    labelled = read_samples(layout, ("train",)).labelled()
+    if (output / FILE).is_file():
+        earlier = load_classifier(output / FILE)
+        if earlier.identity == classifier.identity and earlier.left_out is not None:
+            print(f"fit: {output / FILE} and its scores are up to date")
+            return earlier
+    features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
+    seen, logits = left_out_logits(
+        features, labels, labelled.attribute_names, labelled.identities, regions_of(config), MOST_LEFT_OUT
+    )
+    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / "scores")
+    classifier.left_out = {
+        "logits": torch.from_numpy(logits).float(),
+        "labels": torch.from_numpy(labels[seen]),
+    }
+    save_classifier(output / FILE, classifier)
+    return classifier
+
+
+def _write_scores(
+    config: Config,
+    train: Samples,
+    left_out: Samples,
+    logits: NDArray[np.float64],
+    classifier: Classifier,
+    output: Path,
+) -> None:
+    """Write and print the scores of faces that were left out, with intervals over identities."""
+    evaluator = Evaluator(left_out, config.evaluate, train)
+    cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in train.attribute_names]
+    known = (train.attributes >= 0).sum(axis=0)
+    shares = (train.attributes == 1).sum(axis=0) / np.maximum(known, 1)
+    scores = {
+        MAJORITY: evaluator.score(np.tile(shares, (len(left_out), 1)), None),
+        METHOD: evaluator.score(torch.from_numpy(logits).sigmoid().numpy(), cuts),
+    }
+    described = {**{key: classifier.metadata[key] for key in ("method", "title", "sentence", "labels")}}
+    run = {"name": METHOD, **described, "faces": len(train), "thresholds_from": classifier.thresholds_from}
+    write_scores(output, [run], scores)
