@@ -60,7 +60,7 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
         raise UserError(f"{layout.shards}: every face has a label, so there is none to suggest")
     labelled, free = (each[evenly_spaced(MOST, len(each))] for each in (labelled, free))
     features = read_standardised(every.take(np.concatenate([labelled, free])), every, config.stream)
-    people = [every.identities[face] for face in free]
+    people = [every.identities[face] for face in free.tolist()]
     order = informative(similarities(features), len(labelled), people, count)
     guesses = None
     if len(labelled) > 1:
