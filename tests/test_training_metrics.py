@@ -128,8 +128,7 @@ def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of
     ]  # fmt: skip
     means = {name: dict.fromkeys(METRICS, value) for name, value in {"majority class": 0.2, **scores}.items()}
     intervals = {name: {metric: [0.48, 0.52] for metric in METRICS} for name in scores}
-    files = {name: Path("runs/finetune") / name / "classifier.pt" for name in scores}
-    text = summary(runs, means, intervals, files)
+    text = summary(runs, means, intervals, Path("runs/finetune"))
     table, first, second = text.split("\n\n")
     rows = [line.split() for line in table.splitlines()[2:]]
     assert rows == [

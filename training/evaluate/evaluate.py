@@ -65,23 +65,6 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         scores[name] = evaluator.score(on_test, [cuts[attribute] for attribute in classifier.attributes])
         predictions.append(_predictions_table(name, test, on_test))
     runs = [{**run, "thresholds_from": thresholds[run["name"]]["thresholds_from"]} for run in runs]
-    write_text(output / THRESHOLDS, json.dumps(thresholds, indent=2) + "\n")
-    with replacing(output / "predictions.parquet") as temporary:
-        pq.write_table(pa.concat_tables(predictions), temporary)
-    write_scores(output, runs, scores, {run["name"]: finetuned / run["name"] / FILE for run in runs})
-
-
-def write_scores(
-    output: Path, runs: Sequence[Entry], scores: Mapping[str, RunScores], files: Mapping[str, Path]
-) -> None:
-    """Write the files of `evaluate` that hold scores, and print the `summary`.
-
-    Args:
-        output: folder.
-        runs: entries of ``runs.json``, with ``thresholds_from``.
-        scores: by name of a run, and of the majority class; empty if `runs` is.
-        files: the classifiers, by name of a run.
-    """
     known = {run["name"]: {key: run[key] for key in ("faces", "thresholds_from")} for run in runs}
     means = {name: {**known.get(name, {}), **each.mean_scores} for name, each in scores.items()}
     intervals = uncertainty(scores, runs)
@@ -89,11 +72,14 @@ def write_scores(
         "metrics.json": means,
         "attributes.json": {name: each.attributes for name, each in scores.items()},
         "intervals.json": intervals,
+        THRESHOLDS: thresholds,
     }.items():
         write_text(output / file, json.dumps(content, indent=2) + "\n")
+    with replacing(output / "predictions.parquet") as temporary:
+        pq.write_table(pa.concat_tables(predictions), temporary)
     text = "no labels, so no classifier and no scores\n"
     if runs:
-        text = summary(runs, means, {name: each["means"] for name, each in intervals.items()}, files)
+        text = summary(runs, means, {name: each["means"] for name, each in intervals.items()}, finetuned)
     write_text(output / "table.txt", text)
     print(text, end="")
 
@@ -102,14 +88,14 @@ def summary(
     runs: Sequence[Entry],
     means: Mapping[str, Mapping[str, float | None]],
     intervals: Mapping[str, Mapping[str, list[float] | None]],
-    files: Mapping[str, Path],
+    finetuned: Path,
 ) -> str:
     """The headline metrics of all methods, the best classifier with each amount of labels, and its use.
 
     Args:
         runs: entries of ``runs.json``, with ``thresholds_from``.
         means, intervals: of the metrics, by name of a run; `means` also of the majority class.
-        files: the classifiers, by name of a run.
+        finetuned: the folder of the runs.
     """
     shown, groups = [metric for metric in METRICS.values() if metric.headline], by_labels(runs)
     rows = {MAJORITY: [_percent(means[MAJORITY][metric.name]) for _ in groups for metric in shown]}
@@ -133,7 +119,7 @@ def summary(
             "",
             f"best with {best['faces']:,} labels: {best['title']}, {METRICS[PRIMARY].title} "
             f"{_percent(means[best['name']][PRIMARY])}{interval}, thresholds from {best['thresholds_from']}",
-            f"    {predict_command(files[best['name']])}",
+            f"    {predict_command(finetuned / best['name'] / FILE)}",
         ]
     return "\n".join(lines) + "\n"
 

@@ -1,5 +1,6 @@
 """From photos and a table of labels to a classifier, its scores, and the page to label more on."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.config import Config, load
+from common.files import write_text
 from common.layout import Layout
+from common.page.formats import percent
 from common.storage import is_file
 from training.data.samples import Samples, read_samples
-from training.evaluate.evaluate import write_scores
-from training.evaluate.scoring import MAJORITY, Evaluator
+from training.evaluate.metrics import METRICS
+from training.evaluate.scoring import Evaluator, estimates
 from training.evaluate.thresholds import DEFAULT
 from training.label.left_out import left_out_logits, regions_of
 from training.label.page import PAGE
@@ -26,6 +29,8 @@ from training.methods.runs import finetune, run_name, runs_for
 from training.models.classifier import FILE, Classifier, load_classifier, save_classifier
 
 METHOD: Final = "region_probe"
+
+SCORES: Final = "scores.json"
 
 COUNT: Final = 60
 """Faces on the labelling page."""
@@ -62,10 +67,11 @@ def fit_photos(
         write_suggestions(config, layout, output / PAGE, COUNT)
         print(f"fit: no photo has a label; label some on {output / PAGE}, and fit again with the labels")
         return None
-    classifier = _fit(config, layout, faces, output)
-    write_suggestions(config, layout, output / PAGE, COUNT)
-    print(f"fit: label more on {output / PAGE}")
-    print(f"fit: python -m training.predict --checkpoint {output / FILE} {photos} --output faces.csv")
+    classifier = _fit(config, layout, labelled, faces, output)
+    if len(labelled) < len(faces):
+        write_suggestions(config, layout, output / PAGE, COUNT)
+        print(f"fit: label more on {output / PAGE}")
+    print(f"fit: python -m training.predict --checkpoint {output / FILE} NEW_PHOTOS")
     return classifier
 
 
@@ -91,14 +97,13 @@ def _parsed(
     return Layout.at(str(shards))
 
 
-def _fit(config: Config, layout: Layout, faces: Samples, output: Path) -> Classifier:
+def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, output: Path) -> Classifier:
     """The classifier of all labels with predictions of faces that were left out, unless it is up to date."""
     runs = runs_for(["100%"], config.finetune, layout)
     chosen = config.finetune.model_copy(update={"methods": [METHOD], "runs": runs})
     config = config.model_copy(update={"finetune": chosen})
     finetune(config, layout, output / "pretrain", output / "finetune")
     classifier = load_classifier(output / "finetune" / run_name(METHOD, 1.0) / FILE)
-    labelled = read_samples(layout, ("train",)).labelled()
     if (output / FILE).is_file():
         earlier = load_classifier(output / FILE)
         if earlier.identity == classifier.identity and earlier.left_out is not None:
@@ -108,7 +113,7 @@ def _fit(config: Config, layout: Layout, faces: Samples, output: Path) -> Classi
     seen, logits = left_out_logits(
         features, labels, labelled.attribute_names, labelled.identities, regions_of(config), MOST_LEFT_OUT
     )
-    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / "scores")
+    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / SCORES)
     classifier.left_out = {
         "logits": torch.from_numpy(logits).float(),
         "labels": torch.from_numpy(labels[seen]),
@@ -123,17 +128,21 @@ def _write_scores(
     left_out: Samples,
     logits: NDArray[np.float64],
     classifier: Classifier,
-    output: Path,
+    file: Path,
 ) -> None:
-    """Write and print the scores of faces that were left out, with intervals over identities."""
-    evaluator = Evaluator(left_out, config.evaluate, train)
+    """Write and print the scores of faces that were left out, with intervals over identities.
+
+    The file has the ``means`` over attributes and, by name, ``attributes``; see `estimates`.
+    """
     cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in train.attribute_names]
-    known = (train.attributes >= 0).sum(axis=0)
-    shares = (train.attributes == 1).sum(axis=0) / np.maximum(known, 1)
-    scores = {
-        MAJORITY: evaluator.score(np.tile(shares, (len(left_out), 1)), None),
-        METHOD: evaluator.score(torch.from_numpy(logits).sigmoid().numpy(), cuts),
-    }
-    described = {**{key: classifier.metadata[key] for key in ("method", "title", "sentence", "labels")}}
-    run = {"name": METHOD, **described, "faces": len(train), "thresholds_from": classifier.thresholds_from}
-    write_scores(output, [run], scores, {METHOD: output.parent / FILE})
+    probabilities = torch.from_numpy(logits).sigmoid().numpy()
+    scores = Evaluator(left_out, config.evaluate, train).score(probabilities, cuts)
+    means = estimates(scores.means)
+    write_text(file, json.dumps({"means": means, "attributes": scores.attributes}, indent=2) + "\n")
+    for name, metric in METRICS.items():
+        if metric.headline and means[name] is not None:
+            ends = means[f"{name}_interval"] or (means[name], means[name])
+            interval = " to ".join(percent(end) for end in ends)
+            print(
+                f"fit: {metric.title} {percent(means[name])} % (95 % interval {interval}) of faces left out"
+            )
