@@ -81,9 +81,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(workspace: Path) -> Path:
     """What the command makes of it, run in that folder."""
-    done = command(
-        "--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos", cwd=workspace
-    )
+    source = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos")
+    done = command(*source, "--thresholds", "runs/evaluate/thresholds.json", cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert "classifier.onnx" in done.stdout
     return workspace / "exported"
@@ -113,9 +112,20 @@ def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
     assert len(np.unique(wanted.round(5))) > len(ATTRIBUTES) or batch == 1
 
 
-def test_the_exported_classifier_has_its_thresholds_inside(exported: Path) -> None:
-    classifier = Predictor.load(exported / "classifier.pt").classifier
-    assert classifier.thresholds == dict.fromkeys(ATTRIBUTES, 0.25)
+def test_the_onnx_file_alone_is_a_classifier_again(workspace: Path, exported: Path, tmp_path: Path) -> None:
+    original = Predictor.load(workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
+    shutil.copy(exported / "classifier.onnx", tmp_path / "model.onnx")
+    photo = workspace / "photos" / "0.png"
+    for path in (tmp_path / "model.onnx", exported):
+        again = Predictor.load(path)
+        assert again.classifier.identity == original.classifier.identity
+        assert again(photo)[0].probabilities == pytest.approx(original(photo)[0].probabilities, abs=5e-3)
+    (tmp_path / "other.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="not what `python -m training.export` writes; export again"):
+        Predictor.load(tmp_path / "other.onnx")
+
+
+def test_the_description_has_the_thresholds_and_the_alignment(exported: Path) -> None:
     labels = json.loads((exported / "labels.json").read_text())
     assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
     assert {label["threshold"] for label in labels["attributes"]} == {0.25}
@@ -155,9 +165,8 @@ def test_scores_and_thresholds_of_another_classifier_are_not_used(
         next(classifier.model.parameters()).add_(0.1)  # fine-tuned again, but not evaluated
     save_classifier(path, classifier)
     again = Predictor.load(path)
-    assert again.classifier.thresholds == dict.fromkeys(ATTRIBUTES, 0.5)
-    assert "evaluate/thresholds.json: of other classifiers" in capsys.readouterr().err
     results = read_results(tmp_path / "runs" / "evaluate", path, again.classifier)
+    assert "evaluate/thresholds.json: of other classifiers" in capsys.readouterr().err
     assert results["training"] and not results["scores"]
     card = model_card(again, results, [("file",), ("x",)], 1, "other")
     assert "91.2" not in card and "Not evaluated" in card

@@ -1,6 +1,10 @@
 """Classifiers that read parsed faces: photos as from shards, by the same parser or none; explanations."""
 
+import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,19 @@ from common.layout import Layout
 from common.parsing import find_parser as finding
 from common.parsing.parser import ParserFile
 from common.pipeline_config import Parse, Weights
+from synthetic import write_dataset
 from tests.commands import run_command
 from training.data.loader import batch_of
 from training.explain.explain import explain
+from training.explain.faces import faces_of_photos, faces_of_shards
 from training.explain.regions import contributions, mean_region_maps
-from training.export.model_card import model_card, read_results
 from training.methods.runs import finetune
+from training.models.classifier import load_classifier
 from training.models.probe import Probe
 from training.models.stored_features import comparable_parts
 from training.predict import Predictor
 from training.predict.output import face_table
-from training.predict.parsing import load_parser_of
+from training.predict.parsing import find_parser_of
 from training.predict.predict import photos_in, predict
 from training.predict.stored import predict_stored
 
@@ -134,7 +140,7 @@ def test_the_parser_has_the_size_and_the_precision_of_the_shards(
 
     monkeypatch.setattr(finding, "find_parser", find)
     with pytest.raises(UserError, match="enough"):
-        load_parser_of({"parsing": SAID | {"numerics": numerics, "size": 512}}, load())
+        find_parser_of({"parsing": SAID | {"numerics": numerics, "size": 512}}, load())
     assert (asked[0].parser, asked[0].size, asked[0].precision) == ("bisenet", 512, precision)
 
 
@@ -158,22 +164,63 @@ def test_the_parser_has_the_size_and_the_precision_of_the_shards(
 )
 def test_another_parser_is_refused(parsing: dict[str, Any] | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_parser_of({"parsing": parsing}, load())
+        find_parser_of({"parsing": parsing}, load())
 
 
-def test_the_model_card_says_what_a_probe_reads_and_export_refuses_it(fitted: Path, tmp_path: Path) -> None:
-    path = classifier(fitted, "region_probe")
-    predictor = Predictor.load(path)
-    results = read_results(tmp_path, path, predictor.classifier)
-    card = model_card(predictor, results, [("file",), ("classifier.pt",)], 0, "other")
-    assert "It reads jpg, mask.png, pooled.npy of parsed faces, which `bisenet` made at 448 pixels" in card
-    assert 'Predictor.load("classifier.pt")' in card and "onnxruntime" not in card
-    done = run_command(
-        "training.export", "--checkpoint", path, "--faces", tmp_path, "--output", tmp_path / "out"
+@pytest.fixture(scope="module", params=METHODS)
+def exported(
+    request: pytest.FixtureRequest, fitted: Path, portraits: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A classifier's file, and the folder that the command exports it to."""
+    path, folder = classifier(fitted, request.param), tmp_path_factory.mktemp("exported")
+    photos = sorted(portraits.rglob("*.jpg"))[:2]
+    arguments = ("--checkpoint", path, "--output", folder, "--faces", *photos)
+    done = run_command("training.export", *arguments)
+    assert done.returncode == 0, done.stderr
+    return path, folder
+
+
+def test_an_exported_probe_needs_neither_pytorch_nor_the_project(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, folder = exported
+    write_dataset(tmp_path / "faces", count=50, seed=4, workers=1)
+    photos = sorted((tmp_path / "faces").rglob("*.jpg"))
+    for name in ("torch", "common", "training", "facexlib"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} must not be imported')")
+    done = subprocess.run(
+        [sys.executable, folder / "predict.py", *photos],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "export is so far for networks of the picture alone" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert done.returncode == 0, done.stderr
+    heads, *rows = csv.reader(done.stdout.splitlines())
+    predictor = Predictor.load(path, align="none")
+    assert heads == ["photo", *predictor.classifier.attributes] and [row[0] for row in rows] == [
+        *map(str, photos)
+    ]
+    expected = torch.tensor([[*face.probabilities.values()] for photo in photos for face in predictor(photo)])
+    difference = torch.tensor([[*map(float, row[1:])] for row in rows]).logit() - expected.logit()
+    assert len(rows) == 50 and difference.abs().max() < 1e-3
+
+
+def test_an_exported_probe_is_read_back_with_its_parser(
+    exported: tuple[Path, Path], portraits: Path, tmp_path: Path
+) -> None:
+    path, folder = exported
+    original, photo = Predictor.load(path), next(portraits.rglob("*.jpg"))
+    for source in (folder, folder / "parser.onnx"):
+        again = Predictor.load(source, folder / "labels.json")
+        assert again.classifier.identity == original.classifier.identity
+        assert again.classifier.metadata["parsing"]["file"] == str(folder / "parser.onnx")
+        assert again(photo)[0].probabilities == pytest.approx(original(photo)[0].probabilities, abs=1e-6)
+    card = (folder / "README.md").read_text()
+    assert "pooled.npy of parsed faces, which `bisenet` made at 448 pixels" in " ".join(card.split())
+    assert "python predict.py aligned.png" in card
+    (tmp_path / "classifier.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="not what `python -m training.export` writes; export again"):
+        Predictor.load(tmp_path)
 
 
 def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
@@ -207,10 +254,28 @@ def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
 def test_an_explanation_draws_the_regions_of_every_attribute(
     method: str, fitted: Path, shards: Layout, tmp_path: Path
 ) -> None:
-    explain(classifier(fitted, method), shards, tmp_path, 4, 4, load().stream)
+    path = classifier(fitted, method)
+    probe = load_classifier(path)
+    explain(probe, path, faces_of_shards(probe, shards, 4, 4, load().stream), tmp_path)
     entries = json.loads((tmp_path / "maps.json").read_text())["attributes"]
     assert len(entries) == 40 and all((tmp_path / entry["file"]).is_file() for entry in entries)
     shares = {entry["name"]: entry["regions"] for entry in entries}
     sums = {round(sum(each.values()), 1) for each in shares.values()}
     assert sums in ({1}, {0, 1})  # 0 of attributes that every labelled face has, or none
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_an_explanation_of_photos_takes_what_is_predicted_for_the_truth(
+    fitted: Path, portraits: Path, tmp_path: Path
+) -> None:
+    path, photos = classifier(fitted, "region_probe"), sorted(portraits.rglob("*.jpg"))[:3]
+    predictor = Predictor.load(path)
+    explain(predictor.classifier, path, faces_of_photos(predictor, photos, 9), tmp_path)
+    present = [name for photo in photos for name in predictor(photo)[0].present]
+    for entry in json.loads((tmp_path / "maps.json").read_text())["attributes"]:
+        count = present.count(entry["name"])
+        assert (entry["present"], entry["absent"]) == (count, 3 - count)
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    faces = faces_of_photos(predictor, [tmp_path / "broken.jpg"], 9)
+    with pytest.raises(UserError, match="no photo with a face to explain"):
+        explain(predictor.classifier, path, faces, tmp_path)

@@ -210,9 +210,9 @@ def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(
     predictor, photo = Predictor.load(aligned_already, align="none"), next(portraits.rglob("*.jpg"))
     (face,) = predictor(photo)
     exact = face.probabilities
-    predictor.classifier.thresholds = {name: value * (1 + 1e-9) for name, value in exact.items()}
+    predictor.thresholds = {name: value * (1 + 1e-9) for name, value in exact.items()}
     assert predictor(photo)[0].present == []
-    predictor.classifier.thresholds = dict(exact)
+    predictor.thresholds = dict(exact)
     assert predictor(photo)[0].present == list(exact)
     (row,) = face_rows(photo, [replace(face, probabilities=dict.fromkeys(exact, 1.23456789e-9))])
     assert row["Male"] == 1.23457e-9
@@ -354,24 +354,19 @@ def test_annotated_pictures_have_a_box_around_each_face(
         assert changed[round(y - 0.4 * (face.box[3] - face.box[1]) * scale), x] == 0
 
 
-def test_thresholds_come_from_the_evaluation_beside_or_from_a_file_else_are_a_half(
+def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(
     aligned_already: Path, tmp_path: Path
 ) -> None:
-    first = Predictor.load(aligned_already).classifier
-    assert set((first.thresholds or {}).values()) == {0.5} and first.thresholds_from == "none known"
-    runs = tmp_path / "runs"
-    path = runs / "finetune" / "renamed" / "classifier.pt"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(aligned_already.read_bytes())
-    (runs / "evaluate").mkdir()
-    content = {"scratch-100%": {"classifier": first.identity, "thresholds": {"Male": 0.25}}}
-    (runs / "evaluate" / "thresholds.json").write_text(json.dumps(content))
-    thresholds = Predictor.load(path).classifier.thresholds or {}
+    first = Predictor.load(aligned_already)
+    assert set(first.thresholds.values()) == {0.5}
+    content = {"renamed": {"classifier": first.classifier.identity, "thresholds": {"Male": 0.25}}}
+    (tmp_path / "thresholds.json").write_text(json.dumps(content))
+    thresholds = Predictor.load(aligned_already, tmp_path / "thresholds.json").thresholds
     assert (thresholds["Male"], thresholds["Young"]) == (0.25, 0.5)
     (tmp_path / "labels.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
-    assert (Predictor.load(path, tmp_path / "labels.json").classifier.thresholds or {})["Young"] == 0.75
+    assert Predictor.load(aligned_already, tmp_path / "labels.json").thresholds["Young"] == 0.75
     with pytest.raises(UserError, match="gone.json"):
-        Predictor.load(path, tmp_path / "gone.json")
+        Predictor.load(aligned_already, tmp_path / "gone.json")
 
 
 def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path: Path) -> None:

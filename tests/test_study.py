@@ -15,6 +15,7 @@ import pytest
 from common.errors import UserError
 from common.layout import Layout
 from training.evaluate.metrics import METRICS
+from training.study import paper
 from training.study.draws import run_all
 from training.study.results import MISSING, StudyResults, draw_folder, plot, read_results, tables
 
@@ -148,3 +149,18 @@ def test_the_plot_is_the_same_file_for_the_same_draws(study_of: Any, tmp_path: P
     text = (tmp_path / "a.svg").read_text()
     assert all(words in text for words in ("from scratch", "pre-trained", "8,000", "average precision"))
     assert "linear probe" not in text
+
+
+def test_the_papers_table_has_a_row_for_each_of_its_numbers_of_labels(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paper, "PUBLISHED", {4: 86.67, 5: 88.05, 3255: 89.58})
+    paper.run_paper(load(settings=["study.draws=1"]), shards, tmp_path, "auto")
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "table.md").read_text().splitlines() if "|" in line]
+    assert [[cell.strip() for cell in row[:2]] for row in rows[2:]] == [["4", "86.67"], ["5", "88.05"]]
+    assert all(0 < float(cell) < 100 for row in rows[2:] for cell in row[2:])
+    listed = [set(file.read_text().split()) for file in (tmp_path / "lists").glob("*-4.txt")]
+    assert [len(keys) for keys in listed] == [4, 4] and listed[0] != listed[1]
+    monkeypatch.setattr(paper, "PUBLISHED", {3255: 89.58})
+    with pytest.raises(UserError, match="labelled train faces; the paper's table begins at 3255"):
+        paper.run_paper(load(), shards, tmp_path, "auto")

@@ -19,8 +19,9 @@ from training.data.samples import read_samples
 from training.data.transforms import to_input
 from training.explain.attribution import attribution, mean_maps
 from training.explain.explain import explain
+from training.explain.faces import faces_of_shards
 from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, attribute_loss, read_groups
-from training.models.classifier import NetworkClassifier, save_classifier
+from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
 PLANTED = {"Red_Square": ((14, 14), (220, 20, 20)), "Green_Square": ((46, 44), (20, 200, 20))}
@@ -92,9 +93,14 @@ def save(path: Path, names: tuple[str, ...]) -> Path:
     return path
 
 
+def explain_shards(path: Path, shards: Layout, output: Path) -> None:
+    classifier = load_classifier(path)
+    explain(classifier, path, faces_of_shards(classifier, shards, 5, 4, CONFIG.stream), output)
+
+
 def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Path) -> None:
     names = tuple(read_samples(shards, ("test",)).attribute_names)
-    explain(save(tmp_path / "classifier.pt", names), shards, tmp_path / "explain", 5, 4, CONFIG.stream)
+    explain_shards(save(tmp_path / "classifier.pt", names), shards, tmp_path / "explain")
     entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
     assert [entry["name"] for entry in entries] == list(names)
     assert {entry["name"]: entry["branch"] for entry in entries}["Eyeglasses"] == "upper"
@@ -112,9 +118,9 @@ def test_names_of_labels_are_no_names_of_files(
     names = ("../../escape", str(tmp_path / "absolute"), "sheet", "Bärtig/$", "n" * 300, "日本")
     faces = read_samples(shards, ("test",))
     faces = replace(faces, attribute_names=names, attributes=faces.attributes[:, : len(names)])
-    monkeypatch.setattr("training.explain.explain.read_samples", lambda layout, splits: faces)
+    monkeypatch.setattr("training.explain.faces.read_samples", lambda layout, splits: faces)
     folder = tmp_path / "deep" / "explain"
-    explain(save(tmp_path / "classifier.pt", names), shards, folder, 5, 4, CONFIG.stream)
+    explain_shards(save(tmp_path / "classifier.pt", names), shards, folder)
     entries = json.loads((folder / "maps.json").read_text())["attributes"]
     files = {entry["file"] for entry in entries}
     assert [entry["name"] for entry in entries] == list(names)
@@ -133,4 +139,4 @@ def test_names_in_any_script_are_legible(name: str) -> None:
 
 def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no test face with labels"):
-        explain(save(tmp_path / "classifier.pt", ("Happy",)), shards, tmp_path, 5, 4, CONFIG.stream)
+        explain_shards(save(tmp_path / "classifier.pt", ("Happy",)), shards, tmp_path)

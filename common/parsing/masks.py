@@ -42,7 +42,7 @@ def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: 
     """
     batch, classes, height, width = scores.shape
     corners = class_map.coarse == "corners"
-    columns = _resampling(width, input_size, stored, corners).to(scores.device)
+    columns = resampling(width, input_size, stored, corners).to(scores.device)
     wide = torch.matmul(scores.float().transpose(1, 2).contiguous(), columns).view(batch, height, -1)
     masks = torch.empty((batch, stored, stored), dtype=torch.uint8, device=scores.device)
     probabilities = torch.empty((batch, stored, stored), device=scores.device)
@@ -81,7 +81,7 @@ def _bands(
     side: int, input_size: int, stored: int, corner_aligned: bool, step: int
 ) -> list[tuple[slice, slice, Tensor]]:
     """Every `step` rows of a mask, the rows of scores that they are made of, and the weights of these."""
-    matrix = _resampling(side, input_size, stored, corner_aligned).T
+    matrix = resampling(side, input_size, stored, corner_aligned).T
     bands = []
     for top in range(0, stored, step):
         weights = matrix[top : top + step]
@@ -92,7 +92,7 @@ def _bands(
 
 
 @lru_cache(maxsize=8)
-def _resampling(side: int, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
+def resampling(side: int, input_size: int, stored: int, corner_aligned: bool) -> Tensor:
     """Both bilinear resizes of one axis, side to input_size to stored, as one matrix (side, stored).
 
     Resizing is linear, so the scores need not be computed at the size of the network's input.

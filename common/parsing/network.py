@@ -101,14 +101,14 @@ def check_whole(path: Path) -> None:
         )
 
 
-def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = False) -> Network:
+def load_onnx(path: Path, input_format: InputFormat, size: int, maps: Sequence[str] = ()) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
     Args:
         path: of the file.
         input_format: of its input, and which output is read.
         size: side of its input in pixels.
-        maps: whether its other outputs follow as feature maps.
+        maps: names of outputs that follow as feature maps, if it has them all.
 
     Raises:
         UserError: the file is not a network with one input of
@@ -137,8 +137,8 @@ def load_onnx(path: Path, input_format: InputFormat, size: int, maps: bool = Fal
     if isinstance(shape[0], int) and not one_by_one:
         raise UserError(f"{path}: takes batches of exactly {shape[0]}; export it with a free batch size or 1")
     wanted = [outputs[number].name for number in input_format.outputs]
-    if maps:
-        wanted += [each.name for each in outputs if each.name not in wanted]
+    if {*maps} <= {each.name for each in outputs}:
+        wanted += maps
 
     def run(pixels: Tensor) -> tuple[Tensor, ...]:
         values = pixels.numpy() if input_format.layout == "NCHW" else pixels.permute(0, 2, 3, 1).numpy()

@@ -131,9 +131,10 @@ def load_network(file: ParserFile) -> Network:
         UserError: the file cannot be run.
     """
     if file.computes_in == INT8:
-        return load_onnx(int8_file(file.path, file.sha256, file.size), file.class_map, file.size, maps=True)
+        path = int8_file(file.path, file.sha256, file.size)
+        return load_onnx(path, file.class_map, file.size, facexlib_networks.MAPS)
     if file.kind == "onnx":
-        return load_onnx(file.path, file.class_map, file.size)
+        return load_onnx(file.path, file.class_map, file.size, facexlib_networks.MAPS)
     if file.kind == "torchscript":
         return load_torchscript(file.path, file.class_map)
     return facexlib_networks.load(file.kind, file.path, file.computes_in)

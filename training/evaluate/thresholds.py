@@ -1,8 +1,8 @@
-"""Decision thresholds per attribute: chosen on the val split, and found again for a classifier."""
+"""Decision thresholds per attribute: chosen on the val split, and read again for a classifier."""
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from training.evaluate.metrics import Floats, Predictions
 from training.evaluate.results import read_json
-from training.models.classifier import NONE_KNOWN, VAL, Classifier
+from training.models.classifier import Classifier
 
 DEFAULT: Final = 0.5
-"""The threshold where nothing can be tuned."""
+"""The threshold of prediction, and of the evaluation where nothing can be tuned."""
 
 THRESHOLDS: Final = "thresholds.json"
 """The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds."""
@@ -77,37 +77,26 @@ def evaluated_run(evaluation: Path, classifier: Classifier) -> str | None:
     return None
 
 
-def attach_thresholds(classifier: Classifier, checkpoint: Path, file: Path | None = None) -> None:
-    """Set the thresholds of a classifier: those in `file`, its own, those of the evaluation, or `DEFAULT`.
+def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
+    """The thresholds of a classifier by attribute; `DEFAULT` for those that the file does not list.
 
     Args:
-        classifier: as read from `checkpoint`.
-        checkpoint: its file; the evaluation of ``training.run`` is looked for beside it.
         file: ``thresholds.json`` of an evaluation, or ``labels.json`` of an export.
+        classifier: which one.
 
     Raises:
         UserError: `file` cannot be read, or its thresholds are those of another classifier.
     """
-    entry: dict[str, Any] = {}
-    if file is not None:
-        content = read_json(file)
-        if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
-            cuts = {each["name"]: each["threshold"] for each in labels}
-            content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
-        entries = content.values() if isinstance(content, dict) else ()
-        judged = {
-            each["classifier"]: each for each in entries if isinstance(each, dict) and "classifier" in each
-        }
-        if classifier.identity not in judged:
-            raise UserError(
-                f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or "
-                "labels.json of its export"
-            )
-        entry = judged[classifier.identity]
-    elif classifier.thresholds is not None:
-        return
-    elif (run := evaluated_run(evaluation_folder(checkpoint), classifier)) is not None:
-        entry = read_json(evaluation_folder(checkpoint) / THRESHOLDS)[run]
-    known = entry.get("thresholds", {})
-    classifier.thresholds = {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
-    classifier.thresholds_from = entry.get("thresholds_from", VAL) if known else NONE_KNOWN
+    content = read_json(file)
+    if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
+        cuts = {each["name"]: each["threshold"] for each in labels}
+        content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
+    entries = content.values() if isinstance(content, dict) else ()
+    for entry in entries:
+        if isinstance(entry, dict) and entry.get("classifier") == classifier.identity:
+            known = entry["thresholds"]
+            return {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
+    raise UserError(
+        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or labels.json "
+        "of its export"
+    )

@@ -1,4 +1,4 @@
-"""``python -m training.explain``: where a classifier looks, per attribute, on the average test face."""
+"""``python -m training.explain``: where a classifier looks, per attribute, on the average face."""
 
 from pathlib import Path
 
@@ -8,26 +8,49 @@ from common.layout import Layout
 
 EXAMPLES = """\
   python -m training.explain --checkpoint runs/finetune/pretrained-5%/classifier.pt
-  python -m training.explain --checkpoint classifier.pt --shards OUT --output OUT/runs/explain --faces 500"""
+  python -m training.explain --checkpoint classifier.pt --shards OUT --output OUT/runs/explain --faces 500
+  python -m training.explain --checkpoint classifier.pt photo.jpg --output explained"""
 
 
 def main() -> None:
     """Read the command line and explain one classifier."""
     parser = command.parser(
-        "Show where a classifier looks, averaged over the test faces.", EXAMPLES, "finished shards"
+        "Show where a classifier looks, averaged over the test faces, or over photos.",
+        EXAMPLES,
+        "finished shards",
+    )
+    parser.add_argument(
+        "photos",
+        nargs="*",
+        type=Path,
+        metavar="PHOTO_OR_FOLDER",
+        help="explain what is predicted of these instead of test faces with labels",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="classifier.pt")
     parser.add_argument("--output", type=Path, default=Path("runs/explain"), metavar="DIR")
-    parser.add_argument("--faces", type=int, default=500, metavar="N", help="at most N (default: 500)")
+    parser.add_argument(
+        "--faces", type=int, default=500, metavar="N", help="at most N of them (default: 500)"
+    )
     options = parser.parse_args()
     if options.faces < 1:
         raise UserError(f"--faces {options.faces}: must be at least 1")
     config = command.config_from(options)
 
-    from training.explain.explain import explain  # PyTorch and more, which --help need not wait for
+    # PyTorch and more, which --help need not wait for.
+    from training.explain.explain import explain
+    from training.explain.faces import faces_of_photos, faces_of_shards
+    from training.models.classifier import load_classifier
+    from training.predict.predictor import Predictor
 
-    batch_size, layout = config.evaluate.batch_size, Layout.at(options.shards)
-    explain(options.checkpoint, layout, options.output, options.faces, batch_size, config.stream)
+    if options.photos:
+        predictor = Predictor.load(options.checkpoint, config=config)
+        classifier = predictor.classifier
+        faces = faces_of_photos(predictor, options.photos, options.faces)
+    else:
+        classifier, layout = load_classifier(options.checkpoint), Layout.at(options.shards)
+        batch_size, stream = config.evaluate.batch_size, config.stream
+        faces = faces_of_shards(classifier, layout, options.faces, batch_size, stream)
+    explain(classifier, options.checkpoint, faces, options.output)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Where a classifier looks, per attribute, on the average test face."""
+"""Where a classifier looks, per attribute, on the average face."""
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,21 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.errors import UserError
 from common.files import replacing, write_text
-from common.layout import Layout
 from common.page.fonts import font_for
-from common.pipeline_config import Stream
-from common.progress import progress
-from common.sampling import evenly_spaced
-from training.data.loader import Batch, load
-from training.data.sampler import sequential_batches
-from training.data.samples import read_samples
 from training.explain.attribution import mean_maps
+from training.explain.faces import Faces
 from training.explain.regions import mean_region_maps
-from training.models.classifier import load_classifier
+from training.models.classifier import Classifier
 from training.models.probe import Probe
-from training.models.stored_features import require_members
 
 matplotlib.use("agg")
 
@@ -42,54 +33,36 @@ OPACITY: Final = 0.75
 COLUMNS: Final = 8
 
 
-def explain(
-    checkpoint: Path, layout: Layout, output: Path, count: int, batch_size: int, stream: Stream
-) -> None:
-    """Average attribution maps over test faces; write an image per attribute, ``sheet.png``, ``maps.json``.
+def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path) -> None:
+    """Average attribution maps over faces; write an image per attribute, ``sheet.png``, ``maps.json``.
 
     An image shows three faces: the attribution where the attribute is present, where it is absent, and the
     difference. Its name is a number and what the attribute's name has of plain letters and digits.
     ``sheet.png`` shows the differences of all attributes.
 
     Args:
-        checkpoint: ``classifier.pt`` of a network or a probe; of a probe, faces show what their regions
-            contribute, and ``maps.json`` has the regions' shares.
-        layout: the shards.
+        classifier: a network or a probe; of a probe, faces show what their regions contribute, and
+            ``maps.json`` has the regions' shares.
+        checkpoint: its file, for messages.
+        faces: with labels.
         output: folder.
-        count: faces at most, evenly spaced over the test split.
-        batch_size: faces per batch.
-        stream: the cache of remote shards.
 
     Raises:
-        UserError: the checkpoint is missing or of another kind, or no test face has labels of its attributes.
+        UserError: the classifier is of another kind, or there are no faces.
     """
-    classifier = load_classifier(checkpoint)
-    samples = read_samples(layout, ("test",)).labelled()
-    if not len(samples) or tuple(samples.attribute_names) != classifier.attributes:
-        raise UserError(f"{layout.shards} has no test face with labels for the attributes of {checkpoint}")
-    samples = samples.take(evenly_spaced(count, len(samples)))
-    bar = progress("explain", len(samples), "faces")
-
-    def batches(members: frozenset[str]) -> Iterator[tuple[Batch, NDArray[np.int8]]]:
-        require_members(samples, members)
-        for batch in load(samples, sequential_batches(samples, batch_size), members, 1, stream):
-            yield batch, samples.attributes[batch.indices.numpy()]
-            bar.update(len(batch.indices))
-
     details: list[dict[str, Any]]
     if isinstance(classifier, Probe):
-        read = batches(classifier.members | {"jpg", "mask.png"})
+        read = faces(classifier.members | {"jpg", "mask.png"})
         maps, average, shares = mean_region_maps(classifier, read)
         titles = [max(each, key=lambda region: each[region]) for each in shares]
         details = [{"regions": each} for each in shares]
     else:
         model = classifier.require_network(checkpoint, "explanation")
-        faces = ((batch.images, labels) for batch, labels in batches(classifier.members))
-        maps, average = mean_maps(model, faces)
+        pictures = ((batch.images, labels) for batch, labels in faces(classifier.members))
+        maps, average = mean_maps(model, pictures)
         branch_of = {position: branch for branch, group in model.groups.items() for position in group}
         titles = [branch_of[position] for position in range(len(maps))]
         details = [{"branch": branch} for branch in titles]
-    bar.close()
     rows = -(-len(maps) // COLUMNS)
     sheet = Figure(figsize=(1.6 * COLUMNS, 2.0 * rows), layout="constrained", dpi=100)
     cells = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()

@@ -1,6 +1,5 @@
 """``python -m training.export``: a classifier for other runtimes, with a model card."""
 
-import json
 from pathlib import Path
 
 from tabulate import tabulate
@@ -17,7 +16,8 @@ EXAMPLES = """\
 def main() -> None:
     """Read the command line, export, and print the table of files."""
     parser = command.parser(
-        "Export a classifier as ONNX and torch.export files, with a model card.", EXAMPLES
+        "Export a classifier for ONNX Runtime, with a model card; a probe with the parser and a script.",
+        EXAMPLES,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
@@ -33,7 +33,10 @@ def main() -> None:
         help="folder of an evaluation (default: that of training.run)",
     )
     parser.add_argument(
-        "--thresholds", type=Path, metavar="FILE", help="thresholds.json of an evaluation, or labels.json"
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="thresholds.json of an evaluation, or labels.json (default: 0.5)",
     )
     parser.add_argument(
         "--license", default="other", metavar="NAME", help="licence of the weights, for the model card"
@@ -42,17 +45,17 @@ def main() -> None:
     config, checkpoint, output = command.config_from(options), options.checkpoint, options.output
 
     # PyTorch and more, which --help need not wait for.
-    from training.evaluate.thresholds import THRESHOLDS, evaluation_folder
-    from training.export.faces import faces_of_photos, faces_of_shards, labels
-    from training.export.model_card import model_card, read_results
-    from training.export.onnx import export
-    from training.models.classifier import FILE, save_classifier
+    from training.evaluate.thresholds import evaluation_folder
+    from training.export.comparison import compare, faces_of_photos, faces_of_shards
+    from training.export.model_card import labels_text, model_card, read_results
+    from training.export.onnx import export_network
+    from training.export.probe import export_networks, export_probe
+    from training.models.probe import Probe
+    from training.predict.parsing import find_parser_of
     from training.predict.predictor import Predictor
 
-    thresholds = options.thresholds or (options.evaluation and options.evaluation / THRESHOLDS)
-    predictor = Predictor.load(checkpoint, thresholds, config=config)
+    predictor = Predictor.load(checkpoint, options.thresholds, config=config)
     classifier, side = predictor.classifier, predictor.recipe.align.size
-    network = classifier.require_network(checkpoint, "export")
     faces = (
         faces_of_shards(options.shards, config)
         if options.shards
@@ -63,9 +66,17 @@ def main() -> None:
             f"the faces are {faces.shape[1]} pixels wide, but the classifier was trained on {side} pixels; "
             "compare on shards that were aligned to that size"
         )
-    save_classifier(output / FILE, classifier)
-    rows = export(network, faces, output)
-    write_text(output / "labels.json", json.dumps(labels(predictor), indent=2, ensure_ascii=False) + "\n")
+    if isinstance(classifier, Probe):
+        parser_file = find_parser_of(classifier.metadata, config)
+        labels, batches = labels_text(predictor, export_networks(parser_file, output)), [1]
+        script = export_probe(classifier, labels, parser_file, side, output)
+        forms = {"classifier.pt": predictor.probabilities, **script}
+    else:
+        network = classifier.require_network(checkpoint, "export")
+        labels, batches = labels_text(predictor, None), [1, 32]
+        forms = export_network(network, labels, faces, output)
+    rows = compare(forms, faces, batches, output)
+    write_text(output / "labels.json", labels)
     results = read_results(options.evaluation or evaluation_folder(checkpoint), checkpoint, classifier)
     write_text(output / "README.md", model_card(predictor, results, rows, len(faces), options.license))
     print(tabulate(rows[1:], rows[0], tablefmt="plain", disable_numparse=True))

@@ -1,5 +1,6 @@
 """The model card of an exported classifier: Markdown with YAML front matter, as Hugging Face reads it."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from common.shards import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
-from training.evaluate.thresholds import evaluated_run
+from training.evaluate.thresholds import DEFAULT, evaluated_run
 from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
 
@@ -46,6 +47,26 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
         "scores": scores.get(run or "", {}),
         "majority": scores.get(MAJORITY, {}),
     }
+
+
+def labels_text(predictor: Predictor, parsing: Mapping[str, Any] | None) -> str:
+    """``labels.json``: attributes in the order of the probabilities, thresholds, and how to make a face.
+
+    Args:
+        predictor: the classifier.
+        parsing: what took the place of the metadata's, of exported networks; None: nothing did.
+    """
+    side, classifier = predictor.recipe.align.size, predictor.classifier
+    metadata = {name: value for name, value in classifier.metadata.items() if name != "config"}
+    content = {
+        "attributes": [{"name": name, "threshold": cut} for name, cut in predictor.thresholds.items()],
+        "classifier": classifier.identity,
+        "kind": classifier.kind,
+        "input": {"name": "faces", "type": "uint8", "shape": ["batch", side, side, 3], "channels": "RGB"},
+        **metadata,
+        **({"parsing": parsing} if parsing else {}),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def model_card(
@@ -91,7 +112,7 @@ def model_card(
         detect_side=DETECT_SIDE,
         jpeg_quality=JPEG_QUALITY,
         attributes=classifier.attributes,
-        thresholds_from=classifier.thresholds_from,
+        tuned=set(predictor.thresholds.values()) != {DEFAULT},
         network=classifier.network.config if classifier.network else None,
         members=classifier.members,
         training=results["training"],
@@ -100,7 +121,7 @@ def model_card(
             ("attribute", "threshold", *titles),
             *(
                 (name, f"{threshold:.3f}", *_percents(scores.get("attributes", {}).get(name, {})))
-                for name, threshold in (classifier.thresholds or {}).items()
+                for name, threshold in predictor.thresholds.items()
             ),
         ],
         gaps=[("group", "faces", *titles), *groups],

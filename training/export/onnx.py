@@ -1,12 +1,8 @@
-"""A classifier as ONNX and torch.export graphs, compared with the classifier and timed."""
+"""A network as ONNX and torch.export graphs."""
 
-import statistics
-import time
 import warnings
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -15,23 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.errors import UserError
 from common.files import write_bytes
 from training.data.transforms import MEAN, STD
+from training.export.comparison import Probabilities
 from training.models.attribute_network import AttributeNetwork
-from training.models.classifier import FILE
-
-Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From aligned faces, uint8 (B, S, S, 3), to probabilities, float32 (B, A)."""
-
-TOLERANCE: Final = 1e-4
-"""Largest difference of a probability between the classifier and an exported file."""
-
-BATCH_SIZES: Final = (1, 32)
-"""Faces per call for which the time is measured."""
-
-CALLS: Final = 7
-"""Timed calls per batch size, of which the median is reported."""
+from training.models.exported import GRAPH
 
 
 class InferenceModel(nn.Module):
@@ -64,51 +48,35 @@ class InferenceModel(nn.Module):
         return self.network((images / 255 - mean) / std).float().sigmoid()
 
 
-def export(network: AttributeNetwork, faces: NDArray[np.uint8], output: Path) -> list[list[str]]:
-    """Write ``classifier.onnx`` and ``classifier.pt2`` to `output` beside ``classifier.pt``; measure all.
+def export_network(
+    network: AttributeNetwork, labels: str, faces: NDArray[np.uint8], output: Path
+) -> dict[str, Probabilities]:
+    """Write ``classifier.onnx`` and ``classifier.pt2`` to `output`.
 
     Both graphs take aligned RGB faces, uint8 (B, S, S, 3) with any B, as ``faces`` and return
-    ``probabilities``, float32 (B, A). They are compared in float32, the numbers of the exported graphs.
+    ``probabilities``, float32 (B, A), in float32.
 
     Args:
         network: of the classifier.
-        faces: uint8 (N, S, S, 3), on which the forms are compared.
+        labels: the text of ``labels.json``, which the ONNX file holds too.
+        faces: uint8 (N, S, S, 3), as an example.
         output: folder.
 
     Returns:
-        Headings, then for each form its file, size in 10^6 bytes, largest difference of a probability from
-        the classifier's, and median milliseconds per face at each of `BATCH_SIZES`.
-
-    Raises:
-        UserError: a written file gives other probabilities.
+        What the network and both files compute, by name.
     """
     model = InferenceModel(network.cpu(), faces.shape[1]).eval().to(memory_format=torch.contiguous_format)
-    _write_graphs(model, faces, output)
-    session = onnxruntime.InferenceSession(
-        str(output / "classifier.onnx"), providers=["CPUExecutionProvider"]
-    )
+    _write_graphs(model, labels, faces, output)
+    session = onnxruntime.InferenceSession(str(output / GRAPH), providers=["CPUExecutionProvider"])
     graph = torch.export.load(output / "classifier.pt2").module()
-    forms: dict[str, Probabilities] = {
-        FILE: lambda batch: _run(model, batch),
+    return {
+        "classifier.pt": lambda batch: _run(model, batch),
         "classifier.pt2": lambda batch: _run(graph, batch),
-        "classifier.onnx": lambda batch: session.run(None, {"faces": batch})[0],
+        GRAPH: lambda batch: session.run(None, {"faces": batch})[0],
     }
-    rows = [["file", "MB", "largest difference", *(f"ms per face, {size} per call" for size in BATCH_SIZES)]]
-    reference = _run(model, faces)
-    for name, form in forms.items():
-        difference = float(np.abs(form(faces) - reference).max())
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"{output / name}: its probabilities differ by up to {difference:.2g} from the classifier's; "
-                "do not use it, and report the versions of torch, onnx and onnxruntime"
-            )
-        times = [f"{_milliseconds(form, faces, size):.2f}" for size in BATCH_SIZES]
-        megabytes = f"{(output / name).stat().st_size / 1e6:.2f}"
-        rows.append([name, megabytes, "-" if name == FILE else f"{difference:.1e}", *times])
-    return rows
 
 
-def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path) -> None:
+def _write_graphs(model: InferenceModel, labels: str, faces: NDArray[np.uint8], output: Path) -> None:
     # With an example of one face, torch.export would specialise the graph to a batch of one.
     example = torch.from_numpy(np.resize(faces, (2, *faces.shape[1:])))
     dynamic = {"faces": {0: torch.export.Dim("batch", min=1, max=4096)}}
@@ -127,20 +95,11 @@ def _write_graphs(model: InferenceModel, faces: NDArray[np.uint8], output: Path)
             verbose=False,
         )
     assert program is not None
-    write_bytes(output / "classifier.onnx", program.model_proto.SerializeToString())
+    content_of_graph = program.model_proto
+    content_of_graph.metadata_props.add(key="labels", value=labels)
+    write_bytes(output / GRAPH, content_of_graph.SerializeToString())
 
 
 def _run(model: nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
     with torch.inference_mode():
         return model(torch.from_numpy(batch)).numpy()
-
-
-def _milliseconds(probabilities: Probabilities, faces: NDArray[np.uint8], batch_size: int) -> float:
-    batch = np.resize(faces, (batch_size, *faces.shape[1:]))
-    probabilities(batch)
-    seconds = []
-    for _ in range(CALLS):
-        started = time.perf_counter()
-        probabilities(batch)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds) / batch_size

@@ -52,7 +52,8 @@ class Classifier(ABC):
         attributes: names, in the order of the logits.
         metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
             ``config``, and which data it was trained on.
-        thresholds: probability at or above which an attribute counts as present, by name; None if unknown.
+        thresholds: probabilities by attribute that give the best balanced accuracy, for the evaluation;
+            None if it has to choose them.
         thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
     """
 
@@ -100,8 +101,7 @@ class Classifier(ABC):
         """
         if self.network is None:
             raise UserError(
-                f"{path}: reads {', '.join(sorted(self.members))} of parsed faces, and {purpose} is so far "
-                "for networks of the picture alone; name the classifier of one, such as a student"
+                f"{path}: {purpose} needs a network or a probe; name the classifier.pt that fine-tuning wrote"
             )
         return self.network
 
@@ -207,14 +207,16 @@ def save_classifier(path: Path, classifier: Classifier) -> None:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Read a classifier of any kind, onto the CPU.
+    """Read a classifier of any kind, onto the CPU: ``classifier.pt``, or what ``training.export`` wrote.
 
     Raises:
         UserError: the file is missing or no classifier.
     """
     # The classes register themselves when they are imported, and need this module for that.
-    from training.models import probe, region_probe  # noqa: F401
+    from training.models import exported, probe, region_probe  # noqa: F401
 
+    if path.is_dir() or path.suffix == ".onnx":
+        return exported.load_exported(path)
     content = checkpoint.load(path, made_by=MADE_BY)
     if str(content.get("kind")) not in KINDS:
         import_module("training.methods.registry")  # a method may bring its own class of classifiers

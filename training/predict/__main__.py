@@ -40,8 +40,8 @@ def main() -> None:
         "--thresholds",
         type=Path,
         metavar="FILE",
-        help="thresholds.json of an evaluation or labels.json of an export (default: the classifier's own, "
-        "else those of the evaluation beside it, else 0.5)",
+        help="which probability makes an attribute present: thresholds.json of an evaluation, for the best "
+        "balanced accuracy, or labels.json of an export (default: 0.5)",
     )
     parser.add_argument(
         "--align",
@@ -63,8 +63,9 @@ def main() -> None:
 
     # PyTorch and more, which --help need not wait for.
     from training.engine.device import announce_training
+    from training.evaluate.thresholds import DEFAULT
     from training.predict.kept_rows import KeptRows
-    from training.predict.output import check_format, face_table, thresholds_text, write_table
+    from training.predict.output import check_format, face_table, write_table
     from training.predict.predict import photos_in, predict
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
     from training.predict.stored import predict_stored
@@ -90,7 +91,7 @@ def main() -> None:
     predictor = Predictor.load(*chosen, config)
     announce_training("predict", precision, options.workers, sys.stderr)
     made_from = {
-        "classifier": [predictor.classifier.identity, predictor.classifier.thresholds],
+        "classifier": [predictor.classifier.identity, predictor.thresholds],
         "code": code_hash("training.predict.predict"),
         "options": [options.align, precision, mirrored, str(options.annotate)],
     }
@@ -109,7 +110,7 @@ def main() -> None:
     refused = [row for row in rows if row["reason"]]
     notices = [
         f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "
-        f"{len(refused):,} photos without; thresholds {thresholds_text(predictor.classifier)}"
+        f"{len(refused):,} photos without; thresholds {options.thresholds or DEFAULT}"
     ]
     if squares := sum(row["detail"] == CENTRAL_SQUARE for row in rows):
         notices.append(

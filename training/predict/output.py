@@ -15,8 +15,6 @@ from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
 from common.manifest import PREDICTION_COLUMNS
-from training.evaluate.thresholds import DEFAULT
-from training.models.classifier import NONE_KNOWN, Classifier
 from training.predict.predictor import Face
 
 FORMATS: Final = (".csv", ".json", ".parquet")
@@ -25,11 +23,6 @@ FORMATS: Final = (".csv", ".json", ".parquet")
 def path_text(path: Path) -> str:
     """A path as text; bytes that are not UTF-8 become hexadecimal escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def thresholds_text(classifier: Classifier) -> str:
-    """Where the thresholds of predictions come from, in words."""
-    return str(DEFAULT) if classifier.thresholds_from == NONE_KNOWN else f"from {classifier.thresholds_from}"
 
 
 def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:

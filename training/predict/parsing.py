@@ -15,10 +15,10 @@ from common.config import Config
 from common.errors import UserError
 
 if TYPE_CHECKING:
-    from common.parsing.parser import FaceParser
+    from common.parsing.parser import FaceParser, ParserFile
 
 
-def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
+def find_parser_of(metadata: Mapping[str, Any], config: Config) -> "ParserFile":
     """The parser that made the masks and features of the faces that a classifier was fitted on.
 
     It computes in int8 or float32 if those did; of 16-bit formats it takes this machine's own.
@@ -33,7 +33,6 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
     """
     from common.parsing.class_map import NAMED
     from common.parsing.find_parser import find_parser
-    from common.parsing.parser import load_parser
 
     parsing = metadata.get("parsing")
     if parsing is None:
@@ -42,8 +41,8 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
             "with --shards"
         )
     kind, networks = parsing["parser"], parsing["networks"]
-    files = {Path(file).stem: file for file in (*parsing["features_from"], *config.parse.features_from)}
-    files |= {name: name for name in NAMED}
+    files = {name: name for name in NAMED}
+    files |= {Path(file).stem: file for file in (*parsing["features_from"], *config.parse.features_from)}
     if unknown := [name for name in networks if name not in files]:
         raise UserError(
             f"the classifier reads features of {', '.join(unknown)}; list files with these names, besides "
@@ -73,7 +72,7 @@ def load_parser_of(metadata: Mapping[str, Any], config: Config) -> "FaceParser":
                 f"{path}: SHA-256 is {sha256}, but the classifier reads what the file with {expected} "
                 f"computes; name that file as {setting}"
             )
-    return load_parser(found)
+    return found
 
 
 def parse_faces(faces: NDArray[np.uint8], parser: "FaceParser") -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@
         print(face.box, face.present, face.probabilities["Smiling"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,11 +30,11 @@ from common.images import Refused, check_bytes, decode_photo
 from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find
-from training.data.loader import batch_of
+from training.data.loader import Batch, batch_of
 from training.engine.device import default_device
-from training.evaluate.thresholds import DEFAULT, attach_thresholds
+from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import Classifier, load_classifier
-from training.predict.parsing import load_parser_of, parse_faces
+from training.predict.parsing import find_parser_of, parse_faces
 
 if TYPE_CHECKING:
     from common.parsing.parser import FaceParser
@@ -56,7 +56,7 @@ class Face:
         score: the detector's score, 0 to 1; None where no detector ran.
         image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
         probabilities: 0 to 1, by attribute.
-        present: attributes whose probability reaches their threshold.
+        present: attributes whose probability reaches their threshold, 0.5 unless a file says otherwise.
         detail: `CENTRAL_SQUARE` where no face was detected, else None.
     """
 
@@ -72,11 +72,13 @@ class Predictor:
     """A classifier of ordinary photos.
 
     Attributes:
-        classifier: of any kind; without thresholds they are 0.5.
+        classifier: of any kind.
+        thresholds: probability at or above which an attribute is present, by name.
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
 
     Args:
         classifier: as above.
+        thresholds: as above; None: 0.5 for all.
         align: see `Alignment`.
         config: files of weights, and of parsers of one's own; None: the settings in ``params.yaml``.
 
@@ -85,7 +87,11 @@ class Predictor:
     """
 
     def __init__(
-        self, classifier: Classifier, align: Alignment = "auto", config: Config | None = None
+        self,
+        classifier: Classifier,
+        thresholds: Mapping[str, float] | None = None,
+        align: Alignment = "auto",
+        config: Config | None = None,
     ) -> None:
         if "alignment" not in classifier.metadata:
             raise UserError("the classifier does not say how faces were aligned; fine-tune again")
@@ -93,6 +99,7 @@ class Predictor:
         mode = "none" if align == "none" else "detect"
         settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
         self.classifier, self._config = classifier, config or load()
+        self.thresholds = dict(thresholds or dict.fromkeys(classifier.attributes, DEFAULT))
         self.recipe = recipe.model_copy(update={"align": settings})
         self._central_square = align == "auto" and recipe.align.mode == "none"
         landmarks = classifier.metadata.get("landmarks")
@@ -108,12 +115,11 @@ class Predictor:
         mirrored: bool = False,
         config: Config | None = None,
     ) -> Self:
-        """A predictor from ``classifier.pt``.
+        """A predictor from a file.
 
         Args:
-            path: the file that fine-tuning or ``training.export`` wrote.
-            thresholds: a file with thresholds, see `attach_thresholds`; None for those in the classifier's
-                file, or else in the evaluation beside it.
+            path: ``classifier.pt``, or the folder or ONNX file that ``training.export`` wrote.
+            thresholds: a file with thresholds, see `read_thresholds`; None: 0.5 for all attributes.
             align: see `Alignment`.
             precision: of the network; ``auto`` is what is fast on this machine.
             mirrored: average the logits of each face and of its mirror image, if a network computes them.
@@ -123,9 +129,9 @@ class Predictor:
             UserError: a file is missing or does not fit.
         """
         classifier = load_classifier(Path(path))
-        attach_thresholds(classifier, Path(path), None if thresholds is None else Path(thresholds))
+        cuts = None if thresholds is None else read_thresholds(Path(thresholds), classifier)
         classifier.configure(default_device(), precision, mirrored)
-        return cls(classifier, align, config)
+        return cls(classifier, cuts, align, config)
 
     def __call__(self, photo: str | Path) -> list[Face]:
         """All faces of a photo, the largest first.
@@ -175,7 +181,8 @@ class Predictor:
             [] if isinstance(each, Refused) else [decode_face(encode_face(crop.image)) for crop in each]
             for each in crops
         ]
-        probabilities = iter(self._probabilities([face for each in faces for face in each]))
+        every = [face for each in faces for face in each]
+        probabilities = iter(self.probabilities(np.stack(every)).tolist() if every else [])
         return [
             each
             if isinstance(each, Refused)
@@ -186,6 +193,14 @@ class Predictor:
             for image, each, stored in zip(images, crops, faces, strict=True)
         ]
 
+    def batch(self, faces: NDArray[np.uint8], members: frozenset[str]) -> Batch:
+        """Some members of samples of aligned faces, uint8 RGB (B, S, S, 3), which are parsed if need be."""
+        known = {"jpg": faces}
+        if members - known.keys():
+            with one_thread():
+                known = parse_faces(faces, self._parser)
+        return batch_of({name: known[name] for name in members}, torch.arange(len(faces)))
+
     @cached_property
     def _detector(self) -> RetinaFace | None:
         name = self.recipe.align.detector
@@ -194,7 +209,9 @@ class Predictor:
 
     @cached_property
     def _parser(self) -> "FaceParser":
-        return load_parser_of(self.classifier.metadata, self._config)
+        from common.parsing.parser import load_parser  # classifiers of pictures need none
+
+        return load_parser(find_parser_of(self.classifier.metadata, self._config))
 
     def _or_square(self, image: NDArray[np.uint8], crops: list[Crop] | Refused) -> list[Crop] | Refused:
         """The central square instead of no face if the classifier was trained on such."""
@@ -202,20 +219,13 @@ class Predictor:
             return aligned_crops(image, self.recipe.align, None)
         return crops
 
-    def _probabilities(self, faces: list[NDArray[np.uint8]]) -> list[list[float]]:
-        """Of aligned faces, uint8 (S, S, 3) each."""
-        if not faces:
-            return []
-        members = {"jpg": np.stack(faces)}
-        if self.classifier.members - members.keys():
-            with one_thread():
-                members = parse_faces(members["jpg"], self._parser)
-        read = {name: members[name] for name in self.classifier.members}
-        batch = batch_of(read, torch.arange(len(faces)))
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Probabilities, float64 (B, A), of aligned faces, uint8 RGB (B, S, S, 3)."""
+        batch = self.batch(faces, self.classifier.members)
         if self.classifier.network is not None:
             # Unlike uint8, float images are not rounded when they are resized, which graphs cannot do.
             batch = replace(batch, images=batch.images.float())
-        return torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().tolist()
+        return torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().numpy()
 
     def _face(
         self,
@@ -234,6 +244,5 @@ class Predictor:
             edges, score, detail = crop.face.box.tolist(), round(crop.face.score, 6), None
         x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
         probabilities = dict(zip(self.classifier.attributes, values, strict=True))
-        thresholds = self.classifier.thresholds or {}
-        present = [name for name, value in probabilities.items() if value >= thresholds.get(name, DEFAULT)]
+        present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
         return Face((x0, y0, x1, y1), score, face, probabilities, present, detail)

@@ -11,10 +11,10 @@ from common.errors import UserError
 from common.layout import SPLITS, Layout
 from training.data.samples import read_samples
 from training.engine.device import announce_training, default_device
-from training.evaluate.thresholds import attach_thresholds
+from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
-from training.predict.output import check_format, thresholds_text, write_table
+from training.predict.output import check_format, write_table
 
 
 def predict_stored(
@@ -26,7 +26,7 @@ def predict_stored(
         config: batch size and precision of the evaluation, and the cache of remote shards.
         layout: the shards.
         checkpoint: a classifier of any kind.
-        thresholds: see `attach_thresholds`.
+        thresholds: see `read_thresholds`; None: 0.5 for all.
         output: a file with one of the suffixes `training.predict.output.FORMATS`.
 
     Raises:
@@ -34,7 +34,7 @@ def predict_stored(
     """
     check_format(output)
     settings, classifier = config.evaluate, load_classifier(checkpoint)
-    attach_thresholds(classifier, checkpoint, thresholds)
+    known = {} if thresholds is None else read_thresholds(thresholds, classifier)
     if classifier.network is not None:
         announce_training("predict", config.trainer.precision)
     classifier.configure(default_device(), config.trainer.precision, settings.mirrored)
@@ -43,13 +43,11 @@ def predict_stored(
         raise UserError(f"{layout.shards}: no faces")
     probabilities = sample_probabilities(classifier, samples, config.stream, settings.batch_size, "predict")
     names = np.array(classifier.attributes)
-    cuts = np.array([(classifier.thresholds or {})[name] for name in names])
-    present = probabilities >= cuts
+    present = probabilities >= np.array([known.get(name, DEFAULT) for name in classifier.attributes])
     ends = np.concatenate(([0], present.sum(axis=1).cumsum()))
     lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(names[np.nonzero(present)[1]]))
     rows = manifest.read(layout.samples, ["key", "source"]).table
     sources = pa.table({"key": list(samples.keys), "row": np.arange(len(samples))}).join(rows, "key")
     columns = {"key": list(samples.keys), "source": sources.sort_by("row")["source"], "present": lists}
     write_table(output, pa.table({**columns, **dict(zip(names, probabilities.T, strict=True))}))
-    thresholds_from = thresholds_text(classifier)
-    print(f"predict: {len(samples):,} faces of {layout.shards}; thresholds {thresholds_from}; {output}")
+    print(f"predict: {len(samples):,} faces of {layout.shards}; thresholds {thresholds or DEFAULT}; {output}")

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 from common import command
+from common.layout import Layout
 
 EXAMPLES = """\
   python -m training.study --config presets/mini.yaml
   python -m training.study --jobs 4 --config presets/mini.yaml
-  python -m training.study --table --config presets/mini.yaml"""
+  python -m training.study --table --config presets/mini.yaml
+  python -m training.study --protocol paper --shards OUT"""
 
 
 def main() -> None:
@@ -21,6 +23,11 @@ def main() -> None:
     # Imported here, because --help need not wait for them.
     from training.study.draws import run_all
     from training.study.results import draw_folder, write_results
+    if options.protocol:
+        from training.study.paper import run_paper
+
+        run_paper(config, Layout.at(options.shards), root / options.protocol, options.resume)
+        return
 
     if not options.table:
         files = [argument for file in options.config for argument in ("--config", str(file))]
@@ -45,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         "finished shards",
     )
     parser.add_argument("--table", action="store_true", help="only the tables of the draws that are done")
+    parser.add_argument(
+        "--protocol",
+        choices=("paper",),
+        help="instead: the region probe beside the accuracies that the SSPL paper reports for CelebA",
+    )
     parser.add_argument(
         "--jobs",
         type=int,
