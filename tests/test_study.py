@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from training.evaluate.metrics import METRICS

@@ -23,6 +23,7 @@ def main() -> None:
     # Imported here, because --help need not wait for them.
     from training.study.draws import run_all
     from training.study.results import draw_folder, write_results
+
     if options.protocol:
         from training.study.paper import run_paper
 
