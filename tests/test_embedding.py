@@ -21,6 +21,7 @@ from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
+from training.export import standalone
 from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
@@ -183,3 +184,20 @@ def test_a_broken_file_is_refused_in_one_sentence_without_advice(
 def test_a_file_that_is_missing_is_named_with_its_setting() -> None:
     with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
         find_embedder("nothing.onnx", load().weights)
+
+
+@pytest.mark.parametrize("first", [1, 3], ids=["numbers", "a map"])
+def test_the_script_of_an_exported_probe_computes_the_same_features(first: int, tmp_path: Path) -> None:
+    path = saved(tmp_path / "quadrants.onnx", first, crop=0.75)
+    network = find_embedder(str(path), load().weights)
+    path.with_suffix(".json").write_text(network.input_format.model_dump_json())
+    draw = np.random.default_rng(0)
+    faces, masks = (
+        draw.integers(0, top, shape, np.uint8) for top, shape in ((255, (2, 64, 64, 3)), (19, (2, 64, 64)))
+    )
+    expected = load_embedder(network)(faces, masks)
+    run, crop = standalone.network(path)
+    for row, (face, mask) in enumerate(zip(faces, masks, strict=True)):
+        wanted = np.concatenate([values[row].ravel() for values in expected.values()])
+        features = standalone.embedding(run(face), standalone.centre(mask, crop))
+        assert features.shape == wanted.shape and np.allclose(features, wanted, atol=2e-3)
