@@ -226,10 +226,17 @@ def _fit_approximate(
     among = kernels(group, references)
     sums = [_sums(kernels, group, fold[torch.isin(fold, rows)], y) for fold in folds]
     for inner, fold in enumerate(folds):
-        for outer, predicted in ((inner, first.left_out), (0, first.without[0])):
-            others = [each for number, each in enumerate(sums) if number not in (inner, outer)]
-            solution = _solve(others, among, FIRST_PENALTY)
-            predicted[fold[:, None], columns] = _predict(kernels, group, fold, solution)
+        solutions = [
+            _solve(
+                [each for number, each in enumerate(sums) if number not in (inner, outer)],
+                among,
+                FIRST_PENALTY,
+            )
+            for outer in (inner, 0)
+        ]
+        together = torch.cat([each[0] for each in solutions], 1), torch.cat([each[1] for each in solutions])
+        predicted = _predict(kernels, group, fold, together).chunk(2, dim=1)
+        first.left_out[fold[:, None], columns], first.without[0][fold[:, None], columns] = predicted
     first.weights[:, columns], first.biases[columns] = _solve(sums, among, FIRST_PENALTY)
 
 
