@@ -217,6 +217,14 @@ def test_references_that_are_all_faces_say_what_the_exact_regression_says(
     assert np.abs(exact - nearly).mean() < 0.05
 
 
+def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_regression, "REFERENCES", 400)
+    column = np.random.default_rng(0).normal(size=(3000, 1)).astype(np.float32)
+    labels = (column.repeat(3, axis=1) > 0.3).astype(np.int8)
+    fit = fit_regressions(torch.from_numpy(column.repeat(5, axis=1)), labels, SMALL, WEIGHTS)
+    assert fit.error < 0.05
+
+
 @pytest.mark.parametrize("faces", [2, 6])
 def test_an_attribute_with_one_label_leaves_the_others_finite(faces: int) -> None:
     features, labels = drawn(faces, seed=0)
