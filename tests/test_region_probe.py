@@ -20,9 +20,9 @@ from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
 from training.evaluate.evaluate import evaluate
 from training.methods import calibration, kernel_regression
+from training.methods.block_weights import learn_weights, prior_weights
 from training.methods.calibration import FROM_LABELS, calibrate, draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
-from training.methods.region_probe import prior_weights
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
@@ -217,6 +217,14 @@ def test_references_that_are_all_faces_say_what_the_exact_regression_says(
     assert np.abs(exact - nearly).mean() < 0.05
 
 
+def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_regression, "REFERENCES", 400)
+    column = np.random.default_rng(0).normal(size=(3000, 1)).astype(np.float32)
+    labels = (column.repeat(3, axis=1) > 0.3).astype(np.int8)
+    fit = fit_regressions(torch.from_numpy(column.repeat(5, axis=1)), labels, SMALL, WEIGHTS)
+    assert fit.error < 0.05
+
+
 @pytest.mark.parametrize("faces", [2, 6])
 def test_an_attribute_with_one_label_leaves_the_others_finite(faces: int) -> None:
     features, labels = drawn(faces, seed=0)
@@ -233,3 +241,37 @@ def test_an_unknown_region_is_named(tmp_path: Path) -> None:
     file.write_text("Male: [beard]\n")
     with pytest.raises(UserError, match="Male has region 'beard'; known are background"):
         read_regions(file)
+
+
+def shown_in(region: int, faces: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Features with `PARTS`, all of them noise, and labels (N, 4), the first of which shows in one region."""
+    random = np.random.default_rng(7)
+    features = random.normal(size=(faces, WIDTH_OF_ALL)).astype(np.float32)
+    labels = (random.random((faces, 4)) < 0.4).astype(np.int8)
+    labels[:, 3] = 1
+    for block, of_class, start, end in PARTS:
+        if of_class == region and block == "pooled":
+            features[:, start:end] += 1.5 * labels[:, :1]
+    return features, labels
+
+
+def test_regions_of_an_attribute_that_is_not_listed_are_learnt_from_its_labels() -> None:
+    features, labels = shown_in(EYES[0], 120)
+    prior = prior_weights(PARTS, [None, EYES, None, None])
+    weights = learn_weights(features, labels, PARTS, [None, EYES, None, None])
+    eye = PARTS.index(next(part for part in PARTS if part[:2] == ("pooled", EYES[0])))
+    assert weights[0].argmax() == eye and weights[0, eye] > 2 * prior[0, eye]
+    assert np.allclose(weights.sum(axis=1), 1)
+    assert ((weights[1] > 0) == (prior[1] > 0)).all()
+    assert np.isfinite(weights).all() and np.ptp(weights[3][prior[3] > 0]) <= np.ptp(weights[0])
+    assert np.array_equal(weights, learn_weights(features, labels, PARTS, [None, EYES, None, None]))
+
+
+def test_features_that_say_nothing_weigh_less_for_all_attributes() -> None:
+    random = np.random.default_rng(3)
+    labels = (random.random((150, 3)) < 0.5).astype(np.int8)
+    parts = comparable_parts([("useful", 6, 0), ("noise", 6, 0), ("statistics", 0, 11)])
+    features = random.normal(size=(150, parts[-1][3])).astype(np.float32)
+    features[:, :3] += labels
+    (useful, noise), *_ = learn_weights(features, labels, parts, [()] * 3)[:, :2]
+    assert useful > 1.5 * noise

@@ -38,8 +38,9 @@ BIAS: Final = 10.0
 BATCH: Final = 1024
 """Faces whose kernels with the references are in memory at once, beyond `REFERENCES` labelled faces."""
 
-JITTER: Final = 1e-4
-"""Added to the squared kernel, which equal references make singular."""
+JITTER: Final = 1e-5
+"""Of the mean diagonal of the squared kernel, added to it: equal references make it singular, and rounding in
+float32 moves its eigenvalues by up to 1e-6 of this mean for thousands of faces."""
 
 Solution = tuple[Tensor, Tensor]
 """Weights (R, A) of the references and biases (A,), float64."""
@@ -226,10 +227,17 @@ def _fit_approximate(
     among = kernels(group, references)
     sums = [_sums(kernels, group, fold[torch.isin(fold, rows)], y) for fold in folds]
     for inner, fold in enumerate(folds):
-        for outer, predicted in ((inner, first.left_out), (0, first.without[0])):
-            others = [each for number, each in enumerate(sums) if number not in (inner, outer)]
-            solution = _solve(others, among, FIRST_PENALTY)
-            predicted[fold[:, None], columns] = _predict(kernels, group, fold, solution)
+        solutions = [
+            _solve(
+                [each for number, each in enumerate(sums) if number not in (inner, outer)],
+                among,
+                FIRST_PENALTY,
+            )
+            for outer in (inner, 0)
+        ]
+        together = torch.cat([each[0] for each in solutions], 1), torch.cat([each[1] for each in solutions])
+        predicted = _predict(kernels, group, fold, together).chunk(2, dim=1)
+        first.left_out[fold[:, None], columns], first.without[0][fold[:, None], columns] = predicted
     first.weights[:, columns], first.biases[columns] = _solve(sums, among, FIRST_PENALTY)
 
 
@@ -297,7 +305,7 @@ def _solve(sums: Sequence[_Sums], among: Tensor, penalty: float) -> Solution:
     gram, products, inputs, outputs, count = (sum(each) for each in zip(*sums, strict=True))
     count = max(count, 1)
     system = gram - torch.outer(inputs, inputs) / count + penalty * among
-    system.diagonal().add_(JITTER)
+    system.diagonal().add_(JITTER * float(gram.diagonal().mean()))
     weights = torch.cholesky_solve(
         products - torch.outer(inputs, outputs) / count, torch.linalg.cholesky(system)
     )

@@ -6,7 +6,7 @@ no other labels are needed.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.classes import NUM_CLASSES
 from common.errors import UserError
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
+from training.methods.block_weights import learn_weights
 from training.methods.calibration import calibrate, use_label_thresholds
 from training.methods.kernel_regression import fit_regressions
 from training.methods.method import Context, Method, Run
@@ -37,10 +37,6 @@ from training.models.stored_features import (
 
 STANDARDISED_ON: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features."""
-
-WHOLE, OF_CLASSES, STATISTICS = 0.3, 0.35, 0.35
-"""Shares in the squared distance: of the whole face's features, of the parser's features of the attribute's
-regions, and of their statistics; see docs/method.md."""
 
 FEW: Final = 5
 """Attributes with fewer labelled faces of either kind are named in the result."""
@@ -131,7 +127,7 @@ def fit_on_features(
         ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
     """
     columns = tuple(part[2:] for part in features.parts)
-    block_weights = prior_weights(features.parts, region_classes(names, regions))
+    block_weights = learn_weights(features.values, labels, features.parts, region_classes(names, regions))
     fit = fit_regressions(torch.from_numpy(features.values), labels, columns, block_weights)
     judged = labels[fit.seen]
     slopes, offsets, loss = calibrate(fit.left_out, judged)
@@ -161,22 +157,3 @@ def fit_on_features(
         "left_out_average_precision": None if score is None else round(score, 4),
         "few_examples": [name for name, each in zip(names, few, strict=True) if each],
     }
-
-
-def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | None]) -> NDArray[np.float64]:
-    """Weights of the parts in the squared distance, float64 (A, B), before labels say more; rows sum to 1.
-
-    Args:
-        parts: of the features.
-        classes: of each attribute's regions, which share the regions' weight; None: all of them.
-    """
-    whole = sum(region < 0 for _, region, _, _ in parts)
-    weights = np.zeros((len(classes), len(parts)))
-    for row, shown in zip(weights, classes, strict=True):
-        for position, (block, region, _, _) in enumerate(parts):
-            among = range(NUM_CLASSES) if shown is None else shown
-            if region < 0:
-                row[position] = WHOLE / whole
-            elif region in among:
-                row[position] = (STATISTICS if block == "statistics" else OF_CLASSES) / len(among)
-    return weights / weights.sum(axis=1, keepdims=True)

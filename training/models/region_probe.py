@@ -28,8 +28,8 @@ WIDTH: Final = 2.4
 POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
 
-CACHED: Final = 2000 * 2000
-"""Distances, of faces times references, that are kept while the attributes' kernels are computed."""
+CACHED: Final = 2000 * 20_000
+"""Distances, of faces times references, that are kept while the attributes' kernels are computed: 160 MB."""
 
 CELEBA_REGIONS: Final = Path(__file__).with_name("attribute_regions.yaml")
 """Which regions of the face show CelebA's attributes."""
@@ -137,8 +137,8 @@ class Kernels:
         self._add_distances(squared, np.flatnonzero(~common & (weights > 0)), weights, rows)
         squared.mul_(1 - self._share)
         if self._share:
-            squared.add_(_squared_distances(self._predictions[rows], self._of_references), alpha=self._share)
-        return squared.double().div_(WIDTH**2).pow_(POWER / 2).neg_().exp_()
+            squared.add_(squared_distances(self._predictions[rows], self._of_references), alpha=self._share)
+        return kernel_of(squared)
 
     def _common_distances(self, weights: NDArray[np.float64], rows: Tensor | slice) -> Tensor:
         """Those of the blocks that all attributes weigh, computed once while their proportions stay alike."""
@@ -161,11 +161,16 @@ class Kernels:
         features = self._features[rows]
         for block in blocks:
             columns = slice(*self._columns[block])
-            squared = _squared_distances(features[:, columns], self._references[:, columns])
+            squared = squared_distances(features[:, columns], self._references[:, columns])
             total.add_(squared, alpha=float(weights[block]))
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+def kernel_of(squared: Tensor) -> Tensor:
+    """Similarities, float64, of squared distances of the same shape."""
+    return (squared / WIDTH**2).pow(POWER / 2).neg().exp().double()
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared differences, float32 (N, R), of the columns of (N, D) and (R, D)."""
     products = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
