@@ -23,12 +23,8 @@ from common.sampling import evenly_spaced
 from training.data.samples import read_samples
 from training.label.left_out import regions_of
 from training.label.page import sources_of, write_page
-from training.methods.region_probe import (
-    StandardisedFeatures,
-    fit_on_features,
-    prior_weights,
-    read_standardised,
-)
+from training.methods.block_weights import prior_weights
+from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
 from training.models.region_probe import Kernels
 
 MOST: Final = 3000
