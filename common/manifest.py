@@ -76,6 +76,7 @@ PREDICTION_COLUMNS: Final = {
     "bottom": pa.float64(),
     "score": pa.float64(),
     "present": pa.list_(pa.string()),
+    "unsure": pa.list_(pa.string()),
 }
 """Columns of predictions before the probabilities, which have the attributes' names. ``face`` counts from 1,
 ``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""

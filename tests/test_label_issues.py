@@ -1,13 +1,17 @@
-"""Which labels are probably wrong, which faces to label next, and predictions of faces that were left out."""
+"""Which labels are probably wrong, which faces to label next, and which predictions are unsure."""
 
 import numpy as np
 import pytest
+import torch
 
+from common.errors import UserError
 from training.label.audit import near_duplicates
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
 from training.label.left_out import folds_of
 from training.label.suggestions import informative
 from training.methods.region_probe import StandardisedFeatures
+from training.models.probe import Probe
+from training.predict.unsure import Sureness
 
 
 def test_a_label_that_its_prediction_contradicts_has_low_confidence_and_an_unknown_one_has_none() -> None:
@@ -87,3 +91,37 @@ def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_no
     features = StandardisedFeatures(values, ("pooled",), parts, np.zeros(50), np.ones(50))
     splits = np.array(["train", "train", "train", "test", "val", "train"])
     assert near_duplicates(features, splits) == [(0, 3)]
+
+
+def probe_with(logits: np.ndarray, labels: np.ndarray) -> Probe:
+    none, names = np.zeros(0), tuple(str(column) for column in range(labels.shape[1]))
+    probe = Probe(attributes=names, blocks=(), parts=(), mean=none, scale=none, weights=none, biases=none)
+    probe.left_out = {"logits": torch.from_numpy(logits).float(), "labels": torch.from_numpy(labels)}
+    return probe
+
+
+@pytest.mark.parametrize("error", [0.02, 0.05, 0.2])
+def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(error: float) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal([0, -2, 1], 3, size=(12000, 3))
+    labels = (random.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.int8)
+    labels[::7, 1] = -1
+    sureness = Sureness(probe_with(logits[:4000], labels[:4000]), error)
+    new, known = sureness.decide(1 / (1 + np.exp(-logits[4000:]))), labels[4000:] >= 0
+    for kind in (0, 1):
+        sure = known & (new == kind)
+        assert 0.5 * error < (labels[4000:][sure] != kind).mean() < 1.25 * error
+    assert (new == -1).any() == (error < 0.2)
+
+
+def test_few_faces_leave_all_unsure_and_without_left_out_faces_no_error_is_known() -> None:
+    logits, labels = np.array([[9.0], [-9.0]] * 8), np.array([[1], [0]] * 8, np.int8)
+    assert (Sureness(probe_with(logits, labels), 0.05).decide(np.array([[0.999], [0.001]])) == -1).all()
+    assert Sureness(probe_with(logits, labels), 0.2).decide(np.array([[0.9999], [0.0001]])).tolist() == [
+        [1],
+        [0],
+    ]
+    probe = probe_with(logits, labels)
+    probe.left_out = None
+    with pytest.raises(UserError, match=r"training\.fit"):
+        Sureness(probe, 0.05)

@@ -54,7 +54,16 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that share the photos (default: 1)"
     )
+    parser.add_argument(
+        "--error",
+        type=_share,
+        metavar="SHARE",
+        help="leave predictions unsure so that at most this share of the others is wrong, such as 5%%; for "
+        "classifiers of training.fit",
+    )
     options = parser.parse_args()
+    if options.error and (options.shards or options.thresholds):
+        raise UserError("--error chooses thresholds itself, for photos; leave --shards and --thresholds out")
     if options.workers < 1:
         raise UserError("--workers must be 1 or more")
     if bool(options.photos) == bool(options.shards):
@@ -69,6 +78,7 @@ def main() -> None:
     from training.predict.predict import photos_in, predict
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
     from training.predict.stored import predict_stored
+    from training.predict.unsure import Sureness
 
     if options.shards:
         if not options.output:
@@ -89,11 +99,13 @@ def main() -> None:
     precision, mirrored = config.trainer.precision, config.evaluate.mirrored
     chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
     predictor = Predictor.load(*chosen, config)
+    if options.error:
+        predictor.sureness = Sureness(predictor.classifier, options.error)
     announce_training("predict", precision, options.workers, sys.stderr)
     made_from = {
         "classifier": [predictor.classifier.identity, predictor.thresholds],
         "code": code_hash("training.predict.predict"),
-        "options": [options.align, precision, mirrored, str(options.annotate)],
+        "options": [options.align, precision, mirrored, str(options.annotate), options.error],
     }
     file = options.output.with_name(f".{options.output.name}.rows") if options.output else None
     kept, rows = KeptRows(file, made_from), []
@@ -110,7 +122,12 @@ def main() -> None:
     refused = [row for row in rows if row["reason"]]
     notices = [
         f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "
-        f"{len(refused):,} photos without; thresholds {options.thresholds or DEFAULT}"
+        f"{len(refused):,} photos without; "
+        + (
+            f"{sum(len(row['unsure'] or ()) for row in rows):,} predictions are unsure"
+            if options.error
+            else f"thresholds {options.thresholds or DEFAULT}"
+        )
     ]
     if squares := sum(row["detail"] == CENTRAL_SQUARE for row in rows):
         notices.append(
@@ -123,10 +140,18 @@ def main() -> None:
     print("\n".join([*notices, *(f"predict: {remark}" for remark in remarks)]), file=sys.stderr)
 
 
+def _share(text: str) -> float:
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 < value < 0.5:
+        raise ValueError(text)
+    return value
+
+
 def _line(row: dict[str, Any]) -> str:
     if row["reason"]:
         return f"{row['photo']}: {row['reason']}: {row['detail']}"
     present = ", ".join(f"{name} {row[name]:.2f}" for name in row["present"]) or "no attribute"
+    present += f"; unsure: {', '.join(row['unsure'])}" if row["unsure"] else ""
     detail = f" ({row['detail']})" if row["detail"] else ""
     return f"{row['photo']}, face {row['face']}: {present}{detail}"
 

@@ -56,4 +56,6 @@ def _lines(number: int, face: Face) -> list[tuple[str, str]]:
     named = [f"{name.replace('_', ' ')} {face.probabilities[name]:.2f}" for name in ranked] or [
         "no attribute"
     ]
+    if face.unsure:
+        named.append(f"unsure: {', '.join(name.replace('_', ' ') for name in face.unsure)}")
     return [(f"face {number}{score}", color), *((f"  {text}", "#e8e8e8") for text in named)]

@@ -36,7 +36,7 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
         row = {"photo": path_text(photo), "face": number, "reason": None, "detail": face.detail}
         row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
         shown = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
-        rows.append({**row, "present": face.present, **shown})
+        rows.append({**row, "present": face.present, "unsure": face.unsure, **shown})
     return rows
 
 
@@ -63,7 +63,7 @@ def check_format(output: Path) -> None:
 
 
 def write_table(output: Path, table: pa.Table) -> None:
-    """Write CSV (``present`` joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
+    """Write CSV (lists joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
 
     Raises:
         UserError: the suffix is none of `FORMATS`.
@@ -76,6 +76,7 @@ def write_table(output: Path, table: pa.Table) -> None:
             text = json.dumps(table.to_pylist(), indent=1, ensure_ascii=False) + "\n"
             temporary.write_text(text, encoding="utf-8")
         else:
-            joined = pc.binary_join(table["present"], ";")
-            position = table.schema.get_field_index("present")
-            pa_csv.write_csv(table.set_column(position, "present", joined), temporary)
+            for name in {"present", "unsure"} & set(table.column_names):
+                position, joined = table.schema.get_field_index(name), pc.binary_join(table[name], ";")
+                table = table.set_column(position, name, joined)
+            pa_csv.write_csv(table, temporary)

@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -35,6 +35,7 @@ from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
+from training.predict.unsure import UNLIKE, Sureness
 
 if TYPE_CHECKING:
     from common.parsing.parser import FaceParser
@@ -57,7 +58,8 @@ class Face:
         image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
         probabilities: 0 to 1, by attribute.
         present: attributes whose probability reaches their threshold, 0.5 unless a file says otherwise.
-        detail: `CENTRAL_SQUARE` where no face was detected, else None.
+        detail: `CENTRAL_SQUARE` where no face was detected, `UNLIKE` all faces with labels, else None.
+        unsure: attributes that the predictor's `sureness` leaves open; they are not present.
     """
 
     box: tuple[float, float, float, float]
@@ -66,6 +68,7 @@ class Face:
     probabilities: dict[str, float]
     present: list[str]
     detail: str | None = None
+    unsure: list[str] = field(default_factory=list)
 
 
 class Predictor:
@@ -74,6 +77,7 @@ class Predictor:
     Attributes:
         classifier: of any kind.
         thresholds: probability at or above which an attribute is present, by name.
+        sureness: what is sure enough for a stated error; None: every prediction.
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
 
     Args:
@@ -99,6 +103,7 @@ class Predictor:
         mode = "none" if align == "none" else "detect"
         settings = recipe.align.model_copy(update={"faces": "all", "mode": mode})
         self.classifier, self._config = classifier, config or load()
+        self.sureness: Sureness | None = None
         self.thresholds = dict(thresholds or dict.fromkeys(classifier.attributes, DEFAULT))
         self.recipe = recipe.model_copy(update={"align": settings})
         self._central_square = align == "auto" and recipe.align.mode == "none"
@@ -182,12 +187,12 @@ class Predictor:
             for each in crops
         ]
         every = [face for each in faces for face in each]
-        probabilities = iter(self.probabilities(np.stack(every)).tolist() if every else [])
+        predicted = iter(self._predicted(np.stack(every)) if every else [])
         return [
             each
             if isinstance(each, Refused)
             else [
-                self._face(crop, image.shape[:2], face, next(probabilities))
+                self._face(crop, image.shape[:2], face, *next(predicted))
                 for crop, face in zip(each, stored, strict=True)
             ]
             for image, each, stored in zip(images, crops, faces, strict=True)
@@ -219,6 +224,13 @@ class Predictor:
             return aligned_crops(image, self.recipe.align, None)
         return crops
 
+    def _predicted(self, faces: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], bool]]:
+        """Of each aligned face its probabilities, and whether it is unlike all faces with labels."""
+        unlike = np.zeros(len(faces), bool)
+        if self.sureness:
+            unlike = self.sureness.unlike(self.batch(faces, self.classifier.members))
+        return list(zip(self.probabilities(faces), unlike.tolist(), strict=True))
+
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities, float64 (B, A), of aligned faces, uint8 RGB (B, S, S, 3)."""
         batch = self.batch(faces, self.classifier.members)
@@ -232,7 +244,8 @@ class Predictor:
         crop: Crop,
         photo: tuple[int, ...],
         face: NDArray[np.uint8],
-        values: list[float],
+        values: NDArray[np.float64],
+        unlike: bool,
     ) -> Face:
         """The prediction for one crop of a photo of height and width `photo`."""
         if crop.face is None:
@@ -243,6 +256,12 @@ class Predictor:
         else:
             edges, score, detail = crop.face.box.tolist(), round(crop.face.score, 6), None
         x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
-        probabilities = dict(zip(self.classifier.attributes, values, strict=True))
+        names = self.classifier.attributes
+        probabilities = dict(zip(names, values.tolist(), strict=True))
         present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
-        return Face((x0, y0, x1, y1), score, face, probabilities, present, detail)
+        unsure: list[str] = []
+        if self.sureness:
+            decided = dict(zip(names, self.sureness.decide(values).tolist(), strict=True))
+            present, unsure = ([name for name in names if decided[name] == kind] for kind in (1, -1))
+            detail = UNLIKE if unlike else detail
+        return Face((x0, y0, x1, y1), score, face, probabilities, present, detail, unsure)
