@@ -35,7 +35,7 @@ from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
-from training.predict.unsure import UNLIKE, Sureness
+from training.predict.unsure import Sureness
 
 if TYPE_CHECKING:
     from common.parsing.parser import FaceParser
@@ -58,7 +58,7 @@ class Face:
         image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
         probabilities: 0 to 1, by attribute.
         present: attributes whose probability reaches their threshold, 0.5 unless a file says otherwise.
-        detail: `CENTRAL_SQUARE` where no face was detected, `UNLIKE` all faces with labels, else None.
+        detail: `CENTRAL_SQUARE` where no face was detected, else None.
         unsure: attributes that the predictor's `sureness` leaves open; they are not present.
     """
 
@@ -187,12 +187,12 @@ class Predictor:
             for each in crops
         ]
         every = [face for each in faces for face in each]
-        predicted = iter(self._predicted(np.stack(every)) if every else [])
+        probabilities = iter(self.probabilities(np.stack(every)) if every else [])
         return [
             each
             if isinstance(each, Refused)
             else [
-                self._face(crop, image.shape[:2], face, *next(predicted))
+                self._face(crop, image.shape[:2], face, next(probabilities))
                 for crop, face in zip(each, stored, strict=True)
             ]
             for image, each, stored in zip(images, crops, faces, strict=True)
@@ -224,13 +224,6 @@ class Predictor:
             return aligned_crops(image, self.recipe.align, None)
         return crops
 
-    def _predicted(self, faces: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], bool]]:
-        """Of each aligned face its probabilities, and whether it is unlike all faces with labels."""
-        unlike = np.zeros(len(faces), bool)
-        if self.sureness:
-            unlike = self.sureness.unlike(self.batch(faces, self.classifier.members))
-        return list(zip(self.probabilities(faces), unlike.tolist(), strict=True))
-
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities, float64 (B, A), of aligned faces, uint8 RGB (B, S, S, 3)."""
         batch = self.batch(faces, self.classifier.members)
@@ -245,7 +238,6 @@ class Predictor:
         photo: tuple[int, ...],
         face: NDArray[np.uint8],
         values: NDArray[np.float64],
-        unlike: bool,
     ) -> Face:
         """The prediction for one crop of a photo of height and width `photo`."""
         if crop.face is None:
@@ -263,5 +255,4 @@ class Predictor:
         if self.sureness:
             decided = dict(zip(names, self.sureness.decide(values).tolist(), strict=True))
             present, unsure = ([name for name in names if decided[name] == kind] for kind in (1, -1))
-            detail = UNLIKE if unlike else detail
         return Face((x0, y0, x1, y1), score, face, probabilities, present, detail, unsure)

@@ -1,24 +1,12 @@
-"""Which predictions are unsure: what a stated error leaves open, and faces unlike all that have labels."""
-
-from typing import Final
+"""Which predictions are unsure: what a stated error leaves open."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from common.errors import UserError
-from training.data.loader import Batch
 from training.models.classifier import Classifier
-from training.models.region_probe import Kernels, RegionProbe
-from training.models.stored_features import features_of
 
 Floats = NDArray[np.float64]
-
-UNLIKE: Final = "unlike all faces with labels"
-
-RARE: Final = 0.01
-"""A face is unlike all others if so few of these are as far from their nearest."""
 
 
 class Sureness:
@@ -51,35 +39,12 @@ class Sureness:
             upper, lower = (label >= 0) & (each >= 0.5), (label >= 0) & (each < 0.5)
             self.present[column] = _cut(each[upper], label[upper] == 0, error)
             self.absent[column] = 1 - _cut(1 - each[lower], label[lower] == 1, error)
-        self._probe = classifier if isinstance(classifier, RegionProbe) else None
-        if self._probe:
-            references = torch.from_numpy(self._probe.references)
-            among = self._similarities(references).fill_diagonal_(0)
-            self._least = float(among.max(dim=1).values.quantile(RARE))
 
     def decide(self, probabilities: Floats) -> NDArray[np.int8]:
         """1 for present, 0 for absent, -1 for unsure, int8 (N, A), of probabilities, float64 (N, A)."""
         return np.where(
             probabilities >= self.present, 1, np.where(probabilities <= self.absent, 0, -1)
         ).astype(np.int8)
-
-    def unlike(self, batch: Batch) -> NDArray[np.bool_]:
-        """Which faces of a batch, with the members that the classifier reads, are like none with a label.
-
-        Only a region probe knows those; other classifiers call no face unlike.
-        """
-        if not self._probe:
-            return np.zeros(len(batch.indices), bool)
-        values = (features_of(batch, self._probe.blocks) - self._probe.mean) * self._probe.scale
-        nearest = self._similarities(torch.from_numpy(values).float()).max(dim=1).values
-        return (nearest < self._least).numpy()
-
-    def _similarities(self, values: Tensor) -> Tensor:
-        """Of N faces to the references, float64 (N, R), by the mean distance of all attributes."""
-        assert self._probe is not None
-        weights = self._probe.block_weights.mean(axis=0, keepdims=True)
-        references = torch.from_numpy(self._probe.references)
-        return Kernels(values, references, self._probe.columns, weights)(0)
 
 
 def _cut(probabilities: Floats, wrong: NDArray[np.bool_], error: float) -> float:
