@@ -187,7 +187,7 @@ class Predictor:
             for each in crops
         ]
         every = [face for each in faces for face in each]
-        probabilities = iter(self.probabilities(np.stack(every)) if every else [])
+        probabilities = iter(list(self.probabilities(np.stack(every))) if every else [])
         return [
             each
             if isinstance(each, Refused)
