@@ -61,7 +61,7 @@ def stage_2(peak: float) -> Iterator[Row]:
     """Steps of fine-tuning, and the same networks in prediction."""
     from common.config import load
     from synthetic.attributes import CELEBA_ATTRIBUTES
-    from training.data.transforms import resize_images, to_input
+    from training.data.transforms import to_input
     from training.engine.optim import adam
     from training.models.attribute_network import AttributeNetwork, attribute_loss
 
@@ -77,7 +77,7 @@ def stage_2(peak: float) -> Iterator[Row]:
             batch: Any, model: Any = model, optimizer: Any = optimizer, side: int = side, labels: Any = labels
         ) -> Tensor:
             with torch.autocast(DEVICE.type, torch.bfloat16):
-                logits = model(to_input(resize_images(batch.images, side)))
+                logits = model(to_input(batch.images, side))
             loss = attribute_loss(logits, labels, model.groups)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
