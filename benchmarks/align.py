@@ -10,8 +10,10 @@ c. ``detect``: the detection of b's workers on images in memory, one process per
 d. ``in batches``: facexlib's network on batches of eight images of equal size, one process per core;
    the forward pass alone, without decoding its output into boxes.
 
-The last line says what a photo costs in one process where the first look is not enough: after a quarter turn,
-without a face, and with 60 faces of which all are wanted, the last two of 24 megapixels.
+The first line says what a JPEG of 4,000 x 3,000 pixels costs from its bytes to the crop, decoded in full and
+as finely as needed, in turns. The last one says what a photo costs in one process where the first look is not
+enough: after a quarter turn, without a face, and with 60 faces of which all are wanted, the last two of 24
+megapixels.
 
 Photos differ in size, so batches would need padding or resizing: d is an upper bound for batching.
 """
@@ -32,7 +34,8 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import parallel_rate, run
 from common import command
-from common.alignment.detector import DETECT_SIDE, detect, load_detector
+from common.alignment.crops import aligned_crops
+from common.alignment.detector import DETECT_SIDE, FIRST_SIDE, detect, load_detector
 from common.alignment.search import find_faces
 from common.config import Config
 from common.errors import UserError
@@ -42,12 +45,17 @@ from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.runner.cluster import connect
-from synthetic import write_dataset
+from synthetic import iterate_portraits, write_dataset
 
 IN_MEMORY: Final = 48
 """Number of images in a, c and d."""
 
 BATCH: Final = 8
+
+LARGE_PHOTOS: Final = 9
+
+LARGE_FACES: Final = (900, 1500, 2100, 2700)
+"""Heights of CelebA's crop around the face, in photos of 3,000."""
 
 
 def main() -> None:
@@ -56,7 +64,12 @@ def main() -> None:
     parser.add_argument("--faces", metavar="DIR", help="photos (default: painted ones, made now)")
     parser.add_argument("--count", type=int, default=800, help="images that b reads (default: 800)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of all four (default: 2)")
+    parser.add_argument("--large", metavar="DIR", help="faces for large photos (default: painted)")
+    parser.add_argument("--large-only", action="store_true", help="only the line of large photos")
     options = parser.parse_args()
+    print(large_photos(command.config_from(options), options.large))
+    if options.large_only:
+        return
     with TemporaryDirectory() as folder:
         source = options.faces
         if source is None:
@@ -108,6 +121,50 @@ def start_up(config: Config, load_model: Callable[[], object]) -> float:
         with connect(config.cluster, 64, load_model):
             pass
     return time.monotonic() - started
+
+
+def large_photos(config: Config, folder: str | None) -> str:
+    """CPU time per photo of 12 megapixels, decoded in full and as finely as needed, and how crops differ."""
+    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+    cv2.setNumThreads(1)
+    files = sorted(Path(folder).glob("*.jpg"))[:LARGE_PHOTOS] if folder else []
+    faces = (decode_photo(file.read_bytes(), 1 << 24).image for file in files)
+    painted = (portrait.image for portrait in iterate_portraits(LARGE_PHOTOS, seed=1))
+    seconds, moved, changed = [], [], []
+    for number, face in enumerate(faces if folder else painted):
+        photo = large_photo(face, LARGE_FACES[number % len(LARGE_FACES)], number)
+        pair, times = [], []
+        for side in (None, FIRST_SIDE):
+            started = time.process_time()
+            picture = decode_photo(photo, config.ingest.max_pixels, side)
+            whole = picture if side else picture.image
+            pair.append(aligned_crops(whole, config.align, detector)[0])
+            times.append(time.process_time() - started)
+        full, reduced = pair
+        assert full.face and reduced.face
+        seconds.append(times)
+        moved.append(np.abs((full.face.landmarks - reduced.face.landmarks) @ full.matrix[:, :2].T).max())
+        changed.append(np.abs(full.image.astype(int) - reduced.image).mean())
+    full_ms, ms = 1000 * np.median(seconds[1:], axis=0)
+    return (
+        f"CPU time of a JPEG of 12 megapixels: {full_ms:.0f} ms in full, {ms:.0f} ms as finely as needed, "
+        f"{full_ms / ms:.2f} x; landmarks move by {max(moved):.2f} pixels of the crop at most, "
+        f"pixels change by {np.mean(changed):.2f} of 255"
+    )
+
+
+def large_photo(face: NDArray[np.uint8], height: int, seed: int) -> bytes:
+    """A JPEG of 4,000 x 3,000 pixels: soft colours with a sensor's noise, and a face `height` pixels high."""
+    rng = np.random.default_rng(seed)
+    colours = rng.uniform(40, 210, (9, 12, 3)).astype(np.float32)
+    photo = cv2.resize(colours, (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    photo += rng.normal(0, 6, (3000, 4000, 1)).astype(np.float32)
+    scale = height / len(face)
+    large = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    top, left = ((end - side) // 2 for end, side in zip(photo.shape, large.shape[:2], strict=False))
+    photo[top : top + len(large), left : left + large.shape[1]] = large
+    bgr = np.clip(photo, 0, 255).astype(np.uint8)[..., ::-1]
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
 
 
 def search_seconds(config: Config, weights: Path, images: list[NDArray[np.uint8]]) -> str:

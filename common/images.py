@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, Final
@@ -88,10 +88,20 @@ DNG_VERSION: Final = 50706
 SUBFILE: Final = 254
 """TIFF's NewSubfileType: bit 0 is set for a smaller copy of another picture in the file."""
 
+REDUCED_FROM: Final = 4_000_000
+"""Pixels of a JPEG from which reduced decoding pays; smaller ones are always decoded in full."""
+
+REDUCTIONS: Final = (8, 4, 2, 1)
+"""By which JPEG decoders shrink both sides as they go, by smaller inverse transforms of its 8 x 8 blocks."""
+
 UPRIGHT: Final = dict(
     enumerate([(0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False)], 1)
 )
 """By EXIF orientation: quarter turns against the clock, after mirroring left and right or not."""
+
+FROM_RIGHT: Final = (2, 3, 6, 7)
+FROM_BELOW: Final = (3, 4, 7, 8)
+"""EXIF orientations whose rows or columns are in the file in the opposite order of the upright image's."""
 
 DAMAGE: Final = (
     OSError,
@@ -122,16 +132,53 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A decoded photo.
+class View:
+    """A photo at a part of its size.
 
     Attributes:
-        image: RGB, uint8 (H, W, 3), upright.
-        notices: codes of what is unusual about it, such as `CUT_SHORT`.
+        pixels: RGB, uint8 (h, w, 3), upright.
+        reduction: the side of the square of the photo's pixels that each pixel stands for.
+        corner: x and y of the upper left corner in the photo, each less than `reduction`: rows and columns
+            that fill no such square are cut off.
+        shape: height and width of the photo.
     """
 
-    image: NDArray[np.uint8]
-    notices: tuple[str, ...] = ()
+    pixels: NDArray[np.uint8]
+    reduction: int
+    corner: tuple[int, int]
+    shape: tuple[int, ...]
+
+
+class Photo:
+    """A photo, of a large JPEG decoded only as finely as it is needed.
+
+    Attributes:
+        shape: height and width, upright.
+        notices: codes of what is unusual about it, such as `CUT_SHORT`.
+
+    Args:
+        view: what is decoded already.
+        decode: the view at a reduction of `REDUCTIONS`; None: `view` is the whole photo.
+        notices: as above.
+    """
+
+    def __init__(
+        self, view: View, decode: Callable[[int], View] | None = None, notices: tuple[str, ...] = ()
+    ) -> None:
+        self.shape, self.notices = view.shape, notices
+        self._views, self._decode = {view.reduction: view}, decode
+
+    def view(self, reduction: float) -> View:
+        """The smallest view that is reduced by at most `reduction`, whichever are decoded already."""
+        factor = _factor(reduction) if self._decode else 1
+        if self._decode and factor not in self._views:
+            self._views[factor] = self._decode(factor)
+        return self._views[factor]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """All pixels, RGB, uint8 (H, W, 3), upright."""
+        return self.view(1).pixels
 
 
 def check_bytes(size: int, max_pixels: int) -> None:
@@ -144,7 +191,7 @@ def check_bytes(size: int, max_pixels: int) -> None:
         raise Refused("too-large", f"{size:,} bytes, more than {most:,}")
 
 
-def decode_photo(data: bytes, max_pixels: int) -> Photo:
+def decode_photo(data: bytes, max_pixels: int, side: int | None = None) -> Photo:
     """Decode a photo to RGB, upright.
 
     Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
@@ -155,6 +202,7 @@ def decode_photo(data: bytes, max_pixels: int) -> Photo:
     Args:
         data: the file's bytes.
         max_pixels: greatest declared width x height.
+        side: pixels of the longer side that suffice at first; None: all of them are decoded now.
 
     Raises:
         Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.
@@ -179,13 +227,17 @@ def decode_photo(data: bytes, max_pixels: int) -> Photo:
                 f"{width} x {height} pixels take {needed:,} bytes while they are decoded, more than "
                 f"{BYTES_PER_PIXEL} for each of {max_pixels:,}; save the photo as PNG",
             )
+        jpeg = image.format in ("JPEG", "MPO")
         try:
+            if jpeg and side is not None and width * height >= REDUCED_FROM:
+                view = _decode(image, _factor(max(width, height) / side))
+                return Photo(view, lambda reduction: _decode(_opened(data), reduction))
             return Photo(_decode(image))
         except Refused:
             raise
         except DAMAGE as error:
-            if image.format in ("JPEG", "MPO") and (whole := _decode_cut_short(data)) is not None:
-                return Photo(whole, (CUT_SHORT,))
+            if jpeg and (whole := _decode_cut_short(data)) is not None:
+                return Photo(whole, None, (CUT_SHORT,))
             raise Refused("truncated", f"the image data is damaged: {error}"[:200]) from error
 
 
@@ -280,7 +332,7 @@ def _tag(image: Image.Image, tag: int) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _decode_cut_short(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_cut_short(data: bytes) -> View | None:
     """A JPEG whose end is missing, or None if that is more than `SPARE_PIXELS`.
 
     The decoder makes pixels of whatever follows the data. Those that differ between two continuations are
@@ -295,11 +347,18 @@ def _decode_cut_short(data: bytes) -> NDArray[np.uint8] | None:
         first, second = (_decode(_opened(data + rest + b"\xff\xd9")) for rest in (b"", b"\x55" * 4096))
     except DAMAGE:
         return None
-    return first if (first != second).any(axis=2).sum() <= SPARE_PIXELS else None
+    return first if (first.pixels != second.pixels).any(axis=2).sum() <= SPARE_PIXELS else None
 
 
-def _decode(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an opened image, upright; the image is closed."""
+def _factor(reduction: float) -> int:
+    return next(each for each in REDUCTIONS if each <= max(reduction, 1))
+
+
+def _decode(image: Image.Image, reduction: int = 1) -> View:
+    """An opened image, upright, or if it is a JPEG a reduced one; the image is closed."""
+    width, height = image.size
+    if reduction > 1:
+        image.draft(None, (width // reduction, height // reduction))
     tiles: list[Any] = getattr(image, "tile", [])
     deep = bool(tiles) and ";16" in str(tiles[0][3])
     image.load()
@@ -309,9 +368,17 @@ def _decode(image: Image.Image) -> NDArray[np.uint8]:
     if (deep or bands is _scaled) and pixels.max(initial=0) < DARKEST:
         raise Refused("not-read", f"{image.mode} values of unknown range, almost black; save it with 8 bits")
     image.close()
+    if reduction == 1:
+        height, width = pixels.shape[:2]
+    pixels = pixels[: height // reduction, : width // reduction]
     turns, mirrored = UPRIGHT.get(orientation or 1, UPRIGHT[1])
     pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
-    return np.ascontiguousarray(pixels)
+    shape = (height, width) if turns % 2 == 0 else (width, height)
+    corner = (
+        shape[1] % reduction if orientation in FROM_RIGHT else 0,
+        shape[0] % reduction if orientation in FROM_BELOW else 0,
+    )
+    return View(np.ascontiguousarray(pixels), reduction, corner, shape)
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
@@ -330,7 +397,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         if clear:
             layers = band.convert("RGBA")
             band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
-        band = band.convert(mode)
+        band = band if band.mode == mode else band.convert(mode)
         pixels[rows] = np.asarray(band if transform is None else ImageCms.applyTransform(band, transform))
     return pixels
 

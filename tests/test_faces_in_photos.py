@@ -1,12 +1,16 @@
 """Faces on their side, on their head, in crowds: found in painted photos by the real detector."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from facexlib.detection.retinaface import RetinaFace
+from PIL import ExifTags, Image
 
+from common import images
 from common.alignment.crops import aligned_crops
-from common.alignment.detector import choose_faces, detect_faces, load_detector
+from common.alignment.detector import FIRST_SIDE, choose_faces, detect_faces, load_detector
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
@@ -92,3 +96,35 @@ def test_a_tiny_picture_without_a_face_is_refused_with_what_to_do(detector: Reti
     with pytest.raises(Refused) as refused:
         aligned_crops(np.full((480, 480, 3), 128, np.uint8), ALIGN, detector)
     assert "--align" not in refused.value.detail
+
+
+@pytest.mark.parametrize("orientation", [*images.UPRIGHT], ids="EXIF orientation {}".format)
+def test_a_large_jpeg_gives_the_crop_of_its_full_picture_from_a_reduced_one(
+    orientation: int, painted: dict[bool, list[np.ndarray]], detector: RetinaFace
+) -> None:
+    upright = cv2.resize(painted[False][0], (1780, 2180), interpolation=cv2.INTER_CUBIC)
+    upright = cv2.copyMakeBorder(upright, 300, 301, 400, 426, cv2.BORDER_CONSTANT, value=(90, 110, 140))
+    turns, mirrored = images.UPRIGHT[orientation]
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = orientation
+    filed = Image.fromarray(np.rot90(upright, -turns)[:, :: -1 if mirrored else 1])
+    filed.save(stream, "jpeg", quality=92, subsampling=0, exif=exif)
+    full = images.decode_photo(stream.getvalue(), 10**8).image
+    photo = images.decode_photo(stream.getvalue(), 10**8, FIRST_SIDE)
+    eighth = photo.view(8.9)
+    (height, width), (left, top) = eighth.pixels.shape[:2], eighth.corner
+    blocks = full[top : top + 8 * height, left : left + 8 * width].reshape(height, 8, width, 8, 3)
+    assert photo.shape == full.shape[:2] and (height, width) == (2781 // 8, 2606 // 8)
+    assert np.abs(blocks.mean((1, 3)) - eighth.pixels).max() < 4
+    (expected,), (crop,) = aligned_crops(full, ALIGN, detector), aligned_crops(photo, ALIGN, detector)
+    assert expected.face is not None and crop.face is not None
+    moved = (crop.face.landmarks - expected.face.landmarks) @ expected.matrix[:, :2].T
+    assert np.abs(moved).max() < 1
+    assert np.abs(crop.image.astype(int) - expected.image).mean() < 2
+
+
+def test_a_small_jpeg_is_always_decoded_in_full(painted: dict[bool, list[np.ndarray]]) -> None:
+    data = cv2.imencode(".jpg", painted[True][0])[1].tobytes()
+    view = images.decode_photo(data, 10**8, side=64).view(8)
+    assert view.reduction == 1
+    assert np.array_equal(view.pixels, images.decode_photo(data, 10**8).image)

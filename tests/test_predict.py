@@ -342,7 +342,7 @@ def test_annotated_pictures_have_a_box_around_each_face(
     detected: tuple[Path, dict[str, np.ndarray]], wild: Path
 ) -> None:
     predictor = Predictor.load(detected[0])
-    image = predictor.read(wild / "group.png")
+    image = predictor.read(wild / "group.png").image
     faces = predictor.predict(image)
     drawn, plain = (np.asarray(annotate(image, boxes)).astype(int) for boxes in (faces, []))
     scale = plain.shape[0] / image.shape[0]

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.alignment.detector import Face, choose_faces
+from common.alignment.detector import Face, Picture, choose_faces, view_of
 from common.alignment.search import find_faces
-from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
+from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp_view
 from common.images import Refused
 from common.pipeline_config import Align
 
@@ -36,12 +36,12 @@ class Crop:
 
 
 def aligned_crops(
-    image: NDArray[np.uint8],
+    image: Picture,
     config: Align,
     detector: "RetinaFace | None",
     template: NDArray[np.float64] = FACE_TEMPLATE,
 ) -> list[Crop]:
-    """The aligned faces of an RGB image, uint8 (H, W, 3): one, or all with that policy, largest first.
+    """The aligned faces of a picture: one, or all with that policy, largest first.
 
     Landmarks are warped to `template`, float64 (5, 2), shares of the crop's side. Without a detector, the one
     face is the image's central square.
@@ -55,19 +55,20 @@ def aligned_crops(
         side = min(image.shape[:2])
         top, left = ((length - side) // 2 for length in image.shape[:2])
         interpolation = cv2.INTER_AREA if config.size < 0.75 * side else cv2.INTER_CUBIC
-        square = image[top : top + side, left : left + side]
+        square = view_of(image, 1).pixels[top : top + side, left : left + side]
         resized = cv2.resize(square, (config.size, config.size), interpolation=interpolation)
         return [Crop(resized.astype(np.uint8, copy=False), matrix, None, None)]
     faces = find_faces(image, detector, config)
     crops = []
     for face in choose_faces(faces, image, config):
         matrix = similarity(face.landmarks, template * config.size)
-        crops.append(Crop(warp(image, matrix, config.size), matrix, face, len(faces)))
+        view = view_of(image, 1 / np.hypot(matrix[0, 0], matrix[1, 0]))
+        crops.append(Crop(warp_view(view, matrix, config.size), matrix, face, len(faces)))
     return crops
 
 
 def crops_of_each(
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[Picture],
     config: Align,
     detector: "RetinaFace | None",
     template: NDArray[np.float64] = FACE_TEMPLATE,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.images import Refused
+from common.images import Photo, Refused, View
 from common.memory import keep_freed_memory
 from common.pipeline_config import Align
 
@@ -33,6 +33,14 @@ MARGIN: Final = 128
 
 DETECT_SIDE: Final = 640
 """Longer side in pixels to which larger images are shrunk for the detector at first."""
+
+Picture = NDArray[np.uint8] | Photo
+"""An RGB image, uint8 (H, W, 3), or a photo, of which as much is decoded as is looked at."""
+
+FIRST_SIDE: Final = 2 * DETECT_SIDE
+"""Longer side that a reduced view must have to be shrunk to `DETECT_SIDE`. Then no landmark is more than 0.2
+pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12
+megapixels)."""
 
 MIN_VISIBLE: Final = 0.5
 """Share of a face's box that must lie inside the image."""
@@ -83,40 +91,45 @@ def one_thread() -> Iterator[None]:
 
 
 def detect_faces(
-    image: NDArray[np.uint8], detector: "RetinaFace", config: Align, scale: int = 1, turns: int = 0
+    image: Picture, detector: "RetinaFace", config: Align, scale: int = 1, turns: int = 0
 ) -> list[Face]:
-    """All faces of an RGB image, uint8 (H, W, 3), best score first, in its own pixels.
+    """All faces of a picture, best score first, in its own pixels.
 
     For the detector only, an image whose longer side exceeds `scale` times `DETECT_SIDE` is shrunk, and the
     image is turned by `turns` quarter turns against the clock.
     """
-    small = _shrunk(image, scale * DETECT_SIDE)
+    view, small = _shrunk(image, scale * DETECT_SIDE)
     rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, DETECT_SIDE))
-    return _faces(rows, small, turns, image)
+    return _faces(rows, small, turns, view)
 
 
-def _shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The image, or a smaller one whose longer side is `side`."""
-    height, width = image.shape[:2]
+def view_of(image: Picture, reduction: float) -> View:
+    """A picture reduced by at most `reduction`, if it is a large JPEG."""
+    return image.view(reduction) if isinstance(image, Photo) else View(image, 1, (0, 0), image.shape[:2])
+
+
+def _shrunk(image: Picture, side: int) -> tuple[View, NDArray[np.uint8]]:
+    """A view of the picture, and its pixels or fewer so that the longer side is at most `side`."""
+    view = view_of(image, max(image.shape[:2]) / (FIRST_SIDE / DETECT_SIDE * side))
+    height, width = view.pixels.shape[:2]
     shrink = side / max(height, width)
     if shrink >= 1:
-        return image
+        return view, view.pixels
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return view, cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def _faces(
-    rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, image: NDArray[np.uint8]
-) -> list[Face]:
-    """The faces of the rows of `detect` on `small` after `turns`, in pixels of `image`."""
-    factor = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
+def _faces(rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, view: View) -> list[Face]:
+    """The faces of the rows of `detect` on `small` after `turns`, in pixels of the picture of `view`."""
+    height, width = view.pixels.shape[:2]
+    factor = view.reduction * np.array([width / small.shape[1], height / small.shape[0]])
     faces = []
     for row in rows:
         points = np.concatenate([row[:4], row[5:15]]).astype(np.float64).reshape(7, 2)
         for turn in range(turns, 0, -1):
             last = small.shape[1 if turn % 2 else 0] - 1  # of the sides before this turn, the horizontal one
             points = np.column_stack([last - points[:, 1], points[:, 0]])
-        points *= factor
+        points = points * factor + view.corner
         box = np.concatenate([points[:2].min(axis=0), points[:2].max(axis=0)])
         faces.append(Face(box, float(row[4]), points[2:], turns))
     return faces
@@ -193,7 +206,7 @@ def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
     return anchors
 
 
-def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> list[Face]:
+def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]:
     """The faces of an image to keep, by the policy ``config.faces``.
 
     These are the largest, the most central, or with ``all`` every visible one, largest first.
@@ -202,7 +215,8 @@ def choose_faces(faces: list[Face], image: NDArray[np.uint8], config: Align) -> 
         Refused: ``no-face``, or ``face-outside`` when too little of a face's box lies in the image.
     """
     if not faces:
-        hint = "; --align none takes small pictures of faces as they are" if max(image.shape) <= TINY else ""
+        tiny = max(image.shape[:2]) <= TINY
+        hint = "; --align none takes small pictures of faces as they are" if tiny else ""
         raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]
 
@@ -225,6 +239,6 @@ def _area(box: NDArray[np.float64]) -> float:
     return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
 
 
-def _inside(face: Face, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _inside(face: Face, image: Picture) -> NDArray[np.float64]:
     height, width = image.shape[:2]
     return np.clip(face.box, 0, [width, height, width, height])

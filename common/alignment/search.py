@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common.alignment.detector import DETECT_SIDE, OVERLAP, Face, detect_faces, overlap
+from common.alignment.detector import DETECT_SIDE, OVERLAP, Face, Picture, detect_faces, overlap
 from common.alignment.warp import FACE_TEMPLATE, similarity
 from common.pipeline_config import Align
 
@@ -22,8 +21,8 @@ SMALL: Final = 40
 """Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
 
 
-def find_faces(image: NDArray[np.uint8], detector: "RetinaFace", config: Align) -> list[Face]:
-    """The faces of an RGB image, uint8 (H, W, 3), in its own pixels, whatever its orientation.
+def find_faces(image: Picture, detector: "RetinaFace", config: Align) -> list[Face]:
+    """The faces of a picture, in its own pixels, whatever its orientation.
 
     The image is searched at `DETECT_SIDE` as it is. If that shows no face, or its largest one as if the
     photo lay on its side or its head, also after each quarter turn, of which the best is taken. If there is

@@ -1,10 +1,13 @@
 """The geometry of alignment: similarity transforms from landmarks, and the warp itself."""
 
+from itertools import product
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from common.images import REDUCED_FROM, View
 
 FACE_TEMPLATE: Final = (
     np.array(
@@ -23,6 +26,9 @@ image's left, the one on its right, nose tip, mouth corner on the left, mouth co
 
 BORDER: Final = (132, 133, 135)
 """RGB gray with which facexlib fills what lies outside the image."""
+
+AROUND: Final = 4
+"""Pixels around a face that shrinking and cubic interpolation may read."""
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,6 +71,24 @@ def central_square(width: int, height: int, size: int) -> NDArray[np.float64]:
     scale = size / side
     shift = 0.5 * scale - 0.5
     return np.array([[scale, 0.0, shift - left * scale], [0.0, scale, shift - top * scale]])
+
+
+def warp_view(view: View, matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """`warp` of the picture that `view` shows, by a matrix of the picture's pixel centres.
+
+    Of a large picture only what the face needs is read; small ones keep the bytes that they always had.
+    """
+    corner = np.array(view.corner) + (view.reduction - 1) / 2
+    linear, shift = matrix[:, :2] * view.reduction, matrix[:, 2] + matrix[:, :2] @ corner
+    pixels = view.pixels
+    if np.prod(view.shape) >= REDUCED_FROM:
+        ends = np.array(list(product((-AROUND, size + AROUND), repeat=2)))
+        needed = (ends - shift) @ np.linalg.inv(linear).T
+        last = np.array(pixels.shape[1::-1]) - 1
+        left, top = low = np.clip(np.floor(needed.min(axis=0)), 0, last).astype(int)
+        right, bottom = np.clip(np.ceil(needed.max(axis=0)), low, last).astype(int) + 1
+        pixels, shift = pixels[top:bottom, left:right], shift + linear @ low
+    return warp(pixels, np.column_stack([linear, shift]), size)
 
 
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from common.alignment.crops import Crop, aligned_crops
-from common.alignment.detector import load_detector
+from common.alignment.detector import FIRST_SIDE, load_detector
 from common.alignment.recipe import Recipe
 from common.images import Photo, Refused, decode_photo, is_image
 from common.shards import ShardWriter, encode_face, encode_metadata
@@ -72,7 +72,7 @@ def _aligned(
     for row, data in read_ahead(lambda row: read_source(task.root, row["source"]), rows):
         try:
             photo = _decode(row, task, data.result())
-            crops = aligned_crops(photo.image, task.recipe.align, detector)
+            crops = aligned_crops(photo, task.recipe.align, detector)
         except Refused as refused:
             yield row, [], refused
         else:
@@ -93,7 +93,7 @@ def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:
         if not is_local(task.root) and (data != first or not is_image(io.BytesIO(data))):
             raise TransientError(f"{task.root}/{row['source']}: the store answers with other bytes")
         raise Refused(CHANGED, "the file's bytes are not those that were ingested; run ingest again")
-    return decode_photo(data, task.recipe.max_pixels)
+    return decode_photo(data, task.recipe.max_pixels, FIRST_SIDE if task.detector else None)
 
 
 def probe_sources(task: AlignTask, excluded: frozenset[str]) -> Iterator[str]:

@@ -9,14 +9,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from common import images
 from common.errors import UserError
 from common.files import replacing
 from common.images import Refused
@@ -147,7 +147,7 @@ def _in_worker(group: Jobs) -> list[Rows]:
 def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
     """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
     rows: list[Rows] = []
-    read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]] = []
+    read: list[tuple[Photo, Path | None, images.Photo | Refused]] = []
     pixels = 0
     for photo, target in group:
         try:
@@ -157,7 +157,7 @@ def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
         except MemoryError:
             image = TOO_LARGE
         read.append((photo, target, image))
-        pixels += 0 if isinstance(image, Refused) else image[..., 0].size
+        pixels += 0 if isinstance(image, Refused) else prod(image.shape)
         if pixels > MOST_PIXELS:
             rows += _predict_read(predictor, read)
             read, pixels = [], 0
@@ -165,12 +165,12 @@ def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
 
 
 def _predict_read(
-    predictor: Predictor, read: list[tuple[Photo, Path | None, NDArray[np.uint8] | Refused]]
+    predictor: Predictor, read: list[tuple[Photo, Path | None, images.Photo | Refused]]
 ) -> list[Rows]:
     """The rows of each photo that was read; where the memory does not hold them together, of each alone."""
-    images = [image for *_, image in read if not isinstance(image, Refused)]
+    pictures = [image for *_, image in read if not isinstance(image, Refused)]
     try:
-        results = iter(predictor.predict_each(images))
+        results = iter(predictor.predict_each(pictures))
     except MemoryError:
         if len(read) > 1:
             return [rows for each in read for rows in _predict_read(predictor, [each])]
@@ -184,7 +184,7 @@ def _predict_read(
         rows.append(face_rows(photo.file, faces))
         if target and not isinstance(image, Refused):
             with replacing(target) as temporary:
-                annotate(image, faces).save(temporary, "JPEG", quality=92)
+                annotate(image.image, faces).save(temporary, "JPEG", quality=92)
     return rows
 
 

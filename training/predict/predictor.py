@@ -21,12 +21,12 @@ from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from common.alignment.crops import Crop, aligned_crops, crops_of_each
-from common.alignment.detector import load_detector, one_thread
+from common.alignment.detector import FIRST_SIDE, Picture, load_detector, one_thread
 from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config, load
 from common.errors import UserError
-from common.images import Refused, check_bytes, decode_photo
+from common.images import Photo, Refused, check_bytes, decode_photo
 from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find
@@ -147,8 +147,8 @@ class Predictor:
         """
         return self.predict(self.read(photo))
 
-    def read(self, photo: str | Path) -> NDArray[np.uint8]:
-        """The upright RGB image in a file, uint8 (H, W, 3).
+    def read(self, photo: str | Path) -> Photo:
+        """The photo in a file, decoded as finely as faces have to be detected.
 
         Raises:
             Refused: see `check_bytes` and `decode_photo`; also ``unreadable`` or ``not-a-file``.
@@ -162,10 +162,11 @@ class Predictor:
             raise
         except (OSError, ValueError) as error:
             raise Refused("unreadable", getattr(error, "strerror", None) or str(error)) from error
-        return decode_photo(data, self.recipe.max_pixels).image
+        side = None if self.recipe.align.mode == "none" else FIRST_SIDE
+        return decode_photo(data, self.recipe.max_pixels, side)
 
-    def predict(self, image: NDArray[np.uint8]) -> list[Face]:
-        """All faces of an upright RGB image, uint8 (H, W, 3), the largest first.
+    def predict(self, image: Picture) -> list[Face]:
+        """All faces of an upright RGB image, uint8 (H, W, 3), or of a photo, the largest first.
 
         Raises:
             Refused: ``no-face`` or ``face-outside``.
@@ -176,7 +177,7 @@ class Predictor:
             raise faces
         return faces
 
-    def predict_each(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Face] | Refused]:
+    def predict_each(self, images: Sequence[Picture]) -> list[list[Face] | Refused]:
         """What `predict` returns or raises for each of several images, computed together."""
         with one_thread():
             aligned = crops_of_each(images, self.recipe.align, self._detector, self._template)
@@ -218,7 +219,7 @@ class Predictor:
 
         return load_parser(find_parser_of(self.classifier.metadata, self._config))
 
-    def _or_square(self, image: NDArray[np.uint8], crops: list[Crop] | Refused) -> list[Crop] | Refused:
+    def _or_square(self, image: Picture, crops: list[Crop] | Refused) -> list[Crop] | Refused:
         """The central square instead of no face if the classifier was trained on such."""
         if isinstance(crops, Refused) and self._central_square and crops.reason == "no-face":
             return aligned_crops(image, self.recipe.align, None)
