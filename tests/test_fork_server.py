@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from pipeline.runner.fork_server import start_fork_server
+from common.fork_server import start_fork_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import signal, time
-from pipeline.runner.fork_server import start_fork_server
+from common.fork_server import start_fork_server
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 start_fork_server("pipeline.parse.shard")
 print("started", flush=True)

@@ -1,8 +1,8 @@
 """``python -m pipeline.align``: aligned faces for every planned source."""
 
 from common.command import run
+from common.fork_server import start_fork_server
 from pipeline.command import arguments, read_options
-from pipeline.runner.fork_server import start_fork_server
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     flags = parser.parse_args()
     config, layout = read_options(flags)
     if config.cluster.scheduler is None:
-        start_fork_server("pipeline.align.shard")
+        start_fork_server("distributed", "pipeline.align.shard")
 
     # Imported while the workers' server imports the same.
     from pipeline.align.run import align

@@ -4,9 +4,9 @@ from functools import partial
 
 from common.command import run
 from common.errors import UserError
+from common.fork_server import start_fork_server
 from common.layout import Layout
 from pipeline.command import arguments, read_options
-from pipeline.runner.fork_server import start_fork_server
 
 
 def main() -> None:
@@ -31,7 +31,8 @@ def main() -> None:
     if flags.origin is not None and flags.input is not None:
         raise UserError("--input and --from exclude each other: --from takes faces that are aligned already")
     if config.cluster.scheduler is None:
-        start_fork_server(*([] if flags.input is None else ["pipeline.align.shard"]), "pipeline.parse.shard")
+        also = [] if flags.input is None else ["pipeline.align.shard"]
+        start_fork_server("distributed", *also, "pipeline.parse.shard")
 
     # Imported while the workers' server imports the same.
     from common.retry import retried

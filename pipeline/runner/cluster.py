@@ -23,10 +23,10 @@ from distributed.system import MEMORY_LIMIT
 from tornado.ioloop import IOLoop
 
 from common.errors import UserError
+from common.fork_server import START_METHOD, start_fork_server
 from common.freshness import code_hash
 from common.pipeline_config import Cluster
 from pipeline.runner.event_loop import event_loop
-from pipeline.runner.fork_server import START_METHOD, start_fork_server
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
 
 ALLOWED_FAILURES: Final = 1
@@ -254,7 +254,7 @@ def _local(config: Cluster, count: int, module: str) -> Iterator[Client]:
         "distributed.admin.system-monitor.interval": "5s",
     }
     with dask.config.set(settings):
-        start_fork_server(module)
+        start_fork_server("distributed", module)
         with (
             event_loop() as loop,
             _ForgivingCluster(

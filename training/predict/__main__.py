@@ -71,6 +71,7 @@ def main() -> None:
     config = command.config_from(options)
 
     # PyTorch and more, which --help need not wait for.
+    from common.fork_server import start_fork_server
     from training.engine.device import announce_training
     from training.evaluate.thresholds import DEFAULT
     from training.predict.kept_rows import KeptRows
@@ -96,6 +97,8 @@ def main() -> None:
     if options.annotate:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
+    if options.workers > 1:
+        start_fork_server("training.predict.predict", "facexlib.detection")
     precision, mirrored = config.trainer.precision, config.evaluate.mirrored
     chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
     predictor = Predictor.load(*chosen, config)

@@ -19,6 +19,7 @@ import torch
 from common import images
 from common.errors import UserError
 from common.files import replacing
+from common.fork_server import START_METHOD
 from common.images import Refused
 from common.input_files import Tree, photos
 from common.progress import progress
@@ -116,7 +117,7 @@ def predict(
     with ExitStack() as stack:
         results: Iterator[list[Rows]] = (_predict_group(predictor, group) for group in groups)
         if workers > 1:
-            start = (get_context("spawn"), _start_worker, (pickle.dumps(predictor),))
+            start = (get_context(START_METHOD), _start_worker, (pickle.dumps(predictor),))
             results = stack.enter_context(ProcessPoolExecutor(workers, *start)).map(_in_worker, groups)
         predicted = chain.from_iterable(results)
         for photo, _ in jobs:

@@ -1,4 +1,4 @@
-"""The process that the workers of a local cluster are forked from."""
+"""The process that worker processes are forked from."""
 
 import multiprocessing
 import os
@@ -34,7 +34,7 @@ def start_fork_server(*modules: str) -> None:
         raise UserError(
             f"{gettempdir()}: too long for sockets; set TMPDIR to one of at most {LONGEST_FOLDER} bytes"
         )
-    multiprocessing.get_context(START_METHOD).set_forkserver_preload(["distributed", *modules])
+    multiprocessing.get_context(START_METHOD).set_forkserver_preload(list(modules))
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()
         return
