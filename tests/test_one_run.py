@@ -173,15 +173,18 @@ def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(
     outcomes: list[str] = []
     done = threading.Event()
 
+    def note(outcome: str) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) == 2:
+            done.set()
+
     def run() -> None:
         try:
             with locked(remote):
-                outcomes.append("owner")
+                note("owner")
                 done.wait(600)
         except UserError:
-            outcomes.append("refused")
-        if len(outcomes) == 2:
-            done.set()
+            note("refused")
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
