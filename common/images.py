@@ -3,16 +3,15 @@
 import io
 import struct
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from pillow_heif import register_heif_opener
+
+from common.photo import REDUCED_FROM, Photo, Refused, View, factor_within
+from common.srgb import DAMAGE, scaled, to_rgb
 
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of XMP or of a colour profile, once they are unpacked
@@ -68,31 +67,16 @@ PNG_METADATA: Final = (b"tRNS", b"iCCP", b"eXIf", b"iTXt")
 LARGEST_METADATA: Final = 1 << 20
 XMP: Final = b"XML:com.adobe.xmp\0"
 
-SAME_LEVELS: Final = 2
-"""Levels by which a colour may change for a profile to be sRGB."""
-
 SPARE_PIXELS: Final = 32 * 32
 
 DARKEST: Final = 16
 """A picture of more than 8 bits whose greatest level of 255 is below this uses a range that is unknown."""
-
-LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
-"""Greatest values of 8, 10, 12, 16, 24 and 32 bits."""
-
-BAND: Final = 1 << 18
-"""Pixels that are converted at a time, so that no second copy of a large picture is needed."""
 
 RAW: Final = "a raw file, whose thumbnail is not the photo; export it as JPEG or PNG"
 
 DNG_VERSION: Final = 50706
 SUBFILE: Final = 254
 """TIFF's NewSubfileType: bit 0 is set for a smaller copy of another picture in the file."""
-
-REDUCED_FROM: Final = 4_000_000
-"""Pixels of a JPEG from which reduced decoding pays; smaller ones are always decoded in full."""
-
-REDUCTIONS: Final = (8, 4, 2, 1)
-"""By which JPEG decoders shrink both sides as they go, by smaller inverse transforms of its 8 x 8 blocks."""
 
 UPRIGHT: Final = dict(
     enumerate([(0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False)], 1)
@@ -102,83 +86,6 @@ UPRIGHT: Final = dict(
 FROM_RIGHT: Final = (2, 3, 6, 7)
 FROM_BELOW: Final = (3, 4, 7, 8)
 """EXIF orientations whose rows or columns are in the file in the opposite order of the upright image's."""
-
-DAMAGE: Final = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's decoders raise on damaged data; the exceptions have no common base class."""
-
-
-class Refused(ValueError):
-    """An image that cannot become a sample.
-
-    Attributes:
-        reason: short code, such as ``truncated``.
-        detail: one sentence for the quarantine.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True)
-class View:
-    """A photo at a part of its size.
-
-    Attributes:
-        pixels: RGB, uint8 (h, w, 3), upright.
-        reduction: the side of the square of the photo's pixels that each pixel stands for.
-        corner: x and y of the upper left corner in the photo, each less than `reduction`: rows and columns
-            that fill no such square are cut off.
-        shape: height and width of the photo.
-    """
-
-    pixels: NDArray[np.uint8]
-    reduction: int
-    corner: tuple[int, int]
-    shape: tuple[int, ...]
-
-
-class Photo:
-    """A photo, of a large JPEG decoded only as finely as it is needed.
-
-    Attributes:
-        shape: height and width, upright.
-        notices: codes of what is unusual about it, such as `CUT_SHORT`.
-
-    Args:
-        view: what is decoded already.
-        decode: the view at a reduction of `REDUCTIONS`; None: `view` is the whole photo.
-        notices: as above.
-    """
-
-    def __init__(
-        self, view: View, decode: Callable[[int], View] | None = None, notices: tuple[str, ...] = ()
-    ) -> None:
-        self.shape, self.notices = view.shape, notices
-        self._views, self._decode = {view.reduction: view}, decode
-
-    def view(self, reduction: float) -> View:
-        """The smallest view that is reduced by at most `reduction`, whichever are decoded already."""
-        factor = _factor(reduction) if self._decode else 1
-        if self._decode and factor not in self._views:
-            self._views[factor] = self._decode(factor)
-        return self._views[factor]
-
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """All pixels, RGB, uint8 (H, W, 3), upright."""
-        return self.view(1).pixels
 
 
 def check_bytes(size: int, max_pixels: int) -> None:
@@ -230,7 +137,7 @@ def decode_photo(data: bytes, max_pixels: int, side: int | None = None) -> Photo
         jpeg = image.format in ("JPEG", "MPO")
         try:
             if jpeg and side is not None and width * height >= REDUCED_FROM:
-                view = _decode(image, _factor(max(width, height) / side))
+                view = _decode(image, factor_within(max(width, height) / side))
                 return Photo(view, lambda reduction: _decode(_opened(data), reduction))
             return Photo(_decode(image))
         except Refused:
@@ -350,10 +257,6 @@ def _decode_cut_short(data: bytes) -> View | None:
     return first if (first.pixels != second.pixels).any(axis=2).sum() <= SPARE_PIXELS else None
 
 
-def _factor(reduction: float) -> int:
-    return next(each for each in REDUCTIONS if each <= max(reduction, 1))
-
-
 def _decode(image: Image.Image, reduction: int = 1) -> View:
     """An opened image, upright, or if it is a JPEG a reduced one; the image is closed."""
     width, height = image.size
@@ -363,9 +266,9 @@ def _decode(image: Image.Image, reduction: int = 1) -> View:
     deep = bool(tiles) and ";16" in str(tiles[0][3])
     image.load()
     orientation = _tag(image, ExifTags.Base.Orientation)
-    bands = _scaled if image.mode in ("I", "F") or image.mode.startswith("I;16") else _to_rgb
+    bands = scaled if image.mode in ("I", "F") or image.mode.startswith("I;16") else to_rgb
     pixels = bands(image)
-    if (deep or bands is _scaled) and pixels.max(initial=0) < DARKEST:
+    if (deep or bands is scaled) and pixels.max(initial=0) < DARKEST:
         raise Refused("not-read", f"{image.mode} values of unknown range, almost black; save it with 8 bits")
     image.close()
     if reduction == 1:
@@ -379,76 +282,3 @@ def _decode(image: Image.Image, reduction: int = 1) -> View:
         shape[0] % reduction if orientation in FROM_BELOW else 0,
     )
     return View(np.ascontiguousarray(pixels), reduction, corner, shape)
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    rows = max(1, BAND // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    clear = image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    profile = image.info.get("icc_profile")
-    mode, transform = _to_srgb(profile, image.mode) if profile else ("RGB", None)
-    for rows, band in _bands(image):
-        if clear:
-            layers = band.convert("RGBA")
-            band = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
-        band = band if band.mode == mode else band.convert(mode)
-        pixels[rows] = np.asarray(band if transform is None else ImageCms.applyTransform(band, transform))
-    return pixels
-
-
-@lru_cache(maxsize=16)
-def _to_srgb(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that pixels must have to be converted to sRGB, and how; RGB as they are if there is no need.
-
-    There is none if the profile is damaged or is of another kind than the pixels, or if it is sRGB.
-    """
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        fitting, modes = {
-            "RGB": ("RGB", ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")),
-            "GRAY": ("L", ("1", "L", "LA")),
-            "CMYK": ("CMYK", ("CMYK",)),
-        }[source.profile.xcolor_space.strip()]
-        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            fitting,
-            "RGB",
-            intent,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (*DAMAGE, ImageCms.PyCMSError):
-        return "RGB", None
-    levels = (15 * np.indices((18, 18, 18)).T).astype(np.uint8)
-    samples = Image.fromarray(levels.reshape(18, -1, 3)).convert(fitting)
-    converted = np.asarray(ImageCms.applyTransform(samples, transform), np.int16)
-    if mode not in modes or np.abs(converted - np.asarray(samples.convert("RGB"))).max() <= SAME_LEVELS:
-        return "RGB", None
-    return fitting, transform
-
-
-def _scaled(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB of a gray picture with more than 8 bits, by the range that its values use.
-
-    Raises:
-        Refused: values are negative or not finite.
-    """
-    bounds = [
-        (band.min(), band.max()) for _, image_band in _bands(image) for band in [np.asarray(image_band)]
-    ]
-    low, high = (float(bound) for bound in (np.min(bounds), np.max(bounds)))
-    if not (low >= 0 and np.isfinite([low, high]).all()):
-        raise Refused("not-read", f"values from {low:g} to {high:g}; save it with 8 bits")
-    levels = (1, *LEVELS) if image.mode == "F" else LEVELS
-    scale = 255 / next((level for level in levels if high <= level), high)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for rows, band in _bands(image):
-        pixels[rows] = (np.asarray(band) * scale + 0.5)[..., None]
-    return pixels

@@ -13,7 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Final, Self
 
-from common.images import Refused, check_bytes
+from common.images import check_bytes
+from common.photo import Refused
 from common.storage import (
     Address,
     TransientError,

@@ -14,7 +14,7 @@ from common.alignment.detector import FIRST_SIDE, choose_faces, detect_faces, lo
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
-from common.images import Refused
+from common.photo import Refused
 from common.weights import find
 from synthetic import write_dataset
 

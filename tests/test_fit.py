@@ -46,6 +46,7 @@ def test_photos_without_labels_are_labelled_by_keyboard_and_become_a_classifier(
 
     with chromium(tmp_path) as browser:
         browser.open(output / "labels.html")
+        assert browser.evaluate("document.getElementById('path').textContent") in truth
         for name in NAMES:
             browser.evaluate(f"document.getElementById('new').value = '{name}'")
             browser.evaluate("document.querySelector('#add button').click()")

@@ -13,8 +13,8 @@ from upath import UPath
 from common import manifest
 from common.config import Config, load
 from common.errors import UserError
-from common.images import Refused
 from common.layout import Layout
+from common.photo import Refused
 from common.storage import TransientError
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard

@@ -16,8 +16,9 @@ from PIL import Image, ImageCms
 from common import manifest
 from common.config import load
 from common.errors import UserError
-from common.images import CUT_SHORT, Refused, decode_photo
+from common.images import CUT_SHORT, decode_photo
 from common.layout import Layout
+from common.photo import Refused
 from pipeline.ingest.run import ingest
 
 GRAY = np.linspace(20, 230, 60 * 80).reshape(60, 80).astype(np.uint8)
@@ -218,7 +219,7 @@ def test_deep_pixels_are_scaled_by_the_range_that_they_use(data: bytes) -> None:
 
 def test_deep_pixels_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = decode(tiff(GRAY.astype(np.uint16) * 16))
-    monkeypatch.setattr("common.images.BAND", 7 * 80)
+    monkeypatch.setattr("common.srgb.BAND", 7 * 80)
     assert np.array_equal(decode(tiff(GRAY.astype(np.uint16) * 16)), whole)
 
 
@@ -242,7 +243,8 @@ def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(
     (tmp_path / "photo").write_bytes(make())
     code = """if True:
         import resource, sys
-        from common.images import Refused, decode_photo
+        from common.images import decode_photo
+        from common.photo import Refused
         def most():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         data, before, result = open(sys.argv[1], "rb").read(), most(), "decoded"

@@ -18,8 +18,9 @@ from common.alignment.crops import aligned_crops
 from common.alignment.detector import Face, choose_faces, detect, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
 from common.config import Config, load
-from common.images import Refused, decode_photo
+from common.images import decode_photo
 from common.layout import Layout
+from common.photo import Refused
 from common.shards import decode_face, decode_metadata
 from common.weights import find
 from pipeline.align.run import align

@@ -17,8 +17,8 @@ from PIL import Image
 from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.config import Config, load
 from common.errors import UserError
-from common.images import Refused
 from common.layout import Layout
+from common.photo import Refused
 from common.shards import decode_face, read_shard
 from common.weights import find
 from pipeline.align.run import align

@@ -10,7 +10,7 @@ from PIL import Image
 from common.alignment.recipe import Recipe
 from common.config import load
 from common.errors import UserError
-from common.images import Refused
+from common.photo import Refused
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups

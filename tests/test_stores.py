@@ -12,9 +12,9 @@ import pytest
 from common import manifest
 from common.config import load
 from common.errors import UserError
-from common.images import Refused
 from common.input_files import Tree
 from common.layout import Layout
+from common.photo import Refused
 from common.storage import Address, address
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.alignment.detector import Face, Picture, choose_faces, view_of
 from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp_view
-from common.images import Refused
+from common.photo import Refused
 from common.pipeline_config import Align
 
 if TYPE_CHECKING:

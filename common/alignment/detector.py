@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.images import Photo, Refused, View
 from common.memory import keep_freed_memory
+from common.photo import Photo, Refused, View
 from common.pipeline_config import Align
 
 # facexlib is imported late: torchvision behind it takes two seconds, which aligned faces do not need.

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.images import REDUCED_FROM, View
+from common.photo import REDUCED_FROM, View
 
 FACE_TEMPLATE: Final = (
     np.array(

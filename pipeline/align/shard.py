@@ -14,7 +14,8 @@ from zlib import crc32
 from common.alignment.crops import Crop, aligned_crops
 from common.alignment.detector import FIRST_SIDE, load_detector
 from common.alignment.recipe import Recipe
-from common.images import Photo, Refused, decode_photo, is_image
+from common.images import decode_photo, is_image
+from common.photo import Photo, Refused
 from common.shards import ShardWriter, encode_face, encode_metadata
 from common.storage import Address, TransientError, is_local
 from pipeline.runner.planned_shards import ShardRows

@@ -10,7 +10,8 @@ from typing import IO, Final
 
 import pyarrow as pa
 
-from common.images import Refused, check_bytes, is_image
+from common.images import check_bytes, is_image
+from common.photo import Refused
 from common.retry import retried
 from common.storage import Address, TransientError, is_local
 from pipeline.ingest.hash_records import COLUMNS, write_part

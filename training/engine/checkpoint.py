@@ -154,13 +154,14 @@ class Checkpoints:
         """
         if mode == "never":
             self.clear()
-        found, differing = latest(self.folder, self.title) if self.ranks.first else None, list[str]()
-        if found is not None:
-            differing = differences(found[1].get("provenance", {}), self.provenance)
-        found, differing = self.ranks.broadcast((found, differing))  # others may have an output of their own
-        if found is None:
+        newest, differing = latest(self.folder, self.title) if self.ranks.first else None, list[str]()
+        if newest is not None:
+            differing = differences(newest[1].get("provenance", {}), self.provenance)
+        # Other processes may have an output of their own.
+        newest, differing = self.ranks.broadcast((newest, differing))
+        if newest is None:
             return 0
-        path, stored = found
+        path, stored = newest
         if differing and mode != "anyway":
             if self.ranks.first:
                 print(

@@ -97,12 +97,12 @@ def summary(
         means, intervals: of the metrics, by name of a run; `means` also of the majority class.
         finetuned: the folder of the runs.
     """
-    shown, groups = [metric for metric in METRICS.values() if metric.headline], by_labels(runs)
-    rows = {MAJORITY: [_percent(means[MAJORITY][metric.name]) for _ in groups for metric in shown]}
+    chief, groups = [metric for metric in METRICS.values() if metric.headline], by_labels(runs)
+    rows = {MAJORITY: [_percent(means[MAJORITY][metric.name]) for _ in groups for metric in chief]}
     for title in dict.fromkeys(run["title"] for run in runs):
         names = [next((run["name"] for run in group if run["title"] == title), "") for group in groups]
-        rows[title] = [_percent(means.get(name, {}).get(metric.name)) for name in names for metric in shown]
-    heads = [f"{group[0]['faces']:,} labels\n{metric.title}" for group in groups for metric in shown]
+        rows[title] = [_percent(means.get(name, {}).get(metric.name)) for name in names for metric in chief]
+    heads = [f"{group[0]['faces']:,} labels\n{metric.title}" for group in groups for metric in chief]
     table = tabulate(
         [[title, *cells] for title, cells in rows.items()],
         ["method, percent", *heads],

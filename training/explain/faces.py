@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.images import Refused
 from common.layout import Layout
+from common.photo import Refused
 from common.pipeline_config import Stream
 from common.progress import progress
 from common.sampling import evenly_spaced

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.errors import UserError
-from common.images import Refused
 from common.layout import Layout
+from common.photo import Refused
 from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples

@@ -21,9 +21,10 @@ from training.data.samples import Samples, read_samples
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import Evaluator, estimates
 from training.evaluate.thresholds import DEFAULT
-from training.label.left_out import left_out_logits, regions_of
+from training.label.left_out import left_out_logits
 from training.label.page import PAGE
 from training.label.suggestions import write_suggestions
+from training.methods.method import regions_of
 from training.methods.region_probe import read_standardised
 from training.methods.runs import finetune, run_name, runs_for
 from training.models.classifier import FILE, Classifier, load_classifier, save_classifier
@@ -111,7 +112,12 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
             return earlier
     features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
     seen, logits = left_out_logits(
-        features, labels, labelled.attribute_names, labelled.identities, regions_of(config), MOST_LEFT_OUT
+        features,
+        labels,
+        labelled.attribute_names,
+        labelled.identities,
+        regions_of(config.finetune),
+        MOST_LEFT_OUT,
     )
     _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / SCORES)
     classifier.left_out = {

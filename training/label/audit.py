@@ -14,8 +14,9 @@ from common.files import replacing
 from common.layout import SPLITS, Layout
 from training.data.samples import Samples, read_samples
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
-from training.label.left_out import left_out_logits, regions_of
+from training.label.left_out import left_out_logits
 from training.label.page import sources_of, write_page
+from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, read_standardised
 
 TABLE: Final = "label_issues.parquet"
@@ -69,7 +70,7 @@ def audit(config: Config, layout: Layout, output: Path, count: int) -> None:
         faces.attributes,
         faces.attribute_names,
     )
-    _, logits = left_out_logits(features, labels, names, faces.identities, regions_of(config))
+    _, logits = left_out_logits(features, labels, names, faces.identities, regions_of(config.finetune))
     confidence = self_confidence(logits, labels)
     quality = label_quality(logits, labels, faces.identities)
     sources = sources_of(layout)
@@ -86,9 +87,9 @@ def audit(config: Config, layout: Layout, output: Path, count: int) -> None:
     }
     for flat in np.argsort(np.where(np.isnan(quality), np.inf, quality), axis=None, kind="stable").tolist():
         face, column = divmod(flat, len(names))
-        found = [issue for issue, issues in wrong.items() if issues[face, column]]
-        pairs += [(face, column)] if found else []
-        for issue in found:
+        kinds = [issue for issue, issues in wrong.items() if issues[face, column]]
+        pairs += [(face, column)] if kinds else []
+        for issue in kinds:
             about = {"attribute": names[column], "label": int(labels[face, column])}
             scores = {"self_confidence": confidence[face, column], "label_quality": quality[face, column]}
             rows.append(row(issue, face, **about, **scores))
@@ -114,12 +115,12 @@ def near_duplicates(features: StandardisedFeatures, splits: NDArray[np.str_]) ->
     )
     values = features.values[:, columns]
     values /= np.linalg.norm(values, axis=1, keepdims=True).clip(1e-9)
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     for start in range(0, len(values), BATCH):
         near = values[start : start + BATCH] @ values.T >= NEAR
         near &= splits[start : start + BATCH, None] != splits
-        found += [(start + a, b) for a, b in np.argwhere(near).tolist() if start + a < b]
-    return found
+        pairs += [(start + a, b) for a, b in np.argwhere(near).tolist() if start + a < b]
+    return pairs
 
 
 def _write_suspected(
@@ -131,9 +132,11 @@ def _write_suspected(
     page: Path,
 ) -> None:
     """The page of suspected labels, with the predictions that contradict them."""
-    shown = list(dict.fromkeys(face for face, _ in pairs))
-    position = {face: number for number, face in enumerate(shown)}
+    suspects = list(dict.fromkeys(face for face, _ in pairs))
+    position = {face: number for number, face in enumerate(suspects)}
     on_page = [(position[face], column) for face, column in pairs]
-    guesses = 1 / (1 + np.exp(-logits[shown]))
+    guesses = 1 / (1 + np.exp(-logits[suspects]))
     headline = f"{len(pairs):,} labels that may be wrong"
-    write_page(page, layout, faces.take(np.array(shown, np.int64)), config.stream, headline, guesses, on_page)
+    write_page(
+        page, layout, faces.take(np.array(suspects, np.int64)), config.stream, headline, guesses, on_page
+    )

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
 from common.progress import progress
 from training.methods.region_probe import StandardisedFeatures, fit_on_features
-from training.models.region_probe import CELEBA_REGIONS, Regions, read_regions
+from training.models.region_probe import Regions
 
 FOLDS: Final = 10
 FEWER_FOLDS: Final = 5
@@ -69,9 +67,3 @@ def folds_of(identities: Sequence[str | None]) -> NDArray[np.int64]:
         fold_of_person[each] = smallest = sizes.argmin()
         sizes[smallest] += faces[each]
     return fold_of_person[person]
-
-
-def regions_of(config: Config) -> Regions:
-    """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
-    file = config.finetune.regions
-    return read_regions(CELEBA_REGIONS if file is None else Path(file))

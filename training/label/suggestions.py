@@ -21,9 +21,9 @@ from common.layout import Layout
 from common.page.formats import count as counted
 from common.sampling import evenly_spaced
 from training.data.samples import read_samples
-from training.label.left_out import regions_of
 from training.label.page import sources_of, write_page
 from training.methods.block_weights import prior_weights
+from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
 from training.models.region_probe import Kernels
 
@@ -62,7 +62,7 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
     if len(labelled) > 1:
         of_labelled = replace(features, values=features.values[: len(labelled)])
         labels, names = every.attributes[labelled], every.attribute_names
-        probe, _ = fit_on_features(of_labelled, labels, names, regions_of(config))
+        probe, _ = fit_on_features(of_labelled, labels, names, regions_of(config.finetune))
         chosen = features.values[len(labelled) :][order].astype(np.float64)
         guesses = torch.from_numpy(probe.logits_of(chosen)).sigmoid().numpy()
     faces = every.take(free[order])

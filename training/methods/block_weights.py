@@ -49,9 +49,9 @@ def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | Non
     kinds = {part[0] for part in parts if part[1] >= 0} - {"statistics"}
     whole = sum(region < 0 for _, region, _, _ in parts)
     weights = np.zeros((len(classes), len(parts)))
-    for row, shown in zip(weights, classes, strict=True):
+    for row, regions in zip(weights, classes, strict=True):
         for position, (block, region, _, _) in enumerate(parts):
-            among = range(NUM_CLASSES) if shown is None else shown
+            among = range(NUM_CLASSES) if regions is None else regions
             if region < 0:
                 row[position] = WHOLE / whole
             elif region in among:
@@ -80,7 +80,7 @@ def learn_weights(
     rows = evenly_spaced(LEARNT_ON, len(features))
     values, labels = torch.from_numpy(features[rows]), labels[rows]
     distances = torch.stack([squared_distances(values[:, a:b], values[:, a:b]) for *_, a, b in parts])
-    unlisted = np.array([shown is None for shown in classes])
+    unlisted = np.array([regions is None for regions in classes])
     prior = prior_weights(parts, classes)
     learnt = _learn(distances, labels, parts, prior, unlisted)
     if not unlisted.any():

@@ -112,9 +112,14 @@ class Context:
 
     @cached_property
     def regions(self) -> dict[str, list[str]]:
-        """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
-        file = self.settings.regions
-        return read_regions(CELEBA_REGIONS if file is None else Path(file))
+        """See `regions_of`."""
+        return regions_of(self.settings)
+
+
+def regions_of(settings: Finetune) -> dict[str, list[str]]:
+    """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
+    file = settings.regions
+    return read_regions(CELEBA_REGIONS if file is None else Path(file))
 
 
 class Method(ABC):

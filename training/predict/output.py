@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.files import replacing
-from common.images import Refused
 from common.manifest import PREDICTION_COLUMNS
+from common.photo import Refused
 from training.predict.predictor import Face
 
 FORMATS: Final = (".csv", ".json", ".parquet")
@@ -35,8 +35,8 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
         left, top, right, bottom = face.box
         row = {"photo": path_text(photo), "face": number, "reason": None, "detail": face.detail}
         row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
-        shown = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
-        rows.append({**row, "present": face.present, "unsure": face.unsure, **shown})
+        rounded = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
+        rows.append({**row, "present": face.present, "unsure": face.unsure, **rounded})
     return rows
 
 

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import torch
 
-from common import images
 from common.errors import UserError
 from common.files import replacing
 from common.fork_server import START_METHOD
-from common.images import Refused
 from common.input_files import Tree, photos
+from common.photo import Photo as DecodedPhoto
+from common.photo import Refused
 from common.progress import progress
 from training.predict.annotate import annotate
 from training.predict.kept_rows import KeptRows
@@ -148,7 +148,7 @@ def _in_worker(group: Jobs) -> list[Rows]:
 def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
     """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
     rows: list[Rows] = []
-    read: list[tuple[Photo, Path | None, images.Photo | Refused]] = []
+    read: list[tuple[Photo, Path | None, DecodedPhoto | Refused]] = []
     pixels = 0
     for photo, target in group:
         try:
@@ -166,7 +166,7 @@ def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
 
 
 def _predict_read(
-    predictor: Predictor, read: list[tuple[Photo, Path | None, images.Photo | Refused]]
+    predictor: Predictor, read: list[tuple[Photo, Path | None, DecodedPhoto | Refused]]
 ) -> list[Rows]:
     """The rows of each photo that was read; where the memory does not hold them together, of each alone."""
     pictures = [image for *_, image in read if not isinstance(image, Refused)]

@@ -26,7 +26,8 @@ from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config, load
 from common.errors import UserError
-from common.images import Photo, Refused, check_bytes, decode_photo
+from common.images import check_bytes, decode_photo
+from common.photo import Photo, Refused
 from common.section import Precision
 from common.shards import decode_face, encode_face
 from common.weights import find

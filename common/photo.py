@@ -1,0 +1,82 @@
+"""A decoded photo, of a large JPEG only as finely as it is needed, or why there is none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+REDUCED_FROM: Final = 4_000_000
+"""Pixels of a JPEG from which reduced decoding pays; smaller ones are always decoded in full."""
+
+REDUCTIONS: Final = (8, 4, 2, 1)
+"""By which JPEG decoders shrink both sides as they go, by smaller inverse transforms of its 8 x 8 blocks."""
+
+
+class Refused(ValueError):
+    """An image that cannot become a sample.
+
+    Attributes:
+        reason: short code, such as ``truncated``.
+        detail: one sentence for the quarantine.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class View:
+    """A photo at a part of its size.
+
+    Attributes:
+        pixels: RGB, uint8 (h, w, 3), upright.
+        reduction: the side of the square of the photo's pixels that each pixel stands for.
+        corner: x and y of the upper left corner in the photo, each less than `reduction`: rows and columns
+            that fill no such square are cut off.
+        shape: height and width of the photo.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int
+    corner: tuple[int, int]
+    shape: tuple[int, ...]
+
+
+class Photo:
+    """A photo, of a large JPEG decoded only as finely as it is needed.
+
+    Attributes:
+        shape: height and width, upright.
+        notices: codes of what is unusual about it, such as `CUT_SHORT`.
+
+    Args:
+        view: what is decoded already.
+        decode: the view at a reduction of `REDUCTIONS`; None: `view` is the whole photo.
+        notices: as above.
+    """
+
+    def __init__(
+        self, view: View, decode: Callable[[int], View] | None = None, notices: tuple[str, ...] = ()
+    ) -> None:
+        self.shape, self.notices = view.shape, notices
+        self._views, self._decode = {view.reduction: view}, decode
+
+    def view(self, reduction: float) -> View:
+        """The smallest view that is reduced by at most `reduction`, whichever are decoded already."""
+        factor = factor_within(reduction) if self._decode else 1
+        if self._decode and factor not in self._views:
+            self._views[factor] = self._decode(factor)
+        return self._views[factor]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """All pixels, RGB, uint8 (H, W, 3), upright."""
+        return self.view(1).pixels
+
+
+def factor_within(reduction: float) -> int:
+    """The largest of `REDUCTIONS` that is at most `reduction`, or 1."""
+    return next(each for each in REDUCTIONS if each <= max(reduction, 1))
