@@ -24,7 +24,7 @@ from unittest.mock import patch
 from common.config import Config, load
 from common.input_files import LocalFiles
 from common.layout import Layout
-from common.shards import MEMBERS
+from common.members import MEMBERS
 from pipeline.align.run import plan as align_tasks
 from pipeline.align.run import read_plan as read_align_plan
 from pipeline.align.shard import AlignTask
@@ -35,8 +35,7 @@ from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
 from pipeline.parse.run import read_plan as read_parse_plan
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardTask, write_record
+from pipeline.runner.shard_record import Refusals, ShardTask, write_record
 from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
 FEW: Final = 1000

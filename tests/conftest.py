@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from distributed import LocalCluster
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
@@ -16,6 +18,7 @@ from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.runner.cluster import shared_workers
+from pipeline.runner.event_loop import event_loop
 from synthetic import write_dataset
 
 PORTRAITS = 24
@@ -81,6 +84,23 @@ def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
             parse(pipeline_config, layout)
 
     return Layout.at(make_once(shared_folder / "shards", run_pipeline))
+
+
+@pytest.fixture
+def copy(shards: Layout, tmp_path: Path) -> Layout:
+    """A copy of the finished set that a test may damage."""
+    shutil.copytree(str(shards.shards), tmp_path / "copy")
+    return Layout.at(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def cluster_config() -> Iterator[Config]:
+    """Names a worker process that all tests of a module share."""
+    with (
+        event_loop() as loop,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
+    ):
+        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,9 @@ from common.config import load
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout, dataset_name
-from common.progress import progress
-from common.shards import (
+from common.members import (
     MEMBERS,
     BrokenSample,
-    Extent,
-    ShardWriter,
     decode_cell_counts,
     decode_face,
     decode_mask,
@@ -35,11 +32,9 @@ from common.shards import (
     encode_face,
     encode_mask,
     encode_metadata,
-    read_extent,
-    read_member,
-    read_sample,
-    read_shard,
 )
+from common.progress import progress
+from common.shards import Extent, ShardWriter, read_extent, read_member, read_sample, read_shard
 from tests import manifests
 
 

@@ -17,15 +17,10 @@ from common.config import PARAMS, load
 from common.errors import UserError
 from common.shards import check_key
 from common.storage import address
+from pipeline.command import arguments, read_options
 from pipeline.graph import set_input
 from pipeline.ingest.listing import Listing, Source
-from tests.listings import (
-    encoded,
-    picture,
-    plan_rows,
-    planned,
-    read_listing,
-)
+from tests.listings import encoded, picture, plan_rows, planned, read_listing
 
 
 def celeba(root: Path, rows: str | None = None, images: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Path:
@@ -286,7 +281,11 @@ def test_nobody_is_ever_in_two_splits(
 
 
 @pytest.mark.parametrize(
-    "name", ["photos", "2020", "2021-07-04", "null", "yes", "0x1f", "a: b # c", 'say "hi"', "ünï"]
+    "name",
+    [
+        *("photos", "2020", "2021-07-04", "null", "yes", "0x1f", "a: b # c", 'a "b" \\ c: d', "ünï"),
+        *("\U0001f600 photos", "\U00020bb7野家"),
+    ],
 )
 def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
@@ -301,6 +300,8 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
     data = yaml.safe_load(params.read_text())["data"]
     assert data["input"] == str(tmp_path / name)
     assert isinstance(data["name"], str)
+    flags = arguments("", "pipeline.ingest").parse_args(["--input", str(tmp_path / name)])
+    assert read_options(flags)[0].data.input == load([params]).data.input == data["input"]
     first = params.read_bytes()
     set_input(str(tmp_path / name), params)
     assert params.read_bytes() == first

@@ -152,13 +152,7 @@ def test_the_labels_of_a_patch_are_those_of_its_mask(
 
 def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
     made, upright = (
-        rotate_patches(
-            painted.images,
-            painted.masks,
-            [angle],
-            32,
-            torch.Generator().manual_seed(1),
-        )
+        rotate_patches(painted.images, painted.masks, [angle], 32, torch.Generator().manual_seed(1))
         for angle in (180, 0)
     )
     assert made["angle"].tolist() == [2] * len(painted.images)

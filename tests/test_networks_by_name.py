@@ -23,11 +23,7 @@ from training.pretrain.tasks.adversarial import INTERVAL
 from training.pretrain.tasks.rotation import CROP_FRACTION, GRID
 
 PRESETS = PARAMS.parent / "presets"
-SMALL = [
-    "network.width=8",
-    "network.stem=small",
-    "network.input_size=32",
-]
+SMALL = ["network.width=8", "network.stem=small", "network.input_size=32"]
 NAMES = ["spl", "sspl", "resnet18", "resnet50"]
 
 
@@ -221,10 +217,7 @@ def test_unknown_settings_and_tasks_are_refused() -> None:
             "pretrain.tasks.rotaton: there is no such task; known are segmentation",
         ),
         ({"segmentation": {"weight": 1.0}}, "pretrain.tasks.segmentation.upscale"),
-        (
-            {"adversarial": {"weight": 1.0, "x": 1}},
-            "pretrain.tasks.adversarial.x: Extra inputs",
-        ),
+        ({"adversarial": {"weight": 1.0, "x": 1}}, "pretrain.tasks.adversarial.x: Extra inputs"),
     ):
         with pytest.raises(UserError, match=message):
             PretrainModel(small("spl").network, settings.model_copy(update={"tasks": blocks}))

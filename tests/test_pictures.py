@@ -20,8 +20,8 @@ from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, war
 from common.config import Config, load
 from common.images import decode_photo
 from common.layout import Layout
+from common.members import decode_face, decode_metadata
 from common.photo import Refused
-from common.shards import decode_face, decode_metadata
 from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest

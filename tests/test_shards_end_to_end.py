@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -110,21 +109,19 @@ def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -
 
 
 def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
-    shards: Layout, pipeline_config: Config, tmp_path: Path
+    pipeline_config: Config, copy: Layout
 ) -> None:
-    layout = Layout.at(tmp_path / "copy")
-    shutil.copytree(shards.shards, layout.shards)
-    before = digests(layout.shards)
-    tars = sorted((layout.shards / "portraits").glob("*.tar"))
+    before = digests(copy.shards)
+    tars = sorted((copy.shards / "portraits").glob("*.tar"))
     record_path(tars[0]).unlink()
     kept = tars[1].stat().st_mtime_ns
-    foreign = layout.shards / "portraits" / "train-000099.tar"
+    foreign = copy.shards / "portraits" / "train-000099.tar"
     foreign.write_bytes(b"left by an earlier plan")
     with pytest.raises(UserError, match=r"1 shards that are not in the plan.*train-000099\.tar; --prune"):
-        run(pipeline_config, layout)
+        run(pipeline_config, copy)
     assert foreign.exists()
-    parse(pipeline_config, layout, prune=True)
-    assert digests(layout.shards) == before
+    parse(pipeline_config, copy, prune=True)
+    assert digests(copy.shards) == before
     assert tars[1].stat().st_mtime_ns == kept
     assert not foreign.exists()
 

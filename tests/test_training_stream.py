@@ -1,6 +1,5 @@
 """Streaming: exact epochs, an order that depends on seed and epoch alone, resuming at any batch."""
 
-import shutil
 import tarfile
 from collections import Counter
 from itertools import chain, groupby
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from common import config, manifest
 from common.errors import UserError
 from common.layout import Layout
-from common.shards import decode_mask
+from common.members import decode_mask
 from training.data.label_subsets import labelled_subset
 from training.data.loader import BrokenSamples, load
 from training.data.sampler import BatchSampler, sequential_batches
@@ -172,22 +171,12 @@ def test_splits_are_kept_apart(shards: Layout) -> None:
     assert not train & test
 
 
-def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Path) -> None:
-    broken = copied(shards, tmp_path / "copy")
-    samples = read_samples(broken, ("train",))
-    victim = broken.shards / samples.shards[0]
+def test_a_truncated_shard_is_named_with_its_sample(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
+    victim = copy.shards / samples.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
-
-
-def copied(shards: Layout, folder: Path) -> Layout:
-    """A copy of the shards that a test may damage."""
-    layout = Layout.at(folder)
-    shutil.copytree(shards.shards, layout.shards)
-    if not layout.manifests.exists():
-        shutil.copytree(shards.manifests, layout.manifests)
-    return layout
 
 
 def flip_bytes(samples: Samples, index: int) -> None:
@@ -202,9 +191,9 @@ def flip_bytes(samples: Samples, index: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
-    shards: Layout, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+    copy: Layout, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+    samples = read_samples(copy, ("train",))
     for index in (2, 3):
         flip_bytes(samples, index)
     broken = BrokenSamples(2)
@@ -214,16 +203,16 @@ def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
     assert capsys.readouterr().err.count(f"sample {samples.keys[2]}: jpg: CRC-32") == 1
 
 
-def test_more_broken_samples_than_are_allowed_stop_the_run(shards: Layout, tmp_path: Path) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+def test_more_broken_samples_than_are_allowed_stop_the_run(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
     for index in (2, 5):
         flip_bytes(samples, index)
     with pytest.raises(UserError, match=rf"more than stream.max_broken=1.*{samples.keys[5]}"):
         list(load(samples, [[2, 5]], {"jpg"}, 0, STREAM, BrokenSamples(1)))
 
 
-def test_a_broken_sample_is_an_error_where_each_one_counts(shards: Layout, tmp_path: Path) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+def test_a_broken_sample_is_an_error_where_each_one_counts(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
     flip_bytes(samples, 2)
     with pytest.raises(UserError, match=rf"{samples.keys[2]}: jpg: CRC-32"):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))

@@ -2,7 +2,7 @@
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple
 from io import BytesIO
 from pathlib import Path
@@ -14,16 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import manifest
-from common.config import Config, load
+from common.config import Config
 from common.layout import Layout
-from common.shards import (
+from common.members import (
     MEMBERS,
-    ShardWriter,
     decode_cell_counts,
     decode_mask,
     decode_metadata,
@@ -31,32 +29,13 @@ from common.shards import (
     encode_face,
     encode_mask,
     encode_metadata,
-    read_shard,
 )
-from pipeline.runner.event_loop import event_loop
+from common.shards import ShardWriter, read_shard
 from pipeline.verify.run import verify
 from tests.commands import run_command
 
 Members = dict[str, bytes]
 MANIFESTS = ("source.parquet", "shards.parquet", "quarantine.parquet")
-
-
-@pytest.fixture(scope="module")
-def cluster_config() -> Iterator[Config]:
-    """A worker process that all tests share."""
-    with (
-        event_loop() as loop,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
-    ):
-        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
-
-
-@pytest.fixture
-def copy(shards: Layout, tmp_path: Path) -> Layout:
-    """A copy of the finished set that a test may damage."""
-    layout = Layout.at(tmp_path / "copy")
-    shutil.copytree(shards.shards, layout.shards)
-    return layout
 
 
 def found(config: Config, layout: Layout) -> dict[str, int]:

@@ -112,16 +112,10 @@ def _check_once(database: Database, table: str, rows: Callable[[], Iterator[str]
 def _batches(sources: Iterable[Source]) -> Iterator[pa.RecordBatch]:
     stream = iter(sources)
     while some := list(islice(stream, PIECE)):
-        refused = [source.refused or (None, None) for source in some]
-        columns = [
-            [source.path for source in some],
-            [source.split for source in some],
-            [source.identity for source in some],
-            [reason for reason, _ in refused],
-            [detail for _, detail in refused],
-            [source.attributes for source in some],
-        ]
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)],
-            schema=COLUMNS,
-        )
+        columns = zip(*map(_cells, some), strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
+
+
+def _cells(source: Source) -> tuple[object, ...]:
+    return source.path, source.split, source.identity, *(source.refused or (None, None)), source.attributes

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from common.errors import UserError
-from common.input_files import MOST_KINDS, File, Refusal, Tree
+from common.input_files import MOST_KINDS, File, FileTree, Refusal
 from common.storage import is_transient
 from pipeline.ingest.labels import (
     FALSE,
@@ -74,20 +74,20 @@ class _Gathered:
     unread: Counter[str] = field(default_factory=Counter)
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input is a tar, or a folder with tars and no image."""
     if tree.is_file:
         return tree.path.name.lower().endswith(SUFFIXES)
     return bool(tars(tree)) and not tree.images
 
 
-def tars(tree: Tree) -> list[File]:
+def tars(tree: FileTree) -> list[File]:
     """The tars of an input, compressed or not."""
     files = [File(tree.path.name)] if tree.is_file else tree.files
     return [file for file in files if file.path.lower().endswith(SUFFIXES)]
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List the images in all tars.
 
     Raises:
@@ -241,7 +241,7 @@ def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
     return []
 
 
-def _number_classes(tree: Tree, labels: list[_Label]) -> None:
+def _number_classes(tree: FileTree, labels: list[_Label]) -> None:
     numbers = sorted({label.number for label in labels if label.number is not None})
     if len(numbers) > MOST_CLASSES:
         raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")

@@ -11,13 +11,12 @@ from common import freshness, manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
 from common.errors import UserError
 from common.layout import SPLITS, Layout
-from common.shards import FEATURE_MEMBERS
+from common.members import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
 from common.tables import Database, add_parquet, connect, insert_batches, quoted, write_parquet
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import PlannedShards
-from pipeline.runner.quarantine import table
 from pipeline.runner.shard_record import ShardRecord, read_record
 
 UPDATED: Final = "records-manifests.json"
@@ -178,6 +177,7 @@ def _join(database: Database, attributes: Sequence[str], bystander_labels: bool)
 
 
 def _summary(database: Database) -> str:
+    """What a run kept and refused, a line per split, reason and notice."""
     splits, reasons, notices = (
         dict(database.execute(query).fetchall())
         for query in (
@@ -189,7 +189,10 @@ def _summary(database: Database) -> str:
             """,
         )
     )
-    return table({split: splits[split] for split in SPLITS if split in splits}, reasons, notices)
+    lines = [(split, splits[split]) for split in SPLITS if split in splits]
+    lines += [(f"quarantined: {reason}", count) for reason, count in sorted(reasons.items())]
+    lines += [(f"kept with a notice: {notice}", count) for notice, count in sorted(notices.items())]
+    return "\n".join(f"  {name:<38}{count:>10,}" for name, count in lines)
 
 
 def require_record(tar: Address) -> ShardRecord:

@@ -22,8 +22,7 @@ from pipeline.runner.cluster import no_model
 from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import CHANGED, ShardStage
+from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage
 from pipeline.runner.shard_runner import finish_shards
 
 FORMAT_VERSION: Final = 2

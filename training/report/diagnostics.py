@@ -11,9 +11,10 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from common.errors import UserError
+from common.members import BrokenSample, decode_face
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.images import data_uri, image_uri
-from common.shards import BrokenSample, decode_face, read_member
+from common.shards import read_member
 from training.data.samples import Samples
 from training.report.runs import MAIN, Evaluation, Run
 
