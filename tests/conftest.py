@@ -72,18 +72,22 @@ def pipeline_config(portraits: Path) -> Config:
     )
 
 
+def run_pipeline(config: Config, layout: Layout) -> None:
+    """All stages of the pipeline."""
+    ingest(config, layout)
+    align(config, layout)
+    parse(config, layout)
+
+
 @pytest.fixture(scope="session")
 def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
     """Shards of the painted portraits, made by the real parser on a real cluster; do not change them."""
 
-    def run_pipeline(folder: Path) -> None:
-        layout = Layout.at(folder)
+    def make(folder: Path) -> None:
         with shared_workers():
-            ingest(pipeline_config, layout)
-            align(pipeline_config, layout)
-            parse(pipeline_config, layout)
+            run_pipeline(pipeline_config, Layout.at(folder))
 
-    return Layout.at(make_once(shared_folder / "shards", run_pipeline))
+    return Layout.at(make_once(shared_folder / "shards", make))
 
 
 @pytest.fixture

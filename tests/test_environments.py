@@ -144,10 +144,7 @@ def test_a_user_id_that_the_system_does_not_know(
 def test_a_system_without_file_locks_is_named_in_one_sentence() -> None:
     code = "import sys; sys.modules['fcntl'] = None; import pipeline.command"  # stands in for Windows
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: this system has no file locks of POSIX; on Windows, use WSL\n",
-    )
+    assert done.stderr == "error: this system has no file locks of POSIX; on Windows, use WSL\n"
 
 
 @pytest.mark.parametrize(

@@ -33,26 +33,22 @@ def celeba(root: Path, rows: str | None = None, images: tuple[str, ...] = ("1.jp
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("file", "text", "message"),
     [
-        ("2\nMale Young\n1.jpg -1 1 1\n", "line 3: 3 labels for 2 attributes"),
-        ("2\nMale Young\n1.jpg -1 1\n\n2.jpg -1 2\n", "line 5: '2' is none of"),
-        ("2\nMale Young\n1.jpg -1 1\n1.jpg -1 1\n", "line 4: a second row for 1.jpg"),
-        ("Male Young\n1.jpg -1 1\n", "line 1: the number of images"),
-        ("2\nMale Male\n1.jpg -1 1\n", "line 2: attribute names"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1 1\n", "line 3: 3 labels for 2 attributes"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1\n\n2.jpg -1 2\n", "line 5: '2' is none of"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1\n1.jpg -1 1\n", "line 4: a second row for 1.jpg"),
+        ("list_attr_celeba", "Male Young\n1.jpg -1 1\n", "line 1: the number of images"),
+        ("list_attr_celeba", "2\nMale Male\n1.jpg -1 1\n", "line 2: attribute names"),
+        ("list_eval_partition", "1.jpg 0\n2.jpg 3\n", "line 2: '3' is none of 0, 1, 2"),
     ],
 )
-def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
-    with pytest.raises(UserError) as refused:
-        read_listing(celeba(tmp_path, rows))
-    assert f"list_attr_celeba.txt, {message}" in str(refused.value)
-
-
-def test_a_malformed_partition_is_refused_by_file_and_line(tmp_path: Path) -> None:
-    root = celeba(tmp_path)
-    (root / "list_eval_partition.txt").write_text("1.jpg 0\n2.jpg 3\n")
-    with pytest.raises(UserError, match="list_eval_partition.txt, line 2: '3' is none of 0, 1, 2"):
-        read_listing(root)
+def test_a_malformed_label_file_is_refused_by_file_and_line(
+    tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    (celeba(tmp_path) / f"{file}.txt").write_text(text)
+    with pytest.raises(UserError, match=f"{file}.txt, {message}"):
+        read_listing(tmp_path)
 
 
 def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from common.storage import Address
 from pipeline.ingest.labels import (
     FALSE,
     SPLIT_COLUMNS,
-    Spelling,
+    RawLabel,
     check_partitions,
     read_identity,
-    read_spelling,
+    read_raw_label,
     read_split,
     split_in_name,
 )
@@ -123,7 +123,7 @@ def read(tree: FileTree, labels: Address | None = None) -> Listing:
         FAIRFACE_ATTRIBUTES if of_fairface else names,
         False,
         remarks,
-        spelled=True,
+        raw=True,
         rows=lambda: (where for table in tables for where, _, _ in _rows(table)),
     )
 
@@ -141,7 +141,7 @@ def _sources(
             if names is None:
                 labels = _read_fairface(row, where)
             else:
-                labels = tuple(read_spelling(row[name], where, name) for name in names)
+                labels = tuple(read_raw_label(row[name], where, name) for name in names)
             if table.split:
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
@@ -151,7 +151,7 @@ def _sources(
         raise unmatched(tree, tables[0].file, first)
 
 
-def _read_fairface(row: dict[str, Any], where: str) -> tuple[Spelling, ...]:
+def _read_fairface(row: dict[str, Any], where: str) -> tuple[RawLabel, ...]:
     """The labels of a row, in the order of `FAIRFACE_ATTRIBUTES`."""
     for name, values in _VALUES.items():
         if row[name] not in values:
