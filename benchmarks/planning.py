@@ -34,7 +34,7 @@ from pipeline.ingest.run import ingest
 from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
-from pipeline.parse.run import read_plan as read_parse_plan
+from pipeline.runner.planned_shards import read_planned
 from pipeline.runner.shard_record import Refusals, ShardTask, write_record
 from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
@@ -104,7 +104,7 @@ def _run(config: Config, rows: int, folder: Path, silent: bool = False) -> Figur
     assert not stale
     del tasks, finished
     with step("parse: plan"):
-        planned = read_parse_plan(layout)
+        planned = read_planned(layout.source, [])
         parsed = parse_tasks(planned, read_aligned(planned, layout), run, layout)
     with step("manifests"):
         written = write_manifests(planned, parsed, layout)

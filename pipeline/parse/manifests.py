@@ -145,7 +145,7 @@ def _store_records(
     )
     features, numerics = set[str](), set[str]()
     for task, shard in zip(tasks, planned.shards, strict=True):
-        finished, aligned = require_record(task.tar), require_record(task.aligned)
+        finished, aligned = _record(task.tar), _record(task.aligned)
         notices = {row["key"]: row["notices"] for row in aligned.samples}
         faces = [row | {"shard": shard, "align_notices": notices[row["key"]]} for row in finished.samples]
         refused = [*aligned.quarantined, *finished.quarantined]
@@ -195,12 +195,7 @@ def _summary(database: Database) -> str:
     return "\n".join(f"  {name:<38}{count:>10,}" for name, count in lines)
 
 
-def require_record(tar: Address) -> ShardRecord:
-    """The record of a finished tar.
-
-    Raises:
-        UserError: there is none.
-    """
+def _record(tar: Address) -> ShardRecord:
     record = read_record(tar)
     if record is None:
         raise UserError(f"{tar} vanished during the run; run the command again")
