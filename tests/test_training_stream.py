@@ -16,7 +16,6 @@ from common import config, manifest
 from common.errors import UserError
 from common.layout import Layout
 from common.members import decode_mask
-from training.data.label_subsets import labelled_subset
 from training.data.loader import BrokenSamples, load
 from training.data.sampler import BatchSampler, sequential_batches
 from training.data.samples import Samples, read_samples
@@ -241,23 +240,3 @@ def test_processes_map_one_index_that_holds_what_the_manifest_does(shards: Layou
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipeline\.parse"):
         read_samples(Layout.at(tmp_path), ("train",))
-
-
-def samples_named(keys: list[str]) -> Samples:
-    labels = np.zeros((len(keys), 1), np.int8)
-    return Samples(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
-
-
-@given(st.sets(st.text("abcdef0123456789", min_size=4, max_size=4), min_size=1), st.integers(0, 9))
-@settings(max_examples=60)
-def test_label_subsets_are_nested_and_do_not_depend_on_the_order_of_samples(
-    keys: set[str], seed: int
-) -> None:
-    forward, backward = samples_named(sorted(keys)), samples_named(sorted(keys, reverse=True))
-    smaller: set[str] = set()
-    for share in (0.01, 0.05, 0.2, 1.0):
-        chosen = {forward.keys[i] for i in labelled_subset(forward, share, seed)}
-        assert chosen == {backward.keys[i] for i in labelled_subset(backward, share, seed)}
-        assert len(chosen) == max(1, round(share * len(keys)))
-        assert smaller <= chosen
-        smaller = chosen
