@@ -49,9 +49,7 @@ def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> Non
 
 
 def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_path: Path) -> None:
-    done = run_command(
-        "training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet"
-    )
+    done = run_command("training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(tmp_path / "features.parquet")
     columns = ["key", "source", "identity", "split", "pooled", "pooled.classes", "statistics.classes"]
