@@ -41,7 +41,7 @@ def main() -> None:
         type=Path,
         metavar="FILE",
         help="which probability makes an attribute present: thresholds.json of an evaluation, for the best "
-        "balanced accuracy, or labels.json of an export (default: 0.5)",
+        "balanced accuracy, or config.json of an export (default: 0.5)",
     )
     parser.add_argument(
         "--align",
