@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -35,6 +36,7 @@ from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
+from training.embed import write_features
 from training.export import standalone
 from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
@@ -58,6 +60,22 @@ def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> Non
     by_class = pooled[70:].reshape(NUM_CLASSES, FEATURE_CHANNELS)
     assert np.allclose(by_class[1], features[0, :, :, 1:3].mean((1, 2)) @ projection(70), atol=1e-2)
     assert not by_class[[2, 3, *range(5, NUM_CLASSES)]].any()
+
+
+def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_path: Path) -> None:
+    done = run_command("training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "features.parquet")
+    columns = ["key", "source", "identity", "split", "pooled", "pooled.classes", "statistics.classes"]
+    assert table.column_names == columns
+    listed = manifest.read(shards.samples).rows()
+    for row in table.to_pylist():
+        (stored,) = (each for each in listed if each["key"] == row["key"])
+        assert [row[name] for name in columns[:4]] == [stored[name] for name in columns[:4]]
+        pooled = decode_features(read_member(shards.shards, stored["shard"], extent_of(stored, "pooled.npy")))
+        assert np.array_equal(np.float32(row["pooled"] + row["pooled.classes"]), pooled.astype(np.float32))
+        assert len(row["statistics.classes"]) == 11 * NUM_CLASSES
+    assert table.num_rows == len(listed)
 
 
 def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
@@ -224,6 +242,8 @@ def test_networks_see_each_stored_face_and_probes_read_what_they_say(
     whole = [part for part in parts if part[1] < 0]
     assert whole == [("vector", -1, 0, 12), ("map", -1, 12, 15), ("areas", -1, 72, both.shape[1])]
     assert [part[1] for part in parts if part[0] == "map"] == list(range(-1, 19))
+    _, columns = write_features(layout, stream, tmp_path / "features.parquet")
+    assert columns == ["vector", "map", "map.classes", "pooled", "pooled.classes", "statistics.classes"]
     with pytest.raises(UserError, match=r"no embedding\.npy, .* parse\.features_from=\[NETWORK"):
         read_features(without, ("embedding",), stream)
 
