@@ -121,7 +121,7 @@ def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: 
 
 
 def _recipe(planned: PlannedShards, layout: Layout) -> str:
-    """How photos were aligned; empty where there was none to align."""
+    """How photos were aligned; empty in sets of versions that did not say."""
     try:
         return read_bytes(layout.aligned / planned.metadata["dataset"] / RECIPE_FILE).decode().strip()
     except FileNotFoundError:
