@@ -21,6 +21,7 @@ from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
+from training.embed import write_features
 from training.export import standalone
 from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
@@ -110,6 +111,8 @@ def test_networks_see_each_stored_face_and_probes_read_what_they_say(
     whole = [part for part in parts if part[1] < 0]
     assert whole == [("vector", -1, 0, 12), ("map", -1, 12, 15), ("areas", -1, 72, both.shape[1])]
     assert [part[1] for part in parts if part[0] == "map"] == list(range(-1, 19))
+    _, columns = write_features(layout, stream, tmp_path / "features.parquet")
+    assert columns == ["vector", "map", "map.classes", "pooled", "pooled.classes", "statistics.classes"]
     with pytest.raises(UserError, match=r"no embedding\.npy, .* parse\.features_from=\[NETWORK"):
         read_features(without, ("embedding",), stream)
 

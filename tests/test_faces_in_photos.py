@@ -9,9 +9,8 @@ from facexlib.detection.retinaface import RetinaFace
 from PIL import ExifTags, Image
 
 from common import images
-from common.alignment.crops import aligned_crops
+from common.alignment.crops import aligned_crops, find_faces
 from common.alignment.detector import FIRST_SIDE, choose_faces, detect_faces, load_detector
-from common.alignment.search import find_faces
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import load
 from common.photo import Refused

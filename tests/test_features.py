@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ from common.shards import (
 )
 from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
+from tests.commands import run_command
 
 
 def test_every_sample_of_bisenet_has_its_pooled_features(shards: Layout) -> None:
@@ -44,6 +46,22 @@ def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> Non
     by_class = pooled[70:].reshape(NUM_CLASSES, FEATURE_CHANNELS)
     assert np.allclose(by_class[1], features[0, :, :, 1:3].mean((1, 2)) @ projection(70), atol=1e-2)
     assert not by_class[[2, 3, *range(5, NUM_CLASSES)]].any()
+
+
+def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_path: Path) -> None:
+    done = run_command("training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "features.parquet")
+    columns = ["key", "source", "identity", "split", "pooled", "pooled.classes", "statistics.classes"]
+    assert table.column_names == columns
+    listed = manifest.read(shards.samples).rows()
+    for row in table.to_pylist():
+        (stored,) = (each for each in listed if each["key"] == row["key"])
+        assert [row[name] for name in columns[:4]] == [stored[name] for name in columns[:4]]
+        pooled = decode_features(read_member(shards.shards, stored["shard"], extent_of(stored, "pooled.npy")))
+        assert np.array_equal(np.float32(row["pooled"] + row["pooled.classes"]), pooled.astype(np.float32))
+        assert len(row["statistics.classes"]) == 11 * NUM_CLASSES
+    assert table.num_rows == len(listed)
 
 
 def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(

@@ -18,7 +18,7 @@ ALLOWED = {
 }
 """Which packages each package, or a room of it, may import; the int8 parser is calibrated on portraits."""
 LAYERS = (
-    {"audit", "fit", "run", "suggest"},
+    {"audit", "embed", "fit", "run", "suggest"},
     {"report"},
     {"study"},
     {"explain", "export", "label"},

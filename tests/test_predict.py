@@ -363,8 +363,8 @@ def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(
     (tmp_path / "thresholds.json").write_text(json.dumps(content))
     thresholds = Predictor.load(aligned_already, tmp_path / "thresholds.json").thresholds
     assert (thresholds["Male"], thresholds["Young"]) == (0.25, 0.5)
-    (tmp_path / "labels.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
-    assert Predictor.load(aligned_already, tmp_path / "labels.json").thresholds["Young"] == 0.75
+    (tmp_path / "config.json").write_text('{"attributes": [{"name": "Young", "threshold": 0.75}]}')
+    assert Predictor.load(aligned_already, tmp_path / "config.json").thresholds["Young"] == 0.75
     with pytest.raises(UserError, match="gone.json"):
         Predictor.load(aligned_already, tmp_path / "gone.json")
 

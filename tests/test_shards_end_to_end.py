@@ -87,6 +87,25 @@ def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portr
     assert (np.array(metadata["confidence"]) > 0).tolist() == present.tolist()
 
 
+def test_webdataset_and_datasets_read_the_shards(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets  # reads that variable
+    import webdataset
+
+    files = [str(file) for file in sorted((shards.shards / "portraits").glob("train-*.tar"))]
+    table = datasets.load_dataset("webdataset", data_files=files, split="train", cache_dir=tmp_path)
+    samples = list(webdataset.WebDataset(files, shardshuffle=False).decode("rgb8"))
+    assert [sample["__key__"] for sample in samples] == table["__key__"][:]
+    for sample, row in zip(samples, table, strict=True):
+        assert np.array_equal(np.asarray(row["jpg"]), sample["jpg"])
+        assert np.array_equal(np.asarray(row["mask.png"]), sample["mask.png"][..., 0])
+        assert np.array_equal(row["parts.npy"], sample["parts.npy"])
+        assert np.array_equal(row["pooled.npy"], sample["pooled.npy"])
+        assert row["json"]["source"] == sample["json"]["source"]
+
+
 def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) -> None:
     right, pixels = 0, 0
     for row in pq.read_table(shards.samples).to_pylist():

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.alignment import recipe
+from common.alignment.crops import side
 from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.alignment.recipe import Recipe
-from common.alignment.search import side
 from common.config import Config
 from common.errors import UserError
 from common.freshness import code_version

@@ -50,7 +50,7 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
 
 
 def labels_text(predictor: Predictor, parsing: Mapping[str, Any] | None) -> str:
-    """``labels.json``: attributes in the order of the probabilities, thresholds, and how to make a face.
+    """``config.json``: attributes in the order of the probabilities, thresholds, and how to make a face.
 
     Args:
         predictor: the classifier.

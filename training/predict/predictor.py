@@ -34,9 +34,9 @@ from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, read_thresholds
+from training.evaluate.unsure import Sureness
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
-from training.predict.unsure import Sureness
 
 if TYPE_CHECKING:
     from common.parsing.parser import FaceParser
