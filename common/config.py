@@ -29,8 +29,11 @@ class Network(Section):
     """The network, see `training.models`."""
 
     name: Annotated[
-        Literal["spl", "sspl", "resnet18", "resnet34", "resnet50"],
-        Field(description="``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34`` or ``resnet50``"),
+        Literal["spl", "sspl", "resnet18", "resnet34", "resnet50", "dlib_face"],
+        Field(
+            description="``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or "
+            "``dlib_face`` (of 200 pixels), which the student has whatever stands here"
+        ),
     ]
     width: Annotated[
         int, Field(ge=8, multiple_of=8, description="channels of the first backbone stage; 64 as published")
@@ -52,6 +55,12 @@ class Network(Section):
             "published, while 2 leaves a training step less than half as expensive",
         ),
     ]
+
+    @model_validator(mode="after")
+    def _of_200_pixels(self) -> "Network":
+        if self.name == "dlib_face" and self.input_size != 200:
+            raise ValueError("dlib_face needs an input_size of 200")
+        return self
 
 
 Schedule = Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
@@ -216,9 +225,6 @@ class Finetune(Section):
     imagenet: Annotated[
         LocalPath | None,
         Field(description="state dict of a ResNet (.pth, .safetensors) for the method ``imagenet``"),
-    ]
-    student_steps: Annotated[
-        Positive, Field(description="optimisation steps of the method ``student``, whatever the labels")
     ]
 
 
