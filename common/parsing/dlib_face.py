@@ -108,12 +108,12 @@ class DlibFace(nn.Module):
     def __init__(self, archive: Path) -> None:
         super().__init__()
         self.maps = DlibMaps()
-        self.register_buffer("descriptor", self.maps.load(archive))
+        self.register_buffer("fc", self.maps.load(archive))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
         maps = self.maps(pixels)
-        descriptor = maps["conv256_down_out"].mean(dim=(2, 3)) @ self.get_buffer("descriptor")
+        descriptor = maps["conv256_down_out"].mean(dim=(2, 3)) @ self.get_buffer("fc")
         return descriptor, maps["conv128_2"], maps["conv64_3"]
 
 
