@@ -34,9 +34,11 @@ $(READY): pyproject.toml requirements.txt
 demo: repository $(READY) ## photos to report: the painted sample set, or make demo INPUT=PHOTOS for your own
 	@$(if $(INPUT),$(BIN)/python -m pipeline.graph --input "$(INPUT)",true)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$(THREADS) $(BIN)/dvc repro card report
+	@$(BIN)/python -m training.suggest --output runs/labels.html > /dev/null
 	@cat runs/evaluate/table.txt
 	@echo "data: $(CURDIR)/runs/data.html"
 	@echo "report: $(CURDIR)/runs/report.html"
+	@echo "to label on: $(CURDIR)/runs/labels.html"
 
 study: repository $(READY) ## label-efficiency study at preset mini, an hour and a half or more on JOBS cores; skips what is up to date (INPUT=PHOTOS: yours)
 	@$(if $(INPUT),$(BIN)/python -m pipeline.graph --input "$(INPUT)",true)

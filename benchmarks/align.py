@@ -34,9 +34,8 @@ from numpy.typing import NDArray
 
 from benchmarks.processes import parallel_rate, run
 from common import command
-from common.alignment.crops import aligned_crops
+from common.alignment.crops import aligned_crops, find_faces
 from common.alignment.detector import DETECT_SIDE, FIRST_SIDE, detect, load_detector
-from common.alignment.search import find_faces
 from common.config import Config
 from common.errors import UserError
 from common.images import decode_photo

@@ -63,7 +63,7 @@ class File:
     stamp: str | None = None
 
 
-class Tree:
+class FileTree:
     """An input: a folder and all files below it, or one file.
 
     Attributes:
@@ -72,7 +72,8 @@ class Tree:
     """
 
     def __init__(self, path: Address) -> None:
-        self.path, self.is_file, self.root = path, is_file(path), folder_of(path)
+        self.path, self.is_file = path, is_file(path)
+        self.root = path.parent if self.is_file else path
 
     @cached_property
     def files(self) -> list[File]:
@@ -112,7 +113,7 @@ def is_image(path: str) -> bool:
     return path[path.rfind(".") :].lower() in SUFFIXES
 
 
-def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
+def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     """The files of a tree that are images by name or by first bytes, and a remark about the others.
 
     What must not be read may be an image, and is among them. A raw file beside the same image in another
@@ -158,11 +159,6 @@ def _begins_like_image(root: Address, path: str) -> bool:
 def stem(path: str) -> str:
     """A path without the suffix of an image; other suffixes are part of the name."""
     return path[: path.rfind(".")] if is_image(path) else path
-
-
-def folder_of(path: Address) -> Address:
-    """The folder that source paths are relative to: the input itself, or where the input file lies."""
-    return path.parent if is_file(path) else path
 
 
 def list_files(root: Address, under: str = "") -> list[File]:

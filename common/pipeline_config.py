@@ -20,45 +20,38 @@ InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset"
 class Data(Section):
     """Which photos."""
 
-    input: Annotated[
-        LocalPath,
-        Field(min_length=1, description="folder of photos, table of paths or tar, or its fsspec address"),
-    ]
-    name: Annotated[
-        str,
-        Field(pattern=r"^[\w-][\w.-]*$", description="name of the data set and of its folder in shards/"),
-    ]
+    input: Annotated[LocalPath, Field(min_length=1)]
+    """folder of photos, table of paths or tar, or its fsspec address"""
+    name: Annotated[str, Field(pattern="^[\\w-][\\w.-]*$")]
+    """name of the data set and of its folder in shards/"""
 
 
 class Sample(Section):
     """The painted sample set."""
 
-    count: Annotated[Positive, Field(description="number of portraits")]
+    count: Positive
+    """number of portraits"""
 
 
 class Ingest(Section):
     """How inputs are read and planned into shards."""
 
-    format: Annotated[InputFormat, Field(description="layout of the input; ``auto`` recognises it")]
-    labels: Annotated[
-        LocalPath | None,
-        Field(description="table of labels, identities or splits to join to the photos by path, or null"),
-    ]
-    limit: Annotated[Positive | None, Field(description="read only the first so many photos; null: all")]
-    seed: Annotated[int, Field(description="seed of the order of photos and of the drawn splits")]
-    shard_size: Annotated[
-        Positive,
-        Field(description="samples per shard; small sets have shards of 1/32 of the set, but at least 16"),
-    ]
-    max_pixels: Annotated[
-        Positive, Field(description="declared width x height above which a file is refused undecoded")
-    ]
-    val_fraction: Annotated[
-        Fraction, Field(description="share of labelled photos drawn for val if the data set has no splits")
-    ]
-    test_fraction: Annotated[
-        Fraction, Field(description="share of labelled photos drawn for test if the data set has no splits")
-    ]
+    format: InputFormat
+    """layout of the input; ``auto`` recognises it"""
+    labels: LocalPath | None
+    """table of labels, identities or splits to join to the photos by path, or null"""
+    limit: Positive | None
+    """read only the first so many photos; null: all"""
+    seed: int
+    """seed of the order of photos and of the drawn splits"""
+    shard_size: Positive
+    """samples per shard; small sets have shards of 1/32 of the set, but at least 16"""
+    max_pixels: Positive
+    """declared width x height above which a file is refused undecoded"""
+    val_fraction: Fraction
+    """share of labelled photos drawn for val if the data set has no splits"""
+    test_fraction: Fraction
+    """share of labelled photos drawn for test if the data set has no splits"""
 
     @model_validator(mode="after")
     def _leaves_train(self) -> "Ingest":
@@ -70,112 +63,76 @@ class Ingest(Section):
 class Align(Section):
     """From images to aligned faces."""
 
-    mode: Annotated[
-        Literal["auto", "detect", "none"],
-        Field(
-            description="``detect`` and warp the face, ``none``: central square, ``auto``: none for CelebA"
-        ),
-    ]
-    size: Annotated[int, Field(ge=32, le=1024, description="side of the stored face in pixels")]
-    detector: Annotated[
-        Literal["retinaface_mobile0.25", "retinaface_resnet50"],
-        Field(description="network that finds faces: fast, or accurate"),
-    ]
-    threshold: Annotated[Fraction, Field(description="detector score below which a face is ignored")]
-    faces: Annotated[
-        Literal["largest", "centre", "all"],
-        Field(description="which of several faces become samples; ``all``: each of them, the largest first"),
-    ]
-    bystander_labels: Annotated[
-        bool,
-        Field(description="whether all faces of a photo get its labels and identity, or only the largest"),
-    ] = False
+    mode: Literal["auto", "detect", "none"]
+    """``detect`` and warp the face, ``none``: central square, ``auto``: none for CelebA"""
+    size: Annotated[int, Field(ge=32, le=1024)]
+    """side of the stored face in pixels"""
+    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+    """network that finds faces: fast, or accurate"""
+    threshold: Fraction
+    """detector score below which a face is ignored"""
+    faces: Literal["largest", "centre", "all"]
+    """which of several faces become samples; ``all``: each of them, the largest first"""
+    bystander_labels: bool = False
+    """whether all faces of a photo get its labels and identity, or only the largest"""
 
 
 class Parse(Section):
     """From aligned faces to masks."""
 
-    parser: Annotated[
-        Literal["bisenet", "parsenet", "onnx", "torchscript"],
-        Field(description="a parser of facexlib, or the kind of the file that ``weights.parser`` names"),
-    ]
-    size: Annotated[
-        int,
-        Field(
-            ge=64, multiple_of=32, description="side in pixels of the parser's input, 448 to 512 for quality"
-        ),
-    ]
-    precision: Annotated[
-        ParserPrecision,
-        Field(description="precision of facexlib's parsers; ``auto``: int8 for bisenet on x86 CPUs"),
-    ]
-    features_from: Annotated[
-        list[LocalPath],
-        Field(
-            description="networks whose features of each face are stored too: ``efficientnet_lite0``, "
-            "``dlib_face``, or ONNX or TorchScript files"
-        ),
-    ]
+    parser: Literal["bisenet", "parsenet", "onnx", "torchscript"]
+    """a parser of facexlib, or the kind of the file that ``weights.parser`` names"""
+    size: Annotated[int, Field(ge=64, multiple_of=32)]
+    """side in pixels of the parser's input, 448 to 512 for quality"""
+    precision: ParserPrecision
+    """precision of facexlib's parsers; ``auto``: int8 for bisenet on x86 CPUs"""
+    features_from: list[LocalPath]
+    """networks whose features of each face are stored too: ``efficientnet_lite0``, ``dlib_face``, or ONNX or
+    TorchScript files"""
 
 
 class Weights(Section):
     """Files of pretrained weights."""
 
-    detector: Annotated[
-        LocalPath | None, Field(description="file of the detector's weights; null: cached or downloaded")
-    ]
-    parser: Annotated[
-        LocalPath | None,
-        Field(description="file of the parser, with its class map beside it; null: cached or downloaded"),
-    ]
-    cache: Annotated[
-        LocalPath | None, Field(description="folder of downloaded weights; null: the user's cache folder")
-    ]
+    detector: LocalPath | None
+    """file of the detector's weights; null: cached or downloaded"""
+    parser: LocalPath | None
+    """file of the parser, with its class map beside it; null: cached or downloaded"""
+    cache: LocalPath | None
+    """folder of downloaded weights; null: the user's cache folder"""
 
 
 class Cluster(Section):
     """The Dask cluster that the work runs on."""
 
-    scheduler: Annotated[
-        str | None, Field(description="address of a cluster to join; null: local worker processes")
-    ]
-    workers: Annotated[
-        int,
-        Field(ge=0, description="local processes, as memory allows; 0: one per core or several per GPU"),
-    ]
-    processes_per_gpu: Annotated[Positive, Field(description="local processes that share each GPU")]
-    resources: Annotated[
-        dict[str, Annotated[float, Field(gt=0)]] | None,
-        Field(description="what a worker of the joined cluster must offer to get tasks, such as {GPU: 1}"),
-    ]
+    scheduler: str | None
+    """address of a cluster to join; null: local worker processes"""
+    workers: Annotated[int, Field(ge=0)]
+    """local processes, as memory allows; 0: one per core or several per GPU"""
+    processes_per_gpu: Positive
+    """local processes that share each GPU"""
+    resources: dict[str, Annotated[float, Field(gt=0)]] | None
+    """what a worker of the joined cluster must offer to get tasks, such as {GPU: 1}"""
 
 
 class Quarantine(Section):
     """How much may be refused."""
 
-    max_fraction: Annotated[
-        Fraction, Field(description="share of all photos; a run stops as soon as more of them are refused")
-    ]
+    max_fraction: Fraction
+    """share of all photos; a run stops as soon as more of them are refused"""
 
 
 class Stream(Section):
     """How stores are read, and where remote shards are kept meanwhile."""
 
-    cache: Annotated[
-        LocalPath | None,
-        Field(description="local folder of remote shards and of the index; null: in the temporary folder"),
-    ]
-    cache_gigabytes: Annotated[
-        float,
-        Field(gt=0, description="size of the cache, which should hold at least ``shuffle_shards`` shards"),
-    ]
-    retry_minutes: Annotated[
-        float, Field(ge=0, description="minutes for which a store that does not answer is tried again")
-    ]
-    max_broken: Annotated[
-        int,
-        Field(ge=0, description="broken samples that a training process replaces by others before it stops"),
-    ]
+    cache: LocalPath | None
+    """local folder of remote shards and of the index; null: in the temporary folder"""
+    cache_gigabytes: Annotated[float, Field(gt=0)]
+    """size of the cache, which should hold at least ``shuffle_shards`` shards"""
+    retry_minutes: Annotated[float, Field(ge=0)]
+    """minutes for which a store that does not answer is tried again"""
+    max_broken: Annotated[int, Field(ge=0)]
+    """broken samples that a training process replaces by others before it stops"""
 
     @property
     def folder(self) -> Path:

@@ -15,6 +15,9 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Section(BaseModel):
-    """A section of the configuration: immutable, without conversions, and without unknown keys."""
+    """A section of the configuration: immutable, without conversions, and without unknown keys.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    The string below a field is its description.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)

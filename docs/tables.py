@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
 
-from common.config import PARAMS, Config
-from common.config_files import read_mapping
+from common.config import PARAMS, Config, read_mapping
 from common.files import write_text
 from common.section import Section
 from training.evaluate.metrics import METRICS, PRIMARY
@@ -49,7 +48,7 @@ def _settings(section: type[Section], values: Any, path: str) -> Iterator[Settin
             yield from _settings(inner, value, f"{key}{'' if isinstance(value, dict) else '[]'}.")
         else:
             text = "" if key.partition("[]")[1] else json.dumps(value, ensure_ascii=False)
-            yield Setting(key, text, field.description or "")
+            yield Setting(key, text, " ".join((field.description or "").split()))
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

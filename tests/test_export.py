@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 
 from common.alignment.recipe import Recipe
@@ -89,7 +90,7 @@ def exported(workspace: Path) -> Path:
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run_command("training.export", "--output", "exported", *arguments, cwd=cwd)
+    return run_command("training.export", "--hub-folder", "exported", *arguments, cwd=cwd)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
@@ -126,7 +127,7 @@ def test_the_onnx_file_alone_is_a_classifier_again(workspace: Path, exported: Pa
 
 
 def test_the_description_has_the_thresholds_and_the_alignment(exported: Path) -> None:
-    labels = json.loads((exported / "labels.json").read_text())
+    labels = json.loads((exported / "config.json").read_text())
     assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
     assert {label["threshold"] for label in labels["attributes"]} == {0.25}
     assert labels["alignment"]["align"]["mode"] == "none"
@@ -135,6 +136,7 @@ def test_the_description_has_the_thresholds_and_the_alignment(exported: Path) ->
 
 def test_the_model_card_has_the_figures(exported: Path) -> None:
     text = (exported / "README.md").read_text()
+    assert ModelCard(text).data.to_dict()["license"] == "other"
     _, front, body = text.split("---\n", 2)
     body = re.sub(" +", " ", body)
     (index,) = yaml.safe_load(front)["model-index"]

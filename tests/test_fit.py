@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from common.layout import Layout
 from common.page.images import image_uri
 from common.page.render import render
 from tests.browser import CHROMIUM, chromium
@@ -114,6 +115,16 @@ def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(
     assert done.returncode == 1
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(
+    shards: Layout, tmp_path: Path
+) -> None:
+    page = tmp_path / "labels.html"
+    done = run_command("training.suggest", "--shards", shards.shards, "--count", 5, "--output", page)
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.splitlines()[:-1])) == 5
+    assert "5 faces to label a further attribute on" in page.read_text()
 
 
 def write_batch(

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from common.errors import UserError
+from training.evaluate.unsure import Sureness
 from training.label.audit import near_duplicates
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
 from training.label.left_out import folds_of
 from training.label.suggestions import informative
 from training.methods.region_probe import StandardisedFeatures
 from training.models.probe import Probe
-from training.predict.unsure import Sureness
 
 
 def test_a_label_that_its_prediction_contradicts_has_low_confidence_and_an_unknown_one_has_none() -> None:
@@ -106,7 +106,7 @@ def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(er
     logits = random.normal([0, -2, 1], 3, size=(12000, 3))
     labels = (random.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.int8)
     labels[::7, 1] = -1
-    sureness = Sureness(probe_with(logits[:4000], labels[:4000]), error)
+    sureness = Sureness.of(probe_with(logits[:4000], labels[:4000]), error)
     new, known = sureness.decide(1 / (1 + np.exp(-logits[4000:]))), labels[4000:] >= 0
     for kind in (0, 1):
         sure = known & (new == kind)
@@ -116,12 +116,12 @@ def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(er
 
 def test_few_faces_leave_all_unsure_and_without_left_out_faces_no_error_is_known() -> None:
     logits, labels = np.array([[9.0], [-9.0]] * 8), np.array([[1], [0]] * 8, np.int8)
-    assert (Sureness(probe_with(logits, labels), 0.05).decide(np.array([[0.999], [0.001]])) == -1).all()
-    assert Sureness(probe_with(logits, labels), 0.2).decide(np.array([[0.9999], [0.0001]])).tolist() == [
+    assert (Sureness.of(probe_with(logits, labels), 0.05).decide(np.array([[0.999], [0.001]])) == -1).all()
+    assert Sureness.of(probe_with(logits, labels), 0.2).decide(np.array([[0.9999], [0.0001]])).tolist() == [
         [1],
         [0],
     ]
     probe = probe_with(logits, labels)
     probe.left_out = None
     with pytest.raises(UserError, match=r"training\.fit"):
-        Sureness(probe, 0.05)
+        Sureness.of(probe, 0.05)

@@ -211,7 +211,7 @@ def test_an_exported_probe_is_read_back_with_its_parser(
     path, folder = exported
     original, photo = Predictor.load(path), next(portraits.rglob("*.jpg"))
     for source in (folder, folder / "parser.onnx"):
-        again = Predictor.load(source, folder / "labels.json")
+        again = Predictor.load(source, folder / "config.json")
         assert again.classifier.identity == original.classifier.identity
         assert again.classifier.metadata["parsing"]["file"] == str(folder / "parser.onnx")
         assert again(photo)[0].probabilities == pytest.approx(original(photo)[0].probabilities, abs=1e-6)

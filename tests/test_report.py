@@ -22,14 +22,15 @@ from common.config import load
 from common.errors import UserError
 from common.freshness import git_commit
 from common.layout import Layout
+from common.members import encode_array, encode_face, encode_mask, encode_metadata
 from common.page.figures import SERIES, figure
-from common.shards import ShardWriter, encode_array, encode_face, encode_mask, encode_metadata
+from common.shards import ShardWriter
 from tests import manifests
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
 from training.models.pretrained import save_pretrained
-from training.report import report
+from training.report import diagnostics, report
 
 CONFIG = load()
 HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"
@@ -272,6 +273,15 @@ def test_mistakes_show_wrong_predictions_only(full: tuple[Layout, Path, str], tm
     assert "False negatives" in page
     assert "False positives" not in page  # noise stays below the threshold
     assert page.count("p = ") == 4  # two per attribute
+
+
+def test_predictions_that_are_right_are_sure_enough(
+    full: tuple[Layout, Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "STATED", (0.2,))  # 24 test faces can show no less
+    page = make(*full[:2])
+    (share,) = re.findall(r"40 labelled faces, pre-trained</th><td>([\d.]+) \(0\.0\)</td></tr>", page)
+    assert 20 < float(share) < 80  # thresholds lie within what the other half of the people has
 
 
 def test_without_labels_no_classifier_is_claimed(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.input_files import File, Tree, is_image, stem
+from common.input_files import FileTree, is_image, stem
 from common.storage import Address
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched
-from pipeline.ingest.text import numbered_lines
+from pipeline.ingest.rows import numbered_lines
 
 FOLDERS: Final = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_funneled")
 """Folders, and so archives, that only LFW has."""
@@ -46,7 +46,7 @@ class _Labels:
     splits: dict[str, str]
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input holds an attribute file of LFW, or a folder or archive of its images."""
     if tree.is_file:
         return False
@@ -55,7 +55,7 @@ def recognised(tree: Tree) -> bool:
     return bool(tree.named(*MATRICES, SCORES)) or not folders.isdisjoint(FOLDERS)
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List the images and every label row without an image.
 
     Raises:
@@ -69,7 +69,11 @@ def read(tree: Tree) -> Listing:
             "no labels; put one there, or use the images without them: --format folder"
         )
     labels = _read_scores(tree.root / file) if file.endswith(".txt") else _read_matrix(tree, file)
-    files = {entry.path: entry.refused for entry in tree.files if _is_listed(entry)}
+    files = {
+        entry.path: entry.refused
+        for entry in tree.files
+        if entry.refused or ("/" in entry.path and is_image(entry.path))
+    }
     image_of = {path: stem("/".join(path.split("/")[-2:])) for path in files}
     present = set(image_of.values())
     if labels.rows and not present & labels.rows.keys():
@@ -91,10 +95,6 @@ def read(tree: Tree) -> Listing:
         for path, refused in sorted(files.items())
     ]
     return Listing(sources, labels.names, aligned=False)
-
-
-def _is_listed(file: File) -> bool:
-    return bool(file.refused) or ("/" in file.path and is_image(file.path))
 
 
 def _read_scores(file: Address) -> _Labels:
@@ -128,7 +128,7 @@ def _path(person: str, number: int) -> str:
     return f"{name}/{name}_{number:04d}"
 
 
-def _read_matrix(tree: Tree, name: str) -> _Labels:
+def _read_matrix(tree: FileTree, name: str) -> _Labels:
     file = tree.root / name
     try:
         with file.open("rb") as stream, h5py.File(stream) as content:

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from common.errors import UserError
-from common.input_files import Tree, photos
+from common.input_files import FileTree, photos
 from pipeline.ingest.listing import Listing, Source
 
 NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")
@@ -24,7 +24,7 @@ RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
 ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether at least half of the images in a folder have UTKFace's names.
 
     Raises:
@@ -39,18 +39,14 @@ def recognised(tree: Tree) -> bool:
     return fitting > 0
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List all images below the input with the labels in their names."""
     files, remarks = photos(tree)
-    sources = [
-        Source(file.path, None, _stamp(file.path), labels_of(file.path), file.refused) for file in files
-    ]
+    sources = []
+    for file in files:
+        stamp = STAMP.search(file.path.rpartition("/")[2])
+        sources.append(Source(file.path, None, stamp and stamp[1], labels_of(file.path), file.refused))
     return Listing(sources, ATTRIBUTES, False, remarks)
-
-
-def _stamp(path: str) -> str | None:
-    match = STAMP.search(path.rpartition("/")[2])
-    return match and match[1]
 
 
 def labels_of(path: str) -> tuple[int, ...] | None:

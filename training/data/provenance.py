@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.alignment import recipe
+from common.alignment.crops import side
 from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.alignment.recipe import Recipe
-from common.alignment.search import side
 from common.config import Config
 from common.errors import UserError
 from common.freshness import code_version
 from common.layout import Layout
+from common.members import decode_metadata
 from common.pipeline_config import Stream, Weights
-from common.shards import decode_metadata, extent_of, read_member
+from common.shards import extent_of, read_member
 from common.tables import add_parquet, connect, quoted
 from common.weights import find
 from training.data.loader import load

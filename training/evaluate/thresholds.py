@@ -81,7 +81,7 @@ def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
     """The thresholds of a classifier by attribute; `DEFAULT` for those that the file does not list.
 
     Args:
-        file: ``thresholds.json`` of an evaluation, or ``labels.json`` of an export.
+        file: ``thresholds.json`` of an evaluation, or ``config.json`` of an export.
         classifier: which one.
 
     Raises:
@@ -97,6 +97,6 @@ def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
             known = entry["thresholds"]
             return {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
     raise UserError(
-        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or labels.json "
+        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or config.json "
         "of its export"
     )

@@ -10,17 +10,24 @@ from common.files import write_text
 
 EXAMPLES = """\
   python -m training.export --checkpoint runs/finetune/NAME/classifier.pt --output exported --shards OUT
-  python -m training.export --checkpoint classifier.pt --output exported --faces photos/"""
+  python -m training.export --checkpoint classifier.pt --hub-folder hub --faces photos/"""
 
 
 def main() -> None:
     """Read the command line, export, and print the table of files."""
     parser = command.parser(
-        "Export a classifier for ONNX Runtime, with a model card; a probe with the parser and a script.",
+        "Export a classifier for ONNX Runtime, with model card; a probe with the parser and a script.",
         EXAMPLES,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--output",
+        "--hub-folder",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="laid out as a repository of the Hugging Face hub; nothing is uploaded",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--shards", metavar="DIR", help="compare on faces of these shards")
     source.add_argument(
@@ -36,7 +43,7 @@ def main() -> None:
         "--thresholds",
         type=Path,
         metavar="FILE",
-        help="thresholds.json of an evaluation, or labels.json (default: 0.5)",
+        help="thresholds.json of an evaluation, or config.json (default: 0.5)",
     )
     parser.add_argument(
         "--license", default="other", metavar="NAME", help="licence of the weights, for the model card"
@@ -76,7 +83,7 @@ def main() -> None:
         labels, batches = labels_text(predictor, None), [1, 32]
         forms = export_network(network, labels, faces, output)
     rows = compare(forms, faces, batches, output)
-    write_text(output / "labels.json", labels)
+    write_text(output / "config.json", labels)
     results = read_results(options.evaluation or evaluation_folder(checkpoint), checkpoint, classifier)
     write_text(output / "README.md", model_card(predictor, results, rows, len(faces), options.license))
     print(tabulate(rows[1:], rows[0], tablefmt="plain", disable_numparse=True))

@@ -58,7 +58,7 @@ def export_network(
 
     Args:
         network: of the classifier.
-        labels: the text of ``labels.json``, which the ONNX file holds too.
+        labels: the text of ``config.json``, which the ONNX file holds too.
         faces: uint8 (N, S, S, 3), as an example.
         output: folder.
 

@@ -79,7 +79,7 @@ def export_probe(
 
     Args:
         probe: the classifier.
-        labels: the text of ``labels.json``.
+        labels: the text of ``config.json``.
         parser: of the faces.
         side: of aligned faces, in pixels.
         output: folder with the networks.

@@ -1,7 +1,7 @@
 """Attributes of aligned faces by the files of this folder: ``python predict.py FACE.jpg ... > faces.csv``.
 
 Needs numpy, opencv-python and onnxruntime. The central square of each picture must be a face that is aligned
-as labels.json says. A row holds the name of the picture and the probabilities of all attributes.
+as config.json says. A row holds the name of the picture and the probabilities of all attributes.
 """
 
 import csv
@@ -153,7 +153,7 @@ def read_face(file: str, side: int) -> Any:
 
 if __name__ == "__main__":
     folder, rows = Path(__file__).parent, csv.writer(sys.stdout)
-    labels, logits_of = json.loads((folder / "labels.json").read_text(encoding="utf-8")), load(folder)
+    labels, logits_of = json.loads((folder / "config.json").read_text(encoding="utf-8")), load(folder)
     rows.writerow(["photo", *(each["name"] for each in labels["attributes"])])
     for file in sys.argv[1:]:
         values = logits_of(read_face(file, labels["input"]["shape"][1]))

@@ -69,9 +69,8 @@ def fit_photos(
         print(f"fit: no photo has a label; label some on {output / PAGE}, and fit again with the labels")
         return None
     classifier = _fit(config, layout, labelled, faces, output)
-    if len(labelled) < len(faces):
-        write_suggestions(config, layout, output / PAGE, COUNT)
-        print(f"fit: label more on {output / PAGE}")
+    write_suggestions(config, layout, output / PAGE, COUNT)
+    print(f"fit: label more on {output / PAGE}")
     print(f"fit: python -m training.predict --checkpoint {output / FILE} --error 5% NEW_PHOTOS")
     return classifier
 

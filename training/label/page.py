@@ -58,8 +58,7 @@ def write_page(
             if guesses is not None:
                 known = guesses[position]
                 entry["guess"] = [None if np.isnan(each) else round(each, 4) for each in known.tolist()]
-            if pairs is not None:
-                entry["given"] = [None if each < 0 else each for each in faces.attributes[position].tolist()]
+            entry["given"] = [None if each < 0 else each for each in faces.attributes[position].tolist()]
             entries.append(entry)
     columns, rows = _labelled_rows(samples)
     data = {

@@ -44,16 +44,18 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
         count: of faces, at most.
 
     Returns:
-        The paths of these photos, in the order of the page.
+        The paths of these photos, in the order of the page. If every face has a label, they are those that
+        a further attribute would best be labelled on.
 
     Raises:
-        UserError: every face has a label, or the shards hold no features.
+        UserError: there are no such faces, or the shards hold no features.
     """
     every = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
     known = (every.attributes >= 0).any(axis=1)
-    labelled, free = (np.flatnonzero(each) for each in (known, ~known))
-    if not len(free):
-        raise UserError(f"{layout.shards}: every face has a label, so there is none to suggest")
+    if not len(every):
+        raise UserError(f"{layout.shards}: no faces to train on")
+    further = bool(known.all())
+    labelled, free = (np.flatnonzero(each) for each in (known & ~further, ~known | further))
     labelled, free = (each[evenly_spaced(MOST, len(each))] for each in (labelled, free))
     features = read_standardised(every.take(np.concatenate([labelled, free])), every, config.stream)
     people = [every.identities[face] for face in free.tolist()]
@@ -66,7 +68,7 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
         chosen = features.values[len(labelled) :][order].astype(np.float64)
         guesses = torch.from_numpy(probe.logits_of(chosen)).sigmoid().numpy()
     faces = every.take(free[order])
-    headline = f"{counted(len(faces), 'face')} to label next"
+    headline = f"{counted(len(faces), 'face')} to label {'a further attribute on' if further else 'next'}"
     write_page(file, layout, faces, config.stream, headline, guesses)
     sources = sources_of(layout)
     return [sources[key] for key in faces.keys]

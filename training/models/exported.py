@@ -1,6 +1,6 @@
 """Exported classifiers, read back: a network's ONNX file, or the folder of a probe.
 
-Both hold the text of ``labels.json``, so that they describe themselves.
+Both hold the text of ``config.json``, so that they describe themselves.
 """
 
 import json
@@ -83,7 +83,7 @@ def load_exported(path: Path) -> Classifier:
 
 
 def _described(text: str) -> tuple[tuple[str, ...], dict[str, Any], Mapping[str, Any]]:
-    """Attributes and metadata from the text of ``labels.json``, and all that it holds."""
+    """Attributes and metadata from the text of ``config.json``, and all that it holds."""
     content = json.loads(text)
     own = ("attributes", "classifier", "kind", "input")
     metadata = {name: value for name, value in content.items() if name not in own}

@@ -1,6 +1,6 @@
 """Features of faces from what the shards hold: the input of the probes, in blocks of columns."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 import cv2
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from common.cell_counts import merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
+from common.members import FEATURE_CHANNELS, OF_CLASSES, feature_fields
 from common.pipeline_config import Stream
-from common.shards import FEATURE_CHANNELS, OF_CLASSES, feature_fields, read_member
+from common.shards import read_member
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
@@ -118,16 +119,24 @@ def read_features(samples: Samples, blocks: Blocks, stream: Stream) -> NDArray[n
     Raises:
         UserError: the shards do not hold them.
     """
-    require_members(samples, members_of(blocks))
-    batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
     rows, read = np.empty((0, 0), np.float32), 0
-    for batch in batches:
-        features = features_of(batch, blocks)
+    for features in feature_batches(samples, blocks, stream):
         if not read:  # one array for all, since joining batches would need it twice
             rows = np.empty((len(samples), features.shape[1]), np.float32)
         rows[read : read + len(features)] = features
         read += len(features)
     return rows
+
+
+def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterator[NDArray[np.float64]]:
+    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`.
+
+    Raises:
+        UserError: the shards do not hold them.
+    """
+    require_members(samples, members_of(blocks))
+    batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
+    return (features_of(batch, blocks) for batch in batches)
 
 
 def require_members(samples: Samples, members: frozenset[str]) -> None:

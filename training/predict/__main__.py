@@ -41,7 +41,7 @@ def main() -> None:
         type=Path,
         metavar="FILE",
         help="which probability makes an attribute present: thresholds.json of an evaluation, for the best "
-        "balanced accuracy, or labels.json of an export (default: 0.5)",
+        "balanced accuracy, or config.json of an export (default: 0.5)",
     )
     parser.add_argument(
         "--align",
@@ -74,12 +74,12 @@ def main() -> None:
     from common.fork_server import start_fork_server
     from training.engine.device import announce_training
     from training.evaluate.thresholds import DEFAULT
+    from training.evaluate.unsure import Sureness
     from training.predict.kept_rows import KeptRows
     from training.predict.output import check_format, face_table, write_table
     from training.predict.predict import photos_in, predict
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
     from training.predict.stored import predict_stored
-    from training.predict.unsure import Sureness
 
     if options.shards:
         if not options.output:
@@ -103,7 +103,7 @@ def main() -> None:
     chosen = (options.checkpoint, options.thresholds, options.align, precision, mirrored)
     predictor = Predictor.load(*chosen, config)
     if options.error:
-        predictor.sureness = Sureness(predictor.classifier, options.error)
+        predictor.sureness = Sureness.of(predictor.classifier, options.error)
     announce_training("predict", precision, options.workers, sys.stderr)
     made_from = {
         "classifier": [predictor.classifier.identity, predictor.thresholds],

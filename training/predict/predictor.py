@@ -27,16 +27,16 @@ from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config, load
 from common.errors import UserError
 from common.images import check_bytes, decode_photo
+from common.members import decode_face, encode_face
 from common.photo import Photo, Refused
 from common.section import Precision
-from common.shards import decode_face, encode_face
 from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, read_thresholds
+from training.evaluate.unsure import Sureness
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
-from training.predict.unsure import Sureness
 
 if TYPE_CHECKING:
     from common.parsing.parser import FaceParser

@@ -9,12 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.members import BrokenSample, decode_face
 from common.page.figures import SMALL, SOFT, colour, figure
+from common.page.formats import count, percent
 from common.page.images import data_uri, image_uri
-from common.shards import BrokenSample, decode_face, read_member
+from common.shards import read_member
 from training.data.samples import Samples
+from training.evaluate.unsure import Sureness
 from training.report.runs import MAIN, Evaluation, Run
 
 SHOWN: Final = 6
@@ -22,6 +26,9 @@ SHOWN: Final = 6
 
 PER_ATTRIBUTE: Final = 2
 """At most so many of one attribute, or a rare one would fill the page."""
+
+STATED: Final = (0.02, 0.05, 0.1)
+"""Errors for which the page says how many predictions are sure."""
 
 SIDE: Final = 160
 """Of a shown face, in pixels."""
@@ -37,17 +44,11 @@ def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[s
     Raises:
         UserError: the predictions are of other shards, or a shard is broken.
     """
-    file = output / "evaluate" / "predictions.parquet"
-    if not file.is_file():
-        return None
     run = max(evaluation.runs, key=lambda run: (run.faces, run.means[MAIN] or 0.0))
-    table, names = pq.read_table(file, filters=[("run", "=", run.name)]), test.attribute_names
-    row_of = {key: row for row, key in enumerate(test.keys)}
-    keys = table["key"].to_pylist()
-    if set(names) - set(table.schema.names) or set(keys) - row_of.keys():
-        raise UserError(f"{file} is of other shards; `python -m training.run --stage evaluate` makes it anew")
-    probabilities = np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
-    labels = test.attributes[[row_of[key] for key in keys]]
+    if (predictions := _predictions(output, test, run)) is None:
+        return None
+    rows, probabilities = predictions
+    names, labels = test.attribute_names, test.attributes[rows]
     thresholds = np.array([run.attributes[name].get("threshold") or 0.5 for name in names])
     mistakes: dict[str, Any] = {"run": run}
     for label, kind in enumerate(("false_positives", "false_negatives")):
@@ -61,10 +62,56 @@ def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[s
             if row not in chosen and Counter(chosen.values())[column] < PER_ATTRIBUTE:
                 chosen[row] = column
         mistakes[kind] = [
-            (_image(test, row_of[keys[row]]), keys[row], names[column], float(probabilities[row, column]))
+            (_image(test, rows[row]), test.keys[rows[row]], names[column], float(probabilities[row, column]))
             for row, column in chosen.items()
         ]
     return mistakes
+
+
+def sure_rows(output: Path, test: Samples, evaluation: Evaluation) -> list[list[str]]:
+    """Of the best run with each number of labels, which share of the test predictions is sure enough for each
+    error of `STATED`, and which share of these is wrong, below the headings; no rows without predictions.
+
+    What is sure on one half of the people is decided by the error on the other half.
+
+    Raises:
+        UserError: the predictions are of other shards.
+    """
+    table = [["", *(f"at most {100 * error:.0f} % wrong" for error in STATED)]]
+    for run in evaluation.best_runs:
+        if (predictions := _predictions(output, test, run)) is None:
+            continue
+        rows, probabilities = predictions
+        labels, people = test.attributes[rows], [test.identities[row] or test.keys[row] for row in rows]
+        half = np.unique(people, return_inverse=True)[1] % 2
+        known, cells = labels >= 0, [f"{count(run.faces, 'labelled face')}, {run.title}"]
+        for error in STATED:
+            decided = np.full_like(labels, -1)
+            for own in (half == 0, half == 1):
+                decided[own] = Sureness(probabilities[~own], labels[~own], error).decide(probabilities[own])
+            sure = known & (decided >= 0)
+            wrong = f" ({percent((decided != labels)[sure].mean())})" if sure.any() else ""
+            cells.append(percent(sure.sum() / known.sum()) + wrong)
+        table.append(cells)
+    return table if len(table) > 1 else []
+
+
+def _predictions(output: Path, test: Samples, run: Run) -> tuple[list[int], NDArray[np.float64]] | None:
+    """Positions in `test`, and probabilities (N, A), of what a run predicted; None if it is not there.
+
+    Raises:
+        UserError: the predictions are of other shards.
+    """
+    file = output / "evaluate" / "predictions.parquet"
+    if not file.is_file():
+        return None
+    table, names = pq.read_table(file, filters=[("run", "=", run.name)]), test.attribute_names
+    row_of = {key: row for row, key in enumerate(test.keys)}
+    keys = table["key"].to_pylist()
+    if set(names) - set(table.schema.names) or set(keys) - row_of.keys():
+        raise UserError(f"{file} is of other shards; `python -m training.run --stage evaluate` makes it anew")
+    probabilities = np.stack([np.asarray(table[name], np.float64) for name in names], axis=1)
+    return [row_of[key] for key in keys], probabilities
 
 
 def _image(samples: Samples, row: int) -> str:

@@ -21,7 +21,7 @@ from training.data.samples import read_samples
 from training.models.classifier import FILE, load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
-from training.report.diagnostics import find_mistakes, read_maps, reliability_figure
+from training.report.diagnostics import find_mistakes, read_maps, reliability_figure, sure_rows
 from training.report.headline import headline, pretraining_gain, without_runs
 from training.report.runs import Evaluation, read_evaluation
 from training.report.scores import score_values
@@ -89,6 +89,7 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
             "headline": headline(evaluation),
             "lede": pretraining_gain(evaluation, pretrained_on),
             "mistakes": find_mistakes(output, splits["test"], evaluation),
+            "sure": sure_rows(output, splits["test"], evaluation),
             "maps": read_maps(output / "explain"),
             "reliability_figure": reliability_figure,
         }

@@ -1,5 +1,7 @@
 """Which predictions are unsure: what a stated error leaves open."""
 
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,9 +12,9 @@ Floats = NDArray[np.float64]
 
 
 class Sureness:
-    """Predictions that are sure enough for an error, of a classifier that knows its `left_out` predictions.
+    """Predictions that are sure enough for an error, by faces that their classifier did not learn from.
 
-    Of each attribute's faces that a fit left out, the largest set of highest probabilities counts as present
+    Of each attribute's faces, the largest set of highest probabilities counts as present
     in which (wrong + 1) / (faces + 1) is at most the error, the correction of conformal risk control for a
     finite sample (Angelopoulos et al., ICLR 2024); the lowest ones count as absent by the same rule. So each
     kind of sure predictions keeps the error.
@@ -22,23 +24,29 @@ class Sureness:
             such; infinite where nothing keeps the error.
 
     Args:
-        classifier: as above.
+        probabilities: float64 (N, A), of these faces.
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
         error: share of the sure predictions that may be wrong, above 0 and below one half.
-
-    Raises:
-        UserError: the classifier has no such predictions.
     """
 
-    def __init__(self, classifier: Classifier, error: float) -> None:
-        if classifier.left_out is None:
-            raise UserError("this classifier does not know its error; one of `python -m training.fit` does")
-        probabilities = classifier.left_out["logits"].double().sigmoid().numpy()
-        labels = classifier.left_out["labels"].numpy()
+    def __init__(self, probabilities: Floats, labels: NDArray[np.int8], error: float) -> None:
         self.present, self.absent = (np.full(labels.shape[1], value) for value in (np.inf, -np.inf))
         for column, (each, label) in enumerate(zip(probabilities.T, labels.T, strict=True)):
             upper, lower = (label >= 0) & (each >= 0.5), (label >= 0) & (each < 0.5)
             self.present[column] = _cut(each[upper], label[upper] == 0, error)
             self.absent[column] = 1 - _cut(1 - each[lower], label[lower] == 1, error)
+
+    @classmethod
+    def of(cls, classifier: Classifier, error: float) -> Self:
+        """That of a classifier, by its `left_out` predictions.
+
+        Raises:
+            UserError: the classifier has none.
+        """
+        if classifier.left_out is None:
+            raise UserError("this classifier does not know its error; one of `python -m training.fit` does")
+        probabilities = classifier.left_out["logits"].double().sigmoid().numpy()
+        return cls(probabilities, classifier.left_out["labels"].numpy(), error)
 
     def decide(self, probabilities: Floats) -> NDArray[np.int8]:
         """1 for present, 0 for absent, -1 for unsure, int8 (N, A), of probabilities, float64 (N, A)."""

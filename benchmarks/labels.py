@@ -1,0 +1,247 @@
+"""``python -m benchmarks.labels``: what audits find, what suggestions save, and whether stated errors hold.
+
+On labelled shards, whose train labels are hidden or flipped; scores are of the test split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.processes import run
+from common import command
+from common.layout import Layout
+from common.pipeline_config import Stream
+from common.sampling import evenly_spaced
+from training.data.samples import Samples, read_samples
+from training.engine.average_precision import mean_average_precision
+from training.evaluate.metrics import METRICS, score
+from training.evaluate.unsure import Sureness
+from training.label.issues import contradicted, label_quality, self_confidence
+from training.label.left_out import folds_of, left_out_logits
+from training.label.suggestions import MOST, informative, similarities
+from training.methods.calibration import use_label_thresholds
+from training.methods.method import regions_of
+from training.methods.probe import logistic_regressions
+from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
+from training.models.region_probe import RegionProbe, Regions
+from training.models.stored_features import read_features
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int8]
+Faces = NDArray[np.int64]
+
+FLIPPED: Final = 0.05
+STRENGTHS: Final = (1e-4, 1e-3, 1e-2)
+"""Of the plain logistic regression, of which the best is reported."""
+
+STEPS: Final = (42, 84, 126, 252, 420)
+MORE: Final = (504, 588)
+"""Further steps of random draws, for the labels that they need to reach the others."""
+
+ERRORS: Final = (0.02, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The faces of train with their labels, and the features and labels of test."""
+
+    train: Samples
+    features: StandardisedFeatures
+    labels: Labels
+    test: Floats
+    truth: Labels
+    regions: Regions
+
+    def fit(self, faces: Faces, labels: Labels) -> RegionProbe:
+        """A region probe of some train faces, with these labels."""
+        own = replace(self.features, values=self.features.values[faces])
+        probe, _ = fit_on_features(own, labels, self.train.attribute_names, self.regions)
+        use_label_thresholds(probe, labels)
+        return probe
+
+    def left_out(self, faces: Faces, labels: Labels) -> Floats:
+        """Logits of train faces that fits left out."""
+        own = replace(self.features, values=self.features.values[faces])
+        people = self.people(faces)
+        return left_out_logits(own, labels, self.train.attribute_names, people, self.regions)[1]
+
+    def people(self, faces: Faces) -> list[str | None]:
+        """Identities of train faces."""
+        return [self.train.identities[face] for face in faces.tolist()]
+
+    def scores(self, probe: RegionProbe) -> str:
+        """Mean average precision and balanced accuracy on test, in percent."""
+        chances = _probabilities(probe.logits_of(self.test))
+        cuts = list((probe.thresholds or {}).values())
+        means = np.nanmean(score(self.truth, chances, cuts, np.ones((1, len(chances))))[0], axis=0)
+        values = dict(zip(METRICS, means, strict=True))
+        return f"{100 * values['average_precision']:.1f} / {100 * values['balanced_accuracy']:.1f}"
+
+
+def main() -> None:
+    """Read the command line and measure the parts that it names."""
+    parser = command.parser(__doc__ or "", "  python -m benchmarks.labels --shards OUT", "labelled shards")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--faces", type=int, nargs="+", default=[420], help="labelled faces (default: 420)")
+    parser.add_argument("--seeds", type=int, default=3, help="draws of faces and flips (default: 3)")
+    parser.add_argument("--without-networks", action="store_true", help="leave parse.features_from out")
+    options = parser.parse_args()
+    config = command.config_from(options)
+    train, test = (
+        _without_networks(samples) if options.without_networks else samples
+        for samples in (
+            read_samples(Layout.at(options.shards), (each,)).labelled() for each in ("train", "test")
+        )
+    )
+    data = _read(train, test, config.stream, regions_of(config.finetune))
+    for part in options.parts:
+        for seed in range(options.seeds):
+            for line in PARTS[part](data, seed, options.faces):
+                print(f"{part}, seed {seed}: {line}", flush=True)
+
+
+def _without_networks(samples: Samples) -> Samples:
+    kept = {name: extents for name, extents in samples.extents.items() if name != "embedding.npy"}
+    return replace(samples, extents=kept)
+
+
+def _read(train: Samples, test: Samples, stream: Stream, regions: Regions) -> Data:
+    features = read_standardised(train, train, stream)
+    of_test = (read_features(test, features.blocks, stream) - features.mean) * features.scale
+    return Data(train, features, train.attributes, of_test, test.attributes, regions)
+
+
+def _probabilities(logits: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _drawn(data: Data, seed: int, count: int) -> Faces:
+    return np.random.default_rng(seed).permutation(len(data.labels))[:count]
+
+
+def audit(data: Data, seed: int, counts: list[int]) -> Iterator[str]:
+    """Precision among as many labels as were flipped, and scores of fits with, without, and before flips."""
+    for count in counts:
+        faces = _drawn(data, seed, count)
+        truth = data.labels[faces]
+        flipped = (np.random.default_rng(seed).random(truth.shape) < FLIPPED) & (truth >= 0)
+        labels = np.where(flipped, 1 - truth, truth).astype(np.int8)
+        logits, people = data.left_out(faces, labels), data.people(faces)
+        confidence, quality = self_confidence(logits, labels), label_quality(logits, labels, people)
+        plain = max(
+            _precision(self_confidence(each, labels), flipped) for each in _plain(data, faces, labels)
+        )
+        by = {"quality": _precision(quality, flipped), "probability": _precision(confidence, flipped)}
+        texts = [
+            f"{name} {100 * value:.1f} %" for name, value in {**by, "logistic regression": plain}.items()
+        ]
+        issues = contradicted(confidence, labels)
+        found = f"{issues.sum()} issues, {100 * flipped[issues].mean():.1f} % of them flipped"
+        yield f"{count} faces, {flipped.sum()} flips: {', '.join(texts)}; {found}"
+        lowest = _lowest(quality, int(flipped.sum()))
+        given = {"clean": truth, "flipped": labels}
+        given |= {
+            "without issues": np.where(issues, -1, labels),
+            "without lowest": np.where(lowest, -1, labels),
+        }
+        fits = [
+            f"{name} {data.scores(data.fit(faces, each.astype(np.int8)))}" for name, each in given.items()
+        ]
+        yield f"{count} faces, mAP / balanced accuracy: {', '.join(fits)}"
+
+
+def _lowest(scores: Floats, count: int) -> NDArray[np.bool_]:
+    chosen = np.zeros(scores.size, bool)
+    chosen[np.argsort(np.where(np.isnan(scores), np.inf, scores), axis=None, kind="stable")[:count]] = True
+    return chosen.reshape(scores.shape)
+
+
+def _precision(scores: Floats, flipped: NDArray[np.bool_]) -> float:
+    return float(flipped[_lowest(scores, int(flipped.sum()))].mean())
+
+
+def _plain(data: Data, faces: Faces, labels: Labels) -> list[Floats]:
+    """Left-out logits of a logistic regression per attribute on all features, for each of `STRENGTHS`."""
+    values, fold = data.features.values[faces].astype(np.float64), folds_of(data.people(faces))
+    logits = np.zeros((len(STRENGTHS), *labels.shape))
+    for each in range(int(fold.max()) + 1):
+        rest, held = fold != each, fold == each
+        for number, (_, weights, biases, _) in enumerate(
+            logistic_regressions(values[rest], labels[rest], STRENGTHS)
+        ):
+            logits[number][held] = values[held] @ weights + biases
+    return list(logits)
+
+
+def suggest(data: Data, seed: int, _: list[int]) -> Iterator[str]:
+    """Mean average precision with `STEPS` labels that each way chose, from the same first ones."""
+    ways = {"suggested": _suggested, "uncertain": _uncertain, "random": partial(_random, seed)}
+    for name, way in ways.items():
+        faces, scores = _drawn(data, seed, STEPS[0]), []
+        for step in (*STEPS, *(MORE if name == "random" else ())):
+            if step > len(faces):
+                faces = np.concatenate([faces, way(data, faces, step - len(faces))])
+            probe = data.fit(faces, data.labels[faces])
+            value = mean_average_precision(data.truth, probe.logits_of(data.test)) or 0.0
+            scores.append(f"{step}: {100 * value:.1f}")
+        yield f"{name} {', '.join(scores)}"
+
+
+def _free(data: Data, faces: Faces) -> Faces:
+    free = np.setdiff1d(np.arange(len(data.labels)), faces)
+    return free[evenly_spaced(MOST, len(free))]
+
+
+def _suggested(data: Data, faces: Faces, count: int) -> Faces:
+    free = _free(data, faces)
+    compared = replace(data.features, values=data.features.values[np.concatenate([faces, free])])
+    return free[informative(similarities(compared), len(faces), data.people(free), count)]
+
+
+def _uncertain(data: Data, faces: Faces, count: int) -> Faces:
+    """The faces with the largest sum of entropies, nobody twice."""
+    free = _free(data, faces)
+    chances = _probabilities(
+        data.fit(faces, data.labels[faces]).logits_of(data.features.values[free].astype(float))
+    )
+    bounded = chances.clip(1e-9, 1 - 1e-9)
+    entropy = -(bounded * np.log(bounded) + (1 - bounded) * np.log(1 - bounded)).sum(axis=1)
+    people: dict[str | None, int] = {}
+    for face in free[np.argsort(-entropy, kind="stable")].tolist():
+        people.setdefault(data.train.identities[face] or f"\0{face}", face)
+    return np.array(list(people.values())[:count])
+
+
+def _random(seed: int, data: Data, faces: Faces, count: int) -> Faces:
+    return _drawn(data, seed, len(faces) + count)[len(faces) :]
+
+
+def unsure(data: Data, seed: int, counts: list[int]) -> Iterator[str]:
+    """Share of the test predictions that are sure at each of `ERRORS`, and how many of them are wrong."""
+    for count in counts:
+        faces = _drawn(data, seed, count)
+        labels = data.labels[faces]
+        probe, logits = data.fit(faces, labels), data.left_out(faces, labels)
+        probe.left_out = {"logits": torch.from_numpy(logits).float(), "labels": torch.from_numpy(labels)}
+        chances, known = _probabilities(probe.logits_of(data.test)), data.truth >= 0
+        for error in ERRORS:
+            decided = Sureness.of(probe, error).decide(chances)
+            sure = known & (decided >= 0)
+            wrong = sure & (decided != data.truth)
+            by_attribute = wrong.sum(0)[sure.any(0)] / sure.sum(0)[sure.any(0)]
+            shares = (sure.sum() / known.sum(), wrong.sum() / sure.sum(), by_attribute.mean())
+            texts = [f"{100 * share:.1f} %" for share in shares]
+            stated = f"{count} faces, stated {100 * error:.0f} %"
+            yield f"{stated}: {texts[0]} sure, {texts[1]} of these wrong, mean over attributes {texts[2]}"
+
+
+PARTS: Final = {"audit": audit, "unsure": unsure, "suggest": suggest}
+
+
+if __name__ == "__main__":
+    run(main)
