@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from common.page.images import image_uri
 from common.page.render import render
 from tests.browser import CHROMIUM, chromium
 from tests.commands import run_command
+from training.fit.fit import fit_photos
 from training.label import page
 
 TEMPLATES = Path(page.__file__).with_name("templates")
@@ -115,6 +117,22 @@ def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(
     assert done.returncode == 1
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_shards_with_splits_keep_them_and_photos_get_none(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def recorded(command: list[str], check: bool) -> CompletedProcess[str]:
+        commands.append(command)
+        return CompletedProcess(command, 1)
+
+    monkeypatch.setattr("subprocess.run", recorded)
+    for photos in (shards.shards, tmp_path):
+        with pytest.raises(SystemExit):
+            fit_photos(str(photos), tmp_path / "labels.csv", tmp_path / "out", (), ())
+    assert ["ingest.test_fraction=0.0" in command for command in commands] == [False, True]
 
 
 def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(

@@ -39,8 +39,8 @@ COUNT: Final = 60
 MOST_LEFT_OUT: Final = 2000
 """With more labelled faces, only one fold of them is left out for the scores."""
 
-NO_SPLITS: Final = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
-"""All labels are learnt from; the scores are those of faces that a fit left out."""
+NO_SPLITS: Final[tuple[str, ...]] = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
+"""All labels are learnt from, unless finished shards have splits; the scores are of faces left out."""
 
 
 def fit_photos(
@@ -79,17 +79,19 @@ def _parsed(
     photos: str, labels: Path | None, output: Path, files: Sequence[Path], settings: Sequence[str]
 ) -> Layout:
     """The finished shards of the photos; the pipeline leaves those that are up to date."""
-    shards = output
-    if is_file(Layout.at(photos).samples):
+    shards, splits, finished = output, NO_SPLITS, Layout.at(photos)
+    if is_file(finished.samples):
         if labels is None:
-            return Layout.at(photos)
-        shards, photos = Path(photos), manifest.read(Layout.at(photos).source, ["source"]).metadata["root"]
+            return finished
+        if {"val", "test"} & set(manifest.read(finished.samples, ["split"]).table["split"].to_pylist()):
+            splits = ()
+        shards, photos = Path(photos), manifest.read(finished.source, ["source"]).metadata["root"]
     command = [sys.executable, "-m", "pipeline.parse", "--input", photos, "--output", str(shards)]
     if labels is not None:
         command += ["--labels", str(labels)]
     for file in files:
         command += ["--config", str(file)]
-    for setting in (*NO_SPLITS, *settings):
+    for setting in (*splits, *settings):
         command += ["--set", setting]
     done = subprocess.run(command, check=False)
     if done.returncode:  # the pipeline has said why
