@@ -32,8 +32,9 @@ from common.classes import NUM_CLASSES
 from common.config import Config
 from common.config import load as load_config
 from common.layout import Layout
+from common.members import decode_face, decode_mask, encode_face, encode_mask
 from common.memory import keep_freed_memory
-from common.shards import decode_face, decode_mask, encode_face, encode_mask, read_shard
+from common.shards import read_shard
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples

@@ -40,12 +40,13 @@ from common.config import Config
 from common.files import write_text
 from common.hardware import hardware, processor
 from common.layout import Layout
+from common.members import decode_face
 from common.parsing.facexlib_networks import BISENET
 from common.parsing.find_parser import find_parser
 from common.parsing.masks import assign_sides
 from common.parsing.network import normalised
 from common.parsing.parser import CPU_BATCH, ParserFile, load_network, load_parser
-from common.shards import decode_face, read_shard
+from common.shards import read_shard
 from common.weights import find
 from synthetic import write_dataset
 

@@ -14,10 +14,10 @@ from benchmarks.processes import run
 from common import command
 from common.classes import CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
 from common.errors import UserError
+from common.members import decode_face
 from common.parsing.find_parser import find_parser
 from common.parsing.parser import load_parser
 from common.progress import progress
-from common.shards import decode_face
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from unittest.mock import patch
 from common.config import Config, load
 from common.input_files import LocalFiles
 from common.layout import Layout
-from common.shards import MEMBERS
+from common.members import MEMBERS
 from pipeline.align.run import plan as align_tasks
 from pipeline.align.run import read_plan as read_align_plan
 from pipeline.align.shard import AlignTask
@@ -34,9 +34,8 @@ from pipeline.ingest.run import ingest
 from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
-from pipeline.parse.run import read_plan as read_parse_plan
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardTask, write_record
+from pipeline.runner.planned_shards import read_planned
+from pipeline.runner.shard_record import Refusals, ShardTask, write_record
 from pipeline.runner.shard_runner import finished_shards, stale_tasks
 
 FEW: Final = 1000
@@ -105,7 +104,7 @@ def _run(config: Config, rows: int, folder: Path, silent: bool = False) -> Figur
     assert not stale
     del tasks, finished
     with step("parse: plan"):
-        planned = read_parse_plan(layout)
+        planned = read_planned(layout.source, [])
         parsed = parse_tasks(planned, read_aligned(planned, layout), run, layout)
     with step("manifests"):
         written = write_manifests(planned, parsed, layout)

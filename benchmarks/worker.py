@@ -23,10 +23,11 @@ from benchmarks.processes import parallel_rate, run
 from common import command
 from common.alignment.warp import central_square, warp
 from common.config import Config
+from common.members import encode_face, encode_metadata
 from common.parsing.find_parser import find_parser
 from common.parsing.masks import assign_sides, mean_by_class
 from common.parsing.parser import GPU_BATCH, Parsed
-from common.shards import ShardWriter, encode_face, encode_metadata
+from common.shards import ShardWriter
 from pipeline.parse import shard
 from synthetic import iterate_portraits
 

@@ -42,10 +42,7 @@ JPEG_XL: Final = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"
 
-_MARKS: Final = (
-    *(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "),
-    *JPEG_XL,
-)
+_MARKS: Final = (*(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "), *JPEG_XL)
 _BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
 _RAW_MARKS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 

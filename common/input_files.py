@@ -63,7 +63,7 @@ class File:
     stamp: str | None = None
 
 
-class Tree:
+class FileTree:
     """An input: a folder and all files below it, or one file.
 
     Attributes:
@@ -112,7 +112,7 @@ def is_image(path: str) -> bool:
     return path[path.rfind(".") :].lower() in SUFFIXES
 
 
-def photos(tree: Tree) -> tuple[list[File], tuple[str, ...]]:
+def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     """The files of a tree that are images by name or by first bytes, and a remark about the others.
 
     What must not be read may be an image, and is among them. A raw file beside the same image in another

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.shards import MEMBERS
+from common.members import MEMBERS
 from common.storage import Address, TransientError, is_file, is_local, store_errors
 
 SOURCE_FIELDS: Final = pa.schema(

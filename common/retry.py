@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from common.storage import is_transient
@@ -14,26 +13,27 @@ LONGEST_PAUSE: Final = 60.0
 """Seconds between two attempts at most."""
 
 
-@dataclass
 class Backoff:
-    """How long one failing operation is tried again.
+    """How long one failing operation is tried again: so many minutes from its first failure."""
 
-    Attributes:
-        minutes: from the first failure to the last attempt.
-        attempts: that failed.
-    """
+    def __init__(self, minutes: float) -> None:
+        self._minutes, self._attempts, self._since = minutes, 0, 0.0
 
-    minutes: float
-    attempts: int = 0
-    _since: float = field(default_factory=time.monotonic)
+    def wait(self, problem: str, final: BaseException) -> None:
+        """Print a problem, and sleep until the next attempt.
 
-    def pause(self) -> float | None:
-        """Seconds to wait after one more failure; None if the time is over."""
-        if self.attempts == 0:
+        Raises:
+            BaseException: `final`, if the time is over.
+        """
+        if self._attempts == 0:
             self._since = time.monotonic()
-        self.attempts += 1
-        left = self._since + 60 * self.minutes - time.monotonic()
-        return min(2.0 ** (self.attempts - 1), LONGEST_PAUSE, left) if left > 0 else None
+        self._attempts += 1
+        left = self._since + 60 * self._minutes - time.monotonic()
+        if left <= 0:
+            raise final
+        pause = min(2.0 ** (self._attempts - 1), LONGEST_PAUSE, left)
+        print(f"{problem}; trying again in {pause:.0f} s", file=sys.stderr)
+        time.sleep(pause)
 
 
 def retried(
@@ -55,8 +55,6 @@ def retried(
         try:
             return action()
         except OSError as error:
-            pause = backoff.pause() if transient(error) else None
-            if pause is None:
+            if not transient(error):
                 raise
-            print(f"{stage}: {error}; trying again in {pause:.0f} s", file=sys.stderr)
-            time.sleep(pause)
+            backoff.wait(f"{stage}: {error}", error)

@@ -143,11 +143,11 @@ class StoredLock:
             UserError: another run holds it.
             TransientError: the store does not answer.
         """
-        found = self._read()
-        if found is None:
+        current = self._read()
+        if current is None:
             self._write(mode="create")
             return
-        text, tag, age = found
+        text, tag, age = current
         if self._is_mine(text):  # an earlier attempt has written it
             self._write(tag)
             return
@@ -184,13 +184,13 @@ class StoredLock:
             self.path.unlink()
 
     def _own(self) -> tuple[str, str | None, float]:
-        found = self._read()
-        if found is None or not self._is_mine(found[0]):
+        current = self._read()
+        if current is None or not self._is_mine(current[0]):
             raise UserError(
                 f"another run has taken over {self.path.parent}, whose lock this run did not renew in time; "
                 "this run stops before its next write, and the same command continues after the other one"
             )
-        return found
+        return current
 
     def _is_mine(self, text: str) -> bool:
         return bool(json.loads(text).get("token") == self.owner["token"])
@@ -228,8 +228,8 @@ class StoredLock:
                         raise
                     self.path.fs.pipe_file(self.path.path, beat)  # the store knows no conditions
         except Exception:  # stores differ in how they refuse
-            found = self._read()
-            if found is None or found[0] != beat.decode():
-                if found and not self._is_mine(found[0]) and found[2] < EXPIRY_SECONDS:
-                    raise _in_use(self.path, found[0]) from None
+            current = self._read()
+            if current is None or current[0] != beat.decode():
+                if current and not self._is_mine(current[0]) and current[2] < EXPIRY_SECONDS:
+                    raise _in_use(self.path, current[0]) from None
                 raise

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from distributed import LocalCluster
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
@@ -16,6 +18,7 @@ from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.runner.cluster import shared_workers
+from pipeline.runner.event_loop import event_loop
 from synthetic import write_dataset
 
 PORTRAITS = 24
@@ -69,18 +72,39 @@ def pipeline_config(portraits: Path) -> Config:
     )
 
 
+def run_pipeline(config: Config, layout: Layout) -> None:
+    """All stages of the pipeline."""
+    ingest(config, layout)
+    align(config, layout)
+    parse(config, layout)
+
+
 @pytest.fixture(scope="session")
 def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
     """Shards of the painted portraits, made by the real parser on a real cluster; do not change them."""
 
-    def run_pipeline(folder: Path) -> None:
-        layout = Layout.at(folder)
+    def make(folder: Path) -> None:
         with shared_workers():
-            ingest(pipeline_config, layout)
-            align(pipeline_config, layout)
-            parse(pipeline_config, layout)
+            run_pipeline(pipeline_config, Layout.at(folder))
 
-    return Layout.at(make_once(shared_folder / "shards", run_pipeline))
+    return Layout.at(make_once(shared_folder / "shards", make))
+
+
+@pytest.fixture
+def copy(shards: Layout, tmp_path: Path) -> Layout:
+    """A copy of the finished set that a test may damage."""
+    shutil.copytree(str(shards.shards), tmp_path / "copy")
+    return Layout.at(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def cluster_config() -> Iterator[Config]:
+    """Names a worker process that all tests of a module share."""
+    with (
+        event_loop() as loop,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
+    ):
+        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,16 @@
 """A proxy before the tests' object store that fails or lies on request, as networks and object stores do."""
 
 import http.client
+import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from s3fs import S3FileSystem
 
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 DROPPED = {"content-length", "connection", "transfer-encoding"}
@@ -136,3 +141,16 @@ class FaultyStore:
                 pass
 
         return Handler
+
+
+@contextmanager
+def proxied(patch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+    """The tests' object store behind a proxy for all processes; nothing is requested twice."""
+    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    proxy = FaultyStore(host, int(port))
+    patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    patch.setenv("AWS_MAX_ATTEMPTS", "1")
+    S3FileSystem.clear_instance_cache()
+    yield proxy
+    proxy.stop()
+    S3FileSystem.clear_instance_cache()

@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from PIL import Image
 
 from common import manifest
 from common.config import load
-from common.input_files import Tree
+from common.input_files import FileTree
 from common.layout import Layout
 from common.pipeline_config import Ingest
 from common.storage import Address
@@ -28,7 +28,7 @@ from pipeline.ingest.run import ingest
 def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
     """The sources of an input in their order, and what else is known of it."""
     with connect() as database:
-        tree: Tree = open_tree(path)
+        tree: FileTree = open_tree(path)
         listing = store_sources(database, tree, form, labels)
         columns = "source, split, identity, labels, reason, detail"
         rows = database.execute(f"SELECT {columns} FROM listed ORDER BY number").fetchall()
@@ -69,10 +69,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def photo(seed: int = 0) -> bytes:
-    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(small).resize((48, 40), Image.Resampling.BICUBIC).save(buffer, "png")
-    return buffer.getvalue()
+    return encoded(picture(seed=seed), "png")
 
 
 def fill(root: Path, names: list[str]) -> Path:
@@ -101,10 +98,17 @@ def planned(place: Address | str, output: Path, *more: str) -> list[dict[str, ob
     return manifest.read(Layout.at(output).source).rows()
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
+def tar(members: Iterable[tuple[str, str | bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            data = content.encode() if isinstance(content, str) else content
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    path.write_bytes(tar(members.items()))
     return path

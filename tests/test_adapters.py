@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.input_files import Tree
+from common.input_files import FileTree
 from common.shards import KEY_PATTERN
 from common.storage import Address
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
@@ -267,7 +267,7 @@ def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
     (tmp_path / "t" / "x.csv").write_text("path\na.jpg\n")
     write_tar(tmp_path / "w" / "x.tar", {"a.jpg": photo()})
     for place, expected in places.items():
-        found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(Tree(place)))
+        found = next(adapter for adapter in ADAPTERS.values() if adapter.recognised(FileTree(place)))
         assert found is expected, place
     assert set(by_path(tmp_path / "u", "folder")) == {"1_0_0_20170104023102422.jpg"}
     with pytest.raises(UserError, match="neither a folder nor a .csv"):

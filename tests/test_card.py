@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -16,15 +15,15 @@ from common import manifest
 from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
-from common.shards import ShardWriter, decode_face, encode_array, encode_face, encode_mask
+from common.members import decode_face, encode_array, encode_face, encode_mask
+from common.shards import ShardWriter
 from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
 from pipeline.card.samples import summarize_samples
 from tests import manifests
+from tests.browser import CHROMIUM, chromium
 from tests.commands import run_command
-
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +38,6 @@ def text_of(page: Path) -> str:
 
 
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture
-def copy(shards: Layout, tmp_path: Path) -> Layout:
-    """A copy of the finished set that a test may change."""
-    shutil.copytree(Path(str(shards.shards)), tmp_path / "copy")
-    return Layout.at(tmp_path / "copy")
 
 
 def written(layout: Layout) -> str:
@@ -219,34 +211,18 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy: Layout) ->
     assert "Bald 100.0 % unknown \u2013" in text
 
 
-def browse(page: Path, width: int, profile: Path) -> tuple[str, str]:
-    """What a real browser says of the page at a width: its log, and the document that it ends with."""
-    assert CHROMIUM is not None
-    frame = page.with_name(f"frame-{width}.html")
-    # A window may not be as narrow as a phone, a frame may.
-    frame.write_text(
-        f'<iframe src="{page.name}" style="width:{width}px;height:900px;border:0" onload="'
-        "const root = this.contentDocument.documentElement;"
-        'document.body.dataset.hidden = root.scrollWidth - root.clientWidth"></iframe>'
-    )
-    command = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-        *("--disable-background-networking", "--allow-file-access-from-files", "--enable-logging=stderr"),
-        *(f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom", frame.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-1000:]
-    return done.stderr, done.stdout
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(
     page: Path, tmp_path: Path, width: int
 ) -> None:
     copy = Path(shutil.copy(page, tmp_path))
-    log, document = browse(copy, width, tmp_path / "profile")
-    assert "CONSOLE" not in log
-    assert 'data-hidden="0"' in document
-    copy.write_text(copy.read_text().replace("</main>", "<script>nothing()</script></main>"))
-    assert "CONSOLE" in browse(copy, width, tmp_path / "profile")[0]  # this test would see an error
+    with chromium(tmp_path) as tab:
+        tab.open(copy, width)
+        assert (
+            tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        )
+        assert not tab.errors
+        copy.write_text(copy.read_text().replace("</main>", "<script>nothing()</script></main>"))
+        tab.open(copy, width)
+        assert tab.errors  # this test would see an error

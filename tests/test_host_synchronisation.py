@@ -26,18 +26,10 @@ from training.pretrain.train import pretrain
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
 
 SETTINGS = [
-    "network.width=8",
-    "network.stem=large",
-    "network.input_size=32",
-    "pretrain.steps=4",
-    "pretrain.log_every=4",
-    "pretrain.batch_size=4",
-    "pretrain.validate_every=null",
-    "pretrain.tasks.rotation.position_of_unrotated=false",
-    "finetune.runs=[{labels: 0.5, steps: 4}]",
-    "finetune.methods=[pretrained]",
-    "finetune.batch_size=4",
-    "finetune.validate_every=null",
+    *("network.width=8", "network.stem=large", "network.input_size=32", "pretrain.steps=4"),
+    *("pretrain.log_every=4", "pretrain.batch_size=4", "pretrain.validate_every=null"),
+    *("pretrain.tasks.rotation.position_of_unrotated=false", "finetune.runs=[{labels: 0.5, steps: 4}]"),
+    *("finetune.methods=[pretrained]", "finetune.batch_size=4", "finetune.validate_every=null"),
 ]
 
 

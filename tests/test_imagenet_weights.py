@@ -25,13 +25,15 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_a_published_resnet_gives_its_backbone(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "ending"), [("resnet18", "pth"), ("resnet34", "safetensors"), ("resnet50", "pth")]
+)
+def test_a_published_resnet_gives_its_backbone(tmp_path: Path, name: str, ending: str) -> None:
     torch.manual_seed(1)
-    theirs = torchvision.models.resnet18(weights=None).eval()
-    path = tmp_path / f"resnet18.{ending}"
+    theirs = torchvision.models.get_model(name, weights=None).eval()
+    path = tmp_path / f"{name}.{ending}"
     save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
-    ours = build(imagenet("resnet18", path).network).eval()
+    ours = build(imagenet(name, path).network).eval()
     load_imagenet(ours, path)
     images = torch.randn(2, 3, 64, 64)
     theirs.fc = torch.nn.Identity()

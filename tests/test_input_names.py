@@ -1,31 +1,25 @@
-"""Inputs whose names or files other tools made unusual."""
+"""Names of inputs, files, outputs and columns, which other tools or this project made."""
 
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from common import manifest
 from common.config import load
 from common.errors import UserError
 from common.input_files import list_files
+from common.layout import MARKER, Layout, mark_output
+from common.storage import address
 from pipeline.command import arguments, read_options
 from pipeline.graph import set_input
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["\U0001f600 photos", "\U00020bb7野家", "null", "2020", "2021-07-04", 'a "b" \\ c: d'],
-    ids=["an emoji", "rare CJK", "a YAML word", "a number", "a date", "quotes, a backslash and a colon"],
-)
-def test_a_folder_may_have_any_utf8_name(tmp_path: Path, name: str) -> None:
-    folder, params = tmp_path / name, tmp_path / "params.yaml"
-    folder.mkdir()
-    flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
-    assert read_options(flags)[0].data.input == str(folder)
-    params.write_text("data:\n  input: sample\n  name: sample\n", encoding="utf-8")
-    set_input(str(folder), params)
-    assert load([params]).data.input == str(folder)
+from pipeline.ingest.listing import Listing, Source
+from pipeline.ingest.run import ingest
+from pipeline.runner.shard_record import ShardTask, write_record
+from tests.listings import plan_rows, read_listing, tar
+from tests.test_label_recognition import CELEBA, Files, images, labelled, write
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -41,16 +35,10 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path: Pa
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        (f"blobs/{'0af9' * 16}", None),
-        (f"blobs/{'0af9' * 10}", None),
-        (f".dvc/cache/files/md5/ab/{'0af9' * 7}0a", None),
-        ("elsewhere/secret.jpg", "link-outside"),
-    ],
-    ids=[
-        "Hugging Face's cache",
-        "Hugging Face's cache, by Git's hash",
-        "DVC's cache",
-        "any other file is refused",
+        pytest.param(f"blobs/{'0af9' * 16}", None, id="Hugging Face's cache"),
+        pytest.param(f"blobs/{'0af9' * 10}", None, id="Hugging Face's cache, by Git's hash"),
+        pytest.param(f".dvc/cache/files/md5/ab/{'0af9' * 7}0a", None, id="DVC's cache"),
+        pytest.param("elsewhere/secret.jpg", "link-outside", id="any other file is refused"),
     ],
 )
 def test_files_that_are_links_into_a_cache_are_read(tmp_path: Path, target: str, reason: str | None) -> None:
@@ -61,3 +49,123 @@ def test_files_that_are_links_into_a_cache_are_read(tmp_path: Path, target: str,
     (root / "1.jpg").symlink_to(os.path.relpath(file, root))
     (listed,) = list_files(root)
     assert (listed.refused or (None,))[0] == reason
+
+
+def write_photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def planned(root: Path, output: Path) -> list[str]:
+    """The sources of a plan."""
+    ingest(load(settings=[f"data.input={root}", "data.name=photos"]), Layout.at(output))
+    return manifest.read(Layout.at(output).source).table["source"].to_pylist()
+
+
+def write_shard(output: Path) -> None:
+    """What the stages leave in an output."""
+    folder = output / "photos"
+    mark_output(folder)
+    tar = folder / "unlabelled-000000.tar"
+    tar.write_bytes(bytes(1024))
+    write_record(ShardTask(tar, "inputs", "code", 1), [{"key": "k"}], [])
+
+
+@pytest.mark.parametrize("name", ["out", ".", "deep/out"], ids=["below it", "the input itself", "deep in it"])
+@pytest.mark.parametrize("again", [True, False], ids=["the same output", "another output"])
+def test_an_output_inside_the_input_is_no_source(
+    tmp_path: Path, name: str, again: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "in"
+    write_photo(root / "a.png", 1)
+    output = root / name
+    assert planned(root, output) == ["a.png"]
+    write_shard(output)
+    assert planned(root, output if again else tmp_path / "other") == ["a.png"]
+    assert "2 files are no photos: this project's output (2)" in capsys.readouterr().out
+
+
+def test_an_output_inside_a_remote_input_is_no_source(tmp_path: Path) -> None:
+    root = address(f"memory://{tmp_path.name}")
+    for name in ("a.png", "out/manifests/source.parquet", f"out/manifests/{MARKER}"):
+        root.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+        root.joinpath(name).write_bytes(b"x")
+    assert [file.path for file in list_files(root) if not file.refused] == ["a.png"]
+
+
+def test_another_input_of_the_same_name_is_refused_and_the_same_one_elsewhere_is_not(tmp_path: Path) -> None:
+    one, two, output = tmp_path / "one" / "photos", tmp_path / "two" / "photos", tmp_path / "out"
+    write_photo(one / "1.png", 1)
+    write_photo(two / "1.png", 2)
+    planned(one, output)
+    write_shard(output)
+    with pytest.raises(UserError, match=r"made from .*one/photos, are not in the input .*two/photos"):
+        planned(two, output)
+    (tmp_path / "three").mkdir()
+    one.rename(tmp_path / "three" / "photos")
+    assert planned(tmp_path / "three" / "photos", output) == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        *(((name,), "a label cannot be named") for name in ("score", "Left", "source", "Key", "BYTES")),
+        *(((name,), "a label cannot be named") for name in ("Pooled.npy.offset", "Big\nNose", "")),
+        (("Male", "Young", "male"), "two labels are named 'male'"),
+        *(((name,), "looks like splits") for name in ("split", "is_train", "Fold", "isTest", "val_split")),
+    ],
+    ids=str,
+)
+def test_labels_named_like_other_columns_or_like_splits_are_refused_by_name(
+    names: tuple[str, ...], message: str
+) -> None:
+    listing = Listing([Source("a.jpg", attributes=(1,) * len(names))], names, aligned=False)
+    with pytest.raises(UserError, match=message):
+        plan_rows(listing, ["0" * 64], load().ingest)
+
+
+def test_a_label_named_number_does_not_order_the_manifest() -> None:
+    sources = [Source(f"{number}.jpg", attributes=(1 - number % 2,)) for number in range(4)]
+    rows = plan_rows(
+        Listing(sources, ("number",), False), [f"{i:016x}{0:048}" for i in range(4)], load().ingest
+    )
+    assert [row["source"] for row in rows] == [source.path for source in sources]
+
+
+@pytest.mark.parametrize(
+    ("rows", "splits"),
+    [
+        ("path,partition,Male\n1.jpg,0,1\n2.jpg,2,0\n", ["train", "test"]),
+        ("path,Set,Male\n1.jpg,Training,1\n2.jpg,valid,0\n", ["train", "val"]),
+        ("path,fold,Male\n1.jpg,test,1\n2.jpg,,0\n", ["test", None]),
+        ("path,partition,Male\n1.jpg,0,1\n2.jpg,1,0\n", "the column partition has no 2"),
+        ("path,fold,Male\n1.jpg,0,1\n2.jpg,1,0\n", "line 2, fold: '0' is none of train"),
+        ("path,set,split,Male\n1.jpg,a,train,1\n", "the columns set and split are all named like splits"),
+    ],
+    ids=["celeba's numbers", "words", "a fold of words", "0 and 1 alone", "numbers of folds", "two columns"],
+)
+def test_columns_that_look_like_splits_are_read_or_refused(
+    tmp_path: Path, rows: str, splits: list[str | None] | str
+) -> None:
+    write(tmp_path, {**images(), "labels.csv": rows})
+    if isinstance(splits, str):
+        with pytest.raises(UserError, match=splits):
+            read_listing(tmp_path)
+    else:
+        listing = read_listing(tmp_path)
+        assert ([source.split for source in listing.sources], listing.attributes) == (splits, ("Male",))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train.csv": "path,identity\n1.jpg,11\n", "test.csv": "path,identity\n2.jpg,11.0\n"},
+        {"a.tar": tar([*labelled("1", 0, identity=11), *labelled("2", 1, identity="11.0")])},
+        {"identity_CelebA.csv": "image_id,identity\n1.jpg,11\n2.jpg,11.00\n", "list_attr_celeba.txt": CELEBA},
+    ],
+    ids=["tables", "a tar", "celeba"],
+)
+def test_identities_that_are_one_number_are_one_person(tmp_path: Path, files: Files) -> None:
+    write(tmp_path, files if "a.tar" in files else {**images(), **files})
+    assert [source.identity for source in read_listing(tmp_path).sources] == ["11", "11"]

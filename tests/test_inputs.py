@@ -17,15 +17,10 @@ from common.config import PARAMS, load
 from common.errors import UserError
 from common.shards import check_key
 from common.storage import address
+from pipeline.command import arguments, read_options
 from pipeline.graph import set_input
 from pipeline.ingest.listing import Listing, Source
-from tests.listings import (
-    encoded,
-    picture,
-    plan_rows,
-    planned,
-    read_listing,
-)
+from tests.listings import encoded, picture, plan_rows, planned, read_listing
 
 
 def celeba(root: Path, rows: str | None = None, images: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Path:
@@ -38,26 +33,22 @@ def celeba(root: Path, rows: str | None = None, images: tuple[str, ...] = ("1.jp
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("file", "text", "message"),
     [
-        ("2\nMale Young\n1.jpg -1 1 1\n", "line 3: 3 labels for 2 attributes"),
-        ("2\nMale Young\n1.jpg -1 1\n\n2.jpg -1 2\n", "line 5: '2' is none of"),
-        ("2\nMale Young\n1.jpg -1 1\n1.jpg -1 1\n", "line 4: a second row for 1.jpg"),
-        ("Male Young\n1.jpg -1 1\n", "line 1: the number of images"),
-        ("2\nMale Male\n1.jpg -1 1\n", "line 2: attribute names"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1 1\n", "line 3: 3 labels for 2 attributes"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1\n\n2.jpg -1 2\n", "line 5: '2' is none of"),
+        ("list_attr_celeba", "2\nMale Young\n1.jpg -1 1\n1.jpg -1 1\n", "line 4: a second row for 1.jpg"),
+        ("list_attr_celeba", "Male Young\n1.jpg -1 1\n", "line 1: the number of images"),
+        ("list_attr_celeba", "2\nMale Male\n1.jpg -1 1\n", "line 2: attribute names"),
+        ("list_eval_partition", "1.jpg 0\n2.jpg 3\n", "line 2: '3' is none of 0, 1, 2"),
     ],
 )
-def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
-    with pytest.raises(UserError) as refused:
-        read_listing(celeba(tmp_path, rows))
-    assert f"list_attr_celeba.txt, {message}" in str(refused.value)
-
-
-def test_a_malformed_partition_is_refused_by_file_and_line(tmp_path: Path) -> None:
-    root = celeba(tmp_path)
-    (root / "list_eval_partition.txt").write_text("1.jpg 0\n2.jpg 3\n")
-    with pytest.raises(UserError, match="list_eval_partition.txt, line 2: '3' is none of 0, 1, 2"):
-        read_listing(root)
+def test_a_malformed_label_file_is_refused_by_file_and_line(
+    tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    (celeba(tmp_path) / f"{file}.txt").write_text(text)
+    with pytest.raises(UserError, match=f"{file}.txt, {message}"):
+        read_listing(tmp_path)
 
 
 def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path: Path) -> None:
@@ -286,7 +277,11 @@ def test_nobody_is_ever_in_two_splits(
 
 
 @pytest.mark.parametrize(
-    "name", ["photos", "2020", "2021-07-04", "null", "yes", "0x1f", "a: b # c", 'say "hi"', "ünï"]
+    "name",
+    [
+        *("photos", "2020", "2021-07-04", "null", "yes", "0x1f", "a: b # c", 'a "b" \\ c: d', "ünï"),
+        *("\U0001f600 photos", "\U00020bb7野家"),
+    ],
 )
 def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
@@ -301,6 +296,8 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
     data = yaml.safe_load(params.read_text())["data"]
     assert data["input"] == str(tmp_path / name)
     assert isinstance(data["name"], str)
+    flags = arguments("", "pipeline.ingest").parse_args(["--input", str(tmp_path / name)])
+    assert read_options(flags)[0].data.input == load([params]).data.input == data["input"]
     first = params.read_bytes()
     set_input(str(tmp_path / name), params)
     assert params.read_bytes() == first

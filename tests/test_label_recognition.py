@@ -1,8 +1,6 @@
 """Labels as people have them: each layout is read, or refused by a sentence that names what was found."""
 
-import io
 import json
-import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from common.config import load
 from common.errors import UserError
 from pipeline.ingest.listing import Listing, Source
-from tests.listings import plan_rows, read_listing
+from tests.listings import plan_rows, read_listing, tar
 
 CELEBA = "2\nMale Young\n1.jpg -1 1\n2.jpg 1 1\n"
 CELEBA_CSV = "image_id,Male,Young\n1.jpg,-1,1\n2.jpg,1,1\n"
@@ -32,6 +30,10 @@ def images(folder: str = "", suffix: str = ".jpg") -> Files:
     return {f"{folder}{name}{suffix}": f"photo {name}" for name in MALE}
 
 
+def table(content: str | bytes) -> Files:
+    return {**images(), "labels.csv": content}
+
+
 def male(root: Path) -> dict[str, int | None]:
     """The label Male of every source by the last part of its path without extension."""
     listing = read_listing(root)
@@ -43,22 +45,12 @@ def male(root: Path) -> dict[str, int | None]:
     }
 
 
-def tar(members: list[tuple[str, str | bytes]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members:
-            data = content.encode() if isinstance(content, str) else content
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
-
-
 def labelled(name: str, value: int, **more: object) -> list[tuple[str, str | bytes]]:
     content = json.dumps({"attributes": {"Male": value}, **more})
     return [(f"{name}.jpg", f"photo {name}"), (f"{name}.json", content)]
 
 
+ALIGNED = images("img_align_celeba/")
 TAR = tar([*labelled("1", 0), *labelled("2", 1)])
 KAGGLE = "img_align_celeba/img_align_celeba/"
 LFW = "lfw_attributes\n#\tperson\timagenum\tMale\nAnn Lee\t1\t-1\nAnn Lee\t2\t1\n"
@@ -90,37 +82,25 @@ READ: dict[str, Files] = {
         "list_attr_celeba.txt": CELEBA,
     },
     "images of celeba in a folder of another name": {**images("faces/"), "list_attr_celeba.txt": CELEBA},
-    "a label file with a byte order mark": {
-        **images("img_align_celeba/"),
-        "list_attr_celeba.txt": CELEBA.encode("utf-8-sig"),
-    },
-    "a label file in utf-16": {
-        **images("img_align_celeba/"),
-        "list_attr_celeba.txt": CELEBA.encode("utf-16"),
-    },
+    "a label file with a byte order mark": {**ALIGNED, "list_attr_celeba.txt": CELEBA.encode("utf-8-sig")},
+    "a label file in utf-16": {**ALIGNED, "list_attr_celeba.txt": CELEBA.encode("utf-16")},
     "celeba-hq": {**images("CelebA-HQ-img/"), "CelebAMask-HQ-attribute-anno.txt": CELEBA},
-    "a csv with semicolons": {**images(), "labels.csv": "path;Male\n1.jpg;0\n2.jpg;1\n"},
-    "a csv of excel with sep": {**images(), "labels.csv": "sep=;\npath;Male\n1.jpg;0\n2.jpg;1\n"},
-    "a csv with tabs": {**images(), "labels.csv": "path\tMale\n1.jpg\t0\n2.jpg\t1\n"},
+    "a csv with semicolons": table("path;Male\n1.jpg;0\n2.jpg;1\n"),
+    "a csv of excel with sep": table("sep=;\npath;Male\n1.jpg;0\n2.jpg;1\n"),
+    "a csv with tabs": table("path\tMale\n1.jpg\t0\n2.jpg\t1\n"),
     "a tsv": {**images(), "labels.tsv": "path\tMale\n1.jpg\t0\n2.jpg\t1\n"},
-    "a csv in utf-16": {**images(), "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16")},
-    "a csv in utf-16 without a mark": {
-        **images(),
-        "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16-le"),
-    },
-    "a column called file": {**images(), "labels.csv": "file,Male\n1.jpg,0\n2.jpg,1\n"},
-    "a column called image": {**images(), "labels.csv": "image,Male\n1.jpg,0\n2.jpg,1\n"},
-    "a column called filename": {**images(), "labels.csv": "filename,Male\n1.jpg,0\n2.jpg,1\n"},
-    "a column called Image Path": {**images(), "labels.csv": "Male,Image Path\n0,1.jpg\n1,2.jpg\n"},
-    "a column called Path": {**images(), "labels.csv": "Path,Male\n1.jpg,0\n2.jpg,1\n"},
-    "an index column of pandas": {**images(), "labels.csv": ",path,Male\n0,1.jpg,0\n1,2.jpg,1\n"},
-    "an index column of pandas that was read again": {
-        **images(),
-        "labels.csv": "Unnamed: 0,path,Male\n0,1.jpg,0\n1,2.jpg,1\n",
-    },
-    "paths as the index of pandas": {**images(), "labels.csv": ",Male\n1.jpg,0\n2.jpg,1\n"},
-    "blanks around headings and values": {**images(), "labels.csv": " path , Male\n 1.jpg , 0\n2.jpg, 1 \n"},
-    "empty rows at the end": {**images(), "labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n,\n,\n"},
+    "a csv in utf-16": table("path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16")),
+    "a csv in utf-16 without a mark": table("path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16-le")),
+    "a column called file": table("file,Male\n1.jpg,0\n2.jpg,1\n"),
+    "a column called image": table("image,Male\n1.jpg,0\n2.jpg,1\n"),
+    "a column called filename": table("filename,Male\n1.jpg,0\n2.jpg,1\n"),
+    "a column called Image Path": table("Male,Image Path\n0,1.jpg\n1,2.jpg\n"),
+    "a column called Path": table("Path,Male\n1.jpg,0\n2.jpg,1\n"),
+    "an index column of pandas": table(",path,Male\n0,1.jpg,0\n1,2.jpg,1\n"),
+    "an index column of pandas that was read again": table("Unnamed: 0,path,Male\n0,1.jpg,0\n1,2.jpg,1\n"),
+    "paths as the index of pandas": table(",Male\n1.jpg,0\n2.jpg,1\n"),
+    "blanks around headings and values": table(" path , Male\n 1.jpg , 0\n2.jpg, 1 \n"),
+    "empty rows at the end": table("path,Male\n1.jpg,0\n2.jpg,1\n,\n,\n"),
     "back-slashed paths": {**images("a/"), "labels.csv": "path,Male\na\\1.jpg,0\n.\\a\\2.jpg,1\n"},
     "paths without extension": {**images("a/"), "labels.csv": "path,Male\na/1,0\na/2,1\n"},
     "another extension, and capitals": {**images("", ".JPG"), "labels.csv": "path,Male\n1.jpeg,0\n2.png,1\n"},
@@ -182,7 +162,7 @@ def test_lfw_is_read_however_it_is_nested(prefix: str, tmp_path: Path) -> None:
 
 def test_absolute_paths_inside_the_folder_are_relative_to_it(tmp_path: Path) -> None:
     rows = f"path,Male\n{tmp_path}/1.jpg,0\n{tmp_path}/./2.jpg,1\n"
-    assert male(write(tmp_path, {**images(), "labels.csv": rows})) == MALE
+    assert male(write(tmp_path, table(rows))) == MALE
 
 
 def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_round(tmp_path: Path) -> None:
@@ -228,15 +208,15 @@ REFUSED: dict[str, tuple[Files, str]] = {
         "people.csv, line 1: no column of paths among name, price",
     ),
     "a table without a header line": (
-        {**images(), "labels.csv": "1.jpg,0\n2.jpg,1\n"},
+        table("1.jpg,0\n2.jpg,1\n"),
         "1.jpg, 0: not column names; add a line of them",
     ),
     "a table of other images": (
-        {**images(), "labels.csv": "path,Male\na.jpg,0\n"},
+        table("path,Male\na.jpg,0\n"),
         "labels.csv: no row matches an image; a row names a.jpg, an image is called 1.jpg",
     ),
     "a table of another machine": (
-        {**images(), "labels.csv": "path,Male\nC:\\photos\\1.jpg,0\n/data/2.jpg,1\n"},
+        table("path,Male\nC:\\photos\\1.jpg,0\n/data/2.jpg,1\n"),
         r"a row names C:\\photos\\1.jpg, an image is called 1.jpg",
     ),
     "a row that may mean two images": (
@@ -247,10 +227,7 @@ REFUSED: dict[str, tuple[Files, str]] = {
         {**images(), "a.csv": "path,Male\n1.jpg,0\n", "b.csv": "path,Age\n1.jpg,9\n"},
         "several tables: a.csv with Male, b.csv with Age",
     ),
-    "a column of words": (
-        {**images(), "labels.csv": "path,age\n1.jpg,old\n"},
-        "line 2, age: 'old' is none of",
-    ),
+    "a column of words": (table("path,age\n1.jpg,old\n"), "line 2, age: 'old' is none of"),
     "a spreadsheet": (
         {**images(), "labels.xlsx": "PK"},
         "has labels.xlsx, which is not read; save its labels as",
@@ -285,6 +262,14 @@ REFUSED: dict[str, tuple[Files, str]] = {
     "a class in a tar's json": (
         {"a.tar": tar([("1.jpg", ""), ("1.json", '{"label": "cat"}')])},
         "a.tar::1.json: label: labels are read from",
+    ),
+    "a word as a label in a tar's json": (
+        {"a.tar": tar([("a.jpg", ""), ("a.json", '{"attributes": {"Male": "perhaps"}}')])},
+        "a.tar::a.json, Male: 'perhaps'",
+    ),
+    "a pickle as a class in a tar": (
+        {"a.tar": tar([("a.jpg", ""), ("a.cls", b"\x80\x04K\x01.")])},
+        "a.tar::a.cls: a class number was expected",
     ),
     "a bare number as a tar's json": (
         {"a.tar": tar([("1.jpg", ""), ("1.json", "3")])},
@@ -338,7 +323,7 @@ def test_only_the_format_folder_reads_photos_without_the_labels_beside_them(tmp_
 @pytest.mark.parametrize("word", ["val", "VALID", "validation"])
 def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word: str, tmp_path: Path) -> None:
     inputs: list[Files] = [
-        {**images(), "labels.csv": f"path,Male,Split\n1.jpg,0,{word}\n2.jpg,1,{word}\n"},
+        table(f"path,Male,Split\n1.jpg,0,{word}\n2.jpg,1,{word}\n"),
         {f"{word}-000.tar": TAR},
         {f"{word}/000.tar": TAR},
         {"train-000.tar": tar(labelled("1", 0, split=word))},
@@ -350,11 +335,7 @@ def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word: str, tmp_p
 
 def test_dots_in_keys_keep_the_labels_of_each_photo_and_masks_are_no_photos(tmp_path: Path) -> None:
     members = [*labelled("IMG.1", 0), *labelled("IMG.2", 1), *labelled("a", 1), ("a.mask.png", "mask")]
-    assert male(write(tmp_path, {"a.tar": tar(members)})) == {
-        "IMG.1": 0,
-        "IMG.2": 1,
-        "a": 1,
-    }
+    assert male(write(tmp_path, {"a.tar": tar(members)})) == {"IMG.1": 0, "IMG.2": 1, "a": 1}
 
 
 def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path: Path) -> None:
@@ -374,10 +355,7 @@ def test_what_a_tar_holds_and_is_not_read_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_count_line_that_is_not_the_number_of_rows_is_reported(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {**images("img_align_celeba/"), "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)},
-    )
+    write(tmp_path, {**ALIGNED, "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)})
     assert read_listing(tmp_path).remarks == (
         "list_attr_celeba.txt announces 202,599 rows and has 2; is it complete?",
     )

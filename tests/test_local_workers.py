@@ -1,24 +1,31 @@
-"""How many workers a local cluster starts, and which GPU each sees; the numbers of GPUs are stand-ins."""
+"""Processes on this machine: how many, what each sees, how they start, and work ahead of each other."""
 
 import math
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from common.config import load
 from common.errors import UserError
+from common.fork_server import start_fork_server
+from common.parsing.parser import Parsed, SplitOnMemoryError
 from common.pipeline_config import Cluster
 from pipeline.runner import cluster as runner
 from pipeline.runner.cluster import SETTLE_SECONDS, connect, no_model, shared_workers
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
+from pipeline.runner.prefetch import ahead
 from pipeline.runner.tasks import map_bounded
 
 FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(60)"
@@ -107,3 +114,108 @@ def test_a_worker_that_is_killed_while_it_loads_the_model_is_replaced(tmp_path: 
             assert (tmp_path / "died").exists()
             assert len(client.run(os.getpid)) == 2
             assert len(dict(map_bounded(client, math.sqrt, [4.0, 9.0], two))) == 2
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PROGRAM = """
+import signal, time
+from common.fork_server import start_fork_server
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
+start_fork_server("pipeline.parse.shard")
+print("started", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_command() -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "started\n"
+    time.sleep(1)  # until it is in the middle of its imports, on most machines
+    os.killpg(driver.pid, signal.SIGINT)
+    stdout, stderr = driver.communicate(timeout=600)  # until the server has closed its standard error, too
+    assert (stdout, stderr, driver.returncode) == ("interrupted\n", "", 0)
+
+
+def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = "/tmp/" + "x" * 94
+    monkeypatch.setattr("tempfile.tempdir", folder)
+    with pytest.raises(UserError, match=f"{folder}: too long for sockets; set TMPDIR"):
+        start_fork_server()
+
+
+def test_a_step_is_ahead_by_no_more_than_its_depth_and_keeps_the_order() -> None:
+    made: list[int] = []
+    lead = []
+    items = ahead((made.append(number) or number for number in range(20)), 3)  # type: ignore[func-returns-value]
+    for expected, item in enumerate(items):
+        assert item == expected
+        lead.append(len(made) - expected)
+    assert made == list(range(20))
+    assert max(lead) <= 4
+
+
+def test_an_error_of_a_step_comes_in_its_place() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise OSError("the disk is full")
+
+    step = ahead(items(), 2)
+    assert next(step) == 0
+    with pytest.raises(OSError, match="the disk is full"):
+        next(step)
+
+
+def test_a_step_that_is_given_up_leaves_no_thread() -> None:
+    before = threading.active_count()
+    step = ahead(iter(range(100)), 2)
+    next(step)
+    step.close()
+    assert threading.active_count() == before
+
+
+class FullGpu:
+    """A stand-in for a parser on a GPU that holds three faces."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.batches = room, list[int]()
+
+    def __call__(self, faces: np.ndarray) -> Parsed:
+        self.batches.append(len(faces))
+        if len(faces) > self.room:
+            raise torch.OutOfMemoryError
+        return (
+            faces[..., 0],
+            faces[:, 0, 0].astype(np.float32),
+            {"pooled.npy": faces[:, 0, 0].astype(np.float16)},
+        )
+
+
+def test_a_batch_that_does_not_fit_is_halved_once_and_for_all() -> None:
+    gpu = FullGpu(room=3)
+    parse = SplitOnMemoryError(gpu)
+    faces = np.arange(10 * 4 * 4 * 3, dtype=np.uint8).reshape(10, 4, 4, 3)
+    masks, confidences, features = parse(faces)
+    assert np.array_equal(masks, faces[..., 0])
+    assert len(confidences) == len(features["pooled.npy"]) == 10
+    assert gpu.batches == [10, 5, 2, 2, 2, 2, 2]
+    parse(faces[:2])
+    assert gpu.batches[-1] == 2
+
+
+def test_a_face_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        SplitOnMemoryError(FullGpu(room=0))(np.zeros((4, 4, 4, 3), np.uint8))

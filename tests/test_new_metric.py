@@ -29,13 +29,9 @@ def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
     monkeypatch.setitem(METRICS, SPECIFICITY.name, SPECIFICITY)
     config = load(
         settings=[
-            "network.width=8",
-            "network.input_size=32",
-            "finetune.runs=[{labels: 1.0, steps: 2}]",
-            "finetune.methods=[scratch]",
-            "finetune.batch_size=4",
-            "trainer.loader_workers=0",
-            "evaluate.resamples=10",
+            *("network.width=8", "network.input_size=32", "finetune.runs=[{labels: 1.0, steps: 2}]"),
+            *("finetune.methods=[scratch]", "finetune.batch_size=4", "trainer.loader_workers=0"),
+            *("evaluate.resamples=10",),
         ]
     )
     output = tmp_path / "evaluate"

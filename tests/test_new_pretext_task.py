@@ -21,17 +21,10 @@ from training.pretrain.tasks.patches import Crops
 from training.report import report
 
 TINY = [
-    "network.width=8",
-    "network.input_size=32",
-    "pretrain.steps=3",
-    "pretrain.batch_size=4",
-    "pretrain.log_every=1",
-    "trainer.loader_workers=0",
-    "pretrain.validate_every=null",
-    "finetune.runs=[{labels: 1.0, steps: 2}]",
-    "finetune.methods=[scratch]",
-    "finetune.batch_size=4",
-    "evaluate.resamples=10",
+    *("network.width=8", "network.input_size=32", "pretrain.steps=3", "pretrain.batch_size=4"),
+    *("pretrain.log_every=1", "trainer.loader_workers=0", "pretrain.validate_every=null"),
+    *("finetune.runs=[{labels: 1.0, steps: 2}]", "finetune.methods=[scratch]", "finetune.batch_size=4"),
+    *("evaluate.resamples=10",),
 ]
 
 
@@ -100,12 +93,7 @@ def test_it_describes_itself_in_the_metrics(output: Path) -> None:
         "title": "Patch brightness",
         "weight": 0.5,
         "metrics": [
-            {
-                "name": "bright_accuracy",
-                "title": "bright patches",
-                "chance": 0.5,
-                "higher_is_better": True,
-            }
+            {"name": "bright_accuracy", "title": "bright patches", "chance": 0.5, "higher_is_better": True}
         ],
     }
 

@@ -27,6 +27,7 @@ from pipeline.ingest.run import ingest
 from pipeline.lock import EXPIRY_SECONDS, NAME, StoredLock, locked
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.shard_record import ShardTask, record_path, write_record
+from tests.commands import run_command
 from tests.test_small_changes import PHOTOS, Input
 
 
@@ -119,17 +120,9 @@ def test_a_second_run_is_told_who_has_the_output_and_a_killed_one_holds_nothing(
 
 
 def test_a_command_refuses_an_output_that_is_in_use(tmp_path: Path, data: Input) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.ingest",
-        "--input",
-        str(data.photos),
-        "--output",
-        str(tmp_path / "out"),
-    ]
+    flags = ("--input", data.photos, "--output", tmp_path / "out")
     with locked(data.layout):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command("pipeline.ingest", *flags)
     assert done.returncode == 1
     assert f"is in use by process {os.getpid()} on" in done.stderr
 

@@ -1,13 +1,11 @@
 """Stores that fail for a while: a real S3 server behind a proxy that answers 500, 503 or late, or is down."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 from upath import UPath
 
 from common import manifest
@@ -23,7 +21,7 @@ from pipeline.runner.prefetch import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
 from tests.conftest import PORTRAITS
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, proxied
 
 FAULTS = ("503", "expired")
 INPUT = "s3://outages/photos"
@@ -32,18 +30,12 @@ INPUT = "s3://outages/photos"
 @pytest.fixture
 def store(object_store: None, portraits: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """The object store with the portraits, behind a proxy for all processes; nothing is requested twice."""
-    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
     bucket = UPath("s3://outages")
     if not bucket.fs.exists("outages"):
         bucket.fs.mkdir("outages")
         bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
-    proxy = FaultyStore(host, int(port))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    S3FileSystem.clear_instance_cache()
-    yield proxy
-    proxy.stop()
-    S3FileSystem.clear_instance_cache()
+    with proxied(monkeypatch) as proxy:
+        yield proxy
 
 
 def config(*settings: str) -> Config:

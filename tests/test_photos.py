@@ -158,18 +158,14 @@ def profiled(pixels: np.ndarray, mode: str, profile: bytes, kind: str = "png", *
 @pytest.mark.parametrize(
     ("pixels", "data"),
     [
-        (MUTED, profiled(MUTED, "RGB", ADOBE)),
-        (MUTED, profiled(MUTED, "RGB", ADOBE, "jpeg", quality=98, subsampling=0)),
-        (MUTED, profiled(MUTED, "RGBA", ADOBE, "webp", lossless=True)),
-        (PLAIN, profiled(PLAIN, "L", LINEAR)),
-        (PLAIN, profiled(PLAIN, "LA", LINEAR)),
-        (MUTED, profiled(MUTED, "RGB", SRGB)),
-        (COLOUR, encoded(COLOUR, "png", icc_profile=LINEAR)),
-        (COLOUR, encoded(COLOUR, "png", icc_profile=ADOBE[:200])),
-    ],
-    ids=[
-        *("Adobe RGB", "in a JPEG", "with transparency", "linear gray", "gray with transparency", "sRGB"),
-        *("a profile that does not fit", "a damaged profile"),
+        pytest.param(MUTED, profiled(MUTED, "RGB", ADOBE), id="Adobe RGB"),
+        pytest.param(MUTED, profiled(MUTED, "RGB", ADOBE, "jpeg", quality=98, subsampling=0), id="in a JPEG"),
+        pytest.param(MUTED, profiled(MUTED, "RGBA", ADOBE, "webp", lossless=True), id="with transparency"),
+        pytest.param(PLAIN, profiled(PLAIN, "L", LINEAR), id="linear gray"),
+        pytest.param(PLAIN, profiled(PLAIN, "LA", LINEAR), id="gray with transparency"),
+        pytest.param(MUTED, profiled(MUTED, "RGB", SRGB), id="sRGB"),
+        pytest.param(COLOUR, encoded(COLOUR, "png", icc_profile=LINEAR), id="a profile that does not fit"),
+        pytest.param(COLOUR, encoded(COLOUR, "png", icc_profile=ADOBE[:200]), id="a damaged profile"),
     ],
 )
 def test_colours_are_converted_to_srgb(pixels: np.ndarray, data: bytes) -> None:
@@ -193,24 +189,14 @@ def test_half_a_jpeg_is_refused(progressive: bool) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        tiff((GRAY / 255).astype(np.float32)),
-        tiff(GRAY.astype(np.float32)),
-        tiff(GRAY.astype(np.uint32)),
-        tiff(GRAY.astype(np.int32) * 257),
-        tiff(GRAY.astype(np.uint16)),
-        tiff(GRAY.astype(np.uint16) * 16),
-        encoded(GRAY.astype(np.uint16), "png"),
-        encoded(GRAY.astype(np.uint16) * 257, "png"),
-    ],
-    ids=[
-        "floats to 1",
-        "floats to 255",
-        "32 bits that use 8",
-        "32 bits that use 16",
-        "16 bits that use 8",
-        "16 bits that use 12",
-        "a PNG of 16 bits that uses 8",
-        "a PNG of 16 bits",
+        pytest.param(tiff((GRAY / 255).astype(np.float32)), id="floats to 1"),
+        pytest.param(tiff(GRAY.astype(np.float32)), id="floats to 255"),
+        pytest.param(tiff(GRAY.astype(np.uint32)), id="32 bits that use 8"),
+        pytest.param(tiff(GRAY.astype(np.int32) * 257), id="32 bits that use 16"),
+        pytest.param(tiff(GRAY.astype(np.uint16)), id="16 bits that use 8"),
+        pytest.param(tiff(GRAY.astype(np.uint16) * 16), id="16 bits that use 12"),
+        pytest.param(encoded(GRAY.astype(np.uint16), "png"), id="a PNG of 16 bits that uses 8"),
+        pytest.param(encoded(GRAY.astype(np.uint16) * 257, "png"), id="a PNG of 16 bits"),
     ],
 )
 def test_deep_pixels_are_scaled_by_the_range_that_they_use(data: bytes) -> None:
@@ -262,30 +248,23 @@ def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (tiff(COLOUR.astype(np.uint16)), "almost black"),
-        (tiff((GRAY / 100).astype(np.float32)), "almost black"),
-        (tiff((GRAY / 255 - 1).astype(np.float32)), "values from -0.9"),
-        (tiff(np.where(GRAY > 99, np.nan, GRAY).astype(np.float32)), "values from nan"),
-        (tiff((COLOUR / 255).astype(np.float32)), "a TIFF of this kind"),
-        (tiff(COLOUR, (50706, 1, 0x00000401)), "a raw file"),
-        (tiff(COLOUR, (254, 4, 1)), "a raw file"),
-        (b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a raw file"),
-        (b"FUJIFILMCCD-RAW 0201" + bytes(99), "a raw file"),
-        (b"\xff\x0a" + bytes(99), "JPEG XL; convert it"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL; convert it"),
-    ],
-    ids=[
-        "colours of 16 bits that use 8",
-        "floats to 2.3",
-        "negative floats",
-        "floats that are no numbers",
-        "colours in floats",
-        "the thumbnail of a DNG",
-        "the thumbnail of a NEF or an ARW",
-        "a CR2",
-        "a RAF",
-        "a JPEG XL codestream",
-        "a JPEG XL container",
+        pytest.param(tiff(COLOUR.astype(np.uint16)), "almost black", id="colours of 16 bits that use 8"),
+        pytest.param(tiff((GRAY / 100).astype(np.float32)), "almost black", id="floats to 2.3"),
+        pytest.param(tiff((GRAY / 255 - 1).astype(np.float32)), "values from -0.9", id="negative floats"),
+        pytest.param(
+            tiff(np.where(GRAY > 99, np.nan, GRAY).astype(np.float32)),
+            "values from nan",
+            id="floats that are no numbers",
+        ),
+        pytest.param(tiff((COLOUR / 255).astype(np.float32)), "a TIFF of this kind", id="colours in floats"),
+        pytest.param(tiff(COLOUR, (50706, 1, 0x00000401)), "a raw file", id="the thumbnail of a DNG"),
+        pytest.param(tiff(COLOUR, (254, 4, 1)), "a raw file", id="the thumbnail of a NEF or an ARW"),
+        pytest.param(b"II*\0\x10\0\0\0CR\2\0" + bytes(99), "a raw file", id="a CR2"),
+        pytest.param(b"FUJIFILMCCD-RAW 0201" + bytes(99), "a raw file", id="a RAF"),
+        pytest.param(b"\xff\x0a" + bytes(99), "JPEG XL; convert it", id="a JPEG XL codestream"),
+        pytest.param(
+            b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL; convert it", id="a JPEG XL container"
+        ),
     ],
 )
 def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(

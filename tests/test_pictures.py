@@ -20,13 +20,14 @@ from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, war
 from common.config import Config, load
 from common.images import decode_photo
 from common.layout import Layout
+from common.members import decode_face, decode_metadata
 from common.photo import Refused
-from common.shards import decode_face, decode_metadata
+from common.shards import extent_of, read_member
 from common.weights import find
 from pipeline.align.run import align
-from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from synthetic import iterate_portraits, write_dataset
+from tests.conftest import run_pipeline
 from tests.listings import encoded, picture
 
 
@@ -236,9 +237,7 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
         (root / name).write_bytes(data)
     settings = [f"data.input={root}", "data.name=d", "cluster.workers=1"]
     run, layout = load(settings=settings), Layout.at(tmp_path / "out")
-    ingest(run, layout)
-    align(run, layout)
-    parse(run, layout)
+    run_pipeline(run, layout)
     refused = {row["source"]: row["reason"] for row in manifest.read(layout.quarantine).rows()}
     assert refused == {f"zz-{reason}.jpg": reason for reason in bad}
     samples = {row["source"]: row for row in manifest.read(layout.samples).rows()}
@@ -265,9 +264,7 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     (root / "labels.csv").write_text("path,identity,Male\nboth.png,Ann,1\n")
     settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
     run, layout = load(settings=settings), Layout.at(tmp_path / "out")
-    ingest(run, layout)
-    align(run, layout)
-    parse(run, layout)
+    run_pipeline(run, layout)
     rows = manifest.read(layout.samples).rows()
     first = next(row["key"] for row in manifest.read(layout.source).rows())
     assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
@@ -283,18 +280,16 @@ def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_fi
     ] * 2
     sides = {}
     for row in rows:
-        with (layout.shards / str(row["shard"])).open("rb") as stream:
-            stream.seek(row["json.offset"])
-            landmarks = np.array(decode_metadata(stream.read(row["json.size"]))["landmarks"])
+        metadata = decode_metadata(read_member(layout.shards, row["shard"], extent_of(row, "json")))
+        landmarks = np.array(metadata["landmarks"])
         sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
     assert sides[first][1] and not sides[f"{first}-2"][1]
     assert sides[first][0] > sides[f"{first}-2"][0]
 
 
 def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
-    with (layout.shards / str(row["shard"])).open("rb") as stream:
-        stream.seek(row["jpg.offset"])
-        return decode_face(stream.read(row["jpg.size"])).astype(int)
+    data = read_member(layout.shards, str(row["shard"]), extent_of(row, "jpg"))
+    return decode_face(data).astype(int)
 
 
 def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:

@@ -18,8 +18,9 @@ from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
+from common.members import decode_face
 from common.photo import Refused
-from common.shards import decode_face, read_shard
+from common.shards import read_shard
 from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
@@ -294,12 +295,11 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("video.mp4", None), ("video.jpg", "too-large"), ("n" * 240 + ".png", ""), ("folder.jpg", None)],
-    ids=[
-        "a 40 GB video is no photo",
-        "a 40 GB file that is called a photo is refused unread",
-        "a name of 244 bytes",
-        "a folder that is called a photo",
+    [
+        pytest.param("video.mp4", None, id="a 40 GB video is no photo"),
+        pytest.param("video.jpg", "too-large", id="a 40 GB file that is called a photo is refused unread"),
+        pytest.param("n" * 240 + ".png", "", id="a name of 244 bytes"),
+        pytest.param("folder.jpg", None, id="a folder that is called a photo"),
     ],
 )
 def test_no_file_ends_the_prediction_of_the_others(

@@ -22,8 +22,9 @@ from common.config import load
 from common.errors import UserError
 from common.freshness import git_commit
 from common.layout import Layout
+from common.members import encode_array, encode_face, encode_mask, encode_metadata
 from common.page.figures import SERIES, figure
-from common.shards import ShardWriter, encode_array, encode_face, encode_mask, encode_metadata
+from common.shards import ShardWriter
 from tests import manifests
 from training.data.index import manifest_hash
 from training.evaluate.metrics import METRICS

@@ -96,6 +96,49 @@ def test_slips_in_yaml_are_errors(text: str, message: str) -> None:
         parse_yaml(text, "here")
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("parse.sise=512", "parse.sise"),
+        ("parse.size=big", "parse.size"),
+        ("parse.size=450", "parse.size"),
+        ("parse=3", "parse is a section"),
+        ("parse.size", "key=value"),
+        ("nonsense.x=1", "unknown key nonsense"),
+        ("pretrain.patch_fraction=[0.9, 0.1]", "patch_fraction"),
+        ("parse.size={", "parse.size={: expected"),
+        ("ingest.val_fraction=0.99", "together are more than 1"),
+        ("finetune.runs=[{labels: 150%, steps: 1}]", "less than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        load(settings=[setting])
+
+
+def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("parse: {size: 512, parser: onnx}\n")
+    config = load([tmp_path / "mine.yaml"], ["parse.parser=parsenet"])
+    assert (config.parse.size, config.parse.parser) == (512, "parsenet")
+    assert config.parse.precision == load().parse.precision
+    (tmp_path / "typo.yaml").write_text("parse: {sice: 512}\n")
+    with pytest.raises(UserError, match=r"typo\.yaml.*parse\.sice"):
+        load([tmp_path / "typo.yaml"])
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        load([tmp_path / "none.yaml"])
+
+
+def test_an_open_mapping_takes_new_keys_and_keeps_the_others(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("cluster: {resources: {GPU: 1.0}}\n")
+    config = load([tmp_path / "mine.yaml"], ["cluster.resources.memory=2.0"])
+    assert config.cluster.resources == {"GPU": 1.0, "memory": 2.0}
+
+
+@pytest.mark.parametrize("preset", ["mini", "paper"])
+def test_the_presets_are_valid(preset: str) -> None:
+    load([ROOT / "presets" / f"{preset}.yaml"])
+
+
 def test_files_and_flags_are_read_by_the_same_rules(tmp_path: Path) -> None:
     assert load(settings=["pretrain.learning_rate=1e-3"]).pretrain.learning_rate == 0.001
     with pytest.raises(UserError, match=r"--set pretrain\.steps=010: write 010 without"):
@@ -124,18 +167,6 @@ def test_paths_begin_at_home_and_shares_may_be_percentages(
     section, _, name = setting.partition("=")[0].partition(".")
     found = getattr(getattr(load(settings=[setting]), section), name)
     assert (found[0].labels if name == "runs" else found) == value
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["ingest.val_fraction=0.6", "ingest.test_fraction=0.6"], "together are more than 1"),
-        (["finetune.runs=[{labels: 150%, steps: 1}]"], "less than or equal to 1"),
-    ],
-)
-def test_shares_above_one_are_refused(settings: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load(settings=settings)
 
 
 @pytest.mark.parametrize(

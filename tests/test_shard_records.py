@@ -1,19 +1,29 @@
-"""Which finished shards are made again: those of other inputs, and those of other code unless accepted."""
+"""Plans, records and tables: what of a shard is known, and what makes it stale."""
 
-import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from s3fs import S3FileSystem
+from hypothesis import given
+from hypothesis import strategies as st
 from upath import UPath
 
+from common import manifest
+from common.errors import UserError
 from common.freshness import imported_modules
+from common.sampling import evenly_spaced
+from common.storage import address
+from common.tables import ROW_GROUP, add_parquet, batches, connect, quoted, write_parquet
 from pipeline.runner.finished_shards import FinishedShards
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardTask, read_record, record_path, write_record
+from pipeline.runner.planned_shards import read_planned
+from pipeline.runner.shard_record import Refusals, ShardTask, read_record, record_path, write_record
 from pipeline.runner.shard_runner import stale_tasks
-from tests.faulty_store import FaultyStore
+from tests import manifests
+from tests.faulty_store import FaultyStore, proxied
 
 SHARDS = 40
 
@@ -21,13 +31,8 @@ SHARDS = 40
 @pytest.fixture
 def counted_store(object_store: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
     """The object store behind a proxy that counts requests."""
-    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
-    proxy = FaultyStore(host, int(port))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    S3FileSystem.clear_instance_cache()
-    yield proxy
-    proxy.stop()
-    S3FileSystem.clear_instance_cache()
+    with proxied(monkeypatch) as proxy:
+        yield proxy
 
 
 def shard(folder: Path, fingerprint: str, code: str) -> Path:
@@ -111,3 +116,101 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
     ]
     tars[9].unlink()
     assert FinishedShards(folder, index).get(tars[9]) is None
+
+
+PLANNED = 1000
+
+
+def row(number: int) -> dict[str, Any]:
+    if number % 100 == 0:
+        return {"source": f"{number:04}.jpg", "reason": "empty", "detail": "the file has no bytes"}
+    sha256 = f"{number:064x}"[::-1]
+    return {
+        "source": f"{number:04}.jpg",
+        "shard": f"d/train-{number % 7:06}.tar",
+        "split": ("train", "val")[number % 2],
+        "sha256": sha256,
+        "key": sha256[:16],
+        "Male": (0, 1, None)[number % 3],
+    }
+
+
+def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "source.parquet"
+    rows = [row(number) for number in range(PLANNED)]
+    manifests.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
+    planned = read_planned(path, ["source", "sha256", "split", "Male"])
+    assert (planned.sources, planned.metadata, planned.attributes) == (PLANNED, {"dataset": "d"}, ("Male",))
+    assert [refused["source"] for refused in planned.refusals()] == [
+        row["source"] for row in rows if "reason" in row
+    ]
+    shards = dict(planned.shards)
+    assert list(shards) == [f"d/train-{number:06}.tar" for number in range(7)]
+    for name, own in shards.items():
+        expected = [row for row in rows if row.get("shard") == name]
+        assert [row | {"shard": name} for row in own] == expected
+        order = np.random.default_rng(1).permutation(len(expected))
+        pickled = pickle.dumps(own.shuffled(1))
+        assert [row["key"] for row in pickle.loads(pickled)] == [expected[index]["key"] for index in order]
+        assert len(pickled) < len(pickle.dumps(expected))
+
+
+ROWS = 3 * ROW_GROUP // 2
+QUERY = f"SELECT i, sha256(i::VARCHAR) AS key FROM range({ROWS}) AS numbers(i) ORDER BY key"
+
+
+def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
+    for threads in (1, 4):
+        with connect() as database:
+            database.execute(f"SET threads = {threads}")
+            file = tmp_path / f"{threads}.parquet"
+            assert write_parquet(database, file, QUERY, metadata={"dataset": "d"}) == ROWS
+            assert [batch.num_rows for batch in batches(database, QUERY)] == [ROW_GROUP, ROW_GROUP // 2]
+    first, second = sorted(tmp_path.iterdir())
+    assert first.read_bytes() == second.read_bytes()
+    written = pq.ParquetFile(first)
+    keys = written.read()["key"].to_pylist()
+    assert keys == sorted(keys)
+    assert written.metadata.row_group(0).num_rows == ROW_GROUP
+    assert written.schema_arrow.metadata == {b"dataset": b"d"}
+
+
+def test_an_error_in_a_query_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    with connect() as database:
+        write_parquet(database, file, "SELECT 1 AS one")
+        before = file.read_bytes()
+        with pytest.raises(Exception, match="does not add up"):
+            write_parquet(database, file, "SELECT error('does not add up') AS one FROM range(9)")
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_files_of_any_name_are_queried_at_paths_and_addresses(place: str, tmp_path: Path) -> None:
+    folder = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
+    file, name = folder / "a [b] *'.parquet", quoted('a.b "c"')
+    with connect() as database:
+        write_parquet(database, file, 'SELECT 7 AS "a.b ""c"""', metadata={"x": "y"})
+        assert add_parquet(database, "stored", file).metadata == {b"x": b"y"}
+        assert database.execute(f"SELECT {name} FROM stored").fetchall() == [(7,)]
+        with pytest.raises(FileNotFoundError):
+            add_parquet(database, "other", folder / "none.parquet")
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    file.write_bytes(b"PAR1 and more")
+    with connect() as database, pytest.raises(UserError, match="no readable Parquet file"):
+        add_parquet(database, "damaged", file)
+
+
+@given(st.integers(1, 300), st.integers(0, 1000))
+def test_positions_are_distinct_and_reach_from_end_to_end(count: int, total: int) -> None:
+    positions = evenly_spaced(count, total)
+    assert len(positions) == min(count, total)
+    assert (np.diff(positions) > 0).all()
+    if total and count > 1:
+        assert (positions[0], positions[-1]) == (0, total - 1)
+    if len(positions) > 1:
+        assert np.ptp(np.diff(positions)) <= 1

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -16,22 +15,14 @@ from common import weights
 from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
-from pipeline.align.run import align
-from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
 from pipeline.runner.shard_record import record_path
 from tests.commands import run_command
-from tests.conftest import PORTRAITS
+from tests.conftest import PORTRAITS, run_pipeline
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tar"))}
-
-
-def run(config: Config, layout: Layout) -> None:
-    ingest(config, layout)
-    align(config, layout)
-    parse(config, layout)
 
 
 def test_every_sample_has_the_documented_format(shards: Layout, portraits: Path) -> None:
@@ -123,27 +114,25 @@ def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) ->
 def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -> None:
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")}
     manifests = {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()}
-    run(pipeline_config, shards)
+    run_pipeline(pipeline_config, shards)
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")} == before
     assert {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()} == manifests
 
 
 def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
-    shards: Layout, pipeline_config: Config, tmp_path: Path
+    pipeline_config: Config, copy: Layout
 ) -> None:
-    layout = Layout.at(tmp_path / "copy")
-    shutil.copytree(shards.shards, layout.shards)
-    before = digests(layout.shards)
-    tars = sorted((layout.shards / "portraits").glob("*.tar"))
+    before = digests(copy.shards)
+    tars = sorted((copy.shards / "portraits").glob("*.tar"))
     record_path(tars[0]).unlink()
     kept = tars[1].stat().st_mtime_ns
-    foreign = layout.shards / "portraits" / "train-000099.tar"
+    foreign = copy.shards / "portraits" / "train-000099.tar"
     foreign.write_bytes(b"left by an earlier plan")
     with pytest.raises(UserError, match=r"1 shards that are not in the plan.*train-000099\.tar; --prune"):
-        run(pipeline_config, layout)
+        run_pipeline(pipeline_config, copy)
     assert foreign.exists()
-    parse(pipeline_config, layout, prune=True)
-    assert digests(layout.shards) == before
+    parse(pipeline_config, copy, prune=True)
+    assert digests(copy.shards) == before
     assert tars[1].stat().st_mtime_ns == kept
     assert not foreign.exists()
 

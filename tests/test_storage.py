@@ -13,10 +13,8 @@ from common.errors import UserError
 from common.layout import Layout
 from common.pipeline_config import Stream
 from common.storage import Address, address
-from pipeline.align.run import align
-from pipeline.ingest.run import ingest
-from pipeline.parse.run import parse
 from tests.commands import run_command
+from tests.conftest import run_pipeline
 from training.data.loader import load as stream
 from training.data.sampler import BatchSampler
 from training.data.samples import read_samples
@@ -55,9 +53,7 @@ def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
 ) -> None:
     layout = Layout.at("s3://faces/made")
     for _ in range(2):
-        ingest(pipeline_config, layout)
-        align(pipeline_config, layout)
-        parse(pipeline_config, layout)
+        run_pipeline(pipeline_config, layout)
     count = len(tars(shards.shards / "portraits"))
     assert f"{count} of {count} shards were up to date" in capsys.readouterr().out.splitlines()[-1]
     assert tars(layout.shards / "portraits") == tars(shards.shards / "portraits")

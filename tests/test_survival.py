@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import dask
 import pyarrow.parquet as pq
@@ -19,8 +20,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import remove_partials, replacing
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import read_record
+from pipeline.runner.shard_record import Refusals, read_record
 from synthetic import write_dataset
 from tests.commands import run_command
 
@@ -44,6 +44,22 @@ def run(
     """The command in this process; its workers, which are others, run the file `preload` first."""
     with dask.config.set({"distributed.worker.preload": [str(preload)] if preload else []}):
         return run_command("pipeline.parse", *command(photos, output, *settings)[3:], cwd=ROOT)
+
+
+def start(photos: Path, output: Path, *settings: str, **options: Any) -> "subprocess.Popen[str]":
+    """The command as a process with a session of its own."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        command(photos, output, *settings), cwd=ROOT, start_new_session=True, **quiet | options
+    )
+
+
+def check_finished(photos: Path, output: Path, expected: Path) -> None:
+    """Check that the same command goes on to the bytes of another output."""
+    done = run(photos, output)
+    assert done.returncode == 0, done.stderr
+    assert finished_bytes(output) == finished_bytes(expected)
+    assert list(output.rglob("*.partial")) == []
 
 
 def finished_bytes(output: Path) -> dict[str, str]:
@@ -97,24 +113,15 @@ def test_five_kills_of_everything_at_random_moments_change_no_byte(
     expected, seconds = undisturbed
     moments = random.Random(4)
     for kill in range(5):
-        driver = subprocess.Popen(
-            command(photos, tmp_path),
-            cwd=ROOT,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        driver = start(photos, tmp_path, stderr=subprocess.DEVNULL)
         time.sleep(seconds * moments.uniform(0.3, 0.9))
         for process in processes_of_session(driver.pid):
             with_no_mercy(process)
         driver.wait()
         assert wait_until_ended(driver.pid) == [], f"kill {kill}"
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar") if read_record(path)}
-    done = run(photos, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert finished_bytes(tmp_path) == finished_bytes(expected)
+    check_finished(photos, tmp_path, expected)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert list(tmp_path.rglob("*.partial")) == []
 
 
 def with_no_mercy(process: int) -> None:
@@ -135,25 +142,16 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
     # Dead slow, so that it is surely interrupted at work.
-    slow = command(photos, tmp_path, "parse.size=1024")
-    driver = subprocess.Popen(
-        slow,
-        cwd=ROOT,
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts what runs in its background with Ctrl-C ignored, these tests among it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # A shell starts what runs in its background with Ctrl-C ignored, these tests among it.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    driver = start(photos, tmp_path, "parse.size=1024", **heard)
     wait_for_partial(tmp_path / "photos")
     os.killpg(driver.pid, signal.SIGINT)
     _, stderr = driver.communicate(timeout=600)
     assert driver.returncode == 130
     assert "Traceback" not in stderr, stderr
     assert wait_until_ended(driver.pid) == []
-    done = run(photos, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
+    check_finished(photos, tmp_path, undisturbed[0])
 
 
 def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
@@ -163,23 +161,14 @@ def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_wh
     for tar in (tmp_path / "photos").glob("*.tar"):
         tar.with_suffix(".json").unlink()
     # Dead slow, so that it is surely killed at work.
-    driver = subprocess.Popen(
-        command(photos, tmp_path, "parse.size=1024"),
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    driver = start(photos, tmp_path, "parse.size=1024", stderr=subprocess.DEVNULL)
     partial = wait_for_partial(tmp_path / "photos")
     assert len(processes_of_session(driver.pid)) >= 2
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     assert wait_until_ended(driver.pid) == []
     assert partial.exists()
-    done = run(photos, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert finished_bytes(tmp_path) == finished_bytes(undisturbed[0])
-    assert list(tmp_path.rglob("*.partial")) == []
+    check_finished(photos, tmp_path, undisturbed[0])
 
 
 def wait_for_partial(folder: Path) -> Path:
@@ -194,9 +183,7 @@ def wait_for_partial(folder: Path) -> Path:
 def test_a_killed_worker_is_replaced_and_changes_no_byte(
     photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
 ) -> None:
-    driver = subprocess.Popen(
-        command(photos, tmp_path), cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+    driver = start(photos, tmp_path)
     wait_for_partial(tmp_path / "photos")
     workers = [pid for pid in processes_of_session(driver.pid) if is_worker(pid)]
     os.kill(workers[0], signal.SIGKILL)
@@ -314,9 +301,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_when_there_is_
     assert finished_bytes(small_disk).items() <= expected.items()
     assert list(small_disk.rglob("*.partial")) == []
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    done = run(photos, small_disk)
-    assert done.returncode == 0, done.stderr
-    assert finished_bytes(small_disk) == expected
+    check_finished(photos, small_disk, undisturbed[0])
 
 
 def test_only_dead_processes_files_are_cleared(tmp_path: Path) -> None:

@@ -24,16 +24,9 @@ from training.models.pretrained import read_pretrained, save_pretrained
 from training.pretrain.train import pretrain
 
 TINY = [
-    "network.width=8",
-    "network.stem=large",
-    "network.input_size=32",
-    "pretrain.steps=4",
-    "pretrain.batch_size=8",
-    "trainer.precision=float32",
-    "pretrain.log_every=1",
-    "trainer.loader_workers=0",
-    "trainer.checkpoint_minutes=0.000001",
-    "pretrain.validate_every=null",
+    *("network.width=8", "network.stem=large", "network.input_size=32", "pretrain.steps=4"),
+    *("pretrain.batch_size=8", "trainer.precision=float32", "pretrain.log_every=1"),
+    *("trainer.loader_workers=0", "trainer.checkpoint_minutes=0.000001", "pretrain.validate_every=null"),
 ]
 
 

@@ -16,7 +16,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
-from tests.test_training_stream import copied, flip_bytes
+from tests.test_training_stream import flip_bytes
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import Samples, read_samples
@@ -34,15 +34,9 @@ from training.models.inference import sample_probabilities
 from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [
-    "network.width=8",
-    "network.stem=small",
-    "network.input_size=32",
-    "finetune.runs=[{labels: 0.5, steps: 4}]",
-    "finetune.methods=[pretrained]",
-    "finetune.batch_size=4",
-    "finetune.select=val",
-    "finetune.validate_every=2",
-    "trainer.loader_workers=0",
+    *("network.width=8", "network.stem=small", "network.input_size=32"),
+    *("finetune.runs=[{labels: 0.5, steps: 4}]", "finetune.methods=[pretrained]", "finetune.batch_size=4"),
+    *("finetune.select=val", "finetune.validate_every=2", "trainer.loader_workers=0"),
 ]
 
 
@@ -122,11 +116,10 @@ def test_solved_heads_rank_the_labelled_faces_before_any_step(shards: Layout, pr
 
 
 def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(
-    shards: Layout, pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shards: Layout, copy: Layout, pretrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configured("finetune.select=labels")
-    layout = copied(shards, tmp_path / "copy")
-    samples = read_samples(layout, ("train",)).labelled()
+    samples = read_samples(copy, ("train",)).labelled()
     first = samples.take(np.arange(8))
 
     def solved(labelled: Samples) -> dict[str, Tensor]:

@@ -26,14 +26,9 @@ from training.models.pretrained import read_pretrained
 from training.pretrain.train import pretrain
 
 TINY = [
-    "network.width=8",
-    "network.stem=large",
-    "network.input_size=32",
-    "pretrain.steps=8",
-    "pretrain.batch_size=4",
-    "pretrain.log_every=1",
-    "trainer.loader_workers=1",
-    "pretrain.validate_every=3",
+    *("network.width=8", "network.stem=large", "network.input_size=32", "pretrain.steps=8"),
+    *("pretrain.batch_size=4", "pretrain.log_every=1", "trainer.loader_workers=1"),
+    *("pretrain.validate_every=3",),
 ]
 EAGER = [*TINY, "trainer.checkpoint_minutes=0.000001"]
 

@@ -190,14 +190,6 @@ def test_fine_tuning_the_same_twice_gives_the_same_weights(
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_a_network_that_was_not_pre_trained_so_is_refused(
-    shards: Layout, trained: Path, tmp_path: Path
-) -> None:
-    wider = load(settings=[*TINY, "network.width=16", "finetune.methods=[pretrained]"])
-    with pytest.raises(UserError, match="width=8"):
-        finetune(wider, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
-
-
 def test_without_pre_training_the_message_says_what_to_run(
     config: Config, shards: Layout, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """Streaming: exact epochs, an order that depends on seed and epoch alone, resuming at any batch."""
 
-import shutil
 import tarfile
 from collections import Counter
 from itertools import chain, groupby
@@ -16,8 +15,7 @@ from hypothesis import strategies as st
 from common import config, manifest
 from common.errors import UserError
 from common.layout import Layout
-from common.shards import decode_mask
-from training.data.label_subsets import labelled_subset
+from common.members import decode_mask
 from training.data.loader import BrokenSamples, load
 from training.data.sampler import BatchSampler, sequential_batches
 from training.data.samples import Samples, read_samples
@@ -172,22 +170,12 @@ def test_splits_are_kept_apart(shards: Layout) -> None:
     assert not train & test
 
 
-def test_a_truncated_shard_is_named_with_its_sample(shards: Layout, tmp_path: Path) -> None:
-    broken = copied(shards, tmp_path / "copy")
-    samples = read_samples(broken, ("train",))
-    victim = broken.shards / samples.shards[0]
+def test_a_truncated_shard_is_named_with_its_sample(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
+    victim = copy.shards / samples.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
     with pytest.raises(UserError, match=victim.name):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
-
-
-def copied(shards: Layout, folder: Path) -> Layout:
-    """A copy of the shards that a test may damage."""
-    layout = Layout.at(folder)
-    shutil.copytree(shards.shards, layout.shards)
-    if not layout.manifests.exists():
-        shutil.copytree(shards.manifests, layout.manifests)
-    return layout
 
 
 def flip_bytes(samples: Samples, index: int) -> None:
@@ -202,9 +190,9 @@ def flip_bytes(samples: Samples, index: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
-    shards: Layout, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+    copy: Layout, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+    samples = read_samples(copy, ("train",))
     for index in (2, 3):
         flip_bytes(samples, index)
     broken = BrokenSamples(2)
@@ -214,16 +202,16 @@ def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
     assert capsys.readouterr().err.count(f"sample {samples.keys[2]}: jpg: CRC-32") == 1
 
 
-def test_more_broken_samples_than_are_allowed_stop_the_run(shards: Layout, tmp_path: Path) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+def test_more_broken_samples_than_are_allowed_stop_the_run(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
     for index in (2, 5):
         flip_bytes(samples, index)
     with pytest.raises(UserError, match=rf"more than stream.max_broken=1.*{samples.keys[5]}"):
         list(load(samples, [[2, 5]], {"jpg"}, 0, STREAM, BrokenSamples(1)))
 
 
-def test_a_broken_sample_is_an_error_where_each_one_counts(shards: Layout, tmp_path: Path) -> None:
-    samples = read_samples(copied(shards, tmp_path / "copy"), ("train",))
+def test_a_broken_sample_is_an_error_where_each_one_counts(copy: Layout) -> None:
+    samples = read_samples(copy, ("train",))
     flip_bytes(samples, 2)
     with pytest.raises(UserError, match=rf"{samples.keys[2]}: jpg: CRC-32"):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
@@ -252,23 +240,3 @@ def test_processes_map_one_index_that_holds_what_the_manifest_does(shards: Layou
 def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pipeline\.parse"):
         read_samples(Layout.at(tmp_path), ("train",))
-
-
-def samples_named(keys: list[str]) -> Samples:
-    labels = np.zeros((len(keys), 1), np.int8)
-    return Samples(Path(), keys, [""] * len(keys), {}, ("Male",), labels, [None] * len(keys))
-
-
-@given(st.sets(st.text("abcdef0123456789", min_size=4, max_size=4), min_size=1), st.integers(0, 9))
-@settings(max_examples=60)
-def test_label_subsets_are_nested_and_do_not_depend_on_the_order_of_samples(
-    keys: set[str], seed: int
-) -> None:
-    forward, backward = samples_named(sorted(keys)), samples_named(sorted(keys, reverse=True))
-    smaller: set[str] = set()
-    for share in (0.01, 0.05, 0.2, 1.0):
-        chosen = {forward.keys[i] for i in labelled_subset(forward, share, seed)}
-        assert chosen == {backward.keys[i] for i in labelled_subset(backward, share, seed)}
-        assert len(chosen) == max(1, round(share * len(keys)))
-        assert smaller <= chosen
-        smaller = chosen

@@ -3,21 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from common.cell_counts import cell_class_counts, dominant_classes
+from common.cell_counts import cell_class_counts
 from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
 from training.models import Features
 from training.pretrain.tasks import PretextTask
 from training.pretrain.tasks.adversarial import AdversarialTask, Fusion
 from training.pretrain.tasks.base import TaskConfig, TaskContext
 from training.pretrain.tasks.class_sets import ALL
-from training.pretrain.tasks.classification import (
-    BRANCH_CLASSES,
-    classification_loss,
-    count_classes,
-)
+from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss, count_classes
 from training.pretrain.tasks.patches import crop, flip_images, flip_masks, resize_masks
 from training.pretrain.tasks.rotation import (
     RotationConfig,
@@ -49,15 +43,6 @@ def test_a_crop_holds_the_pixels_of_its_square() -> None:
             assert torch.equal(squares[sample, square], images[sample, :, y : y + 20, x : x + 20])
 
 
-@given(st.integers(0, 10**6), st.integers(1, NUM_CLASSES))
-@settings(max_examples=50)
-def test_the_dominant_classes_are_the_largest_that_have_a_pixel(seed: int, top: int) -> None:
-    counts = np.random.default_rng(seed).integers(0, 6, NUM_CLASSES)
-    largest = sorted(range(NUM_CLASSES), key=lambda c: (-counts[c], c))[:top]
-    expected = [c in largest and bool(counts[c] > 0) for c in range(NUM_CLASSES)]
-    assert dominant_classes(torch.tensor(counts), top).tolist() == expected
-
-
 def test_counted_classes_agree_with_stored_counts() -> None:
     _, masks = random_batch(size=60)
     for mask, counted in zip(masks, count_classes(masks), strict=True):
@@ -83,23 +68,23 @@ def test_the_classification_loss_sums_the_branches_means() -> None:
 
 def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes() -> None:
     images, masks = random_batch()
-    everyone = torch.ones(len(images), dtype=torch.bool)
-    flipped, swapped = flip_images(images, everyone), flip_masks(masks, everyone)
+    every_face = torch.ones(len(images), dtype=torch.bool)
+    flipped, swapped = flip_images(images, every_face), flip_masks(masks, every_face)
     assert torch.equal(flipped, images.flip(-1))
     names = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
     names |= {right: left for left, right in names.items()}
     for before, after in zip(masks.flip(-1).flatten().tolist(), swapped.flatten().tolist(), strict=True):
         assert CLASSES[after] == names.get(CLASSES[before], CLASSES[before])
-    assert torch.equal(flip_images(flipped, everyone), images)
-    assert torch.equal(flip_masks(swapped, everyone), masks)
+    assert torch.equal(flip_images(flipped, every_face), images)
+    assert torch.equal(flip_masks(swapped, every_face), masks)
     assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
 
 
 def test_samples_that_are_not_drawn_stay_as_they_are() -> None:
     images, masks = random_batch()
-    nobody = torch.zeros(len(images), dtype=torch.bool)
-    assert torch.equal(flip_images(images, nobody), images)
-    assert torch.equal(flip_masks(masks, nobody), masks)
+    no_face = torch.zeros(len(images), dtype=torch.bool)
+    assert torch.equal(flip_images(images, no_face), images)
+    assert torch.equal(flip_masks(masks, no_face), masks)
 
 
 def test_rotated_patches_equal_a_slow_reference() -> None:

@@ -18,13 +18,8 @@ from training.pretrain.train import pretrain
 from training.pretrain.validate import batch_statistics, read_validation_samples, validate
 
 TINY = [
-    "network.width=8",
-    "network.input_size=32",
-    "pretrain.steps=2",
-    "pretrain.batch_size=4",
-    "pretrain.log_every=1",
-    "trainer.loader_workers=0",
-    "trainer.precision=float32",
+    *("network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"),
+    *("pretrain.log_every=1", "trainer.loader_workers=0", "trainer.precision=float32"),
 ]
 CPU = torch.device("cpu")
 

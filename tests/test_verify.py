@@ -2,8 +2,9 @@
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from distributed import LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import manifest
-from common.config import Config, load
+from common.config import Config
 from common.layout import Layout
-from common.shards import (
+from common.members import (
     MEMBERS,
-    ShardWriter,
     decode_cell_counts,
     decode_mask,
     decode_metadata,
@@ -31,9 +30,9 @@ from common.shards import (
     encode_face,
     encode_mask,
     encode_metadata,
-    read_shard,
 )
-from pipeline.runner.event_loop import event_loop
+from common.shards import ShardWriter, read_shard
+from pipeline.verify.findings import Findings
 from pipeline.verify.run import verify
 from tests.commands import run_command
 
@@ -41,26 +40,13 @@ Members = dict[str, bytes]
 MANIFESTS = ("source.parquet", "shards.parquet", "quarantine.parquet")
 
 
-@pytest.fixture(scope="module")
-def cluster_config() -> Iterator[Config]:
-    """A worker process that all tests share."""
-    with (
-        event_loop() as loop,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", loop=loop) as cluster,
-    ):
-        yield load(settings=[f"cluster.scheduler={cluster.scheduler_address}"])
+Report = Callable[[], Findings]
 
 
 @pytest.fixture
-def copy(shards: Layout, tmp_path: Path) -> Layout:
-    """A copy of the finished set that a test may damage."""
-    layout = Layout.at(tmp_path / "copy")
-    shutil.copytree(shards.shards, layout.shards)
-    return layout
-
-
-def found(config: Config, layout: Layout) -> dict[str, int]:
-    return dict(verify(config.cluster, layout).counts)
+def report(copy: Layout, cluster_config: Config) -> Report:
+    """What verify says of the copy."""
+    return partial(verify, cluster_config.cluster, copy)
 
 
 def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -112,10 +98,10 @@ def test_a_whole_set_passes_and_a_damaged_one_ends_with_a_table_that_names_the_p
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_one_flipped_bit_of_any_member_is_found(member: str, copy: Layout, cluster_config: Config) -> None:
+def test_one_flipped_bit_of_any_member_is_found(member: str, copy: Layout, report: Report) -> None:
     row = pq.read_table(copy.samples).to_pylist()[0]
     flip(copy.shards / row["shard"], row[f"{member}.offset"] + row[f"{member}.size"] // 2)
-    assert found(cluster_config, copy) == {"checksums": 1}
+    assert report().counts == {"checksums": 1}
 
 
 def swap_masks(one: Members, two: Members) -> None:
@@ -159,10 +145,10 @@ def oblong_face(one: Members, two: Members) -> None:
     ],
 )
 def test_members_that_do_not_fit_each_other_are_found(
-    edit: Callable[[Members, Members], None], expected: dict[str, int], copy: Layout, cluster_config: Config
+    edit: Callable[[Members, Members], None], expected: dict[str, int], copy: Layout, report: Report
 ) -> None:
     change_samples(copy, lambda samples: edit(samples[0][1], samples[1][1]))
-    assert found(cluster_config, copy) == expected
+    assert report().counts == expected
 
 
 @pytest.mark.parametrize(
@@ -176,13 +162,13 @@ def test_members_that_do_not_fit_each_other_are_found(
     ],
 )
 def test_metadata_that_disagree_with_the_manifest_are_found(
-    field: str, value: object, copy: Layout, cluster_config: Config
+    field: str, value: object, copy: Layout, report: Report
 ) -> None:
     def edit(samples: list[tuple[str, Members]]) -> None:
         samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {field: value})
 
     change_samples(copy, edit)
-    findings = verify(cluster_config.cluster, copy)
+    findings = report()
     assert findings.counts == {"metadata": 1}
     assert field in findings.examples["metadata"][0]
 
@@ -190,20 +176,20 @@ def test_metadata_that_disagree_with_the_manifest_are_found(
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000])
 def test_a_member_that_is_something_else_is_found(
-    member: str, content: bytes, copy: Layout, cluster_config: Config
+    member: str, content: bytes, copy: Layout, report: Report
 ) -> None:
     change_samples(copy, lambda samples: samples[0][1].update({member: content}))
     check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
-    assert found(cluster_config, copy) == {check: 1}
+    assert report().counts == {check: 1}
 
 
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0.0, "between members"])
-def test_a_cut_tar_is_found(kept: float | str, copy: Layout, cluster_config: Config) -> None:
+def test_a_cut_tar_is_found(kept: float | str, copy: Layout, report: Report) -> None:
     tar = first_tar(copy)
     content = tar.read_bytes()
     length = int(len(content) * kept) if isinstance(kept, float) else header_of(tar, 5)
     tar.write_bytes(content[:length])
-    assert found(cluster_config, copy) == {"tars": 1}
+    assert report().counts == {"tars": 1}
 
 
 def header_of(tar: Path, number: int) -> int:
@@ -211,23 +197,23 @@ def header_of(tar: Path, number: int) -> int:
         return archive.getmembers()[number].offset
 
 
-def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy: Layout, cluster_config: Config) -> None:
+def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy: Layout, report: Report) -> None:
     flip(first_tar(copy), header_of(first_tar(copy), 6) + 3)
-    assert found(cluster_config, copy) == {"tars": 1}
+    assert report().counts == {"tars": 1}
 
 
-def test_a_missing_and_an_extra_tar_are_found(copy: Layout, cluster_config: Config) -> None:
+def test_a_missing_and_an_extra_tar_are_found(copy: Layout, report: Report) -> None:
     tar = first_tar(copy)
     tar.rename(tar.with_name("train-000099.tar"))
-    assert found(cluster_config, copy) == {"missing-tars": 1, "extra-tars": 1}
+    assert report().counts == {"missing-tars": 1, "extra-tars": 1}
 
 
-def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, cluster_config: Config) -> None:
+def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, report: Report) -> None:
     with tarfile.open(first_tar(copy), "a") as archive:
         entry = tarfile.TarInfo("../../etc/passwd")
         entry.size = 4
         archive.addfile(entry, BytesIO(b"root"))
-    assert found(cluster_config, copy) == {"members": 1}
+    assert report().counts == {"members": 1}
 
 
 @pytest.mark.parametrize(
@@ -248,58 +234,58 @@ def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, cluster_config: 
     ],
 )
 def test_an_edited_row_is_found(
-    column: str, value: object, expected: dict[str, int], copy: Layout, cluster_config: Config
+    column: str, value: object, expected: dict[str, int], copy: Layout, report: Report
 ) -> None:
     rewrite(copy.samples, lambda rows: rows[0].update({column: value}))
-    assert found(cluster_config, copy) == expected
+    assert report().counts == expected
 
 
-def test_rows_twice_lost_and_contradicting_are_found(copy: Layout, cluster_config: Config) -> None:
+def test_rows_twice_lost_and_contradicting_are_found(copy: Layout, report: Report) -> None:
     lost = pq.read_table(copy.samples).to_pylist()[0]
     rewrite(copy.samples, lambda rows: rows.append(dict(rows[0])))
-    assert found(cluster_config, copy) == {"keys": 1}
+    assert report().counts == {"keys": 1}
     rewrite(copy.samples, lambda rows: (rows.pop(), rows.pop(0)))
-    assert found(cluster_config, copy) == {"sources": 1, "members": 5}
+    assert report().counts == {"sources": 1, "members": 5}
     rewrite(copy.samples, lambda rows: rows.insert(0, lost))
     refused = {"source": lost["source"], "reason": "no-face", "detail": "none"}
     rewrite(copy.quarantine, lambda rows: rows.append(refused))
-    assert found(cluster_config, copy) == {"sources": 1}
+    assert report().counts == {"sources": 1}
     rewrite(copy.quarantine, lambda rows: rows[-1].update(source="nobody.jpg", reason=None))
-    assert found(cluster_config, copy) == {"sources": 2}
+    assert report().counts == {"sources": 2}
     rewrite(copy.source, lambda rows: rows.append(dict(rows[0])))
-    assert found(cluster_config, copy) == {"sources": 3}
+    assert report().counts == {"sources": 3}
 
 
-def test_an_identity_in_two_splits_is_found(copy: Layout, cluster_config: Config) -> None:
+def test_an_identity_in_two_splits_is_found(copy: Layout, report: Report) -> None:
     rows = pq.read_table(copy.source).to_pylist()
     first = next(row["source"] for row in rows if row["split"] == "train")
     other = next(row["identity"] for row in rows if row["split"] == "test")
     for path in (copy.source, copy.samples):
         rewrite(path, lambda rows: [row.update(identity=other) for row in rows if row["source"] == first])
-    assert found(cluster_config, copy) == {"identities": 1}
+    assert report().counts == {"identities": 1}
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(
-    name: str, copy: Layout, cluster_config: Config
+    name: str, copy: Layout, report: Report
 ) -> None:
     table = pq.read_table(copy.manifests / name)
     lost = table.column_names[0]
     pq.write_table(table.drop_columns([lost]), copy.manifests / name)
-    findings = verify(cluster_config.cluster, copy)
+    findings = report()
     assert findings.counts == {"manifests": 1}
     assert f'"{lost}"' in findings.examples["manifests"][0]
     assert "not checked: needs the manifests" in findings.table()
     (copy.manifests / name).write_bytes(b"no parquet")
-    assert found(cluster_config, copy) == {"manifests": 1}
+    assert report().counts == {"manifests": 1}
     (copy.manifests / name).unlink()
-    assert found(cluster_config, copy) == {"manifests": 1}
+    assert report().counts == {"manifests": 1}
 
 
 @given(st.integers(0, 2**32), st.sampled_from(MANIFESTS))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
-    shards: Layout, copy: Layout, cluster_config: Config, seed: int, name: str
+    shards: Layout, copy: Layout, report: Report, seed: int, name: str
 ) -> None:
     shutil.copytree(shards.manifests, copy.manifests, dirs_exist_ok=True)
     random = np.random.default_rng(seed)
@@ -307,23 +293,23 @@ def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
     start = int(random.integers(0, len(content)))
     content[start : start + 9] = random.bytes(9)
     (copy.manifests / name).write_bytes(content)
-    verify(cluster_config.cluster, copy)
+    report()
 
 
-def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, cluster_config: Config) -> None:
+def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, report: Report) -> None:
     first = pq.read_table(copy.samples)["shard"][0].as_py()
     shutil.copy(copy.shards / first, copy.shards.parent / "outside.tar")
     for path in (copy.samples, copy.source):
         rewrite(
             path, lambda rows: [row.update(shard="../outside.tar") for row in rows if row["shard"] == first]
         )
-    assert set(found(cluster_config, copy)) == {"missing-tars", "extra-tars", "splits"}
+    assert set(report().counts) == {"missing-tars", "extra-tars", "splits"}
 
 
 @given(st.integers(0, 2**32), st.integers(1, 2000))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
-    shards: Layout, copy: Layout, cluster_config: Config, seed: int, length: int
+    shards: Layout, copy: Layout, report: Report, seed: int, length: int
 ) -> None:
     random = np.random.default_rng(seed)
     content = bytearray(first_tar(shards).read_bytes())
@@ -331,5 +317,5 @@ def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
     content[start : start + length] = random.bytes(length)
     first_tar(copy).write_bytes(content)
     before = {key: members for key, members in read_shard(first_tar(shards))}
-    if not found(cluster_config, copy):
+    if not report().counts:
         assert {key: members for key, members in read_shard(first_tar(copy))} == before

@@ -3,14 +3,12 @@
 Unless a test says otherwise, the store has no checksums, so that nothing else finds what is wrong.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 from upath import UPath
 
 from common import manifest
@@ -22,14 +20,14 @@ from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
 from pipeline.lock import locked
-from pipeline.parse.run import read_aligned, require
+from pipeline.parse.run import read_aligned
 from pipeline.parse.shard import read_faces
 from pipeline.runner import finished_shards
 from pipeline.runner.cluster import shared_workers
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.shard_record import ShardTask, read_record, record_path, write_record
 from tests.conftest import PORTRAITS
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, proxied
 
 INPUT = "s3://answers/photos"
 
@@ -37,19 +35,12 @@ INPUT = "s3://answers/photos"
 @pytest.fixture(scope="module")
 def proxy(object_store: None, portraits: Path) -> Iterator[FaultyStore]:
     """The object store with the portraits behind a proxy, and workers that share it."""
-    host, port = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
     bucket = UPath("s3://answers")
     bucket.fs.mkdir("answers")
     bucket.fs.put(f"{portraits}/img_align_celeba/", "answers/photos/", recursive=True)
-    proxy = FaultyStore(host, int(port))
-    proxy.checksums = False
-    with pytest.MonkeyPatch.context() as patch, shared_workers():
-        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
-        S3FileSystem.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as patch, proxied(patch) as proxy, shared_workers():
+        proxy.checksums = False
         yield proxy
-    proxy.stop()
-    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
@@ -245,7 +236,7 @@ def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(
         tar.write_bytes(b"tar")
         write_record(ShardTask(tar, "inputs", "code", 1), [{"key": "k"}], [])
     listed.update(tars[:1])
-    assert listed.get(tars[0]) == require(read_aligned(planned, layout), tars[0])
+    assert listed.get(tars[0]) == read_aligned(planned, layout).get(tars[0])
 
 
 def test_a_page_instead_of_a_record_is_no_missing_shard(store: FaultyStore, aligned: Address) -> None:

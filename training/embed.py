@@ -10,9 +10,9 @@ from common import command, manifest
 from common.errors import UserError
 from common.files import replacing
 from common.layout import SPLITS, Layout
+from common.members import OF_CLASSES
 from common.pipeline_config import Stream
 from common.progress import progress
-from common.shards import OF_CLASSES
 
 EXAMPLES = """\
   python -m training.embed --shards OUT --output features.parquet"""

@@ -61,7 +61,7 @@ class InputFormat(BaseModel):
     @property
     def outputs(self) -> tuple[int, ...]:
         """Which of the network's outputs are read."""
-        return (self.output,)
+        return (self.output,) if isinstance(self.output, int) else self.output
 
 
 class ClassMap(InputFormat):
@@ -82,11 +82,6 @@ class FeatureFormat(InputFormat):
     size: Annotated[int, Field(ge=16)]
     output: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...]  # type: ignore[assignment]
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """See `InputFormat.outputs`."""
-        return (self.output,) if isinstance(self.output, int) else self.output
 
 
 Format = TypeVar("Format", bound=InputFormat)

@@ -24,9 +24,9 @@ from torch import Tensor
 from common.cell_counts import cell_class_counts
 from common.classes import NUM_CLASSES
 from common.errors import UserError
+from common.members import FEATURE_CHANNELS, OF_CLASSES
 from common.parsing.class_map import FeatureFormat
 from common.parsing.network import load_onnx, load_torchscript, normalised
-from common.shards import FEATURE_CHANNELS, OF_CLASSES
 
 SEED: Final = 0
 """Of the projection."""

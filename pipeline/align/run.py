@@ -16,8 +16,7 @@ from common.weights import KNOWN, find
 from pipeline.align.shard import AlignTask, align_shard, probe_sources
 from pipeline.runner.cluster import no_model
 from pipeline.runner.planned_shards import PlannedShards, read_planned
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import ShardStage
+from pipeline.runner.shard_record import Refusals, ShardStage
 from pipeline.runner.shard_runner import finish_shards
 
 FORMAT_VERSION: Final = 2
@@ -89,7 +88,7 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
     return [
         AlignTask(
             tar=shard_path(layout.aligned, name).absolute(),
-            inputs=fingerprint(settings, rows.values(COLUMNS)),
+            inputs=fingerprint(settings, [[row[name] for name in COLUMNS] for row in rows]),
             code=code,
             size=len(rows),
             root=root,

@@ -15,8 +15,9 @@ from common.alignment.crops import Crop, aligned_crops
 from common.alignment.detector import FIRST_SIDE, load_detector
 from common.alignment.recipe import Recipe
 from common.images import decode_photo, is_image
+from common.members import encode_face, encode_metadata
 from common.photo import Photo, Refused
-from common.shards import ShardWriter, encode_face, encode_metadata
+from common.shards import ShardWriter
 from common.storage import Address, TransientError, is_local
 from pipeline.runner.planned_shards import ShardRows
 from pipeline.runner.prefetch import read_ahead

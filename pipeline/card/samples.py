@@ -10,15 +10,9 @@ from common import tables
 from common.classes import CLASS_COLOURS, mask_overlay
 from common.errors import UserError
 from common.layout import Layout
+from common.members import BrokenSample, decode_cell_counts, decode_face, decode_mask, decode_metadata
 from common.sampling import evenly_spaced
-from common.shards import (
-    BrokenSample,
-    decode_cell_counts,
-    decode_face,
-    decode_mask,
-    decode_metadata,
-    read_sample,
-)
+from common.shards import read_sample
 
 MEASURED: Final = 2000
 """Samples whose per-cell class counts are read."""

@@ -12,22 +12,21 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from common.errors import UserError
-from common.input_files import Tree
+from common.input_files import FileTree
 from common.storage import Address, is_file, is_folder
 from common.tables import Database
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
 from pipeline.ingest.listing import Listing, join_labels, store_listing
 from pipeline.ingest.rows import SUFFIXES
-from pipeline.ingest.unlabelled import check_unlabelled
 
 
 class Adapter(Protocol):
     """The functions of an adapter module."""
 
-    def recognised(self, tree: Tree) -> bool:
+    def recognised(self, tree: FileTree) -> bool:
         """Whether an input is laid out as this data set."""
 
-    def read(self, tree: Tree) -> Listing:
+    def read(self, tree: FileTree) -> Listing:
         """List all sources of an input.
 
         Raises:
@@ -47,7 +46,7 @@ ADAPTERS: Final[dict[str, Adapter]] = {
 """The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
-def open_tree(path: Address) -> Tree:
+def open_tree(path: Address) -> FileTree:
     """The files of an input.
 
     Raises:
@@ -55,11 +54,11 @@ def open_tree(path: Address) -> Tree:
     """
     if not is_file(path) and not is_folder(path):
         raise UserError(f"{path} is not a folder; --input names a folder of photos")
-    return Tree(path)
+    return FileTree(path)
 
 
 def store_sources(
-    database: Database, tree: Tree, form: str = "auto", labels: Address | None = None
+    database: Database, tree: FileTree, form: str = "auto", labels: Address | None = None
 ) -> Listing:
     """Make the table ``listed`` of an input that is there, and return what else its adapter tells of it.
 
@@ -88,7 +87,7 @@ def store_sources(
     return replace(listing, attributes=attributes, remarks=(*listing.remarks, *rows.remarks))
 
 
-def _adapter(tree: Tree, form: str, has_labels: bool) -> Adapter:
+def _adapter(tree: FileTree, form: str, has_labels: bool) -> Adapter:
     if form != "auto":
         if tree.is_file and form not in ("table", "webdataset"):
             raise UserError(f"{tree.path} is not a folder; the format {form} is a folder")
@@ -99,5 +98,5 @@ def _adapter(tree: Tree, form: str, has_labels: bool) -> Adapter:
     if recognising is None:
         raise UserError(f"{tree.path} is neither a folder nor a {', '.join(SUFFIXES)} or .tar file")
     if recognising is folder and not has_labels:
-        check_unlabelled(tree)
+        folder.check_unlabelled(tree)
     return recognising

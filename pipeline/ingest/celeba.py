@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from common.errors import UserError
-from common.input_files import File, Tree, is_image, list_files, stem
+from common.input_files import File, FileTree, is_image, list_files, stem
 from common.storage import Address
 from pipeline.ingest.labels import PARTITIONS, Label, read_identity
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched
-from pipeline.ingest.rows import read_rows
-from pipeline.ingest.text import numbered_lines
+from pipeline.ingest.rows import numbered_lines, read_rows
 
 FOLDERS: Final = {
     "img_align_celeba": True,
@@ -33,7 +32,7 @@ IDENTITY: Final = ("identity_CelebA.txt", "identity_CelebA.csv")
 LABELS: Final[dict[str, Label]] = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input holds CelebA's attributes, or a folder or archive of its images."""
     if tree.is_file:
         return False
@@ -43,7 +42,7 @@ def recognised(tree: Tree) -> bool:
     return packed or bool(tree.named(*ATTRIBUTES)) or _folder(tree) is not None
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List the images, and every label row without one.
 
     Raises:
@@ -75,7 +74,7 @@ def read(tree: Tree) -> Listing:
     return Listing(sources, names, FOLDERS.get((folder or "").rpartition("/")[2], False), remarks)
 
 
-def _folder(tree: Tree) -> str | None:
+def _folder(tree: FileTree) -> str | None:
     """The path of the images' folder: the outermost of the preferred name."""
     for name in FOLDERS:
         for file in tree.files:
@@ -85,11 +84,11 @@ def _folder(tree: Tree) -> str | None:
     return None
 
 
-def _linked(tree: Tree) -> list[str]:
+def _linked(tree: FileTree) -> list[str]:
     return [file.path for file in tree.files if file.refused and file.refused[0].startswith("link")]
 
 
-def _images(tree: Tree, folder: str | None) -> list[File]:
+def _images(tree: FileTree, folder: str | None) -> list[File]:
     if folder is None:
         return [file for file in tree.files if is_image(file.path)]
     if folder in _linked(tree):
@@ -97,7 +96,7 @@ def _images(tree: Tree, folder: str | None) -> list[File]:
     return [file for file in tree.files if file.path.startswith(f"{folder}/")]
 
 
-def _only(tree: Tree, names: tuple[str, ...]) -> str | None:
+def _only(tree: FileTree, names: tuple[str, ...]) -> str | None:
     """The path of the only file with one of `names`, or None."""
     paths = tree.named(*names)
     if len(paths) > 1:
@@ -113,9 +112,7 @@ def _records(file: Address) -> Iterator[tuple[str, list[str]]]:
             yield f"{file}, line {number}", line.split()
 
 
-def _read_attributes(
-    file: Address,
-) -> tuple[tuple[str, ...], dict[str, tuple[Label, ...]], tuple[str, ...]]:
+def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[Label, ...]], tuple[str, ...]]:
     """The names of the attributes, the labels by image without extension, and remarks."""
     records = _records(file)
     where, header = next(records, (f"{file}, line 1", []))
@@ -148,7 +145,7 @@ def _read_attributes(
     return names, labels, tuple(remarks)
 
 
-def _read_pairs(tree: Tree, names: tuple[str, ...], allowed: dict[str, str] | None) -> dict[str, str]:
+def _read_pairs(tree: FileTree, names: tuple[str, ...], allowed: dict[str, str] | None) -> dict[str, str]:
     path = _only(tree, names)
     if path is None:
         return {}

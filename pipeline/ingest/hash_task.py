@@ -1,20 +1,26 @@
-"""Hash some sources and record their hashes: one task of the cluster, or of this process."""
+"""Hash some sources and record their hashes: one task of the cluster, or of this process.
+
+A task writes one Parquet file of records, with the columns `RECORDS`. A record counts as long as the stamp of
+its file is the same, which is its size and its modification time or entity tag. Records only save reading:
+all of them may be deleted.
+"""
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from common.files import replacing
 from common.images import check_bytes, is_image
 from common.photo import Refused
 from common.retry import retried
 from common.storage import Address, TransientError, is_local
-from pipeline.ingest.hash_records import COLUMNS, write_part
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
 LOCAL_THREADS: Final = 8
@@ -29,6 +35,10 @@ WHOLE: Final = 8_000_000
 
 EMPTY: Final = ("empty", "the file has no bytes")
 NOT_AN_IMAGE: Final = ("not-an-image", "no image format was recognised")
+
+RECORDS: Final = pa.schema(
+    [("source", pa.string()), ("stamp", pa.string()), ("bytes", pa.int64()), ("sha256", pa.binary(32))]
+)
 
 CONTENTS: Final = pa.schema(
     [
@@ -50,7 +60,7 @@ class Photo:
         number: of the source in the listing.
         path: as in `pipeline.ingest.listing.Source`.
         labelled: whether it has labels.
-        stamp: as `common.input_files.Tree.stamps` tells, before the source is read.
+        stamp: as `common.input_files.FileTree.stamps` tells, before the source is read.
     """
 
     number: int
@@ -76,61 +86,56 @@ class Content:
 Read = Callable[[Photo], Content | TransientError]
 
 
-@dataclass(frozen=True)
-class HashTask:
-    """Sources to hash.
-
-    Attributes:
-        photos: the sources.
-        read: hashes one.
-        threads: sources that are read at a time.
-        folder: of the records.
-        retry_minutes: of patience with the store of the records.
-    """
-
-    photos: list[Photo]
-    read: Read
-    threads: int
-    folder: Address
-    retry_minutes: float
-
-
 Hashed = tuple[pa.RecordBatch, str]
 """Sources that were hashed or refused, with the columns `CONTENTS`, and why the store did not hand out one of
 the others; empty if there are none."""
 
 
-def hash_photos(task: HashTask) -> Hashed:
-    """Hash the sources of a task and write a part of the records, unless nothing can be recorded.
+def hash_photos(
+    read: Read, threads: int, folder: Address, retry_minutes: float, photos: list[Photo]
+) -> Hashed:
+    """Hash sources, and record in a file of `folder` those that were hashed and have a stamp.
+
+    Args:
+        read: hashes one.
+        threads: sources that are read at a time.
+        folder: of the records.
+        retry_minutes: of patience with the store of the records.
+        photos: the sources.
 
     Raises:
         OSError: the records cannot be written.
     """
-    with ThreadPoolExecutor(task.threads) as pool:
-        some = (task.photos[start : start + SOME] for start in range(0, len(task.photos), SOME))
-        parts = pool.map(lambda photos: [task.read(photo) for photo in photos], some)
-        results = list(zip(task.photos, chain.from_iterable(parts), strict=True))
-    known = [(photo, content) for photo, content in results if isinstance(content, Content)]
-    causes = [str(error) for _, error in results if isinstance(error, TransientError)]
-    part = [
-        (photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256))
-        for photo, content in known
-        if content.sha256 and photo.stamp
-    ]
-    if part:
-        records = pa.Table.from_batches([_table(part, COLUMNS)])
-        retried(lambda: write_part(task.folder, records), task.retry_minutes, "ingest")
-    rows = [
-        (photo.number, content.sha256, content.size, *(content.refused or (None, None)))
-        for photo, content in known
-    ]
-    return _table(rows, CONTENTS), causes[0] if causes else ""
+    with ThreadPoolExecutor(threads) as pool:
+        some = (photos[start : start + SOME] for start in range(0, len(photos), SOME))
+        parts = pool.map(lambda each: [read(photo) for photo in each], some)
+        results = list(zip(photos, chain.from_iterable(parts), strict=True))
+    rows, records, cause = [], [], ""
+    for photo, content in results:
+        if isinstance(content, TransientError):
+            cause = cause or str(content)
+            continue
+        reason, detail = content.refused or (None, None)
+        rows.append((photo.number, content.sha256, content.size, reason, detail))
+        if content.sha256 and photo.stamp:
+            records.append((photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256)))
+    if records:
+        name = hashlib.sha256(
+            "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records).encode()
+        ).hexdigest()
+        table = pa.Table.from_batches([_batch(records, RECORDS)])
+        file = folder / f"{name[:16]}.parquet"
+        retried(lambda: _write(table, file), retry_minutes, "ingest")
+    return _batch(rows, CONTENTS), cause
 
 
-def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _write(table: pa.Table, file: Address) -> None:
+    with replacing(file) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
 
 
 def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | TransientError:

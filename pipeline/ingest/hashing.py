@@ -1,26 +1,42 @@
 """Hash the bytes of every source, except where a record tells the hash already."""
 
-import sys
-import time
-from collections.abc import Collection, Iterator
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from common.errors import UserError
+from common.files import check_guard, remove_partials
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
-from common.retry import Backoff
-from common.storage import Address
+from common.retry import Backoff, retried
+from common.storage import Address, is_local, list_folder, read_bytes, store_errors
 from common.tables import Database, batches, insert_batches
-from pipeline.ingest.hash_records import PART, Stamps, find_unchanged
-from pipeline.ingest.hash_task import Hashed, HashTask, Photo, Read, hash_photos
+from pipeline.ingest.hash_task import RECORDS, Hashed, Photo, Read, hash_photos
+from pipeline.runner.prefetch import THREADS, read_ahead
+
+PART: Final = 4096
+"""Sources of one task and its file of records, which an interrupted run loses at most of each task."""
 
 HERE: Final = 5 * PART
 """Sources that are hashed in this process, in less time than a cluster takes to start."""
 
 WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"
 """The sources that are not hashed yet."""
+
+
+RECORD_THREADS: Final = 2
+"""Files of records that are read at a time, unless they lie in a store."""
+
+Stamps = Callable[[Sequence[str]], list[str | None]]
+"""The stamps of paths as they are now."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,12 @@ class Photos:
     read: Read
     threads: int
     cluster: Cluster | None
+
+
+def records_folder(manifests: Address, root: Address) -> Address:
+    """Where the records of files below `root` lie, beside the manifests of an output."""
+    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+    return (manifests / "records-ingest" / name).absolute()
 
 
 def hash_sources(
@@ -65,7 +87,7 @@ def hash_sources(
         UserError: the store still does not hand out a source, or the workers die.
         OSError: the store of the records does not answer.
     """
-    find_unchanged(database, folder, photos.stamps, doubted, retry_minutes)
+    _find_unchanged(database, folder, photos.stamps, doubted, retry_minutes)
     # What the adapter refuses is not read.
     database.execute(
         """
@@ -92,9 +114,56 @@ def hash_sources(
         left = _count_waiting(database)
         if left:
             backoff = backoff if left == waiting else Backoff(retry_minutes)
-            _wait(backoff, left, cause)
+            problem = f"{left:,} files cannot be read ({cause})"
+            advice = (
+                "nothing was planned, so nothing is lost: run the same command again when the input answers"
+            )
+            backoff.wait(f"ingest: {problem}", UserError(f"{problem}; {advice}"))
         waiting = left
     bar.close()
+
+
+def _find_unchanged(
+    database: Database, folder: Address, stamps: Stamps, doubted: Collection[str], retry_minutes: float
+) -> None:
+    """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
+
+    A number may come several times. Files of records in which a source is `doubted` are deleted.
+    """
+    database.execute(
+        "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
+        "CREATE OR REPLACE TABLE unchanged (number BIGINT, sha256 VARCHAR, bytes BIGINT)"
+    )
+    remove_partials(folder)
+    names = sorted(retried(lambda: list_folder(folder), retry_minutes, "ingest"))
+
+    def read(name: str) -> bytes:
+        return retried(partial(read_bytes, folder / name), retry_minutes, "ingest")
+
+    for name, content in read_ahead(read, names, RECORD_THREADS if is_local(folder) else THREADS):
+        try:
+            part = pq.read_table(BytesIO(content.result())).select(RECORDS.names).cast(RECORDS)
+        except (pa.ArrowException, KeyError):
+            continue  # damaged, or of another version: what it says is hashed again
+        if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
+            retried(partial(_remove, folder / name), retry_minutes, "ingest")
+        else:
+            insert_batches(database, "records", part.to_batches())
+    recorded = """
+        SELECT number, source, stamp, bytes, lower(hex(sha256)) AS sha256
+        FROM listed JOIN records USING (source) WHERE reason IS NULL
+    """
+    for batch in batches(database.cursor(), recorded, rows=PART):
+        current = pa.array(stamps(batch["source"].to_pylist()), pa.string())
+        same = batch.filter(pc.fill_null(pc.equal(batch["stamp"], current), False))
+        insert_batches(database, "unchanged", [same.select(["number", "sha256", "bytes"])])
+    database.execute("DROP TABLE records")
+
+
+def _remove(file: Address) -> None:
+    check_guard()
+    with store_errors(file):
+        file.unlink(missing_ok=True)
 
 
 def _count_waiting(database: Database) -> int:
@@ -106,33 +175,17 @@ def _hashed(
 ) -> Iterator[Hashed]:
     """The results of all tasks, in any order."""
     waiting = f"SELECT number, source, labels IS NOT NULL {WAITING} ORDER BY number"
-    tasks = (
-        HashTask(
-            list(map(Photo, numbers, paths, labelled, photos.stamps(paths))),
-            photos.read,
-            photos.threads,
-            folder,
-            retry_minutes,
-        )
+    task = partial(hash_photos, photos.read, photos.threads, folder, retry_minutes)
+    parts = (
+        list(map(Photo, numbers, paths, labelled, photos.stamps(paths)))
         for batch in batches(database, waiting, rows=PART)
         for numbers, paths, labelled in [[column.to_pylist() for column in batch.columns]]
     )
     if photos.cluster is None or count <= HERE:
-        yield from map(hash_photos, tasks)
+        yield from map(task, parts)
         return
     # Dask and torch take seconds to import, which ingest needs for nothing else.
     from pipeline.runner.tasks import read_bounded
 
-    for _, hashed in read_bounded(photos.cluster, hash_photos, tasks, -(-count // PART)):
+    for _, hashed in read_bounded(photos.cluster, task, parts, -(-count // PART)):
         yield hashed
-
-
-def _wait(backoff: Backoff, failed: int, cause: str) -> None:
-    pause = backoff.pause()
-    if pause is None:
-        raise UserError(
-            f"{failed:,} files cannot be read ({cause}); nothing was planned, so nothing is lost: "
-            "run the same command again when the input answers"
-        )
-    print(f"ingest: {failed:,} files cannot be read ({cause}); again in {pause:.0f} s", file=sys.stderr)
-    time.sleep(pause)

@@ -1,4 +1,4 @@
-"""The spellings of labels and of splits."""
+"""Labels, splits and identities as data sets write them."""
 
 import re
 from typing import Any, Final
@@ -9,7 +9,7 @@ Label = int | None
 """1 yes, 0 no, None unknown."""
 
 
-Spelling = int | None
+RawLabel = int | None
 """A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels
 of the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
 Otherwise 1 is yes and 0 is no."""
@@ -17,7 +17,7 @@ Otherwise 1 is yes and 0 is no."""
 FALSE: Final = 2
 """The word false, which is no in both notations."""
 
-_SPELLINGS: Final[dict[str, Spelling]] = {
+_RAW_LABELS: Final[dict[str, RawLabel]] = {
     **dict.fromkeys(("1", "1.0", "true"), 1),
     **dict.fromkeys(("0", "0.0"), 0),
     **dict.fromkeys(("-1", "-1.0"), -1),
@@ -26,19 +26,19 @@ _SPELLINGS: Final[dict[str, Spelling]] = {
 }
 
 
-def read_spelling(value: Any, where: str, name: str) -> Spelling:
-    """The spelling of the label `name` in a cell of a table or a value of a JSON object.
+def read_raw_label(value: Any, where: str, name: str) -> RawLabel:
+    """The raw label `name` in a cell of a table or a value of a JSON object.
 
     Raises:
         UserError: it is none of 1, 0, -1, true, false, NaN or empty; the message starts with `where`.
     """
     text = str(value).strip().lower()
-    if text not in _SPELLINGS:
+    if text not in _RAW_LABELS:
         raise UserError(
             f"{where}, {name}: {value!r:.60} is none of 1, 0, -1, true, false, NaN or empty; fix it, or "
             f"leave {name} out"
         )
-    return _SPELLINGS[text]
+    return _RAW_LABELS[text]
 
 
 def read_identity(value: Any) -> str | None:

@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.input_files import File, Tree, is_image, stem
+from common.input_files import File, FileTree, is_image, stem
 from common.storage import Address
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import unmatched
-from pipeline.ingest.text import numbered_lines
+from pipeline.ingest.rows import numbered_lines
 
 FOLDERS: Final = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_funneled")
 """Folders, and so archives, that only LFW has."""
@@ -46,7 +46,7 @@ class _Labels:
     splits: dict[str, str]
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input holds an attribute file of LFW, or a folder or archive of its images."""
     if tree.is_file:
         return False
@@ -55,7 +55,7 @@ def recognised(tree: Tree) -> bool:
     return bool(tree.named(*MATRICES, SCORES)) or not folders.isdisjoint(FOLDERS)
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List the images and every label row without an image.
 
     Raises:
@@ -128,7 +128,7 @@ def _path(person: str, number: int) -> str:
     return f"{name}/{name}_{number:04d}"
 
 
-def _read_matrix(tree: Tree, name: str) -> _Labels:
+def _read_matrix(tree: FileTree, name: str) -> _Labels:
     file = tree.root / name
     try:
         with file.open("rb") as stream, h5py.File(stream) as content:

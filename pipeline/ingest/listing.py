@@ -50,7 +50,7 @@ class Listing:
         attributes: names of the labels, in the data set's order.
         aligned: whether the images are aligned faces already.
         remarks: sentences about what was found and not used.
-        spelled: whether the labels of the sources are spellings as in `pipeline.ingest.labels`, whose meaning
+        raw: whether the labels of the sources are raw, see `pipeline.ingest.labels`, whose meaning
             depends on those of all sources.
         rows: where each source stands in its file, in their order, if two may be the same.
     """
@@ -59,7 +59,7 @@ class Listing:
     attributes: tuple[str, ...]
     aligned: bool
     remarks: tuple[str, ...] = ()
-    spelled: bool = False
+    raw: bool = False
     rows: Callable[[], Iterator[str]] | None = None
 
 
@@ -76,11 +76,11 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
         "reason VARCHAR, detail VARCHAR, labels TINYINT[])"
     )
     insert_batches(database, "unsorted", _batches(listing.sources))
-    meaning = _meaning(database) if listing.spelled else "labels"
+    meaning = _meaning(database) if listing.raw else "labels"
     database.execute(f"""
         CREATE OR REPLACE TABLE {table} AS
         SELECT row_number() OVER () - 1 AS number, source, split, identity, reason, detail, row,
-            CASE WHEN {not listing.spelled} OR list_count(labels) > 0 THEN labels END AS labels
+            CASE WHEN {not listing.raw} OR list_count(labels) > 0 THEN labels END AS labels
         FROM (SELECT * REPLACE ({meaning} AS labels), rowid AS row FROM unsorted ORDER BY source, rowid)
     """)
     database.execute("DROP TABLE unsorted")
@@ -140,10 +140,10 @@ def join_labels(
 
 
 def _meaning(database: Database) -> str:
-    """The labels that the spellings in ``unsorted`` mean, in SQL."""
+    """What the raw labels in ``unsorted`` mean, in SQL."""
     [(signed,)] = database.execute("SELECT coalesce(bool_or(-1 IN labels), false) FROM unsorted").fetchall()
-    return f"""list_transform(labels, lambda spelling: CASE spelling
-        WHEN 0 THEN {"NULL" if signed else 0} WHEN -1 THEN 0 WHEN {FALSE} THEN 0 ELSE spelling END)"""
+    return f"""list_transform(labels, lambda label: CASE label
+        WHEN 0 THEN {"NULL" if signed else 0} WHEN -1 THEN 0 WHEN {FALSE} THEN 0 ELSE label END)"""
 
 
 def _check_once(database: Database, table: str, rows: Callable[[], Iterator[str]]) -> None:
@@ -163,16 +163,10 @@ def _check_once(database: Database, table: str, rows: Callable[[], Iterator[str]
 def _batches(sources: Iterable[Source]) -> Iterator[pa.RecordBatch]:
     stream = iter(sources)
     while some := list(islice(stream, PIECE)):
-        refused = [source.refused or (None, None) for source in some]
-        columns = [
-            [source.path for source in some],
-            [source.split for source in some],
-            [source.identity for source in some],
-            [reason for reason, _ in refused],
-            [detail for _, detail in refused],
-            [source.attributes for source in some],
-        ]
-        yield pa.RecordBatch.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)],
-            schema=COLUMNS,
-        )
+        columns = zip(*map(_cells, some), strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
+
+
+def _cells(source: Source) -> tuple[object, ...]:
+    return source.path, source.split, source.identity, *(source.refused or (None, None)), source.attributes

@@ -4,7 +4,7 @@ import unicodedata
 from collections import defaultdict
 
 from common.errors import UserError
-from common.input_files import Tree, stem
+from common.input_files import FileTree, stem
 
 
 class ImageIndex:
@@ -17,7 +17,7 @@ class ImageIndex:
         tree: the input.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self._files: dict[str, list[str]] = defaultdict(list)
         for file in tree.files:
             self._files[_loose(file.path).rpartition("/")[2]].append(file.path)
@@ -40,7 +40,7 @@ class ImageIndex:
         return best[0]
 
 
-def unmatched(tree: Tree, file: str, row: str) -> UserError:
+def unmatched(tree: FileTree, file: str, row: str) -> UserError:
     """The error of a label file of which no row has an image; `row` is the name in one of its rows."""
     if tree.images:
         return UserError(

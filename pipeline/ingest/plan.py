@@ -17,16 +17,15 @@ import pyarrow as pa
 from common import manifest
 from common.errors import UserError
 from common.layout import SPLITS
+from common.members import FEATURE_MEMBERS
 from common.pipeline_config import Ingest
-from common.shards import FEATURE_MEMBERS
 from common.storage import Address
 from common.tables import Database, quoted, write_parquet
 from pipeline.ingest.labels import check_no_split
 
 LEAST_SHARDS: Final = 64
-"""Shards of a set whose shards would be larger otherwise; each is one task."""
+"""Shards of a small set, each of which is one task, unless they had fewer samples than `LEAST_SHARD`."""
 LEAST_SHARD: Final = 16
-"""Samples of a shard below which more shards gain nothing."""
 
 
 def plan(database: Database, attributes: tuple[str, ...], settings: Ingest, dataset: str) -> None:
@@ -138,17 +137,18 @@ def _draw_splits(database: Database, labels: int, settings: Ingest) -> None:
         SELECT identity, arg_min(split, number) AS split, min(number) AS first FROM usable
         WHERE identity IS NOT NULL AND split IS NOT NULL GROUP BY identity
     """)
-    torn = database.execute("""
+    divided = database.execute("""
         SELECT identity, one.source, people.split, other.source, usable.split
         FROM usable JOIN people USING (identity)
         JOIN listed AS one ON one.number = people.first
         JOIN listed AS other ON other.number = usable.number
         WHERE usable.split <> people.split ORDER BY usable.number LIMIT 1
     """).fetchone()
-    if torn:
+    if divided:
+        person, first, split, second, other = divided
         raise UserError(
-            f"{torn[0]} is in two splits, {torn[1]} in {torn[2]} and {torn[3]} in {torn[4]}; fix the split, "
-            "or leave it out to have one drawn by identity"
+            f"{person} is in two splits, {first} in {split} and {second} in {other}; fix the split, or leave "
+            "it out to have one drawn by identity"
         )
 
 
@@ -234,9 +234,7 @@ def write_plan(
     database: Database, path: Address, attributes: tuple[str, ...], metadata: Mapping[str, str]
 ) -> int:
     """Write ``source.parquet``, and return the number of sources."""
-    labels = "".join(
-        f", labels[{number}] AS {quoted(name)}" for number, name in enumerate(attributes, start=1)
-    )
+    labels = "".join(f", labels[{number}] AS {quoted(name)}" for number, name in enumerate(attributes, 1))
     return write_parquet(
         database,
         path,

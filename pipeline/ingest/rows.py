@@ -1,10 +1,11 @@
-"""The rows of CSV, TSV and Parquet files, whatever program wrote them.
+"""The rows of label files: CSV, TSV, Parquet and other text, whatever program wrote them.
 
 CSV is read in the encodings of `encoding_of`, separated by commas, semicolons, tabs or bars, with
 Excel's line ``sep=;`` or without. Blanks around headings and cells are removed. `IMAGEFOLDER` is Hugging
 Face's: a JSON object a line, whose keys are the columns.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -17,13 +18,18 @@ import pyarrow.parquet as pq
 
 from common.errors import UserError
 from common.storage import Address
-from pipeline.ingest.text import encoding_of
 
 IMAGEFOLDER: Final = "metadata.jsonl"
 SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet", IMAGEFOLDER)
 """Ends of the names of tables."""
 
 DELIMITERS: Final = (",", ";", "\t", "|")
+
+FALLBACK: Final = "cp1252"
+"""Windows-1252, a superset of Latin-1's letters: what is neither UTF-8 nor UTF-16 is read as this."""
+
+_MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_CHUNK: Final = 1 << 20
 
 Row = tuple[str, list[Any]]
 """Where a row stands, such as ``faces.csv, line 3``, and its cells."""
@@ -119,3 +125,49 @@ def _decoded(table: Address, name: str, column: pa.Array) -> pa.Array:
             f"{table}: the column {name} holds bytes that are no text, such as pictures; write them to "
             "files, and their paths into a column 'path'"
         ) from error
+
+
+def encoding_of(file: Address) -> str:
+    """The encoding of a text file: UTF-8 or UTF-16, with or without a byte order mark, or `FALLBACK`.
+
+    Raises:
+        UserError: the file is in none of them.
+    """
+    with file.open("rb") as stream:
+        head = stream.read(_CHUNK)
+        for mark, name in _MARKS.items():
+            if head.startswith(mark):
+                return name
+        nulls = head.count(b"\0")
+        if nulls > len(head) // 4:  # ASCII in UTF-16: every other byte is zero
+            return "utf-16-be" if head[0::2].count(b"\0") > nulls // 2 else "utf-16-le"
+        fitting = {name: codecs.lookup(name).incrementaldecoder() for name in ("utf-8", FALLBACK)}
+        while head or fitting:
+            for name in list(fitting):
+                try:
+                    fitting[name].decode(head, final=not head)
+                except UnicodeDecodeError:
+                    del fitting[name]
+            if not head:
+                break
+            head = stream.read(_CHUNK)
+    if not fitting:
+        raise UserError(f"{file}: not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
+    return next(iter(fitting))
+
+
+def numbered_lines(file: Address) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, with their numbers from 1.
+
+    Raises:
+        UserError: the file is not text.
+    """
+    try:
+        text = file.read_text(encoding=encoding_of(file))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: not text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from common import manifest
 from common.config import Config
-from common.input_files import Tree
+from common.input_files import FileTree
 from common.layout import Layout, mark_output
 from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
 from common.tables import Database, add_parquet, connect
 from pipeline.ingest.adapters import open_tree, store_sources
-from pipeline.ingest.hash_records import records_folder
 from pipeline.ingest.hash_task import LOCAL_THREADS, REMOTE_THREADS, read_content
-from pipeline.ingest.hashing import Photos, hash_sources
+from pipeline.ingest.hashing import Photos, hash_sources, records_folder
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
 from pipeline.runner.finished_shards import FinishedShard, finished_shards
@@ -30,7 +29,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
     content's SHA-256), a split and a shard; any other a reason and a detail. An earlier plan in the same
     place is added to; `prune` allows that photos of finished shards leave it. `photos` stand in for those of
     the input. What was hashed before and has not changed since is not read
-    (`pipeline.ingest.hash_records`).
+    (`pipeline.ingest.hash_task`).
 
     Raises:
         UserError: no input, malformed label files, sources that the store does not hand out, or photos of
@@ -91,7 +90,7 @@ def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str
     return metadata
 
 
-def _photos(tree: Tree, config: Config) -> Photos:
+def _photos(tree: FileTree, config: Config) -> Photos:
     """Those below the root of a tree; workers of a joined cluster know it by its absolute path."""
     root = tree.root.absolute() if isinstance(tree.root, Path) else tree.root
     threads = LOCAL_THREADS if is_local(root) else REMOTE_THREADS
@@ -99,7 +98,7 @@ def _photos(tree: Tree, config: Config) -> Photos:
     return Photos(tree.stamps, read, threads, config.cluster)
 
 
-def _list(database: Database, path: Address, settings: Ingest) -> tuple[Tree, Listing]:
+def _list(database: Database, path: Address, settings: Ingest) -> tuple[FileTree, Listing]:
     labels = None if settings.labels is None else address(settings.labels)
     with store_errors(path):
         tree = open_tree(path)

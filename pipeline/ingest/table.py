@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
-from common.input_files import LocalFiles, Refusal, Tree, is_image, refusal
+from common.input_files import FileTree, LocalFiles, Refusal, is_image, refusal
 from common.storage import Address
-from pipeline.ingest import fairface
 from pipeline.ingest.labels import (
+    FALSE,
     SPLIT_COLUMNS,
+    RawLabel,
     check_partitions,
     read_identity,
-    read_spelling,
+    read_raw_label,
     read_split,
     split_in_name,
 )
 from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import ImageIndex, unmatched
-from pipeline.ingest.rows import IMAGEFOLDER, SUFFIXES, read_rows
-from pipeline.ingest.text import FALLBACK, encoding_of
+from pipeline.ingest.rows import FALLBACK, IMAGEFOLDER, SUFFIXES, encoding_of, read_rows
 
 PATHS: Final = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
@@ -49,6 +49,21 @@ _INDEX: Final = re.compile(r"|Unnamed: \d+")
 """The heading of an index that pandas wrote."""
 
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
+
+_AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
+_RACES: Final = (
+    *("White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic"),
+)
+_VALUES: Final = {"gender": ("Female", "Male"), "age": _AGES, "race": _RACES}
+_TEST_FLAG: Final = "service_test"
+FAIRFACE_COLUMNS: Final = frozenset({*_VALUES, _TEST_FLAG})
+FAIRFACE_ATTRIBUTES: Final = (
+    "Male",
+    *(f"Age_{age.replace('-', '_').replace('more than 70', '70_116')}" for age in _AGES),
+    *(race.replace(" ", "_") for race in _RACES),
+)
+"""FairFace's label files (Karkkainen and Joo, WACV 2021) have an age group, a gender and a race per image,
+which become yes/no attributes as UTKFace's do; the flag tells which images it balanced for a test."""
 
 
 @dataclass
@@ -70,14 +85,14 @@ class _Table:
     split: str | None
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input is a table, or a folder that has one, whatever its columns."""
     if tree.is_file:
         return tree.path.suffix.lower() in SUFFIXES
     return bool(files(tree))
 
 
-def read(tree: Tree, labels: Address | None = None) -> Listing:
+def read(tree: FileTree, labels: Address | None = None) -> Listing:
     """List the rows of the tables.
 
     Args:
@@ -97,7 +112,7 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     splits = _check_alike(tree, tables)
     names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, IDENTITY))
-    of_fairface = fairface.COLUMNS >= set(names) >= fairface.COLUMNS - {"service_test"}
+    of_fairface = FAIRFACE_COLUMNS >= set(names) >= FAIRFACE_COLUMNS - {_TEST_FLAG}
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
         for table in tables
@@ -105,16 +120,16 @@ def read(tree: Tree, labels: Address | None = None) -> Listing:
     )
     return Listing(
         _sources(tree, tables, splits, None if of_fairface else names),
-        fairface.ATTRIBUTES if of_fairface else names,
+        FAIRFACE_ATTRIBUTES if of_fairface else names,
         False,
         remarks,
-        spelled=True,
+        raw=True,
         rows=lambda: (where for table in tables for where, _, _ in _rows(table)),
     )
 
 
 def _sources(
-    tree: Tree, tables: list[_Table], splits: list[str | None], names: tuple[str, ...] | None
+    tree: FileTree, tables: list[_Table], splits: list[str | None], names: tuple[str, ...] | None
 ) -> Iterator[Source]:
     """A source per row of all tables, in their order; `names` are the columns of labels, None FairFace's."""
     paths, first, matched, partitions = _Paths(tree), "", False, set[str]()
@@ -124,9 +139,9 @@ def _sources(
             first = first or path
             matched = matched or refused is None or refused[0] not in (MISSING, "path-outside")
             if names is None:
-                labels = fairface.read_labels(row, where)
+                labels = _read_fairface(row, where)
             else:
-                labels = tuple(read_spelling(row[name], where, name) for name in names)
+                labels = tuple(read_raw_label(row[name], where, name) for name in names)
             if table.split:
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
@@ -136,7 +151,17 @@ def _sources(
         raise unmatched(tree, tables[0].file, first)
 
 
-def files(tree: Tree) -> list[str]:
+def _read_fairface(row: dict[str, Any], where: str) -> tuple[RawLabel, ...]:
+    """The labels of a row, in the order of `FAIRFACE_ATTRIBUTES`."""
+    for name, values in _VALUES.items():
+        if row[name] not in values:
+            raise UserError(f"{where}, column {name}: {row[name]!r} is none of {', '.join(values)}")
+    yes = [row["gender"] == "Male"]
+    yes += [row[name] == value for name in ("age", "race") for value in _VALUES[name]]
+    return tuple(1 if value else FALSE for value in yes)
+
+
+def files(tree: FileTree) -> list[str]:
     """The tables of an input."""
     if tree.is_file:
         return [tree.path.name]
@@ -175,7 +200,7 @@ def _open(file: str, address: Address) -> _Table:
     return _Table(file, address, path, columns, splits[0] if splits else None)
 
 
-def _check_alike(tree: Tree, tables: list[_Table]) -> list[str | None]:
+def _check_alike(tree: FileTree, tables: list[_Table]) -> list[str | None]:
     """The split of each table, by its name; None if there is one table or a column of splits."""
     first = tables[0]
     for other in tables[1:]:
@@ -212,7 +237,7 @@ def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
 class _Paths:
     """The source that each row of a table means."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FileTree) -> None:
         self._tree = tree
         self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
         self._local = LocalFiles(tree.root) if isinstance(tree.root, Path) else None

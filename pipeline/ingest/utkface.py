@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from common.errors import UserError
-from common.input_files import Tree, photos
+from common.input_files import FileTree, photos
 from pipeline.ingest.listing import Listing, Source
 
 NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")
@@ -24,7 +24,7 @@ RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
 ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether at least half of the images in a folder have UTKFace's names.
 
     Raises:
@@ -39,7 +39,7 @@ def recognised(tree: Tree) -> bool:
     return fitting > 0
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List all images below the input with the labels in their names."""
     files, remarks = photos(tree)
     sources = [

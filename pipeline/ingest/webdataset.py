@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from common.errors import UserError
-from common.input_files import MOST_KINDS, File, Refusal, Tree
+from common.input_files import MOST_KINDS, File, FileTree, Refusal
 from common.storage import is_transient
 from pipeline.ingest.labels import (
     FALSE,
-    Spelling,
+    RawLabel,
     check_no_split,
     read_identity,
-    read_spelling,
+    read_raw_label,
     read_split,
     split_in_name,
 )
@@ -60,7 +60,7 @@ class _Label:
 
     split: str | None = None
     identity: str | None = None
-    labels: dict[str, Spelling] = field(default_factory=dict)
+    labels: dict[str, RawLabel] = field(default_factory=dict)
     number: int | None = None
     refused: Refusal | None = None
 
@@ -74,20 +74,20 @@ class _Gathered:
     unread: Counter[str] = field(default_factory=Counter)
 
 
-def recognised(tree: Tree) -> bool:
+def recognised(tree: FileTree) -> bool:
     """Whether an input is a tar, or a folder with tars and no image."""
     if tree.is_file:
         return tree.path.name.lower().endswith(SUFFIXES)
     return bool(tars(tree)) and not tree.images
 
 
-def tars(tree: Tree) -> list[File]:
+def tars(tree: FileTree) -> list[File]:
     """The tars of an input, compressed or not."""
     files = [File(tree.path.name)] if tree.is_file else tree.files
     return [file for file in files if file.path.lower().endswith(SUFFIXES)]
 
 
-def read(tree: Tree) -> Listing:
+def read(tree: FileTree) -> Listing:
     """List the images in all tars.
 
     Raises:
@@ -119,11 +119,11 @@ def read(tree: Tree) -> Listing:
             f"{tree.path}: {len(names):,} different labels in .json members, over {MOST_LABELS:,}"
         )
     for path, refused, split, label in gathered.images:
-        spelled = tuple(label.labels.get(name) for name in names) if label.labels else None
-        sources.append(Source(path, label.split or split, label.identity, spelled, refused or label.refused))
+        raw = tuple(label.labels.get(name) for name in names) if label.labels else None
+        sources.append(Source(path, label.split or split, label.identity, raw, refused or label.refused))
     unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items())[:MOST_KINDS])
     remarks = (f"not read in the tars: {unread}",) if unread else ()
-    return Listing(sources, names, False, remarks, spelled=True)
+    return Listing(sources, names, False, remarks, raw=True)
 
 
 def _read_tar(tar: str, stream: IO[bytes], members: dict[str, tuple[Refusal | None, bytes | None]]) -> None:
@@ -221,7 +221,7 @@ def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
     if not isinstance(attributes or {}, dict):
         raise UserError(f"{where}: attributes must be an object of name: label")
     for name, value in (attributes or {}).items():
-        label.labels[name] = read_spelling(value, where, name)
+        label.labels[name] = read_raw_label(value, where, name)
     label.identity = read_identity(metadata.pop("identity", None))
     label.split = read_split(metadata.pop("split", None), where)
     for key in metadata:
@@ -241,7 +241,7 @@ def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
     return []
 
 
-def _number_classes(tree: Tree, labels: list[_Label]) -> None:
+def _number_classes(tree: FileTree, labels: list[_Label]) -> None:
     numbers = sorted({label.number for label in labels if label.number is not None})
     if len(numbers) > MOST_CLASSES:
         raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")

@@ -11,13 +11,12 @@ from common import freshness, manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
 from common.errors import UserError
 from common.layout import SPLITS, Layout
-from common.shards import FEATURE_MEMBERS
+from common.members import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
 from common.tables import Database, add_parquet, connect, insert_batches, quoted, write_parquet
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import PlannedShards
-from pipeline.runner.quarantine import table
 from pipeline.runner.shard_record import ShardRecord, read_record
 
 UPDATED: Final = "records-manifests.json"
@@ -146,7 +145,7 @@ def _store_records(
     )
     features, numerics = set[str](), set[str]()
     for task, shard in zip(tasks, planned.shards, strict=True):
-        finished, aligned = require_record(task.tar), require_record(task.aligned)
+        finished, aligned = _record(task.tar), _record(task.aligned)
         notices = {row["key"]: row["notices"] for row in aligned.samples}
         faces = [row | {"shard": shard, "align_notices": notices[row["key"]]} for row in finished.samples]
         refused = [*aligned.quarantined, *finished.quarantined]
@@ -178,6 +177,7 @@ def _join(database: Database, attributes: Sequence[str], bystander_labels: bool)
 
 
 def _summary(database: Database) -> str:
+    """What a run kept and refused, a line per split, reason and notice."""
     splits, reasons, notices = (
         dict(database.execute(query).fetchall())
         for query in (
@@ -189,15 +189,13 @@ def _summary(database: Database) -> str:
             """,
         )
     )
-    return table({split: splits[split] for split in SPLITS if split in splits}, reasons, notices)
+    lines = [(split, splits[split]) for split in SPLITS if split in splits]
+    lines += [(f"quarantined: {reason}", count) for reason, count in sorted(reasons.items())]
+    lines += [(f"kept with a notice: {notice}", count) for notice, count in sorted(notices.items())]
+    return "\n".join(f"  {name:<38}{count:>10,}" for name, count in lines)
 
 
-def require_record(tar: Address) -> ShardRecord:
-    """The record of a finished tar.
-
-    Raises:
-        UserError: there is none.
-    """
+def _record(tar: Address) -> ShardRecord:
     record = read_record(tar)
     if record is None:
         raise UserError(f"{tar} vanished during the run; run the command again")

@@ -15,15 +15,14 @@ from common.parsing.find_parser import find_parser
 from common.parsing.parser import load_parser
 from common.retry import retried
 from common.shards import shard_path
-from common.storage import Address, is_file, read_bytes
+from common.storage import is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import no_model
-from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShards, finished_shards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import CHANGED, ShardStage
+from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage
 from pipeline.runner.shard_runner import finish_shards
 
 FORMAT_VERSION: Final = 2
@@ -44,13 +43,13 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
             many sources are refused.
     """
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="parse")
-    planned: PlannedShards = retry(lambda: read_plan(layout))
+    planned: PlannedShards = retry(lambda: read_planned(layout.source, []))
     aligned: FinishedShards = retry(lambda: read_aligned(planned, layout))
     tasks = plan(planned, aligned, config, layout)
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
     refusals.add(planned.refusals())
     for task in tasks:
-        refusals.add(require(aligned, task.aligned).quarantined)
+        refusals.add(aligned.shards[task.aligned.name].quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
     if tasks and config.cluster.scheduler is None:
@@ -66,15 +65,6 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     )
 
 
-def read_plan(layout: Layout) -> PlannedShards:
-    """The names of the shards that ``source.parquet`` plans.
-
-    Raises:
-        UserError: there is no plan.
-    """
-    return read_planned(layout.source, [])
-
-
 def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     """The finished shards of aligned faces.
 
@@ -84,7 +74,11 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
     """
     aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout, "align")
     for name in planned.shards:
-        require(aligned, layout.aligned / name)
+        if aligned.find(tar := layout.aligned / name) is None:
+            raise UserError(
+                f"{tar} is missing; run `python -m pipeline.align` first, "
+                "or name the set that has the aligned faces with --from"
+            )
     aligned.update([])
     return aligned
 
@@ -93,7 +87,7 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
     """The parse task of every planned shard, in the order of their names.
 
     Raises:
-        UserError: a shard has not been aligned, or the parser's weights cannot be obtained.
+        UserError: the parser's weights cannot be obtained.
     """
     parser = find_parser(config.parse, config.weights)
     code = code_hash("pipeline.parse.shard")
@@ -107,7 +101,8 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
         settings += [each.name, each.sha256, each.input_format.model_dump(mode="json")]
     tasks = []
     for name in planned.shards:
-        faces = require(aligned, layout.aligned / name)
+        tar = shard_path(layout.aligned, name).absolute()
+        faces = aligned.shards[tar.name]
         changed = [[row["source"]] for row in faces.quarantined if row["reason"] == CHANGED]
         tasks.append(
             ParseTask(
@@ -115,27 +110,11 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
                 inputs=fingerprint(settings, faces.made_from["inputs"], *changed),
                 code=fingerprint(code, faces.made_from["code"]),
                 size=faces.samples,
-                aligned=shard_path(layout.aligned, name).absolute(),
+                aligned=tar,
                 parser=parser,
             )
         )
     return tasks
-
-
-def require(aligned: FinishedShards, tar: Address) -> FinishedShard:
-    """A shard of aligned faces.
-
-    Raises:
-        UserError: it is not finished.
-        OSError: the store does not answer.
-    """
-    shard = aligned.find(tar)
-    if shard is None:
-        raise UserError(
-            f"{tar} is missing; run `python -m pipeline.align` first, "
-            "or name the set that has the aligned faces with --from"
-        )
-    return shard
 
 
 def make_sibling(origin: Layout, output: Layout) -> Layout:

@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from common.cell_counts import GRID, cell_class_counts
 from common.errors import UserError
-from common.parsing.parser import ParserFile, faces_per_pass, load_parser
-from common.shards import (
+from common.members import (
     BrokenSample,
-    ShardWriter,
     decode_face,
     decode_metadata,
     encode_array,
     encode_mask,
     encode_metadata,
-    read_shard,
 )
+from common.parsing.parser import ParserFile, faces_per_pass, load_parser
+from common.shards import ShardWriter, read_shard
 from common.storage import Address, TransientError, is_local
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record

@@ -6,7 +6,7 @@ tells whether the record is still the same. It only saves requests: without it a
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -43,6 +43,9 @@ class FinishedShard:
 class FinishedShards:
     """The finished shards of a folder, by the names of their tars.
 
+    Attributes:
+        shards: by the names of their tars.
+
     Args:
         folder: of the tars.
         index: the file of the index, which only `update` writes.
@@ -54,7 +57,7 @@ class FinishedShards:
     def __init__(self, folder: Address, index: Address) -> None:
         self._folder, self._index = folder, index
         self._files = list_folder(folder)
-        self._shards: dict[str, FinishedShard] = {}
+        self.shards: dict[str, FinishedShard] = {}
         try:
             indexed = json.loads(read_bytes(index))
             self._indexed = {name: FinishedShard(**shard) for name, shard in indexed.items()}
@@ -62,18 +65,13 @@ class FinishedShards:
             self._indexed = {}
         self._read(self._tars())
 
-    @property
-    def shards(self) -> Mapping[str, FinishedShard]:
-        """All finished shards by the names of their tars."""
-        return self._shards
-
     def get(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished."""
-        return self._shards.get(tar.name)
+        return self.shards.get(tar.name)
 
     def find(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished, even if the listing of its store lags behind and lacks it."""
-        if tar.name not in self._shards and not is_local(tar):
+        if tar.name not in self.shards and not is_local(tar):
             self._read([tar.name], listed=False)
         return self.get(tar)
 
@@ -88,10 +86,10 @@ class FinishedShards:
             # The stamps may still be those of earlier records, and are then outdated at the next run.
             self._files = list_folder(self._folder)
             self._read(names, listed=False)
-            if late := [name for name in names if name not in self._shards and not is_local(self._folder)]:
+            if late := [name for name in names if name not in self.shards and not is_local(self._folder)]:
                 raise TransientError(f"{self._folder / late[0]}: its record is written, but not there yet")
-        if self._shards != self._indexed:
-            shards = {name: asdict(shard) for name, shard in sorted(self._shards.items())}
+        if self.shards != self._indexed:
+            shards = {name: asdict(shard) for name, shard in sorted(self.shards.items())}
             write_text(self._index, json.dumps(shards) + "\n")
 
     def remove_unplanned(self, planned: set[str], prune: bool) -> None:
@@ -107,7 +105,7 @@ class FinishedShards:
             UserError: it does not, and there are some.
         """
         unplanned = [name for name in self._tars() if _SHARD.search(name) and name not in planned]
-        kept = [name for name in unplanned if name not in self._shards or self._shards[name].samples]
+        kept = [name for name in unplanned if name not in self.shards or self.shards[name].samples]
         if kept and not prune:
             raise UserError(
                 f"{self._folder} holds {len(kept):,} shards that are not in the plan, such as "
@@ -125,7 +123,7 @@ class FinishedShards:
     def _read(self, names: list[str], listed: bool = True) -> None:
         with ThreadPoolExecutor(READ_THREADS) as pool:
             shards = zip(names, pool.map(partial(self._finished, listed), names), strict=True)
-            self._shards |= {name: shard for name, shard in shards if shard}
+            self.shards |= {name: shard for name, shard in shards if shard}
 
     def _finished(self, listed: bool, name: str) -> FinishedShard | None:
         """The shard by its record, which is read unless it is `listed` as the index knows it."""

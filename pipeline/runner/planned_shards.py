@@ -1,10 +1,10 @@
 """The usable rows of ``source.parquet`` by shard, in a temporary file until a shard is needed."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryFile
-from typing import IO, Any, Final
+from functools import partial
+from tempfile import NamedTemporaryFile
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,53 +19,38 @@ KEY_DIGITS: Final = 16
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """A record batch in a temporary file, which is closed, and so deleted, with its last batch."""
-
-    file: IO[bytes]
-    offset: int
-    size: int
-    schema: pa.Schema
-
-    def read(self) -> pa.RecordBatch:
-        data = os.pread(self.file.fileno(), self.size, self.offset)
-        return pa.ipc.read_record_batch(pa.py_buffer(data), self.schema)
-
-
-@dataclass(frozen=True)
 class ShardRows:
-    """The rows of one shard; pickled, they take no other rows of the plan along."""
+    """The rows of one shard, read when needed; pickled, they take no other rows of the plan along."""
 
-    _rows: _Stored | pa.RecordBatch
-    _count: int
-    _seed: int | None = None
+    read: Callable[[], pa.RecordBatch]
+    count: int
+    seed: int | None = None
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
-    def __reduce__(self) -> tuple[type["ShardRows"], tuple[Any, ...]]:
-        return ShardRows, (self._read(), self._count)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self._ordered(),)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries; ``key`` is among them where ``sha256`` is."""
-        for row in self._read().to_pylist():
+        for row in self._ordered().to_pylist():
             if "sha256" in row:
                 row["key"] = row["sha256"][:KEY_DIGITS]
             yield row
 
-    def values(self, names: Sequence[str]) -> list[list[Any]]:
-        """The values of these columns, a list per row."""
-        return [[row[name] for name in names] for row in self]
-
     def shuffled(self, seed: int) -> "ShardRows":
         """The rows in a random order that depends on the seed and their number alone."""
-        return replace(self, _seed=seed)
+        return replace(self, seed=seed)
 
-    def _read(self) -> pa.RecordBatch:
-        batch = self._rows.read() if isinstance(self._rows, _Stored) else self._rows
-        if self._seed is None:
-            return batch
-        return batch.take(pa.array(np.random.default_rng(self._seed).permutation(self._count)))
+    def _ordered(self) -> pa.RecordBatch:
+        if self.seed is None:
+            return self.read()
+        return self.read().take(pa.array(np.random.default_rng(self.seed).permutation(self.count)))
+
+
+def _unpickled(batch: pa.RecordBatch) -> ShardRows:
+    return ShardRows(lambda: batch, batch.num_rows)
 
 
 @dataclass(frozen=True)
@@ -110,7 +95,7 @@ def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
         ).to_arrow_table()
         names = ", ".join(map(quoted, ["shard", *columns]))
         rows = f"SELECT {names} FROM sources WHERE shard IS NOT NULL ORDER BY shard, source"
-        shards = dict(_stored(_by_shard(batches(database, rows))))
+        shards = _stored(_by_shard(batches(database, rows)))
     return PlannedShards(header.table.num_rows, refused, header.attributes, header.metadata, shards)
 
 
@@ -131,11 +116,18 @@ def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, p
         yield name, pa.concat_batches(waiting)
 
 
-def _stored(shards: Iterator[tuple[str, pa.RecordBatch]]) -> Iterator[tuple[str, ShardRows]]:
-    file, offset = TemporaryFile(), 0  # noqa: SIM115 - closed with the last of the rows
-    for name, rows in shards:
-        data = rows.serialize()
-        file.write(data)
-        yield name, ShardRows(_Stored(file, offset, data.size, rows.schema), rows.num_rows)
-        offset += data.size
-    file.flush()
+def _stored(shards: Iterator[tuple[str, pa.RecordBatch]]) -> dict[str, ShardRows]:
+    """The shards, each a record batch of a temporary file, which is deleted with the last of them."""
+    counts, writer = dict[str, int](), None
+    with NamedTemporaryFile() as file:
+        for name, rows in shards:
+            writer = writer or pa.ipc.new_file(file.name, rows.schema)
+            writer.write_batch(rows)
+            counts[name] = rows.num_rows
+        if writer is None:
+            return {}
+        writer.close()
+        read = pa.ipc.open_file(pa.OSFile(file.name)).get_batch
+    return {
+        name: ShardRows(partial(read, number), count) for number, (name, count) in enumerate(counts.items())
+    }

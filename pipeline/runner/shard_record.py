@@ -1,15 +1,17 @@
-"""What the runner and a stage agree on: a shard to make, how, and the record that lies beside its tar.
+"""What the runner and a stage agree on: a shard to make, how, its record beside its tar, and what is refused.
 
 The record says what the tar was made from, see `common.freshness`, and what became of every row. It is
 written after the tar, so a shard is finished when it has a record.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from common import freshness
+from common.errors import UserError
 from common.storage import Address, is_file, read_bytes
 
 WORKER_DIED: Final = "worker-died"
@@ -77,6 +79,38 @@ class ShardRecord:
     samples: list[dict[str, Any]]
     quarantined: list[dict[str, str]]
     numerics: str = ""
+
+
+class Refusals:
+    """Refused sources by reason, and the share of all sources that they may have.
+
+    Args:
+        sources: rows of ``source.parquet``.
+        max_fraction: greatest share of them that may be refused.
+    """
+
+    def __init__(self, sources: int, max_fraction: float) -> None:
+        self._sources, self._max_fraction = sources, max_fraction
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Count quarantine rows.
+
+        Raises:
+            UserError: there are more than allowed by now, and so at the end.
+        """
+        row: Mapping[str, Any] = {}
+        for row in rows:
+            self._reasons[row["reason"]] += 1
+        refused = self._reasons.total()
+        if refused > self._max_fraction * self._sources:
+            listed = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
+            raise UserError(
+                f"stopped: {refused:,} of {self._sources:,} sources are refused so far ({listed}), more than "
+                f"quarantine.max_fraction={self._max_fraction:g} allows; the last is {row.get('source')}: "
+                f"{row.get('detail')}. Finished shards stay; fix the input, or allow more with "
+                "--set quarantine.max_fraction=..."
+            )
 
 
 def worker_died(source: str) -> dict[str, str]:

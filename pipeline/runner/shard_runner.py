@@ -27,8 +27,7 @@ from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, settle, threads
 from pipeline.runner.finished_shards import FinishedShards, finished_shards
 from pipeline.runner.monitor import Monitor
-from pipeline.runner.quarantine import Refusals
-from pipeline.runner.shard_record import CHANGED, ShardStage, ShardTask, Task, read_record
+from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage, ShardTask, Task, read_record
 from pipeline.runner.tasks import map_bounded
 
 REPORT_SECONDS: Final = 0.5
@@ -165,7 +164,10 @@ def _finish(
         if unanswered:
             if len(unanswered) < len(stale):
                 backoff = Backoff(config.stream.retry_minutes)
-            _wait(stage.name, unanswered, backoff)
+            task, error = unanswered[0]
+            problem = f"{stage.name}: {len(unanswered):,} shards cannot be made, such as {task.tar}: {error}"
+            advice = "all others are finished, and the same command makes these"
+            backoff.wait(problem, UserError(f"{problem}; {advice}"))
         stale = [task for task, _ in unanswered]
     for task in suspected:
         print(
@@ -174,17 +176,6 @@ def _finish(
         )
         _isolate(client, stage, task, config.cluster, topic)
         yield task
-
-
-def _wait(stage: str, unanswered: Sequence[tuple[ShardTask, BaseException]], backoff: Backoff) -> None:
-    """Give a store time before the shards that it did not answer for are tried again."""
-    task, error = unanswered[0]
-    pause = backoff.pause()
-    what = f"{len(unanswered):,} shards cannot be made, such as {task.tar}: {error}"
-    if pause is None:
-        raise UserError(f"{stage}: {what}; all others are finished, and the same command makes these")
-    print(f"{stage}: {what}; again in {pause:.0f} s", file=sys.stderr)
-    time.sleep(pause)
 
 
 def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) -> Exception:

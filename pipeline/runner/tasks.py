@@ -70,7 +70,8 @@ def read_bounded(
     """
     if not count:
         return
-    with connect(config, count, no_model, function.__module__) as client:
+    module = getattr(function, "func", function).__module__  # of a partial, that of its function
+    with connect(config, count, no_model, module) as client:
         for task, future in map_bounded(client, function, tasks, config):
             try:
                 yield task, future.result()

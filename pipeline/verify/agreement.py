@@ -13,7 +13,8 @@ from tabulate import tabulate
 from common.cell_counts import dominant_classes, merge_cells
 from common.classes import CLASSES, NUM_CLASSES
 from common.errors import UserError
-from common.shards import decode_cell_counts, decode_mask, extent_of, read_member
+from common.members import decode_cell_counts, decode_mask
+from common.shards import extent_of, read_member
 from common.storage import Address
 
 COMPARED: Final = ("mask.png", "parts.npy")

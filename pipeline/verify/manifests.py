@@ -8,7 +8,7 @@ import pyarrow as pa
 from common import manifest, tables
 from common.errors import UserError
 from common.layout import SPLITS, Layout
-from common.shards import FEATURE_MEMBERS
+from common.members import FEATURE_MEMBERS
 from common.tables import Database, quoted
 from pipeline.verify.findings import EXAMPLES, Findings
 

@@ -11,18 +11,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from common.cell_counts import cell_class_counts
-from common.shards import (
+from common.members import (
     FEATURE_MEMBERS,
     MEMBERS,
     BrokenSample,
-    Extent,
     decode_cell_counts,
     decode_face,
     decode_features,
     decode_mask,
     decode_metadata,
-    extent_of,
 )
+from common.shards import Extent, extent_of
 from common.storage import Address
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings

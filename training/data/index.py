@@ -23,7 +23,7 @@ from common import manifest
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout
-from common.shards import FEATURE_MEMBERS
+from common.members import FEATURE_MEMBERS
 from common.tables import add_parquet, connect, quoted
 
 Text = TypeVar("Text", bound=str | None)

@@ -16,15 +16,9 @@ from torch import Tensor
 from common.config import TrainerSettings
 from common.errors import UserError
 from common.hardware import hardware
+from common.members import BrokenSample, decode_cell_counts, decode_face, decode_features, decode_mask
 from common.pipeline_config import Stream
-from common.shards import (
-    BrokenSample,
-    decode_cell_counts,
-    decode_face,
-    decode_features,
-    decode_mask,
-    read_extent,
-)
+from common.shards import read_extent
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache

@@ -15,8 +15,9 @@ from common.config import Config
 from common.errors import UserError
 from common.freshness import code_version
 from common.layout import Layout
+from common.members import decode_metadata
 from common.pipeline_config import Stream, Weights
-from common.shards import decode_metadata, extent_of, read_member
+from common.shards import extent_of, read_member
 from common.tables import add_parquet, connect, quoted
 from common.weights import find
 from training.data.loader import load

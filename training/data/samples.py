@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from common import manifest
 from common.layout import Layout
-from common.shards import BrokenSample, Extent
+from common.members import BrokenSample
+from common.shards import Extent
 from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
 from training.data.index import BLOCK, MEMBERS, Column, Text, read_index

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tabulate import tabulate
 
 from common.alignment.detector import DETECT_SIDE
-from common.shards import JPEG_QUALITY
+from common.members import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import read_runs, read_scores
 from training.evaluate.scoring import MAJORITY

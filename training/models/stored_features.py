@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from common.cell_counts import merge_cells
 from common.classes import NUM_CLASSES
 from common.errors import UserError
+from common.members import FEATURE_CHANNELS, OF_CLASSES, feature_fields
 from common.pipeline_config import Stream
-from common.shards import FEATURE_CHANNELS, OF_CLASSES, feature_fields, read_member
+from common.shards import read_member
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples

@@ -87,5 +87,5 @@ def parse_faces(faces: NDArray[np.uint8], parser: "FaceParser") -> dict[str, NDA
 
 
 def _flat(features: NDArray[Any]) -> NDArray[np.float16]:
-    """The features of faces as `common.shards.decode_features` gives them, float16 (B, D)."""
+    """The features of faces as `common.members.decode_features` gives them, float16 (B, D)."""
     return np.ascontiguousarray(features).view(np.float16).reshape(len(features), -1)

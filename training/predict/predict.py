@@ -19,7 +19,7 @@ import torch
 from common.errors import UserError
 from common.files import replacing
 from common.fork_server import START_METHOD
-from common.input_files import Tree, photos
+from common.input_files import FileTree, photos
 from common.photo import Photo as DecodedPhoto
 from common.photo import Refused
 from common.progress import progress
@@ -74,7 +74,7 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
     listed, remarks = dict[Path, Photo](), list[str]()
     for path in paths:
         if path.is_dir():
-            files, others = photos(Tree(path))
+            files, others = photos(FileTree(path))
             remarks += [f"{path_text(path)}: {remark}" for remark in others]
             for file in files:
                 name = Path(path.resolve().name) / file.path

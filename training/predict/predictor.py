@@ -27,9 +27,9 @@ from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config, load
 from common.errors import UserError
 from common.images import check_bytes, decode_photo
+from common.members import decode_face, encode_face
 from common.photo import Photo, Refused
 from common.section import Precision
-from common.shards import decode_face, encode_face
 from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.engine.device import default_device

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.members import BrokenSample, decode_face
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.formats import count, percent
 from common.page.images import data_uri, image_uri
-from common.shards import BrokenSample, decode_face, read_member
+from common.shards import read_member
 from training.data.samples import Samples
 from training.evaluate.unsure import Sureness
 from training.report.runs import MAIN, Evaluation, Run

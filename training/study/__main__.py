@@ -29,12 +29,6 @@ def main() -> None:
     from training.study.draws import run_all
     from training.study.results import draw_folder, write_results
 
-    if options.protocol:
-        from training.study.paper import run_paper
-
-        run_paper(config, Layout.at(options.shards), root / options.protocol, options.resume)
-        return
-
     if not options.table:
         files = [argument for file in options.config for argument in ("--config", str(file))]
         settings = [argument for setting in options.settings for argument in ("--set", setting)]
