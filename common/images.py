@@ -44,6 +44,7 @@ PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 _MARKS: Final = (*(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "), *JPEG_XL)
 _BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
+# Raw files that are no TIFF; Canon's CR2 is told by its bytes 8 and 9.
 _RAW_MARKS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
 
 CUT_SHORT: Final = "cut-short"
@@ -113,7 +114,7 @@ def decode_photo(data: bytes, max_pixels: int, side: int | None = None) -> Photo
     """
     if not data:
         raise Refused("empty", "the file has no bytes")
-    if is_raw(data[:HEAD]):
+    if data.startswith(_RAW_MARKS) or data[8:10] == b"CR" or data[4:12] == b"ftypcrx ":
         raise Refused("not-read", RAW)
     if data.startswith(JPEG_XL):
         raise Refused("not-read", "JPEG XL; convert it to JPEG or PNG, for example with djxl of libjxl")
@@ -168,11 +169,6 @@ def is_image(stream: IO[bytes]) -> bool:
     except DAMAGE:
         pass
     return True
-
-
-def is_raw(head: bytes) -> bool:
-    """Whether a file begins as raw files do that are no TIFF, or as Canon's CR2."""
-    return head.startswith(_RAW_MARKS) or head[8:10] == b"CR" or head[4:12] == b"ftypcrx "
 
 
 @lru_cache(maxsize=1)

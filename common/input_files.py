@@ -72,7 +72,8 @@ class FileTree:
     """
 
     def __init__(self, path: Address) -> None:
-        self.path, self.is_file, self.root = path, is_file(path), folder_of(path)
+        self.path, self.is_file = path, is_file(path)
+        self.root = path.parent if self.is_file else path
 
     @cached_property
     def files(self) -> list[File]:
@@ -158,11 +159,6 @@ def _begins_like_image(root: Address, path: str) -> bool:
 def stem(path: str) -> str:
     """A path without the suffix of an image; other suffixes are part of the name."""
     return path[: path.rfind(".")] if is_image(path) else path
-
-
-def folder_of(path: Address) -> Address:
-    """The folder that source paths are relative to: the input itself, or where the input file lies."""
-    return path.parent if is_file(path) else path
 
 
 def list_files(root: Address, under: str = "") -> list[File]:

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from common.errors import UserError
-from common.input_files import File, FileTree, is_image, stem
+from common.input_files import FileTree, is_image, stem
 from common.storage import Address
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
@@ -69,7 +69,11 @@ def read(tree: FileTree) -> Listing:
             "no labels; put one there, or use the images without them: --format folder"
         )
     labels = _read_scores(tree.root / file) if file.endswith(".txt") else _read_matrix(tree, file)
-    files = {entry.path: entry.refused for entry in tree.files if _is_listed(entry)}
+    files = {
+        entry.path: entry.refused
+        for entry in tree.files
+        if entry.refused or ("/" in entry.path and is_image(entry.path))
+    }
     image_of = {path: stem("/".join(path.split("/")[-2:])) for path in files}
     present = set(image_of.values())
     if labels.rows and not present & labels.rows.keys():
@@ -91,10 +95,6 @@ def read(tree: FileTree) -> Listing:
         for path, refused in sorted(files.items())
     ]
     return Listing(sources, labels.names, aligned=False)
-
-
-def _is_listed(file: File) -> bool:
-    return bool(file.refused) or ("/" in file.path and is_image(file.path))
 
 
 def _read_scores(file: Address) -> _Labels:

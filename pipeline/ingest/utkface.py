@@ -42,15 +42,11 @@ def recognised(tree: FileTree) -> bool:
 def read(tree: FileTree) -> Listing:
     """List all images below the input with the labels in their names."""
     files, remarks = photos(tree)
-    sources = [
-        Source(file.path, None, _stamp(file.path), labels_of(file.path), file.refused) for file in files
-    ]
+    sources = []
+    for file in files:
+        stamp = STAMP.search(file.path.rpartition("/")[2])
+        sources.append(Source(file.path, None, stamp and stamp[1], labels_of(file.path), file.refused))
     return Listing(sources, ATTRIBUTES, False, remarks)
-
-
-def _stamp(path: str) -> str | None:
-    match = STAMP.search(path.rpartition("/")[2])
-    return match and match[1]
 
 
 def labels_of(path: str) -> tuple[int, ...] | None:
