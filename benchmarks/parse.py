@@ -178,7 +178,7 @@ def _quality(config: Config, folder: Path, limit: int) -> dict[str, float]:
     file = find_parser(config.parse, config.weights)
     parse_faces, model, images = load_parser(file), _plain_network(config), image_files(folder, limit)
     confusion = np.zeros((3, NUM_CLASSES, NUM_CLASSES), np.int64)
-    for face, truth in map(read_pair, images):
+    for face, truth in (read_pair(image) for image in images):
         plain = _plain_mask(model, face)
         masks = (plain, assign_sides(plain[None])[0], parse_faces(face[None])[0][0])
         confusion += np.stack([confusion_matrix(truth, mask) for mask in masks])

@@ -28,8 +28,9 @@ PARAMS: Final = (
 class Network(Section):
     """The network, see `training.models`."""
 
-    name: Literal["spl", "sspl", "resnet18", "resnet34", "resnet50"]
-    """``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34`` or ``resnet50``"""
+    name: Literal["spl", "sspl", "resnet18", "resnet34", "resnet50", "dlib_face"]
+    """``spl`` (journal), ``sspl`` (2021), ``resnet18``, ``resnet34``, ``resnet50``, or ``dlib_face`` (of 200
+    pixels), which the student has whatever stands here"""
     width: Annotated[int, Field(ge=8, multiple_of=8)]
     """channels of the first backbone stage; 64 as published"""
     stem: Literal["large", "small"]
@@ -40,6 +41,12 @@ class Network(Section):
     branch_stage: Annotated[int, Field(ge=0, le=3)]
     """the first of the backbone's stages, 0 to 3, that the branches of ``spl`` read; 0 as published, while 2
     leaves a training step less than half as expensive"""
+
+    @model_validator(mode="after")
+    def _of_200_pixels(self) -> "Network":
+        if self.name == "dlib_face" and self.input_size != 200:
+            raise ValueError("dlib_face needs an input_size of 200")
+        return self
 
 
 Schedule = Literal["cosine", "constant", "pretrain_paper", "finetune_paper"]
@@ -160,8 +167,6 @@ class Finetune(Section):
     """YAML file of face regions by attribute; null: those of CelebA"""
     imagenet: LocalPath | None
     """state dict of a ResNet (.pth, .safetensors) for the method ``imagenet``"""
-    student_steps: Positive
-    """optimisation steps of the method ``student``, whatever the labels"""
 
 
 class Evaluate(Section):

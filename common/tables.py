@@ -127,10 +127,16 @@ def write_parquet(
         The number of rows.
     """
     reader = _reader(database, query, None, ROW_GROUP)
-    schema = (schema or reader.schema).with_metadata(dict(metadata or {}))
-    rows = 0
+    return write_batches(path, reader, schema or reader.schema, metadata or {})
+
+
+def write_batches(
+    path: Address, pieces: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str]
+) -> int:
+    """As `write_parquet`, of rows in any number of pieces; columns that are not in `schema` are left out."""
+    schema, rows = schema.with_metadata(dict(metadata)), 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for batch in _sized(reader, ROW_GROUP):
+        for batch in _sized(pieces, ROW_GROUP):
             writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
             rows += batch.num_rows
     return rows

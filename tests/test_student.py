@@ -3,39 +3,41 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from numpy.typing import NDArray
+from scipy.special import logit
 
 from common.config import load
 from common.layout import Layout
+from common.parsing.dlib_face import DLIB_FORMAT, DlibFace
+from common.weights import find
+from training.data.loader import load as load_batches
 from training.data.samples import read_samples
+from training.data.transforms import to_input
 from training.engine.distributed import Ranks
-from training.engine.optim import LossCheck
+from training.methods import student
 from training.methods.calibration import FROM_LABELS
 from training.methods.method import Context
 from training.methods.region_probe import fit_region_probe
 from training.methods.runs import finetune
-from training.methods.student import student_targets
-from training.models import build
+from training.models.attribute_network import AttributeNetwork
+from training.models.backbone import DlibBackbone
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
-from training.models.pretrained import save_pretrained
 
 CONFIG = load(
     settings=[
-        "network.width=8",
         "network.input_size=32",
         "finetune.methods=[student]",
         "finetune.runs=[{labels: 0.5, steps: 2}]",
-        "finetune.student_steps=3",
         "finetune.select=labels",
-        "finetune.backbone_rate=0.0",
+        "trainer.precision=float32",
         "trainer.loader_workers=0",
     ]
 )
@@ -56,56 +58,63 @@ def partly_unlabelled(shards: Layout, tmp_path: Path) -> Layout:
     return copy
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("pretrain") / "pretrained.safetensors"
-    save_pretrained(path, build(CONFIG.network), CONFIG)
-    return path
-
-
-def test_targets_are_labels_where_they_are_used_and_the_region_probe_s_probabilities_elsewhere(
+def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
     partly_unlabelled: Layout,
 ) -> None:
     everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
     labelled = read_samples(partly_unlabelled, ("train",)).labelled()
     labelled = labelled.take(np.arange(0, len(labelled), 2))
-    unknown = labelled.attributes.copy()
-    unknown[0, 0] = -1
-    labelled = replace(labelled, attributes=unknown)
     context = Context(CONFIG, partly_unlabelled, Ranks(0, 1, torch.device("cpu")), "auto")
-    targets = student_targets(context, labelled)
     probe, _ = fit_region_probe(labelled, everyone, CONFIG.stream, context.regions)
     expected = sample_probabilities(probe, everyone, CONFIG.stream, 64, "targets")
-    used = {key: row for row, key in enumerate(labelled.keys)}
-    assert targets.shape == (len(everyone), len(everyone.attribute_names))
-    for key, target, probabilities in zip(everyone.keys, targets, expected, strict=True):
-        known = labelled.attributes[used[key]] if key in used else np.full(len(target), -1)
-        assert np.allclose(target, np.where(known >= 0, known, probabilities), atol=1e-6)
+    assert np.allclose(student.student_targets(context, labelled), expected, atol=1e-6)
 
 
-def test_a_student_trains_the_whole_network_on_all_train_faces_and_is_a_classifier_of_pictures(
-    partly_unlabelled: Layout, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_student_is_a_classifier_of_pictures_that_learns_from_all_train_faces(
+    partly_unlabelled: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: set[str] = set()
-    real = LossCheck.add
+    learnt: dict[str, Any] = {}
+    real = student.solve_heads
 
-    def add(losses: LossCheck, loss: Tensor, step: int, indices: Tensor) -> None:
-        trained.update(losses.keys[index] for index in indices.tolist())
-        real(losses, loss, step, indices)
+    def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.float32]) -> float:
+        learnt.update(faces=context.all_faces, targets=targets)
+        return real(context, model, targets)
 
-    monkeypatch.setattr(LossCheck, "add", add)
-    finetune(CONFIG, partly_unlabelled, pretrained, tmp_path)
-    rows = pq.read_table(partly_unlabelled.samples, columns=["key", "split"]).to_pylist()
-    assert {row["split"] for row in rows if row["key"] in trained} == {"train", "unlabelled"}
+    monkeypatch.setattr(student, "solve_heads", solve_heads)
+    finetune(CONFIG, partly_unlabelled, tmp_path / "no stage 1", tmp_path)
     (entry,) = json.loads((tmp_path / "runs.json").read_text())
-    assert (entry["name"], entry["steps"]) == ("student-50%", 3)
+    assert (entry["name"], entry["steps"], entry["pretrained"]) == ("student-50%", 0, False)
     classifier = load_classifier(tmp_path / "student-50%" / "classifier.pt")
     assert classifier.members == {"jpg"}
     assert classifier.thresholds is not None and classifier.thresholds_from == FROM_LABELS
+    faces, targets = learnt["faces"], learnt["targets"]
+    everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
+    assert list(faces.keys) == list(everyone.keys)
+    (batch,) = load_batches(faces, [list(range(len(faces)))], {"jpg"}, 0, CONFIG.stream)
     assert classifier.network is not None
-    network = classifier.network.network.state_dict()
-    start = load_file(pretrained)
-    assert start.keys() <= network.keys()
-    backbone = [name for name in start if name.startswith("stages.") and name.endswith("weight")]
-    assert all(not torch.equal(network[name], start[name]) for name in backbone)
+    with torch.inference_mode():
+        inputs = to_input(batch.images, classifier.network.config.input_size)
+        pooled = classifier.network.network(inputs).backbone.mean(dim=(2, 3)).double().numpy()
+    deviation = pooled.std(axis=0)
+    standardised = (pooled - pooled.mean(axis=0)) / np.where(deviation > 1e-4, deviation, np.inf)
+    kernel = standardised @ standardised.T / DlibBackbone.channels
+    wanted = logit(targets.clip(student.LEAST, 1 - student.LEAST).astype(float))
+    centre = wanted.mean(axis=0)
+    expected = kernel @ np.linalg.solve(kernel + student.PENALTY * np.eye(len(faces)), wanted - centre)
+    assert np.allclose(classifier.logits(batch), expected + centre, atol=1e-2)
+
+
+def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features() -> None:
+    archive = find("dlib_face", CONFIG.weights)
+    ours, theirs = DlibBackbone(), DlibFace(archive)
+    ours.load(archive)
+    faces = torch.randint(0, 256, (2, 3, 200, 200), generator=torch.Generator().manual_seed(0)).float()
+    with torch.inference_mode():
+        features = ours(to_input(faces, 200))
+        pixels = faces / DLIB_FORMAT.scale - torch.tensor(DLIB_FORMAT.mean)[:, None, None]
+        stride8 = theirs(pixels)[2]
+    assert features.shape == (2, DlibBackbone.channels, 6, 6) and stride8.shape == (2, 64, 24, 24)
+    pooled = features.mean(dim=(2, 3))
+    assert torch.allclose(pooled[:, 32:96], stride8.mean(dim=(2, 3)), atol=1e-4)
+    lower_right = pooled[:, 25 * 96 + 32 : 26 * 96]
+    assert torch.allclose(lower_right, stride8[..., 16:, 16:].mean(dim=(2, 3)), atol=1e-4)

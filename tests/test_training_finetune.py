@@ -221,7 +221,7 @@ def test_a_finished_run_is_trained_again_only_if_something_changed(
     first, file = entries(tmp_path), tmp_path / "pretrained-50%" / "classifier.pt"
     written = file.stat().st_mtime_ns
     seen.clear()
-    finetune(configured("trainer.loader_workers=1", "finetune.student_steps=7"), shards, pretrained, tmp_path)
+    finetune(configured("trainer.loader_workers=1", "evaluate.batch_size=7"), shards, pretrained, tmp_path)
     assert (entries(tmp_path), file.stat().st_mtime_ns, seen) == (first, written, [])
     assert "pretrained-50% is up to date" in capsys.readouterr().out
     written = file.stat().st_mtime_ns

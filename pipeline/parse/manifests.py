@@ -1,11 +1,13 @@
 """From the records of all shards to ``shards.parquet`` and ``quarantine.parquet``."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from common import freshness, manifest
 from common.alignment.recipe import METADATA_KEY, RECIPE_FILE, Recipe
@@ -13,18 +15,25 @@ from common.errors import UserError
 from common.layout import SPLITS, Layout
 from common.members import FEATURE_MEMBERS
 from common.storage import Address, list_folder, read_bytes
-from common.tables import Database, add_parquet, connect, insert_batches, quoted, write_parquet
+from common.tables import write_batches
 from pipeline.parse.shard import ParseTask
 from pipeline.runner.finished_shards import FinishedShards
-from pipeline.runner.planned_shards import PlannedShards
+from pipeline.runner.planned_shards import KEY_DIGITS, PlannedShards, read_planned, stored
 from pipeline.runner.shard_record import ShardRecord, read_record
 
 UPDATED: Final = "records-manifests.json"
 """Name of the file beside the manifests that says what they were written from."""
 
 
-OF_SOURCE: Final = ("split", "status", "notices", "identity")
-"""Columns of a sample that its record does not have."""
+OF_SOURCE: Final = ("split", "notices", "identity")
+"""Columns of a sample that come from its source, besides labels."""
+
+OF_RECORD: Final = tuple(
+    name
+    for name in manifest.sample_fields(FEATURE_MEMBERS).names
+    if name not in (*OF_SOURCE, "shard", "status")
+)
+"""Columns of a sample that its record has."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def _stamps(layout: Layout) -> dict[str, str | None]:
 
 
 def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: Layout) -> Written:
-    """Write both manifests.
+    """Write both manifests, in the memory that one shard needs.
 
     Raises:
         UserError: a record is missing.
@@ -90,34 +99,36 @@ def write_manifests(planned: PlannedShards, tasks: Sequence[ParseTask], layout: 
     if recipe := _recipe(planned, layout):
         metadata[METADATA_KEY] = recipe
         bystanders = Recipe.read(recipe, str(layout.aligned)).align.bystander_labels
-    with connect() as database:
-        add_parquet(database, "sources", layout.source)
-        features, numerics = _store_records(database, planned, tasks)
-        _join(database, planned.attributes, bystanders)
-        [(kept, refusals)] = database.execute(
-            "SELECT (SELECT count(DISTINCT source) FROM samples), (SELECT count(*) FROM refusals)"
-        ).fetchall()
-        if kept + refusals != planned.sources:
-            raise RuntimeError(
-                f"{planned.sources} sources, but {kept} with samples and {refusals} quarantined"
-            )
-        if numerics:
-            metadata[manifest.NUMERICS] = "\n".join(sorted(numerics))
-        samples = write_parquet(
-            database,
-            layout.samples,
-            'SELECT * FROM samples ORDER BY shard, "jpg.offset"',
-            schema=manifest.with_attributes(manifest.sample_fields(features), planned.attributes),
-            metadata={**metadata, "attributes": "\n".join(planned.attributes)},
+    columns = ["source", "sha256", *OF_SOURCE, *planned.attributes]
+    described, totals = read_planned(layout.source, columns), _Totals()
+    schema = manifest.with_attributes(manifest.sample_fields(FEATURE_MEMBERS), planned.attributes)
+    samples = stored(
+        (name, _samples(task, name, rows.read(), schema, bystanders, totals))
+        for task, (name, rows) in zip(tasks, described.shards.items(), strict=True)
+    )
+    refused = pa.Table.from_batches(
+        [*planned.refused.to_batches(), *totals.refused], manifest.QUARANTINE_FIELDS
+    )
+    if totals.sources + len(refused) != planned.sources:
+        raise RuntimeError(
+            f"{planned.sources} sources, but {totals.sources} with samples and {len(refused)} quarantined"
         )
-        write_parquet(
-            database,
-            layout.quarantine,
-            "FROM refusals ORDER BY source",
-            schema=manifest.QUARANTINE_FIELDS,
-            metadata={**metadata, "attributes": ""},
-        )
-        return Written(samples, refusals, _summary(database))
+    if totals.numerics:
+        metadata[manifest.NUMERICS] = "\n".join(sorted(totals.numerics))
+    features = [name for name in FEATURE_MEMBERS if name in totals.features]
+    written = write_batches(
+        layout.samples,
+        (rows.read() for rows in samples.values()),
+        manifest.with_attributes(manifest.sample_fields(features), planned.attributes),
+        {**metadata, "attributes": "\n".join(planned.attributes)},
+    )
+    write_batches(
+        layout.quarantine,
+        refused.sort_by("source").to_batches(),
+        manifest.QUARANTINE_FIELDS,
+        {**metadata, "attributes": ""},
+    )
+    return Written(written, len(refused), _summary(totals, refused))
 
 
 def _recipe(planned: PlannedShards, layout: Layout) -> str:
@@ -128,70 +139,78 @@ def _recipe(planned: PlannedShards, layout: Layout) -> str:
         return ""
 
 
-def _store_records(
-    database: Database, planned: PlannedShards, tasks: Sequence[ParseTask]
-) -> tuple[list[str], set[str]]:
-    """Make the tables ``faces`` and ``refusals`` of the records of all shards.
+@dataclass
+class _Totals:
+    """What the records of all shards add up to; ``notices`` counts sources, ``splits`` samples."""
 
-    Returns:
-        The features that samples have, and what their parsers computed in.
-    """
-    columns = [field for field in manifest.sample_fields(FEATURE_MEMBERS) if field.name not in OF_SOURCE]
-    schema = pa.schema([*columns, ("align_notices", pa.list_(pa.string()))])
-    database.register("no_faces", schema.empty_table())
-    database.execute("CREATE TABLE faces AS FROM no_faces")
-    database.execute(
-        "CREATE TABLE refusals AS SELECT source, reason, detail FROM sources WHERE reason IS NOT NULL"
-    )
-    features, numerics = set[str](), set[str]()
-    for task, shard in zip(tasks, planned.shards, strict=True):
-        finished, aligned = _record(task.tar), _record(task.aligned)
-        notices = {row["key"]: row["notices"] for row in aligned.samples}
-        faces = [row | {"shard": shard, "align_notices": notices[row["key"]]} for row in finished.samples]
-        refused = [*aligned.quarantined, *finished.quarantined]
-        insert_batches(database, "faces", [pa.RecordBatch.from_pylist(faces, schema)])
-        rows = pa.RecordBatch.from_pylist(refused, manifest.QUARANTINE_FIELDS)
-        insert_batches(database, "refusals", [rows] if refused else [])
-        features.update(name for name in FEATURE_MEMBERS if faces and f"{name}.size" in faces[0])
-        numerics.add(finished.numerics)
-    return [name for name in FEATURE_MEMBERS if name in features], numerics - {""}
+    sources: int = 0
+    refused: list[pa.RecordBatch] = field(default_factory=list)
+    features: set[str] = field(default_factory=set)
+    numerics: set[str] = field(default_factory=set)
+    splits: Counter[str] = field(default_factory=Counter)
+    notices: Counter[str] = field(default_factory=Counter)
 
 
-def _join(database: Database, attributes: Sequence[str], bystander_labels: bool) -> None:
-    """Make the view ``samples`` of the faces with what the plan says of their sources.
+def _samples(
+    task: ParseTask, shard: str, plan: pa.RecordBatch, schema: pa.Schema, bystanders: bool, totals: _Totals
+) -> pa.RecordBatch:
+    """The samples of a shard in their order in the tar, with what the plan says of their sources.
 
     Args:
-        database: has ``faces``, ``refusals``, and the plan as ``sources``.
-        attributes: names of the attribute columns.
-        bystander_labels: whether further faces of a photo have its labels and identity, too: a bystander is
-            not whom they describe.
+        task, shard: which one.
+        plan: its rows of ``source.parquet``.
+        schema: of the result.
+        bystanders: whether further faces of a photo have its labels and identity, too: a bystander is not
+            whom they describe.
+        totals: added to.
+
+    Raises:
+        UserError: a record is missing.
+        RuntimeError: the plan lacks the source of a sample; a defect here.
     """
-    described = f"CASE WHEN {bystander_labels} OR faces.key = sources.key THEN {{0}} END AS {{0}}"
-    labels = ", ".join(described.format(quoted(name)) for name in ("identity", *attributes))
-    database.execute(f"""
-        CREATE VIEW samples AS
-        SELECT faces.*, split, 'ok' AS status, {labels}, nullif(array_to_string(list_sort(list_distinct(
-            list_concat(string_split(notices, ' '), align_notices))), ' '), '') AS notices
-        FROM faces JOIN sources USING (source)
-    """)
-
-
-def _summary(database: Database) -> str:
-    """What a run kept and refused, a line per split, reason and notice."""
-    splits, reasons, notices = (
-        dict(database.execute(query).fetchall())
-        for query in (
-            "SELECT split, count(*) FROM samples GROUP BY ALL",
-            "SELECT reason, count(*) FROM refusals GROUP BY ALL",
-            """
-            SELECT notice, count(DISTINCT source)
-            FROM samples, unnest(string_split(notices, ' ')) AS each(notice) GROUP BY ALL
-            """,
-        )
+    finished, aligned = _record(task.tar), _record(task.aligned)
+    rows = sorted(finished.samples, key=lambda row: row["jpg.offset"])
+    own = {name: pa.array([row.get(name) for row in rows], schema.field(name).type) for name in OF_RECORD}
+    positions = pc.index_in(own["source"], plan["source"])
+    if positions.null_count:
+        raise RuntimeError(f"{task.tar}: a sample of a source that is not planned for it")
+    described = plan.take(positions)
+    about = own["key"] if bystanders else pc.utf8_slice_codeunits(described["sha256"], 0, KEY_DIGITS)
+    labelled = pc.equal(own["key"], about)
+    of_aligned = {row["key"]: row["notices"] for row in aligned.samples}
+    notices = [
+        sorted({*(planned or "").split(), *of_aligned[row["key"]]})
+        for row, planned in zip(rows, described["notices"].to_pylist(), strict=True)
+    ]
+    columns = {
+        **{name: pc.if_else(labelled, described[name], None) for name in plan.schema.names},
+        **own,
+        "shard": pa.repeat(shard, len(rows)),
+        "split": described["split"],
+        "status": pa.repeat("ok", len(rows)),
+        "notices": pa.array([" ".join(each) or None for each in notices], pa.string()),
+    }
+    totals.sources += len(own["source"].unique())
+    refused = [*aligned.quarantined, *finished.quarantined]
+    totals.refused.append(pa.RecordBatch.from_pylist(refused, manifest.QUARANTINE_FIELDS))
+    totals.features.update(name for name in FEATURE_MEMBERS if rows and f"{name}.size" in rows[0])
+    totals.numerics.update({finished.numerics} - {""})
+    totals.splits.update(described["split"].to_pylist())
+    totals.notices.update(
+        notice
+        for notice, _ in {(n, row["source"]) for row, each in zip(rows, notices, strict=True) for n in each}
     )
-    lines = [(split, splits[split]) for split in SPLITS if split in splits]
+    return pa.RecordBatch.from_arrays(
+        [columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema
+    )
+
+
+def _summary(totals: _Totals, refused: pa.Table) -> str:
+    """What a run kept and refused, a line per split, reason and notice."""
+    reasons = Counter(refused["reason"].to_pylist())
+    lines = [(split, totals.splits[split]) for split in SPLITS if split in totals.splits]
     lines += [(f"quarantined: {reason}", count) for reason, count in sorted(reasons.items())]
-    lines += [(f"kept with a notice: {notice}", count) for notice, count in sorted(notices.items())]
+    lines += [(f"kept with a notice: {notice}", count) for notice, count in sorted(totals.notices.items())]
     return "\n".join(f"  {name:<38}{count:>10,}" for name, count in lines)
 
 

@@ -95,7 +95,7 @@ def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
         ).to_arrow_table()
         names = ", ".join(map(quoted, ["shard", *columns]))
         rows = f"SELECT {names} FROM sources WHERE shard IS NOT NULL ORDER BY shard, source"
-        shards = _stored(_by_shard(batches(database, rows)))
+        shards = stored(_by_shard(batches(database, rows)))
     return PlannedShards(header.table.num_rows, refused, header.attributes, header.metadata, shards)
 
 
@@ -116,8 +116,8 @@ def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, p
         yield name, pa.concat_batches(waiting)
 
 
-def _stored(shards: Iterator[tuple[str, pa.RecordBatch]]) -> dict[str, ShardRows]:
-    """The shards, each a record batch of a temporary file, which is deleted with the last of them."""
+def stored(shards: Iterator[tuple[str, pa.RecordBatch]]) -> dict[str, ShardRows]:
+    """The rows of shards by name, each a record batch of a temporary file; the last one deletes the file."""
     counts, writer = dict[str, int](), None
     with NamedTemporaryFile() as file:
         for name, rows in shards:

@@ -1,32 +1,50 @@
-"""``student``: a network that learns the region probe's probabilities of all train faces.
+"""``student``: a network of plain pictures that gives the region probe's probabilities.
 
-The region probe reads the parser's features, so a classifier of plain pictures must learn from it, after
-knowledge distillation (Hinton et al. 2015): probabilities say more of a face than a 0 or 1.
+The region probe reads the features of several networks, so a classifier of plain pictures must learn from it,
+after knowledge distillation (Hinton et al. 2015): probabilities say more of a face than a 0 or 1, and every
+train face has them. The network is dlib's of face recognition, whatever ``network`` says; only its heads are
+learnt, in closed form: ridge regressions of the probabilities' logits.
 """
 
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from common.config import Network
+from common.progress import progress
+from common.weights import find
+from training.data.loader import BrokenSamples, load
+from training.data.sampler import sequential_batches
 from training.data.samples import Samples
+from training.data.transforms import to_input
+from training.engine.device import autocast, numerics
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
-from training.methods.network import (
-    NETWORK_SETTINGS,
-    initial_network,
-    start_from_stage_1,
-    train_network,
-)
+from training.methods.network import initial_network, network_classifier
 from training.methods.region_probe import RegionProbeMethod, fit_region_probe
+from training.models.attribute_network import AttributeNetwork
+from training.models.backbone import DlibBackbone
 from training.models.classifier import Classifier
 from training.models.inference import sample_probabilities
 
-BATCH_SIZE: Final = 64
-"""Faces of an optimisation step, over all processes: four times those of the other networks, since all train
-faces have targets."""
+NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
+"""440 million multiplications a face."""
+
+BATCH_SIZE: Final = 256
+
+LEAST: Final = 0.01
+"""Targets are at least so far from 0 and 1, or logits would know no bounds."""
+
+CONSTANT: Final = 1e-8
+"""Features of a smaller variance are left out."""
+
+PENALTY: Final = 1.0
+"""Of the squared weights of standardised features, as a multiple of their number."""
 
 
 class Student(Method):
@@ -35,11 +53,10 @@ class Student(Method):
     name = "student"
     title = "student of the region probe"
     sentence = (
-        "A pre-trained network learns the probabilities that the region probe gives all train faces, and so "
-        "needs the picture alone."
+        "A network of face recognition whose heads learnt the probabilities that the region probe gives all "
+        "train faces, and so needs the picture alone."
     )
-    settings = (*NETWORK_SETTINGS, "student_steps", "regions")
-    pretrained = True
+    settings = ("select", "regions", "groups")
     unlabelled = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
@@ -48,18 +65,74 @@ class Student(Method):
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
-        model = initial_network(context)
-        start_from_stage_1(context, run, model)
+        started = time.monotonic()
         targets = student_targets(context, run.labelled)
-        of_all = replace(run, labelled=context.all_faces, steps=context.settings.student_steps)
-        classifier, result = train_network(context, of_all, model, targets=targets, batch_size=BATCH_SIZE)
+        archive = find("dlib_face", context.config.weights)
+        context = replace(context, config=context.config.model_copy(update={"network": NETWORK}))
+        model = initial_network(context)
+        assert isinstance(model.network.backbone, DlibBackbone)
+        model.network.backbone.load(archive)
+        loss = solve_heads(context, model, targets)
+        classifier = network_classifier(context, model.cpu())
         if context.settings.select == "labels":
             use_label_thresholds(classifier, run.labelled.attributes)
-        return classifier, result
+        return classifier, {
+            "steps": 0,
+            "numerics": numerics(context.config.trainer.precision),
+            "seconds": round(time.monotonic() - started, 1),
+            "loss": round(loss, 4),
+        }
+
+
+@torch.no_grad()
+def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.float32]) -> float:
+    """Set the weights and biases of all heads; gives what is left of the logits' variance, and the penalty.
+
+    Args:
+        context: of the run.
+        model: its network keeps its weights; moved to the device of the run.
+        targets: float32 (N, A), probabilities of all train faces.
+    """
+    device, config, faces = context.ranks.device, context.config, context.all_faces
+    stream = config.stream
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    width, (count, attributes) = model.network.channels, targets.shape
+    sums = torch.zeros(width, dtype=torch.float64, device=device)
+    products = torch.zeros(width, width, dtype=torch.float64, device=device)
+    moments = torch.zeros(width, attributes, dtype=torch.float64, device=device)
+    logits = torch.from_numpy(targets).to(device).clamp(LEAST, 1 - LEAST).logit()
+    centre = logits.mean(0)
+    logits -= centre
+    planned, broken = sequential_batches(faces, BATCH_SIZE), BrokenSamples(stream.max_broken)
+    bar = progress("heads", count, "faces")
+    for batch in load(faces, planned, {"jpg"}, config.trainer.loader_workers, stream, broken):
+        inputs = to_input(batch.images.to(device), model.config.input_size)
+        with autocast(device, config.trainer.precision):
+            pooled = model.network(inputs).backbone.float().mean(dim=(2, 3))
+        sums += pooled.sum(0)
+        products += pooled.T @ pooled
+        moments += pooled.T @ logits[batch.indices]
+        bar.update(len(inputs))
+    bar.close()
+    mean = sums / count
+    products -= count * torch.outer(mean, mean)
+    variance = products.diagonal() / count
+    scale = torch.where(variance > CONSTANT, variance.clamp(min=CONSTANT).rsqrt(), 0.0)
+    moments *= scale[:, None]
+    products *= scale[:, None]
+    products *= scale
+    products.diagonal().add_(PENALTY * width)
+    moments, factor = moments.float(), torch.linalg.cholesky(products.float())
+    solved = torch.cholesky_solve(moments, factor)
+    weights = (solved.double() * scale[:, None]).T
+    biases = centre - weights @ mean
+    for branch, group in model.groups.items():
+        model.heads[branch].load_state_dict({"weight": weights[group], "bias": biases[group]})
+    return (logits.square().sum() - (moments * solved).sum()).item() / logits.numel()
 
 
 def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
-    """Targets of all train faces, float32 (N, A), 0 to 1: the probe's probabilities, and labels where known.
+    """Targets of all train faces, float32 (N, A), 0 to 1: the probabilities of a probe of `labelled`.
 
     Args:
         context: of the run.
@@ -67,8 +140,4 @@ def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
     """
     stream, every_face = context.config.stream, context.all_faces
     probe, _ = fit_region_probe(labelled, every_face, stream, context.regions)
-    targets = sample_probabilities(probe, every_face, stream, BATCH_SIZE, "targets").astype(np.float32)
-    position = {key: number for number, key in enumerate(every_face.keys)}
-    rows = [position[key] for key in labelled.keys]
-    targets[rows] = np.where(labelled.attributes >= 0, labelled.attributes, targets[rows])
-    return targets
+    return sample_probabilities(probe, every_face, stream, BATCH_SIZE, "targets").astype(np.float32)

