@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.processes import run
 from common import command
@@ -26,7 +27,6 @@ from training.label.left_out import folds_of, left_out_logits
 from training.label.suggestions import MOST, informative, similarities
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import regions_of
-from training.methods.probe import logistic_regressions
 from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
 from training.models.region_probe import RegionProbe, Regions
 from training.models.stored_features import read_features
@@ -144,7 +144,7 @@ def audit(data: Data, seed: int, counts: list[int]) -> Iterator[str]:
         found = f"{issues.sum()} issues, {100 * flipped[issues].mean():.1f} % of them flipped"
         yield f"{count} faces, {flipped.sum()} flips: {', '.join(texts)}; {found}"
         lowest = _lowest(quality, int(flipped.sum()))
-        given = {"clean": truth, "flipped": labels}
+        given = {"clean": truth, "flipped": labels, "lowest corrected": np.where(lowest, truth, labels)}
         given |= {
             "without issues": np.where(issues, -1, labels),
             "without lowest": np.where(lowest, -1, labels),
@@ -167,14 +167,16 @@ def _precision(scores: Floats, flipped: NDArray[np.bool_]) -> float:
 
 def _plain(data: Data, faces: Faces, labels: Labels) -> list[Floats]:
     """Left-out logits of a logistic regression per attribute on all features, for each of `STRENGTHS`."""
-    values, fold = data.features.values[faces].astype(np.float64), folds_of(data.people(faces))
+    values, fold = data.features.values[faces], folds_of(data.people(faces))
     logits = np.zeros((len(STRENGTHS), *labels.shape))
     for each in range(int(fold.max()) + 1):
         rest, held = fold != each, fold == each
-        for number, (_, weights, biases, _) in enumerate(
-            logistic_regressions(values[rest], labels[rest], STRENGTHS)
-        ):
-            logits[number][held] = values[held] @ weights + biases
+        for column, number in np.ndindex(labels.shape[1], len(STRENGTHS)):
+            known = rest & (labels[:, column] >= 0)
+            if len(np.unique(labels[known, column])) == 2:
+                model = LogisticRegression(C=STRENGTHS[number], max_iter=200)
+                model.fit(values[known], labels[known, column])
+                logits[number, held, column] = model.decision_function(values[held])
     return list(logits)
 
 

@@ -323,18 +323,22 @@ def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path: Path) -
     assert rows["gone.jpg"]["reason"] == "label-without-image"
 
 
-def test_labels_that_name_no_photo_or_exist_already_are_refused(tmp_path: Path) -> None:
+def test_a_row_of_labels_takes_the_place_of_the_data_sets_labels_of_the_same_names(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    fill(root, ["a.jpg", "b.jpg", "c.jpg"])
+    (root / "t.csv").write_text("path,Hat,Male,split\na.jpg,1,1,test\nb.jpg,0,1,train\nc.jpg,1,0,val\n")
+    (tmp_path / "labels.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,,\n")
+    rows = planned(root / "t.csv", tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}")
+    assert {row["source"]: [row[name] for name in ("Hat", "Male", "Young", "split")] for row in rows} == {
+        "a.jpg": [1, 0, 1, "test"],
+        "b.jpg": [0, None, None, "train"],
+        "c.jpg": [1, 0, None, "val"],
+    }
+
+
+def test_labels_that_name_no_photo_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     fill(root, ["a.jpg"])
     (tmp_path / "labels.csv").write_text("path,Male\nphotos/a.jpg,1\n")
     with pytest.raises(UserError, match=r"labels\.csv: no row matches an image"):
         planned(root, tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}")
-    (root / "t.csv").write_text("path,Male\na.jpg,1\n")
-    (tmp_path / "labels.csv").write_text("path,Male\na.jpg,1\n")
-    with pytest.raises(UserError, match="labels named Male already"):
-        planned(
-            root / "t.csv",
-            tmp_path / "out",
-            "ingest.format=table",
-            f"ingest.labels={tmp_path / 'labels.csv'}",
-        )

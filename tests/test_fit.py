@@ -1,19 +1,25 @@
 """From photos without labels to a classifier, its audit and suggestions, by a page in a real browser."""
 
 import json
+import os
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from common.errors import UserError
 from common.layout import Layout
 from common.page.images import image_uri
 from common.page.render import render
 from tests.browser import CHROMIUM, chromium
 from tests.commands import run_command
+from training.evaluate.unsure import Sureness
+from training.fit.fit import fit_photos
 from training.label import page
+from training.models.classifier import load_classifier
 
 TEMPLATES = Path(page.__file__).with_name("templates")
 NAMES = ("Male", "Smiling")
@@ -117,6 +123,22 @@ def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(
     assert "Traceback" not in errors
 
 
+def test_shards_with_splits_keep_them_and_photos_get_none(
+    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def recorded(command: list[str], check: bool) -> CompletedProcess[str]:
+        commands.append(command)
+        return CompletedProcess(command, 1)
+
+    monkeypatch.setattr("subprocess.run", recorded)
+    for photos in (shards.shards, tmp_path):
+        with pytest.raises(SystemExit):
+            fit_photos(str(photos), tmp_path / "labels.csv", tmp_path / "out", (), ())
+    assert ["ingest.test_fraction=0.0" in command for command in commands] == [False, True]
+
+
 def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(
     shards: Layout, tmp_path: Path
 ) -> None:
@@ -125,6 +147,32 @@ def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(
     assert done.returncode == 0, done.stderr
     assert len(set(done.stdout.splitlines()[:-1])) == 5
     assert "5 faces to label a further attribute on" in page.read_text()
+
+
+def test_labels_that_may_not_be_read_end_in_a_sentence(portraits: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.mkdir() if os.geteuid() == 0 else labels.touch(0)  # root may read all files
+    chosen = ("--input", portraits, "--labels", labels, "--output", tmp_path / "out")
+    done = run_command("pipeline.ingest", *chosen)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {labels}: ")
+
+
+def test_two_labels_and_labels_that_are_all_alike_make_a_classifier_that_claims_nothing(
+    portraits: Path, tmp_path: Path
+) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for name in ("000001.jpg", "000002.jpg"):
+        shutil.copy(portraits / "img_align_celeba" / name, photos)
+    (tmp_path / "labels.csv").write_text("path,Male,Smiling\n000001.jpg,1,1\n000002.jpg,0,1\n")
+    done = run_command("training.fit", photos, tmp_path / "labels.csv", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is learnt of Smiling" in done.stdout
+    assert "2 faces with labels, too few for scores" in done.stdout and "--error" not in done.stdout
+    assert (output / "classifier.pt").is_file() and not (output / "scores.json").exists()
+    with pytest.raises(UserError, match="does not know its error"):
+        Sureness.of(load_classifier(output / "classifier.pt"), 0.05)
 
 
 def write_batch(

@@ -16,8 +16,7 @@ from common.input_files import FileTree
 from common.storage import Address, is_file, is_folder
 from common.tables import Database
 from pipeline.ingest import celeba, folder, lfwa, table, utkface, webdataset
-from pipeline.ingest.listing import Listing, store_listing
-from pipeline.ingest.plan import join_labels
+from pipeline.ingest.listing import Listing, join_labels, store_listing
 from pipeline.ingest.rows import SUFFIXES
 
 
@@ -67,11 +66,12 @@ def store_sources(
         database: see `pipeline.ingest.listing.store_listing`.
         tree: the input.
         form: a key of `ADAPTERS`, or ``auto`` for the first that recognises the input.
-        labels: a table of labels that is joined to the sources; it is then not taken for the input itself.
+        labels: a table that is joined to the sources, whose labels of the same names it replaces; it is then
+            not taken for the input itself.
 
     Raises:
         UserError: the input is empty or of no known kind, its label files are malformed, or the table of
-            labels has a label that the input has already, or names no source.
+            labels names no source.
     """
     listing = _adapter(tree, form, labels is not None).read(tree)
     store_listing(database, "listed", listing)
@@ -80,15 +80,11 @@ def store_sources(
     if labels is None:
         return listing
     rows = table.read(tree, labels)
-    twice = sorted(set(rows.attributes) & set(listing.attributes))
-    if twice:
-        raise UserError(f"{labels}: the data set has labels named {twice[0]} already; rename the column")
     store_listing(database, "label_rows", rows)
     own = str(labels).removeprefix(f"{tree.root}/")
     missing = f"{labels.name} has a row for it, but {tree.root} has no such file"
-    join_labels(database, (len(listing.attributes), len(rows.attributes)), own, missing)
-    attributes, remarks = (*listing.attributes, *rows.attributes), (*listing.remarks, *rows.remarks)
-    return replace(listing, attributes=attributes, remarks=remarks)
+    attributes = join_labels(database, listing.attributes, rows.attributes, own, missing)
+    return replace(listing, attributes=attributes, remarks=(*listing.remarks, *rows.remarks))
 
 
 def _adapter(tree: FileTree, form: str, has_labels: bool) -> Adapter:
@@ -96,7 +92,8 @@ def _adapter(tree: FileTree, form: str, has_labels: bool) -> Adapter:
         if tree.is_file and form not in ("table", "webdataset"):
             raise UserError(f"{tree.path} is not a folder; the format {form} is a folder")
         return ADAPTERS[form]
-    adapters = [adapter for adapter in ADAPTERS.values() if not has_labels or adapter is not table]
+    own = table if has_labels and not tree.is_file else None  # which may be the labels
+    adapters = [adapter for adapter in ADAPTERS.values() if adapter is not own]
     recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)
     if recognising is None:
         raise UserError(f"{tree.path} is neither a folder nor a {', '.join(SUFFIXES)} or .tar file")

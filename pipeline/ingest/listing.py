@@ -1,6 +1,6 @@
 """An adapter's listing of an input: its sources, their labels, and those that cannot be used."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -86,6 +86,57 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
     database.execute("DROP TABLE unsorted")
     if listing.rows:
         _check_once(database, table, listing.rows)
+
+
+def join_labels(
+    database: Database, attributes: Sequence[str], of_rows: Sequence[str], own: str, detail: str
+) -> tuple[str, ...]:
+    """Join the table ``label_rows``, made like ``listed``, to ``listed`` by path.
+
+    A row takes the place of its source's labels of the same names; a source without a row stays as it is, and
+    a row without a source is refused as ``label-without-image``.
+
+    Args:
+        database: has both tables.
+        attributes: names of the labels in ``listed``.
+        of_rows: names of those in ``label_rows``.
+        own: the path of the file with the rows, which is no photo.
+        detail: of the refusals.
+
+    Returns:
+        The names of all labels.
+    """
+    names = tuple(dict.fromkeys((*attributes, *of_rows)))
+    of_photo, of_row = (
+        {name: number for number, name in enumerate(each, 1)} for each in (attributes, of_rows)
+    )
+    cells = [  # lists count from 1, and their element 0 is null
+        f"CASE WHEN row.source IS NOT NULL AND {name in of_row} THEN row.labels[{of_row.get(name, 0)}] "
+        f"ELSE photo.labels[{of_photo.get(name, 0)}] END"
+        for name in names
+    ]
+    database.execute(
+        f"""
+        CREATE OR REPLACE TABLE listed AS
+        WITH joined AS (
+            SELECT coalesce(photo.source, row.source) AS source,
+                coalesce(row.split, photo.split) AS split,
+                coalesce(row.identity, photo.identity) AS identity,
+                CASE WHEN photo.source IS NULL THEN coalesce(row.reason, 'label-without-image')
+                    ELSE photo.reason END AS reason,
+                CASE WHEN photo.source IS NULL THEN coalesce(row.detail, $detail)
+                    ELSE photo.detail END AS detail,
+                CAST([{", ".join(cells)}] AS TINYINT[]) AS labels
+            FROM (FROM listed WHERE source <> $own) AS photo
+            FULL JOIN label_rows AS row ON row.source = photo.source
+        )
+        SELECT row_number() OVER () - 1 AS number, source, split, identity, reason, detail,
+            CASE WHEN list_count(labels) > 0 THEN labels END AS labels
+        FROM (FROM joined ORDER BY source)
+        """,
+        {"own": own, "detail": detail},
+    )
+    return names
 
 
 def _meaning(database: Database) -> str:

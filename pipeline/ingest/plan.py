@@ -1,4 +1,4 @@
-"""From a listing to the rows of ``source.parquet``: join labels, drop duplicates, draw splits, plan shards.
+"""From a listing to the rows of ``source.parquet``: drop duplicates, draw splits, plan shards.
 
 All of it is queries over tables with a row per source, which ``number`` identifies, in the order of paths:
 
@@ -26,41 +26,6 @@ from pipeline.ingest.labels import check_no_split
 LEAST_SHARDS: Final = 64
 """Shards of a small set, each of which is one task, unless they had fewer samples than `LEAST_SHARD`."""
 LEAST_SHARD: Final = 16
-
-
-def join_labels(database: Database, labels: tuple[int, int], own: str, detail: str) -> None:
-    """Join the table ``label_rows``, made like ``listed``, to ``listed`` by path.
-
-    A source without a row stays as it is; a row without a source is refused as ``label-without-image``.
-
-    Args:
-        database: has both tables.
-        labels: how many labels each source has by now, and each row.
-        own: the path of the file with the rows, which is no photo.
-        detail: of the refusals.
-    """
-    none, none_of_row = (f"CAST([{', '.join(['NULL'] * count)}] AS TINYINT[])" for count in labels)
-    database.execute(
-        f"""
-        CREATE OR REPLACE TABLE listed AS
-        WITH joined AS (
-            SELECT coalesce(photo.source, row.source) AS source,
-                coalesce(row.split, photo.split) AS split,
-                coalesce(row.identity, photo.identity) AS identity,
-                CASE WHEN photo.source IS NULL THEN coalesce(row.reason, 'label-without-image')
-                    ELSE photo.reason END AS reason,
-                CASE WHEN photo.source IS NULL THEN coalesce(row.detail, $detail)
-                    ELSE photo.detail END AS detail,
-                coalesce(photo.labels, {none}) || coalesce(row.labels, {none_of_row}) AS labels
-            FROM (FROM listed WHERE source <> $own) AS photo
-            FULL JOIN label_rows AS row ON row.source = photo.source
-        )
-        SELECT row_number() OVER () - 1 AS number, source, split, identity, reason, detail,
-            CASE WHEN list_count(labels) > 0 THEN labels END AS labels
-        FROM (FROM joined ORDER BY source)
-        """,
-        {"own": own, "detail": detail},
-    )
 
 
 def plan(database: Database, attributes: tuple[str, ...], settings: Ingest, dataset: str) -> None:

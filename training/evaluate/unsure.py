@@ -44,7 +44,10 @@ class Sureness:
             UserError: the classifier has none.
         """
         if classifier.left_out is None:
-            raise UserError("this classifier does not know its error; one of `python -m training.fit` does")
+            raise UserError(
+                "this classifier does not know its error; one that `python -m training.fit` makes of enough "
+                "labels does"
+            )
         probabilities = classifier.left_out["logits"].double().sigmoid().numpy()
         return cls(probabilities, classifier.left_out["labels"].numpy(), error)
 

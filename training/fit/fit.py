@@ -15,13 +15,14 @@ from common import manifest
 from common.config import Config, load
 from common.files import write_text
 from common.layout import Layout
+from common.page.formats import count as counted
 from common.page.formats import percent
 from common.storage import is_file
 from training.data.samples import Samples, read_samples
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import Evaluator, estimates
 from training.evaluate.thresholds import DEFAULT
-from training.label.left_out import left_out_logits
+from training.label.left_out import FEWEST, left_out_logits
 from training.label.page import PAGE
 from training.label.suggestions import write_suggestions
 from training.methods.method import regions_of
@@ -39,8 +40,8 @@ COUNT: Final = 60
 MOST_LEFT_OUT: Final = 2000
 """With more labelled faces, only one fold of them is left out for the scores."""
 
-NO_SPLITS: Final = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
-"""All labels are learnt from; the scores are those of faces that a fit left out."""
+NO_SPLITS: Final[tuple[str, ...]] = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
+"""All labels are learnt from, unless finished shards have splits; the scores are of faces left out."""
 
 
 def fit_photos(
@@ -71,7 +72,8 @@ def fit_photos(
     classifier = _fit(config, layout, labelled, faces, output)
     write_suggestions(config, layout, output / PAGE, COUNT)
     print(f"fit: label more on {output / PAGE}")
-    print(f"fit: python -m training.predict --checkpoint {output / FILE} --error 5% NEW_PHOTOS")
+    error = "" if classifier.left_out is None else "--error 5% "
+    print(f"fit: python -m training.predict --checkpoint {output / FILE} {error}NEW_PHOTOS")
     return classifier
 
 
@@ -79,17 +81,19 @@ def _parsed(
     photos: str, labels: Path | None, output: Path, files: Sequence[Path], settings: Sequence[str]
 ) -> Layout:
     """The finished shards of the photos; the pipeline leaves those that are up to date."""
-    shards = output
-    if is_file(Layout.at(photos).samples):
+    shards, splits, finished = output, NO_SPLITS, Layout.at(photos)
+    if is_file(finished.samples):
         if labels is None:
-            return Layout.at(photos)
-        shards, photos = Path(photos), manifest.read(Layout.at(photos).source, ["source"]).metadata["root"]
+            return finished
+        if {"val", "test"} & set(manifest.read(finished.samples, ["split"]).table["split"].to_pylist()):
+            splits = ()
+        shards, photos = Path(photos), manifest.read(finished.source, ["source"]).metadata["root"]
     command = [sys.executable, "-m", "pipeline.parse", "--input", photos, "--output", str(shards)]
     if labels is not None:
         command += ["--labels", str(labels)]
     for file in files:
         command += ["--config", str(file)]
-    for setting in (*NO_SPLITS, *settings):
+    for setting in (*splits, *settings):
         command += ["--set", setting]
     done = subprocess.run(command, check=False)
     if done.returncode:  # the pipeline has said why
@@ -109,6 +113,16 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         if earlier.identity == classifier.identity and earlier.left_out is not None:
             print(f"fit: {output / FILE} and its scores are up to date")
             return earlier
+    known = ((labelled.attributes == value).any(axis=0) for value in (0, 1))
+    if alike := [name for name, *both in zip(labelled.attribute_names, *known, strict=True) if not all(both)]:
+        print(f"fit: nothing is learnt of {', '.join(alike)}; label faces with and without")
+    if len(labelled) < FEWEST:
+        print(
+            f"fit: {counted(len(labelled), 'face')} with labels, too few for scores; label {FEWEST} or more"
+        )
+        (output / SCORES).unlink(missing_ok=True)
+        save_classifier(output / FILE, classifier)
+        return classifier
     features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
     seen, logits = left_out_logits(
         features,
@@ -141,7 +155,8 @@ def _write_scores(
     """
     cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in train.attribute_names]
     probabilities = torch.from_numpy(logits).sigmoid().numpy()
-    scores = Evaluator(left_out, config.evaluate, train).score(probabilities, cuts)
+    settings = config.evaluate.model_copy(update={"subgroups": []})
+    scores = Evaluator(left_out, settings, train).score(probabilities, cuts)
     means = estimates(scores.means)
     write_text(file, json.dumps({"means": means, "attributes": scores.attributes}, indent=2) + "\n")
     for name, metric in METRICS.items():

@@ -14,16 +14,13 @@ from common.files import replacing
 from common.layout import SPLITS, Layout
 from training.data.samples import Samples, read_samples
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
-from training.label.left_out import left_out_logits
+from training.label.left_out import FEWEST, left_out_logits
 from training.label.page import sources_of, write_page
 from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, read_standardised
 
 TABLE: Final = "label_issues.parquet"
 PAGE: Final = "label_issues.html"
-
-FEWEST: Final = 20
-"""With fewer labelled faces, predictions of them say too little."""
 
 NEAR: Final = 0.9
 """Cosine of the standardised features of two whole faces from which they count as one photo."""

@@ -24,6 +24,9 @@ AGREEMENT: Final = 0.8
 STRENGTH: Final = 0.1
 """Of the regressions on other labels: C, the weight of the cross-entropy against half the squared norm."""
 
+OTHERS: Final = 0.25
+"""Of 0, 0.25, 0.5, 0.75 and 1 this gave given labels of 420 and of 8,396 faces the least cross-entropy."""
+
 
 def self_confidence(logits: Floats, labels: Labels) -> Floats:
     """The probability of each label by predictions that were left out, (N, A), NaN where it is unknown."""
@@ -35,8 +38,8 @@ def label_quality(logits: Floats, labels: Labels, identities: Sequence[str | Non
     """A score of each label, (N, A), 0 to 1, NaN where it is unknown; the lowest are most probably wrong.
 
     Attributes go together, so a label that also contradicts the other labels of its face is wrong more often.
-    A logistic regression per attribute predicts it from them and from the left-out predictions; the log-odds
-    of the score are the mean of that regression's and of the self-confidence.
+    A logistic regression per attribute predicts it from them and from the left-out predictions; its log-odds
+    have the share `OTHERS` of the score's, the self-confidence the rest.
 
     Args:
         logits: float64 (N, A), of predictions that were left out.
@@ -55,7 +58,7 @@ def label_quality(logits: Floats, labels: Labels, identities: Sequence[str | Non
             if held.any() and len(np.unique(labels[rest, column])) == 2:
                 model = LogisticRegression(C=STRENGTH, max_iter=1000).fit(inputs[rest], labels[rest, column])
                 from_others[held, column] = model.decision_function(inputs[held])
-    return self_confidence((logits + from_others) / 2, labels)
+    return self_confidence((1 - OTHERS) * logits + OTHERS * from_others, labels)
 
 
 def contradicted(confidence: Floats, labels: Labels) -> NDArray[np.bool_]:

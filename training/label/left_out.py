@@ -11,6 +11,9 @@ from common.progress import progress
 from training.methods.region_probe import StandardisedFeatures, fit_on_features
 from training.models.region_probe import Regions
 
+FEWEST: Final = 20
+"""With fewer labelled faces, predictions of them say too little."""
+
 FOLDS: Final = 10
 FEWER_FOLDS: Final = 5
 FEW: Final = 500
