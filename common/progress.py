@@ -22,10 +22,10 @@ class Progress(tqdm):  # type: ignore[type-arg]
             self.set_postfix_str(note, refresh=False)
         super().update(count)
 
-    def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> bool | None:
+    def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> None:
         """Print the state; a lock that tqdm kept after a failed write would block all other threads."""
         with self.get_lock():
-            return super().refresh(nolock=True)
+            super().refresh(nolock=True)
 
     def close(self) -> None:
         """Print the final state."""

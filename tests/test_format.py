@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,20 @@ def test_only_the_default_output_keeps_its_manifests_beside_it() -> None:
     assert Layout.at(Path("shards")).samples == Path("manifests/shards.parquet")
     assert Layout.at(Path("OUT")).samples == Path("OUT/manifests/shards.parquet")
     assert dataset_name(Path("/x/my photos.2")) == "my_photos.2"
+
+
+def test_a_thread_whose_progress_cannot_be_printed_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    bar = progress("parse", 10, "faces")
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(bar, "sp", lambda text: Closed().write(text))
+        assert isinstance(pool.submit(bar.refresh).exception(), BrokenPipeError)
+    monkeypatch.undo()
+    assert bar.get_lock().mp_lock.acquire(timeout=60)
+    bar.get_lock().mp_lock.release()
 
 
 def test_progress_is_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
