@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from common.config import load
+from common.dlib_face import DLIB_MEAN, DlibFace
 from common.layout import Layout
-from common.parsing.dlib_face import DLIB_FORMAT, DlibFace
 from common.weights import find
 from training.data.loader import load as load_batches
 from training.data.samples import read_samples
@@ -111,7 +111,7 @@ def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features()
     faces = torch.randint(0, 256, (2, 3, 200, 200), generator=torch.Generator().manual_seed(0)).float()
     with torch.inference_mode():
         features = ours(to_input(faces, 200))
-        pixels = faces / DLIB_FORMAT.scale - torch.tensor(DLIB_FORMAT.mean)[:, None, None]
+        pixels = faces / 255 - torch.tensor(DLIB_MEAN)[:, None, None]
         stride8 = theirs(pixels)[2]
     assert features.shape == (2, DlibBackbone.channels, 6, 6) and stride8.shape == (2, 64, 24, 24)
     pooled = features.mean(dim=(2, 3))

