@@ -301,11 +301,7 @@ def test_without_labels_no_classifier_is_claimed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("precision", "good", "expected"),
     [
-        (
-            {"scratch-5%": 0.4, "pretrained-5%": 0.3},
-            True,
-            "lowers mean average precision from 40.0 % (from",
-        ),
+        ({"scratch-5%": 0.4, "pretrained-5%": 0.3}, True, "lowers mean average precision from 40.0 % (from"),
         ({"scratch-5%": 0.4, "pretrained-5%": 0.3}, True, "best classifier is “from scratch”: mean average"),
         ({"scratch-5%": 0.4, "pretrained-5%": 0.41}, False, "too small for 24 test faces to settle"),
         ({"scratch-5%": None, "pretrained-5%": None}, True, "each attribute has only one value"),
