@@ -75,15 +75,16 @@ def test_no_more_workers_than_memory_allows(
 
 
 @pytest.mark.parametrize(
-    "load_model",
+    ("load_model", "attempts"),
     [
-        pytest.param(partial(os._exit, 1), id="because it exits"),
-        pytest.param(partial(exec, FILL_MEMORY), id="because it has more memory than its share"),
+        pytest.param(partial(os._exit, 1), runner.LOAD_ATTEMPTS, id="because it exits"),
+        pytest.param(partial(exec, FILL_MEMORY), 1, id="because it has more memory than its share"),
     ],
 )
 def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
-    load_model: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    load_model: Callable[[], object], attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runner, "LOAD_ATTEMPTS", attempts)
     monkeypatch.setattr(runner, "MEMORY_LIMIT", PROCESS_BYTES)
     monkeypatch.setattr(runner, "RESTART_SECONDS", 5.0)
     with (

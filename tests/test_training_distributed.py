@@ -19,8 +19,7 @@ from common.layout import Layout
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.models import build
-from training.models.pretrained import read_pretrained, save_pretrained
+from training.models.pretrained import read_pretrained
 from training.pretrain.train import pretrain
 
 TINY = [
@@ -30,17 +29,29 @@ TINY = [
 ]
 
 
-def torchrun(
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+FORKED = """
+import os
+import training.methods.runs, training.pretrain.train  # once for both processes
+os.environ["RANK"] = str(int(not os.fork()))
+"""
+"""Begins a script that becomes two processes, as `torchrun` starts them, with the imports of one."""
+
+
+def run_two(
     script: Path, shards: Layout, output: Path, *settings: str, stage: str = "pretrain"
 ) -> subprocess.CompletedProcess[str]:
     """Two processes of `script`, which takes the options of ``training.run``."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), "--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *(() if FORKED in script.read_text() else launcher), str(script)]
+    command += ["--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
     for setting in (*TINY, *settings):
         command += ["--set", setting]
-    root = Path(__file__).parent.parent
+    together = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=900, cwd=root, env=_environment(root)
+        command, capture_output=True, text=True, check=False, timeout=900, cwd=ROOT, env=together
     )
 
 
@@ -101,7 +112,7 @@ def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     folder = tmp_path_factory.mktemp("two")
     script = folder / "equal_weights.py"
     script.write_text(SYNCHRONISING + EQUAL_WEIGHTS)
-    done = torchrun(script, shards, folder, *MORE)
+    done = run_two(script, shards, folder, *MORE)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout, done.stderr
 
@@ -136,31 +147,44 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_pat
 
 
 OWN_OUTPUTS = """
-import os, pathlib, signal, sys
+import os, pathlib, signal, sys, torch
+from training.engine.distributed import joined
+from training.methods.network import AttributeObjective
 from training.pretrain.train import PretextObjective
 from training.run import main
 
-real, sent = PretextObjective.loss, pathlib.Path(__file__).with_name("sent")
+sent, seen = (pathlib.Path(__file__).with_name(name) for name in ("sent", "seen"))
 output = sys.argv.index("--output") + 1
 sys.argv[output] += os.environ["RANK"]  # as on two nodes, each with a disk of its own
 
-def loss(self, *arguments):
+def stopping(self, *arguments, real=PretextObjective.loss):
     if os.environ["RANK"] == "1" and not sent.exists():
         sent.touch()
         os.kill(os.getpid(), signal.SIGTERM)
     return real(self, *arguments)
 
-PretextObjective.loss = loss
+def sharing(self, forward, batch, *arguments, real=AttributeObjective.loss):
+    with joined() as ranks:
+        weights = ranks.gathered(torch.cat([p.detach().flatten() for p in self.model.parameters()]))
+        assert torch.equal(*weights)
+        shares = ranks.gathered(batch.indices.tolist())
+        assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
+    seen.open("a").write("x")
+    return real(self, forward, batch, *arguments)
+
+PretextObjective.loss, AttributeObjective.loss = stopping, sharing
 main()
 """
 
 
-def test_a_stopped_run_of_two_nodes_is_continued_by_both_or_by_one(shards: Layout, tmp_path: Path) -> None:
+def test_a_stopped_run_of_two_nodes_is_continued_by_both_on_shares_of_batches_or_by_one(
+    shards: Layout, tmp_path: Path
+) -> None:
     config = load(settings=[*TINY, "pretrain.accumulate=2"])
     pretrain(config, shards, tmp_path / "whole")
     script = tmp_path / "own_outputs.py"
-    script.write_text(OWN_OUTPUTS)
-    stopped = torchrun(script, shards, tmp_path / "node")
+    script.write_text(FORKED + SYNCHRONISING + OWN_OUTPUTS)
+    stopped = run_two(script, shards, tmp_path / "node")
     assert stopped.returncode != 0
     assert stopped.stderr.count("stopped by SIGTERM after step 1") == 1, stopped.stderr
     first, second = (tmp_path / f"node{rank}" / "pretrain" for rank in (0, 1))
@@ -169,11 +193,15 @@ def test_a_stopped_run_of_two_nodes_is_continued_by_both_or_by_one(shards: Layou
     shutil.copytree(first, tmp_path / "alone")
 
     # Stage 2 starts from weights that the first node alone has.
-    runs = ["finetune.runs=[{labels: 1.0, steps: 2}]", "finetune.methods=[pretrained]"]
-    more = [*runs, "finetune.batch_size=4", "evaluate.resamples=2"]
-    continued = torchrun(script, shards, tmp_path / "node", *more, stage="all")
+    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[pretrained]"]
+    more = [*runs, "finetune.batch_size=4", "finetune.select=val", "finetune.validate_every=2"]
+    more += ["finetune.backbone_rate=0", "evaluate.resamples=2"]
+    continued = run_two(script, shards, tmp_path / "node", *more, stage="all")
     assert continued.returncode == 0, continued.stderr
     assert "pretrain: resuming at step 1" in continued.stdout
+    assert (tmp_path / "seen").read_text() == "x" * 8
+    (run,) = json.loads((tmp_path / "node0" / "finetune" / "runs.json").read_text())
+    assert run["steps"] == 4
     assert (tmp_path / "node0" / "finetune" / "pretrained-100%" / "classifier.pt").is_file()
 
     pretrain(config, shards, tmp_path / "alone")
@@ -202,52 +230,12 @@ main()
 
 def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_path: Path) -> None:
     script = tmp_path / "failing.py"
-    script.write_text(FAILING)
-    done = torchrun(script, shards, tmp_path, "trainer.checkpoint_minutes=60")
+    script.write_text(FORKED + FAILING)
+    done = run_two(script, shards, tmp_path, "trainer.checkpoint_minutes=60")
     assert done.returncode != 0
     assert "a shard cannot be read" in done.stderr
     assert "another process failed" in done.stderr
     assert [path.name for path in (tmp_path / "pretrain" / "checkpoints").iterdir()] == ["step-000000002.pt"]
-
-
-SAME_WEIGHTS = """
-import os, pathlib, torch
-from training.engine.distributed import joined
-from training.methods.network import AttributeObjective
-from training.run import main
-
-real = AttributeObjective.loss
-
-def loss(self, forward, batch, *arguments):
-    with joined() as ranks:
-        weights = ranks.gathered(torch.cat([p.detach().flatten() for p in self.model.parameters()]))
-        assert torch.equal(*weights)
-        shares = ranks.gathered(batch.indices.tolist())
-        assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
-    pathlib.Path(os.environ["SEEN"]).open("a").write("x")
-    return real(self, forward, batch, *arguments)
-
-AttributeObjective.loss = loss
-main()
-"""
-
-
-def test_two_processes_fine_tune_one_classifier_on_shares_of_each_batch(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script, config = tmp_path / "same_weights.py", load(settings=TINY)
-    script.write_text(SYNCHRONISING + SAME_WEIGHTS)
-    save_pretrained(tmp_path / "pretrain" / "pretrained.safetensors", build(config.network), config)
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    runs = ["finetune.runs=[{labels: 1.0, steps: 4}]", "finetune.methods=[pretrained]"]
-    more = ["finetune.batch_size=4", "finetune.select=val", "finetune.validate_every=2"]
-    more.append("finetune.backbone_rate=0")
-    done = torchrun(script, shards, tmp_path, *runs, *more, stage="finetune")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "seen").read_text() == "x" * 8
-    (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
-    assert run["steps"] == 4
-    assert (tmp_path / "finetune" / "pretrained-100%" / "classifier.pt").is_file()
 
 
 ENDS = """
@@ -262,15 +250,10 @@ with joined() as ranks:
 
 
 def test_the_end_of_another_process_is_said_in_a_sentence() -> None:
-    root = Path(__file__).parent.parent
-    together = _environment(root) | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    together = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     other, this = (
         subprocess.Popen(
-            [sys.executable, "-c", ENDS],
-            env=together | {"RANK": rank},
-            cwd=root,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", ENDS], env=together | {"RANK": rank}, stderr=subprocess.PIPE, text=True
         )
         for rank in "01"
     )
@@ -301,7 +284,3 @@ def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
     with pytest.raises(type(error)), checkpoints.saving_on_error(Run()):
         raise error
     assert len(list(tmp_path.iterdir())) == kept
-
-
-def _environment(root: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(root)}
