@@ -81,7 +81,6 @@ class Browser:
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
     """A browser with a profile of its own; downloads lie in the folder's ``downloads``."""
-    assert CHROMIUM is not None
     (folder / "downloads").mkdir(parents=True, exist_ok=True)
     (page_in, to_page), (from_page, page_out) = os.pipe(), os.pipe()
     command = [

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def shared_folder(tmp_path_factory, worker_id):
     """A temporary folder that all test processes of one run have in common."""
     folder = tmp_path_factory.getbasetemp()
     return folder if worker_id == "master" else folder.parent
@@ -52,7 +52,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def portraits(shared_folder: Path) -> Path:
+def portraits(shared_folder):
     """A data set of painted portraits in CelebA's layout, with exact masks beside it."""
     return make_once(
         shared_folder / "portraits", lambda folder: write_dataset(folder, count=PORTRAITS, seed=3, workers=1)
@@ -60,7 +60,7 @@ def portraits(shared_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pipeline_config(portraits: Path) -> Config:
+def pipeline_config(portraits):
     """The configuration that the shared shards are made with: two worker processes, small shards."""
     return load(
         settings=[
@@ -80,7 +80,7 @@ def run_pipeline(config: Config, layout: Layout) -> None:
 
 
 @pytest.fixture(scope="session")
-def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
+def shards(pipeline_config, shared_folder):
     """Shards of the painted portraits, made by the real parser on a real cluster; do not change them."""
 
     def make(folder: Path) -> None:
@@ -91,14 +91,14 @@ def shards(pipeline_config: Config, shared_folder: Path) -> Layout:
 
 
 @pytest.fixture
-def copy(shards: Layout, tmp_path: Path) -> Layout:
+def copy(shards, tmp_path):
     """A copy of the finished set that a test may damage."""
     shutil.copytree(str(shards.shards), tmp_path / "copy")
     return Layout.at(tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
-def cluster_config() -> Iterator[Config]:
+def cluster_config():
     """Names a worker process that all tests of a module share."""
     with (
         event_loop() as loop,
@@ -108,7 +108,7 @@ def cluster_config() -> Iterator[Config]:
 
 
 @pytest.fixture(scope="session")
-def object_store() -> Iterator[None]:
+def object_store():
     """A real S3 API server on the loopback, named to all processes by the usual environment."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

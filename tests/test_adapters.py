@@ -21,7 +21,7 @@ from tests.listings import by_path, fill, labels, photo, planned, read_listing, 
 # UTKFace
 
 
-def test_utkface_names_become_attributes(tmp_path: Path) -> None:
+def test_utkface_names_become_attributes(tmp_path):
     names = ["part1/26_1_2_20170104023102422.jpg", "part1/2_0_0_20161219140623097.jpg.chip.jpg"]
     names += ["116_0_4_20170120134744096.jpg", "61_3_20170109150557335.jpg", "140_0_1_20170109150557335.jpg"]
     found = labels(fill(tmp_path, names))
@@ -36,13 +36,12 @@ def test_utkface_names_become_attributes(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 116), st.integers(0, 1), st.integers(0, 4))
-def test_every_utkface_label_is_one_age_one_race_and_a_gender(age: int, gender: int, race: int) -> None:
+def test_every_utkface_label_is_one_age_one_race_and_a_gender(age, gender, race):
     row = utkface.labels_of(f"deep/{age}_{gender}_{race}_20170104023102422.jpg")
-    assert row is not None
     assert (row[0], sum(row[1:10]), sum(row[10:]), row[10 + race]) == (1 - gender, 1, 1, 1)
 
 
-def test_malformed_utkface_names_are_kept_and_reported(tmp_path: Path) -> None:
+def test_malformed_utkface_names_are_kept_and_reported(tmp_path):
     names = [f"{age}_1_2_20170104023102422.jpg" for age in range(3)] + ["61_3_20170109150557335.jpg"]
     rows = planned(fill(tmp_path / "in", names), tmp_path / "out")
     assert {row["source"]: row["notices"] for row in rows if row["notices"]} == {names[3]: "no-label"}
@@ -64,7 +63,7 @@ def lfw(root: Path) -> Path:
     return fill(root, [f"lfw/{name}" for name in (*people, "No_Label/No_Label_0001.jpg")])
 
 
-def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path: Path) -> None:
+def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path):
     (lfw(tmp_path) / "lfw_attributes.txt").write_text(SCORES)
     assert labels(tmp_path) == {
         "lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg": {"Male": 1, "Big_Nose": 0},
@@ -75,7 +74,6 @@ def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path: Path
     found = by_path(tmp_path)
     assert found["lfw/No_Label/No_Label_0001.jpg"].identity == "No_Label"
     refused = found["lfw/Zo\u00eb_Ball/Zo\u00eb_Ball_0001.jpg"].refused
-    assert refused is not None
     assert refused[0] == "label-without-image"
 
 
@@ -87,7 +85,7 @@ def test_lfw_scores_are_yes_above_zero_and_persons_are_identities(tmp_path: Path
         ("Aaron Eckhart\t2\t1\t1", "line 6: a second row for Aaron_Eckhart/Aaron_Eckhart_0002.jpg"),
     ],
 )
-def test_a_malformed_score_is_refused_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+def test_a_malformed_score_is_refused_by_file_and_line(tmp_path, line, message):
     (lfw(tmp_path) / "lfw_attributes.txt").write_text(SCORES + line + "\n")
     with pytest.raises(UserError, match=f"lfw_attributes.txt, {message}"):
         read_listing(tmp_path)
@@ -110,7 +108,7 @@ def write_matrices(root: Path, label: np.ndarray, indices: dict[str, list[int]])
             content[f"indices_img_{split}"] = np.array([numbers], float)
 
 
-def test_lfwa_matrices_give_labels_and_their_own_split(tmp_path: Path) -> None:
+def test_lfwa_matrices_give_labels_and_their_own_split(tmp_path):
     label = np.array([[1, 0], [0, np.nan], [1, 1]])
     write_matrices(lfw(tmp_path), label, {"train": [1, 2], "test": [3]})
     found = read_listing(tmp_path)
@@ -122,7 +120,7 @@ def test_lfwa_matrices_give_labels_and_their_own_split(tmp_path: Path) -> None:
     ]
 
 
-def test_lfwa_matrices_that_make_no_sense_are_refused_by_name(tmp_path: Path) -> None:
+def test_lfwa_matrices_that_make_no_sense_are_refused_by_name(tmp_path):
     write_matrices(lfw(tmp_path), np.ones((3, 2)), {"train": [1, 9], "test": [3]})
     with pytest.raises(UserError, match=r"indices_train_test\.mat counts to 9"):
         read_listing(tmp_path)
@@ -137,7 +135,7 @@ def test_lfwa_matrices_that_make_no_sense_are_refused_by_name(tmp_path: Path) ->
 # Tables
 
 
-def test_a_table_names_paths_splits_identities_and_labels(tmp_path: Path) -> None:
+def test_a_table_names_paths_splits_identities_and_labels(tmp_path):
     fill(tmp_path, ["a b.jpg", "deep/c,d.png", "e.jpg", "unnamed.jpg"])
     text = 'Male,path,split,identity,Young\n1,a b.jpg,train,x,TRUE\n0,"./deep//c,d.png",,,\n'
     (tmp_path / "faces.csv").write_text(text + ",e.jpg,val,y,\nfalse,gone.jpg,test,z,0.0\n")
@@ -157,7 +155,7 @@ def test_a_table_names_paths_splits_identities_and_labels(tmp_path: Path) -> Non
     assert rows["deep/c,d.png"]["notices"] == "unknown-label"
 
 
-def test_zero_is_unknown_in_a_table_that_has_minus_one_and_no_in_any_other(tmp_path: Path) -> None:
+def test_zero_is_unknown_in_a_table_that_has_minus_one_and_no_in_any_other(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg"])
     (tmp_path / "t.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,1,-1\n")
     assert [s.attributes for s in read_listing(tmp_path).sources] == [(None, 1), (1, 0)]
@@ -165,7 +163,7 @@ def test_zero_is_unknown_in_a_table_that_has_minus_one_and_no_in_any_other(tmp_p
     assert [s.attributes for s in read_listing(tmp_path).sources] == [(0, 1), (1, 0)]
 
 
-def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
+def test_a_parquet_table_says_the_same_as_a_csv(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg"])
     columns = {"path": ["a.jpg", "b.jpg"], "Male": [True, None], "Young": [0.0, float("nan")]}
     pq.write_table(pa.table({**columns, "identity": [7, None]}), tmp_path / "t.parquet")
@@ -176,7 +174,7 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path: Path) -> None:
         read_listing(tmp_path)
 
 
-def test_metadata_jsonl_of_an_imagefolder_has_labels_and_its_folders_are_splits(tmp_path: Path) -> None:
+def test_metadata_jsonl_of_an_imagefolder_has_labels_and_its_folders_are_splits(tmp_path):
     fill(tmp_path, ["train/a.jpg", "train/b.jpg", "test/a.jpg"])
     lines = '{"file_name": "a.jpg", "Male": 1}\n\n{"file_name": "b.jpg", "Young": false, "Male": null}\n'
     (tmp_path / "train" / "metadata.jsonl").write_text(lines)
@@ -192,7 +190,7 @@ def test_metadata_jsonl_of_an_imagefolder_has_labels_and_its_folders_are_splits(
     }
 
 
-def test_bytes_in_a_parquet_table_are_text_and_pictures_are_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_bytes_in_a_parquet_table_are_text_and_pictures_are_refused_in_one_sentence(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg"])
     columns = {"image": [b"a.jpg", b"b.jpg"], "Male": [b"1", None], "identity": [b"x", b"y"]}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -215,13 +213,13 @@ def test_bytes_in_a_parquet_table_are_text_and_pictures_are_refused_in_one_sente
         (",1\n", "line 2: the path is empty"),
     ],
 )
-def test_a_malformed_table_is_refused_by_file_and_line(tmp_path: Path, rows: str, message: str) -> None:
+def test_a_malformed_table_is_refused_by_file_and_line(tmp_path, rows, message):
     (fill(tmp_path, ["a.jpg"]) / "faces.csv").write_text("path,Male\n" + rows)
     with pytest.raises(UserError, match=f"faces.csv, {message}"):
         read_listing(tmp_path / "faces.csv")
 
 
-def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
+def test_a_table_without_sense_is_refused(tmp_path):
     for text, message in (
         ("name,Male\na,1\n", "line 1: no column of paths among name, Male"),
         ("path,Male,Male\n", "line 1: column names were expected"),
@@ -236,7 +234,7 @@ def test_a_table_without_sense_is_refused(tmp_path: Path) -> None:
         read_listing(tmp_path / "t.csv")
 
 
-def test_a_table_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
+def test_a_table_cannot_reach_out_of_its_folder(tmp_path):
     root = fill(tmp_path / "in", ["a.jpg"])
     fill(tmp_path, ["secret.jpg"])
     (root / "link").symlink_to(tmp_path)
@@ -250,7 +248,7 @@ def test_a_table_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
 # Which adapter
 
 
-def test_each_layout_is_recognised_by_its_own_adapter(tmp_path: Path) -> None:
+def test_each_layout_is_recognised_by_its_own_adapter(tmp_path):
     def made(name: str) -> Path:
         (tmp_path / name).mkdir()
         return tmp_path / name
@@ -281,9 +279,7 @@ name = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"
 
 @given(st.lists(name.filter(lambda text: "." not in text), min_size=1, max_size=5, unique=True))
 @settings(max_examples=40)
-def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_called(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str]
-) -> None:
+def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_called(tmp_path_factory, names):
     place = tmp_path_factory.mktemp("in")
     members = {f"../../{text}.jpg": photo(number) for number, text in enumerate(names)}
     write_tar(place / "x.tar", members)
@@ -297,7 +293,7 @@ def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_call
 # Labels that are joined to a folder
 
 
-def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path: Path) -> None:
+def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path):
     root = tmp_path / "photos"
     fill(root, ["a.jpg", "deep/b.png", "c.jpg"])
     (root / "labels.csv").write_text("path,Male,identity\ndeep/b.png,1,x\ngone.jpg,0,\n")
@@ -323,7 +319,7 @@ def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path: Path) -
     assert rows["gone.jpg"]["reason"] == "label-without-image"
 
 
-def test_a_row_of_labels_takes_the_place_of_the_data_sets_labels_of_the_same_names(tmp_path: Path) -> None:
+def test_a_row_of_labels_takes_the_place_of_the_data_sets_labels_of_the_same_names(tmp_path):
     root = tmp_path / "photos"
     fill(root, ["a.jpg", "b.jpg", "c.jpg"])
     (root / "t.csv").write_text("path,Hat,Male,split\na.jpg,1,1,test\nb.jpg,0,1,train\nc.jpg,1,0,val\n")
@@ -336,7 +332,7 @@ def test_a_row_of_labels_takes_the_place_of_the_data_sets_labels_of_the_same_nam
     }
 
 
-def test_labels_that_name_no_photo_are_refused(tmp_path: Path) -> None:
+def test_labels_that_name_no_photo_are_refused(tmp_path):
     root = tmp_path / "photos"
     fill(root, ["a.jpg"])
     (tmp_path / "labels.csv").write_text("path,Male\nphotos/a.jpg,1\n")

@@ -27,7 +27,7 @@ from tests.commands import run_command
 
 
 @pytest.fixture(scope="module")
-def page(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(shards, tmp_path_factory):
     file = tmp_path_factory.mktemp("card") / "data.html"
     write_card(shards, file)
     return file
@@ -54,7 +54,7 @@ def change_samples(layout: Layout, change: Callable[[Rows], object]) -> None:
     manifests.write(layout.samples, manifest.SAMPLE_FIELDS, rows, listed.attributes, listed.metadata)
 
 
-def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> None:
+def test_the_page_says_what_the_manifests_say(page, shards):
     text = text_of(page)
     samples = manifest.read(shards.samples).rows()
     assert f"{len(samples)} faces with masks" in text
@@ -71,7 +71,7 @@ def test_the_page_says_what_the_manifests_say(page: Path, shards: Layout) -> Non
     assert text.count("\u2713") == 4
 
 
-def test_correlations_are_those_of_numpy(shards: Layout) -> None:
+def test_correlations_are_those_of_numpy(shards):
     counts = count_all(shards)
     rows = manifest.read(shards.samples).rows()
     values = np.array([[row[name] for name in counts.attributes] for row in rows], float)
@@ -82,7 +82,7 @@ def test_correlations_are_those_of_numpy(shards: Layout) -> None:
     assert np.isnan(counts.phi[~changing]).all()
 
 
-def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards: Layout) -> None:
+def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards):
     summary = summarize_samples(shards)
     rows = manifest.read(shards.samples).rows()
     faces = []
@@ -102,8 +102,8 @@ def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards: Layout)
 
 
 def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
-    object_store: None, page: Path, shards: Layout, tmp_path: Path
-) -> None:
+    object_store, page, shards, tmp_path
+):
     from upath import UPath
 
     bucket: Address = UPath("s3://cards", use_listings_cache=False)
@@ -114,7 +114,7 @@ def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
         assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
-def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(copy: Layout) -> None:
+def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(copy):
     plain = [row | {"split": "unlabelled", "identity": None} for row in manifest.read(copy.samples).rows()]
     manifests.write(copy.samples, manifest.SAMPLE_FIELDS, plain, metadata={"dataset": "portraits"})
     early = {"source": "early.jpg", "reason": "empty", "detail": "0 bytes"}
@@ -130,7 +130,7 @@ def test_a_set_without_labels_and_with_refusals_has_a_page_that_says_so(copy: La
     assert text.count("\u2713") == 4
 
 
-def test_what_is_wrong_with_a_set_is_marked(copy: Layout) -> None:
+def test_what_is_wrong_with_a_set_is_marked(copy):
     def spoil(rows: Rows) -> None:
         assert rows[0]["split"] != rows[-1]["split"]
         rows[0]["identity"] = rows[-1]["identity"] = "anna"
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_set_is_marked(copy: Layout) -> None:
     assert written(copy).count("\u2717") == 3
 
 
-def test_names_from_the_data_cannot_become_markup(copy: Layout) -> None:
+def test_names_from_the_data_cannot_become_markup(copy):
     table = pq.read_table(Path(str(copy.samples)))
     hostile = '<script>alert("1")</script>'
     names = [hostile if name == "Smiling" else name for name in table.column_names]
@@ -157,7 +157,7 @@ def test_names_from_the_data_cannot_become_markup(copy: Layout) -> None:
     assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in html
 
 
-def test_missing_and_damaged_sets_are_one_sentence(copy: Layout, tmp_path: Path) -> None:
+def test_missing_and_damaged_sets_are_one_sentence(copy, tmp_path):
     with pytest.raises(UserError, match="no finished shards"):
         written(Layout.at(tmp_path / "nowhere"))
     tar = next(Path(str(copy.shards)).glob("*/test-*.tar"))
@@ -174,7 +174,7 @@ def test_missing_and_damaged_sets_are_one_sentence(copy: Layout, tmp_path: Path)
         written(copy)
 
 
-def test_a_face_of_another_size_is_one_sentence(copy: Layout) -> None:
+def test_a_face_of_another_size_is_one_sentence(copy):
     mask = np.zeros((32, 32), np.uint8)
     members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8)), "json": b"{}"}
     members |= {"mask.png": encode_mask(mask), "parts.npy": encode_array(cell_class_counts(mask, 12))}
@@ -188,9 +188,7 @@ def test_a_face_of_another_size_is_one_sentence(copy: Layout) -> None:
         written(copy)
 
 
-def test_the_command_refuses_a_wrong_setting_and_a_missing_configuration(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_the_command_refuses_a_wrong_setting_and_a_missing_configuration(shards, tmp_path):
     for flags in (("--config", tmp_path / "none.yaml"), ("--set", "parse.sise=512")):
         output = tmp_path / "data.html"
         finished = run_command("pipeline.card", "--shards", shards.shards, "--output", output, *flags)
@@ -199,7 +197,7 @@ def test_the_command_refuses_a_wrong_setting_and_a_missing_configuration(
         assert not output.exists()
 
 
-def test_labels_that_are_partly_unknown_are_given_per_attribute(copy: Layout) -> None:
+def test_labels_that_are_partly_unknown_are_given_per_attribute(copy):
     def forget(rows: Rows) -> None:
         for number, row in enumerate(rows):
             row["Smiling"] = None if number % 4 == 0 else int(number % 4 == 1)
@@ -213,9 +211,7 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy: Layout) ->
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(
-    page: Path, tmp_path: Path, width: int
-) -> None:
+def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(page, tmp_path, width):
     copy = Path(shutil.copy(page, tmp_path))
     with chromium(tmp_path) as tab:
         tab.open(copy, width)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ TOP = 9
 
 
 @pytest.fixture(scope="module")
-def sibling(shards: Layout, cluster_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def sibling(shards, cluster_config, tmp_path_factory):
     """The same faces, parsed again at 256 pixels by the command, which is told of no photos."""
     output = tmp_path_factory.mktemp("sibling")
     flags = ("--from", shards.shards, "--output", output, "--scheduler", cluster_config.cluster.scheduler)
@@ -40,9 +39,7 @@ def sibling(shards: Layout, cluster_config: Config, tmp_path_factory: pytest.Tem
     return Layout.at(output)
 
 
-def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
-    shards: Layout, sibling: Layout, cluster_config: Config
-) -> None:
+def test_a_sibling_set_is_made_without_the_photos_and_is_whole(shards, sibling, cluster_config):
     assert not sibling.aligned.exists()
     for layout in (shards, sibling):
         findings = verify(cluster_config.cluster, layout)
@@ -53,7 +50,7 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(
     assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
 
 
-def test_training_reads_a_sibling_set(sibling: Layout, cluster_config: Config) -> None:
+def test_training_reads_a_sibling_set(sibling, cluster_config):
     faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
     members = ("jpg", "mask.png", "parts.npy")
     batches = load_batches(
@@ -64,9 +61,7 @@ def test_training_reads_a_sibling_set(sibling: Layout, cluster_config: Config) -
     assert batch.masks.shape == (6, 256, 256)
 
 
-def test_a_sibling_is_neither_the_set_itself_nor_replaces_another_data_set(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_a_sibling_is_neither_the_set_itself_nor_replaces_another_data_set(shards, tmp_path):
     with pytest.raises(UserError, match="--output"):
         make_sibling(shards, Layout.at(shards.shards))
     output, listed = Layout.at(tmp_path), manifest.read(shards.source)
@@ -93,9 +88,7 @@ def compare(cluster_config: Config, first: Layout, second: Layout, patches: int 
 
 
 @pytest.mark.parametrize("patches", [1, 3])
-def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(
-    patches: int, shards: Layout, sibling: Layout, cluster_config: Config
-) -> None:
+def test_two_sets_are_compared_pixel_by_pixel_and_patch_by_patch(patches, shards, sibling, cluster_config):
     figures = compare(cluster_config, shards, sibling, patches)
     first, second = masks(shards), masks(sibling)
     a, b = (np.stack([result[key] for key in sorted(first)]) for result in (first, second))
@@ -129,9 +122,7 @@ def top(counts: np.ndarray) -> set[int]:
     return {number for number in largest if counts[number]}
 
 
-def test_keys_that_only_one_set_has_are_counted(
-    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
-) -> None:
+def test_keys_that_only_one_set_has_are_counted(shards, sibling, cluster_config, tmp_path):
     fewer = Layout.at(tmp_path)
     shutil.copytree(sibling.shards, fewer.shards, dirs_exist_ok=True)
     table = pq.read_table(fewer.samples)
@@ -146,8 +137,8 @@ def test_keys_that_only_one_set_has_are_counted(
 
 
 def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
-    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
-) -> None:
+    shards, sibling, cluster_config, tmp_path
+):
     figures = compare(cluster_config, shards, shards)
     assert figures["pixel_agreement"] == figures["mean_f1_of_parts"] == figures["same_top_parts"] == 1
     with pytest.raises(UserError, match="no finished shards"):
@@ -160,9 +151,7 @@ def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
         compare(cluster_config, shards, sibling, 5)
 
 
-def test_the_command_prints_tables_and_writes_json(
-    shards: Layout, sibling: Layout, cluster_config: Config, tmp_path: Path
-) -> None:
+def test_the_command_prints_tables_and_writes_json(shards, sibling, cluster_config, tmp_path):
     output = tmp_path / "agreement.json"
     flags = ("--shards", shards.shards, "--other", sibling.shards, "--output", output)
     finished = run_command("pipeline.verify", *flags, "--scheduler", cluster_config.cluster.scheduler)

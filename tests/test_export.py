@@ -29,7 +29,7 @@ ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "<script>alert(1)</script> | [li
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory):
     """A folder with runs of a classifier with random weights, their evaluation, and photos; no shards."""
     folder = tmp_path_factory.mktemp("export")
     run = folder / "runs" / "finetune" / "pretrained-5%"
@@ -80,7 +80,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(workspace: Path) -> Path:
+def exported(workspace):
     """What the command makes of it, run in that folder."""
     source = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos")
     done = command(*source, "--thresholds", "runs/evaluate/thresholds.json", cwd=workspace)
@@ -94,9 +94,7 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
-def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
-    workspace: Path, exported: Path, batch: int
-) -> None:
+def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(workspace, exported, batch):
     classifier = workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt"
     predictor = Predictor.load(classifier, precision="float32")
     predicted = [predictor(photo)[0] for photo in sorted((workspace / "photos").iterdir())]
@@ -113,7 +111,7 @@ def test_all_forms_give_the_probabilities_of_prediction_for_any_batch(
     assert len(np.unique(wanted.round(5))) > len(ATTRIBUTES) or batch == 1
 
 
-def test_the_onnx_file_alone_is_a_classifier_again(workspace: Path, exported: Path, tmp_path: Path) -> None:
+def test_the_onnx_file_alone_is_a_classifier_again(workspace, exported, tmp_path):
     original = Predictor.load(workspace / "runs" / "finetune" / "pretrained-5%" / "classifier.pt")
     shutil.copy(exported / "classifier.onnx", tmp_path / "model.onnx")
     photo = workspace / "photos" / "0.png"
@@ -126,7 +124,7 @@ def test_the_onnx_file_alone_is_a_classifier_again(workspace: Path, exported: Pa
         Predictor.load(tmp_path / "other.onnx")
 
 
-def test_the_description_has_the_thresholds_and_the_alignment(exported: Path) -> None:
+def test_the_description_has_the_thresholds_and_the_alignment(exported):
     labels = json.loads((exported / "config.json").read_text())
     assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
     assert {label["threshold"] for label in labels["attributes"]} == {0.25}
@@ -134,7 +132,7 @@ def test_the_description_has_the_thresholds_and_the_alignment(exported: Path) ->
     assert labels["input"]["shape"] == ["batch", 256, 256, 3]
 
 
-def test_the_model_card_has_the_figures(exported: Path) -> None:
+def test_the_model_card_has_the_figures(exported):
     text = (exported / "README.md").read_text()
     assert ModelCard(text).data.to_dict()["license"] == "other"
     _, front, body = text.split("---\n", 2)
@@ -156,13 +154,10 @@ def test_the_model_card_has_the_figures(exported: Path) -> None:
         assert text in body, text
 
 
-def test_scores_and_thresholds_of_another_classifier_are_not_used(
-    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scores_and_thresholds_of_another_classifier_are_not_used(workspace, tmp_path, capsys):
     shutil.copytree(workspace / "runs", tmp_path / "runs")
     path = tmp_path / "runs" / "finetune" / "pretrained-5%" / "classifier.pt"
     classifier = load_classifier(path)
-    assert isinstance(classifier, NetworkClassifier)
     with torch.no_grad():
         next(classifier.model.parameters()).add_(0.1)  # fine-tuned again, but not evaluated
     save_classifier(path, classifier)

@@ -5,7 +5,6 @@ import io
 import cv2
 import numpy as np
 import pytest
-from facexlib.detection.retinaface import RetinaFace
 from PIL import ExifTags, Image
 
 from common import images
@@ -22,12 +21,12 @@ ALL_FACES = ALIGN.model_copy(update={"faces": "all"})
 
 
 @pytest.fixture(scope="module")
-def detector() -> RetinaFace:
+def detector():
     return load_detector(ALIGN.detector, find(ALIGN.detector, load().weights))
 
 
 @pytest.fixture(scope="module")
-def painted(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[np.ndarray]]:
+def painted(tmp_path_factory):
     """Photos by whether their face lies anywhere and is tilted."""
     folder = tmp_path_factory.mktemp("painted")
     for wild in (False, True):
@@ -53,9 +52,7 @@ def turned(image: np.ndarray, degrees: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("degrees", [90, 135, 180, 270], ids="turned by {} degrees".format)
-def test_a_face_is_aligned_upright_however_its_photo_lies(
-    degrees: int, painted: dict[bool, list[np.ndarray]], detector: RetinaFace
-) -> None:
+def test_a_face_is_aligned_upright_however_its_photo_lies(degrees, painted, detector):
     for image in painted[True]:
         landmarks = choose_faces(detect_faces(image, detector, ALIGN), image, ALIGN)[0].landmarks
         photo, matrix = turned(image, degrees)
@@ -78,9 +75,7 @@ def crowd(portraits: list[np.ndarray], rows: int, columns: int) -> tuple[np.ndar
     return photo, np.array(centres)
 
 
-def test_everyone_in_a_group_photo_is_found_once(
-    painted: dict[bool, list[np.ndarray]], detector: RetinaFace
-) -> None:
+def test_everyone_in_a_group_photo_is_found_once(painted, detector):
     photo, centres = crowd(painted[False], rows=6, columns=10)
     assert not detect_faces(photo, detector, ALL_FACES)
     found = np.array([face.box.reshape(2, 2).mean(axis=0) for face in find_faces(photo, detector, ALL_FACES)])
@@ -89,7 +84,7 @@ def test_everyone_in_a_group_photo_is_found_once(
     assert (distances.min(axis=0) < 30).all()
 
 
-def test_a_tiny_picture_without_a_face_is_refused_with_what_to_do(detector: RetinaFace) -> None:
+def test_a_tiny_picture_without_a_face_is_refused_with_what_to_do(detector):
     with pytest.raises(Refused, match="--align none"):
         aligned_crops(np.full((48, 48, 3), 128, np.uint8), ALIGN, detector)
     with pytest.raises(Refused) as refused:
@@ -98,9 +93,7 @@ def test_a_tiny_picture_without_a_face_is_refused_with_what_to_do(detector: Reti
 
 
 @pytest.mark.parametrize("orientation", [*images.UPRIGHT], ids="EXIF orientation {}".format)
-def test_a_large_jpeg_gives_the_crop_of_its_full_picture_from_a_reduced_one(
-    orientation: int, painted: dict[bool, list[np.ndarray]], detector: RetinaFace
-) -> None:
+def test_a_large_jpeg_gives_the_crop_of_its_full_picture_from_a_reduced_one(orientation, painted, detector):
     upright = cv2.resize(painted[False][0], (1780, 2180), interpolation=cv2.INTER_CUBIC)
     upright = cv2.copyMakeBorder(upright, 300, 301, 400, 426, cv2.BORDER_CONSTANT, value=(90, 110, 140))
     turns, mirrored = images.UPRIGHT[orientation]
@@ -122,7 +115,7 @@ def test_a_large_jpeg_gives_the_crop_of_its_full_picture_from_a_reduced_one(
     assert np.abs(crop.image.astype(int) - expected.image).mean() < 2
 
 
-def test_a_small_jpeg_is_always_decoded_in_full(painted: dict[bool, list[np.ndarray]]) -> None:
+def test_a_small_jpeg_is_always_decoded_in_full(painted):
     data = cv2.imencode(".jpg", painted[True][0])[1].tobytes()
     view = images.decode_photo(data, 10**8, side=64).view(8)
     assert view.reduction == 1

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import UserError
-from common.layout import Layout
 from common.page.images import image_uri
 from common.page.render import render
 from tests.browser import CHROMIUM, chromium
@@ -28,7 +27,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not in
 
 
 @pytest.fixture(scope="module")
-def photos(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(portraits, tmp_path_factory):
     """The painted portraits alone, without any label."""
     folder = tmp_path_factory.mktemp("fit") / "photos"
     shutil.copytree(portraits / "img_align_celeba", folder)
@@ -43,9 +42,7 @@ def table(portraits: Path, names: tuple[str, ...] = NAMES) -> dict[str, dict[str
 
 
 @needs_chromium
-def test_photos_without_labels_are_labelled_by_keyboard_and_become_a_classifier(
-    photos: Path, portraits: Path, tmp_path: Path
-) -> None:
+def test_photos_without_labels_are_labelled_by_keyboard_and_become_a_classifier(photos, portraits, tmp_path):
     output, truth = tmp_path / "out", table(portraits)
     first = run_command("training.fit", photos, "--output", output)
     assert first.returncode == 0, first.stderr
@@ -108,9 +105,7 @@ def test_photos_without_labels_are_labelled_by_keyboard_and_become_a_classifier(
         ("path,Male\n000001.jpg,old\n", "'old' is none of 1, 0, -1"),
     ],
 )
-def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(
-    portraits: Path, tmp_path: Path, text: str, message: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(portraits, tmp_path, text, message, capfd):
     photos, output = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for name in ("000001.jpg", "000002.jpg"):
@@ -123,9 +118,7 @@ def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(
     assert "Traceback" not in errors
 
 
-def test_shards_with_splits_keep_them_and_photos_get_none(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_with_splits_keep_them_and_photos_get_none(shards, tmp_path, monkeypatch):
     commands: list[list[str]] = []
 
     def recorded(command: list[str], check: bool) -> CompletedProcess[str]:
@@ -139,9 +132,7 @@ def test_shards_with_splits_keep_them_and_photos_get_none(
     assert ["ingest.test_fraction=0.0" in command for command in commands] == [False, True]
 
 
-def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(shards, tmp_path):
     page = tmp_path / "labels.html"
     done = run_command("training.suggest", "--shards", shards.shards, "--count", 5, "--output", page)
     assert done.returncode == 0, done.stderr
@@ -149,7 +140,7 @@ def test_where_every_face_has_a_label_suggestions_are_for_a_further_attribute(
     assert "5 faces to label a further attribute on" in page.read_text()
 
 
-def test_labels_that_may_not_be_read_end_in_a_sentence(portraits: Path, tmp_path: Path) -> None:
+def test_labels_that_may_not_be_read_end_in_a_sentence(portraits, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.mkdir() if os.geteuid() == 0 else labels.touch(0)  # root may read all files
     chosen = ("--input", portraits, "--labels", labels, "--output", tmp_path / "out")
@@ -158,9 +149,7 @@ def test_labels_that_may_not_be_read_end_in_a_sentence(portraits: Path, tmp_path
     assert done.stderr.splitlines()[-1].startswith(f"error: {labels}: ")
 
 
-def test_two_labels_and_labels_that_are_all_alike_make_a_classifier_that_claims_nothing(
-    portraits: Path, tmp_path: Path
-) -> None:
+def test_two_labels_and_labels_that_are_all_alike_make_a_classifier_that_claims_nothing(portraits, tmp_path):
     photos, output = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for name in ("000001.jpg", "000002.jpg"):
@@ -194,7 +183,7 @@ def write_batch(
 
 
 @needs_chromium
-def test_names_stay_text_and_unsure_undo_and_order_of_a_batch_of_500_faces_are_kept(tmp_path: Path) -> None:
+def test_names_stay_text_and_unsure_undo_and_order_of_a_batch_of_500_faces_are_kept(tmp_path):
     names = ["<script>alert(1)</script>", 'a, "b"']
     paths = ["<img src=x onerror=alert(1)>.jpg", "b.jpg", *(f"{number}.jpg" for number in range(498))]
     write_batch(tmp_path / "labels.html", names, paths)
@@ -219,7 +208,7 @@ def test_names_stay_text_and_unsure_undo_and_order_of_a_batch_of_500_faces_are_k
 
 
 @needs_chromium
-def test_suspected_labels_come_in_their_order_with_the_label_that_they_have(tmp_path: Path) -> None:
+def test_suspected_labels_come_in_their_order_with_the_label_that_they_have(tmp_path):
     write_batch(tmp_path / "labels.html", ["Male", "Young"], ["a.jpg", "b.jpg"], [(1, 1), (0, 0)])
     with chromium(tmp_path) as browser:
         browser.open(tmp_path / "labels.html")

@@ -55,7 +55,7 @@ def members(seed: int = 0, size: int = 24) -> dict[str, bytes]:
     }
 
 
-def test_both_class_orders_name_the_same_classes_and_the_flip_table_swaps_sides() -> None:
+def test_both_class_orders_name_the_same_classes_and_the_flip_table_swaps_sides():
     assert [CLASSES[number] for number in FROM_CELEBAMASK_HQ[:NUM_CLASSES]] == list(CELEBAMASK_HQ_CLASSES)
     assert sorted(CLASSES) == sorted(CELEBAMASK_HQ_CLASSES)
     assert CLASSES[FLIP_CLASSES[CLASSES.index("l_eye")]] == "r_eye"
@@ -65,7 +65,7 @@ def test_both_class_orders_name_the_same_classes_and_the_flip_table_swaps_sides(
 
 @given(st.integers(0, 10**6), st.integers(1, 40), st.data())
 @settings(max_examples=60)
-def test_part_counts_equal_a_slow_obvious_reference(seed: int, size: int, data: st.DataObject) -> None:
+def test_part_counts_equal_a_slow_obvious_reference(seed, size, data):
     grid = data.draw(st.integers(1, size))
     mask = random_mask(seed, size)
     counts = cell_class_counts(mask, grid)
@@ -88,9 +88,7 @@ def stored_cells(mask: np.ndarray) -> torch.Tensor:
     st.integers(1, NUM_CLASSES),
 )
 @settings(max_examples=60)
-def test_stored_counts_give_the_dominant_classes_of_any_patch_as_its_pixels_do(
-    seed: int, patches: int, size: int, top: int
-) -> None:
+def test_stored_counts_give_the_dominant_classes_of_any_patch_as_its_pixels_do(seed, patches, size, top):
     mask = random_mask(seed, size)
     # floor(i * size / 12) at every (12 / patches)-th edge is floor(j * size / patches), for any size.
     merged, counts = merge_cells(stored_cells(mask), patches), cell_class_counts(mask, patches)
@@ -103,7 +101,7 @@ def test_stored_counts_give_the_dominant_classes_of_any_patch_as_its_pixels_do(
         assert set(np.flatnonzero(dominant[row, column])) == expected
 
 
-def test_impossible_grids_and_masks_are_refused() -> None:
+def test_impossible_grids_and_masks_are_refused():
     with pytest.raises(ValueError, match="does not fit"):
         cell_class_counts(random_mask(0, 8), 9)
     with pytest.raises(ValueError, match="whole cells"):
@@ -118,7 +116,7 @@ def test_impossible_grids_and_masks_are_refused() -> None:
 
 @given(st.integers(0, 10**6), st.integers(16, 48))
 @settings(max_examples=30)
-def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
+def test_masks_and_parts_survive_encoding_exactly(seed, size):
     mask = random_mask(seed, size)
     assert np.array_equal(decode_mask(encode_mask(mask)), mask)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_mask(mask)))), mask)
@@ -133,12 +131,12 @@ def test_masks_and_parts_survive_encoding_exactly(seed: int, size: int) -> None:
     )
 )
 @settings(max_examples=60)
-def test_metadata_survives_encoding_and_equal_metadata_gives_equal_bytes(metadata: dict[str, object]) -> None:
+def test_metadata_survives_encoding_and_equal_metadata_gives_equal_bytes(metadata):
     assert decode_metadata(encode_metadata(metadata)) == metadata
     assert encode_metadata(dict(reversed(metadata.items()))) == encode_metadata(metadata)
 
 
-def test_faces_keep_their_colours_and_channel_order() -> None:
+def test_faces_keep_their_colours_and_channel_order():
     face = np.zeros((32, 32, 3), np.uint8)
     face[:, :, 0] = 200
     decoded = decode_face(encode_face(face))
@@ -146,7 +144,7 @@ def test_faces_keep_their_colours_and_channel_order() -> None:
     assert np.asarray(Image.open(io.BytesIO(encode_face(face))))[16, 16, 0] > 190
 
 
-def test_members_of_another_kind_are_refused() -> None:
+def test_members_of_another_kind_are_refused():
     pickled = io.BytesIO()
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     wide = io.BytesIO()
@@ -169,7 +167,7 @@ def test_members_of_another_kind_are_refused() -> None:
             decode(data)
 
 
-def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path: Path) -> None:
+def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path):
     with ShardWriter(tmp_path / "toy.tar") as writer:
         writer.add("first", members(0))
         extents = writer.add("second", members(1))
@@ -189,7 +187,7 @@ def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path: Path
 
 @given(st.lists(st.text("abcXYZ019_-", min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
 @settings(max_examples=20)
-def test_extents_point_at_the_exact_bytes(tmp_path_factory: pytest.TempPathFactory, keys: list[str]) -> None:
+def test_extents_point_at_the_exact_bytes(tmp_path_factory, keys):
     path = tmp_path_factory.mktemp("tar") / "train-000000.tar"
     with ShardWriter(path) as writer:
         extents = {key: writer.add(key, members(number)) for number, key in enumerate(keys)}
@@ -209,9 +207,7 @@ def test_extents_point_at_the_exact_bytes(tmp_path_factory: pytest.TempPathFacto
     assert all(found == members(number) for number, (_, found) in enumerate(read_shard(path)))
 
 
-def test_equal_samples_give_equal_bytes_at_any_time_which_webdataset_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_samples_give_equal_bytes_at_any_time_which_webdataset_reads(tmp_path, monkeypatch):
     paths = [tmp_path / f"{number}.tar" for number in range(2)]
     for path, now in zip(paths, (1.0e9, 1.7e9), strict=True):
         monkeypatch.setattr("time.time", lambda now=now: now)
@@ -226,13 +222,13 @@ def test_equal_samples_give_equal_bytes_at_any_time_which_webdataset_reads(
 
 
 @pytest.mark.parametrize("key", ["a.b", "../up", "a/b", "", "ä", "a b"])
-def test_a_key_cannot_climb_out_or_hold_a_dot(tmp_path: Path, key: str) -> None:
+def test_a_key_cannot_climb_out_or_hold_a_dot(tmp_path, key):
     with pytest.raises(ValueError, match="is not a sample key"), ShardWriter(tmp_path / "x.tar") as writer:
         writer.add(key, members())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_failure_leaves_nothing_half_written(tmp_path):
     with pytest.raises(RuntimeError), ShardWriter(tmp_path / "x.tar") as writer:
         writer.add("k", members())
         raise RuntimeError
@@ -245,13 +241,13 @@ def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.txt", "old")]
 
 
-def test_foreign_members_are_never_decoded(tmp_path: Path) -> None:
+def test_foreign_members_are_never_decoded(tmp_path):
     write_tar(tmp_path / "x.tar", {"k.pkl": b"x"})
     with pytest.raises(BrokenSample, match=r"k\.pkl"):
         list(read_shard(tmp_path / "x.tar"))
 
 
-def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_manifests_come_back_as_they_were_written(tmp_path):
     rows = [{"source": "a.jpg", "key": "k", "Male": 1}, {"source": "b.jpg", "reason": "empty", "Male": None}]
     for name in ("one", "two"):
         manifests.write(tmp_path / name, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
@@ -267,13 +263,13 @@ def test_manifests_come_back_as_they_were_written(tmp_path: Path) -> None:
         manifest.read(tmp_path / "junk")
 
 
-def test_only_the_default_output_keeps_its_manifests_beside_it() -> None:
+def test_only_the_default_output_keeps_its_manifests_beside_it():
     assert Layout.at(Path("shards")).samples == Path("manifests/shards.parquet")
     assert Layout.at(Path("OUT")).samples == Path("OUT/manifests/shards.parquet")
     assert dataset_name(Path("/x/my photos.2")) == "my_photos.2"
 
 
-def test_a_thread_whose_progress_cannot_be_printed_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_whose_progress_cannot_be_printed_blocks_no_other(monkeypatch):
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -289,7 +285,7 @@ def test_a_thread_whose_progress_cannot_be_printed_blocks_no_other(monkeypatch: 
     assert not other.is_alive()
 
 
-def test_progress_is_plain_lines_when_the_output_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_plain_lines_when_the_output_is_no_terminal(capsys):
     bar = progress("parse", 10, "faces")
     bar.update(4)
     bar.close()

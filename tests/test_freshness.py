@@ -13,7 +13,6 @@ import pytest
 from common import manifest
 from common.config import load
 from common.freshness import ROOT, code_hash, imported_modules
-from common.layout import Layout
 from tests import manifests
 from tests.dvc_project import configure, copy_project, dvc, start_dvc
 from training.engine.device import default_device
@@ -38,7 +37,7 @@ MAIN = sorted(name for name in FILES if name not in ("app/store/notes.md", "app/
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -53,7 +52,7 @@ def edited(project: Path, name: str, text: str, tmp_path: Path) -> str:
     return code_hash("app.main", copy)
 
 
-def test_the_walk_follows_imports_in_functions_and_relative_ones_to_packages_and_data(project: Path) -> None:
+def test_the_walk_follows_imports_in_functions_and_relative_ones_to_packages_and_data(project):
     assert [file.as_posix() for file in imported_modules("app.main", project)] == MAIN
     assert [file.as_posix() for file in imported_modules("app.timing", project)] == [
         "app/__init__.py",
@@ -81,22 +80,22 @@ WORKER = 'def work():\n    """Work."""\n    import app.timing\n    from app.main
     ],
 )
 def test_code_and_data_change_the_hash_and_comments_docstrings_formatting_and_unread_files_do_not(
-    project: Path, tmp_path: Path, name: str, text: str, same: bool
-) -> None:
+    project, tmp_path, name, text, same
+):
     assert (edited(project, name, text, tmp_path) == code_hash("app.main", project)) == same
 
 
-def test_a_string_that_is_a_value_counts(project: Path, tmp_path: Path) -> None:
+def test_a_string_that_is_a_value_counts(project, tmp_path):
     texts = (f"def now():\n    return {text!r}\n" for text in "ab")
     assert len({edited(project, "app/timing.py", text, tmp_path) for text in texts}) == 2
 
 
-def test_an_unknown_module_is_an_error(project: Path) -> None:
+def test_an_unknown_module_is_an_error(project):
     with pytest.raises(ModuleNotFoundError, match=r"app\.missing"):
         code_hash("app.missing", project)
 
 
-def test_the_walk_of_this_project_finds_modules_below_its_root() -> None:
+def test_the_walk_of_this_project_finds_modules_below_its_root():
     files = imported_modules("training.methods.network")
     assert Path("training/methods/network.py") in files
     assert Path("common/errors.py") in files
@@ -127,9 +126,7 @@ PROBES = ("probe", "region_probe")
         ("training/report/page.py", "EDITED = True", set()),
     ],
 )
-def test_an_edit_of_code_makes_stale_what_runs_it(
-    file: str, line: str, stale: set[str], tmp_path: Path
-) -> None:
+def test_an_edit_of_code_makes_stale_what_runs_it(file, line, stale, tmp_path):
     modules = {STAGE_1: STAGE_1} | {name: type(method).__module__ for name, method in METHODS.items()}
     for package in ("common", "training"):
         shutil.copytree(
@@ -155,9 +152,7 @@ def test_an_edit_of_code_makes_stale_what_runs_it(
         ("evaluate.batch_size=7", set()),
     ],
 )
-def test_a_setting_makes_stale_what_reads_it(
-    setting: str, stale: set[str], shards: Layout, tmp_path: Path
-) -> None:
+def test_a_setting_makes_stale_what_reads_it(setting, stale, shards, tmp_path):
     files = {name: tmp_path / f"{name}.yaml" for name in ("same", "edited", "regions")}
     shutil.copy(ROOT / "training" / "models" / "attribute_groups.yaml", files["same"])
     files["edited"].write_text("upper: [Bangs]\n")
@@ -177,10 +172,7 @@ def test_a_setting_makes_stale_what_reads_it(
     assert {name for name in METHODS if before[name] != after[name]} == stale
 
 
-def test_dvc_trains_again_what_labels_or_settings_change_and_nothing_else(
-    shards: Layout, tmp_path: Path
-) -> None:
-    assert isinstance(shards.shards, Path) and isinstance(shards.samples, Path)
+def test_dvc_trains_again_what_labels_or_settings_change_and_nothing_else(shards, tmp_path):
     shutil.copytree(shards.shards / "portraits", tmp_path / "shards" / "portraits")
     (tmp_path / "manifests").mkdir()
     shutil.copy(shards.samples, tmp_path / "manifests")

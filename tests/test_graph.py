@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory):
     """A copy of the project with the stages up to the plan."""
     copy = tmp_path_factory.mktemp("project")
     copy_project(copy, ("common", "pipeline", "synthetic"), ("sample", "ingest"), [])
@@ -55,9 +55,7 @@ def rewrite(file: Path, old: str, new: str) -> None:
     assert file.stat().st_size == status.st_size
 
 
-def test_the_plan_follows_the_input_and_is_the_same_where_nothing_has_changed(
-    project: Path, tmp_path: Path
-) -> None:
+def test_the_plan_follows_the_input_and_is_the_same_where_nothing_has_changed(project, tmp_path):
     folder, plan = write_input(tmp_path / "in"), project / "manifests" / "source.parquet"
     (folder / "labels.csv").write_text("path,Smiling\na.jpg,1\nb.jpg,0\nc.jpg,1\n")
     repro(project, folder)
@@ -72,7 +70,7 @@ def test_the_plan_follows_the_input_and_is_the_same_where_nothing_has_changed(
     assert (rows["c.jpg"]["reason"], rows["a.jpg"]["Smiling"]) == (None, 0)
 
 
-def test_dvc_accepts_what_ingest_quarantines(project: Path, tmp_path: Path) -> None:
+def test_dvc_accepts_what_ingest_quarantines(project, tmp_path):
     folder = write_input(tmp_path / "in")
     (folder / "labels.csv").unlink()
     (folder / "link.jpg").symlink_to("nowhere.jpg")
@@ -88,9 +86,7 @@ def test_dvc_accepts_what_ingest_quarantines(project: Path, tmp_path: Path) -> N
     }
 
 
-def test_the_painted_sample_is_made_before_it_is_listed_and_for_no_other_input(
-    project: Path, tmp_path: Path
-) -> None:
+def test_the_painted_sample_is_made_before_it_is_listed_and_for_no_other_input(project, tmp_path):
     repro(project, "sample")
     assert sum(reason is None for reason in reasons(project).values()) == 8
     repro(project, write_input(tmp_path / "in"))
@@ -98,12 +94,12 @@ def test_the_painted_sample_is_made_before_it_is_listed_and_for_no_other_input(
     assert not any((project / "sample").iterdir())
 
 
-def test_dvc_ingests_a_tar(project: Path, tmp_path: Path) -> None:
+def test_dvc_ingests_a_tar(project, tmp_path):
     repro(project, write_tar(tmp_path / "photos.tar", {"a.jpg": photo(1), "b.jpg": photo(2)}))
     assert set(reasons(project)) == {"photos.tar::a.jpg", "photos.tar::b.jpg"}
 
 
-def test_the_networks_that_parsing_reads_are_known_by_their_bytes(tmp_path: Path) -> None:
+def test_the_networks_that_parsing_reads_are_known_by_their_bytes(tmp_path):
     network, described = tmp_path / "lite0.onnx", tmp_path / "lite0.yaml"
     for path in (network, described):
         path.write_bytes(path.suffix.encode())
@@ -121,13 +117,13 @@ def test_the_networks_that_parsing_reads_are_known_by_their_bytes(tmp_path: Path
     assert networks(load()) == {}
 
 
-def test_the_parse_stage_depends_on_these_networks() -> None:
+def test_the_parse_stage_depends_on_these_networks():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert "manifests/networks.json" in stages["ingest"]["outs"]
     assert "manifests/networks.json" in stages["parse"]["deps"]
 
 
-def test_the_graph_is_at_most_100_columns_wide() -> None:
+def test_the_graph_is_at_most_100_columns_wide():
     lines = dvc(ROOT, "dag").splitlines()
     assert len(lines) > 10
     assert max(map(len, lines)) <= 100
@@ -135,8 +131,8 @@ def test_the_graph_is_at_most_100_columns_wide() -> None:
 
 @pytest.mark.parametrize("name", ["aligned", "manifests", "runs", "shards"])
 def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_made(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name, tmp_path, monkeypatch
+):
     for folder in ("disk", "project"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "project")
@@ -147,9 +143,7 @@ def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_
 
 
 @pytest.mark.parametrize("target", ["demo", "study"])
-def test_a_folder_that_is_no_repository_is_refused_before_anything_is_installed(
-    target: str, tmp_path: Path
-) -> None:
+def test_a_folder_that_is_no_repository_is_refused_before_anything_is_installed(target, tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     done = subprocess.run(["make", "-C", tmp_path, target], capture_output=True, text=True, check=False)
     assert done.returncode != 0

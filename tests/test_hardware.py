@@ -36,8 +36,8 @@ ARM = {"architecture": "aarch64"}
     ],
 )
 def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it(
-    flags: dict[str, object], capability: str, environment: dict[str, str], name: str, numbers: str
-) -> None:
+    flags, capability, environment, name, numbers
+):
     here = cpu(flags, capability, environment)
     assert here.name == name
     assert here.dtype("auto") == numbers
@@ -46,22 +46,20 @@ def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it(
 
 
 @pytest.mark.parametrize(("bfloat16", "numbers"), [(True, "bfloat16"), (False, "float16")])
-def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16: bool, numbers: str) -> None:
+def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16, numbers):
     here = Hardware(torch.device("cuda"), "GPU", bfloat16, x86=False)
     assert here.dtype("auto") == numbers
     assert effective_precision("bisenet", "auto", here) == numbers
 
 
-def test_the_parser_computes_in_int8_on_x86_cpus_and_in_pytorch_elsewhere() -> None:
+def test_the_parser_computes_in_int8_on_x86_cpus_and_in_pytorch_elsewhere():
     assert effective_precision("bisenet", "auto", cpu(HASWELL, "AVX2", {})) == "int8"
     assert effective_precision("bisenet", "auto", cpu(ARM, "DEFAULT", {})) == "float32"
     assert effective_precision("bisenet", "float32", cpu(HASWELL, "AVX2", {})) == "float32"
     assert effective_precision("parsenet", "auto", cpu(HASWELL, "AVX2", {})) == "float32"
 
 
-def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(monkeypatch, capsys):
     monkeypatch.setattr(module, "hardware", lambda: cpu(HASWELL, "AVX2", {}))
     announce("parse", "auto", "int8", "2 workers x 1 thread")
     assert capsys.readouterr() == ("parse: CPU, AVX2, int8, 2 workers x 1 thread\n", "")
@@ -69,7 +67,7 @@ def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(
     assert "no instructions for bfloat16" in capsys.readouterr().err
 
 
-def test_the_rehearsal_of_an_older_processor_hides_its_bfloat16() -> None:
+def test_the_rehearsal_of_an_older_processor_hides_its_bfloat16():
     if not hardware().x86:
         pytest.skip("needs an x86 CPU")
     code = "from common.hardware import hardware; here = hardware(); print(here.dtype('auto'), here.name)"

@@ -32,7 +32,6 @@ class Input:
 
     @property
     def parts(self) -> list[Path]:
-        assert isinstance(self.layout.manifests, Path)
         return sorted((self.layout.manifests / "records-ingest").rglob("*.parquet"))
 
     def write(self, number: int, content: bytes) -> None:
@@ -62,7 +61,7 @@ class Input:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Input:
+def data(tmp_path, monkeypatch):
     monkeypatch.setattr(hashing, "PART", PART)
     return Input(tmp_path)
 
@@ -111,18 +110,18 @@ def move_the_input(data: Input) -> list[str]:
         pytest.param(move_the_input, id="all are read in another folder"),
     ],
 )
-def test_a_second_run_reads_only_what_has_changed(change: Callable[[Input], list[str]], data: Input) -> None:
+def test_a_second_run_reads_only_what_has_changed(change, data):
     assert len(data.ingest()) == COUNT
     expected = change(data)
     assert data.ingest("ingest.limit=1000") == expected
     rows = data.rows()
-    shutil.rmtree(data.layout.manifests / "records-ingest")  # type: ignore[arg-type]
+    shutil.rmtree(data.layout.manifests / "records-ingest")
     data.ingest()
     assert data.rows() == rows
     assert data.ingest() == []
 
 
-def test_of_a_damaged_file_of_records_its_photos_alone_are_read(data: Input) -> None:
+def test_of_a_damaged_file_of_records_its_photos_alone_are_read(data):
     data.ingest()
     rows = data.rows()
     data.parts[0].write_bytes(b"PAR1")
@@ -131,7 +130,7 @@ def test_of_a_damaged_file_of_records_its_photos_alone_are_read(data: Input) -> 
     assert data.ingest() == []
 
 
-def test_an_interrupted_run_continues_with_what_is_not_hashed(data: Input) -> None:
+def test_an_interrupted_run_continues_with_what_is_not_hashed(data):
     def interrupt(path: str) -> None:
         if path == "020.jpg":
             raise KeyboardInterrupt
@@ -142,7 +141,7 @@ def test_an_interrupted_run_continues_with_what_is_not_hashed(data: Input) -> No
     assert data.ingest() == [f"{number:03}.jpg" for number in range(2 * PART, COUNT)]
 
 
-def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_are(data: Input) -> None:
+def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_are(data):
     answers = {"020.jpg": False}
     real = read_content
 
@@ -160,26 +159,24 @@ def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_
     assert data.ingest() == []
 
 
-def test_a_recorded_photo_that_is_too_large_now_is_refused(data: Input) -> None:
+def test_a_recorded_photo_that_is_too_large_now_is_refused(data):
     (data.photos / "large.jpg").write_bytes(b"\xff\xd8\xff" + bytes(900))
     data.ingest()
     data.ingest("ingest.max_pixels=100")
     assert [row["source"] for row in data.rows() if row["reason"] == "too-large"] == ["large.jpg"]
 
 
-def test_an_empty_photo_stays_refused(data: Input) -> None:
+def test_an_empty_photo_stays_refused(data):
     (data.photos / "empty.jpg").touch()
     for _ in range(2):
         data.ingest()
         assert [row["source"] for row in data.rows() if row["reason"] == "empty"] == ["empty.jpg"]
 
 
-def test_the_workers_of_a_cluster_hash_many_photos_and_record_them(
-    data: Input, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_workers_of_a_cluster_hash_many_photos_and_record_them(data, monkeypatch, capsys):
     data.ingest()
     expected = data.rows()
-    shutil.rmtree(data.layout.manifests / "records-ingest")  # type: ignore[arg-type]
+    shutil.rmtree(data.layout.manifests / "records-ingest")
     monkeypatch.setattr(hashing, "HERE", 0)
     capsys.readouterr()
     ingest(data.config(), data.layout)

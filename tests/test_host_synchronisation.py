@@ -5,7 +5,6 @@ No GPU is needed: on every device, the calls that are counted here read a value 
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from common.config import load
 from common.hardware import Hardware
-from common.layout import Layout
 from training.data import loader
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
@@ -77,9 +75,7 @@ class Reads:
         return call
 
 
-def test_no_step_that_is_not_logged_reads_a_tensor(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_step_that_is_not_logged_reads_a_tensor(shards, tmp_path, monkeypatch):
     config = load(settings=SETTINGS)
     for stage in (
         lambda: pretrain(config, shards, tmp_path),
@@ -92,9 +88,7 @@ def test_no_step_that_is_not_logged_reads_a_tensor(
         assert (reads.calls, reads.steps) == ([], 4)
 
 
-def test_batches_for_a_gpu_are_pinned_where_they_are_read(
-    shards: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_for_a_gpu_are_pinned_where_they_are_read(shards, monkeypatch):
     """With a stand-in for the GPU and for the memory that it copies from."""
     gpu = Hardware(torch.device("cuda"), "GPU", bfloat16=True, x86=False)
     monkeypatch.setattr(loader, "hardware", lambda: gpu)

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from common.config import Config, load
 from common.errors import UserError
-from common.layout import Layout
 from training.methods.imagenet import load_imagenet
 from training.methods.runs import finetune
 from training.models import build
@@ -28,7 +27,7 @@ SMALL = [
 @pytest.mark.parametrize(
     ("name", "ending"), [("resnet18", "pth"), ("resnet34", "safetensors"), ("resnet50", "pth")]
 )
-def test_a_published_resnet_gives_its_backbone(tmp_path: Path, name: str, ending: str) -> None:
+def test_a_published_resnet_gives_its_backbone(tmp_path, name, ending):
     torch.manual_seed(1)
     theirs = torchvision.models.get_model(name, weights=None).eval()
     path = tmp_path / f"{name}.{ending}"
@@ -52,7 +51,7 @@ def test_a_published_resnet_gives_its_backbone(tmp_path: Path, name: str, ending
         ("module.base_encoder.", "module.momentum_encoder."),
     ],
 )
-def test_a_prefix_of_all_names_is_ignored(tmp_path: Path, prefixes: tuple[str, ...]) -> None:
+def test_a_prefix_of_all_names_is_ignored(tmp_path, prefixes):
     path, ours = tmp_path / "resnet18.pth", build(imagenet("resnet18", tmp_path / "resnet18.pth").network)
     networks = [torchvision.models.resnet18(weights=None).state_dict() for _ in prefixes]
     torch.save(
@@ -84,9 +83,7 @@ def test_a_prefix_of_all_names_is_ignored(tmp_path: Path, prefixes: tuple[str, .
     ids=["LFS", "HTML", "empty", "module", "list", "two networks"],
 )
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_what_is_no_file_of_weights_is_named(
-    tmp_path: Path, content: object, message: str, ending: str
-) -> None:
+def test_what_is_no_file_of_weights_is_named(tmp_path, content, message, ending):
     path = tmp_path / f"resnet18.{ending}"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -103,7 +100,7 @@ def imagenet(name: str, path: Path) -> Config:
     return load(settings=[*SMALL, *network, f"finetune.imagenet={path}"])
 
 
-def test_imagenet_weights_that_do_not_fit_are_refused(shards: Layout, tmp_path: Path) -> None:
+def test_imagenet_weights_that_do_not_fit_are_refused(shards, tmp_path):
     path = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
     spl = load(settings=[*SMALL, f"finetune.imagenet={path}"])
@@ -121,7 +118,7 @@ def test_imagenet_weights_that_do_not_fit_are_refused(shards: Layout, tmp_path: 
         finetune(load(settings=SMALL), shards, tmp_path / "none", tmp_path / "runs")
 
 
-def test_a_network_learns_from_imagenet_weights(shards: Layout, tmp_path: Path) -> None:
+def test_a_network_learns_from_imagenet_weights(shards, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(RESNET, path)
     finetune(imagenet("resnet18", path), shards, tmp_path / "none", tmp_path / "runs")

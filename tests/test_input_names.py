@@ -19,10 +19,10 @@ from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.run import ingest
 from pipeline.runner.shard_record import ShardTask, write_record
 from tests.listings import plan_rows, read_listing, tar
-from tests.test_label_recognition import CELEBA, Files, images, labelled, write
+from tests.test_label_recognition import CELEBA, images, labelled, write
 
 
-def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
     folder.mkdir()
     flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
@@ -41,7 +41,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path: Pa
         pytest.param("elsewhere/secret.jpg", "link-outside", id="any other file is refused"),
     ],
 )
-def test_files_that_are_links_into_a_cache_are_read(tmp_path: Path, target: str, reason: str | None) -> None:
+def test_files_that_are_links_into_a_cache_are_read(tmp_path, target, reason):
     file, root = tmp_path / target, tmp_path / "snapshots" / "main"
     file.parent.mkdir(parents=True)
     root.mkdir(parents=True)
@@ -74,9 +74,7 @@ def write_shard(output: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", ".", "deep/out"], ids=["below it", "the input itself", "deep in it"])
 @pytest.mark.parametrize("again", [True, False], ids=["the same output", "another output"])
-def test_an_output_inside_the_input_is_no_source(
-    tmp_path: Path, name: str, again: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_output_inside_the_input_is_no_source(tmp_path, name, again, capsys):
     root = tmp_path / "in"
     write_photo(root / "a.png", 1)
     output = root / name
@@ -86,7 +84,7 @@ def test_an_output_inside_the_input_is_no_source(
     assert "2 files are no photos: this project's output (2)" in capsys.readouterr().out
 
 
-def test_an_output_inside_a_remote_input_is_no_source(tmp_path: Path) -> None:
+def test_an_output_inside_a_remote_input_is_no_source(tmp_path):
     root = address(f"memory://{tmp_path.name}")
     for name in ("a.png", "out/manifests/source.parquet", f"out/manifests/{MARKER}"):
         root.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +92,7 @@ def test_an_output_inside_a_remote_input_is_no_source(tmp_path: Path) -> None:
     assert [file.path for file in list_files(root) if not file.refused] == ["a.png"]
 
 
-def test_another_input_of_the_same_name_is_refused_and_the_same_one_elsewhere_is_not(tmp_path: Path) -> None:
+def test_another_input_of_the_same_name_is_refused_and_the_same_one_elsewhere_is_not(tmp_path):
     one, two, output = tmp_path / "one" / "photos", tmp_path / "two" / "photos", tmp_path / "out"
     write_photo(one / "1.png", 1)
     write_photo(two / "1.png", 2)
@@ -117,15 +115,13 @@ def test_another_input_of_the_same_name_is_refused_and_the_same_one_elsewhere_is
     ],
     ids=str,
 )
-def test_labels_named_like_other_columns_or_like_splits_are_refused_by_name(
-    names: tuple[str, ...], message: str
-) -> None:
+def test_labels_named_like_other_columns_or_like_splits_are_refused_by_name(names, message):
     listing = Listing([Source("a.jpg", attributes=(1,) * len(names))], names, aligned=False)
     with pytest.raises(UserError, match=message):
         plan_rows(listing, ["0" * 64], load().ingest)
 
 
-def test_a_label_named_number_does_not_order_the_manifest() -> None:
+def test_a_label_named_number_does_not_order_the_manifest():
     sources = [Source(f"{number}.jpg", attributes=(1 - number % 2,)) for number in range(4)]
     rows = plan_rows(
         Listing(sources, ("number",), False), [f"{i:016x}{0:048}" for i in range(4)], load().ingest
@@ -145,9 +141,7 @@ def test_a_label_named_number_does_not_order_the_manifest() -> None:
     ],
     ids=["celeba's numbers", "words", "a fold of words", "0 and 1 alone", "numbers of folds", "two columns"],
 )
-def test_columns_that_look_like_splits_are_read_or_refused(
-    tmp_path: Path, rows: str, splits: list[str | None] | str
-) -> None:
+def test_columns_that_look_like_splits_are_read_or_refused(tmp_path, rows, splits):
     write(tmp_path, {**images(), "labels.csv": rows})
     if isinstance(splits, str):
         with pytest.raises(UserError, match=splits):
@@ -166,6 +160,6 @@ def test_columns_that_look_like_splits_are_read_or_refused(
     ],
     ids=["tables", "a tar", "celeba"],
 )
-def test_identities_that_are_one_number_are_one_person(tmp_path: Path, files: Files) -> None:
+def test_identities_that_are_one_number_are_one_person(tmp_path, files):
     write(tmp_path, files if "a.tar" in files else {**images(), **files})
     assert [source.identity for source in read_listing(tmp_path).sources] == ["11", "11"]

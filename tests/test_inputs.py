@@ -43,15 +43,13 @@ def celeba(root: Path, rows: str | None = None, images: tuple[str, ...] = ("1.jp
         ("list_eval_partition", "1.jpg 0\n2.jpg 3\n", "line 2: '3' is none of 0, 1, 2"),
     ],
 )
-def test_a_malformed_label_file_is_refused_by_file_and_line(
-    tmp_path: Path, file: str, text: str, message: str
-) -> None:
+def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path, file, text, message):
     (celeba(tmp_path) / f"{file}.txt").write_text(text)
     with pytest.raises(UserError, match=f"{file}.txt, {message}"):
         read_listing(tmp_path)
 
 
-def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path: Path) -> None:
+def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path):
     root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg 0 NaN\ngone.jpg 1 1\n")
     rows = {row["source"]: row for row in planned(root, tmp_path / "out")}
     assert rows["img_align_celeba/1.jpg"]["Male"] is None
@@ -60,7 +58,7 @@ def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported
     assert rows["img_align_celeba/2.jpg"]["Young"] is None
 
 
-def test_a_folder_is_read_recursively_without_hidden_files_or_links_that_leave_it(tmp_path: Path) -> None:
+def test_a_folder_is_read_recursively_without_hidden_files_or_links_that_leave_it(tmp_path):
     root = tmp_path / "in"
     (root / "deep" / "er").mkdir(parents=True)
     (tmp_path / "secret.jpg").write_bytes(encoded(picture(seed=9), "jpeg"))
@@ -79,7 +77,7 @@ def test_a_folder_is_read_recursively_without_hidden_files_or_links_that_leave_i
     }
 
 
-def test_links_are_judged_by_where_they_lead_and_only_plain_files_are_opened(tmp_path: Path) -> None:
+def test_links_are_judged_by_where_they_lead_and_only_plain_files_are_opened(tmp_path):
     root, away = tmp_path / "in", tmp_path / "away"
     (root / "real").mkdir(parents=True)
     away.mkdir()
@@ -109,7 +107,7 @@ def test_links_are_judged_by_where_they_lead_and_only_plain_files_are_opened(tmp
     }
 
 
-def test_celeba_follows_links_by_the_same_policy(tmp_path: Path) -> None:
+def test_celeba_follows_links_by_the_same_policy(tmp_path):
     (tmp_path / "secret.jpg").write_bytes(encoded(picture(seed=9), "jpeg"))
     root = celeba(tmp_path / "in")
     (root / "img_align_celeba" / "3.jpg").symlink_to(tmp_path / "secret.jpg")
@@ -134,7 +132,7 @@ def unprivileged() -> Iterator[None]:
             os.seteuid(0)
 
 
-def test_files_and_folders_without_permission_are_refused() -> None:
+def test_files_and_folders_without_permission_are_refused():
     with TemporaryDirectory() as name:
         base = Path(name)
         base.chmod(0o777)
@@ -151,9 +149,7 @@ def test_files_and_folders_without_permission_are_refused() -> None:
     assert rows == {"b.jpg": "unreadable", "closed": "unreadable", "c.jpg": None}
 
 
-def test_images_without_label_and_unknown_labels_are_kept_and_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_images_without_label_and_unknown_labels_are_kept_and_reported(tmp_path, capsys):
     images = ("1.jpg", "2.jpg", "3.jpg", "4.jpg")
     root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg -1 1\n2.jpg 0 1\n3.jpg NaN NaN\n", images)
     rows = {Path(str(row["source"])).name: row["notices"] for row in planned(root, tmp_path / "out")}
@@ -165,7 +161,7 @@ def test_images_without_label_and_unknown_labels_are_kept_and_reported(
     assert [row["notices"] for row in rows] == [None] * 4
 
 
-def test_a_file_that_is_larger_than_any_allowed_picture_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_that_is_larger_than_any_allowed_picture_is_refused_unread(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     with (root / "film.jpg").open("wb") as stream:
@@ -173,14 +169,14 @@ def test_a_file_that_is_larger_than_any_allowed_picture_is_refused_unread(tmp_pa
     assert [row["reason"] for row in planned(root, tmp_path / "out")] == ["too-large"]
 
 
-def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="holds no files"):
         read_listing(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         read_listing(tmp_path / "none")
 
 
-def test_duplicates_point_to_the_one_that_is_kept_and_empty_files_are_refused(tmp_path: Path) -> None:
+def test_duplicates_point_to_the_one_that_is_kept_and_empty_files_are_refused(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.jpg").write_bytes(b"\xff\xd8\xffsame")
@@ -192,7 +188,7 @@ def test_duplicates_point_to_the_one_that_is_kept_and_empty_files_are_refused(tm
     assert rows["c.jpg"]["reason"] == "empty"
 
 
-def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp_path: Path) -> None:
+def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp_path):
     names = tuple(f"{number}.jpg" for number in range(60))
     rows = "60\nMale\n" + "".join(f"{name} 1\n" for name in names)
     root = celeba(tmp_path / "in", rows, names)
@@ -211,7 +207,7 @@ def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp
     assert len(planned(root, tmp_path / "c", "ingest.limit=10")) == 10
 
 
-def test_only_labelled_photos_are_drawn_and_a_person_takes_all_photos_along(tmp_path: Path) -> None:
+def test_only_labelled_photos_are_drawn_and_a_person_takes_all_photos_along(tmp_path):
     names = tuple(f"{number}.jpg" for number in range(40))
     rows = "20\nMale\n" + "".join(f"{name} {(-1, 1, 0)[i % 3]}\n" for i, name in enumerate(names[:20]))
     root = celeba(tmp_path / "in", rows, names)
@@ -226,7 +222,7 @@ def test_only_labelled_photos_are_drawn_and_a_person_takes_all_photos_along(tmp_
 
 @given(st.text(max_size=140) | st.text("./\\\0 -_aZ09", max_size=12))
 @settings(max_examples=200)
-def test_a_key_is_refused_or_stays_where_it_is_put(key: str) -> None:
+def test_a_key_is_refused_or_stays_where_it_is_put(key):
     try:
         check_key(key)
     except ValueError:
@@ -244,9 +240,7 @@ descriptions = st.lists(
 
 @given(descriptions, st.integers(0, 3), st.booleans())
 @settings(max_examples=30)
-def test_nobody_is_ever_in_two_splits(
-    described: list[tuple[str | None, str | None]], seed: int, labelled: bool
-) -> None:
+def test_nobody_is_ever_in_two_splits(described, seed, labelled):
     names, attributes = (("Male",), (1,)) if labelled else ((), None)
     sources = [
         Source(f"{number:03}.jpg", split, identity, attributes)
@@ -283,7 +277,7 @@ def test_nobody_is_ever_in_two_splits(
         *("\U0001f600 photos", "\U00020bb7野家"),
     ],
 )
-def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name: str, tmp_path: Path) -> None:
+def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name, tmp_path):
     (tmp_path / name).mkdir()
     params = tmp_path / "params.yaml"
     params.write_bytes(PARAMS.read_bytes())
@@ -304,7 +298,7 @@ def test_params_are_pointed_at_any_folder_and_nothing_else_in_them_changes(name:
 
 
 @pytest.mark.parametrize("name", ["faces.csv", "faces.tar", "faces"], ids=["a table", "a tar", "an address"])
-def test_params_are_pointed_at_other_inputs_than_folders(name: str, tmp_path: Path) -> None:
+def test_params_are_pointed_at_other_inputs_than_folders(name, tmp_path):
     params = tmp_path / "params.yaml"
     params.write_bytes(PARAMS.read_bytes())
     source = tmp_path / name if "." in name else address(f"memory://{tmp_path.name}/{name}")
@@ -314,6 +308,6 @@ def test_params_are_pointed_at_other_inputs_than_folders(name: str, tmp_path: Pa
     assert data == {"input": str(source), "name": "faces"}
 
 
-def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         set_input(str(tmp_path / "none"), tmp_path / "params.yaml")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -46,7 +46,7 @@ def meet_three_others(task: int) -> int:
     return FOUR.wait(LIMIT)
 
 
-def test_every_thread_of_a_joined_worker_gets_tasks() -> None:
+def test_every_thread_of_a_joined_worker_gets_tasks():
     with (
         event_loop() as loop,
         LocalCluster(
@@ -59,7 +59,7 @@ def test_every_thread_of_a_joined_worker_gets_tasks() -> None:
     assert sorted(met) == [0, 1, 2, 3]
 
 
-def test_a_cluster_that_scales_from_zero_starts_its_first_worker() -> None:
+def test_a_cluster_that_scales_from_zero_starts_its_first_worker():
     with (
         event_loop() as loop,
         LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None, loop=loop) as cluster,
@@ -69,7 +69,7 @@ def test_a_cluster_that_scales_from_zero_starts_its_first_worker() -> None:
             assert [future.result() for _, future in map_bounded(client, abs, [-1], joined("x"))] == [1]
 
 
-def test_a_machine_that_takes_long_to_start_a_thread_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_takes_long_to_start_a_thread_ends_no_run(monkeypatch):
     monkeypatch.setattr("distributed.utils._CollectErrorThread", None)  # Dask's, which may take ten seconds
     with (
         connect(load(settings=["cluster.workers=1"]).cluster, 1, no_model) as client,
@@ -78,7 +78,7 @@ def test_a_machine_that_takes_long_to_start_a_thread_ends_no_run(monkeypatch: py
         assert joining.submit(abs, -1).result() == 1
 
 
-def test_a_local_cluster_listens_on_the_loopback_alone() -> None:
+def test_a_local_cluster_listens_on_the_loopback_alone():
     with connect(load(settings=["cluster.workers=1"]).cluster, 1, no_model):
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         sockets = [each for process in processes for each in process.net_connections("tcp")]
@@ -93,9 +93,7 @@ def hang_once(marker: Path, task: int) -> int:
     return task
 
 
-def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(monitor, "STALLED_MINUTES", 0.1)
     config = load(settings=["cluster.workers=1"]).cluster
     restart_workers = Client.restart_workers
@@ -116,7 +114,7 @@ Start = Callable[..., str]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path):
     """Starts a scheduler and workers as processes of their own, and returns the scheduler's address."""
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -146,7 +144,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait(LIMIT)
 
 
-def test_a_worker_with_other_code_is_refused_in_a_sentence(start: Start, tmp_path: Path) -> None:
+def test_a_worker_with_other_code_is_refused_in_a_sentence(start, tmp_path):
     project = tmp_path / "project"
     for package in ("pipeline", "common"):
         shutil.copytree(ROOT / package, project / package)
@@ -175,7 +173,7 @@ def make_certificate(folder: Path) -> tuple[str, str, str]:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
-def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start: Start, tmp_path: Path) -> None:
+def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start, tmp_path):
     authority, certificate, key = make_certificate(tmp_path)
     address = start(
         ROOT, "--protocol", "tls", "--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key
@@ -192,8 +190,8 @@ def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start: Start, tmp_
 
 
 def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
-    start: Start, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    start, portraits, tmp_path, monkeypatch
+):
     address = start(ROOT, workers=(("--name", "plain"), ("--name", "gpu", "--resources", "GPU=1")))
     with event_loop() as loop, Client(address, loop=loop, timeout=LIMIT) as client:
         client.wait_for_workers(2, timeout=LIMIT)
@@ -233,9 +231,7 @@ def parsers_in_memory() -> int:
         ("cluster.scheduler=tcp://127.0.0.1:9", "no Dask scheduler answers at tcp://127.0.0.1:9"),
     ],
 )
-def test_a_cluster_that_cannot_be_used_is_an_error(
-    setting: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_cannot_be_used_is_an_error(setting, message, monkeypatch):
     monkeypatch.setattr(runner, "JOIN_SECONDS", 1)
     with pytest.raises(UserError, match=message), connect(load(settings=[setting]).cluster, 1, no_model):
         pass

@@ -14,7 +14,7 @@ from training.methods.region_probe import StandardisedFeatures
 from training.models.probe import Probe
 
 
-def test_a_label_that_its_prediction_contradicts_has_low_confidence_and_an_unknown_one_has_none() -> None:
+def test_a_label_that_its_prediction_contradicts_has_low_confidence_and_an_unknown_one_has_none():
     logits = np.array([[3.0, 800.0], [3.0, -800.0], [-3.0, 0.0]])
     labels = np.array([[1, 1], [0, 1], [-1, 0]], np.int8)
     confidence = self_confidence(logits, labels)
@@ -24,7 +24,7 @@ def test_a_label_that_its_prediction_contradicts_has_low_confidence_and_an_unkno
     assert np.isnan(confidence[2, 0])
 
 
-def test_flipped_labels_have_the_lowest_quality_and_are_most_of_the_issues() -> None:
+def test_flipped_labels_have_the_lowest_quality_and_are_most_of_the_issues():
     random = np.random.default_rng(0)
     hidden = random.normal(size=(400, 1)) + 0.5 * random.normal(size=(400, 6))
     truth = (hidden + 0.3 * random.normal(size=hidden.shape) > 0).astype(np.int8)
@@ -41,7 +41,7 @@ def test_flipped_labels_have_the_lowest_quality_and_are_most_of_the_issues() -> 
     assert flipped[contradicted(confidence, labels)].mean() > 0.2  # a random label is flipped with 0.05
 
 
-def test_an_attribute_with_one_value_alone_has_no_issue() -> None:
+def test_an_attribute_with_one_value_alone_has_no_issue():
     labels = np.ones((30, 2), np.int8)
     labels[:, 1] = -1
     logits = np.random.default_rng(0).normal(size=labels.shape)
@@ -49,7 +49,7 @@ def test_an_attribute_with_one_value_alone_has_no_issue() -> None:
     assert np.isfinite(label_quality(logits, labels, [None] * 30)[:, 0]).all()
 
 
-def test_photos_of_one_person_that_disagree_about_what_does_not_change_are_issues() -> None:
+def test_photos_of_one_person_that_disagree_about_what_does_not_change_are_issues():
     people = [f"{number // 4}" for number in range(80)] + [None, None]
     male = np.array([number // 4 % 2 for number in range(80)] + [0, 1], np.int8)
     smiling = np.array([number % 2 for number in range(82)], np.int8)
@@ -58,7 +58,7 @@ def test_photos_of_one_person_that_disagree_about_what_does_not_change_are_issue
     assert np.argwhere(issues).tolist() == [[5, 0]]
 
 
-def test_no_person_is_in_two_folds_and_folds_are_alike_in_size() -> None:
+def test_no_person_is_in_two_folds_and_folds_are_alike_in_size():
     people = [str(number % 60) if number % 3 else None for number in range(300)]
     folds = folds_of(people)
     pairs = {(name, fold) for name, fold in zip(people, folds.tolist(), strict=True) if name}
@@ -67,7 +67,7 @@ def test_no_person_is_in_two_folds_and_folds_are_alike_in_size() -> None:
     assert folds_of(["a", "a", "b"]).max() == 1
 
 
-def test_suggestions_are_spread_over_the_set_and_away_from_labelled_faces() -> None:
+def test_suggestions_are_spread_over_the_set_and_away_from_labelled_faces():
     group = np.arange(40) % 4
     similarity = np.where(group[:, None] == group, 0.9, 0.0) + 0.1 * np.eye(40)
     order = informative(similarity, 0, [None] * 40, 4)
@@ -77,14 +77,14 @@ def test_suggestions_are_spread_over_the_set_and_away_from_labelled_faces() -> N
     assert informative(similarity, 3, [None] * 37, 5) == informative(similarity, 3, [None] * 37, 5)
 
 
-def test_suggestions_have_nobody_twice_and_end_with_the_people() -> None:
+def test_suggestions_have_nobody_twice_and_end_with_the_people():
     similarity = np.exp(-np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0))))
     order = informative(similarity, 0, ["a"] * 6 + ["b"] * 4 + [None] * 2, 50)
     assert len(order) == 4
     assert sum(face < 6 for face in order) == sum(6 <= face < 10 for face in order) == 1
 
 
-def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_not() -> None:
+def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_not():
     values = np.random.default_rng(0).normal(size=(6, 50)).astype(np.float32)
     values[3], values[5] = values[0] + 0.05, 1.1 * values[1]
     parts = (("pooled", -1, 0, 40), ("pooled", 0, 40, 50))
@@ -101,7 +101,7 @@ def probe_with(logits: np.ndarray, labels: np.ndarray) -> Probe:
 
 
 @pytest.mark.parametrize("error", [0.02, 0.05, 0.2])
-def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(error: float) -> None:
+def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(error):
     random = np.random.default_rng(0)
     logits = random.normal([0, -2, 1], 3, size=(12000, 3))
     labels = (random.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.int8)
@@ -114,7 +114,7 @@ def test_present_and_absent_keep_the_stated_error_each_and_the_rest_is_unsure(er
     assert ((new == -1).mean() < 0.1) == (error == 0.2)
 
 
-def test_few_faces_leave_all_unsure_and_without_left_out_faces_no_error_is_known() -> None:
+def test_few_faces_leave_all_unsure_and_without_left_out_faces_no_error_is_known():
     logits, labels = np.array([[9.0], [-9.0]] * 8), np.array([[1], [0]] * 8, np.int8)
     assert (Sureness.of(probe_with(logits, labels), 0.05).decide(np.array([[0.999], [0.001]])) == -1).all()
     assert Sureness.of(probe_with(logits, labels), 0.2).decide(np.array([[0.9999], [0.0001]])).tolist() == [

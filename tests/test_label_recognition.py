@@ -149,30 +149,30 @@ READ: dict[str, Files] = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_labels_are_read_from(case: str, tmp_path: Path) -> None:
+def test_labels_are_read_from(case, tmp_path):
     assert male(write(tmp_path, READ[case])) == MALE
 
 
 @pytest.mark.parametrize("prefix", ["", "lfw/", "lfw-deepfunneled/lfw-deepfunneled/"])
-def test_lfw_is_read_however_it_is_nested(prefix: str, tmp_path: Path) -> None:
+def test_lfw_is_read_however_it_is_nested(prefix, tmp_path):
     write(tmp_path, {f"{prefix}{name}": data for name, data in LFW_IMAGES.items()})
     write(tmp_path, {"lfw_attributes.txt": LFW, "lfw_allnames.csv": "name,images\nAnn Lee,2\n"})
     assert male(tmp_path) == {"Ann_Lee_0001": 0, "Ann_Lee_0002": 1}
 
 
-def test_absolute_paths_inside_the_folder_are_relative_to_it(tmp_path: Path) -> None:
+def test_absolute_paths_inside_the_folder_are_relative_to_it(tmp_path):
     rows = f"path,Male\n{tmp_path}/1.jpg,0\n{tmp_path}/./2.jpg,1\n"
     assert male(write(tmp_path, table(rows))) == MALE
 
 
-def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_round(tmp_path: Path) -> None:
+def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_round(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
     rows = f"path,Male\n{composed}1.jpg,0\n{decomposed}2.jpg,1\n"
     write(tmp_path, {f"{decomposed}1.jpg": "1", f"{composed}2.jpg": "2", "labels.csv": rows})
     assert sorted(male(tmp_path).values()) == [0, 1]
 
 
-def test_a_table_in_latin_1_is_read_and_that_is_reported(tmp_path: Path) -> None:
+def test_a_table_in_latin_1_is_read_and_that_is_reported(tmp_path):
     rows = "path,Male\nZoë.jpg,0\nJörg.jpg,1\n".encode("latin-1")
     write(tmp_path, {"Zoë.jpg": "1", "Jörg.jpg": "2", "labels.csv": rows})
     assert male(tmp_path) == {"Zoë": 0, "Jörg": 1}
@@ -287,16 +287,14 @@ REFUSED: dict[str, tuple[Files, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_sentence_refuses(case: str, tmp_path: Path) -> None:
+def test_a_sentence_refuses(case, tmp_path):
     files, sentence = REFUSED[case]
     with pytest.raises(UserError, match=sentence):
         read_listing(write(tmp_path, files))
 
 
 @pytest.mark.parametrize("folder", ["img_align_celeba", "img_align_celeba/img_align_celeba"])
-def test_the_folder_of_images_alone_is_refused_if_the_labels_lie_above_it(
-    folder: str, tmp_path: Path
-) -> None:
+def test_the_folder_of_images_alone_is_refused_if_the_labels_lie_above_it(folder, tmp_path):
     write(tmp_path, {**images(f"{folder}/"), "list_attr_celeba.txt": CELEBA})
     with pytest.raises(UserError, match=rf"list_attr_celeba.txt; name {tmp_path} as --input"):
         read_listing(tmp_path / folder)
@@ -311,17 +309,17 @@ def test_the_folder_of_images_alone_is_refused_if_the_labels_lie_above_it(
     ],
     ids=["captions", "takeout's metadata", "a readme"],
 )
-def test_side_files_are_not_taken_for_labels(files: Files, tmp_path: Path) -> None:
+def test_side_files_are_not_taken_for_labels(files, tmp_path):
     assert read_listing(write(tmp_path, {**images(), **files})).attributes == ()
 
 
-def test_only_the_format_folder_reads_photos_without_the_labels_beside_them(tmp_path: Path) -> None:
+def test_only_the_format_folder_reads_photos_without_the_labels_beside_them(tmp_path):
     write(tmp_path, {**images(), "people.csv": "name,price\n"})
     assert read_listing(tmp_path, "folder").attributes == ()
 
 
 @pytest.mark.parametrize("word", ["val", "VALID", "validation"])
-def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word: str, tmp_path: Path) -> None:
+def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word, tmp_path):
     inputs: list[Files] = [
         table(f"path,Male,Split\n1.jpg,0,{word}\n2.jpg,1,{word}\n"),
         {f"{word}-000.tar": TAR},
@@ -333,12 +331,12 @@ def test_a_split_is_val_in_tables_and_in_names_and_json_of_tars(word: str, tmp_p
         assert {source.split for source in listing.sources} == {"val"}
 
 
-def test_dots_in_keys_keep_the_labels_of_each_photo_and_masks_are_no_photos(tmp_path: Path) -> None:
+def test_dots_in_keys_keep_the_labels_of_each_photo_and_masks_are_no_photos(tmp_path):
     members = [*labelled("IMG.1", 0), *labelled("IMG.2", 1), *labelled("a", 1), ("a.mask.png", "mask")]
     assert male(write(tmp_path, {"a.tar": tar(members)})) == {"IMG.1": 0, "IMG.2": 1, "a": 1}
 
 
-def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path: Path) -> None:
+def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path):
     write(tmp_path, {"a.tar": tar(labelled("1", 0)) + tar(labelled("2", 1))})
     refused = {source.path: source.refused for source in read_listing(tmp_path).sources}
     assert refused["a.tar::1.jpg"] is None
@@ -348,20 +346,20 @@ def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path: Path) -> None:
     )
 
 
-def test_what_a_tar_holds_and_is_not_read_is_reported(tmp_path: Path) -> None:
+def test_what_a_tar_holds_and_is_not_read_is_reported(tmp_path):
     members = [("1.jpg", ""), ("1.json", '{"caption": "a man"}'), ("1.txt", "a man"), ("2.cls2", "7")]
     remark = "not read in the tars: JSON key caption (1), members .cls2 (1), members .txt (1)"
     assert read_listing(write(tmp_path, {"a.tar": tar(members)})).remarks == (remark,)
 
 
-def test_a_count_line_that_is_not_the_number_of_rows_is_reported(tmp_path: Path) -> None:
+def test_a_count_line_that_is_not_the_number_of_rows_is_reported(tmp_path):
     write(tmp_path, {**ALIGNED, "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)})
     assert read_listing(tmp_path).remarks == (
         "list_attr_celeba.txt announces 202,599 rows and has 2; is it complete?",
     )
 
 
-def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path: Path) -> None:
+def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path):
     stamp = "20170116174525125"
     write(tmp_path, {f"wild/9_0_2_{stamp}.jpg": "a", f"crop/9_0_2_{stamp}.jpg.chip.jpg": "b"})
     write(tmp_path, {"wild/61_3_20170109150557335.jpg": "c"})
@@ -369,7 +367,7 @@ def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path: Pa
     assert identities == [stamp, "20170109150557335", stamp]
 
 
-def test_duplicates_with_contrary_labels_are_refused_as_such_and_others_as_duplicates() -> None:
+def test_duplicates_with_contrary_labels_are_refused_as_such_and_others_as_duplicates():
     labels = {"a.jpg": (1, None), "b.jpg": (0, 1), "c.jpg": (1, 1), "d.jpg": None}
     listing = Listing([Source(path, attributes=row) for path, row in labels.items()], ("Male", "Bald"), False)
     reasons = [row["reason"] for row in plan_rows(listing, ["0" * 64] * 4, load().ingest)]

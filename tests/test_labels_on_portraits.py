@@ -1,7 +1,6 @@
 """The label makers of stage 1 on the painted portraits' exact masks, against one sample at a time."""
 
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,7 +37,7 @@ def prepare(config: Config, batch: Batch, step: int = 0) -> Example:
 
 
 @pytest.fixture(scope="session")
-def painted(portraits: Path) -> Batch:
+def painted(portraits):
     """Twelve portraits at 256 pixels with the masks that they were painted from."""
     images, masks = [], []
     for path in sorted((portraits / "masks").glob("*.png"))[:12]:
@@ -70,9 +69,7 @@ def merged(value: int, classes: str) -> int:
 
 @pytest.mark.parametrize(("classes", "top"), [("all", 9), ("merged", 4)])
 @pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
-def test_patch_labels_equal_those_made_one_sample_at_a_time(
-    painted: Batch, classes: str, top: int, flip: float
-) -> None:
+def test_patch_labels_equal_those_made_one_sample_at_a_time(painted, classes, top, flip):
     config = load(
         settings=[
             "network.input_size=48",
@@ -103,7 +100,7 @@ def test_patch_labels_equal_those_made_one_sample_at_a_time(
                 assert masks[sample, y, x] == merged(nearest, classes)
 
 
-def test_merged_classes_are_those_of_2021() -> None:
+def test_merged_classes_are_those_of_2021():
     assert list(MERGED.names) == list(MERGED_NAMES)
     assert [[CLASSES[m] for m in members] for members in MERGED.members] == list(MERGED_NAMES.values())
     by_name = {name: [MERGED.names[c] for c in group] for name, group in MERGED.branches.items()}
@@ -116,7 +113,7 @@ def test_merged_classes_are_those_of_2021() -> None:
     assert ALL.branches["upper"] == (2, 3, 4, 5, 6, 17, 18)
 
 
-def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
+def test_in_2021_the_chosen_patch_is_always_upside_down(painted):
     made, upright = (
         rotate_patches(painted.images, painted.masks, [angle], 32, torch.Generator().manual_seed(1))
         for angle in (180, 0)
@@ -132,7 +129,7 @@ def test_in_2021_the_chosen_patch_is_always_upside_down(painted: Batch) -> None:
 
 @given(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**16 - 1))
 @settings(max_examples=100)
-def test_the_position_is_the_first_eligible_draw_or_the_last(seed: int, count: int, bits: int) -> None:
+def test_the_position_is_the_first_eligible_draw_or_the_last(seed, count, bits):
     eligible = torch.tensor([[bool(bits >> number & 1) for number in range(count)]])
     chosen = choose_position(eligible, torch.Generator().manual_seed(seed)).item()
     draws = torch.randint(0, count, (1, count), generator=torch.Generator().manual_seed(seed))[0].tolist()

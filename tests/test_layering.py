@@ -102,24 +102,24 @@ def cycle_of_rooms(modules: Imports) -> list[str]:
     return []
 
 
-def test_every_room_of_training_has_a_layer() -> None:
+def test_every_room_of_training_has_a_layer():
     rooms = {room(module) for module in project_imports() if module.startswith("training.")}
     assert rooms == {f"training.{name}" for layer in LAYERS for name in layer}
 
 
-def test_packages_import_only_what_they_may() -> None:
+def test_packages_import_only_what_they_may():
     assert package_violations(project_imports()) == []
 
 
-def test_training_imports_only_downwards() -> None:
+def test_training_imports_only_downwards():
     assert layer_violations(project_imports()) == []
 
 
-def test_no_room_imports_a_private_name_of_another() -> None:
+def test_no_room_imports_a_private_name_of_another():
     assert private_imports(project_imports()) == []
 
 
-def test_rooms_import_each_other_in_no_cycle() -> None:
+def test_rooms_import_each_other_in_no_cycle():
     assert cycle_of_rooms(project_imports()) == []
 
 
@@ -135,7 +135,7 @@ def test_rooms_import_each_other_in_no_cycle() -> None:
         ("training.run", "tests.conftest"),
     ],
 )
-def test_an_import_of_another_package_is_found(module: str, name: str) -> None:
+def test_an_import_of_another_package_is_found(module, name):
     assert package_violations({module: {name}}) == [f"{module} imports {name}"]
 
 
@@ -148,11 +148,11 @@ def test_an_import_of_another_package_is_found(module: str, name: str) -> None:
         ("training.study.results", "training.run"),
     ],
 )
-def test_an_import_upwards_or_sideways_is_found(module: str, name: str) -> None:
+def test_an_import_upwards_or_sideways_is_found(module, name):
     assert layer_violations({module: {name}}) == [f"{module} imports {name}"]
 
 
-def test_private_imports_and_cycles_are_found() -> None:
+def test_private_imports_and_cycles_are_found():
     assert private_imports({"training.report.page": {"training.data.loader._Reader"}})
     assert not private_imports({"training.data.samples": {"training.data.loader._Reader"}})
     crossed = {"pipeline.align.stage": {"pipeline.parse.stage"}, "pipeline.parse.stage": {"pipeline.align"}}
@@ -214,29 +214,29 @@ def unused(stage: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_all_code_that_it_runs(name: str) -> None:
+def test_a_stage_depends_on_all_code_that_it_runs(name):
     assert uncovered(STAGES[name]) == []
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_no_room_that_it_does_not_run(name: str) -> None:
+def test_a_stage_depends_on_no_room_that_it_does_not_run(name):
     assert unused(STAGES[name]) == []
 
 
 @pytest.mark.parametrize("name", [name for name, stage in STAGES.items() if "training.run" in stage["cmd"]])
-def test_a_dependency_that_is_left_out_is_found(name: str) -> None:
+def test_a_dependency_that_is_left_out_is_found(name):
     stage = STAGES[name]
     for dep in stage["deps"]:
         if dep.startswith(("training/", "common")):
             assert uncovered({**stage, "deps": [each for each in stage["deps"] if each != dep]})
 
 
-def test_a_dependency_that_nothing_imports_is_found() -> None:
+def test_a_dependency_that_nothing_imports_is_found():
     stage = STAGES["finetune"]
     assert unused({**stage, "deps": [*stage["deps"], "training/report"]}) == ["training/report"]
 
 
-def test_stages_of_training_do_not_run_each_others_code() -> None:
+def test_stages_of_training_do_not_run_each_others_code():
     rooms = {name: {str(file.parent) for file in code_of(STAGES[name]["cmd"])} for name in run.STAGES}
     assert "training/pretrain" not in rooms["finetune"]
     assert "training/methods" not in rooms["pretrain"]

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,11 +45,11 @@ def cluster(*settings: str) -> Cluster:
         pytest.param(0, "", [], id="an empty list hides all"),
     ],
 )
-def test_visible_gpus(count: int, visible: str | None, expected: list[str]) -> None:
+def test_visible_gpus(count, visible, expected):
     assert list(visible_gpus(count, visible)) == expected
 
 
-def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # stand-in: two GPUs
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("pipeline.runner.local_workers.MEMORY_LIMIT", 100 * PROCESS_BYTES)
@@ -66,9 +66,7 @@ def test_each_worker_process_sees_one_gpu_and_they_share_them_evenly(monkeypatch
         pytest.param(1, 1, "1 workers x 1 thread; 1.1 GB of memory do not allow 8", id="at least one"),
     ],
 )
-def test_no_more_workers_than_memory_allows(
-    processes: int, workers: int, line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_workers_than_memory_allows(processes, workers, line, monkeypatch):
     monkeypatch.setattr("pipeline.runner.local_workers.MEMORY_LIMIT", processes * PROCESS_BYTES)
     local = local_workers(cluster("workers=8"))
     assert (local.count, local.line) == (workers, line)
@@ -81,9 +79,7 @@ def test_no_more_workers_than_memory_allows(
         pytest.param(partial(exec, FILL_MEMORY), 1, id="because it has more memory than its share"),
     ],
 )
-def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
-    load_model: Callable[[], object], attempts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(load_model, attempts, monkeypatch):
     monkeypatch.setattr(runner, "LOAD_ATTEMPTS", attempts)
     monkeypatch.setattr(runner, "MEMORY_LIMIT", PROCESS_BYTES)
     monkeypatch.setattr(runner, "RESTART_SECONDS", 5.0)
@@ -94,7 +90,7 @@ def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
         pass
 
 
-def test_a_cluster_closes_after_a_worker_died_before_it_was_known() -> None:
+def test_a_cluster_closes_after_a_worker_died_before_it_was_known():
     with runner._ForgivingCluster(n_workers=0, processes=False, dashboard_address=None) as unaware:
         unaware._update_worker_status("remove", "tcp://127.0.0.1:1")
 
@@ -106,7 +102,7 @@ def die_once(marker: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_while_it_loads_the_model_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_while_it_loads_the_model_is_replaced(tmp_path):
     two = cluster("workers=2")
     with shared_workers():
         with connect(two, 2, no_model):
@@ -132,7 +128,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_command() -> None:
+def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_command():
     driver = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         cwd=ROOT,
@@ -141,7 +137,6 @@ def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_comm
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert driver.stdout is not None
     assert driver.stdout.readline() == "started\n"
     time.sleep(1)  # until it is in the middle of its imports, on most machines
     os.killpg(driver.pid, signal.SIGINT)
@@ -150,18 +145,18 @@ def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_comm
 
 
 def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     folder = "/tmp/" + "x" * 94
     monkeypatch.setattr("tempfile.tempdir", folder)
     with pytest.raises(UserError, match=f"{folder}: too long for sockets; set TMPDIR"):
         start_fork_server()
 
 
-def test_a_step_is_ahead_by_no_more_than_its_depth_and_keeps_the_order() -> None:
+def test_a_step_is_ahead_by_no_more_than_its_depth_and_keeps_the_order():
     made: list[int] = []
     lead = []
-    items = ahead((made.append(number) or number for number in range(20)), 3)  # type: ignore[func-returns-value]
+    items = ahead((made.append(number) or number for number in range(20)), 3)
     for expected, item in enumerate(items):
         assert item == expected
         lead.append(len(made) - expected)
@@ -169,7 +164,7 @@ def test_a_step_is_ahead_by_no_more_than_its_depth_and_keeps_the_order() -> None
     assert max(lead) <= 4
 
 
-def test_an_error_of_a_step_comes_in_its_place() -> None:
+def test_an_error_of_a_step_comes_in_its_place():
     def items() -> Iterator[int]:
         yield 0
         raise OSError("the disk is full")
@@ -180,7 +175,7 @@ def test_an_error_of_a_step_comes_in_its_place() -> None:
         next(step)
 
 
-def test_a_step_that_is_given_up_leaves_no_thread() -> None:
+def test_a_step_that_is_given_up_leaves_no_thread():
     before = threading.active_count()
     step = ahead(iter(range(100)), 2)
     next(step)
@@ -205,7 +200,7 @@ class FullGpu:
         )
 
 
-def test_a_batch_that_does_not_fit_is_halved_once_and_for_all() -> None:
+def test_a_batch_that_does_not_fit_is_halved_once_and_for_all():
     gpu = FullGpu(room=3)
     parse = SplitOnMemoryError(gpu)
     faces = np.arange(10 * 4 * 4 * 3, dtype=np.uint8).reshape(10, 4, 4, 3)
@@ -217,6 +212,6 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_for_all() -> None:
     assert gpu.batches[-1] == 2
 
 
-def test_a_face_that_does_not_fit_is_an_error() -> None:
+def test_a_face_that_does_not_fit_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
         SplitOnMemoryError(FullGpu(room=0))(np.zeros((4, 4, 4, 3), np.uint8))

@@ -56,7 +56,7 @@ def parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(name: str) -> None:
+def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(name):
     config = small(name)
     totals = []
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_every_network_trains_every_parameter_and_is_the_same_for_the_same_seed(
     assert all(branch.shape == features.backbone.shape for branch in features.branches.values())
 
 
-def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -> None:
+def test_the_network_of_2021_has_the_parameters_that_its_description_implies():
     def convolution(inputs: int, outputs: int, kernel: int) -> int:
         return inputs * outputs * kernel**2
 
@@ -105,7 +105,7 @@ def test_the_network_of_2021_has_the_parameters_that_its_description_implies() -
     assert parameters(network) == expected == 71_537_856
 
 
-def test_in_2021_a_row_of_patches_reaches_its_local_branch_first() -> None:
+def test_in_2021_a_row_of_patches_reaches_its_local_branch_first():
     head = build_model(small("sspl")).tasks["rotation"].head.eval()
     patches = torch.randn(2, 27, 32, 32)
     before = head.enter(patches)
@@ -115,7 +115,7 @@ def test_in_2021_a_row_of_patches_reaches_its_local_branch_first() -> None:
     assert changed == ["whole", "middle"]
 
 
-def test_in_2021_the_local_branches_attend_to_the_whole_and_the_whole_to_them() -> None:
+def test_in_2021_the_local_branches_attend_to_the_whole_and_the_whole_to_them():
     network = build(small("sspl").network).eval()
     pictures = {name: torch.randn(1, 3, 32, 32, requires_grad=True) for name in BRANCHES}
     features = network(pictures)
@@ -130,7 +130,7 @@ def test_in_2021_the_local_branches_attend_to_the_whole_and_the_whole_to_them() 
 
 @pytest.mark.parametrize("name", ["spl", "sspl"])
 @pytest.mark.parametrize("task", TASKS)
-def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name: str, task: str) -> None:
+def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name, task):
     model = build_model(small(name, *only(task)))
     assert list(model.tasks) == [task]
     if task == "segmentation":
@@ -145,7 +145,7 @@ def test_each_task_trains_alone_and_builds_nothing_that_it_does_not_read(name: s
 
 
 @pytest.mark.parametrize(("task", "units"), [("segmentation", 0), ("rotation", 0), ("classification", 8)])
-def test_branches_run_only_for_the_tasks_that_read_them(task: str, units: int) -> None:
+def test_branches_run_only_for_the_tasks_that_read_them(task, units):
     model, ran = build_model(small("spl", *only(task))), []
     for module in model.modules():
         if isinstance(module, CrossAttentionUnit):
@@ -156,7 +156,7 @@ def test_branches_run_only_for_the_tasks_that_read_them(task: str, units: int) -
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_switching_a_task_off_changes_neither_draws_nor_first_weights_of_the_others(task: str) -> None:
+def test_switching_a_task_off_changes_neither_draws_nor_first_weights_of_the_others(task):
     everything = build_model(small("spl", *only(*TASKS)))
     others = build_model(small("spl", *only(*(name for name in TASKS if name != task))))
     assert list(others.tasks) == [name for name in TASKS if name != task]
@@ -169,7 +169,7 @@ def test_switching_a_task_off_changes_neither_draws_nor_first_weights_of_the_oth
     assert all(torch.equal(value, weights[key]) for key, value in others.state_dict().items())
 
 
-def test_draws_differ_by_step_and_micro_batch() -> None:
+def test_draws_differ_by_step_and_micro_batch():
     model = build_model(small("spl"))
     positions = [
         model.prepare(batch(count=32), step, number).targets["rotation"]["position"].tolist()
@@ -179,7 +179,7 @@ def test_draws_differ_by_step_and_micro_batch() -> None:
     assert positions[0] != positions[2] != positions[3] != positions[0]
 
 
-def test_all_tasks_at_weight_zero_are_refused() -> None:
+def test_all_tasks_at_weight_zero_are_refused():
     with pytest.raises(UserError, match="every task has weight 0"):
         build_model(small("spl", *only()))
 
@@ -192,12 +192,12 @@ def test_all_tasks_at_weight_zero_are_refused() -> None:
         ("classification.top_classes=0.5", "pretrain.tasks.classification.top_classes: Input should be"),
     ],
 )
-def test_a_wrong_setting_of_a_task_is_named_with_its_full_key(setting: str, message: str) -> None:
+def test_a_wrong_setting_of_a_task_is_named_with_its_full_key(setting, message):
     with pytest.raises(UserError, match=message):
         build_model(small("spl", f"pretrain.tasks.{setting}"))
 
 
-def test_unknown_settings_and_tasks_are_refused() -> None:
+def test_unknown_settings_and_tasks_are_refused():
     settings = small("spl").pretrain
     for blocks, message in (
         (
@@ -211,7 +211,7 @@ def test_unknown_settings_and_tasks_are_refused() -> None:
             PretrainModel(small("spl").network, settings.model_copy(update={"tasks": blocks}))
 
 
-def test_slopes_and_units_compute_what_the_plain_formulas_compute() -> None:
+def test_slopes_and_units_compute_what_the_plain_formulas_compute():
     config = small("spl", "network.stem=large", "network.input_size=64")
     values, gradients = [], []
     for plain in (False, True):
@@ -238,7 +238,7 @@ def test_slopes_and_units_compute_what_the_plain_formulas_compute() -> None:
     assert scale > 0
 
 
-def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor() -> None:
+def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor():
     features = torch.randn(4, 8, 16, 16).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
     found = []
     for layer in (PReLU(), nn.PReLU()):
@@ -249,7 +249,7 @@ def test_the_slopes_gradient_is_right_on_a_channels_last_bfloat16_tensor() -> No
     assert torch.allclose(found[0][1], found[1][1], rtol=0.01)
 
 
-def test_the_model_compiles_as_one_graph() -> None:
+def test_the_model_compiles_as_one_graph():
     model = build_model(small("spl", "network.stem=large"))
     model.tasks["segmentation"].head.classify[3].p = 0.0
     example = model.prepare(batch(), 0, 0)
@@ -261,13 +261,13 @@ def test_the_model_compiles_as_one_graph() -> None:
 
 
 @pytest.mark.parametrize("name", ["sspl", "resnet18"])
-def test_the_classifier_stands_on_any_network(name: str) -> None:
+def test_the_classifier_stands_on_any_network(name):
     model = AttributeNetwork(small(name).network, CELEBA_ATTRIBUTES)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 40)
 
 
 @pytest.mark.parametrize("preset", ["paper.yaml", "paper-2021.yaml"])
-def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
+def test_the_papers_presets_say_what_the_papers_say(preset):
     config = load([PRESETS / preset])
     settings = config.pretrain
     assert round(config.align.size * settings.patch_fraction[0]) == config.network.input_size == 224
@@ -293,10 +293,10 @@ def test_the_papers_presets_say_what_the_papers_say(preset: str) -> None:
     assert weights == dict.fromkeys(TASKS, 1.0)
 
 
-def test_a_single_angle_is_not_predicted() -> None:
+def test_a_single_angle_is_not_predicted():
     model = build_model(small("spl", "pretrain.tasks.rotation.angles=[180]"))
     assert list(model.tasks["rotation"].head.outputs) == ["position"]
 
 
-def test_no_preset_is_left_out_of_the_tests() -> None:
+def test_no_preset_is_left_out_of_the_tests():
     assert {path.name for path in Path(PRESETS).glob("paper*")} == {"paper.yaml", "paper-2021.yaml"}

@@ -3,16 +3,13 @@
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from numpy.typing import NDArray
 
 from common.config import load
-from common.layout import Layout
 from training.data.loader import Batch
 from training.evaluate.evaluate import evaluate
 from training.methods.method import Context, Method, Run
@@ -60,8 +57,8 @@ class BrightnessMethod(Method):
 
 
 def test_a_method_in_one_file_is_evaluated_reported_studied_and_predicts(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shards, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(METHODS, BrightnessMethod.name, BrightnessMethod())
     config = load(
         settings=[

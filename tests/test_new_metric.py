@@ -2,13 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from common.config import load
-from common.layout import Layout
 from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
 from training.evaluate.metrics import METRICS, Metric, Predictions
@@ -23,9 +21,7 @@ def specificity(predictions: Predictions) -> np.ndarray:
 SPECIFICITY = Metric("specificity", "true negative rate", specificity, headline=True)
 
 
-def test_a_metric_that_is_added_by_one_entry_appears_everywhere(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_metric_that_is_added_by_one_entry_appears_everywhere(shards, tmp_path, monkeypatch):
     monkeypatch.setitem(METRICS, SPECIFICITY.name, SPECIFICITY)
     config = load(
         settings=[

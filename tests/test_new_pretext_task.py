@@ -1,7 +1,6 @@
 """A fourth pretext task is one class and one block of settings: nothing else of the project knows it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.config import load
-from common.layout import Layout
 from training.evaluate.evaluate import evaluate
 from training.methods.runs import finetune
 from training.models import Features
@@ -65,7 +63,7 @@ class BrightnessTask(PretextTask[BrightnessConfig]):
 
 
 @pytest.fixture(scope="module")
-def output(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(shards, tmp_path_factory):
     """A short run with the task, next to one without it."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -76,14 +74,14 @@ def output(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_is_seen_in_the_log(output: Path) -> None:
+def test_it_is_seen_in_the_log(output):
     curves = output / "pretrain" / "dvclive" / "plots" / "metrics"
     for name in ("pretrain/brightness/loss", "pretrain/brightness/bright_accuracy"):
         assert len((curves / f"{name}.tsv").read_text().splitlines()) == 4
     assert (curves / "val" / "brightness" / "bright_accuracy.tsv").is_file()
 
 
-def test_it_describes_itself_in_the_metrics(output: Path) -> None:
+def test_it_describes_itself_in_the_metrics(output):
     metrics = json.loads((output / "pretrain" / "metrics.json").read_text())
     assert 0 <= metrics["train"]["brightness/bright_accuracy"] <= 1
     assert 0 <= metrics["val"]["brightness/bright_accuracy"] <= 1
@@ -98,7 +96,7 @@ def test_it_describes_itself_in_the_metrics(output: Path) -> None:
     }
 
 
-def test_its_weight_counts_in_the_total(output: Path) -> None:
+def test_its_weight_counts_in_the_total(output):
     def losses(name: str) -> dict[str, float]:
         folder = output / name / "dvclive" / "plots" / "metrics" / "pretrain"
         rows = {
@@ -113,7 +111,7 @@ def test_its_weight_counts_in_the_total(output: Path) -> None:
     assert with_it == without  # in the first step: no draw of another task has changed
 
 
-def test_it_is_on_the_page(output: Path, shards: Layout) -> None:
+def test_it_is_on_the_page(output, shards):
     config = load(settings=TINY)
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
     evaluate(config, shards, output / "finetune", output / "evaluate")

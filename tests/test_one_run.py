@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,7 +31,7 @@ from tests.test_small_changes import PHOTOS, Input
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Input:
+def data(tmp_path):
     """A planned input with finished shards, in which 042.jpg and 043.jpg have no sample."""
     data = Input(tmp_path)
     (data.layout.shards / "d").mkdir()
@@ -43,7 +42,7 @@ def data(tmp_path: Path) -> Input:
     return data
 
 
-def test_a_limit_on_a_finished_output_is_refused_and_changes_nothing(data: Input) -> None:
+def test_a_limit_on_a_finished_output_is_refused_and_changes_nothing(data):
     before = data.layout.source.read_bytes()
     limited = data.config.model_copy(update={"ingest": data.config.ingest.model_copy(update={"limit": 40})})
     with pytest.raises(UserError, match="158 of 198 photos of the finished shards .* --prune deletes"):
@@ -53,7 +52,7 @@ def test_a_limit_on_a_finished_output_is_refused_and_changes_nothing(data: Input
     assert len(data.rows()) == 40
 
 
-def test_a_photo_that_was_renamed_or_replaced_is_not_lost_but_one_that_vanished_is(data: Input) -> None:
+def test_a_photo_that_was_renamed_or_replaced_is_not_lost_but_one_that_vanished_is(data):
     (data.photos / "001.jpg").rename(data.photos / "moved.jpg")
     (data.photos / "000.jpg").write_bytes(b"\xff\xd8\xffretouched")
     ingest(data.config, data.layout)
@@ -62,7 +61,7 @@ def test_a_photo_that_was_renamed_or_replaced_is_not_lost_but_one_that_vanished_
         ingest(data.config, data.layout)
 
 
-def test_a_photo_without_a_sample_may_be_deleted_as_the_message_about_it_advises(data: Input) -> None:
+def test_a_photo_without_a_sample_may_be_deleted_as_the_message_about_it_advises(data):
     (data.photos / "042.jpg").unlink()
     (data.photos / "043.jpg").write_bytes(b"no image")
     ingest(data.config, data.layout)
@@ -73,14 +72,14 @@ def test_a_photo_without_a_sample_may_be_deleted_as_the_message_about_it_advises
     assert sum(row["key"] is not None for row in data.rows()) == PHOTOS - 2
 
 
-def test_a_plan_without_finished_shards_is_replaced(tmp_path: Path) -> None:
+def test_a_plan_without_finished_shards_is_replaced(tmp_path):
     data = Input(tmp_path)
     (data.photos / "199.jpg").unlink()
     ingest(data.config, data.layout)
     assert len(data.rows()) == PHOTOS - 1
 
 
-def test_unplanned_shards_are_deleted_on_request_alone(tmp_path: Path) -> None:
+def test_unplanned_shards_are_deleted_on_request_alone(tmp_path):
     tars = [tmp_path / f"train-00000{number}.tar" for number in range(3)]
     for tar in tars:
         tar.touch()
@@ -104,9 +103,8 @@ with locked(Layout.at(sys.argv[1])):
 """
 
 
-def test_a_second_run_is_told_who_has_the_output_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
+def test_a_second_run_is_told_who_has_the_output_and_a_killed_one_holds_nothing(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline()
         with (
             pytest.raises(UserError, match=f"is in use by process {holder.pid} on .* since 20"),
@@ -119,7 +117,7 @@ def test_a_second_run_is_told_who_has_the_output_and_a_killed_one_holds_nothing(
         pass
 
 
-def test_a_command_refuses_an_output_that_is_in_use(tmp_path: Path, data: Input) -> None:
+def test_a_command_refuses_an_output_that_is_in_use(tmp_path, data):
     flags = ("--input", data.photos, "--output", tmp_path / "out")
     with locked(data.layout):
         done = run_command("pipeline.ingest", *flags)
@@ -128,7 +126,7 @@ def test_a_command_refuses_an_output_that_is_in_use(tmp_path: Path, data: Input)
 
 
 @pytest.fixture
-def remote(object_store: None, request: pytest.FixtureRequest) -> Layout:
+def remote(object_store, request):
     """An output of its own in the object store."""
     bucket = UPath("s3://locks", use_listings_cache=False)
     if not bucket.fs.exists("locks"):
@@ -136,12 +134,9 @@ def remote(object_store: None, request: pytest.FixtureRequest) -> Layout:
     return Layout.at(f"s3://locks/{request.node.name}")
 
 
-def test_an_output_at_an_object_store_has_one_run_too(
-    remote: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_at_an_object_store_has_one_run_too(remote, monkeypatch):
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.05)
     file = remote.manifests / NAME
-    assert isinstance(file, UPath)
     with locked(remote):
         first = file.fs.cat_file(file.path)
         with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on"), locked(remote):
@@ -155,9 +150,7 @@ def test_an_output_at_an_object_store_has_one_run_too(
         pass
 
 
-def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(
-    remote: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(remote, monkeypatch):
     owner = {"host": "gone", "process": 1, "command": "-m pipeline.parse", "since": "2026-01-01"}
     (remote.manifests / NAME).write_bytes(
         json.dumps({**owner, "renewed": time.time() - EXPIRY_SECONDS - 1}).encode()
@@ -188,8 +181,8 @@ def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(
 
 
 def test_a_run_that_lost_its_lock_writes_nothing_more_and_leaves_the_lock_of_the_other(
-    remote: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    remote, monkeypatch, capsys
+):
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.05)
     file = remote.manifests / NAME
     other = json.dumps({"host": "other", "process": 1, "renewed": time.time()}).encode()
@@ -206,9 +199,7 @@ def test_a_run_that_lost_its_lock_writes_nothing_more_and_leaves_the_lock_of_the
     assert [(remote.manifests / name).exists() for name in ("before", "after")] == [True, False]
 
 
-def test_a_run_that_could_not_renew_its_lock_writes_nothing_until_it_can(
-    remote: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_could_not_renew_its_lock_writes_nothing_until_it_can(remote, monkeypatch):
     with locked(remote):
         now = time.time()
         monkeypatch.setattr("pipeline.lock.time.time", lambda: now + 70)
@@ -217,7 +208,7 @@ def test_a_run_that_could_not_renew_its_lock_writes_nothing_until_it_can(
 
 
 @pytest.mark.parametrize("content", [b"<html>Sign in</html>", b"{}", b"[1]", b""])
-def test_what_is_no_lock_is_not_taken_over(content: bytes, remote: Layout) -> None:
+def test_what_is_no_lock_is_not_taken_over(content, remote):
     (remote.manifests / NAME).write_bytes(content)
     with pytest.raises(TransientError, match=r"\.lock: the store answers with"), locked(remote):
         pass
@@ -247,7 +238,7 @@ class Simulation:
             self._turn.release()
 
         thread = threading.Thread(target=run, daemon=True)
-        thread.skew = self.random.uniform(0, 20)  # type: ignore[attr-defined]
+        thread.skew = self.random.uniform(0, 20)
         before = self._count
         thread.start()
         while self._count == before:
@@ -260,7 +251,7 @@ class Simulation:
             self._turn.acquire()
 
     def time(self) -> float:
-        return self.now + threading.current_thread().skew  # type: ignore[attr-defined]
+        return self.now + threading.current_thread().skew
 
     def sleep(self, seconds: float, first: bool = False) -> None:
         event = threading.Event()
@@ -345,8 +336,8 @@ def run_with_lock(simulation: Simulation, name: str) -> None:
 
 
 def test_two_runs_never_hold_one_output_in_200_random_schedules_of_a_simulated_store(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     holders, writes = 0, 0
     for seed in range(200):
         simulation = Simulation(seed)

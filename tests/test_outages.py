@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from upath import UPath
@@ -28,7 +26,7 @@ INPUT = "s3://outages/photos"
 
 
 @pytest.fixture
-def store(object_store: None, portraits: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+def store(object_store, portraits, monkeypatch):
     """The object store with the portraits, behind a proxy for all processes; nothing is requested twice."""
     bucket = UPath("s3://outages")
     if not bucket.fs.exists("outages"):
@@ -65,7 +63,6 @@ def rows(layout: Layout) -> list[dict[str, object]]:
 
 
 def aligned(layout: Layout) -> dict[str, bytes]:
-    assert isinstance(layout.aligned, Path)
     return {
         path.name: path.read_bytes()
         for path in sorted((layout.aligned / "portraits").iterdir())
@@ -74,9 +71,7 @@ def aligned(layout: Layout) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    object_store: None, portraits: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Layout, dict[str, bytes]]:
+def undisturbed(object_store, portraits, tmp_path_factory):
     """What the same photos become without a fault, from a local folder."""
     layout = Layout.at(tmp_path_factory.mktemp("undisturbed"))
     local = config(f"data.input={portraits}")
@@ -86,9 +81,7 @@ def undisturbed(
 
 
 @pytest.mark.parametrize("kind", [*FAULTS, "slow"])
-def test_an_outage_while_photos_are_hashed_loses_none(
-    kind: str, store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
-) -> None:
+def test_an_outage_while_photos_are_hashed_loses_none(kind, store, undisturbed, tmp_path):
     fail_first(store, kind, 12)
     if kind == "slow":
         store.fault = lambda path: "slow" if path.endswith("1.jpg") else None
@@ -97,9 +90,7 @@ def test_an_outage_while_photos_are_hashed_loses_none(
     assert store.faults == (0 if kind == "slow" else 12)
 
 
-def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(
-    store: FaultyStore, tmp_path: Path
-) -> None:
+def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(store, tmp_path):
     requested: list[str] = []
     store.fault = lambda path: requested.append(path) if photo(path) else None
     ingest(config(), Layout.at(tmp_path))
@@ -110,25 +101,21 @@ def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(
     assert len(requested) == 2 * PORTRAITS
 
 
-def test_a_refused_connection_while_the_input_is_listed_is_waited_for(
-    store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
-) -> None:
+def test_a_refused_connection_while_the_input_is_listed_is_waited_for(store, undisturbed, tmp_path):
     store.stop()
     threading.Timer(3, store.start).start()
     ingest(config(), Layout.at(tmp_path))
     assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
 
 
-def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store: FaultyStore, tmp_path: Path) -> None:
+def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store, tmp_path):
     store.fault = lambda path: "expired" if photo(path) and "3" in path else None
     with pytest.raises(UserError, match=r"files cannot be read .*Forbidden.*nothing was planned"):
         ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
-def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_labels(
-    store: FaultyStore, tmp_path: Path
-) -> None:
+def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_labels(store, tmp_path):
     store.fault = lambda path: "503" if "list_attr" in path else None
     with pytest.raises(OSError, match="Service Unavailable"):
         ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
@@ -136,7 +123,7 @@ def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_la
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind: str, store: FaultyStore) -> None:
+def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind, store):
     root = UPath(INPUT)
     source = "img_align_celeba/000001.jpg"
     assert read_source(root, source)
@@ -149,7 +136,7 @@ def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind: str, store: F
         read_source(root, "img_align_celeba/gone.jpg")
 
 
-def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store: FaultyStore) -> None:
+def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store):
     with pytest.raises(TransientError, match="1.jpg"):
         read_source(UPath("s3://no-such-bucket/photos"), "1.jpg")
     store.stop()
@@ -158,7 +145,7 @@ def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store: Fa
     store.start()
 
 
-def test_a_disk_that_is_not_mounted_is_no_verdict_on_its_photos(tmp_path: Path) -> None:
+def test_a_disk_that_is_not_mounted_is_no_verdict_on_its_photos(tmp_path):
     with pytest.raises(TransientError):
         read_source(tmp_path, "1.jpg")
     (tmp_path / "2.jpg").touch()
@@ -167,9 +154,7 @@ def test_a_disk_that_is_not_mounted_is_no_verdict_on_its_photos(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["503", "refused"])
-def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(
-    kind: str, store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
-) -> None:
+def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(kind, store, undisturbed, tmp_path):
     layout = Layout.at(tmp_path)
     ingest(config(), layout)
     fail_first(store, kind, 4)
@@ -181,8 +166,8 @@ def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(
 
 
 def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_them(
-    store: FaultyStore, undisturbed: tuple[Layout, dict[str, bytes]], tmp_path: Path
-) -> None:
+    store, undisturbed, tmp_path
+):
     layout = Layout.at(tmp_path)
     ingest(config(), layout)
     last = max(str(row["shard"]) for row in rows(layout))
@@ -201,9 +186,7 @@ def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_th
     )
 
 
-def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(
-    store: FaultyStore, portraits: Path, tmp_path: Path
-) -> None:
+def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(store, portraits, tmp_path):
     reading, lock, several = 0, threading.Lock(), threading.Event()
 
     def late(path: str) -> None:
@@ -230,7 +213,7 @@ def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(
     assert several.is_set()
 
 
-def test_what_is_read_ahead_is_bounded_in_order_and_may_fail() -> None:
+def test_what_is_read_ahead_is_bounded_in_order_and_may_fail():
     begun: list[int] = []
 
     def read(number: int) -> bytes:
@@ -247,7 +230,7 @@ def test_what_is_read_ahead_is_bounded_in_order_and_may_fail() -> None:
     assert [number for number, future in rest if future.exception()] == [5]
 
 
-def test_no_more_is_read_while_enough_bytes_wait() -> None:
+def test_no_more_is_read_while_enough_bytes_wait():
     begun: list[int] = []
     second = threading.Event()
 

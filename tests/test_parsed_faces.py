@@ -16,7 +16,6 @@ import torch
 from common.classes import CLASSES
 from common.config import load
 from common.errors import UserError
-from common.layout import Layout
 from common.parsing import find_parser as finding
 from common.parsing.parser import ParserFile
 from common.pipeline_config import Parse, Weights
@@ -42,7 +41,7 @@ TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def fitted(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(shards, tmp_path_factory):
     """The folder of a probe and a region probe, fitted on the shared shards."""
     output = tmp_path_factory.mktemp("fitted")
     runs = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
@@ -59,9 +58,7 @@ def probabilities(table: Any, names: tuple[str, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_photos_have_the_probabilities_of_their_faces_in_shards(
-    method: str, fitted: Path, shards: Layout, portraits: Path, tmp_path: Path
-) -> None:
+def test_photos_have_the_probabilities_of_their_faces_in_shards(method, fitted, shards, portraits, tmp_path):
     path = classifier(fitted, method)
     predict_stored(load(), shards, path, None, tmp_path / "stored.parquet")
     stored = pq.read_table(tmp_path / "stored.parquet")
@@ -77,9 +74,7 @@ def test_photos_have_the_probabilities_of_their_faces_in_shards(
     assert [row["present"] for row in rows] == stored["present"].to_pylist()
 
 
-def test_the_command_gives_the_same_rows_with_several_processes(
-    fitted: Path, shards: Layout, portraits: Path, tmp_path: Path
-) -> None:
+def test_the_command_gives_the_same_rows_with_several_processes(fitted, shards, portraits, tmp_path):
     path = classifier(fitted, "region_probe")
     photos = [portraits / source for source in pq.read_table(shards.samples)["source"].to_pylist()[:18]]
     (tmp_path / "broken.jpg").write_bytes(b"")
@@ -94,14 +89,14 @@ def test_the_command_gives_the_same_rows_with_several_processes(
     assert len(list((tmp_path / "seen").glob("*.jpg"))) == 18
 
 
-def test_a_face_is_detected_and_parsed_in_a_raw_photo(fitted: Path, portraits: Path) -> None:
+def test_a_face_is_detected_and_parsed_in_a_raw_photo(fitted, portraits):
     photo = next(portraits.rglob("*.jpg"))
     for align in ("auto", "detect"):
         (face,) = Predictor.load(classifier(fitted, "region_probe"), align=align)(photo)
         assert face.score is not None and len(face.probabilities) == 40
 
 
-def test_a_classifier_says_by_which_parser_its_faces_were_parsed(fitted: Path, shards: Layout) -> None:
+def test_a_classifier_says_by_which_parser_its_faces_were_parsed(fitted, shards):
     parsing = Predictor.load(classifier(fitted, "probe")).classifier.metadata["parsing"]
     found = finding.find_parser(load().parse, load().weights)
     expected = ("bisenet", found.size, found.sha256, {}, [found.backend])
@@ -129,9 +124,7 @@ SAID = {
         ([], "auto"),
     ],
 )
-def test_the_parser_has_the_size_and_the_precision_of_the_shards(
-    numerics: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_parser_has_the_size_and_the_precision_of_the_shards(numerics, precision, monkeypatch):
     asked: list[Parse] = []
 
     def find(parse: Parse, weights: Weights) -> ParserFile:
@@ -162,15 +155,13 @@ def test_the_parser_has_the_size_and_the_precision_of_the_shards(
         "a file that is not named",
     ],
 )
-def test_another_parser_is_refused(parsing: dict[str, Any] | None, message: str) -> None:
+def test_another_parser_is_refused(parsing, message):
     with pytest.raises(UserError, match=message):
         find_parser_of({"parsing": parsing}, load())
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def exported(
-    request: pytest.FixtureRequest, fitted: Path, portraits: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def exported(request, fitted, portraits, tmp_path_factory):
     """A classifier's file, and the folder that the command exports it to."""
     path, folder = classifier(fitted, request.param), tmp_path_factory.mktemp("exported")
     photos = sorted(portraits.rglob("*.jpg"))[:2]
@@ -180,9 +171,7 @@ def exported(
     return path, folder
 
 
-def test_an_exported_probe_needs_neither_pytorch_nor_the_project(
-    exported: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_an_exported_probe_needs_neither_pytorch_nor_the_project(exported, tmp_path):
     path, folder = exported
     write_dataset(tmp_path / "faces", count=50, seed=4, workers=1)
     photos = sorted((tmp_path / "faces").rglob("*.jpg"))
@@ -205,9 +194,7 @@ def test_an_exported_probe_needs_neither_pytorch_nor_the_project(
     assert len(rows) == 50 and difference.abs().max() < 1e-3
 
 
-def test_an_exported_probe_is_read_back_with_its_parser(
-    exported: tuple[Path, Path], portraits: Path, tmp_path: Path
-) -> None:
+def test_an_exported_probe_is_read_back_with_its_parser(exported, portraits, tmp_path):
     path, folder = exported
     original, photo = Predictor.load(path), next(portraits.rglob("*.jpg"))
     for source in (folder, folder / "parser.onnx"):
@@ -223,7 +210,7 @@ def test_an_exported_probe_is_read_back_with_its_parser(
         Predictor.load(tmp_path)
 
 
-def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
+def test_a_region_contributes_what_its_features_do_where_it_lies():
     eye, columns = CLASSES.index("l_eye"), 10 + 64 * np.arange(20)
     weights = np.zeros((10 + 19 * 64, 2))
     weights[columns[eye] : columns[eye + 1], 0] = 1  # the second attribute shows nowhere
@@ -251,9 +238,7 @@ def test_a_region_contributes_what_its_features_do_where_it_lies() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_explanation_draws_the_regions_of_every_attribute(
-    method: str, fitted: Path, shards: Layout, tmp_path: Path
-) -> None:
+def test_an_explanation_draws_the_regions_of_every_attribute(method, fitted, shards, tmp_path):
     path = classifier(fitted, method)
     probe = load_classifier(path)
     explain(probe, path, faces_of_shards(probe, shards, 4, 4, load().stream), tmp_path)
@@ -265,9 +250,7 @@ def test_an_explanation_draws_the_regions_of_every_attribute(
     assert (tmp_path / "sheet.png").is_file()
 
 
-def test_an_explanation_of_photos_takes_what_is_predicted_for_the_truth(
-    fitted: Path, portraits: Path, tmp_path: Path
-) -> None:
+def test_an_explanation_of_photos_takes_what_is_predicted_for_the_truth(fitted, portraits, tmp_path):
     path, photos = classifier(fitted, "region_probe"), sorted(portraits.rglob("*.jpg"))[:3]
     predictor = Predictor.load(path)
     explain(predictor.classifier, path, faces_of_photos(predictor, photos, 9), tmp_path)

@@ -5,7 +5,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,7 @@ def decode(data: bytes) -> np.ndarray:
         "a negative number in a TIFF",
     ],
 )
-def test_a_photo_is_turned_upright_whatever_else_its_exif_holds(data: bytes) -> None:
+def test_a_photo_is_turned_upright_whatever_else_its_exif_holds(data):
     assert np.abs(decode(data).astype(int) - np.rot90(COLOUR, -1)).mean() < 8
 
 
@@ -110,7 +109,7 @@ def test_a_photo_is_turned_upright_whatever_else_its_exif_holds(data: bytes) -> 
     ],
     ids=["packed text", "plain text", "XMP", "a colour profile", "a colour profile in a JPEG"],
 )
-def test_megabytes_of_metadata_do_not_condemn_the_pixels(data: bytes) -> None:
+def test_megabytes_of_metadata_do_not_condemn_the_pixels(data):
     assert np.abs(decode(data).astype(int) - COLOUR).mean() < 8
 
 
@@ -168,19 +167,19 @@ def profiled(pixels: np.ndarray, mode: str, profile: bytes, kind: str = "png", *
         pytest.param(COLOUR, encoded(COLOUR, "png", icc_profile=ADOBE[:200]), id="a damaged profile"),
     ],
 )
-def test_colours_are_converted_to_srgb(pixels: np.ndarray, data: bytes) -> None:
+def test_colours_are_converted_to_srgb(pixels, data):
     assert np.abs(decode(data).astype(int) - pixels).mean() < 1.5
 
 
 @pytest.mark.parametrize("lost", [1, 2, 4, 8], ids="the last {} bytes".format)
-def test_a_jpeg_that_decodes_whole_without_its_end_is_kept_with_a_notice(lost: int) -> None:
+def test_a_jpeg_that_decodes_whole_without_its_end_is_kept_with_a_notice(lost):
     photo = decode_photo(SMOOTH[:-lost], 1_000_000)
     assert photo.notices == (CUT_SHORT,)
     assert (photo.image != decode(SMOOTH)).any(axis=2).mean() < 0.02
 
 
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
-def test_half_a_jpeg_is_refused(progressive: bool) -> None:
+def test_half_a_jpeg_is_refused(progressive):
     data = encoded(COLOUR, "jpeg", progressive=progressive, quality=95)
     with pytest.raises(Refused, match="truncated"):
         decode(data[: len(data) * 2 // 3])
@@ -199,11 +198,11 @@ def test_half_a_jpeg_is_refused(progressive: bool) -> None:
         pytest.param(encoded(GRAY.astype(np.uint16) * 257, "png"), id="a PNG of 16 bits"),
     ],
 )
-def test_deep_pixels_are_scaled_by_the_range_that_they_use(data: bytes) -> None:
+def test_deep_pixels_are_scaled_by_the_range_that_they_use(data):
     assert np.abs(decode(data).astype(int) - GRAY[..., None]).max() <= 2
 
 
-def test_deep_pixels_are_converted_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_pixels_are_converted_in_bands(monkeypatch):
     whole = decode(tiff(GRAY.astype(np.uint16) * 16))
     monkeypatch.setattr("common.srgb.BAND", 7 * 80)
     assert np.array_equal(decode(tiff(GRAY.astype(np.uint16) * 16)), whole)
@@ -223,9 +222,7 @@ FLAT = np.full((3000, 4000, 3), 200, np.uint8)
     ],
     ids=["16 bits", "200 MB of text", "packed text", "a progressive JPEG", "an AVIF"],
 )
-def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(
-    make: Callable[[], bytes], result: str, tmp_path: Path
-) -> None:
+def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(make, result, tmp_path):
     (tmp_path / "photo").write_bytes(make())
     code = """if True:
         import resource, sys
@@ -267,15 +264,13 @@ def test_decoding_takes_eight_bytes_for_each_allowed_pixel_at_most(
         ),
     ],
 )
-def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(
-    data: bytes, message: str
-) -> None:
+def test_what_is_not_read_is_refused_by_name_and_never_black_or_a_thumbnail(data, message):
     with pytest.raises(Refused, match=message) as refused:
         decode(data)
     assert refused.value.reason == "not-read"
 
 
-def test_photos_of_phones_are_read_as_heic_and_avif() -> None:
+def test_photos_of_phones_are_read_as_heic_and_avif():
     heic = io.BytesIO()
     pillow_heif.from_pillow(Image.fromarray(COLOUR)).save(heic)
     for data in (heic.getvalue(), encoded(COLOUR, "avif")):
@@ -307,9 +302,7 @@ def planned(root: Path, output: Path, *settings: str) -> dict[str, str | None]:
     return {row["source"]: row["reason"] for row in manifest.read(Layout.at(output).source).rows()}
 
 
-def test_side_files_are_counted_in_one_line_and_are_no_failed_photos(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_side_files_are_counted_in_one_line_and_are_no_failed_photos(tmp_path, capsys):
     root = photos(tmp_path / "in")
     for name, data in SIDE_FILES.items():
         (root / name).write_bytes(data)
@@ -319,20 +312,20 @@ def test_side_files_are_counted_in_one_line_and_are_no_failed_photos(
     assert all(kind in line for kind in (".json (1)", ".mp4 (1)", ".db (1)", "LICENSE (1)"))
 
 
-def test_a_raw_file_without_another_copy_of_its_photo_is_listed(tmp_path: Path) -> None:
+def test_a_raw_file_without_another_copy_of_its_photo_is_listed(tmp_path):
     root = photos(tmp_path / "in", ("photo.jpg",))
     (root / "other.NEF").write_bytes(b"MM\0*")
     assert planned(root, tmp_path / "out") == {"photo.jpg": None, "other.NEF": None}
 
 
-def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path: Path) -> None:
+def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path):
     root = photos(tmp_path / "in", ())
     (root / "clip.mp4").write_bytes(b"film")
     with pytest.raises(UserError, match=r"holds no images, only \.mp4 \(1\)"):
         planned(root, tmp_path / "out")
 
 
-def test_side_files_that_hold_labels_still_stop_the_run(tmp_path: Path) -> None:
+def test_side_files_that_hold_labels_still_stop_the_run(tmp_path):
     root = photos(tmp_path / "in", ("a.jpg", "b.jpg"))
     (root / "labels.txt").write_text("a.jpg 1\nb.jpg 0\n")
     with pytest.raises(UserError, match=r"labels\.txt names images"):

@@ -3,7 +3,6 @@
 import struct
 import zlib
 from itertools import islice
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from common import manifest
 from common.alignment.crops import aligned_crops
 from common.alignment.detector import Face, choose_faces, detect, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
-from common.config import Config, load
+from common.config import load
 from common.images import decode_photo
 from common.layout import Layout
 from common.members import decode_face, decode_metadata
@@ -49,7 +48,7 @@ def decode(data: bytes) -> np.ndarray:
     ],
     ids=["png", "gray", "cmyk", "palette", "webp", "animated-gif", "animated-webp", "16-bit-rgb"],
 )
-def test_pictures_of_all_kinds_become_rgb(data: bytes) -> None:
+def test_pictures_of_all_kinds_become_rgb(data):
     image = decode(data)
     assert image.shape == (40, 48, 3)
     assert image.dtype == np.uint8
@@ -57,7 +56,7 @@ def test_pictures_of_all_kinds_become_rgb(data: bytes) -> None:
     assert np.abs(image.mean(axis=2) - gray).mean() < 20
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_laid_over_white():
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     assert decode(encoded(clear, "png")).min() == 255
 
@@ -82,9 +81,7 @@ intact = [
 
 @given(st.sampled_from(intact), st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4))))
 @settings(max_examples=200)
-def test_damaged_bytes_give_a_picture_or_a_reason_and_never_anything_else(
-    data: bytes, changes: list[tuple[int, bytes]]
-) -> None:
+def test_damaged_bytes_give_a_picture_or_a_reason_and_never_anything_else(data, changes):
     damaged = bytearray(data)
     for position, change in changes:
         start = position % len(damaged)
@@ -115,7 +112,7 @@ def bomb() -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not-an-image"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+def test_what_cannot_be_used_is_refused_with_a_reason(data, reason):
     with pytest.raises(Refused) as refused:
         decode(data)
     assert refused.value.reason == reason
@@ -127,9 +124,7 @@ coordinate = st.floats(-200, 200)
 
 @given(st.floats(0.05, 20), st.floats(-3.1, 3.1), coordinate, coordinate, st.integers(0, 99))
 @settings(max_examples=100)
-def test_the_transform_between_similar_points_is_recovered(
-    scale: float, angle: float, x: float, y: float, seed: int
-) -> None:
+def test_the_transform_between_similar_points_is_recovered(scale, angle, x, y, seed):
     points = np.random.default_rng(seed).random((5, 2)) * 100
     matrix = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     target = points @ matrix.T + (x, y)
@@ -137,12 +132,12 @@ def test_the_transform_between_similar_points_is_recovered(
     assert np.allclose(points @ found[:, :2].T + found[:, 2], target, atol=1e-6 * max(1, scale * 100))
 
 
-def test_landmarks_that_coincide_have_no_transform() -> None:
+def test_landmarks_that_coincide_have_no_transform():
     with pytest.raises(ValueError, match="coincide"):
         similarity(np.ones((5, 2)), FACE_TEMPLATE)
 
 
-def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias() -> None:
+def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias():
     image = np.asarray(picture(60, 40))
     same = warp(image, central_square(60, 40, 40), 40)
     assert np.array_equal(same, image[:, 10:50])
@@ -152,7 +147,7 @@ def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias() ->
     assert np.abs(shrunk[4:-4, 4:-4].astype(int) - 127).max() <= 3
 
 
-def test_a_shrinking_warp_puts_points_where_the_matrix_says() -> None:
+def test_a_shrinking_warp_puts_points_where_the_matrix_says():
     image = np.zeros((400, 300, 3), np.uint8)
     image[200:208, 100:108] = 255
     matrix = central_square(300, 400, 75)
@@ -162,7 +157,7 @@ def test_a_shrinking_warp_puts_points_where_the_matrix_says() -> None:
 
 
 @pytest.mark.parametrize("size", [256, 64], ids=["enlarged", "shrunk"])
-def test_a_face_that_is_aligned_already_lies_where_its_matrix_says(size: int) -> None:
+def test_a_face_that_is_aligned_already_lies_where_its_matrix_says(size):
     image = next(iterate_portraits(1, seed=5)).image
     [crop] = aligned_crops(image, load(settings=[f"align.size={size}"]).align, None)
     warped = warp(image, crop.matrix, size)
@@ -174,11 +169,11 @@ def face(left: float, top: float, right: float, bottom: float) -> Face:
 
 
 @pytest.fixture
-def config() -> Config:
+def config():
     return load()
 
 
-def test_one_of_several_faces_is_chosen_by_the_policy(config: Config) -> None:
+def test_one_of_several_faces_is_chosen_by_the_policy(config):
     image = np.zeros((100, 200, 3), np.uint8)
     large, central = face(0, 0, 60, 60), face(90, 40, 110, 60)
     assert choose_faces([central, large], image, config.align)[0] is large
@@ -186,7 +181,7 @@ def test_one_of_several_faces_is_chosen_by_the_policy(config: Config) -> None:
     assert choose_faces([large, central], image, centre)[0] is central
 
 
-def test_no_face_and_a_face_outside_are_refused(config: Config) -> None:
+def test_no_face_and_a_face_outside_are_refused(config):
     image = np.zeros((100, 200, 3), np.uint8)
     for faces, reason in (([], "no-face"), ([face(-90, 10, 30, 60)], "face-outside")):
         with pytest.raises(Refused) as refused:
@@ -216,8 +211,8 @@ def good_variants(photo: Image.Image) -> dict[str, bytes]:
 
 
 def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
     (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
     photo = Image.open(path).convert("RGB")
@@ -249,7 +244,7 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
         assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
 
 
-def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path: Path) -> None:
+def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path):
     write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
     (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
     large = Image.open(path).convert("RGB")
@@ -292,7 +287,7 @@ def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
     return decode_face(data).astype(int)
 
 
-def test_detection_finds_exactly_what_facexlib_finds(config: Config) -> None:
+def test_detection_finds_exactly_what_facexlib_finds(config):
     detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
     portraits = [portrait.image for portrait in islice(iterate_portraits(4, 2, wild=True), 4)]
     nobody = np.full((200, 240, 3), 90, np.uint8)

@@ -52,22 +52,22 @@ def exact_masks(portraits: Path) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def faces(portraits: Path) -> np.ndarray:
+def faces(portraits):
     files = sorted((portraits / "img_align_celeba").glob("*.jpg"))[:6]
     return np.stack([decode_face(file.read_bytes())[20:198] for file in files])
 
 
-def test_exact_masks_are_already_on_the_right_sides(portraits: Path) -> None:
+def test_exact_masks_are_already_on_the_right_sides(portraits):
     for mask in exact_masks(portraits):
         assert np.mean(assign_sides(mask[None])[0] == mask) > 0.999
 
 
-def test_swapped_sides_are_put_right(portraits: Path) -> None:
+def test_swapped_sides_are_put_right(portraits):
     masks = np.stack(exact_masks(portraits))
     assert np.array_equal(assign_sides(FLIP_CLASSES[masks]), assign_sides(masks))
 
 
-def test_a_mirrored_mask_is_the_mirror_of_the_mask_with_left_and_right_swapped(portraits: Path) -> None:
+def test_a_mirrored_mask_is_the_mirror_of_the_mask_with_left_and_right_swapped(portraits):
     for mask in exact_masks(portraits):
         mirrored = assign_sides(FLIP_CLASSES[mask[:, ::-1]][None])[0]
         expected = FLIP_CLASSES[assign_sides(mask[None])[0][:, ::-1]]
@@ -76,7 +76,7 @@ def test_a_mirrored_mask_is_the_mirror_of_the_mask_with_left_and_right_swapped(p
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30)
-def test_nothing_but_brows_eyes_and_ears_changes(seed: int) -> None:
+def test_nothing_but_brows_eyes_and_ears_changes(seed):
     masks = np.random.default_rng(seed).integers(0, 19, (2, 24, 24)).astype(np.uint8)
     masks[0, : seed % 25] = 0  # perhaps without a face
     before, after = masks.copy(), assign_sides(masks)
@@ -89,7 +89,7 @@ def test_nothing_but_brows_eyes_and_ears_changes(seed: int) -> None:
     assert np.array_equal(np.minimum(after, FLIP_CLASSES[after]), unsided)
 
 
-def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarray) -> None:
+def test_the_real_parser_sees_the_painted_faces(portraits, faces):
     masks, confidence, _ = load_parser(parser_file())(faces)
     truth = np.stack(exact_masks(portraits)[: len(faces)])
     for name in ("skin", "hair", "nose", "l_eye", "r_eye"):
@@ -103,7 +103,7 @@ def test_the_real_parser_sees_the_painted_faces(portraits: Path, faces: np.ndarr
 
 
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
-def test_fewer_bits_and_batches_do_not_change_the_masks(faces: np.ndarray, precision: str) -> None:
+def test_fewer_bits_and_batches_do_not_change_the_masks(faces, precision):
     parse_faces = load_parser(parser_file(f"parse.precision={precision}"))
     together, *_ = parse_faces(faces)
     alone = np.concatenate([parse_faces(face[None])[0] for face in faces])
@@ -113,9 +113,7 @@ def test_fewer_bits_and_batches_do_not_change_the_masks(faces: np.ndarray, preci
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
-def test_opencv_makes_the_input_that_pytorch_makes_on_gpus(
-    faces: np.ndarray, channels: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opencv_makes_the_input_that_pytorch_makes_on_gpus(faces, channels, monkeypatch):
     class_map = ClassMap.model_validate(BISENET_MAP | {"channels": channels}, strict=False)
     ours = normalised(faces, class_map, 448, torch.device("cpu"))
     monkeypatch.setattr(
@@ -127,7 +125,7 @@ def test_opencv_makes_the_input_that_pytorch_makes_on_gpus(
 
 
 @pytest.mark.parametrize("values", ["logits", "probabilities"])
-def test_bands_of_rows_decide_as_argmax_does_on_the_whole_face(values: str) -> None:
+def test_bands_of_rows_decide_as_argmax_does_on_the_whole_face(values):
     class_map = ClassMap.model_validate(BISENET_MAP | {"values": values}, strict=False)
     scores = torch.randn(5, 19, 7, 9, generator=torch.Generator().manual_seed(0))
     scores = scores if values == "logits" else scores.softmax(dim=1)
@@ -149,12 +147,12 @@ def file_parser(kind: str, path: Path, class_map: dict[str, object]) -> FacePars
 
 
 @pytest.fixture(scope="module")
-def exact(faces: np.ndarray) -> np.ndarray:
+def exact(faces):
     return load_parser(parser_file("parse.precision=float32"))(faces)[0]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(tmp_path_factory):
     """The real BiSeNet as an ONNX and as a TorchScript file, with all three of its outputs."""
     folder = tmp_path_factory.mktemp("exported")
     paths = {"onnx": folder / "bisenet.onnx", "torchscript": folder / "bisenet.pt"}
@@ -175,9 +173,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_a_file_of_the_real_network_gives_the_native_masks(
-    kind: str, exported: dict[str, Path], faces: np.ndarray, exact: np.ndarray
-) -> None:
+def test_a_file_of_the_real_network_gives_the_native_masks(kind, exported, faces, exact):
     masks, confidence, _ = file_parser(kind, exported[kind], BISENET_MAP)(faces)
     assert np.mean(masks == exact) >= 0.999
     present = np.stack([np.bincount(mask.ravel(), minlength=19) > 0 for mask in masks])
@@ -209,9 +205,7 @@ PAINTER_MAP = BISENET_MAP | {
 
 @pytest.mark.parametrize(("channels", "layout"), [("RGB", "NCHW"), ("BGR", "NCHW"), ("RGB", "NHWC")])
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(
-    kind: str, channels: str, layout: str, tmp_path: Path
-) -> None:
+def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(kind, channels, layout, tmp_path):
     network = Painter(channels_last=layout == "NHWC", red=2 if channels == "BGR" else 0).eval()
     shape = (1, 448, 448, 3) if layout == "NHWC" else (1, 3, 448, 448)
     path = tmp_path / "painter.bin"
@@ -232,7 +226,7 @@ def test_the_class_map_says_how_pixels_go_in_and_which_classes_come_out(
     assert confidence[0, CLASSES.index("hair")] == 1
 
 
-def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
+def test_left_and_right_of_a_file_may_be_kept(tmp_path):
     path = tmp_path / "painter.pt"
     torch.jit.save(torch.jit.trace(Painter(), torch.zeros(1, 3, 64, 64)), path)
     faces = np.zeros((1, 448, 448, 3), np.uint8)
@@ -257,16 +251,14 @@ def test_left_and_right_of_a_file_may_be_kept(tmp_path: Path) -> None:
         ({"gamma": 1}, "gamma"),
     ],
 )
-def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(
-    change: dict[str, object], message: str, tmp_path: Path
-) -> None:
+def test_a_wrong_class_map_is_refused_by_the_name_of_its_key(change, message, tmp_path):
     path = tmp_path / "map.yaml"
     path.write_text(yaml.safe_dump(BISENET_MAP | change))
     with pytest.raises(UserError, match=message):
         read_format_beside(path, ClassMap, "class map")
 
 
-def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
+def test_every_key_of_a_class_map_is_needed(tmp_path):
     path = tmp_path / "map.yaml"
     for key in BISENET_MAP:
         path.write_text(yaml.safe_dump({name: value for name, value in BISENET_MAP.items() if name != key}))
@@ -275,23 +267,21 @@ def test_every_key_of_a_class_map_is_needed(tmp_path: Path) -> None:
     assert set(BISENET_MAP) == set(ClassMap.model_fields)
 
 
-def test_a_class_map_with_fewer_classes_than_the_network_is_refused(
-    exported: dict[str, Path], faces: np.ndarray
-) -> None:
+def test_a_class_map_with_fewer_classes_than_the_network_is_refused(exported, faces):
     short = BISENET_MAP | {"classes": ["background", "skin"]}
     with pytest.raises(UserError, match="lists 2 classes"):
         file_parser("torchscript", exported["torchscript"], short)(faces[:1])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_a_file_that_is_no_network_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_network_is_refused(kind, tmp_path):
     path = tmp_path / "garbage.bin"
     path.write_bytes(b"no network")
     with pytest.raises(UserError, match="garbage"):
         file_parser(kind, path, BISENET_MAP)
 
 
-def test_a_network_without_a_file_or_a_class_map_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_a_file_or_a_class_map_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"weights\.parser"):
         parser_file("parse.parser=onnx")
     path = tmp_path / "network.onnx"
@@ -303,9 +293,7 @@ def test_a_network_without_a_file_or_a_class_map_is_refused(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def parsenet(
-    tmp_path: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> tuple[nn.Module, list[str]]:
+def parsenet(tmp_path, faces, monkeypatch):
     """ParseNet's real architecture with random weights (its own cannot be had from a package registry),
     and the settings that use it; the hash of the known weights is replaced by that of these."""
     torch.manual_seed(0)
@@ -326,9 +314,7 @@ def parsenet(
     ]
 
 
-def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(
-    parsenet: tuple[nn.Module, list[str]], faces: np.ndarray
-) -> None:
+def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(parsenet, faces):
     network, settings = parsenet
     small = np.ascontiguousarray(faces[:2, 40:104, 40:104])
     masks, *_ = load_parser(parser_file(*settings))(small)
@@ -339,7 +325,7 @@ def test_parsenet_sees_normalised_faces_and_its_classes_become_ours(
     assert np.mean(masks == assign_sides(FROM_CELEBAMASK_HQ[classes])) > 0.999
 
 
-def test_parsenet_with_other_weights_is_refused(tmp_path: Path) -> None:
+def test_parsenet_with_other_weights_is_refused(tmp_path):
     path = tmp_path / "mine.pth"
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match=weights.KNOWN["parsenet"].sha256):
@@ -347,8 +333,8 @@ def test_parsenet_with_other_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_int8_file_is_made_once_and_is_the_same_on_a_worker_that_does_not_see_it(
-    tmp_path: Path, faces: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, faces, monkeypatch
+):
     monkeypatch.setattr(quantize, "CALIBRATION_FACES", 4)
     known = parser_file("parse.size=256", "parse.precision=float32")
     copy = [f"weights.parser={known.path}", f"weights.cache={tmp_path / 'first'}"]
@@ -366,7 +352,7 @@ def test_the_int8_file_is_made_once_and_is_the_same_on_a_worker_that_does_not_se
     assert np.mean(masks == load_parser(known)(faces)[0]) > 0.97
 
 
-def test_no_product_of_the_int8_file_saturates_on_a_cpu_without_vnni() -> None:
+def test_no_product_of_the_int8_file_saturates_on_a_cpu_without_vnni():
     file = parser_file("parse.precision=int8")
     weights = [numpy_helper.to_array(each) for each in onnx.load(str(int8_of(file))).graph.initializer]
     kernels = [each for each in weights if each.dtype == np.int8 and each.ndim == 4]
@@ -374,7 +360,7 @@ def test_no_product_of_the_int8_file_saturates_on_a_cpu_without_vnni() -> None:
     assert max(np.abs(each.astype(int)).max() for each in kernels) <= 64  # 2 x 255 x 64 fits into 16 bits
 
 
-def test_int8_is_refused_for_a_parser_that_has_no_such_file(parsenet: tuple[nn.Module, list[str]]) -> None:
+def test_int8_is_refused_for_a_parser_that_has_no_such_file(parsenet):
     _, settings = parsenet
     with pytest.raises(UserError, match="does not go with parse.parser=parsenet"):
         parser_file(*settings, "parse.precision=int8")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from common.alignment.detector import detect_faces, load_detector, one_thread
-from common.config import Config, load
+from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from common.members import decode_face
@@ -37,7 +37,7 @@ from training.predict import Predictor
 from training.predict.annotate import annotate
 from training.predict.output import face_rows, face_table, write_table
 from training.predict.predict import photos_in, predict
-from training.predict.predictor import CENTRAL_SQUARE, Alignment
+from training.predict.predictor import CENTRAL_SQUARE
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -52,7 +52,7 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def aligned_already(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def aligned_already(shards, tmp_path_factory):
     """A classifier that was fine-tuned on the shared shards, whose faces were not detected."""
     output = tmp_path_factory.mktemp("finetuned")
     finetune(load(settings=TINY), shards, output / "none", output)
@@ -60,7 +60,7 @@ def aligned_already(shards: Layout, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wild(tmp_path_factory):
     """A folder with a wild portrait, the same lying on its side by EXIF, and three faces in one photo."""
     folder = tmp_path_factory.mktemp("wild") / "phötos 1"
     folder.mkdir()
@@ -81,9 +81,7 @@ def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def detected(
-    aligned_already: Path, wild: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, np.ndarray]]:
+def detected(aligned_already, wild, tmp_path_factory):
     """A classifier whose metadata says that faces were detected, and the pipeline's faces of these photos."""
     output = tmp_path_factory.mktemp("detected")
     config = load(settings=[f"data.input={wild}", "data.name=wild", "cluster.workers=1", "align.size=160"])
@@ -105,9 +103,7 @@ def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run_command("training.predict", *arguments, cwd=cwd)
 
 
-def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
-    aligned_already: Path, shards: Layout, pipeline_config: Config
-) -> None:
+def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(aligned_already, shards, pipeline_config):
     metadata = checkpoint.load(aligned_already)["metadata"]
     assert metadata["dataset"] == "portraits"
     assert sum(metadata["faces"].values()) == 24
@@ -117,9 +113,7 @@ def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(
     assert provenance(shards, samples, other)["alignment"] == metadata["alignment"]
 
 
-def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
-    aligned_already: Path, shards: Layout, portraits: Path
-) -> None:
+def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(aligned_already, shards, portraits):
     predictor = Predictor.load(aligned_already, align="none")
     row = pq.read_table(shards.samples).to_pylist()[0]
     with (shards.shards / row["shard"]).open("rb") as stream:
@@ -131,9 +125,7 @@ def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(
 
 
 @pytest.mark.parametrize("align", ["auto", "detect"])
-def test_the_face_of_a_raw_photo_lies_where_the_faces_of_aligned_pictures_lay(
-    aligned_already: Path, wild: Path, align: Alignment
-) -> None:
+def test_the_face_of_a_raw_photo_lies_where_the_faces_of_aligned_pictures_lay(aligned_already, wild, align):
     predictor = Predictor.load(aligned_already, align=align)
     (face,) = predictor(wild / "alone.png")
     settings = predictor.recipe.align
@@ -148,23 +140,19 @@ def test_the_face_of_a_raw_photo_lies_where_the_faces_of_aligned_pictures_lay(
 @pytest.mark.parametrize(
     ("align", "detail"), [("auto", CENTRAL_SQUARE), ("none", None)], ids=["with a notice", "as was asked for"]
 )
-def test_a_photo_without_a_face_is_its_central_square(
-    aligned_already: Path, align: Alignment, detail: str | None
-) -> None:
+def test_a_photo_without_a_face_is_its_central_square(aligned_already, align, detail):
     predictor = Predictor.load(aligned_already, align=align)
     (face,) = predictor.predict(np.full((300, 400, 3), 90, np.uint8))
     assert (face.box, face.score, face.detail) == ((50, 0, 350, 300), None, detail)
     assert face_rows(Path("x.png"), [face])[0]["detail"] == detail
 
 
-def test_with_detection_alone_a_photo_without_a_face_has_no_prediction(aligned_already: Path) -> None:
+def test_with_detection_alone_a_photo_without_a_face_has_no_prediction(aligned_already):
     with pytest.raises(Refused, match="no-face"):
         Predictor.load(aligned_already, align="detect").predict(np.full((300, 400, 3), 90, np.uint8))
 
 
-def test_a_raw_photo_is_seen_as_in_the_shard(
-    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
-) -> None:
+def test_a_raw_photo_is_seen_as_in_the_shard(detected, wild):
     path, stored = detected
     predictor = Predictor.load(path)
     assert stored.keys() >= {"alone.png", "group.png"}
@@ -173,9 +161,7 @@ def test_a_raw_photo_is_seen_as_in_the_shard(
     assert predictor(wild / "alone.png")[0].image.shape == (160, 160, 3)
 
 
-def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_one(
-    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
-) -> None:
+def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_one(detected, wild):
     predictor = Predictor.load(detected[0])
     faces = predictor(wild / "group.png")
     width = Image.open(wild / "group.png").width
@@ -189,13 +175,12 @@ def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_on
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_resize(
-    aligned_already: Path, shards: Layout, portraits: Path, mirrored: bool
-) -> None:
+    aligned_already, shards, portraits, mirrored
+):
     predictor = Predictor.load(aligned_already, None, "none", "float32", mirrored)
     row = pq.read_table(shards.samples).to_pylist()[0]
     (face,) = predictor(portraits / row["source"])
     network = load_classifier(aligned_already).network
-    assert network is not None
     inputs = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
     with torch.inference_mode():
         logits = [network(each) for each in ((inputs, inputs.flip(-1)) if mirrored else (inputs,))]
@@ -205,9 +190,7 @@ def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_r
     assert face.probabilities != other[0].probabilities
 
 
-def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(
-    aligned_already: Path, portraits: Path
-) -> None:
+def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(aligned_already, portraits):
     predictor, photo = Predictor.load(aligned_already, align="none"), next(portraits.rglob("*.jpg"))
     (face,) = predictor(photo)
     exact = face.probabilities
@@ -220,8 +203,8 @@ def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(
 
 
 def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
-    aligned_already: Path, portraits: Path, tmp_path: Path
-) -> None:
+    aligned_already, portraits, tmp_path
+):
     photo = next(portraits.rglob("*.jpg"))
     exact, short = (
         list(Predictor.load(aligned_already, None, "none", precision)(photo)[0].probabilities.values())
@@ -235,9 +218,7 @@ def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
     assert "predict:" not in done.stdout
 
 
-def test_bad_photos_are_rows_with_reasons_and_stop_nothing(
-    detected: tuple[Path, dict[str, np.ndarray]], wild: Path, tmp_path: Path
-) -> None:
+def test_bad_photos_are_rows_with_reasons_and_stop_nothing(detected, wild, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     photos = tmp_path / "in"
     (photos / "deep").mkdir(parents=True)
@@ -265,9 +246,7 @@ def test_bad_photos_are_rows_with_reasons_and_stop_nothing(
         Predictor.load(detected[0])(photos / "deep" / "nobody.png")
 
 
-def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
-    detected: tuple[Path, dict[str, np.ndarray]], wild: Path, tmp_path: Path
-) -> None:
+def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(detected, wild, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
     predictor = Predictor.load(detected[0])
     done = command(
@@ -302,9 +281,7 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(
         pytest.param("folder.jpg", None, id="a folder that is called a photo"),
     ],
 )
-def test_no_file_ends_the_prediction_of_the_others(
-    aligned_already: Path, wild: Path, tmp_path: Path, name: str, reason: str | None
-) -> None:
+def test_no_file_ends_the_prediction_of_the_others(aligned_already, wild, tmp_path, name, reason):
     photo, photos = (wild / "alone.png").read_bytes(), tmp_path / "in"
     photos.mkdir()
     (photos / "zz.png").write_bytes(photo)
@@ -322,9 +299,7 @@ def test_no_file_ends_the_prediction_of_the_others(
     assert len(list((tmp_path / "seen").rglob("*.jpg"))) == sum(row["reason"] is None for row in rows)
 
 
-def test_annotated_pictures_inside_the_input_are_not_predicted_again(
-    aligned_already: Path, wild: Path, tmp_path: Path
-) -> None:
+def test_annotated_pictures_inside_the_input_are_not_predicted_again(aligned_already, wild, tmp_path):
     photos = tmp_path / "in"
     photos.mkdir()
     (photos / "alone.png").write_bytes((wild / "alone.png").read_bytes())
@@ -338,9 +313,7 @@ def test_annotated_pictures_inside_the_input_are_not_predicted_again(
     assert "name a new folder with --annotate" in done.stderr
 
 
-def test_annotated_pictures_have_a_box_around_each_face(
-    detected: tuple[Path, dict[str, np.ndarray]], wild: Path
-) -> None:
+def test_annotated_pictures_have_a_box_around_each_face(detected, wild):
     predictor = Predictor.load(detected[0])
     image = predictor.read(wild / "group.png").image
     faces = predictor.predict(image)
@@ -354,9 +327,7 @@ def test_annotated_pictures_have_a_box_around_each_face(
         assert changed[round(y - 0.4 * (face.box[3] - face.box[1]) * scale), x] == 0
 
 
-def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(
-    aligned_already: Path, tmp_path: Path
-) -> None:
+def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(aligned_already, tmp_path):
     first = Predictor.load(aligned_already)
     assert set(first.thresholds.values()) == {0.5}
     content = {"renamed": {"classifier": first.classifier.identity, "thresholds": {"Male": 0.25}}}
@@ -369,7 +340,7 @@ def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(
         Predictor.load(aligned_already, tmp_path / "gone.json")
 
 
-def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_said_in_one_line(aligned_already, tmp_path):
     done = command("--checkpoint", aligned_already, tmp_path, "--output", "faces.xls", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert ".csv, .json, .parquet" in done.stderr
@@ -382,7 +353,7 @@ def test_what_cannot_be_done_is_said_in_one_line(aligned_already: Path, tmp_path
         Predictor.load(tmp_path / "old.pt")
 
 
-def test_prediction_imports_neither_the_pipeline_nor_a_parser() -> None:
+def test_prediction_imports_neither_the_pipeline_nor_a_parser():
     code = (
         "import sys, training.predict, training.export\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('pipeline', 'dask', 'distributed')"

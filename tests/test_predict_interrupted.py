@@ -1,7 +1,5 @@
 """Predictions that were interrupted continue; a file that is no classifier is refused in a sentence."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,7 @@ def classifier() -> NetworkClassifier:
     return NetworkClassifier(attributes=names, metadata={"alignment": recipe}, model=model, groups=groups)
 
 
-def test_an_interrupted_prediction_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_prediction_continues(tmp_path, monkeypatch):
     seen, real = list[int](), Predictor.predict_each
 
     def counted(predictor: Predictor, images: list[np.ndarray]) -> list[list[Face] | Refused]:
@@ -61,7 +59,7 @@ def test_an_interrupted_prediction_continues(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("content", [[], torch.zeros(3), {"kind": []}, {"kind": "network", "state": 1}])
-def test_what_is_no_classifier_is_refused(tmp_path: Path, content: object) -> None:
+def test_what_is_no_classifier_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "classifier.pt")
     with pytest.raises(UserError, match=r"classifier\.pt: not a c"):
         Predictor.load(tmp_path / "classifier.pt")

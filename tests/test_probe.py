@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from common import manifest
 from common.config import Config, load
 from common.errors import UserError
-from common.layout import Layout
 from tests.commands import run_command
 from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
@@ -35,7 +33,7 @@ def configured(*settings: str) -> Config:
     )
 
 
-def test_the_fit_is_that_of_scikit_learn_on_the_known_labels() -> None:
+def test_the_fit_is_that_of_scikit_learn_on_the_known_labels():
     random = np.random.default_rng(0)
     features = random.normal(size=(60, 5))
     labels = (features[:, :3] + random.normal(size=(60, 3)) > 0).astype(np.int8)
@@ -50,9 +48,7 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels() -> None:
         assert not weights[:, 2].any() and biases[2] > 3  # one class only: a constant
 
 
-def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
-    shards: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(shards, tmp_path, capsys):
     config = configured()
     for _ in range(2):
         finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
@@ -69,7 +65,7 @@ def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(
     assert "probe-100%" in json.loads((tmp_path / "evaluate" / "intervals.json").read_text())
 
 
-def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout) -> None:
+def test_shards_without_features_are_probed_by_their_class_areas(shards):
     stream = configured().stream
     train, none = (read_samples(shards, (split,)).labelled() for split in ("train", "unlabelled"))
     extents = {name: extent for name, extent in train.extents.items() if name != "pooled.npy"}
@@ -83,9 +79,7 @@ def test_shards_without_features_are_probed_by_their_class_areas(shards: Layout)
 
 
 @pytest.mark.parametrize("method", ["probe", "region_probe", "scratch"])
-def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(
-    method: str, shards: Layout, tmp_path: Path
-) -> None:
+def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(method, shards, tmp_path):
     config = configured(f"finetune.methods=[{method}]", "network.width=8", "network.input_size=32")
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
     evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
@@ -121,6 +115,6 @@ def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_do
         ),
     ],
 )
-def test_predict_refuses_options_that_do_not_go_together(arguments: list[str], message: str) -> None:
+def test_predict_refuses_options_that_do_not_go_together(arguments, message):
     done = run_command("training.predict", "--checkpoint", "classifier.pt", *arguments)
     assert done.returncode == 1 and message in done.stderr

@@ -1,7 +1,6 @@
 """The region probe: predictions of faces that no regression saw, and distances by regions."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from common.classes import CLASSES
 from common.config import load
 from common.errors import UserError
-from common.layout import Layout
 from training.data.loader import Batch
 from training.data.samples import read_samples
 from training.engine.average_precision import mean_average_precision
@@ -37,7 +35,7 @@ SMALL = [(0, 2), (2, 5)]
 """Columns of two blocks of few features."""
 
 
-def test_an_attributes_regions_have_the_greater_share_of_a_distance() -> None:
+def test_an_attributes_regions_have_the_greater_share_of_a_distance():
     (classes,) = region_classes(["Narrow_Eyes"], read_regions())
     assert classes == EYES
     weights = prior_weights(PARTS, [EYES, (), None])
@@ -53,7 +51,7 @@ def test_an_attributes_regions_have_the_greater_share_of_a_distance() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
-def test_a_kernel_adds_the_weighed_distances_of_blocks_and_predictions(share: float) -> None:
+def test_a_kernel_adds_the_weighed_distances_of_blocks_and_predictions(share):
     face, weights = torch.zeros(1, 5), np.array([[0.25, 0.75], [1.0, 0.0]])
     face[0, 2:] = 1
     kernels = Kernels(face, torch.zeros(1, 5), SMALL, weights)
@@ -63,7 +61,7 @@ def test_a_kernel_adds_the_weighed_distances_of_blocks_and_predictions(share: fl
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_statistics_of_a_region_are_its_colour_position_and_size() -> None:
+def test_statistics_of_a_region_are_its_colour_position_and_size():
     images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     images[:, :, 4:] = 255
     masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
@@ -77,7 +75,7 @@ def test_statistics_of_a_region_are_its_colour_position_and_size() -> None:
     assert not statistics[5].any()
 
 
-def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> None:
+def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives():
     labels = np.array([[1, 0], [0, 0], [0, -1], [0, 1]], np.int8)
     slopes, offsets, _ = calibrate(np.full(labels.shape, 0.3), labels)
     probabilities = 1 / (1 + np.exp(-(0.3 * slopes + offsets)))
@@ -85,9 +83,7 @@ def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives() -> N
 
 
 @pytest.mark.parametrize("select", ["labels", "val"])
-def test_it_beats_the_plain_probe_on_portraits_and_says_where_thresholds_come_from(
-    shards: Layout, tmp_path: Path, select: str
-) -> None:
+def test_it_beats_the_plain_probe_on_portraits_and_says_where_thresholds_come_from(shards, tmp_path, select):
     settings = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]
     config = load(settings=[*settings, f"finetune.select={select}", "evaluate.resamples=5"])
     finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
@@ -130,7 +126,7 @@ def drawn(faces: int, seed: int, noise: float = 1.0) -> tuple[NDArray[np.float32
 
 @given(faces=st.integers(11, 16), seed=st.integers(0, 99))
 @settings(max_examples=30)
-def test_the_first_level_without_a_fold_is_the_regression_on_all_other_faces(faces: int, seed: int) -> None:
+def test_the_first_level_without_a_fold_is_the_regression_on_all_other_faces(faces, seed):
     features, labels = drawn(faces, seed)
     known, y = labels[:, 0] >= 0, torch.from_numpy(labels[:, :1].astype(np.float64))
     rows, folds = torch.from_numpy(np.flatnonzero(known)), draw_folds(faces)[0]
@@ -151,9 +147,7 @@ def test_the_first_level_without_a_fold_is_the_regression_on_all_other_faces(fac
 
 
 @pytest.mark.parametrize("references", [40, 2000])
-def test_predictions_of_faces_left_out_are_those_of_a_fit_without_their_fold(
-    references: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_of_faces_left_out_are_those_of_a_fit_without_their_fold(references, monkeypatch):
     """Changing labels of a fold changes none of its left-out predictions, with whatever penalty."""
     monkeypatch.setattr(kernel_regression, "REFERENCES", references)
     monkeypatch.setattr(calibration, "EVERY_FOLD", references)
@@ -174,7 +168,7 @@ def test_predictions_of_faces_left_out_are_those_of_a_fit_without_their_fold(
 
 @given(seed=st.integers(0, 99))
 @settings(max_examples=12)
-def test_labels_drawn_at_random_are_predicted_by_chance_alone(seed: int) -> None:
+def test_labels_drawn_at_random_are_predicted_by_chance_alone(seed):
     random = np.random.default_rng(seed)
     features = random.normal(size=(60, 5)).astype(np.float32)
     labels = (random.random((60, 40)) < 0.3).astype(np.int8)
@@ -190,9 +184,7 @@ def test_labels_drawn_at_random_are_predicted_by_chance_alone(seed: int) -> None
 
 
 @pytest.mark.parametrize("references", [60, 2000])
-def test_faces_left_out_are_predicted_as_well_as_unseen_ones(
-    references: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faces_left_out_are_predicted_as_well_as_unseen_ones(references, monkeypatch):
     monkeypatch.setattr(kernel_regression, "REFERENCES", references)
     gaps = []
     for seed in range(8):
@@ -206,8 +198,8 @@ def test_faces_left_out_are_predicted_as_well_as_unseen_ones(
 
 
 def test_references_that_are_all_faces_say_what_the_exact_regression_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     features, labels = drawn(150, seed=3)
     new, _ = drawn(50, seed=4)
     exact = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
@@ -217,7 +209,7 @@ def test_references_that_are_all_faces_say_what_the_exact_regression_says(
     assert np.abs(exact - nearly).mean() < 0.05
 
 
-def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch):
     monkeypatch.setattr(kernel_regression, "REFERENCES", 400)
     column = np.random.default_rng(0).normal(size=(3000, 1)).astype(np.float32)
     labels = (column.repeat(3, axis=1) > 0.3).astype(np.int8)
@@ -226,7 +218,7 @@ def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("faces", [2, 6])
-def test_an_attribute_with_one_label_leaves_the_others_finite(faces: int) -> None:
+def test_an_attribute_with_one_label_leaves_the_others_finite(faces):
     features, labels = drawn(faces, seed=0)
     labels[:, 2] = -1
     labels[0, 2] = 1
@@ -236,7 +228,7 @@ def test_an_attribute_with_one_label_leaves_the_others_finite(faces: int) -> Non
     assert np.allclose(prediction(fit, features, features)[:, 2], 0.75, atol=0.05)
 
 
-def test_an_unknown_region_is_named(tmp_path: Path) -> None:
+def test_an_unknown_region_is_named(tmp_path):
     file = tmp_path / "regions.yaml"
     file.write_text("Male: [beard]\n")
     with pytest.raises(UserError, match="Male has region 'beard'; known are background"):
@@ -255,7 +247,7 @@ def shown_in(region: int, faces: int) -> tuple[NDArray[np.float32], NDArray[np.i
     return features, labels
 
 
-def test_regions_of_an_attribute_that_is_not_listed_are_learnt_from_its_labels() -> None:
+def test_regions_of_an_attribute_that_is_not_listed_are_learnt_from_its_labels():
     features, labels = shown_in(EYES[0], 120)
     prior = prior_weights(PARTS, [None, EYES, None, None])
     weights = learn_weights(features, labels, PARTS, [None, EYES, None, None])
@@ -267,7 +259,7 @@ def test_regions_of_an_attribute_that_is_not_listed_are_learnt_from_its_labels()
     assert np.array_equal(weights, learn_weights(features, labels, PARTS, [None, EYES, None, None]))
 
 
-def test_features_that_say_nothing_weigh_less_for_all_attributes() -> None:
+def test_features_that_say_nothing_weigh_less_for_all_attributes():
     random = np.random.default_rng(3)
     labels = (random.random((150, 3)) < 0.5).astype(np.int8)
     parts = comparable_parts([("useful", 6, 0), ("noise", 6, 0), ("statistics", 0, 11)])

@@ -195,7 +195,7 @@ PRECISION: dict[str, float | None] = {
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path, str]:
+def full(tmp_path_factory):
     folder = tmp_path_factory.mktemp("full")
     names = ("Wearing_Hat", HOSTILE, "Glasses")
     layout = write_shards(folder / "shards", names, dataset="faces <b>&")
@@ -208,7 +208,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, Path, str]:
     return layout, folder / "runs", make(layout, folder / "runs")
 
 
-def test_the_page_has_the_numbers(full: tuple[Layout, Path, str]) -> None:
+def test_the_page_has_the_numbers(full):
     layout, _, page = full
     words = _Words(page)
     assert words.headline == (
@@ -249,12 +249,12 @@ def test_the_page_has_the_numbers(full: tuple[Layout, Path, str]) -> None:
     assert page.count('alt="Attribution map') == 1  # the other map has no picture
 
 
-def test_equal_results_give_equal_pages(full: tuple[Layout, Path, str]) -> None:
+def test_equal_results_give_equal_pages(full):
     layout, output, page = full
     assert make(layout, output) == page
 
 
-def test_names_are_escaped_and_nothing_is_loaded(full: tuple[Layout, Path, str]) -> None:
+def test_names_are_escaped_and_nothing_is_loaded(full):
     page = full[2]
     assert "<b>&" not in page
     assert HOSTILE.replace("_", " ") in unescape(page)
@@ -265,7 +265,7 @@ def test_names_are_escaped_and_nothing_is_loaded(full: tuple[Layout, Path, str])
     assert not re.search(r"url\(|@import|https?://|<script", page)
 
 
-def test_mistakes_show_wrong_predictions_only(full: tuple[Layout, Path, str], tmp_path: Path) -> None:
+def test_mistakes_show_wrong_predictions_only(full, tmp_path):
     assert "There is none" in full[2]  # the pre-trained run with most labels is right everywhere
     layout = write_shards(tmp_path / "shards", ("Hat", "Smile"))
     write_runs(tmp_path / "runs", ("Hat", "Smile"), {"scratch-5%": 0.4, "pretrained-5%": 0.4}, good=False)
@@ -275,16 +275,14 @@ def test_mistakes_show_wrong_predictions_only(full: tuple[Layout, Path, str], tm
     assert page.count("p = ") == 4  # two per attribute
 
 
-def test_predictions_that_are_right_are_sure_enough(
-    full: tuple[Layout, Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_that_are_right_are_sure_enough(full, monkeypatch):
     monkeypatch.setattr(diagnostics, "STATED", (0.2,))  # 24 test faces can show no less
     page = make(*full[:2])
     (share,) = re.findall(r"40 labelled faces, pre-trained</th><td>([\d.]+) \(0\.0\)</td></tr>", page)
     assert 20 < float(share) < 80  # thresholds lie within what the other half of the people has
 
 
-def test_without_labels_no_classifier_is_claimed(tmp_path: Path) -> None:
+def test_without_labels_no_classifier_is_claimed(tmp_path):
     layout = write_shards(tmp_path / "shards", ())
     write_pretraining(tmp_path / "runs")
     write_runs(tmp_path / "runs", (), {})
@@ -308,16 +306,14 @@ def test_without_labels_no_classifier_is_claimed(tmp_path: Path) -> None:
         ({"scratch-5%": None, "pretrained-5%": 0.4}, True, "best classifier is “pre-trained”"),
     ],
 )
-def test_the_first_words_claim_no_more_than_the_results(
-    tmp_path: Path, precision: dict[str, float | None], good: bool, expected: str
-) -> None:
+def test_the_first_words_claim_no_more_than_the_results(tmp_path, precision, good, expected):
     layout = write_shards(tmp_path / "shards", ("Hat",))
     write_runs(tmp_path / "runs", ("Hat",), precision, good)
     text = _Words(make(layout, tmp_path / "runs")).text
     assert expected in text[: text.index("What to use")]
 
 
-def test_stored_configuration_wins_over_the_current_one(tmp_path: Path) -> None:
+def test_stored_configuration_wins_over_the_current_one(tmp_path):
     layout = write_shards(tmp_path / "shards", ())
     write_pretraining(tmp_path / "runs")
     write_runs(tmp_path / "runs", (), {})
@@ -328,7 +324,7 @@ def test_stored_configuration_wins_over_the_current_one(tmp_path: Path) -> None:
     assert "batch_size: 7" not in words.text  # that section has no part in pre-training
 
 
-def test_attributes_without_a_score_are_named(tmp_path: Path) -> None:
+def test_attributes_without_a_score_are_named(tmp_path):
     layout = write_shards(tmp_path / "shards", ("Big_Hat", "Smile"))
     write_runs(tmp_path / "runs", ("Big_Hat", "Smile"), {"scratch-5%": 0.4, "pretrained-5%": 0.5})
     file = tmp_path / "runs" / "evaluate" / "attributes.json"
@@ -341,7 +337,7 @@ def test_attributes_without_a_score_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_missing_results_are_named(tmp_path: Path) -> None:
+def test_missing_results_are_named(tmp_path):
     layout = write_shards(tmp_path / "shards", ("Hat",))
     with pytest.raises(UserError, match="--stage finetune"):
         make(layout, tmp_path / "runs")
@@ -351,14 +347,14 @@ def test_missing_results_are_named(tmp_path: Path) -> None:
         make(layout, tmp_path / "runs")
 
 
-def test_a_figure_follows_the_colours_of_the_page_and_leaves_nothing_behind_in_it() -> None:
+def test_a_figure_follows_the_colours_of_the_page_and_leaves_nothing_behind_in_it():
     svg = figure(lambda axes: axes.plot([0, 1], [0, 1], color=SERIES[2]), '"><script>')
     assert "stroke: var(--series-2)" in svg
     assert not re.search(r"#[0-9a-f]{6}|<style|<metadata|<script|clip-path| id=\"axes", svg)
     assert svg == figure(lambda axes: axes.plot([0, 1], [0, 1], color=SERIES[2]), '"><script>')
 
 
-def test_a_folder_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_git_has_no_commit(tmp_path, monkeypatch):
     assert git_commit(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(Path(__file__).parent.parent) is None
@@ -366,16 +362,13 @@ def test_a_folder_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_renders_the_page_without_errors(
-    full: tuple[Layout, Path, str], tmp_path: Path, width: int
-) -> None:
+def test_a_browser_renders_the_page_without_errors(full, tmp_path, width):
     frame, shot = tmp_path / "frame.html", tmp_path / "shot.png"
     # A window of Chromium is never narrower than 500 pixels, so the page is shown in a frame.
     frame.write_text(
         f'<body style="margin:0;background:#fff"><iframe src="{(full[1] / "report.html").as_uri()}" '
         f'width="{width}" height="9000" style="border:0">'
     )
-    assert CHROMIUM is not None
     command = [
         *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -387,7 +380,6 @@ def test_a_browser_renders_the_page_without_errors(
     assert done.returncode == 0, done.stderr[-1000:]
     assert "CONSOLE" not in done.stderr
     screenshot = cv2.imread(str(shot))
-    assert screenshot is not None
     page = screenshot[:, :width]
     corner = page[0, 0].astype(int)
     assert (np.abs(page.astype(int) - corner).sum(axis=2) > 60).mean() > 0.02  # text is there

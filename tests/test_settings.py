@@ -35,7 +35,7 @@ except SystemExit as end:
     ("module", "flag", "status"),
     [*((module, "--help", 0) for module in COMMANDS), ("training.predict", "--no-such-flag", 2)],
 )
-def test_help_and_wrong_arguments_import_nothing_heavy(module: str, flag: str, status: int) -> None:
+def test_help_and_wrong_arguments_import_nothing_heavy(module, flag, status):
     code = HELP.replace("sys.argv[2:]", repr(HEAVY))
     done = subprocess.run(
         [sys.executable, "-c", code, module, flag], cwd=ROOT, capture_output=True, text=True, check=True
@@ -43,18 +43,18 @@ def test_help_and_wrong_arguments_import_nothing_heavy(module: str, flag: str, s
     assert done.stdout.splitlines()[-1].strip() == f"status {status} heavy:"
 
 
-def test_there_are_at_most_ninety_settings_and_each_has_a_description() -> None:
+def test_there_are_at_most_ninety_settings_and_each_has_a_description():
     settings = tables.settings()
     assert len(settings) <= 90
     assert [each.key for each in settings if len(each.description) < 5] == []
 
 
 @pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
-def test_the_tables_of_the_documents_are_those_of_the_data(file: Path) -> None:
+def test_the_tables_of_the_documents_are_those_of_the_data(file):
     assert tables.up_to_date(file) == file.read_text(encoding="utf-8"), "run `make docs`"
 
 
-def test_the_documents_are_short() -> None:
+def test_the_documents_are_short():
     words = {file: len(file.read_text(encoding="utf-8").split()) for file in documents()}
     assert words[ROOT / "README.md"] <= 900
     assert sum(words.values()) <= 10_000
@@ -77,7 +77,7 @@ def documents() -> list[Path]:
         ("1:30", "1:30"),
     ],
 )
-def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
+def test_scalars_are_what_they_look_like(text, value):
     assert parse_yaml(text, "here") == value
 
 
@@ -91,7 +91,7 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
         ("a: {", "here: "),
     ],
 )
-def test_slips_in_yaml_are_errors(text: str, message: str) -> None:
+def test_slips_in_yaml_are_errors(text, message):
     with pytest.raises(UserError, match=message):
         parse_yaml(text, "here")
 
@@ -111,12 +111,12 @@ def test_slips_in_yaml_are_errors(text: str, message: str) -> None:
         ("finetune.runs=[{labels: 150%, steps: 1}]", "less than or equal to 1"),
     ],
 )
-def test_a_wrong_setting_is_an_error_that_names_the_key(setting: str, message: str) -> None:
+def test_a_wrong_setting_is_an_error_that_names_the_key(setting, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         load(settings=[setting])
 
 
-def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
+def test_files_go_over_params_and_settings_over_files(tmp_path):
     (tmp_path / "mine.yaml").write_text("parse: {size: 512, parser: onnx}\n")
     config = load([tmp_path / "mine.yaml"], ["parse.parser=parsenet"])
     assert (config.parse.size, config.parse.parser) == (512, "parsenet")
@@ -128,18 +128,18 @@ def test_files_go_over_params_and_settings_over_files(tmp_path: Path) -> None:
         load([tmp_path / "none.yaml"])
 
 
-def test_an_open_mapping_takes_new_keys_and_keeps_the_others(tmp_path: Path) -> None:
+def test_an_open_mapping_takes_new_keys_and_keeps_the_others(tmp_path):
     (tmp_path / "mine.yaml").write_text("cluster: {resources: {GPU: 1.0}}\n")
     config = load([tmp_path / "mine.yaml"], ["cluster.resources.memory=2.0"])
     assert config.cluster.resources == {"GPU": 1.0, "memory": 2.0}
 
 
 @pytest.mark.parametrize("preset", ["mini", "paper"])
-def test_the_presets_are_valid(preset: str) -> None:
+def test_the_presets_are_valid(preset):
     load([ROOT / "presets" / f"{preset}.yaml"])
 
 
-def test_files_and_flags_are_read_by_the_same_rules(tmp_path: Path) -> None:
+def test_files_and_flags_are_read_by_the_same_rules(tmp_path):
     assert load(settings=["pretrain.learning_rate=1e-3"]).pretrain.learning_rate == 0.001
     with pytest.raises(UserError, match=r"--set pretrain\.steps=010: write 010 without"):
         load(settings=["pretrain.steps=010"])
@@ -160,9 +160,7 @@ def test_files_and_flags_are_read_by_the_same_rules(tmp_path: Path) -> None:
         ("finetune.runs=[{labels: 0.05, steps: 1}]", 0.05),
     ],
 )
-def test_paths_begin_at_home_and_shares_may_be_percentages(
-    setting: str, value: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_begin_at_home_and_shares_may_be_percentages(setting, value, monkeypatch):
     monkeypatch.setenv("HOME", "/home/of")
     section, _, name = setting.partition("=")[0].partition(".")
     found = getattr(getattr(load(settings=[setting]), section), name)
@@ -174,7 +172,7 @@ def test_paths_begin_at_home_and_shares_may_be_percentages(
     [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}],
     ids=["ascii", "POSIX"],
 )
-def test_a_name_that_the_output_cannot_show_ends_no_command(environment: dict[str, str]) -> None:
+def test_a_name_that_the_output_cannot_show_ends_no_command(environment):
     code = r"from common.command import run; run(lambda: print('m\xfcller \u65e5 \udcff'))"
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
     done = subprocess.run(
@@ -185,7 +183,7 @@ def test_a_name_that_the_output_cannot_show_ends_no_command(environment: dict[st
     assert done.stdout == (b"m\\xfcller \\u65e5" if escaped else "m\xfcller \u65e5".encode()) + b" \\udcff\n"
 
 
-def test_an_installation_has_every_file_of_the_packages() -> None:
+def test_an_installation_has_every_file_of_the_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     setuptools, packages = project["tool"]["setuptools"], ("common", "pipeline", "synthetic", "training")
     listed = subprocess.run(
@@ -198,7 +196,7 @@ def test_an_installation_has_every_file_of_the_packages() -> None:
     assert len(names) == len(set(names))
 
 
-def test_every_dependency_has_a_pinned_version_and_no_registry_is_named() -> None:
+def test_every_dependency_has_a_pinned_version_and_no_registry_is_named():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = [re.fullmatch(r"([\w.-]+)==[\w.+]+", line) for line in lines if not line.startswith("#")]
     assert all(pins)

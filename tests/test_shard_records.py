@@ -1,7 +1,7 @@
 """Plans, records and tables: what of a shard is known, and what makes it stale."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from pipeline.runner.planned_shards import read_planned
 from pipeline.runner.shard_record import Refusals, ShardTask, read_record, record_path, write_record
 from pipeline.runner.shard_runner import stale_tasks
 from tests import manifests
-from tests.faulty_store import FaultyStore, proxied
+from tests.faulty_store import proxied
 
 SHARDS = 40
 
 
 @pytest.fixture
-def counted_store(object_store: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+def counted_store(object_store, monkeypatch):
     """The object store behind a proxy that counts requests."""
     with proxied(monkeypatch) as proxy:
         yield proxy
@@ -53,13 +53,13 @@ def shard(folder: Path, fingerprint: str, code: str) -> Path:
     ],
 )
 def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
-    fingerprint: str,
-    code: str,
-    any_code: bool,
-    stale: bool,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    fingerprint,
+    code,
+    any_code,
+    stale,
+    tmp_path,
+    capsys,
+):
     task = ShardTask(shard(tmp_path, fingerprint, code), "inputs", "code", 1)
     finished = FinishedShards(tmp_path, tmp_path / "index.json")
     assert stale_tasks("parse", [task], finished, Refusals(1, 1.0), any_code) == ([task] if stale else [])
@@ -71,7 +71,7 @@ def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
         assert not notice
 
 
-def test_a_record_of_another_format_is_none(tmp_path: Path) -> None:
+def test_a_record_of_another_format_is_none(tmp_path):
     tar = tmp_path / "train-000000.tar"
     tar.write_bytes(b"tar")
     for record in ('{"fingerprint": "f", "samples": [], "quarantined": []}', "[]", "no JSON"):
@@ -80,7 +80,7 @@ def test_a_record_of_another_format_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["pipeline.align.shard", "pipeline.parse.shard"])
-def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the_runner(module: str) -> None:
+def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the_runner(module):
     names = {path.as_posix() for path in imported_modules(module)}
     assert "common/shards.py" in names
     assert not names & {"common/config.py", "common/weights.py", "pipeline/runner/shard_runner.py"}
@@ -90,8 +90,8 @@ def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the
 
 
 def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_of_shards(
-    counted_store: FaultyStore,
-) -> None:
+    counted_store,
+):
     root = UPath("s3://records")
     root.fs.mkdir("records")
     folder, index = root / "aligned/d", root / "manifests/records.json"
@@ -135,7 +135,7 @@ def row(number: int) -> dict[str, Any]:
     }
 
 
-def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path: Path) -> None:
+def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path):
     path = tmp_path / "source.parquet"
     rows = [row(number) for number in range(PLANNED)]
     manifests.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
@@ -159,7 +159,7 @@ ROWS = 3 * ROW_GROUP // 2
 QUERY = f"SELECT i, sha256(i::VARCHAR) AS key FROM range({ROWS}) AS numbers(i) ORDER BY key"
 
 
-def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
+def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path):
     for threads in (1, 4):
         with connect() as database:
             database.execute(f"SET threads = {threads}")
@@ -175,7 +175,7 @@ def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path: Path) ->
     assert written.schema_arrow.metadata == {b"dataset": b"d"}
 
 
-def test_an_error_in_a_query_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_an_error_in_a_query_leaves_the_file_as_it_was(tmp_path):
     file = tmp_path / "table.parquet"
     with connect() as database:
         write_parquet(database, file, "SELECT 1 AS one")
@@ -187,7 +187,7 @@ def test_an_error_in_a_query_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_files_of_any_name_are_queried_at_paths_and_addresses(place: str, tmp_path: Path) -> None:
+def test_files_of_any_name_are_queried_at_paths_and_addresses(place, tmp_path):
     folder = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
     file, name = folder / "a [b] *'.parquet", quoted('a.b "c"')
     with connect() as database:
@@ -198,7 +198,7 @@ def test_files_of_any_name_are_queried_at_paths_and_addresses(place: str, tmp_pa
             add_parquet(database, "other", folder / "none.parquet")
 
 
-def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_sentence(tmp_path):
     file = tmp_path / "table.parquet"
     file.write_bytes(b"PAR1 and more")
     with connect() as database, pytest.raises(UserError, match="no readable Parquet file"):
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 300), st.integers(0, 1000))
-def test_positions_are_distinct_and_reach_from_end_to_end(count: int, total: int) -> None:
+def test_positions_are_distinct_and_reach_from_end_to_end(count, total):
     positions = evenly_spaced(count, total)
     assert len(positions) == min(count, total)
     assert (np.diff(positions) > 0).all()

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from common import weights
-from common.config import Config
 from common.errors import UserError
-from common.layout import Layout
 from pipeline.parse.run import parse
 from pipeline.runner.shard_record import record_path
 from tests.commands import run_command
@@ -25,7 +23,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*.tar"))}
 
 
-def test_every_sample_has_the_documented_format(shards: Layout, portraits: Path) -> None:
+def test_every_sample_has_the_documented_format(shards, portraits):
     rows = pq.read_table(shards.samples).to_pylist()
     assert len(rows) == PORTRAITS
     by_key = {row["key"]: row for row in rows}
@@ -78,9 +76,7 @@ def check_sample(key: str, data: dict[str, bytes], row: dict[str, object], portr
     assert (np.array(metadata["confidence"]) > 0).tolist() == present.tolist()
 
 
-def test_webdataset_and_datasets_read_the_shards(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_webdataset_and_datasets_read_the_shards(shards, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets  # reads that variable
     import webdataset
@@ -97,12 +93,11 @@ def test_webdataset_and_datasets_read_the_shards(
         assert row["json"]["source"] == sample["json"]["source"]
 
 
-def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) -> None:
+def test_masks_agree_with_the_painters_truth(shards, portraits):
     right, pixels = 0, 0
     for row in pq.read_table(shards.samples).to_pylist():
         with tarfile.open(shards.shards / row["shard"]) as tar:
             member = tar.extractfile(f"{row['key']}.mask.png")
-            assert member is not None
             mask = np.asarray(Image.open(io.BytesIO(member.read())))
         truth = Image.open(portraits / "masks" / f"{Path(row['source']).stem}.png").crop((0, 20, 178, 198))
         expected = np.asarray(truth.resize((256, 256), Image.Resampling.NEAREST))
@@ -111,7 +106,7 @@ def test_masks_agree_with_the_painters_truth(shards: Layout, portraits: Path) ->
     assert right / pixels > 0.85
 
 
-def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -> None:
+def test_a_second_run_changes_nothing(shards, pipeline_config):
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in shards.shards.rglob("*.tar")}
     manifests = {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()}
     run_pipeline(pipeline_config, shards)
@@ -119,9 +114,7 @@ def test_a_second_run_changes_nothing(shards: Layout, pipeline_config: Config) -
     assert {p: p.read_bytes() for p in shards.manifests.rglob("*") if p.is_file()} == manifests
 
 
-def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
-    pipeline_config: Config, copy: Layout
-) -> None:
+def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(pipeline_config, copy):
     before = digests(copy.shards)
     tars = sorted((copy.shards / "portraits").glob("*.tar"))
     record_path(tars[0]).unlink()
@@ -137,7 +130,7 @@ def test_a_lost_shard_is_made_again_alone_and_to_the_same_bytes(
     assert not foreign.exists()
 
 
-def test_wrong_weights_are_refused_with_both_hashes(pipeline_config: Config, tmp_path: Path) -> None:
+def test_wrong_weights_are_refused_with_both_hashes(pipeline_config, tmp_path):
     wrong = tmp_path / "mine.pth"
     wrong.write_bytes(b"wrong")
     settings = pipeline_config.weights.model_copy(update={"parser": str(wrong), "cache": str(tmp_path)})
@@ -147,7 +140,7 @@ def test_wrong_weights_are_refused_with_both_hashes(pipeline_config: Config, tmp
     assert weights.KNOWN["bisenet"].sha256 in str(refused.value)
 
 
-def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+def test_a_wrong_folder_is_one_line_and_no_traceback(tmp_path):
     done = run_command("pipeline.parse", "--input", tmp_path / "none")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path / 'none'} is not a folder; --input names a folder of photos\n"

@@ -1,6 +1,5 @@
 """Small changes cost little: labels make no shard stale, and new photos go into new shards."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,11 @@ class Input:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Input:
+def data(tmp_path):
     return Input(tmp_path)
 
 
-def test_one_photo_more_is_one_shard(data: Input) -> None:
+def test_one_photo_more_is_one_shard(data):
     (data.photos / "000a.jpg").write_bytes(b"\xff\xd8\xffnew")
     assert data.stale() == 1
     (data.photos / "zzz.jpg").write_bytes(b"\xff\xd8\xffnewer")
@@ -73,13 +72,13 @@ def test_one_photo_more_is_one_shard(data: Input) -> None:
     assert sum(row["key"] is not None for row in data.rows()) == PHOTOS + 2
 
 
-def test_a_second_attribute_of_the_same_faces_makes_no_shard_again(data: Input) -> None:
+def test_a_second_attribute_of_the_same_faces_makes_no_shard_again(data):
     data.label(LABELLED, "Male", "Young")
     assert data.stale() == 0
     assert data.rows()[1]["Young"] == 1
 
 
-def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data: Input) -> None:
+def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data):
     data.label(LABELLED + 50, "Male")
     assert data.stale() == 0
     rows = data.rows()
@@ -89,15 +88,15 @@ def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data: Inp
 
 
 def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(
-    data: Input,
-) -> None:
+    data,
+):
     shards = {row["key"]: row["shard"] for row in data.rows()}
     (data.photos / "000.jpg").rename(data.photos / "later.jpg")
     assert data.stale() == 1
     assert {row["key"]: row["shard"] for row in data.rows() if row["key"]} == shards
 
 
-def test_another_size_of_shards_is_another_plan(data: Input) -> None:
+def test_another_size_of_shards_is_another_plan(data):
     config = data.config
     larger = config.model_copy(update={"ingest": config.ingest.model_copy(update={"shard_size": 50})})
     ingest(larger, data.layout)
@@ -112,7 +111,7 @@ def test_another_size_of_shards_is_another_plan(data: Input) -> None:
         pytest.param(320_000, 1000, id="a large one has shards of the configured size"),
     ],
 )
-def test_small_sets_have_shards_for_all_workers(photos: int, expected: int) -> None:
+def test_small_sets_have_shards_for_all_workers(photos, expected):
     assert shard_size(photos, load(settings=["ingest.shard_size=1000"]).ingest) == expected
 
 
@@ -131,9 +130,7 @@ Row = dict[str, Any]
         (lambda row: {"shard": "d/train-000001.tar"}, False),
     ],
 )
-def test_stage_1_is_stale_if_its_faces_change_and_not_if_labels_do(
-    change: Callable[[Row], Row], same: bool, tmp_path: Path
-) -> None:
+def test_stage_1_is_stale_if_its_faces_change_and_not_if_labels_do(change, same, tmp_path):
     names = [name for name in manifest.SAMPLE_FIELDS.names if name.endswith((".offset", ".size", ".crc32"))]
     rows = [
         {"key": f"k{index}", "shard": "d/train-000000.tar", "split": split} | dict.fromkeys(names, index)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from upath import UPath
 
-from common.config import Config
 from common.errors import UserError
 from common.layout import Layout
 from common.pipeline_config import Stream
@@ -22,7 +21,7 @@ from training.data.shard_cache import OPEN_AT_MOST, ShardCache
 
 
 @pytest.fixture(scope="module")
-def bucket(object_store: None) -> Address:
+def bucket(object_store):
     """An empty bucket of the object store."""
     root = UPath("s3://faces", use_listings_cache=False)
     root.fs.mkdir("faces")
@@ -30,10 +29,9 @@ def bucket(object_store: None) -> Address:
 
 
 @pytest.fixture(scope="module")
-def remote(bucket: Address, shards: Layout) -> Layout:
+def remote(bucket, shards):
     """The shared shards and manifests, copied to the bucket."""
     for folder in (shards.shards / "portraits", shards.manifests):
-        assert isinstance(folder, Path)
         bucket.fs.put(str(folder), f"faces/copied/{folder.name}", recursive=True)
     return Layout.at(bucket / "copied")
 
@@ -48,9 +46,7 @@ def tars(folder: Address) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
-def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
-    bucket: Address, shards: Layout, pipeline_config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_pipeline_writes_the_same_bytes_to_an_object_store(bucket, shards, pipeline_config, capsys):
     layout = Layout.at("s3://faces/made")
     for _ in range(2):
         run_pipeline(pipeline_config, layout)
@@ -61,9 +57,7 @@ def test_the_pipeline_writes_the_same_bytes_to_an_object_store(
         assert mine.read_bytes() == other.read_bytes()
 
 
-def test_training_streams_the_same_batches_from_an_object_store(
-    remote: Layout, shards: Layout, tmp_path: Path
-) -> None:
+def test_training_streams_the_same_batches_from_an_object_store(remote, shards, tmp_path):
     cached = cached_in(tmp_path)
     batches = []
     for layout in (remote, shards):
@@ -75,7 +69,7 @@ def test_training_streams_the_same_batches_from_an_object_store(
     assert len(list(tmp_path.rglob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
 
 
-def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: Path) -> None:
+def test_a_stage_of_training_runs_on_an_object_store(remote, tmp_path):
     small = ["network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"]
     settings = [text for setting in small for text in ("--set", setting)]
     flags = ("--stage", "pretrain", "--shards", "s3://faces/copied", "--output", tmp_path)
@@ -83,9 +77,7 @@ def test_a_stage_of_training_runs_on_an_object_store(remote: Layout, tmp_path: P
     assert (tmp_path / "pretrain" / "metrics.json").is_file()
 
 
-def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_back(
-    remote: Layout, tmp_path: Path
-) -> None:
+def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_back(remote, tmp_path):
     names = sorted({*read_samples(remote, ("train", "val", "test")).shards})
     sizes = {name: (remote.shards / name).stat().st_size for name in names}
     with ShardCache(remote.shards, cached_in(tmp_path, max(sizes.values()))) as cache:
@@ -96,9 +88,7 @@ def test_the_cache_stays_within_its_bound_and_a_shard_that_was_dropped_comes_bac
 
 
 @pytest.mark.parametrize("caches", [["a"] * 4, ["a", "a", "b", "b"]], ids=["one machine", "two machines"])
-def test_four_ranks_download_each_of_eight_shards_once(
-    caches: list[str], bucket: Address, tmp_path: Path
-) -> None:
+def test_four_ranks_download_each_of_eight_shards_once(caches, bucket, tmp_path):
     shards = [f"train-{number:06d}.tar" for number in range(8) for _ in range(10)]
     for name in sorted(set(shards)):
         (bucket / "eight" / name).write_bytes(name.encode())
@@ -115,9 +105,7 @@ def test_four_ranks_download_each_of_eight_shards_once(
     assert len(list(tmp_path.glob("*/*/*.tar"))) == 8  # the caches are large, so each file is one download
 
 
-def test_a_rewritten_shard_is_not_served_from_the_cache(
-    bucket: Address, remote: Layout, tmp_path: Path
-) -> None:
+def test_a_rewritten_shard_is_not_served_from_the_cache(bucket, remote, tmp_path):
     shard = bucket / "rewritten" / "train-000000.tar"
     for content in (b"first", b"second"):
         shard.write_bytes(content)
@@ -125,14 +113,14 @@ def test_a_rewritten_shard_is_not_served_from_the_cache(
             assert os.pread(descriptor, 100, 0) == content
 
 
-def test_shards_are_fetched_before_they_are_needed(remote: Layout, tmp_path: Path) -> None:
+def test_shards_are_fetched_before_they_are_needed(remote, tmp_path):
     name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
     with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
         cache.prefetch([name])
     assert len(list(tmp_path.rglob("*.tar"))) == 1
 
 
-def test_a_missing_remote_shard_is_named(remote: Layout, tmp_path: Path) -> None:
+def test_a_missing_remote_shard_is_named(remote, tmp_path):
     with (
         ShardCache(remote.shards, cached_in(tmp_path)) as cache,
         pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
@@ -159,9 +147,7 @@ class Outage:
         monkeypatch.setattr("common.retry.time.sleep", lambda seconds: None)
 
 
-def test_a_download_is_tried_again_until_the_store_answers(
-    remote: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_download_is_tried_again_until_the_store_answers(remote, tmp_path, monkeypatch, capsys):
     name = read_samples(remote, ("train",)).shards[0]
     Outage(remote, 3, monkeypatch)
     stream = cached_in(tmp_path, retry_minutes=5)
@@ -171,8 +157,8 @@ def test_a_download_is_tried_again_until_the_store_answers(
 
 
 def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_needed(
-    remote: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    remote, tmp_path, monkeypatch
+):
     name = read_samples(remote, ("train",)).shards[0]
     Outage(remote, 1, monkeypatch)
     with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
@@ -182,7 +168,7 @@ def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_ne
             assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
 
 
-def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
+def test_many_local_shards_never_run_out_of_descriptors(tmp_path):
     for number in range(2000):
         (tmp_path / f"{number}.tar").write_bytes(b"x")
 
@@ -198,6 +184,6 @@ def test_many_local_shards_never_run_out_of_descriptors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["nothing://bucket/x", "s4://bucket/x"])
-def test_an_address_of_an_unknown_protocol_is_a_clear_error(text: str) -> None:
+def test_an_address_of_an_unknown_protocol_is_a_clear_error(text):
     with pytest.raises(UserError, match="cannot be reached"):
         address(text)

@@ -28,7 +28,7 @@ def metadata(**values: object) -> bytes:
     return json.dumps(values).encode()
 
 
-def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: Path) -> None:
+def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path):
     first = {
         "a.jpg": photo(0),
         "a.json": metadata(attributes={"Male": 1, "Young": 0}, identity=7),
@@ -64,14 +64,14 @@ def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path: P
     assert set(by_path(tmp_path / "more.tar")) == {name for name in found if name.startswith("more")}
 
 
-def test_a_tar_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+def test_a_tar_that_was_replaced_is_read_anew(tmp_path):
     tar = write_tar(tmp_path / "a.tar", {"a.jpg": photo(0)})
     assert read_source(tmp_path, "a.tar::a.jpg") == photo(0)
     write_tar(tar, {"first.jpg": photo(1) * 9, "a.jpg": photo(2)})
     assert read_source(tmp_path, "a.tar::a.jpg") == photo(2)
 
 
-def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp_path: Path) -> None:
+def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp_path):
     (tmp_path / "in").mkdir()
     tar = write_tar(tmp_path / "in" / "a.tar", {f"{number}.png": photo(number) for number in range(3)})
     tar.write_bytes(tar.read_bytes()[: 2 * 512 + len(photo(0)) + 700])
@@ -113,9 +113,7 @@ SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0
         *("a JSON above 64 kB", "no JSON and no photo", "a good one"),
     ],
 )
-def test_a_bad_member_of_a_tar_is_one_row_and_ends_nothing(
-    tmp_path: Path, entry: bytes, refused: dict[str, str]
-) -> None:
+def test_a_bad_member_of_a_tar_is_one_row_and_ends_nothing(tmp_path, entry, refused):
     (tmp_path / "in").mkdir()
     tar = write_tar(tmp_path / "in" / "x.tar", {"a.png": photo(1), "c.png": photo(2)})
     size = sum(512 + -(-len(photo(seed)) // 512) * 512 for seed in (1, 2))
@@ -125,7 +123,7 @@ def test_a_bad_member_of_a_tar_is_one_row_and_ends_nothing(
     assert rows == {"x.tar::a.png": None, "x.tar::c.png": None, **expected}
 
 
-def test_labels_of_tars_are_bounded_in_number(tmp_path: Path) -> None:
+def test_labels_of_tars_are_bounded_in_number(tmp_path):
     members = {"a.jpg": b"", "a.json": metadata(attributes={f"l{number}": 1 for number in range(4097)})}
     write_tar(tmp_path / "a.tar", members)
     with pytest.raises(UserError, match="4,097 different labels in .json members"):
@@ -136,7 +134,7 @@ def test_labels_of_tars_are_bounded_in_number(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bucket(object_store: None) -> Address:
+def bucket(object_store):
     """An empty bucket of the object store."""
     place = address("s3://photos")
     place.fs.mkdir("photos")
@@ -151,8 +149,8 @@ def upload(folder: Path, bucket: Address, under: str) -> str:
 
 
 def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_bytes(
-    bucket: Address, portraits: Path, shards: Layout, tmp_path: Path
-) -> None:
+    bucket, portraits, shards, tmp_path
+):
     place = upload(portraits, bucket, "deep/portraits")
     own = [f"data.input={place}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
     config, layout = load(settings=own), Layout.at(tmp_path)
@@ -167,7 +165,7 @@ def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_byt
         assert (layout.aligned / "portraits" / tar.name).read_bytes() == tar.read_bytes()
 
 
-def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tmp_path: Path) -> None:
+def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket, tmp_path):
     names = ["a b #1?.jpg", "deep/имя 🙂.png", "%41.jpg"]
     root = fill(tmp_path / "in", [*names, ".hidden.jpg"])
     rows = planned(upload(root, bucket, "names"), tmp_path / "a")
@@ -192,7 +190,7 @@ def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket: Address, tm
 
 
 @pytest.mark.parametrize("store", [pytest.param("local", id="a folder"), pytest.param("s3", id="S3")])
-def test_only_a_file_that_changes_gets_another_stamp(store: str, bucket: Address, tmp_path: Path) -> None:
+def test_only_a_file_that_changes_gets_another_stamp(store, bucket, tmp_path):
     root = fill(tmp_path / "in", ["a.jpg", "deep/b.jpg"])
     paths = ["a.jpg", "deep/b.jpg", "gone.jpg"]
 
@@ -206,12 +204,12 @@ def test_only_a_file_that_changes_gets_another_stamp(store: str, bucket: Address
     assert [new == old for new, old in zip(stamps(), before, strict=True)] == [False, True, True]
 
 
-def test_an_s3_folder_that_is_not_there_is_an_error(bucket: Address) -> None:
+def test_an_s3_folder_that_is_not_there_is_an_error(bucket):
     with pytest.raises(UserError, match="s3://photos/none is not a folder"):
         read_listing(address("s3://photos/none"))
 
 
-def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path):
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]

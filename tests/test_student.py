@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from scipy.special import logit
 
 from common.config import load
 from common.dlib_face import DLIB_MEAN, DlibFace
-from common.layout import Layout
 from common.weights import find
 from training.data.loader import load as load_batches
 from training.data.samples import read_samples
@@ -44,7 +42,7 @@ CONFIG = load(
 
 
 @pytest.fixture
-def partly_unlabelled(shards: Layout, tmp_path: Path) -> Layout:
+def partly_unlabelled(shards, tmp_path):
     """The shards with every third train face in the split ``unlabelled``."""
     copy = replace(shards, manifests=tmp_path / "manifests")
     (tmp_path / "manifests").mkdir()
@@ -59,8 +57,8 @@ def partly_unlabelled(shards: Layout, tmp_path: Path) -> Layout:
 
 
 def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
-    partly_unlabelled: Layout,
-) -> None:
+    partly_unlabelled,
+):
     everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
     labelled = read_samples(partly_unlabelled, ("train",)).labelled()
     labelled = labelled.take(np.arange(0, len(labelled), 2))
@@ -71,8 +69,8 @@ def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
 
 
 def test_a_student_is_a_classifier_of_pictures_that_learns_from_all_train_faces(
-    partly_unlabelled: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    partly_unlabelled, tmp_path, monkeypatch
+):
     learnt: dict[str, Any] = {}
     real = student.solve_heads
 
@@ -91,7 +89,6 @@ def test_a_student_is_a_classifier_of_pictures_that_learns_from_all_train_faces(
     everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
     assert list(faces.keys) == list(everyone.keys)
     (batch,) = load_batches(faces, [list(range(len(faces)))], {"jpg"}, 0, CONFIG.stream)
-    assert classifier.network is not None
     with torch.inference_mode():
         inputs = to_input(batch.images, classifier.network.config.input_size)
         pooled = classifier.network.network(inputs).backbone.mean(dim=(2, 3)).double().numpy()
@@ -104,7 +101,7 @@ def test_a_student_is_a_classifier_of_pictures_that_learns_from_all_train_faces(
     assert np.allclose(classifier.logits(batch), expected + centre, atol=1e-2)
 
 
-def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features() -> None:
+def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features():
     archive = find("dlib_face", CONFIG.weights)
     ours, theirs = DlibBackbone(), DlibFace(archive)
     ours.load(archive)

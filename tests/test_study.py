@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,10 @@ def finished(output: Path) -> dict[str, int]:
     return {str(file.relative_to(output)): file.stat().st_mtime_ns for file in files}
 
 
-def test_an_interrupted_study_is_resumed_does_nothing_twice_and_has_a_table(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_an_interrupted_study_is_resumed_does_nothing_twice_and_has_a_table(shards, tmp_path):
     command = [sys.executable, "-m", "training.study", *arguments(shards, tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    first = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    first = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
     while not finished(tmp_path) and first.poll() is None:
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGINT)
@@ -72,7 +70,7 @@ def test_an_interrupted_study_is_resumed_does_nothing_twice_and_has_a_table(
     assert (tmp_path / "plot.svg").read_text().count("labelled faces") == 2
 
 
-def test_a_draw_that_fails_is_named_after_the_others_have_run(tmp_path: Path) -> None:
+def test_a_draw_that_fails_is_named_after_the_others_have_run(tmp_path):
     codes = {"draw 0": "raise SystemExit('no such luck')", "draw 1": "print('ran')"}
     commands = {name: [sys.executable, "-c", code] for name, code in codes.items()}
     with pytest.raises(UserError, match=r"1 of 2 failed, among them draw 0 \(no such luck\)"):
@@ -80,7 +78,7 @@ def test_a_draw_that_fails_is_named_after_the_others_have_run(tmp_path: Path) ->
     assert (tmp_path / "draw1.log").read_text() == "ran\n"
 
 
-def test_dvc_scans_no_pipeline_but_the_root_s() -> None:
+def test_dvc_scans_no_pipeline_but_the_root_s():
     files = subprocess.run(
         ["git", "ls-files", "*dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -91,7 +89,7 @@ TITLES = {"scratch": "from scratch", "probe": "linear probe", "pretrained": "pre
 
 
 @pytest.fixture
-def study_of(tmp_path: Path) -> Callable[[Mapping[str, Sequence[float]], int], StudyResults]:
+def study_of(tmp_path):
     """Makes a study of so many draws: average precision by method and draw, with 80 and 8,000 labels."""
 
     def make(scores: Mapping[str, Sequence[float]], draws: int) -> StudyResults:
@@ -112,7 +110,7 @@ def study_of(tmp_path: Path) -> Callable[[Mapping[str, Sequence[float]], int], S
     return make
 
 
-def test_the_tables_have_means_and_gains_of_the_same_draws(study_of: Any) -> None:
+def test_the_tables_have_means_and_gains_of_the_same_draws(study_of):
     study = study_of({"scratch": [0.30, 0.32, 0.34], "probe": [0.41, 0.42, 0.45], "pretrained": [0.2]}, 5)
     row = next(row for row in study.summary() if (row["method"], row["faces"]) == ("probe", 80))
     assert row["scores"]["average_precision"]["mean"] == pytest.approx(1.28 / 3)
@@ -127,12 +125,12 @@ def test_the_tables_have_means_and_gains_of_the_same_draws(study_of: Any) -> Non
     assert ["80 (1 %)", "linear probe", MISSING, "+10.7 ± 0.3"] in cells
 
 
-def test_a_study_without_a_draw_says_what_makes_one(tmp_path: Path) -> None:
+def test_a_study_without_a_draw_says_what_makes_one(tmp_path):
     with pytest.raises(UserError, match="no finished draw .*`python -m training.study` makes them"):
         read_results(3, tmp_path)
 
 
-def test_the_plot_is_the_same_file_for_the_same_draws(study_of: Any, tmp_path: Path) -> None:
+def test_the_plot_is_the_same_file_for_the_same_draws(study_of, tmp_path):
     study = study_of({"scratch": [0.3, 0.31], "pretrained": [0.4]}, 2)
     for name in ("a.svg", "b.svg"):
         plot(study, tmp_path / name)
@@ -142,9 +140,7 @@ def test_the_plot_is_the_same_file_for_the_same_draws(study_of: Any, tmp_path: P
     assert "linear probe" not in text
 
 
-def test_the_papers_table_has_a_row_for_each_of_its_numbers_of_labels(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_papers_table_has_a_row_for_each_of_its_numbers_of_labels(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paper, "PUBLISHED", {4: 86.67, 5: 88.05, 3255: 89.58})
     paper.run_paper(load(settings=["study.draws=1"]), shards, tmp_path, "auto")
     rows = [line.split("|")[1:-1] for line in (tmp_path / "table.md").read_text().splitlines() if "|" in line]

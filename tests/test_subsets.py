@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from common import manifest
 from common.errors import UserError
-from common.layout import Layout
 from tests.commands import run_command
 from training.data.label_subsets import labelled_subset, read_subset, share, write_subsets
 from training.data.samples import Samples, read_samples
@@ -28,19 +27,19 @@ part = st.floats(0, 1, exclude_min=True)
 @given(keys, part, part, st.integers(0, 5), st.randoms(use_true_random=False))
 @settings(max_examples=150)
 def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_come(
-    names: list[str], one: float, other: float, seed: int, random: object
-) -> None:
+    names, one, other, seed, random
+):
     small, large = (
         set(np.array(names)[labelled_subset(samples_named(names), s, seed)]) for s in sorted((one, other))
     )
     assert small <= large
     assert len(large) == max(1, round(max(one, other) * len(names)))
     shuffled = list(names)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert set(np.array(shuffled)[labelled_subset(samples_named(shuffled), min(one, other), seed)]) == small
 
 
-def test_the_command_writes_nested_lists_with_their_origin(shards: Layout, tmp_path: Path) -> None:
+def test_the_command_writes_nested_lists_with_their_origin(shards, tmp_path):
     flags = ("--labels", "10%", "0.5", "--set", "finetune.seed=3", "--write-subsets", tmp_path)
     done = run_command("training.run", "--shards", shards.shards, *flags)
     assert done.stdout.split() == [
@@ -62,7 +61,7 @@ def split(text: str) -> tuple[list[str], list[str]]:
     return [line for line in lines if line.startswith("#")], [line for line in lines if line[0] != "#"]
 
 
-def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path: Path) -> None:
+def test_a_list_reads_back_as_the_faces_that_were_drawn(shards, tmp_path):
     (file,) = write_subsets(shards, [0.4], 1, tmp_path)
     (again,) = write_subsets(shards, [0.4], 1, tmp_path / "again")
     assert again.read_bytes() == file.read_bytes()
@@ -79,9 +78,7 @@ def test_a_list_reads_back_as_the_faces_that_were_drawn(shards: Layout, tmp_path
         ("# seed: 0\n", "lists no key"),
     ],
 )
-def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(UserError, match=message):
         read_subset(tmp_path / "list.txt", samples_named(["k1", "k2"]))
@@ -92,9 +89,7 @@ def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(
 @pytest.mark.parametrize(
     "flags", [("--config", "none.yaml"), ("--set", "finetune.sead=3")], ids=["no file", "no such setting"]
 )
-def test_lists_are_not_written_with_settings_that_do_not_exist(
-    flags: tuple[str, str], shards: Layout, tmp_path: Path
-) -> None:
+def test_lists_are_not_written_with_settings_that_do_not_exist(flags, shards, tmp_path):
     output = tmp_path / "lists"
     given = ("--write-subsets", output, "--labels", "40%", "--shards", shards.shards, *flags)
     done = run_command("training.run", *given)
@@ -103,6 +98,6 @@ def test_lists_are_not_written_with_settings_that_do_not_exist(
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "many"])
-def test_an_invalid_share_is_refused(text: str) -> None:
+def test_an_invalid_share_is_refused(text):
     with pytest.raises(UserError, match=f"--labels {text}: neither a file nor a share above 0"):
         share(text)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,14 +91,14 @@ def wait_until_ended(session: int, seconds: float = 600) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("survival") / "photos"
     write_dataset(folder, count=48, seed=11, workers=1)
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def undisturbed(photos, tmp_path_factory):
     """The output of a run that nobody disturbs, and the seconds that it took."""
     output = tmp_path_factory.mktemp("undisturbed")
     start = time.monotonic()
@@ -107,9 +106,7 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return output, time.monotonic() - start
 
 
-def test_five_kills_of_everything_at_random_moments_change_no_byte(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_five_kills_of_everything_at_random_moments_change_no_byte(photos, undisturbed, tmp_path):
     expected, seconds = undisturbed
     moments = random.Random(4)
     for kill in range(5):
@@ -129,7 +126,7 @@ def with_no_mercy(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed: tuple[Path, float]) -> None:
+def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed):
     stages = json.loads((undisturbed[0] / "manifests" / "stages.json").read_text())
     assert stages.keys() == {"align", "parse"}
     tars = len(list((undisturbed[0] / "photos").glob("*.tar")))
@@ -138,9 +135,7 @@ def test_what_the_stages_took_is_written_beside_the_manifests(undisturbed: tuple
         assert 0 < stage["seconds"] < undisturbed[1]
 
 
-def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(photos, undisturbed, tmp_path):
     # Dead slow, so that it is surely interrupted at work.
     # A shell starts what runs in its background with Ctrl-C ignored, these tests among it.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -155,8 +150,8 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(
 
 
 def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+    photos, undisturbed, tmp_path
+):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     for tar in (tmp_path / "photos").glob("*.tar"):
         tar.with_suffix(".json").unlink()
@@ -180,9 +175,7 @@ def wait_for_partial(folder: Path) -> Path:
     raise AssertionError(f"nobody writes into {folder}")
 
 
-def test_a_killed_worker_is_replaced_and_changes_no_byte(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_replaced_and_changes_no_byte(photos, undisturbed, tmp_path):
     driver = start(photos, tmp_path)
     wait_for_partial(tmp_path / "photos")
     workers = [pid for pid in processes_of_session(driver.pid) if is_worker(pid)]
@@ -222,8 +215,8 @@ def deadly(folder: Path, module: str, function: str, content: str, digest: str) 
 
 
 def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_completes(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+    photos, undisturbed, tmp_path
+):
     victim = pq.read_table(undisturbed[0] / "manifests" / "source.parquet").to_pylist()[5]
     preload = deadly(tmp_path, "pipeline.align.shard", "decode_photo", "data", victim["sha256"])
     output = tmp_path / "out"
@@ -242,9 +235,7 @@ def test_a_photo_that_kills_its_worker_is_quarantined_alone_and_its_shard_comple
     assert others.items() <= finished_bytes(output).items()
 
 
-def test_a_face_that_kills_the_parser_is_quarantined_too(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_a_face_that_kills_the_parser_is_quarantined_too(photos, undisturbed, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(undisturbed[0], output)
     victim = pq.read_table(output / "manifests" / "shards.parquet").to_pylist()[7]
@@ -260,9 +251,7 @@ def test_a_face_that_kills_the_parser_is_quarantined_too(
     assert pq.read_table(output / "manifests" / "shards.parquet").num_rows == 47
 
 
-def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(
-    photos: Path, undisturbed: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(photos, undisturbed, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(undisturbed[0], output)
     tar = sorted((output / "photos").glob("*.tar"))[0]
@@ -275,7 +264,7 @@ def test_a_bug_in_a_task_ends_the_run_and_names_the_shard(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path):
     """A real file system of 600 KB; skipped where mounting is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -289,8 +278,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_when_there_is_space(
-    photos: Path, undisturbed: tuple[Path, float], small_disk: Path
-) -> None:
+    photos, undisturbed, small_disk
+):
     expected = finished_bytes(undisturbed[0])
     full = run(photos, small_disk)
     assert full.returncode == 1
@@ -304,7 +293,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_when_there_is_
     check_finished(photos, small_disk, undisturbed[0])
 
 
-def test_only_dead_processes_files_are_cleared(tmp_path: Path) -> None:
+def test_only_dead_processes_files_are_cleared(tmp_path):
     dead = tmp_path / ".train-000000.tar.1.partial"
     dead.write_text("half")
     with replacing(tmp_path / "alive.tar") as temporary:
@@ -314,7 +303,7 @@ def test_only_dead_processes_files_are_cleared(tmp_path: Path) -> None:
     assert (tmp_path / "alive.tar").exists()
 
 
-def test_a_run_stops_once_too_much_is_refused_and_says_how_much_of_what(photos: Path, tmp_path: Path) -> None:
+def test_a_run_stops_once_too_much_is_refused_and_says_how_much_of_what(photos, tmp_path):
     root = tmp_path / "in"
     shutil.copytree(photos, root)
     images = sorted((root / "img_align_celeba").iterdir())
@@ -333,7 +322,7 @@ def test_a_run_stops_once_too_much_is_refused_and_says_how_much_of_what(photos: 
 
 
 @pytest.mark.parametrize(("refused", "stops"), [(5, False), (6, True)])
-def test_the_limit_itself_is_allowed(refused: int, stops: bool) -> None:
+def test_the_limit_itself_is_allowed(refused, stops):
     refusals = Refusals(sources=10, max_fraction=0.5)
     rows = [{"source": f"{n}.jpg", "reason": "no-face", "detail": "none"} for n in range(refused)]
     if stops:

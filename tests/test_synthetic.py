@@ -3,7 +3,6 @@
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ SEED = 5
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample(tmp_path_factory):
     """Return a small set on disk."""
     root = tmp_path_factory.mktemp("sample") / "set"
     write_dataset(root, COUNT, SEED, workers=1)
@@ -42,7 +41,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wild_portraits() -> list[Portrait]:
+def wild_portraits():
     """Return some wild portraits."""
     return list(iterate_portraits(10, SEED, wild=True))
 
@@ -78,21 +77,19 @@ def painted(person: Person, moment: Moment, seed: int = 0) -> Portrait:
     return paint_person(person, moment, np.random.default_rng(seed))
 
 
-def test_the_same_arguments_give_the_same_bytes_with_any_number_of_processes(
-    sample: Path, tmp_path: Path
-) -> None:
+def test_the_same_arguments_give_the_same_bytes_with_any_number_of_processes(sample, tmp_path):
     write_dataset(tmp_path / "again", COUNT, SEED, workers=3)
     assert contents(tmp_path / "again") == contents(sample)
 
 
-def test_an_image_does_not_depend_on_the_size_of_the_set(sample: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_size_of_the_set(sample, tmp_path):
     write_dataset(tmp_path / "less", 9, SEED, workers=1)
     for name, data in contents(tmp_path / "less").items():
         if name.endswith((".jpg", ".png")):
             assert (sample / name).read_bytes() == data
 
 
-def test_running_again_replaces_an_earlier_set_and_leaves_nothing_of_it(tmp_path: Path) -> None:
+def test_running_again_replaces_an_earlier_set_and_leaves_nothing_of_it(tmp_path):
     write_dataset(tmp_path, 6, SEED, workers=1, wild=True)
     write_dataset(tmp_path, 4, SEED, workers=1)
     first = contents(tmp_path)
@@ -102,7 +99,7 @@ def test_running_again_replaces_an_earlier_set_and_leaves_nothing_of_it(tmp_path
     assert not (tmp_path / "img_celeba").exists()
 
 
-def test_the_layout_is_that_of_celeba(sample: Path) -> None:
+def test_the_layout_is_that_of_celeba(sample):
     lines = (sample / "list_attr_celeba.txt").read_text().splitlines()
     assert int(lines[0]) == COUNT
     assert tuple(lines[1].split()) == CELEBA_ATTRIBUTES
@@ -115,7 +112,7 @@ def test_the_layout_is_that_of_celeba(sample: Path) -> None:
         assert all(row[1].isdigit() for row in rows)
 
 
-def test_every_image_has_the_aligned_size_and_a_mask_of_known_classes(sample: Path) -> None:
+def test_every_image_has_the_aligned_size_and_a_mask_of_known_classes(sample):
     for number in range(1, COUNT + 1):
         image = cv2.imread(str(sample / "img_align_celeba" / f"{number:06d}.jpg"))
         mask = cv2.imread(str(sample / "masks" / f"{number:06d}.png"), cv2.IMREAD_UNCHANGED)
@@ -127,7 +124,7 @@ def test_every_image_has_the_aligned_size_and_a_mask_of_known_classes(sample: Pa
         }
 
 
-def test_nobody_is_in_two_partitions(sample: Path) -> None:
+def test_nobody_is_in_two_partitions(sample):
     people = dict(line.split() for line in (sample / "identity_CelebA.txt").read_text().splitlines())
     partitions = defaultdict(set)
     for line in (sample / "list_eval_partition.txt").read_text().splitlines():
@@ -136,12 +133,12 @@ def test_nobody_is_in_two_partitions(sample: Path) -> None:
     assert all(len(found) == 1 for found in partitions.values())
 
 
-def test_the_eyes_lie_where_celebas_alignment_puts_them() -> None:
+def test_the_eyes_lie_where_celebas_alignment_puts_them():
     eyes = np.array([portrait.landmarks[:2] for portrait in iterate_portraits(12, SEED)])
     assert np.abs(eyes - np.array([(69.5, 111.3), (107.5, 111.3)])).max() < 2.0
 
 
-def test_the_eye_on_the_right_of_the_image_is_the_subjects_left() -> None:
+def test_the_eye_on_the_right_of_the_image_is_the_subjects_left():
     portrait = painted(*plain())
     for part, landmark in (("r_eye", 0), ("l_eye", 1)):
         centre = np.argwhere(portrait.mask == CLASSES.index(part)).mean(axis=0)[::-1]
@@ -150,7 +147,7 @@ def test_the_eye_on_the_right_of_the_image_is_the_subjects_left() -> None:
 
 @settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1))
-def test_for_any_seed_attributes_are_consistent(seed: int) -> None:
+def test_for_any_seed_attributes_are_consistent(seed):
     rng = np.random.default_rng(seed)
     person = draw_person(rng)
     attributes = attributes_of(person, draw_moment(person, rng), rng)
@@ -165,7 +162,7 @@ def test_for_any_seed_attributes_are_consistent(seed: int) -> None:
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**31 - 1), st.booleans())
-def test_for_any_seed_image_mask_and_attributes_agree(seed: int, wild: bool) -> None:
+def test_for_any_seed_image_mask_and_attributes_agree(seed, wild):
     portrait = paint_portrait(0, 1, seed, wild)
     assert portrait.image.dtype == portrait.mask.dtype == np.uint8
     assert portrait.image.shape == (*portrait.mask.shape, 3)
@@ -181,7 +178,7 @@ def test_for_any_seed_image_mask_and_attributes_agree(seed: int, wild: bool) -> 
     assert (portrait.landmarks >= 0).all() and (portrait.landmarks < [width, height]).all()
 
 
-def test_frequencies_are_those_of_celeba() -> None:
+def test_frequencies_are_those_of_celeba():
     rows = []
     for seed in range(4000):
         rng = np.random.default_rng([9, seed])
@@ -213,21 +210,21 @@ def test_frequencies_are_those_of_celeba() -> None:
         ({"mouth_open": 0.2}, ("mouth",)),
     ],
 )
-def test_what_is_worn_or_done_shows_in_the_mask(change: dict[str, Any], regions: tuple[str, ...]) -> None:
+def test_what_is_worn_or_done_shows_in_the_mask(change, regions):
     person, moment = plain()
     assert pixels(painted(person, moment), *regions) == 0
     assert pixels(painted(person, replace(moment, **change)), *regions) > 8
 
 
-def test_a_bald_person_has_no_hair_and_others_have() -> None:
+def test_a_bald_person_has_no_hair_and_others_have():
     person, moment = plain()
     assert pixels(painted(person, moment), "hair") > 1500
     assert pixels(painted(replace(person, style="bald", hair="bald"), moment), "hair") == 0
 
 
 def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees(
-    wild_portraits: list[Portrait],
-) -> None:
+    wild_portraits,
+):
     tilts = []
     for portrait in wild_portraits:
         assert min(portrait.image.shape[:2]) >= 360
@@ -249,19 +246,19 @@ def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees(
         (["--workers", "0"], "--workers must be at least 1"),
     ],
 )
-def test_bad_numbers_are_errors(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_numbers_are_errors(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         main(["--output", str(tmp_path / "set"), *arguments])
 
 
-def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="is not empty and holds no earlier sample set"):
         main(["--output", str(tmp_path), "--count", "2"])
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_the_contact_sheet_is_a_small_image(tmp_path: Path) -> None:
+def test_the_contact_sheet_is_a_small_image(tmp_path):
     main(["--contact-sheet", str(tmp_path / "sheet.jpg"), "--seed", "1"])
     assert (tmp_path / "sheet.jpg").stat().st_size < LARGEST_FILE
     assert cv2.imread(str(tmp_path / "sheet.jpg")) is not None
@@ -269,7 +266,7 @@ def test_the_contact_sheet_is_a_small_image(tmp_path: Path) -> None:
         main(["--contact-sheet", str(tmp_path / "sheet.tiff")])
 
 
-def test_doing_nothing_is_an_error_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doing_nothing_is_an_error_with_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2

@@ -104,7 +104,7 @@ MORE = ("trainer.shuffle_shards=3", "pretrain.validate_every=2")
 
 
 @pytest.fixture(scope="module")
-def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+def two(shards, tmp_path_factory):
     """A run of two processes, whose batch norm waits for both and whose weights are compared after each step.
 
     Returns its folder, and what it printed.
@@ -117,9 +117,7 @@ def two(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, done.stdout, done.stderr
 
 
-def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
-    two: tuple[Path, str, str], shards: Layout, tmp_path: Path
-) -> None:
+def test_two_processes_train_as_one_that_accumulates_two_micro_batches(two, shards, tmp_path):
     folder, out, err = two
     assert out.count("2 processes do not divide trainer.shuffle_shards=3") == 1
     pretrain(load(settings=[*TINY, *MORE, "pretrain.accumulate=2"]), shards, tmp_path)
@@ -136,11 +134,11 @@ def test_two_processes_train_as_one_that_accumulates_two_micro_batches(
     assert err.count("fewer than two faces") + out.count("fewer than two faces") <= 1
 
 
-def test_all_processes_hold_the_same_weights_after_every_step(two: tuple[Path, str, str]) -> None:
+def test_all_processes_hold_the_same_weights_after_every_step(two):
     assert [(two[0] / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards: Layout, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards, tmp_path):
     config = load(settings=[*TINY, "pretrain.accumulate=3"])
     with pytest.raises(UserError, match=r"batch_size=8 cannot be divided into 3 equal micro-batches"):
         pretrain(config, shards, tmp_path)
@@ -177,9 +175,7 @@ main()
 """
 
 
-def test_a_stopped_run_of_two_nodes_is_continued_by_both_on_shares_of_batches_or_by_one(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_a_stopped_run_of_two_nodes_is_continued_by_both_on_shares_of_batches_or_by_one(shards, tmp_path):
     config = load(settings=[*TINY, "pretrain.accumulate=2"])
     pretrain(config, shards, tmp_path / "whole")
     script = tmp_path / "own_outputs.py"
@@ -228,7 +224,7 @@ main()
 """
 
 
-def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards: Layout, tmp_path: Path) -> None:
+def test_an_error_in_one_process_ends_all_with_a_checkpoint(shards, tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(FORKED + FAILING)
     done = run_two(script, shards, tmp_path, "trainer.checkpoint_minutes=60")
@@ -249,7 +245,7 @@ with joined() as ranks:
 """
 
 
-def test_the_end_of_another_process_is_said_in_a_sentence() -> None:
+def test_the_end_of_another_process_is_said_in_a_sentence():
     together = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     other, this = (
         subprocess.Popen(
@@ -268,9 +264,7 @@ def _port() -> str:
 
 
 @pytest.mark.parametrize(("error", "kept"), [(RuntimeError("gloo"), 1), (UserError("another failed"), 0)])
-def test_a_process_that_outlives_the_first_keeps_a_checkpoint(
-    tmp_path: Path, error: Exception, kept: int
-) -> None:
+def test_a_process_that_outlives_the_first_keeps_a_checkpoint(tmp_path, error, kept):
     class Run:
         done: int | None = 3
 

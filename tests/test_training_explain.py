@@ -32,7 +32,7 @@ CELL = 16
 
 
 @pytest.fixture(scope="module")
-def portraits64(shards: Layout) -> torch.Tensor:
+def portraits64(shards):
     """All painted portraits, uint8 (24, 3, 64, 64)."""
     faces = read_samples(shards, ("train", "val", "test"))
     images = [batch.images for batch in load(faces, sequential_batches(faces, 8), {"jpg"}, 0, CONFIG.stream)]
@@ -52,7 +52,7 @@ def plant(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tenso
     return images, labels
 
 
-def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: torch.Tensor) -> None:
+def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = AttributeNetwork(CONFIG.network, tuple(PLANTED))
@@ -69,7 +69,6 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
     assert average.shape == (64, 64, 3)
     for column, ((y, x), _) in enumerate(PLANTED.values()):
         difference = maps[column].difference
-        assert difference is not None
         peak = np.unravel_index(difference.argmax(), difference.shape)
         assert np.hypot(peak[0] - y, peak[1] - x) < CELL, (peak, (y, x))
         present, absent = maps[column].present, maps[column].absent
@@ -78,7 +77,7 @@ def test_the_map_of_a_planted_attribute_peaks_where_it_was_planted(portraits64: 
         assert sum(maps[column].counts) == len(images)
 
 
-def test_attributions_add_up_to_the_logit_without_its_bias(portraits64: torch.Tensor) -> None:
+def test_attributions_add_up_to_the_logit_without_its_bias(portraits64):
     model = AttributeNetwork(CONFIG.network, ("Male", "Eyeglasses", "Goatee", "Smiling", "Big_Nose")).eval()
     images = to_input(portraits64[:4], 64)
     maps = attribution(model, images)
@@ -98,7 +97,7 @@ def explain_shards(path: Path, shards: Layout, output: Path) -> None:
     explain(classifier, path, faces_of_shards(classifier, shards, 5, 4, CONFIG.stream), output)
 
 
-def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Path) -> None:
+def test_every_attribute_gets_an_image_and_an_entry(shards, tmp_path):
     names = tuple(read_samples(shards, ("test",)).attribute_names)
     explain_shards(save(tmp_path / "classifier.pt", names), shards, tmp_path / "explain")
     entries = json.loads((tmp_path / "explain" / "maps.json").read_text())["attributes"]
@@ -112,9 +111,7 @@ def test_every_attribute_gets_an_image_and_an_entry(shards: Layout, tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("error:Glyph")
-def test_names_of_labels_are_no_names_of_files(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_labels_are_no_names_of_files(shards, tmp_path, monkeypatch):
     names = ("../../escape", str(tmp_path / "absolute"), "sheet", "Bärtig/$", "n" * 300, "日本")
     faces = read_samples(shards, ("test",))
     faces = replace(faces, attribute_names=names, attributes=faces.attributes[:, : len(names)])
@@ -131,12 +128,12 @@ def test_names_of_labels_are_no_names_of_files(
 
 
 @pytest.mark.parametrize("name", ["Усы", "γένι", "Bärtig", "日本", "\ue000"])
-def test_names_in_any_script_are_legible(name: str) -> None:
+def test_names_in_any_script_are_legible(name):
     font = font_for([name])
     assert set(map(ord, font.shown(name))) <= font.characters
     assert font.shown(name) == name or ord(name[0]) > 0x3000
 
 
-def test_shards_with_other_attributes_are_refused(shards: Layout, tmp_path: Path) -> None:
+def test_shards_with_other_attributes_are_refused(shards, tmp_path):
     with pytest.raises(UserError, match="no test face with labels"):
         explain_shards(save(tmp_path / "classifier.pt", ("Happy",)), shards, tmp_path)

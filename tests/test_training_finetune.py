@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def configured(*settings: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pretrained(tmp_path_factory):
     """A stage 1 result with random weights: what matters here is what is done with them."""
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("pretrain") / "pretrained.safetensors"
@@ -54,7 +53,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def seen(monkeypatch):
     """Keys of all samples whose members are read."""
     keys: list[str] = []
     real = stream._Reader._sample
@@ -72,8 +71,8 @@ def entries(output: Path) -> dict[str, dict[str, object]]:
 
 
 def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
-    shards: Layout, pretrained: Path, tmp_path: Path, seen: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    shards, pretrained, tmp_path, seen, monkeypatch
+):
     trained: list[str] = []
     real = LossCheck.add
 
@@ -100,7 +99,7 @@ def context_of(config: Config, layout: Layout) -> Context:
     return Context(config, layout, Ranks(0, 1, torch.device("cpu")), "auto")
 
 
-def test_solved_heads_rank_the_labelled_faces_before_any_step(shards: Layout, pretrained: Path) -> None:
+def test_solved_heads_rank_the_labelled_faces_before_any_step(shards, pretrained):
     config = configured()
     context = context_of(config, shards)
     labelled, scores = context.labelled.take(np.arange(12)), []
@@ -115,9 +114,7 @@ def test_solved_heads_rank_the_labelled_faces_before_any_step(shards: Layout, pr
     assert scores[1] > scores[0] + 0.2
 
 
-def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(
-    shards: Layout, copy: Layout, pretrained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(shards, copy, pretrained, capsys):
     config = configured("finetune.select=labels")
     samples = read_samples(copy, ("train",)).labelled()
     first = samples.take(np.arange(8))
@@ -135,7 +132,7 @@ def test_a_broken_face_is_replaced_with_its_labels_where_heads_are_solved(
     assert f"sample {samples.keys[2]}: jpg: CRC-32" in capsys.readouterr().err
 
 
-def test_the_score_on_val_leaves_out_what_it_cannot_tell() -> None:
+def test_the_score_on_val_leaves_out_what_it_cannot_tell():
     labels = np.array([[1, 1, -1], [0, 1, 1], [1, 1, -1], [0, 1, 0]], np.int8)
     logits = np.array([[3, 0, 9], [1, 0, 2], [2, 0, 8], [0, 0, 1]], np.float32)
     assert mean_average_precision(labels, logits) == 1.0
@@ -160,9 +157,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
         ("scratch", 0.0, {"backbone", "branches", "heads"}),
     ],
 )
-def test_a_rate_of_0_freezes_a_trained_backbone(
-    shards: Layout, pretrained: Path, tmp_path: Path, method: str, rate: float, trained: set[str]
-) -> None:
+def test_a_rate_of_0_freezes_a_trained_backbone(shards, pretrained, tmp_path, method, rate, trained):
     settings = (f"finetune.methods=[{method}]", f"finetune.backbone_rate={rate}")
     config = configured("finetune.validate_every=null", *settings)
     before = initial_network(context_of(config, shards))
@@ -174,13 +169,10 @@ def test_a_rate_of_0_freezes_a_trained_backbone(
 
 
 def network_of(classifier: Classifier) -> AttributeNetwork:
-    assert classifier.network is not None
     return classifier.network
 
 
-def test_groups_come_from_a_file_and_go_with_the_classifier(
-    shards: Layout, pretrained: Path, tmp_path: Path
-) -> None:
+def test_groups_come_from_a_file_and_go_with_the_classifier(shards, pretrained, tmp_path):
     (tmp_path / "mine.yaml").write_text("upper: [Eyeglasses, Bangs]\nlower: [Smiling]\n")
     finetune(configured(f"finetune.groups={tmp_path / 'mine.yaml'}"), shards, pretrained, tmp_path)
     model = network_of(load_classifier(tmp_path / "pretrained-50%" / "classifier.pt"))
@@ -203,20 +195,20 @@ def test_groups_come_from_a_file_and_go_with_the_classifier(
         ("{", "expected the node content"),
     ],
 )
-def test_a_file_of_groups_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_of_groups_that_is_none_is_refused(tmp_path, text, message):
     (tmp_path / "groups.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         read_groups(tmp_path / "groups.yaml")
 
 
 def test_a_finished_run_is_trained_again_only_if_something_changed(
-    shards: Layout,
-    pretrained: Path,
-    tmp_path: Path,
-    seen: list[str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    shards,
+    pretrained,
+    tmp_path,
+    seen,
+    capsys,
+    monkeypatch,
+):
     finetune(configured(), shards, pretrained, tmp_path)
     first, file = entries(tmp_path), tmp_path / "pretrained-50%" / "classifier.pt"
     written = file.stat().st_mtime_ns
@@ -239,8 +231,8 @@ def test_a_finished_run_is_trained_again_only_if_something_changed(
 
 @pytest.mark.parametrize(("step", "ending"), [(2, "an error"), (1, "SIGTERM")])
 def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
-    shards: Layout, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, ending: str
-) -> None:
+    shards, pretrained, tmp_path, monkeypatch, step, ending
+):
     config = configured()
 
     real = LossCheck.add
@@ -267,9 +259,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
     assert not (folder / "checkpoints").exists()
 
 
-def test_labels_on_the_command_line_replace_the_configured_runs(
-    shards: Layout, pretrained: Path, tmp_path: Path
-) -> None:
+def test_labels_on_the_command_line_replace_the_configured_runs(shards, pretrained, tmp_path):
     (listed,) = write_subsets(shards, [0.5], 3, tmp_path)
     flags = ["--shards", shards.shards, "--output", tmp_path, "--labels", "25%", listed]
     (tmp_path / "pretrain").mkdir()
@@ -286,7 +276,7 @@ def test_labels_on_the_command_line_replace_the_configured_runs(
     assert [len(load_classifier(file).attributes) for file in files] == [40, 40]
 
 
-def test_labels_take_the_steps_of_the_nearest_run(shards: Layout) -> None:
+def test_labels_take_the_steps_of_the_nearest_run(shards):
     config = configured("finetune.runs=[{labels: 0.1, steps: 7}, {labels: 1.0, steps: 9}]")
     runs = runs_for(["0.2", "60%"], config.finetune, shards)
     assert [(run.labels, run.steps) for run in runs] == [(0.2, 7), (0.6, 9)]

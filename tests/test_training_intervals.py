@@ -21,7 +21,7 @@ SHARE = METRICS["accuracy"].bounds
 
 def faces_of(labels: np.ndarray, identities: list[str | None], names: tuple[str, ...]) -> Samples:
     keys = [f"face{i}" for i in range(len(labels))]
-    return Samples("nowhere", keys, ["shard"] * len(keys), {}, names, labels, identities)  # type: ignore[arg-type]
+    return Samples("nowhere", keys, ["shard"] * len(keys), {}, names, labels, identities)
 
 
 def accuracies(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -29,7 +29,7 @@ def accuracies(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarra
     return score(*columns, [0.5], weights)[:, 0, list(METRICS).index("accuracy")]
 
 
-def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone() -> None:
+def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone():
     people = ["a", "b", "a", None, None, "b", "a"]
     estimate, *resamples = resample_identities(people, 200, seed=1)
     weights = np.array(resamples)
@@ -42,7 +42,7 @@ def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone() -> N
     assert not np.array_equal(weights, resample_identities(people, 200, seed=2)[1:])
 
 
-def test_few_people_with_many_photos_give_a_wider_interval_than_many_people() -> None:
+def test_few_people_with_many_photos_give_a_wider_interval_than_many_people():
     random = np.random.default_rng(0)
     skill = random.random(10).repeat(40)  # of the network, by person
     labels = random.integers(0, 2, 400)
@@ -56,7 +56,7 @@ def test_few_people_with_many_photos_give_a_wider_interval_than_many_people() ->
     assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     random, covered = np.random.default_rng(0), 0
     for trial in range(100):
         probabilities = (random.random(300) < 0.7).astype(np.float64)
@@ -76,13 +76,11 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         (0.5, np.full(3, np.nan), SHARE, None),
     ],
 )
-def test_an_interval_lies_around_the_estimate_and_within_what_is_possible(
-    estimate: float, values: np.ndarray, bounds: tuple[float, float], expected: list[float] | None
-) -> None:
+def test_an_interval_lies_around_the_estimate_and_within_what_is_possible(estimate, values, bounds, expected):
     assert confidence_interval(np.append(estimate, values), bounds) == expected
 
 
-def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
+def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone():
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, (600, 3)).astype(np.int8)
     labels[::7, 0], labels[::5, 1] = -1, -1
@@ -105,7 +103,7 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone() -> None:
     assert 0 < low < gap < high
 
 
-def test_subgroups_are_compared_on_the_attributes_that_both_have() -> None:
+def test_subgroups_are_compared_on_the_attributes_that_both_have():
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
     probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
     result = compare_subgroups(
@@ -116,7 +114,7 @@ def test_subgroups_are_compared_on_the_attributes_that_both_have() -> None:
     assert result["no"]["average_precision"] == 0.5
 
 
-def test_a_subgroup_without_a_face_has_no_difference() -> None:
+def test_a_subgroup_without_a_face_has_no_difference():
     labels, weights = np.array([[1, 1], [1, 0], [1, 1]], np.int8), resample_identities([None] * 3, 20, 0)
     result = compare_subgroups(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, weights, ALL[:2])
     assert result["no"]["faces"] == 0
@@ -124,8 +122,8 @@ def test_a_subgroup_without_a_face_has_no_difference() -> None:
 
 
 def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (200, 5)).astype(np.int8)
     test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
@@ -147,7 +145,7 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     assert low <= (scored["probe-5%"].mean_scores["average_precision"] or 0) <= high
 
 
-def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
+def test_missing_labels_take_no_part_in_any_score_or_interval():
     random = np.random.default_rng(2)
     labels = random.integers(0, 2, (120, 2)).astype(np.int8)
     labels[60:, 1] = -1
@@ -160,8 +158,8 @@ def test_missing_labels_take_no_part_in_any_score_or_interval() -> None:
 
 
 def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    capsys,
+):
     random = np.random.default_rng(3)
     labels = random.integers(0, 2, (120, 3)).astype(np.int8)
     predicted = (labels + random.random((120, 3))) / 2

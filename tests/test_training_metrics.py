@@ -30,9 +30,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     st.sampled_from([0.2, 0.5, 0.75]),
 )
 @settings(max_examples=200)
-def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
-    rows: list[tuple[int, int, int]], threshold: float
-) -> None:
+def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(rows, threshold):
     labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
     columns = labels[:, None].astype(np.int8), eighths[:, None] / 8
     ((values,),) = score(*columns, [threshold], times[None].astype(np.float64))
@@ -54,7 +52,7 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(
         assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), name
 
 
-def test_an_attribute_with_one_label_has_accuracy_and_calibration_alone() -> None:
+def test_an_attribute_with_one_label_has_accuracy_and_calibration_alone():
     scores = scores_of(np.zeros(5), np.full(5, 0.2), 0.5)
     assert {name: value for name, value in scores.items() if not np.isnan(value)} == {
         "accuracy": 1.0,
@@ -63,14 +61,14 @@ def test_an_attribute_with_one_label_has_accuracy_and_calibration_alone() -> Non
     assert np.isnan(list(scores_of(np.full(5, -1), np.full(5, 0.2), 0.5).values())).all()
 
 
-def test_a_constant_prediction_has_balanced_accuracy_one_half_and_the_prevalence_as_precision() -> None:
+def test_a_constant_prediction_has_balanced_accuracy_one_half_and_the_prevalence_as_precision():
     scores = scores_of(np.array([1] * 20 + [0] * 80), np.full(100, 0.2), 0.5)
     expected = {"accuracy": 0.8, "balanced_accuracy": 0.5, "f1": 0.0, "average_precision": 0.2}
     assert {name: scores[name] for name in expected} == pytest.approx(expected)
     assert scores["calibration_error"] == pytest.approx(0.0)
 
 
-def test_calibration_is_the_weighted_distance_of_each_bin() -> None:
+def test_calibration_is_the_weighted_distance_of_each_bin():
     # Two bins are filled: ten faces at 0.1 of which 4 have the attribute, and thirty at 0.9 of which 27 do.
     labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3)
     probabilities = np.array([0.1] * 10 + [0.9] * 30)
@@ -82,7 +80,7 @@ def test_calibration_is_the_weighted_distance_of_each_bin() -> None:
     ]
 
 
-def test_labels_that_are_drawn_from_the_probabilities_are_calibrated() -> None:
+def test_labels_that_are_drawn_from_the_probabilities_are_calibrated():
     random = np.random.default_rng(0)
     probabilities = random.random(20_000)
     labels = random.random(20_000) < probabilities
@@ -92,7 +90,7 @@ def test_labels_that_are_drawn_from_the_probabilities_are_calibrated() -> None:
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
 @settings(max_examples=60)
-def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> None:
+def test_no_threshold_is_better_than_the_best(pairs):
     labels = np.array([label for label, _ in pairs], np.int8)
     probabilities = np.array([eighths / 8 for _, eighths in pairs])
     known = labels >= 0
@@ -106,18 +104,18 @@ def test_no_threshold_is_better_than_the_best(pairs: list[tuple[int, int]]) -> N
         assert reached >= balanced - 1e-12
 
 
-def test_without_faces_to_tune_on_every_threshold_is_one_half() -> None:
+def test_without_faces_to_tune_on_every_threshold_is_one_half():
     assert best_thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
 
 
-def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score() -> None:
+def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score():
     values = np.full((3, 3, len(METRICS)), 0.5)
     values[1, 0], values[:, 2] = np.nan, np.nan
     assert (mean_over_attributes(values) == 0.5).all()
     assert np.isnan(mean_over_attributes(np.full((2, 1, len(METRICS)), np.nan))).all()
 
 
-def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels() -> None:
+def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels():
     scores = {"scratch-1%": 0.3, "probe-1%": 0.5, "scratch-5%": 0.6, "probe-5%": None}
     runs = [
         {

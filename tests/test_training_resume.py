@@ -51,7 +51,7 @@ def command(shards: Layout, output: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(shards, tmp_path_factory):
     """A run that nobody disturbed."""
     output = tmp_path_factory.mktemp("whole")
     pretrain(load(settings=TINY), shards, output)
@@ -67,9 +67,7 @@ def stop_soon(run: subprocess.Popen[str], output: Path) -> str:
     return run.communicate(timeout=600)[1]
 
 
-def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(
-    shards: Layout, whole: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_run_goes_on_to_the_same_losses_and_weights_digit_for_digit(shards, whole, tmp_path):
     run = subprocess.Popen(command(shards, tmp_path), stderr=subprocess.PIPE, text=True)
     output = stop_soon(run, tmp_path)
     assert run.returncode == 143, output
@@ -107,9 +105,7 @@ def killed_after(
         pretrain(load(settings=[*EAGER, *more]), shards, output)
 
 
-def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(shards, tmp_path, monkeypatch):
     count = len(read_samples(shards, ("train", "unlabelled")))
     learnt: Counter[str] = Counter()
     monkeypatch.setattr(
@@ -125,9 +121,7 @@ def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(
     assert set(learnt.values()) == {4}  # so many epochs are `count` batches of four
 
 
-def test_clipping_bounds_the_step_and_null_leaves_it_alone(
-    shards: Layout, whole: Path, tmp_path: Path
-) -> None:
+def test_clipping_bounds_the_step_and_null_leaves_it_alone(shards, whole, tmp_path):
     pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e+9"]), shards, tmp_path / "wide")
     assert curves(tmp_path / "wide") == curves(whole)
     pretrain(load(settings=[*TINY, "pretrain.clip_norm=1.0e-9"]), shards, tmp_path / "tight")
@@ -135,12 +129,12 @@ def test_clipping_bounds_the_step_and_null_leaves_it_alone(
 
 
 def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
-    shards: Layout,
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    shards,
+    whole,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     killed_after(4, shards, tmp_path, monkeypatch)
     cut = checkpoint.step_path(tmp_path / "checkpoints", 4)
     cut.write_bytes(cut.read_bytes()[:-1000])
@@ -151,9 +145,7 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
     assert curves(tmp_path) == curves(whole)
 
 
-def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(
-    shards: Layout, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(shards, whole, tmp_path, monkeypatch):
     real = TrainingData.batches
 
     def failing(*arguments: Any) -> Iterator[Any]:
@@ -170,9 +162,7 @@ def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(
     assert curves(tmp_path) == curves(whole)
 
 
-def test_only_the_latest_checkpoints_are_kept(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_latest_checkpoints_are_kept(shards, tmp_path, monkeypatch):
     killed_after(5, shards, tmp_path, monkeypatch)
     found = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert found[-2:] == ["step-000000004.pt", "step-000000005.pt"]
@@ -180,8 +170,8 @@ def test_only_the_latest_checkpoints_are_kept(
 
 
 def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shards, tmp_path, monkeypatch, capsys
+):
     killed_after(1, shards, tmp_path, monkeypatch)
     other = load(settings=[*TINY, "pretrain.learning_rate=0.002", "pretrain.log_every=2"])
     pretrain(other, shards, tmp_path)
@@ -194,38 +184,29 @@ def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
     assert json.loads((tmp_path / "metrics.json").read_text())
 
 
-def test_a_checkpoint_of_other_settings_can_be_continued(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_checkpoint_of_other_settings_can_be_continued(shards, tmp_path, monkeypatch, capsys):
     killed_after(1, shards, tmp_path, monkeypatch)
     other = load(settings=[*TINY, "pretrain.learning_rate=0.002"])
     pretrain(other, shards, tmp_path, "anyway")
     assert "resuming at step 1 in spite of pretrain.learning_rate" in capsys.readouterr().out
 
 
-def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_do_not_fit_cannot_be_continued_in_any_case(shards, tmp_path, monkeypatch):
     killed_after(1, shards, tmp_path, monkeypatch)
     wider = load(settings=[*TINY, "network.width=16"])
     with pytest.raises(UserError, match=r"do not fit .* \(network.width: 8 -> 16"):
         pretrain(wider, shards, tmp_path, "anyway")
 
 
-def test_a_run_that_is_told_never_to_resume_starts_anew(
-    shards: Layout, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_is_told_never_to_resume_starts_anew(shards, whole, tmp_path, monkeypatch):
     killed_after(2, shards, tmp_path, monkeypatch)
     pretrain(load(settings=TINY), shards, tmp_path, "never")
     assert curves(tmp_path) == curves(whole)
 
 
-def test_a_checkpoint_says_what_made_it(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_says_what_made_it(shards, tmp_path, monkeypatch):
     killed_after(1, shards, tmp_path, monkeypatch)
     found = checkpoint.latest(tmp_path / "checkpoints", "pretrain")
-    assert found is not None
     _, state = found
     assert state["step"] == 1
     assert len(state["provenance"]["shards"]) == 64
@@ -234,7 +215,7 @@ def test_a_checkpoint_says_what_made_it(
     assert {"model", "adversary", "optimizer", "adversary_optimizer", "average"} <= state["state"].keys()
 
 
-def test_the_exported_network_says_what_it_is(whole: Path) -> None:
+def test_the_exported_network_says_what_it_is(whole):
     found = read_pretrained(whole / "pretrained.safetensors")
     assert found["config"]["network"]["width"] == 8
     assert found["classes"][17] == "hair"
@@ -242,7 +223,7 @@ def test_the_exported_network_says_what_it_is(whole: Path) -> None:
     assert all(torch.isfinite(value).all() for value in found["network"].values())
 
 
-def test_a_file_that_is_no_exported_network_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_exported_network_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="train again"):
         read_pretrained(tmp_path / "x.safetensors")

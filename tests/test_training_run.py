@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.config import Config, load
+from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
@@ -59,18 +59,17 @@ TRAIN_VALUES = {
 
 
 @pytest.fixture(scope="module")
-def config() -> Config:
+def config():
     return load(settings=TINY)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     network = load_classifier(run / "classifier.pt").network
-    assert network is not None
     return network.state_dict()
 
 
 @pytest.fixture(scope="module")
-def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(config, shards, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs")
     pretrain.pretrain(config, shards, output / "pretrain")
     finetune(config, shards, output / "pretrain" / "pretrained.safetensors", output / "finetune")
@@ -78,7 +77,7 @@ def trained(config: Config, shards: Layout, tmp_path_factory: pytest.TempPathFac
     return output
 
 
-def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpoint(trained: Path) -> None:
+def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpoint(trained):
     metrics = json.loads((trained / "pretrain" / "metrics.json").read_text())
     assert metrics["steps"] == 6
     assert metrics["train"]["segmentation/loss"] > 0
@@ -95,9 +94,7 @@ def test_pre_training_writes_metrics_and_curves_and_leaves_no_unfinished_checkpo
     assert {file.stem for file in speed.iterdir()} == {"samples_per_second", "waiting", "minutes_left"}
 
 
-def test_pre_training_learns_from_no_sample_of_val_or_test(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pre_training_learns_from_no_sample_of_val_or_test(shards, tmp_path, monkeypatch):
     learnt: list[str] = []
     monkeypatch.setattr(
         LossCheck,
@@ -111,7 +108,7 @@ def test_pre_training_learns_from_no_sample_of_val_or_test(
     assert len(learnt) == 6 * 4
 
 
-def test_every_run_is_scored_beside_the_majority_class(trained: Path) -> None:
+def test_every_run_is_scored_beside_the_majority_class(trained):
     means = json.loads((trained / "evaluate" / "metrics.json").read_text())
     runs = [f"{initial}-{percent}%" for percent in (50, 100) for initial in ("scratch", "pretrained")]
     assert list(means) == ["majority class", *runs]
@@ -122,7 +119,7 @@ def test_every_run_is_scored_beside_the_majority_class(trained: Path) -> None:
     assert (trained / "evaluate" / "table.txt").read_text().splitlines()[2].startswith("majority class")
 
 
-def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
+def test_every_prediction_is_kept(trained, shards):
     found = pq.read_table(trained / "evaluate" / "predictions.parquet")
     samples = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
     test = {row["key"] for row in samples if row["split"] == "test"}
@@ -135,8 +132,8 @@ def test_every_prediction_is_kept(trained: Path, shards: Layout) -> None:
 
 
 def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    config, shards, trained, tmp_path, monkeypatch
+):
     real = read_samples
 
     def cuts(turned: str) -> list[float]:
@@ -154,9 +151,7 @@ def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
     assert cuts("val") != cuts("test")
 
 
-def test_test_faces_are_read_once_per_run(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_faces_are_read_once_per_run(config, shards, trained, tmp_path, monkeypatch):
     seen: list[str] = []
     real = evaluation.sample_probabilities
 
@@ -171,9 +166,7 @@ def test_test_faces_are_read_once_per_run(
     assert [split[key] for key in seen] == ["val", "test"] * 4
 
 
-def test_evaluating_twice_gives_the_same_bytes(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path
-) -> None:
+def test_evaluating_twice_gives_the_same_bytes(config, shards, trained, tmp_path):
     evaluate(config, shards, trained / "finetune", tmp_path)
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()}
     assert {str(file) for file in files} >= {"metrics.json", "intervals.json", "table.txt"}
@@ -181,27 +174,21 @@ def test_evaluating_twice_gives_the_same_bytes(
         assert (tmp_path / file).read_bytes() == (trained / "evaluate" / file).read_bytes(), file
 
 
-def test_fine_tuning_the_same_twice_gives_the_same_weights(
-    config: Config, shards: Layout, trained: Path, tmp_path: Path
-) -> None:
+def test_fine_tuning_the_same_twice_gives_the_same_weights(config, shards, trained, tmp_path):
     finetune(config, shards, trained / "pretrain" / "pretrained.safetensors", tmp_path)
     for name in ("scratch-50%", "pretrained-100%"):
         states = [weights(folder / name) for folder in (tmp_path, trained / "finetune")]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_without_pre_training_the_message_says_what_to_run(
-    config: Config, shards: Layout, tmp_path: Path
-) -> None:
+def test_without_pre_training_the_message_says_what_to_run(config, shards, tmp_path):
     with pytest.raises(UserError, match="--stage pretrain"):
         finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path)
     with pytest.raises(UserError, match="--stage finetune"):
         evaluate(config, shards, tmp_path / "nothing", tmp_path)
 
 
-def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(
-    shards: Layout, tmp_path: Path
-) -> None:
+def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_checkpoint(shards, tmp_path):
     more = ["pretrain.learning_rate=1.0e+30", "trainer.precision=float32", "pretrain.log_every=6"]
     wild = load(settings=[*TINY, *more, "pretrain.validate_every=null"])
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step [1-4]"):
@@ -209,7 +196,7 @@ def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_
     assert not list(tmp_path.glob("checkpoints/*.pt"))
 
 
-def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:
+def test_training_imports_neither_the_pipeline_nor_a_parser():
     code = (
         "import sys, training.run, training.pretrain, training.methods.runs\n"
         "import training.evaluate, training.report\n"
@@ -221,7 +208,7 @@ def test_training_imports_neither_the_pipeline_nor_a_parser() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+def test_the_command_says_in_one_line_what_is_missing(tmp_path):
     done = run_command("training.run", "--shards", tmp_path, "--output", tmp_path / "runs")
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0
@@ -229,9 +216,7 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
     assert "pipeline.parse" in done.stderr
 
 
-def test_a_second_training_into_one_output_is_refused_until_the_first_ends(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_training_into_one_output_is_refused_until_the_first_ends(shards, tmp_path, monkeypatch):
     arguments = ["run", "--stage", "evaluate", "--shards", str(shards.shards), "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
     with (tmp_path / ".lock").open("w") as lock:
@@ -242,22 +227,20 @@ def test_a_second_training_into_one_output_is_refused_until_the_first_ends(
         main()
 
 
-def test_two_runs_of_one_name_are_refused(shards: Layout, tmp_path: Path) -> None:
+def test_two_runs_of_one_name_are_refused(shards, tmp_path):
     runs = "finetune.runs=[{labels: a/few.txt, steps: 1}, {labels: b/few.txt, steps: 1}]"
     for settings in ([runs], ["finetune.methods=[scratch, scratch]"]):
         with pytest.raises(UserError, match=f"two runs would write {tmp_path}/scratch-"):
             finetune(load(settings=[*TINY, *settings]), shards, tmp_path, tmp_path)
 
 
-def test_a_leftover_of_torchrun_is_named(
-    shards: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_leftover_of_torchrun_is_named(shards, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="WORLD_SIZE=2 but no RANK, MASTER_ADDR, .*`unset WORLD_SIZE`"):
         pretrain.pretrain(load(settings=TINY), shards, tmp_path)
 
 
-def test_an_output_at_an_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_at_an_address_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run", "--output", "s3://bucket/runs"])
     with pytest.raises(UserError, match="training writes to a local folder"):
         main()

@@ -3,8 +3,6 @@
 import tarfile
 from collections import Counter
 from itertools import chain, groupby
-from pathlib import Path
-from random import Random
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -38,18 +36,14 @@ def epoch_order(shards: list[str], seed: int, epoch: int, partitions: int) -> li
 
 @given(uneven, st.integers(0, 99), st.integers(0, 99), st.integers(1, 9))
 @settings(max_examples=60)
-def test_an_epoch_holds_every_sample_exactly_once(
-    sizes: list[int], seed: int, epoch: int, partitions: int
-) -> None:
+def test_an_epoch_holds_every_sample_exactly_once(sizes, seed, epoch, partitions):
     shards = shard_of_each(sizes)
     assert sorted(epoch_order(shards, seed, epoch, partitions)) == list(range(len(shards)))
 
 
 @given(uneven, st.integers(0, 99), st.integers(0, 3), st.integers(1, 4))
 @settings(max_examples=60)
-def test_each_partition_reads_one_shard_to_its_end_before_the_next(
-    sizes: list[int], seed: int, epoch: int, partitions: int
-) -> None:
+def test_each_partition_reads_one_shard_to_its_end_before_the_next(sizes, seed, epoch, partitions):
     shards = shard_of_each(sizes)
     order = epoch_order(shards, seed, epoch, partitions)
     for partition in range(partitions):
@@ -60,8 +54,8 @@ def test_each_partition_reads_one_shard_to_its_end_before_the_next(
 @given(uneven, st.integers(1, 9), st.integers(1, 4), st.integers(1, 6), st.integers(0, 9), st.randoms())
 @settings(max_examples=100)
 def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_not_depend_on_their_number(
-    sizes: list[int], partitions: int, share: int, world: int, stop: int, random: Random
-) -> None:
+    sizes, partitions, share, world, stop, random
+):
     shards = shard_of_each(sizes)
     random.shuffle(shards)  # the manifest need not list them shard by shard
     batch_size, steps = share * world, len(shards)  # so many batches are batch_size whole epochs
@@ -74,7 +68,7 @@ def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_n
 
 @given(uneven, st.integers(1, 7), st.integers(0, 12))
 @settings(max_examples=60)
-def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_size: int, stop: int) -> None:
+def test_a_stopped_run_continues_with_the_same_batches(sizes, batch_size, stop):
     shards = shard_of_each(sizes)
     whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
     assert list(BatchSampler(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
@@ -82,7 +76,7 @@ def test_a_stopped_run_continues_with_the_same_batches(sizes: list[int], batch_s
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
 @settings(max_examples=60)
-def test_each_shard_is_read_by_one_rank_in_all_epochs(size: int, times: int, seed: int) -> None:
+def test_each_shard_is_read_by_one_rank_in_all_epochs(size, times, seed):
     world, partitions = 4, 8
     shards = shard_of_each([size] * partitions * times)
     epochs, reads = 3, Counter[str]()
@@ -94,9 +88,7 @@ def test_each_shard_is_read_by_one_rank_in_all_epochs(size: int, times: int, see
 
 @given(uneven, st.sampled_from([2, 4, 8]), st.integers(0, 9))
 @settings(max_examples=60)
-def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(
-    sizes: list[int], world: int, seed: int
-) -> None:
+def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(sizes, world, seed):
     shards, partitions = shard_of_each(sizes), 8
     reads = 0
     for rank in range(world):
@@ -106,18 +98,18 @@ def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(
     assert reads <= len(sizes) + partitions - 1
 
 
-def test_epochs_and_seeds_differ() -> None:
+def test_epochs_and_seeds_differ():
     shards = shard_of_each([20, 20])
     orders = {tuple(epoch_order(shards, seed, epoch, 2)) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
 
 
-def test_no_samples_is_an_error_for_people() -> None:
+def test_no_samples_is_an_error_for_people():
     with pytest.raises(UserError, match="no samples"):
         BatchSampler([], 0, 1, 4, 0, 1)
 
 
-def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards: Layout) -> None:
+def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards):
     samples = read_samples(shards, ("train", "val", "test", "unlabelled"))
     planned = BatchSampler(samples.shards, 1, 2, 5, 0, 6)
     serial, threaded = (list(load(samples, planned, {"jpg", "mask.png"}, n, STREAM)) for n in (0, 2))
@@ -130,7 +122,6 @@ def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards:
     row = next(row for row in manifest.read(shards.samples).rows() if row["key"] == samples.keys[index])
     with tarfile.open(shards.shards / row["shard"]) as tar:
         content = tar.extractfile(f"{row['key']}.mask.png")
-        assert content is not None
         assert np.array_equal(first.masks[0], decode_mask(content.read()))
     labels = dict(zip(samples.attribute_names, samples.attributes[index].tolist(), strict=True))
     assert labels == {name: -1 if row[name] is None else row[name] for name in samples.attribute_names}
@@ -138,7 +129,7 @@ def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards:
     assert int(first.masks.max()) <= 18
 
 
-def test_the_loader_reads_only_the_members_that_are_needed(shards: Layout) -> None:
+def test_the_loader_reads_only_the_members_that_are_needed(shards):
     samples = read_samples(shards, ("train",))
     (masks,) = load(samples, [[0, 1]], {"mask.png"}, 0, STREAM)
     (counts,) = load(samples, [[0, 1]], {"jpg", "parts.npy"}, 0, STREAM)
@@ -148,7 +139,7 @@ def test_the_loader_reads_only_the_members_that_are_needed(shards: Layout) -> No
     assert counts.cell_counts.sum((1, 2, 3)).tolist() == [side * side] * 2
 
 
-def test_micro_batches_divide_a_batch(shards: Layout) -> None:
+def test_micro_batches_divide_a_batch(shards):
     samples = read_samples(shards, ("train",))
     (batch,) = load(samples, [[4, 2, 7, 5]], {"jpg"}, 0, STREAM)
     halves = [batch.micro_batch(number, 2) for number in range(2)]
@@ -157,20 +148,20 @@ def test_micro_batches_divide_a_batch(shards: Layout) -> None:
     assert len(halves[0].masks) == 0
 
 
-def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards: Layout) -> None:
+def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards):
     samples = read_samples(shards, ("train",))
     seen = [i for batch in sequential_batches(samples, 4) for i in batch]
     assert seen == list(range(len(samples)))
 
 
-def test_splits_are_kept_apart(shards: Layout) -> None:
+def test_splits_are_kept_apart(shards):
     train, test = (set(read_samples(shards, (split,)).keys) for split in ("train", "test"))
     assert train
     assert test
     assert not train & test
 
 
-def test_a_truncated_shard_is_named_with_its_sample(copy: Layout) -> None:
+def test_a_truncated_shard_is_named_with_its_sample(copy):
     samples = read_samples(copy, ("train",))
     victim = copy.shards / samples.shards[0]
     victim.write_bytes(victim.read_bytes()[:2000])
@@ -189,9 +180,7 @@ def flip_bytes(samples: Samples, index: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
-    copy: Layout, workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(copy, workers, capsys):
     samples = read_samples(copy, ("train",))
     for index in (2, 3):
         flip_bytes(samples, index)
@@ -202,7 +191,7 @@ def test_a_sample_with_flipped_bytes_is_replaced_by_the_next_one_and_named(
     assert capsys.readouterr().err.count(f"sample {samples.keys[2]}: jpg: CRC-32") == 1
 
 
-def test_more_broken_samples_than_are_allowed_stop_the_run(copy: Layout) -> None:
+def test_more_broken_samples_than_are_allowed_stop_the_run(copy):
     samples = read_samples(copy, ("train",))
     for index in (2, 5):
         flip_bytes(samples, index)
@@ -210,14 +199,14 @@ def test_more_broken_samples_than_are_allowed_stop_the_run(copy: Layout) -> None
         list(load(samples, [[2, 5]], {"jpg"}, 0, STREAM, BrokenSamples(1)))
 
 
-def test_a_broken_sample_is_an_error_where_each_one_counts(copy: Layout) -> None:
+def test_a_broken_sample_is_an_error_where_each_one_counts(copy):
     samples = read_samples(copy, ("train",))
     flip_bytes(samples, 2)
     with pytest.raises(UserError, match=rf"{samples.keys[2]}: jpg: CRC-32"):
         list(load(samples, sequential_batches(samples, 4), {"jpg"}, 0, STREAM))
 
 
-def test_processes_map_one_index_that_holds_what_the_manifest_does(shards: Layout, tmp_path: Path) -> None:
+def test_processes_map_one_index_that_holds_what_the_manifest_does(shards, tmp_path):
     splits = ("train", "val", "unlabelled")
     alone, first, second = (read_samples(shards, splits, folder) for folder in (None, tmp_path, tmp_path))
     table = pq.read_table(shards.samples)
@@ -237,6 +226,6 @@ def test_processes_map_one_index_that_holds_what_the_manifest_does(shards: Layou
     assert len(list(tmp_path.glob("index-*.arrow"))) == 2
 
 
-def test_a_missing_manifest_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_missing_manifest_says_how_to_make_one(tmp_path):
     with pytest.raises(UserError, match=r"pipeline\.parse"):
         read_samples(Layout.at(tmp_path), ("train",))

@@ -34,7 +34,7 @@ def random_batch(size: int = 60, count: int = 6, seed: int = 0) -> tuple[torch.T
     return images, masks
 
 
-def test_a_crop_holds_the_pixels_of_its_square() -> None:
+def test_a_crop_holds_the_pixels_of_its_square():
     images, _ = random_batch()
     top, left = torch.tensor([[0, 7]] * 6), torch.tensor([[3, 40]] * 6)
     squares = crop(images, top, left, 20)
@@ -43,7 +43,7 @@ def test_a_crop_holds_the_pixels_of_its_square() -> None:
             assert torch.equal(squares[sample, square], images[sample, :, y : y + 20, x : x + 20])
 
 
-def test_counted_classes_agree_with_stored_counts() -> None:
+def test_counted_classes_agree_with_stored_counts():
     _, masks = random_batch(size=60)
     for mask, counted in zip(masks, count_classes(masks), strict=True):
         assert cell_class_counts(mask.numpy(), 1)[0, 0].tolist() == counted.tolist()
@@ -51,11 +51,11 @@ def test_counted_classes_agree_with_stored_counts() -> None:
         assert cell_class_counts(mask.numpy(), 3)[0, 1].tolist() == corner.tolist()
 
 
-def test_branches_share_out_all_classes_but_none_twice() -> None:
+def test_branches_share_out_all_classes_but_none_twice():
     assert sorted(c for group in BRANCH_CLASSES.values() for c in group) == list(range(NUM_CLASSES))
 
 
-def test_the_classification_loss_sums_the_branches_means() -> None:
+def test_the_classification_loss_sums_the_branches_means():
     logits = {name: torch.randn(4, len(group)) for name, group in BRANCH_CLASSES.items()}
     present = torch.randint(0, 2, (4, NUM_CLASSES)).float()
     expected = 0.0
@@ -66,7 +66,7 @@ def test_the_classification_loss_sums_the_branches_means() -> None:
     assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes() -> None:
+def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes():
     images, masks = random_batch()
     every_face = torch.ones(len(images), dtype=torch.bool)
     flipped, swapped = flip_images(images, every_face), flip_masks(masks, every_face)
@@ -80,14 +80,14 @@ def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes() -> None:
     assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
 
 
-def test_samples_that_are_not_drawn_stay_as_they_are() -> None:
+def test_samples_that_are_not_drawn_stay_as_they_are():
     images, masks = random_batch()
     no_face = torch.zeros(len(images), dtype=torch.bool)
     assert torch.equal(flip_images(images, no_face), images)
     assert torch.equal(flip_masks(masks, no_face), masks)
 
 
-def test_rotated_patches_equal_a_slow_reference() -> None:
+def test_rotated_patches_equal_a_slow_reference():
     images, masks = random_batch(size=64)
     made = rotate_patches(images, masks, ANGLES, 32, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
@@ -118,7 +118,7 @@ def test_rotated_patches_equal_a_slow_reference() -> None:
             assert (np.abs(got - values) < two_roundings_to_whole_levels).all()
 
 
-def test_a_patch_of_background_is_rotated_only_when_there_is_no_other() -> None:
+def test_a_patch_of_background_is_rotated_only_when_there_is_no_other():
     masks = torch.zeros(40, 60, 60, dtype=torch.uint8)
     masks[:, 20:40, 20:40] = CLASSES.index("nose")
     eligible = foreground(masks)
@@ -131,7 +131,7 @@ def test_a_patch_of_background_is_rotated_only_when_there_is_no_other() -> None:
     assert none.unique().tolist() == list(range(9))
 
 
-def test_the_foreground_measure_is_the_sum_of_mask_ids() -> None:
+def test_the_foreground_measure_is_the_sum_of_mask_ids():
     _, masks = random_batch(size=60)
     masks //= 12  # few patches reach a quarter of their pixel count
     for mask, eligible in zip(masks, foreground(masks), strict=True):
@@ -141,14 +141,14 @@ def test_the_foreground_measure_is_the_sum_of_mask_ids() -> None:
             assert bool(eligible[number]) == (total >= 0.25 * 400)
 
 
-def test_normalised_patches_have_no_mean_and_unit_deviation_even_when_flat() -> None:
+def test_normalised_patches_have_no_mean_and_unit_deviation_even_when_flat():
     made = normalise(torch.rand(5, 3, 8, 8) * 200)
     assert made.mean((2, 3)).abs().max() < 1e-5
     assert (made.std((2, 3), correction=0) - 1).abs().max() < 1e-4
     assert normalise(torch.full((1, 3, 8, 8), 7.0)).abs().max() == 0
 
 
-def test_masks_are_resized_by_the_nearest_pixel_centre() -> None:
+def test_masks_are_resized_by_the_nearest_pixel_centre():
     _, masks = random_batch(size=60)
     resized = resize_masks(masks, 32)
     for target in range(32):
@@ -156,7 +156,7 @@ def test_masks_are_resized_by_the_nearest_pixel_centre() -> None:
         assert torch.equal(resized[:, target, target], masks[:, source, source].long())
 
 
-def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits() -> None:
+def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits():
     logits, masks = torch.randn(2, NUM_CLASSES, 4, 4), torch.randint(0, NUM_CLASSES, (2, 16, 16))
     log_chance = upsample(logits, 16).log_softmax(1)
     hit = -log_chance.gather(1, masks[:, None]).mean()
@@ -165,14 +165,14 @@ def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits
     assert segmentation_loss(logits, masks).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_segmentation_head_starts_without_attention_and_keeps_the_size() -> None:
+def test_the_segmentation_head_starts_without_attention_and_keeps_the_size():
     head = SegmentationHead(32)
     assert head(torch.randn(2, 32, 3, 5)).shape == (2, NUM_CLASSES, 3, 5)
     features = torch.randn(2, 8, 3, 5)
     assert torch.equal(head.attend(features), features)
 
 
-def test_an_upscaled_head_is_finer_than_the_backbone() -> None:
+def test_an_upscaled_head_is_finer_than_the_backbone():
     torch.manual_seed(0)
     head, backbone = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)
     fine = head(backbone)
@@ -180,26 +180,24 @@ def test_an_upscaled_head_is_finer_than_the_backbone() -> None:
     assert (fine[:, :, 0, 0] != fine[:, :, 0, 1]).all()
 
 
-def test_criss_cross_attention_mixes_rows_and_columns_only() -> None:
+def test_criss_cross_attention_mixes_rows_and_columns_only():
     attend = SegmentationHead(32).attend
     torch.nn.init.ones_(attend.weight)
     features = torch.randn(1, 8, 4, 4, requires_grad=True)
     attend(features)[0, :, 1, 2].sum().backward()
-    assert features.grad is not None
     reached = features.grad[0].abs().sum(0) > 0
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[1, :] = expected[:, 2] = True
     assert torch.equal(reached, expected)
 
 
-def test_the_position_is_not_asked_for_where_nothing_is_rotated_unless_as_published() -> None:
+def test_the_position_is_not_asked_for_where_nothing_is_rotated_unless_as_published():
     for published in (True, False):
         config = RotationConfig(weight=1.0, angles=ANGLES, position_of_unrotated=published)
         task = RotationTask(config, TaskContext(8, 32, False, ALL))
         logits = torch.randn(4, 9, requires_grad=True)
         targets = {"position": torch.arange(4), "angle": torch.tensor([0, 1, 0, 3])}
         task.losses({"position": logits}, targets)["position_loss"].backward()
-        assert logits.grad is not None
         learns = (logits.grad.abs().sum(1) > 0).tolist()
         assert learns == [published, True, published, True]
         targets["angle"] = torch.zeros(4, dtype=torch.int64)
@@ -212,11 +210,10 @@ def adversarial_task(channels: int) -> PretextTask[TaskConfig]:
     return AdversarialTask(TaskConfig(weight=1.0), context)
 
 
-def test_the_discriminator_learns_to_tell_two_clouds_apart_and_the_network_is_not_touched_by_it() -> None:
+def test_the_discriminator_learns_to_tell_two_clouds_apart_and_the_network_is_not_touched_by_it():
     torch.manual_seed(0)
     task = adversarial_task(64)
     discriminator = task.adversary()
-    assert discriminator is not None
     outputs = {"whole": torch.randn(64, 64) + 1, "local": torch.randn(64, 64, requires_grad=True)}
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-2)
     before = task.adversary_loss(discriminator, outputs).item()
@@ -231,7 +228,7 @@ def test_the_discriminator_learns_to_tell_two_clouds_apart_and_the_network_is_no
     assert outputs["local"].grad.abs().sum() > 0
 
 
-def test_a_task_does_not_hold_its_adversary_among_its_parameters() -> None:
+def test_a_task_does_not_hold_its_adversary_among_its_parameters():
     task = adversarial_task(16)
     branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
     outputs = task(Features(branches["whole"], branches))
@@ -242,6 +239,6 @@ def test_a_task_does_not_hold_its_adversary_among_its_parameters() -> None:
     assert [name.split(".")[0] for name, _ in task.named_parameters()] == ["fusion"] * 4
 
 
-def test_fusion_reads_the_three_local_branches() -> None:
+def test_fusion_reads_the_three_local_branches():
     branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
     assert Fusion(16)(branches).shape == (2, 16)

@@ -1,14 +1,12 @@
 """What stage 1 measures on faces that it does not learn from."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from common.config import Config, load
-from common.layout import Layout
+from common.config import load
 from training.data.loader import BrokenSamples
 from training.data.samples import read_samples
 from training.pretrain.model import PretrainModel
@@ -25,11 +23,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def config() -> Config:
+def config():
     return load(settings=TINY)
 
 
-def test_validation_gives_the_same_scores_every_time(config: Config, shards: Layout) -> None:
+def test_validation_gives_the_same_scores_every_time(config, shards):
     samples, model = read_samples(shards, ("train",)), PretrainModel(config.network, config.pretrain)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (validate(model, samples, config, CPU, BrokenSamples(0)) for _ in range(2))
@@ -47,9 +45,7 @@ def test_validation_gives_the_same_scores_every_time(config: Config, shards: Lay
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(
-    config: Config, shards: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(config, shards, monkeypatch):
     samples, model = read_samples(shards, ("train",)), PretrainModel(config.network, config.pretrain)
     batches: list[list[int]] = []
     prepare = PretrainModel.prepare
@@ -63,14 +59,14 @@ def test_every_validation_face_is_seen_once_and_no_batch_is_tiny(
     assert min(map(len, batches)) >= 4
 
 
-def test_scores_are_those_of_the_definition() -> None:
+def test_scores_are_those_of_the_definition():
     confusion = torch.tensor([[[8, 1, 0], [1, 1, 0], [0, 0, 0]], [[0, 1, 0], [0, 2, 0], [0, 0, 0]]])
     assert pixel_accuracy({"confusion": confusion}) == pytest.approx(11 / 14)
     # The third class occurs nowhere.
     assert mean_iou({"confusion": confusion}) == pytest.approx((8 / 11 + 3 / 6) / 2)
 
 
-def test_average_precision_is_of_the_classes_that_vary() -> None:
+def test_average_precision_is_of_the_classes_that_vary():
     targets = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     logits = torch.tensor([[2.0, 0.0, 3.0], [1.0, 0.0, 2.0], [0.0, 0.0, 1.0]])
     expected = (1 + (1 / 2 + 2 / 3) / 2) / 2
@@ -78,7 +74,7 @@ def test_average_precision_is_of_the_classes_that_vary() -> None:
     assert average_precision({"targets": targets[:1], "scores": logits[:1]}) is None
 
 
-def test_batch_statistics_neither_read_nor_change_the_running_ones() -> None:
+def test_batch_statistics_neither_read_nor_change_the_running_ones():
     layer = torch.nn.BatchNorm2d(3)
     layer.running_mean = torch.full((3,), 100.0)
     with batch_statistics(layer):
@@ -91,12 +87,12 @@ def test_batch_statistics_neither_read_nor_change_the_running_ones() -> None:
 
 
 def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
-    config: Config,
-    shards: Layout,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    config,
+    shards,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     real = read_samples
     monkeypatch.setattr(
         "training.pretrain.validate.read_samples",

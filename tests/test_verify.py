@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import manifest
-from common.config import Config
 from common.layout import Layout
 from common.members import (
     MEMBERS,
@@ -44,7 +43,7 @@ Report = Callable[[], Findings]
 
 
 @pytest.fixture
-def report(copy: Layout, cluster_config: Config) -> Report:
+def report(copy, cluster_config):
     """What verify says of the copy."""
     return partial(verify, cluster_config.cluster, copy)
 
@@ -82,8 +81,8 @@ def flip(path: Path, position: int) -> None:
 
 
 def test_a_whole_set_passes_and_a_damaged_one_ends_with_a_table_that_names_the_place(
-    shards: Layout, copy: Layout, cluster_config: Config
-) -> None:
+    shards, copy, cluster_config
+):
     cluster = ("--scheduler", cluster_config.cluster.scheduler)
     finished = run_command("pipeline.verify", "--shards", shards.shards, *cluster)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -98,7 +97,7 @@ def test_a_whole_set_passes_and_a_damaged_one_ends_with_a_table_that_names_the_p
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_one_flipped_bit_of_any_member_is_found(member: str, copy: Layout, report: Report) -> None:
+def test_one_flipped_bit_of_any_member_is_found(member, copy, report):
     row = pq.read_table(copy.samples).to_pylist()[0]
     flip(copy.shards / row["shard"], row[f"{member}.offset"] + row[f"{member}.size"] // 2)
     assert report().counts == {"checksums": 1}
@@ -144,9 +143,7 @@ def oblong_face(one: Members, two: Members) -> None:
         (oblong_face, {"faces": 1}),
     ],
 )
-def test_members_that_do_not_fit_each_other_are_found(
-    edit: Callable[[Members, Members], None], expected: dict[str, int], copy: Layout, report: Report
-) -> None:
+def test_members_that_do_not_fit_each_other_are_found(edit, expected, copy, report):
     change_samples(copy, lambda samples: edit(samples[0][1], samples[1][1]))
     assert report().counts == expected
 
@@ -161,9 +158,7 @@ def test_members_that_do_not_fit_each_other_are_found(
         ("box_score", 0.5),
     ],
 )
-def test_metadata_that_disagree_with_the_manifest_are_found(
-    field: str, value: object, copy: Layout, report: Report
-) -> None:
+def test_metadata_that_disagree_with_the_manifest_are_found(field, value, copy, report):
     def edit(samples: list[tuple[str, Members]]) -> None:
         samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {field: value})
 
@@ -175,16 +170,14 @@ def test_metadata_that_disagree_with_the_manifest_are_found(
 
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000])
-def test_a_member_that_is_something_else_is_found(
-    member: str, content: bytes, copy: Layout, report: Report
-) -> None:
+def test_a_member_that_is_something_else_is_found(member, content, copy, report):
     change_samples(copy, lambda samples: samples[0][1].update({member: content}))
     check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
     assert report().counts == {check: 1}
 
 
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0.0, "between members"])
-def test_a_cut_tar_is_found(kept: float | str, copy: Layout, report: Report) -> None:
+def test_a_cut_tar_is_found(kept, copy, report):
     tar = first_tar(copy)
     content = tar.read_bytes()
     length = int(len(content) * kept) if isinstance(kept, float) else header_of(tar, 5)
@@ -197,18 +190,18 @@ def header_of(tar: Path, number: int) -> int:
         return archive.getmembers()[number].offset
 
 
-def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy: Layout, report: Report) -> None:
+def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy, report):
     flip(first_tar(copy), header_of(first_tar(copy), 6) + 3)
     assert report().counts == {"tars": 1}
 
 
-def test_a_missing_and_an_extra_tar_are_found(copy: Layout, report: Report) -> None:
+def test_a_missing_and_an_extra_tar_are_found(copy, report):
     tar = first_tar(copy)
     tar.rename(tar.with_name("train-000099.tar"))
     assert report().counts == {"missing-tars": 1, "extra-tars": 1}
 
 
-def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, report: Report) -> None:
+def test_a_sample_that_no_manifest_lists_is_found(copy, report):
     with tarfile.open(first_tar(copy), "a") as archive:
         entry = tarfile.TarInfo("../../etc/passwd")
         entry.size = 4
@@ -233,14 +226,12 @@ def test_a_sample_that_no_manifest_lists_is_found(copy: Layout, report: Report) 
         ("box_score", 0.5, {"metadata": 1}),
     ],
 )
-def test_an_edited_row_is_found(
-    column: str, value: object, expected: dict[str, int], copy: Layout, report: Report
-) -> None:
+def test_an_edited_row_is_found(column, value, expected, copy, report):
     rewrite(copy.samples, lambda rows: rows[0].update({column: value}))
     assert report().counts == expected
 
 
-def test_rows_twice_lost_and_contradicting_are_found(copy: Layout, report: Report) -> None:
+def test_rows_twice_lost_and_contradicting_are_found(copy, report):
     lost = pq.read_table(copy.samples).to_pylist()[0]
     rewrite(copy.samples, lambda rows: rows.append(dict(rows[0])))
     assert report().counts == {"keys": 1}
@@ -256,7 +247,7 @@ def test_rows_twice_lost_and_contradicting_are_found(copy: Layout, report: Repor
     assert report().counts == {"sources": 3}
 
 
-def test_an_identity_in_two_splits_is_found(copy: Layout, report: Report) -> None:
+def test_an_identity_in_two_splits_is_found(copy, report):
     rows = pq.read_table(copy.source).to_pylist()
     first = next(row["source"] for row in rows if row["split"] == "train")
     other = next(row["identity"] for row in rows if row["split"] == "test")
@@ -266,9 +257,7 @@ def test_an_identity_in_two_splits_is_found(copy: Layout, report: Report) -> Non
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(
-    name: str, copy: Layout, report: Report
-) -> None:
+def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(name, copy, report):
     table = pq.read_table(copy.manifests / name)
     lost = table.column_names[0]
     pq.write_table(table.drop_columns([lost]), copy.manifests / name)
@@ -284,9 +273,7 @@ def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(
 
 @given(st.integers(0, 2**32), st.sampled_from(MANIFESTS))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
-    shards: Layout, copy: Layout, report: Report, seed: int, name: str
-) -> None:
+def test_random_garbage_in_a_manifest_ends_in_findings_or_none(shards, copy, report, seed, name):
     shutil.copytree(shards.manifests, copy.manifests, dirs_exist_ok=True)
     random = np.random.default_rng(seed)
     content = bytearray((shards.manifests / name).read_bytes())
@@ -296,7 +283,7 @@ def test_random_garbage_in_a_manifest_ends_in_findings_or_none(
     report()
 
 
-def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, report: Report) -> None:
+def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy, report):
     first = pq.read_table(copy.samples)["shard"][0].as_py()
     shutil.copy(copy.shards / first, copy.shards.parent / "outside.tar")
     for path in (copy.samples, copy.source):
@@ -308,9 +295,7 @@ def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy: Layout, repor
 
 @given(st.integers(0, 2**32), st.integers(1, 2000))
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(
-    shards: Layout, copy: Layout, report: Report, seed: int, length: int
-) -> None:
+def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(shards, copy, report, seed, length):
     random = np.random.default_rng(seed)
     content = bytearray(first_tar(shards).read_bytes())
     start = int(random.integers(0, len(content)))

@@ -5,8 +5,6 @@ Unless a test says otherwise, the store has no checksums, so that nothing else f
 
 import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from upath import UPath
@@ -15,7 +13,7 @@ from common import manifest
 from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
-from common.storage import Address, TransientError, read_bytes
+from common.storage import TransientError, read_bytes
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
@@ -33,7 +31,7 @@ INPUT = "s3://answers/photos"
 
 
 @pytest.fixture(scope="module")
-def proxy(object_store: None, portraits: Path) -> Iterator[FaultyStore]:
+def proxy(object_store, portraits):
     """The object store with the portraits behind a proxy, and workers that share it."""
     bucket = UPath("s3://answers")
     bucket.fs.mkdir("answers")
@@ -44,7 +42,7 @@ def proxy(object_store: None, portraits: Path) -> Iterator[FaultyStore]:
 
 
 @pytest.fixture
-def store(proxy: FaultyStore) -> Iterator[FaultyStore]:
+def store(proxy):
     """The proxy, without a fault before and after the test."""
     proxy.faults = 0
     yield proxy
@@ -57,7 +55,7 @@ def config(*settings: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(proxy: FaultyStore, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def undisturbed(proxy, tmp_path_factory):
     """The aligned faces of the same photos without a fault."""
     layout = Layout.at(tmp_path_factory.mktemp("undisturbed"))
     ingest(config(), layout)
@@ -94,9 +92,7 @@ KINDS_OF_WRITES = {
 
 @pytest.mark.parametrize("kind", ["lost", "expired"])
 @pytest.mark.parametrize("what", KINDS_OF_WRITES)
-def test_a_write_that_fails_or_whose_answer_is_lost_changes_nothing(
-    what: str, kind: str, store: FaultyStore, undisturbed: Layout
-) -> None:
+def test_a_write_that_fails_or_whose_answer_is_lost_changes_nothing(what, kind, store, undisturbed):
     layout = Layout.at(f"s3://answers/{what}-{kind}")
     fail(store, kind, KINDS_OF_WRITES[what])
     with locked(layout, 0.5):
@@ -111,9 +107,7 @@ def test_a_write_that_fails_or_whose_answer_is_lost_changes_nothing(
 
 @pytest.mark.parametrize("kind", ["expired", "page"])
 @pytest.mark.parametrize("what", ["GET .*source.parquet", "GET .*index.json", "HEAD .*lock", "GET .*lock"])
-def test_the_first_requests_of_a_run_are_tried_again_like_all_others(
-    what: str, kind: str, store: FaultyStore, undisturbed: Layout
-) -> None:
+def test_the_first_requests_of_a_run_are_tried_again_like_all_others(what, kind, store, undisturbed):
     layout = Layout.at("s3://answers/first")
     for file in (layout.source, layout.manifests / "index.json"):
         file.write_bytes(undisturbed.source.read_bytes() if file == layout.source else b"{}")
@@ -125,9 +119,7 @@ def test_the_first_requests_of_a_run_are_tried_again_like_all_others(
 
 
 @pytest.mark.parametrize("kind", ["page", "short"])
-def test_what_is_no_photo_is_waited_for_and_never_remembered(
-    kind: str, store: FaultyStore, undisturbed: Layout, tmp_path: Path
-) -> None:
+def test_what_is_no_photo_is_waited_for_and_never_remembered(kind, store, undisturbed, tmp_path):
     layout = Layout.at(tmp_path)
     store.fault = lambda request: kind if re.search(r"GET .*\.jpg", request) else None
     with pytest.raises(UserError, match=rf"{PORTRAITS} files cannot be read .*nothing was planned"):
@@ -137,7 +129,7 @@ def test_what_is_no_photo_is_waited_for_and_never_remembered(
     assert manifest.read(layout.source).rows() == manifest.read(undisturbed.source).rows()
 
 
-def test_a_page_that_really_is_stored_as_a_photo_is_refused_alone(store: FaultyStore, tmp_path: Path) -> None:
+def test_a_page_that_really_is_stored_as_a_photo_is_refused_alone(store, tmp_path):
     folder = UPath("s3://answers/pages")
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(b"<html>404</html>")
@@ -149,11 +141,9 @@ def test_a_page_that_really_is_stored_as_a_photo_is_refused_alone(store: FaultyS
 
 
 @pytest.mark.parametrize("kind", ["page", "short", "flipped"])
-def test_wrong_bytes_while_photos_are_aligned_are_read_again(
-    kind: str, store: FaultyStore, undisturbed: Layout, tmp_path: Path
-) -> None:
+def test_wrong_bytes_while_photos_are_aligned_are_read_again(kind, store, undisturbed, tmp_path):
     layout = Layout.at(tmp_path)
-    shutil.copytree(undisturbed.manifests, tmp_path / "manifests")  # type: ignore[arg-type]
+    shutil.copytree(undisturbed.manifests, tmp_path / "manifests")
     fail(store, kind, r"GET .*\.jpg", 5)
     align_here(layout)
     assert store.faults == 5
@@ -163,9 +153,7 @@ def test_wrong_bytes_while_photos_are_aligned_are_read_again(
         align_here(layout)
 
 
-def test_a_photo_that_was_hashed_wrongly_is_whole_after_the_next_run(
-    store: FaultyStore, tmp_path: Path
-) -> None:
+def test_a_photo_that_was_hashed_wrongly_is_whole_after_the_next_run(store, tmp_path):
     layout = Layout.at(tmp_path)
     fail(store, "flipped", r"GET .*\.jpg", 3)
     changed = []
@@ -179,7 +167,7 @@ def test_a_photo_that_was_hashed_wrongly_is_whole_after_the_next_run(
 
 
 @pytest.fixture
-def aligned(undisturbed: Layout, request: pytest.FixtureRequest) -> Address:
+def aligned(undisturbed, request):
     """An aligned tar with its record in the store."""
     tar = min((undisturbed.aligned / "d").glob("*.tar"))
     folder = UPath(f"s3://answers/{request.node.name}")
@@ -190,9 +178,7 @@ def aligned(undisturbed: Layout, request: pytest.FixtureRequest) -> Address:
 
 @pytest.mark.parametrize("file", ["tar", "json"])
 @pytest.mark.parametrize("kind", ["page", "short", "flipped"])
-def test_another_byte_in_an_aligned_tar_never_reaches_a_finished_one(
-    kind: str, file: str, store: FaultyStore, aligned: Address
-) -> None:
+def test_another_byte_in_an_aligned_tar_never_reaches_a_finished_one(kind, file, store, aligned):
     faces = list(read_faces(aligned))
     store.fault = lambda request: kind if re.search(rf"GET .*\.{file}", request) else None
     try:
@@ -205,10 +191,8 @@ def test_another_byte_in_an_aligned_tar_never_reaches_a_finished_one(
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "ended", "empty"])
-def test_a_damaged_aligned_tar_on_a_disk_is_one_sentence(
-    damage: str, undisturbed: Layout, tmp_path: Path
-) -> None:
-    shutil.copytree(undisturbed.aligned / "d", tmp_path, dirs_exist_ok=True)  # type: ignore[arg-type]
+def test_a_damaged_aligned_tar_on_a_disk_is_one_sentence(damage, undisturbed, tmp_path):
+    shutil.copytree(undisturbed.aligned / "d", tmp_path, dirs_exist_ok=True)
     tar = min(tmp_path.glob("*.tar"))
     data = bytearray(tar.read_bytes())
     data[1000] ^= 1
@@ -219,9 +203,7 @@ def test_a_damaged_aligned_tar_on_a_disk_is_one_sentence(
         list(read_faces(tar))
 
 
-def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(
-    store: FaultyStore, monkeypatch: pytest.MonkeyPatch, undisturbed: Layout
-) -> None:
+def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(store, monkeypatch, undisturbed):
     layout = Layout.at("s3://answers/late")
     layout.source.write_bytes(undisturbed.source.read_bytes())
     monkeypatch.setattr(finished_shards, "list_folder", lambda folder: {})
@@ -239,14 +221,14 @@ def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(
     assert listed.get(tars[0]) == read_aligned(planned, layout).get(tars[0])
 
 
-def test_a_page_instead_of_a_record_is_no_missing_shard(store: FaultyStore, aligned: Address) -> None:
+def test_a_page_instead_of_a_record_is_no_missing_shard(store, aligned):
     store.fault = lambda request: "page" if ".json" in request else None
     for read in (lambda: read_record(aligned), lambda: read_bytes(record_path(aligned))):
         with pytest.raises(TransientError, match=r"000000\.json: the store answers with a page"):
             read()
 
 
-def test_workers_of_a_run_that_lost_its_lock_write_nothing_more(store: FaultyStore) -> None:
+def test_workers_of_a_run_that_lost_its_lock_write_nothing_more(store):
     layout = Layout.at("s3://answers/taken")
     lock, other = layout.manifests / ".lock", b'{"token": "other", "renewed": 9e9}'
 
