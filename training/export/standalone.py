@@ -135,7 +135,8 @@ def logits(faces: Any, probe: dict[str, Any]) -> Any:
     first = sums(distances, probe["first_weights"]) + probe["first_biases"]
     predictions = (first - probe["prediction_mean"]) * probe["prediction_scale"]
     between = squared(predictions, probe["reference_predictions"].astype(float))
-    return sums((1 - share) * distances + share * between, probe["weights"]) + probe["biases"]
+    linear = faces @ probe["linear_weights"] + probe["biases"]
+    return sums((1 - share) * distances + share * between, probe["weights"]) + linear
 
 
 def read_face(file: str, side: int) -> Any:

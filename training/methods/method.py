@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -57,12 +57,15 @@ class Context:
         config, layout: the settings and the shards.
         ranks: the processes.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
+        latest: by method the keys of the faces whose labels were used last and the classifier, for methods
+            that learn from another's.
     """
 
     config: Config
     layout: Layout
     ranks: Ranks
     resume: str
+    latest: dict[str, tuple[tuple[str, ...], Classifier]] = field(default_factory=dict)
 
     @property
     def settings(self) -> Finetune:
@@ -154,6 +157,10 @@ class Method(ABC):
             UserError: a file is missing or does not fit, or a loss is not finite.
             SystemExit: a signal stopped the run; its state is saved.
         """
+
+    def configured(self, config: Config) -> Config:
+        """The settings with which it is fitted: `config`, except for what it prescribes."""
+        return config
 
     def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
         """The file that it takes weights from; None if they are random.

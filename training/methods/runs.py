@@ -102,7 +102,7 @@ def made_from(
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest()
         if weights and weights.is_file()
         else None,
-        "network": context.config.network.model_dump(mode="json"),
+        "network": method.configured(context.config).network.model_dump(mode="json"),
         "trainer": context.config.trainer.model_dump(include={"precision", "shuffle_shards"}),
         "finetune": {**settings, **files},
     }
@@ -142,12 +142,13 @@ def _finish(
         (folder / RECORD).unlink(missing_ok=True)
     weights = method.weights(context.settings, pretrained)
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
+    context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
     described = {"method": method.name, **{field: getattr(method, field) for field in fields}}
     described["labels"] = run.labels
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
-        config = context.config.model_dump(mode="json")
+        config = method.configured(context.config).model_dump(mode="json")
         classifier.metadata = {**described, **context.provenance, "config": config}
         save_classifier(folder / FILE, classifier)
         write_record(folder / RECORD, {"entry": entry}, inputs)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.config import Network
+from common.config import Config, Network
 from common.progress import progress
 from common.weights import find
 from training.data.loader import BrokenSamples, load
@@ -26,7 +26,7 @@ from training.engine.device import autocast, numerics
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.methods.network import initial_network, network_classifier
-from training.methods.region_probe import RegionProbeMethod, fit_region_probe
+from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
 from training.models.classifier import Classifier
@@ -36,9 +36,6 @@ NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=20
 """440 million multiplications a face."""
 
 BATCH_SIZE: Final = 256
-
-LEAST: Final = 0.01
-"""Targets are at least so far from 0 and 1, or logits would know no bounds."""
 
 CONSTANT: Final = 1e-8
 """Features of a smaller variance are left out."""
@@ -63,12 +60,16 @@ class Student(Method):
         """What the region probe reads."""
         return RegionProbeMethod().members(stored)
 
+    def configured(self, config: Config) -> Config:
+        """With the network of face recognition."""
+        return config.model_copy(update={"network": NETWORK})
+
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         started = time.monotonic()
         targets = student_targets(context, run.labelled)
         archive = find("dlib_face", context.config.weights)
-        context = replace(context, config=context.config.model_copy(update={"network": NETWORK}))
+        context = replace(context, config=self.configured(context.config))
         model = initial_network(context)
         assert isinstance(model.network.backbone, DlibBackbone)
         model.network.backbone.load(archive)
@@ -139,5 +140,7 @@ def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
         labelled: the faces whose labels are used.
     """
     stream, every_face = context.config.stream, context.all_faces
-    probe, _ = fit_region_probe(labelled, every_face, stream, context.regions)
+    keys, probe = context.latest.get(RegionProbeMethod.name, ((), None))
+    if probe is None or keys != tuple(labelled.keys):
+        probe, _ = fit_region_probe(labelled, every_face, stream, context.regions)
     return sample_probabilities(probe, every_face, stream, BATCH_SIZE, "targets").astype(np.float32)

@@ -3,7 +3,7 @@
 Features come in blocks, such as those of one region of the face. The squared distance of two faces is a
 weighted sum of the blocks' mean squared differences, with weights of each attribute, and of the differences
 of a first such regression's predictions of all attributes, since attributes go together; see docs/method.md.
-Its kernel is exp(-(distance / width) ** power).
+Its kernel is exp(-(distance / width) ** power). A linear function of the features is added.
 """
 
 import copy
@@ -48,7 +48,7 @@ Regions = Mapping[str, Sequence[str]]
 
 @dataclass(kw_only=True, eq=False)
 class RegionProbe(Probe, kind="region_probe"):
-    """Logits are weighted sums of a face's similarities to R reference faces.
+    """Logits are weighted sums of a face's similarities to R reference faces, and of its D features.
 
     Attributes:
         weights: float64 (R, A), of the similarities.
@@ -59,6 +59,7 @@ class RegionProbe(Probe, kind="region_probe"):
         reference_predictions: float32 (R, A), its standardised predictions of the references, each by the
             regression without that face.
         prediction_share: of these predictions in the squared distance, 0 to 1.
+        linear_weights: float32 (D, A), of the standardised features.
     """
 
     references: NDArray[np.float32]
@@ -69,6 +70,7 @@ class RegionProbe(Probe, kind="region_probe"):
     prediction_scale: NDArray[np.float64]
     reference_predictions: NDArray[np.float32]
     prediction_share: float
+    linear_weights: NDArray[np.float32]
 
     @property
     def columns(self) -> tuple[tuple[int, int], ...]:
@@ -83,7 +85,8 @@ class RegionProbe(Probe, kind="region_probe"):
         predictions = torch.from_numpy((first - self.prediction_mean) * self.prediction_scale)
         of_references = torch.from_numpy(self.reference_predictions)
         kernels = kernels.stacked(predictions, of_references, self.prediction_share)
-        return kernels.sums(torch.from_numpy(self.weights)).numpy() + self.biases
+        linear = (features @ torch.from_numpy(self.linear_weights)).double().numpy()
+        return kernels.sums(torch.from_numpy(self.weights)).numpy() + linear + self.biases
 
 
 class Kernels:
