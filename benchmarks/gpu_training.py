@@ -61,9 +61,9 @@ def stage_2(peak: float) -> Iterator[Row]:
     """Steps of fine-tuning, and the same networks in prediction."""
     from common.config import load
     from synthetic.attributes import CELEBA_ATTRIBUTES
-    from training.data.transforms import to_input
     from training.engine.optim import adam
     from training.models.attribute_network import AttributeNetwork, attribute_loss
+    from training.models.blocks import to_input
 
     for preset in ("paper", "mini"):
         config = load([PRESETS / f"{preset}.yaml"], [] if GPU else ["network.width=16", "align.size=128"])

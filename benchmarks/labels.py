@@ -19,16 +19,16 @@ from common.layout import Layout
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples, read_samples
-from training.engine.average_precision import mean_average_precision
+from training.engine.objective import mean_average_precision
 from training.evaluate.metrics import METRICS, score
-from training.evaluate.unsure import Sureness
+from training.evaluate.thresholds import Sureness
 from training.label.issues import contradicted, label_quality, self_confidence
 from training.label.left_out import folds_of, left_out_logits
 from training.label.suggestions import MOST, informative, similarities
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
-from training.models.region_probe import RegionProbe, Regions
+from training.models.probe import RegionProbe, Regions
 from training.models.stored_features import read_features
 
 Floats = NDArray[np.float64]

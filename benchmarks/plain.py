@@ -5,8 +5,7 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 
-from training.models.blocks import CrossAttentionUnit
-from training.models.cpu_ops import PReLU
+from training.models.blocks import CrossAttentionUnit, PReLU
 
 
 def plain_unit(unit: CrossAttentionUnit, branch: Tensor, backbone: Tensor) -> Tensor:

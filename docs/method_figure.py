@@ -13,7 +13,7 @@ from common.classes import CLASS_COLOURS
 from common.files import write_text
 from synthetic import Portrait, paint_portrait
 from synthetic.dataset import draw_identities
-from training.pretrain.tasks.class_sets import ALL
+from training.pretrain.tasks.patches import ALL
 
 Image = NDArray[np.uint8]
 

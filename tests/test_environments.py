@@ -36,8 +36,7 @@ from pipeline.align.run import plan, read_plan
 from tests import manifests
 from tests.listings import photo
 from tests.test_inputs import unprivileged
-from training.data.index import read_index
-from training.data.samples import read_samples
+from training.data.samples import read_index, read_samples
 from training.data.shard_cache import ShardCache
 from training.engine import checkpoint
 from training.engine.logger import Log

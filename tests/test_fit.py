@@ -15,7 +15,7 @@ from common.page.images import image_uri
 from common.page.render import render
 from tests.browser import CHROMIUM, chromium
 from tests.commands import run_command
-from training.evaluate.unsure import Sureness
+from training.evaluate.thresholds import Sureness
 from training.fit.fit import fit_photos
 from training.label import page
 from training.models.classifier import load_classifier

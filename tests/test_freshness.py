@@ -18,8 +18,7 @@ from tests.dvc_project import configure, copy_project, dvc, start_dvc
 from training.engine.device import default_device
 from training.engine.distributed import Ranks
 from training.methods.method import Context
-from training.methods.registry import METHODS
-from training.methods.runs import labelled_faces, made_from
+from training.methods.runs import METHODS, labelled_faces, made_from
 
 FILES = {
     "app/__init__.py": "",

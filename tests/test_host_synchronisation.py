@@ -18,7 +18,7 @@ from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.engine.trainer import Trainer
 from training.methods.runs import finetune
-from training.models.cpu_ops import PReLU
+from training.models.blocks import PReLU
 from training.pretrain.train import pretrain
 
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from training.evaluate.unsure import Sureness
+from training.evaluate.thresholds import Sureness
 from training.label.audit import near_duplicates
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
 from training.label.left_out import folds_of

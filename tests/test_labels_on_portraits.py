@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from common.classes import CLASSES
 from common.config import Config, load
 from training.data.loader import Batch
-from training.engine.seeds import keyed_generator
+from training.engine.device import keyed_generator
 from training.pretrain.model import Example, PretrainModel
-from training.pretrain.tasks.class_sets import ALL, CLASS_SETS, MERGED
+from training.pretrain.tasks.patches import ALL, CLASS_SETS, MERGED
 from training.pretrain.tasks.rotation import choose_position, rotate_patches
 
 SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}

@@ -14,8 +14,7 @@ from training.data.loader import Batch
 from training.methods.network import WEIGHT_DECAY
 from training.models import BRANCHES, LOCAL_BRANCHES, build
 from training.models.attribute_network import AttributeNetwork
-from training.models.blocks import CrossAttentionUnit
-from training.models.cpu_ops import PReLU
+from training.models.blocks import CrossAttentionUnit, PReLU
 from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.adversarial import INTERVAL

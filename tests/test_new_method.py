@@ -13,10 +13,9 @@ from common.config import load
 from training.data.loader import Batch
 from training.evaluate.evaluate import evaluate
 from training.methods.method import Context, Method, Run
-from training.methods.registry import METHODS
-from training.methods.runs import finetune
+from training.methods.runs import METHODS, finetune
 from training.models.classifier import Classifier, load_classifier
-from training.predict.stored import predict_stored
+from training.predict.predict import predict_stored
 from training.report import report
 from training.study.results import draw_folder, write_results
 

@@ -22,9 +22,8 @@ from common.pipeline_config import Parse, Weights
 from synthetic import write_dataset
 from tests.commands import run_command
 from training.data.loader import batch_of
-from training.explain.explain import explain
-from training.explain.faces import faces_of_photos, faces_of_shards
-from training.explain.regions import contributions, mean_region_maps
+from training.explain.attribution import contributions, mean_region_maps
+from training.explain.explain import explain, faces_of_photos, faces_of_shards
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier
 from training.models.probe import Probe
@@ -32,8 +31,7 @@ from training.models.stored_features import comparable_parts
 from training.predict import Predictor
 from training.predict.output import face_table
 from training.predict.parsing import find_parser_of
-from training.predict.predict import photos_in, predict
-from training.predict.stored import predict_stored
+from training.predict.predict import photos_in, predict, predict_stored
 
 METHODS = ("probe", "region_probe")
 TOLERANCE = 1e-6

@@ -28,14 +28,13 @@ from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.data.provenance import provenance
 from training.data.samples import read_samples
-from training.data.transforms import to_input
 from training.engine import checkpoint
 from training.engine.device import numerics
 from training.methods.runs import finetune
+from training.models.blocks import to_input
 from training.models.classifier import load_classifier
 from training.predict import Predictor
-from training.predict.annotate import annotate
-from training.predict.output import face_rows, face_table, write_table
+from training.predict.output import annotate, face_rows, face_table, write_table
 from training.predict.predict import photos_in, predict
 from training.predict.predictor import CENTRAL_SQUARE
 

@@ -16,10 +16,9 @@ from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
 from training.methods.probe import fit_probe, logistic_regressions
 from training.methods.runs import finetune
-from training.models.classifier import load_classifier
-from training.models.inference import sample_probabilities
+from training.models.classifier import load_classifier, sample_probabilities
 from training.models.stored_features import read_features
-from training.predict.stored import predict_stored
+from training.predict.predict import predict_stored
 
 
 def configured(*settings: str) -> Config:

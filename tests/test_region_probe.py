@@ -16,7 +16,7 @@ from common.config import load
 from common.errors import UserError
 from training.data.loader import Batch
 from training.data.samples import read_samples
-from training.engine.average_precision import mean_average_precision
+from training.engine.objective import mean_average_precision
 from training.evaluate.evaluate import evaluate
 from training.methods import calibration, kernel_regression
 from training.methods.block_weights import learn_weights, prior_weights
@@ -24,9 +24,8 @@ from training.methods.calibration import FROM_LABELS, calibrate, draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
 from training.methods.region_probe import RIDGE, Pool, StandardisedFeatures, fit_on_features
 from training.methods.runs import finetune
-from training.models.classifier import load_classifier
-from training.models.inference import sample_probabilities
-from training.models.region_probe import POWER, WIDTH, Kernels, read_regions, region_classes
+from training.models.classifier import load_classifier, sample_probabilities
+from training.models.probe import POWER, WIDTH, Kernels, read_regions, region_classes
 from training.models.stored_features import comparable_parts, region_statistics
 
 EYES = (CLASSES.index("l_eye"), CLASSES.index("r_eye"))

@@ -26,7 +26,7 @@ from common.members import encode_array, encode_face, encode_mask, encode_metada
 from common.page.figures import SERIES, figure
 from common.shards import ShardWriter
 from tests import manifests
-from training.data.index import manifest_hash
+from training.data.samples import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
 from training.models.pretrained import save_pretrained

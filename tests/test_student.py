@@ -17,7 +17,6 @@ from common.dlib_face import DLIB_MEAN, DlibFace
 from common.weights import find
 from training.data.loader import load as load_batches
 from training.data.samples import read_samples
-from training.data.transforms import to_input
 from training.engine.distributed import Ranks
 from training.methods import student
 from training.methods.calibration import FROM_LABELS
@@ -26,8 +25,8 @@ from training.methods.region_probe import fit_region_probe
 from training.methods.runs import finetune
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
-from training.models.classifier import load_classifier
-from training.models.inference import sample_probabilities
+from training.models.blocks import to_input
+from training.models.classifier import load_classifier, sample_probabilities
 
 CONFIG = load(
     settings=[

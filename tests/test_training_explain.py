@@ -16,11 +16,10 @@ from common.page.fonts import font_for
 from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
-from training.data.transforms import to_input
 from training.explain.attribution import attribution, mean_maps
-from training.explain.explain import explain
-from training.explain.faces import faces_of_shards
+from training.explain.explain import explain, faces_of_shards
 from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, attribute_loss, read_groups
+from training.models.blocks import to_input
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 
 CONFIG = load_config(settings=["network.width=8", "network.input_size=64", "network.stem=small"])
@@ -115,7 +114,7 @@ def test_names_of_labels_are_no_names_of_files(shards, tmp_path, monkeypatch):
     names = ("../../escape", str(tmp_path / "absolute"), "sheet", "Bärtig/$", "n" * 300, "日本")
     faces = read_samples(shards, ("test",))
     faces = replace(faces, attribute_names=names, attributes=faces.attributes[:, : len(names)])
-    monkeypatch.setattr("training.explain.faces.read_samples", lambda layout, splits: faces)
+    monkeypatch.setattr("training.explain.explain.read_samples", lambda layout, splits: faces)
     folder = tmp_path / "deep" / "explain"
     explain_shards(save(tmp_path / "classifier.pt", names), shards, folder)
     entries = json.loads((folder / "maps.json").read_text())["attributes"]

@@ -19,17 +19,16 @@ from tests.test_training_stream import flip_bytes
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import Samples, read_samples
-from training.engine.average_precision import mean_average_precision
 from training.engine.distributed import Ranks
+from training.engine.objective import mean_average_precision
 from training.engine.optim import LossCheck
 from training.methods.method import Context
 from training.methods.network import initial_network, network_classifier
+from training.methods.pretrained import solve_heads
 from training.methods.runs import finetune, runs_for
-from training.methods.solved_heads import solve_heads
 from training.models import build
 from training.models.attribute_network import AttributeNetwork, read_groups
-from training.models.classifier import Classifier, load_classifier
-from training.models.inference import sample_probabilities
+from training.models.classifier import Classifier, load_classifier, sample_probabilities
 from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [

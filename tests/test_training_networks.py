@@ -10,11 +10,11 @@ from torch_ema import ExponentialMovingAverage
 from common.config import Schedule, load
 from common.errors import UserError
 from synthetic.attributes import CELEBA_ATTRIBUTES
-from training.data.transforms import to_input
 from training.engine.optim import LossCheck, rate_factor
 from training.methods.augment import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_network import AttributeNetwork, attribute_loss, branch_groups, read_groups
+from training.models.blocks import to_input
 from training.models.classifier import NetworkClassifier
 from training.models.pretrained import load_pretrained, save_pretrained
 from training.pretrain.model import PretrainModel

@@ -10,9 +10,8 @@ from training.models import Features
 from training.pretrain.tasks import PretextTask
 from training.pretrain.tasks.adversarial import AdversarialTask, Fusion
 from training.pretrain.tasks.base import TaskConfig, TaskContext
-from training.pretrain.tasks.class_sets import ALL
 from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss, count_classes
-from training.pretrain.tasks.patches import crop, flip_images, flip_masks, resize_masks
+from training.pretrain.tasks.patches import ALL, crop, flip_images, flip_masks, resize_masks
 from training.pretrain.tasks.rotation import (
     RotationConfig,
     RotationTask,

@@ -9,11 +9,10 @@ import torch
 from common.config import load
 from training.data.loader import BrokenSamples
 from training.data.samples import read_samples
-from training.pretrain.model import PretrainModel
+from training.pretrain.model import PretrainModel, batch_statistics, read_validation_samples, validate
 from training.pretrain.tasks.classification import average_precision
 from training.pretrain.tasks.segmentation import mean_iou, pixel_accuracy
 from training.pretrain.train import pretrain
-from training.pretrain.validate import batch_statistics, read_validation_samples, validate
 
 TINY = [
     *("network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"),
@@ -95,7 +94,7 @@ def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
 ):
     real = read_samples
     monkeypatch.setattr(
-        "training.pretrain.validate.read_samples",
+        "training.pretrain.model.read_samples",
         lambda layout, splits: real(layout, splits).take(np.arange(0)),
     )
     assert len(read_validation_samples(shards)) == 0

@@ -166,7 +166,7 @@ def _parser() -> ArgumentParser:
 
 def _stages(config: Config) -> list[str]:
     """All stages, without stage 1 if no method starts from its weights."""
-    from training.methods.registry import find_method
+    from training.methods.runs import find_method
 
     reads_weights = any(find_method(name).pretrained for name in config.finetune.methods)
     return [name for name in STAGES if name != "pretrain" or reads_weights]

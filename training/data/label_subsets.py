@@ -17,8 +17,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.storage import Address
-from training.data.index import manifest_hash
-from training.data.samples import Samples, read_samples
+from training.data.samples import Samples, manifest_hash, read_samples
 
 
 def labelled_subset(samples: Samples, share: float, seed: int) -> NDArray[np.int64]:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from training.data.index import Column
-from training.data.samples import Samples
+from training.data.samples import Column, Samples
 
 
 class BatchSampler:

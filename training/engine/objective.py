@@ -1,10 +1,13 @@
-"""What a stage gives to the trainer: a model, and a function from a micro-batch to its loss."""
+"""What a stage gives to the trainer: a model, a function from a micro-batch to its loss, scores on val."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from common.config import Schedule
@@ -106,3 +109,21 @@ class LoopSettings:
     clip_norm: float | None = None
     select: str | None = None
     log_folder: Path | None = None
+
+
+def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
+    """The mean of the average precisions of all columns in which both classes occur.
+
+    Args:
+        labels: int8 (N, A), 0 or 1, -1 where unknown.
+        scores: float (N, A), logits or probabilities.
+
+    Returns:
+        0 to 1; None if both classes occur in no column.
+    """
+    values = []
+    for target, score in zip(labels.T, scores.T, strict=True):
+        known = target >= 0
+        if known.any() and target[known].min() != target[known].max():
+            values.append(float(average_precision_score(target[known], score[known])))
+    return float(np.mean(values)) if values else None

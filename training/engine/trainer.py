@@ -24,11 +24,10 @@ from torch_ema import ExponentialMovingAverage
 from common.progress import progress
 from training.data.loader import Batch
 from training.engine.checkpoint import Checkpoints, stop_requests
-from training.engine.device import autocast, gradient_scaler
+from training.engine.device import autocast, gradient_scaler, seed_micro_batch
 from training.engine.logger import Log
 from training.engine.objective import LoopSettings, Objective
 from training.engine.optim import LossCheck, adam, set_rate
-from training.engine.seeds import seed_micro_batch
 
 RECENT_VALUES: Final = 5
 """`Trainer.recent` holds the values of so many last log entries."""

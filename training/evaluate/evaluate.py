@@ -20,8 +20,14 @@ from training.evaluate.metrics import METRICS, PRIMARY, Floats
 from training.evaluate.results import Entry, by_labels, predict_command, read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import FILE, NONE_KNOWN, VAL, Classifier, load_classifier
-from training.models.inference import sample_probabilities
+from training.models.classifier import (
+    FILE,
+    NONE_KNOWN,
+    VAL,
+    Classifier,
+    load_classifier,
+    sample_probabilities,
+)
 
 
 def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:

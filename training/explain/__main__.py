@@ -37,8 +37,7 @@ def main() -> None:
     config = command.config_from(options)
 
     # PyTorch and more, which --help need not wait for.
-    from training.explain.explain import explain
-    from training.explain.faces import faces_of_photos, faces_of_shards
+    from training.explain.explain import explain, faces_of_photos, faces_of_shards
     from training.models.classifier import load_classifier
     from training.predict.predictor import Predictor
 

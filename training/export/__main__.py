@@ -55,8 +55,7 @@ def main() -> None:
     from training.evaluate.thresholds import evaluation_folder
     from training.export.comparison import compare, faces_of_photos, faces_of_shards
     from training.export.model_card import labels_text, model_card, read_results
-    from training.export.onnx import export_network
-    from training.export.probe import export_networks, export_probe
+    from training.export.onnx import export_network, export_networks, export_probe
     from training.models.probe import Probe
     from training.predict.parsing import find_parser_of
     from training.predict.predictor import Predictor

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.progress import progress
 from training.methods.region_probe import StandardisedFeatures, fit_on_features
-from training.models.region_probe import Regions
+from training.models.probe import Regions
 
 FEWEST: Final = 20
 """With fewer labelled faces, predictions of them say too little."""

@@ -25,7 +25,7 @@ from training.label.page import sources_of, write_page
 from training.methods.block_weights import prior_weights
 from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
-from training.models.region_probe import Kernels
+from training.models.probe import Kernels
 
 MOST: Final = 3000
 """At most so many faces with labels, and so many without, are compared; evenly spaced over the set."""

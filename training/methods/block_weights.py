@@ -19,7 +19,7 @@ from common.classes import NUM_CLASSES
 from common.sampling import evenly_spaced
 from training.methods.calibration import draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY
-from training.models.region_probe import kernel_of, squared_distances
+from training.models.probe import kernel_of, squared_distances
 from training.models.stored_features import Part
 
 WHOLE, OF_CLASSES, STATISTICS = 0.3, 0.35, 0.35

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.sampling import evenly_spaced
 from training.methods.calibration import draw_folds
-from training.models.region_probe import Kernels
+from training.models.probe import Kernels
 
 FIRST_PENALTY: Final = 0.1
 """Of the squared weights of the first level; the kernel of a face with itself is 1."""
@@ -99,7 +99,7 @@ def fit_regressions(
         features: float32 or float16 (N, D), standardised, of two labelled faces or more.
         labels: int8 (N, A), 0 or 1, -1 where unknown. An attribute with fewer than two known labels is
             predicted by its share of positives, shrunken to one half.
-        columns, block_weights: see `training.models.region_probe.RegionProbe`.
+        columns, block_weights: see `training.models.probe.RegionProbe`.
     """
     count, exact = len(features), len(features) <= REFERENCES
     references = torch.from_numpy(evenly_spaced(REFERENCES, count))

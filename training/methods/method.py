@@ -16,12 +16,12 @@ from training.data.loader import Batch, load
 from training.data.provenance import provenance
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
-from training.data.transforms import resize_images
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
 from training.models.attribute_network import CELEBA_FILE, read_groups
+from training.models.blocks import resize_images
 from training.models.classifier import Classifier
-from training.models.region_probe import CELEBA_REGIONS, read_regions
+from training.models.probe import CELEBA_REGIONS, read_regions
 
 VALIDATION_FACES: Final = 1000
 """At most so many faces of val choose among classifiers; they are the same for every run."""

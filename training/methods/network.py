@@ -10,16 +10,14 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from training.data.loader import Batch, BrokenSamples, TrainingData
-from training.data.transforms import resize_images, to_input
-from training.engine.average_precision import mean_average_precision
-from training.engine.device import autocast, numerics
-from training.engine.objective import LoopSettings, StepLoss
+from training.engine.device import autocast, keyed_generator, numerics, set_seed
+from training.engine.objective import LoopSettings, StepLoss, mean_average_precision
 from training.engine.optim import ParameterGroups
-from training.engine.seeds import keyed_generator, set_seed
 from training.engine.trainer import Trainer
 from training.methods.augment import augment
 from training.methods.method import Context, Run
 from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
+from training.models.blocks import resize_images, to_input
 from training.models.classifier import Classifier, NetworkClassifier
 from training.models.pretrained import load_pretrained
 

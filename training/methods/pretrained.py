@@ -1,16 +1,29 @@
-"""``pretrained``: a network that starts from the weights of stage 1."""
+"""``pretrained``: a network that starts from the weights of stage 1, with heads that are solved."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
-from training.methods.method import Context, Method, Run
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
+
+from common.sampling import evenly_spaced
+from training.data.loader import BrokenSamples, load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
+from training.engine.device import autocast
+from training.methods.method import BATCH_SIZE, Context, Method, Run
 from training.methods.network import (
     NETWORK_SETTINGS,
     initial_network,
     start_from_stage_1,
     train_network,
 )
-from training.methods.solved_heads import solve_heads
+from training.methods.probe import WITHOUT_VAL, logistic_regressions, standardisation
 from training.models.attribute_network import AttributeNetwork
+from training.models.blocks import to_input
 from training.models.classifier import Classifier
 
 
@@ -41,3 +54,66 @@ class Pretrained(Method):
             UserError: the file cannot be read or does not fit.
         """
         start_from_stage_1(context, run, model)
+
+
+LABELLED: Final = 2000
+"""At most so many labelled faces are regressed on; the training that follows sees all of them."""
+
+STANDARDISED_ON: Final = 640
+"""At most so many faces give the batch-norm statistics and the mean and deviation of the features."""
+
+
+def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) -> None:
+    """Set the weights and biases of all heads, and the running statistics of batch norm.
+
+    Random heads send random gradients into trained branches until they are learnt (linear probing before
+    fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its
+    pooled features instead, with batch-norm statistics of all train faces.
+
+    Args:
+        context: of the run.
+        model: with a trained network; moved to the device of the run.
+        labelled: the samples whose labels are used.
+
+    Raises:
+        UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
+    """
+    config, device = context.config, context.ranks.device
+    model.to(device).to(memory_format=torch.channels_last)
+    broken = BrokenSamples(config.stream.max_broken)
+
+    def inputs_of(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images at the network's size, and indices in `samples`, since others replace broken ones."""
+        batches, workers = sequential_batches(samples, BATCH_SIZE), config.trainer.loader_workers
+        for batch in load(samples, batches, {"jpg"}, workers, config.stream, broken):
+            yield to_input(batch.images.to(device), model.config.input_size), batch.indices
+
+    @torch.no_grad()
+    def pooled(samples: Samples) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
+        """What each head reads of all samples, (N, C), by branch, and their indices, (N,)."""
+        features, indices = [], []
+        for inputs, read in inputs_of(samples):
+            with autocast(device, config.trainer.precision):
+                features.append(model.pooled(inputs))
+            indices.append(read)
+        joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
+        return {name: each.double().cpu().numpy() for name, each in joined.items()}, torch.cat(
+            indices
+        ).numpy()
+
+    reference = context.all_faces.take(evenly_spaced(STANDARDISED_ON, len(context.all_faces)))
+    with autocast(device, config.trainer.precision):
+        update_bn((inputs for inputs, _ in inputs_of(reference)), model)
+    training = model.training
+    model.eval()
+    of_reference, _ = pooled(reference)
+    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
+    of_train, read = pooled(train)
+    model.train(training)
+    for branch, group in model.groups.items():
+        mean, scale = standardisation(of_reference[branch])
+        standardised, labels = (of_train[branch] - mean) * scale, train.attributes[read][:, group]
+        ((_, weights, biases, _),) = logistic_regressions(standardised, labels, (WITHOUT_VAL,))
+        weights, biases = weights * scale[:, None], biases - (mean * scale) @ weights
+        state = {"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)}
+        model.heads[branch].load_state_dict(state)

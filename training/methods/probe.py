@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.pipeline_config import Stream
 from training.data.samples import Samples
-from training.engine.average_precision import mean_average_precision
+from training.engine.objective import mean_average_precision
 from training.methods.calibration import calibrate, draw_folds, use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.models.classifier import Classifier

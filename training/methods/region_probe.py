@@ -19,14 +19,14 @@ from common.errors import UserError
 from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples
-from training.engine.average_precision import mean_average_precision
+from training.engine.objective import mean_average_precision
 from training.methods.block_weights import learn_weights
 from training.methods.calibration import calibrate, use_label_thresholds
 from training.methods.kernel_regression import REFERENCES, fit_regressions
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
-from training.models.region_probe import RegionProbe, Regions, region_classes
+from training.models.probe import RegionProbe, Regions, region_classes
 from training.models.stored_features import (
     Blocks,
     Part,

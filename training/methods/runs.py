@@ -1,4 +1,4 @@
-"""Stage 2: a run for each amount of labels and each method, and the records of finished runs."""
+"""Stage 2: the list of methods, a run for each of them and each amount of labels, and their records."""
 
 import hashlib
 import json
@@ -16,14 +16,18 @@ from common.errors import UserError
 from common.files import write_text
 from common.freshness import code_hash, read_record, write_record
 from common.layout import Layout
-from training.data.index import manifest_hash
 from training.data.label_subsets import labelled_subset, read_subset, share
-from training.data.samples import Samples, read_samples
+from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
+from training.methods.imagenet import ImageNet
 from training.methods.method import Context, Method, Run
-from training.methods.registry import find_method
+from training.methods.pretrained import Pretrained
+from training.methods.probe import LinearProbe
+from training.methods.region_probe import RegionProbeMethod
+from training.methods.scratch import Scratch
+from training.methods.student import Student
 from training.models.classifier import FILE, save_classifier
 from training.models.stored_features import require_members
 
@@ -185,3 +189,21 @@ def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[
         return FinetuneRun(labels=entry, steps=steps)
 
     return [run_for(text) for text in labels]
+
+
+METHODS: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student(), ImageNet())
+}
+"""By name, in the order of tables and plots."""
+
+
+def find_method(name: str) -> Method:
+    """The method with a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in METHODS:
+        raise UserError(f"there is no method {name}; finetune.methods may name {', '.join(METHODS)}")
+    return METHODS[name]

@@ -21,7 +21,6 @@ from common.weights import find
 from training.data.loader import BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
-from training.data.transforms import to_input
 from training.engine.device import autocast, numerics
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
@@ -29,8 +28,8 @@ from training.methods.network import initial_network, network_classifier
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
-from training.models.classifier import Classifier
-from training.models.inference import sample_probabilities
+from training.models.blocks import to_input
+from training.models.classifier import Classifier, sample_probabilities
 
 NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
 """440 million multiplications a face."""

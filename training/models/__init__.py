@@ -10,8 +10,7 @@ and ``freeze_unread(read)``, which stops the training of what no task's gradient
 from common.config import Network
 from training.models.backbone import BackboneNetwork, DlibBackbone, residual_backbone
 from training.models.blocks import BRANCHES, LOCAL_BRANCHES, Features
-from training.models.spl import SplNetwork
-from training.models.sspl import SsplNetwork
+from training.models.spl import SplNetwork, SsplNetwork
 
 __all__ = ["BRANCHES", "LOCAL_BRANCHES", "FaceNetwork", "Features", "SplNetwork", "build"]
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
-from training.data.transforms import MEAN, STD
-from training.models.blocks import BRANCHES, Features, convolution, initialise
+from training.models.blocks import BRANCHES, MEAN, STD, Features, convolution, initialise
 
 DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),

@@ -19,12 +19,17 @@ from torch import Tensor
 
 from common.config import Network
 from common.errors import UserError
+from common.pipeline_config import Stream
+from common.progress import progress
 from common.section import Precision
-from training.data.loader import Batch
-from training.data.transforms import to_input
+from training.data.loader import Batch, load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
 from training.engine import checkpoint
 from training.engine.device import autocast
 from training.models.attribute_network import AttributeNetwork
+from training.models.blocks import to_input
+from training.models.stored_features import require_members
 
 FILE: Final = "classifier.pt"
 
@@ -220,13 +225,13 @@ def load_classifier(path: Path) -> Classifier:
         UserError: the file is missing or no classifier.
     """
     # The classes register themselves when they are imported, and need this module for that.
-    from training.models import exported, probe, region_probe  # noqa: F401
+    from training.models import exported, probe  # noqa: F401
 
     if path.is_dir() or path.suffix == ".onnx":
         return exported.load_exported(path)
     content = checkpoint.load(path, made_by=MADE_BY)
     if str(content.get("kind")) not in KINDS:
-        import_module("training.methods.registry")  # a method may bring its own class of classifiers
+        import_module("training.methods.runs")  # a method may bring its own class of classifiers
     try:
         kind = KINDS[content["kind"]]
         classifier = kind.from_state(tuple(content["attributes"]), content["state"])
@@ -252,3 +257,28 @@ def _update(digest: Any, value: Any) -> None:
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     else:
         digest.update(repr(value).encode() + b"\n")
+
+
+def sample_probabilities(
+    classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
+) -> NDArray[np.float64]:
+    """Probabilities, float64 (N, A), of all samples in their order.
+
+    Args:
+        classifier: of any kind.
+        samples: at least one, in shards that hold what the classifier reads.
+        stream: the cache of remote shards.
+        batch_size: samples per batch.
+        title: of the progress bar.
+
+    Raises:
+        UserError: the shards do not hold what the classifier reads.
+    """
+    require_members(samples, classifier.members)
+    bar = progress(title, len(samples), "faces")
+    logits = []
+    for batch in load(samples, sequential_batches(samples, batch_size), classifier.members, 1, stream):
+        logits.append(torch.from_numpy(classifier.logits(batch)))
+        bar.update(len(batch.indices))
+    bar.close()
+    return torch.cat(logits).double().sigmoid().numpy()

@@ -13,8 +13,8 @@ from common.config import Config, Network
 from common.errors import UserError
 from common.files import write_bytes
 from common.freshness import code_version
-from training.data.transforms import MEAN, STD
 from training.engine.checkpoint import fault
+from training.models.blocks import MEAN, STD
 
 FILE = "pretrained.safetensors"
 

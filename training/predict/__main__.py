@@ -73,13 +73,10 @@ def main() -> None:
     # PyTorch and more, which --help need not wait for.
     from common.fork_server import start_fork_server
     from training.engine.device import announce_training
-    from training.evaluate.thresholds import DEFAULT
-    from training.evaluate.unsure import Sureness
-    from training.predict.kept_rows import KeptRows
-    from training.predict.output import check_format, face_table, write_table
-    from training.predict.predict import photos_in, predict
+    from training.evaluate.thresholds import DEFAULT, Sureness
+    from training.predict.output import KeptRows, check_format, face_table, write_table
+    from training.predict.predict import photos_in, predict, predict_stored
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
-    from training.predict.stored import predict_stored
 
     if options.shards:
         if not options.output:

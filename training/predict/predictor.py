@@ -33,8 +33,7 @@ from common.section import Precision
 from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.engine.device import default_device
-from training.evaluate.thresholds import DEFAULT, read_thresholds
-from training.evaluate.unsure import Sureness
+from training.evaluate.thresholds import DEFAULT, Sureness, read_thresholds
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
 

@@ -17,16 +17,14 @@ from common.layout import Layout
 from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.data.samples import Samples, pixels_hash, read_samples
 from training.engine.checkpoint import Checkpoints
-from training.engine.device import announce_training, autocast, numerics
+from training.engine.device import announce_training, autocast, numerics, set_seed
 from training.engine.distributed import Ranks, joined
 from training.engine.objective import LoopSettings, StepLoss
 from training.engine.optim import ParameterGroups
-from training.engine.seeds import set_seed
 from training.engine.trainer import Trainer
 from training.models.pretrained import FILE, save_pretrained
-from training.pretrain.model import PretrainModel
+from training.pretrain.model import PretrainModel, read_validation_samples, validate
 from training.pretrain.tasks import read_settings
-from training.pretrain.validate import read_validation_samples, validate
 
 NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
 """Settings of stage 1 that do not change the weights, so that they may change within a run.

@@ -18,8 +18,8 @@ from common.page.formats import count, percent
 from common.page.images import data_uri, image_uri
 from common.shards import read_member
 from training.data.samples import Samples
-from training.evaluate.unsure import Sureness
-from training.report.runs import MAIN, Evaluation, Run
+from training.evaluate.thresholds import Sureness
+from training.report.scores import MAIN, Evaluation, Run
 
 SHOWN: Final = 6
 """Mistakes shown of each kind: false positives, false negatives."""

@@ -16,7 +16,7 @@ from common.layout import Layout
 from common.page.figures import SMALL, SOFT, colour, figure
 from common.page.formats import capitalized, duration, unit, words
 from training.evaluate.results import read_json
-from training.report.runs import Run
+from training.report.scores import Run
 
 Curve = tuple[str, Markup, str]
 """The title of a logged value, its figure over the steps, and its last running mean."""

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from common.errors import UserError
-from training.engine.seeds import keyed_generator
+from training.engine.device import keyed_generator
 from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext
 from training.pretrain.tasks.classification import ClassificationTask

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from common.section import Section, Weight
 from training.models import Features
-from training.pretrain.tasks.class_sets import ClassSet
-from training.pretrain.tasks.patches import Crops
+from training.pretrain.tasks.patches import ClassSet, Crops
 
 Tensors = Mapping[str, Tensor]
 """Targets or outputs of one task, by names that the task chooses; the first dimension is the batch."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.cell_counts import dominant_classes
 from common.classes import NUM_CLASSES
 from common.section import Positive
-from training.engine.average_precision import mean_average_precision
+from training.engine.objective import mean_average_precision
 from training.models import BRANCHES, Features
 from training.pretrain.tasks.base import (
     PretextTask,
@@ -25,8 +25,7 @@ from training.pretrain.tasks.base import (
     Tensors,
     share_correct,
 )
-from training.pretrain.tasks.class_sets import ALL
-from training.pretrain.tasks.patches import Crops
+from training.pretrain.tasks.patches import ALL, Crops
 
 BRANCH_CLASSES: Final = ALL.branches
 """Class numbers that each branch predicts (the journal's setting, 19 classes)."""

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.data.transforms import resize_images
 from training.models import LOCAL_BRANCHES, Features
-from training.models.blocks import activation, convolution
+from training.models.blocks import activation, convolution, resize_images
 from training.pretrain.tasks.base import (
     PretextTask,
     TaskConfig,

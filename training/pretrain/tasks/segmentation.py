@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from common.classes import NUM_CLASSES
 from common.section import Positive
 from training.models import Features
-from training.models.blocks import CrissCrossAttention, convolution
-from training.models.cpu_ops import PReLU
+from training.models.blocks import CrissCrossAttention, PReLU, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
 from training.pretrain.tasks.patches import Crops, resize_masks
 
