@@ -1,7 +1,6 @@
 """The data card: its numbers, odd sets, the same bytes, and a real browser."""
 
 import re
-import shutil
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -22,8 +21,7 @@ from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
 from pipeline.card.samples import summarize_samples
 from tests import manifests
-from tests.browser import CHROMIUM, chromium
-from tests.commands import run_command
+from tests.browser import check_page, needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +186,6 @@ def test_a_face_of_another_size_is_one_sentence(copy):
         written(copy)
 
 
-def test_the_command_refuses_a_wrong_setting_and_a_missing_configuration(shards, tmp_path):
-    for flags in (("--config", tmp_path / "none.yaml"), ("--set", "parse.sise=512")):
-        output = tmp_path / "data.html"
-        finished = run_command("pipeline.card", "--shards", shards.shards, "--output", output, *flags)
-        assert finished.returncode == 1
-        assert str(flags[1]).partition("=")[0] in finished.stderr
-        assert not output.exists()
-
-
 def test_labels_that_are_partly_unknown_are_given_per_attribute(copy):
     def forget(rows: Rows) -> None:
         for number, row in enumerate(rows):
@@ -209,16 +198,7 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy):
     assert "Bald 100.0 % unknown \u2013" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(page, tmp_path, width):
-    copy = Path(shutil.copy(page, tmp_path))
-    with chromium(tmp_path) as tab:
-        tab.open(copy, width)
-        assert (
-            tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
-        )
-        assert not tab.errors
-        copy.write_text(copy.read_text().replace("</main>", "<script>nothing()</script></main>"))
-        tab.open(copy, width)
-        assert tab.errors  # this test would see an error
+    check_page(page, tmp_path, width)

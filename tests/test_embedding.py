@@ -78,17 +78,6 @@ def test_stored_features_become_a_table_with_a_row_per_face(shards, tmp_path):
     assert table.num_rows == len(listed)
 
 
-def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(shards, pipeline_config, copy):
-    assert not verify(pipeline_config.cluster, shards)
-    row = manifest.read(copy.samples).rows()[0]
-    with (copy.shards / row["shard"]).open("r+b") as stream:
-        stream.seek(row["pooled.npy.offset"] + row["pooled.npy.size"] - 1)
-        stream.write(b"\x7f")
-    findings = verify(pipeline_config.cluster, copy)
-    assert dict(findings.counts) == {"checksums": 1}
-    assert f"{row['key']}.pooled.npy" in findings.table()
-
-
 def test_features_of_two_lengths_in_one_set_are_found():
     findings = Findings()
     for length in (4, 5, 4):

@@ -123,12 +123,6 @@ def test_the_parse_stage_depends_on_these_networks():
     assert "manifests/networks.json" in stages["parse"]["deps"]
 
 
-def test_the_graph_is_at_most_100_columns_wide():
-    lines = dvc(ROOT, "dag").splitlines()
-    assert len(lines) > 10
-    assert max(map(len, lines)) <= 100
-
-
 @pytest.mark.parametrize("name", ["aligned", "manifests", "runs", "shards"])
 def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_made(
     name, tmp_path, monkeypatch

@@ -2,6 +2,8 @@
 
 import ast
 import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -124,32 +126,38 @@ def test_rooms_import_each_other_in_no_cycle():
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
+    ("violations", "module", "name"),
     [
-        ("pipeline.card.page", "training.report.page"),
-        ("training.data.samples", "pipeline.ingest.plan"),
-        ("common.files", "training.data"),
-        ("common.alignment.warp", "synthetic.paint"),
-        ("common.parsing.parser", "pipeline.parse.shard"),
-        ("synthetic.paint", "pipeline.ingest.plan"),
-        ("training.run", "tests.conftest"),
+        (package_violations, "pipeline.card.page", "training.report.page"),
+        (package_violations, "training.data.samples", "pipeline.ingest.plan"),
+        (package_violations, "common.files", "training.data"),
+        (package_violations, "common.alignment.warp", "synthetic.paint"),
+        (package_violations, "common.parsing.parser", "pipeline.parse.shard"),
+        (package_violations, "synthetic.paint", "pipeline.ingest.plan"),
+        (package_violations, "training.run", "tests.conftest"),
+        (layer_violations, "training.models.spl", "training.pretrain.model.PretrainModel"),
+        (layer_violations, "training.data.loader", "training.engine.optim"),
+        (layer_violations, "training.predict.predictor", "training.explain.attribution"),
+        (layer_violations, "training.study.results", "training.run"),
     ],
 )
-def test_an_import_of_another_package_is_found(module, name):
-    assert package_violations({module: {name}}) == [f"{module} imports {name}"]
+def test_a_wrong_import_is_found(violations, module, name):
+    assert violations({module: {name}}) == [f"{module} imports {name}"]
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
+    ("modules", "foreign"),
     [
-        ("training.models.spl", "training.pretrain.model.PretrainModel"),
-        ("training.data.loader", "training.engine.optim"),
-        ("training.predict.predictor", "training.explain.attribution"),
-        ("training.study.results", "training.run"),
+        ("training.predict, training.export", ("pipeline", "facexlib.parsing")),
+        ("training.run, training.pretrain.train, training.methods.runs", ("pipeline", "facexlib")),
     ],
 )
-def test_an_import_upwards_or_sideways_is_found(module, name):
-    assert layer_violations({module: {name}}) == [f"{module} imports {name}"]
+def test_training_and_prediction_load_neither_the_pipeline_nor_a_parser(modules, foreign):
+    prefixes = tuple(f"{name}." for name in (*foreign, "dask", "distributed", "common.parsing"))
+    code = f"import sys, {modules}, training.evaluate, training.report\n"
+    code += f"print([name for name in sys.modules if (name + '.').startswith({prefixes})])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_private_imports_and_cycles_are_found():

@@ -323,10 +323,3 @@ def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path):
     (root / "clip.mp4").write_bytes(b"film")
     with pytest.raises(UserError, match=r"holds no images, only \.mp4 \(1\)"):
         planned(root, tmp_path / "out")
-
-
-def test_side_files_that_hold_labels_still_stop_the_run(tmp_path):
-    root = photos(tmp_path / "in", ("a.jpg", "b.jpg"))
-    (root / "labels.txt").write_text("a.jpg 1\nb.jpg 0\n")
-    with pytest.raises(UserError, match=r"labels\.txt names images"):
-        planned(root, tmp_path / "out")

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,11 +144,6 @@ def test_a_photo_without_a_face_is_its_central_square(aligned_already, align, de
     (face,) = predictor.predict(np.full((300, 400, 3), 90, np.uint8))
     assert (face.box, face.score, face.detail) == ((50, 0, 350, 300), None, detail)
     assert face_rows(Path("x.png"), [face])[0]["detail"] == detail
-
-
-def test_with_detection_alone_a_photo_without_a_face_has_no_prediction(aligned_already):
-    with pytest.raises(Refused, match="no-face"):
-        Predictor.load(aligned_already, align="detect").predict(np.full((300, 400, 3), 90, np.uint8))
 
 
 def test_a_raw_photo_is_seen_as_in_the_shard(detected, wild):
@@ -351,13 +345,3 @@ def test_what_cannot_be_done_is_said_in_one_line(aligned_already, tmp_path):
     checkpoint.save(tmp_path / "old.pt", state)
     with pytest.raises(UserError, match="does not say how faces were aligned"):
         Predictor.load(tmp_path / "old.pt")
-
-
-def test_prediction_imports_neither_the_pipeline_nor_a_parser():
-    code = (
-        "import sys, training.predict, training.export\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('pipeline', 'dask', 'distributed')"
-        " or name.startswith(('facexlib.parsing', 'common.parsing'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"

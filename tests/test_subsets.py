@@ -86,17 +86,6 @@ def test_a_list_that_does_not_fit_the_shards_is_refused_by_line(tmp_path, text, 
         read_subset(tmp_path / "none.txt", samples_named(["k1"]))
 
 
-@pytest.mark.parametrize(
-    "flags", [("--config", "none.yaml"), ("--set", "finetune.sead=3")], ids=["no file", "no such setting"]
-)
-def test_lists_are_not_written_with_settings_that_do_not_exist(flags, shards, tmp_path):
-    output = tmp_path / "lists"
-    given = ("--write-subsets", output, "--labels", "40%", "--shards", shards.shards, *flags)
-    done = run_command("training.run", *given)
-    assert (done.returncode, output.exists()) == (1, False)
-    assert flags[1].partition("=")[0] in done.stderr
-
-
 @pytest.mark.parametrize("text", ["0", "101%", "many"])
 def test_an_invalid_share_is_refused(text):
     with pytest.raises(UserError, match=f"--labels {text}: neither a file nor a share above 0"):

@@ -1,6 +1,5 @@
 """The sample set: its bytes, its layout, and that what the lists say can be seen in the masks."""
 
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,15 +123,6 @@ def test_every_image_has_the_aligned_size_and_a_mask_of_known_classes(sample):
         }
 
 
-def test_nobody_is_in_two_partitions(sample):
-    people = dict(line.split() for line in (sample / "identity_CelebA.txt").read_text().splitlines())
-    partitions = defaultdict(set)
-    for line in (sample / "list_eval_partition.txt").read_text().splitlines():
-        name, partition = line.split()
-        partitions[people[name]].add(partition)
-    assert all(len(found) == 1 for found in partitions.values())
-
-
 def test_the_eyes_lie_where_celebas_alignment_puts_them():
     eyes = np.array([portrait.landmarks[:2] for portrait in iterate_portraits(12, SEED)])
     assert np.abs(eyes - np.array([(69.5, 111.3), (107.5, 111.3)])).max() < 2.0
@@ -172,8 +162,7 @@ def test_for_any_seed_image_mask_and_attributes_agree(seed, wild):
     assert (pixels(portrait, "eye_g") > 0) == seen["Eyeglasses"]
     assert (pixels(portrait, "hat") > 0) == seen["Wearing_Hat"]
     assert (pixels(portrait, "mouth") > 0) == seen["Mouth_Slightly_Open"]
-    if seen["Bald"]:
-        assert pixels(portrait, "hair") == 0
+    assert (pixels(portrait, "hair") == 0) or not seen["Bald"]
     height, width = portrait.mask.shape
     assert (portrait.landmarks >= 0).all() and (portrait.landmarks < [width, height]).all()
 
@@ -214,12 +203,6 @@ def test_what_is_worn_or_done_shows_in_the_mask(change, regions):
     person, moment = plain()
     assert pixels(painted(person, moment), *regions) == 0
     assert pixels(painted(person, replace(moment, **change)), *regions) > 8
-
-
-def test_a_bald_person_has_no_hair_and_others_have():
-    person, moment = plain()
-    assert pixels(painted(person, moment), "hair") > 1500
-    assert pixels(painted(replace(person, style="bald", hair="bald"), moment), "hair") == 0
 
 
 def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees(

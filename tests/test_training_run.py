@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -194,18 +193,6 @@ def test_a_loss_that_explodes_between_two_log_lines_stops_the_run_and_leaves_no_
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step [1-4]"):
         pretrain.pretrain(wild, shards, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*.pt"))
-
-
-def test_training_imports_neither_the_pipeline_nor_a_parser():
-    code = (
-        "import sys, training.run, training.pretrain, training.methods.runs\n"
-        "import training.evaluate, training.report\n"
-        "foreign = ('pipeline', 'facexlib', 'dask', 'distributed')\n"
-        "print([name for name in sys.modules if name.split('.')[0] in foreign"
-        " or name.startswith('common.parsing')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_command_says_in_one_line_what_is_missing(tmp_path):

@@ -66,14 +66,6 @@ def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_n
         assert mine == [batch[rank::world] for batch in alone[stop:]]
 
 
-@given(uneven, st.integers(1, 7), st.integers(0, 12))
-@settings(max_examples=60)
-def test_a_stopped_run_continues_with_the_same_batches(sizes, batch_size, stop):
-    shards = shard_of_each(sizes)
-    whole = list(BatchSampler(shards, 7, 2, batch_size, 0, 15))
-    assert list(BatchSampler(shards, 7, 2, batch_size, stop, 15)) == whole[stop:]
-
-
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
 @settings(max_examples=60)
 def test_each_shard_is_read_by_one_rank_in_all_epochs(size, times, seed):
@@ -152,13 +144,6 @@ def test_evaluation_reads_every_sample_once_in_the_manifests_order(shards):
     samples = read_samples(shards, ("train",))
     seen = [i for batch in sequential_batches(samples, 4) for i in batch]
     assert seen == list(range(len(samples)))
-
-
-def test_splits_are_kept_apart(shards):
-    train, test = (set(read_samples(shards, (split,)).keys) for split in ("train", "test"))
-    assert train
-    assert test
-    assert not train & test
 
 
 def test_a_truncated_shard_is_named_with_its_sample(copy):

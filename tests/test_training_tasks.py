@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.cell_counts import cell_class_counts
-from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
+from common.classes import CLASSES, NUM_CLASSES
 from training.models import Features
 from training.pretrain.tasks import PretextTask
-from training.pretrain.tasks.adversarial import AdversarialTask, Fusion
+from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.base import TaskConfig, TaskContext
 from training.pretrain.tasks.class_sets import ALL
-from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss, count_classes
-from training.pretrain.tasks.patches import crop, flip_images, flip_masks, resize_masks
+from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss
 from training.pretrain.tasks.rotation import (
     RotationConfig,
     RotationTask,
@@ -34,23 +32,6 @@ def random_batch(size: int = 60, count: int = 6, seed: int = 0) -> tuple[torch.T
     return images, masks
 
 
-def test_a_crop_holds_the_pixels_of_its_square():
-    images, _ = random_batch()
-    top, left = torch.tensor([[0, 7]] * 6), torch.tensor([[3, 40]] * 6)
-    squares = crop(images, top, left, 20)
-    for sample in range(6):
-        for square, (y, x) in enumerate([(0, 3), (7, 40)]):
-            assert torch.equal(squares[sample, square], images[sample, :, y : y + 20, x : x + 20])
-
-
-def test_counted_classes_agree_with_stored_counts():
-    _, masks = random_batch(size=60)
-    for mask, counted in zip(masks, count_classes(masks), strict=True):
-        assert cell_class_counts(mask.numpy(), 1)[0, 0].tolist() == counted.tolist()
-        corner = count_classes(mask[None, :20, 20:40])[0]
-        assert cell_class_counts(mask.numpy(), 3)[0, 1].tolist() == corner.tolist()
-
-
 def test_branches_share_out_all_classes_but_none_twice():
     assert sorted(c for group in BRANCH_CLASSES.values() for c in group) == list(range(NUM_CLASSES))
 
@@ -64,27 +45,6 @@ def test_the_classification_loss_sums_the_branches_means():
         chance = 1 / (1 + np.exp(-logits[name].numpy().astype(np.float64)))
         expected += -(target * np.log(chance) + (1 - target) * np.log(1 - chance)).mean()
     assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes():
-    images, masks = random_batch()
-    every_face = torch.ones(len(images), dtype=torch.bool)
-    flipped, swapped = flip_images(images, every_face), flip_masks(masks, every_face)
-    assert torch.equal(flipped, images.flip(-1))
-    names = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
-    names |= {right: left for left, right in names.items()}
-    for before, after in zip(masks.flip(-1).flatten().tolist(), swapped.flatten().tolist(), strict=True):
-        assert CLASSES[after] == names.get(CLASSES[before], CLASSES[before])
-    assert torch.equal(flip_images(flipped, every_face), images)
-    assert torch.equal(flip_masks(swapped, every_face), masks)
-    assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
-
-
-def test_samples_that_are_not_drawn_stay_as_they_are():
-    images, masks = random_batch()
-    no_face = torch.zeros(len(images), dtype=torch.bool)
-    assert torch.equal(flip_images(images, no_face), images)
-    assert torch.equal(flip_masks(masks, no_face), masks)
 
 
 def test_rotated_patches_equal_a_slow_reference():
@@ -146,14 +106,6 @@ def test_normalised_patches_have_no_mean_and_unit_deviation_even_when_flat():
     assert made.mean((2, 3)).abs().max() < 1e-5
     assert (made.std((2, 3), correction=0) - 1).abs().max() < 1e-4
     assert normalise(torch.full((1, 3, 8, 8), 7.0)).abs().max() == 0
-
-
-def test_masks_are_resized_by_the_nearest_pixel_centre():
-    _, masks = random_batch(size=60)
-    resized = resize_masks(masks, 32)
-    for target in range(32):
-        source = int((target + 0.5) * 60 / 32)
-        assert torch.equal(resized[:, target, target], masks[:, source, source].long())
 
 
 def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits():
@@ -237,8 +189,3 @@ def test_a_task_does_not_hold_its_adversary_among_its_parameters():
         "whole": (2, 16),
     }
     assert [name.split(".")[0] for name, _ in task.named_parameters()] == ["fusion"] * 4
-
-
-def test_fusion_reads_the_three_local_branches():
-    branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
-    assert Fusion(16)(branches).shape == (2, 16)
