@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from common.classes import CLASSES
@@ -21,6 +22,7 @@ from training.methods import calibration, kernel_regression
 from training.methods.block_weights import learn_weights, prior_weights
 from training.methods.calibration import FROM_LABELS, calibrate, draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
+from training.methods.region_probe import RIDGE, Pool, StandardisedFeatures, fit_on_features
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier
 from training.models.inference import sample_probabilities
@@ -267,3 +269,34 @@ def test_features_that_say_nothing_weigh_less_for_all_attributes():
     features[:, :3] += labels
     (useful, noise), *_ = learn_weights(features, labels, parts, [()] * 3)[:, :2]
     assert useful > 1.5 * noise
+
+
+@given(seed=st.integers(0, 99), faces=st.integers(6, 30))
+@settings(max_examples=20)
+def test_the_linear_function_is_a_ridge_regression_on_the_columns_of_the_whole_face(seed, faces):
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(faces, 12)).astype(np.float32)
+    whole, targets = np.arange(12) % 3 > 0, random.normal(size=(faces, 2))
+    expected = Ridge(alpha=RIDGE * whole.sum()).fit(values[:, whole], targets).coef_.T
+    weights = Pool(values, whole).ridge @ (targets - targets.mean(axis=0))
+    assert np.allclose(weights[whole], expected, atol=1e-4) and not weights[~whole].any()
+
+
+def test_faces_without_labels_show_how_an_attribute_looks_elsewhere_in_the_face():
+    """The region shows the attribute through noise; the whole face goes along with it in other columns."""
+    random = np.random.default_rng(5)
+    truth = (random.random((800, 2)) < 0.5).astype(np.int8)
+    values = random.normal(size=(800, WIDTH_OF_ALL)).astype(np.float32)
+    for block, of_class, start, end in PARTS:
+        if block == "pooled" and of_class in (EYES[0], -1):
+            values[:, start:end] += 0.3 * truth[:, :1]
+    whole = np.repeat([part[1] < 0 for part in PARTS], [end - start for *_, start, end in PARTS])
+    scores = []
+    for faces in (np.arange(20), np.arange(400)):
+        features = StandardisedFeatures(
+            values[:20], Pool(values[faces], whole), (), PARTS, np.zeros(1), np.ones(1)
+        )
+        probe, _ = fit_on_features(features, truth[:20], ("Narrow_Eyes", "Other"), read_regions())
+        logits = probe.logits_of(values[400:].astype(np.float64))
+        scores.append(roc_auc_score(truth[400:, 0], logits[:, 0]))
+    assert scores[1] > scores[0] + 0.01

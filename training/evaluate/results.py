@@ -4,9 +4,12 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from common.errors import UserError
+
+LEFT_OUT_SCORES: Final = "scores.json"
+"""Beside a classifier that ``training.fit`` made: its scores on labelled faces that a fit left out."""
 
 Entry = Mapping[str, Any]
 """Of ``runs.json``: a fine-tuned classifier."""

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from common.alignment.detector import DETECT_SIDE
 from common.members import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
-from training.evaluate.results import read_runs, read_scores
+from training.evaluate.results import LEFT_OUT_SCORES, read_json, read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
 from training.evaluate.thresholds import DEFAULT, evaluated_run
 from training.models.classifier import Classifier
@@ -32,7 +32,7 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
 
     Returns:
         ``run``, its name; ``training``, its entry of ``runs.json``; ``scores`` and ``majority``, of the
-        classifier and the majority class, see `read_scores`.
+        classifier and the majority class, see `read_scores`; ``split``, of the faces that were evaluated.
 
     Raises:
         UserError: a file cannot be read.
@@ -40,12 +40,25 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
     name, finetuned = checkpoint.absolute().parent.name, checkpoint.absolute().parent.parent
     runs = read_runs(finetuned) if (finetuned / "runs.json").is_file() else []
     run = evaluated_run(evaluation, classifier)
+    left_out = checkpoint.with_name(LEFT_OUT_SCORES)
+    if run is None and left_out.is_file():
+        content = read_json(left_out)
+        if content.get("classifier") == classifier.identity:
+            scores, training = {**content, "intervals": {}}, content["training"]
+            return {
+                "run": training["name"],
+                "training": training,
+                "scores": scores,
+                "majority": {},
+                "split": "train",
+            }
     scores = {} if run is None else read_scores(evaluation)
     return {
         "run": name,
         "training": next((entry for entry in runs if entry["name"] == name), {}),
         "scores": scores.get(run or "", {}),
         "majority": scores.get(MAJORITY, {}),
+        "split": "test",
     }
 
 
@@ -116,6 +129,7 @@ def model_card(
         network=classifier.network.config if classifier.network else None,
         members=classifier.members,
         training=results["training"],
+        split=results["split"],
         scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
         by_attribute=[
             ("attribute", "threshold", *titles),
@@ -146,7 +160,7 @@ def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], licen
             task_name="facial attributes",
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_split="test",
+            dataset_split=results["split"],
             metric_type=name,
             metric_value=value,
         )

@@ -20,6 +20,7 @@ from common.page.formats import percent
 from common.storage import is_file
 from training.data.samples import Samples, read_samples
 from training.evaluate.metrics import METRICS
+from training.evaluate.results import LEFT_OUT_SCORES, read_runs
 from training.evaluate.scoring import Evaluator, estimates
 from training.evaluate.thresholds import DEFAULT
 from training.label.left_out import FEWEST, left_out_logits
@@ -31,8 +32,6 @@ from training.methods.runs import finetune, run_name, runs_for
 from training.models.classifier import FILE, Classifier, load_classifier, save_classifier
 
 METHOD: Final = "region_probe"
-
-SCORES: Final = "scores.json"
 
 COUNT: Final = 60
 """Faces on the labelling page."""
@@ -120,7 +119,7 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         print(
             f"fit: {counted(len(labelled), 'face')} with labels, too few for scores; label {FEWEST} or more"
         )
-        (output / SCORES).unlink(missing_ok=True)
+        (output / LEFT_OUT_SCORES).unlink(missing_ok=True)
         save_classifier(output / FILE, classifier)
         return classifier
     features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
@@ -132,7 +131,7 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         regions_of(config.finetune),
         MOST_LEFT_OUT,
     )
-    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / SCORES)
+    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / LEFT_OUT_SCORES)
     classifier.left_out = {
         "logits": torch.from_numpy(logits).float(),
         "labels": torch.from_numpy(labels[seen]),
@@ -151,14 +150,18 @@ def _write_scores(
 ) -> None:
     """Write and print the scores of faces that were left out, with intervals over identities.
 
-    The file has the ``means`` over attributes and, by name, ``attributes``; see `estimates`.
+    The file has the ``means`` over attributes and, by name, ``attributes``, see `estimates`; the identity of
+    the ``classifier``, and its ``training``, the entry of ``runs.json``.
     """
     cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in train.attribute_names]
     probabilities = torch.from_numpy(logits).sigmoid().numpy()
     settings = config.evaluate.model_copy(update={"subgroups": []})
     scores = Evaluator(left_out, settings, train).score(probabilities, cuts)
     means = estimates(scores.means)
-    write_text(file, json.dumps({"means": means, "attributes": scores.attributes}, indent=2) + "\n")
+    (training,) = read_runs(file.parent / "finetune")
+    content = {"classifier": classifier.identity, "training": training}
+    content |= {"means": means, "attributes": scores.attributes}
+    write_text(file, json.dumps(content, indent=2) + "\n")
     for name, metric in METRICS.items():
         if metric.headline and means[name] is not None:
             ends = means[f"{name}_interval"] or (means[name], means[name])

@@ -202,16 +202,18 @@ def fit_on_features(
 def _add_linear(probe: RegionProbe, pool: Pool) -> None:
     """Average the logits with those that a linear function of the whole face predicts.
 
-    It is the ridge regression of the logits of `pool`. The average varies less from face to face than the
-    logits did, so it is stretched to their mean and deviation, for which the probe was calibrated.
+    It is the ridge regression of the logits of `pool`. Its weight falls with the number of labels, as the
+    share of the first level's predictions grows. The average varies less from face to face than the logits
+    did, so it is stretched to their mean and deviation, for which the probe was calibrated.
     """
     logits = probe.logits_of(pool.values.astype(np.float64))
     least = np.log(LEAST / (1 - LEAST))
     targets = logits.clip(least, -least)
     weights = pool.ridge @ (targets - targets.mean(0)).astype(np.float32)
-    average = (logits + pool.values @ weights) / 2
+    share = (1 - probe.prediction_share) / (2 - probe.prediction_share)
+    average = (1 - share) * logits + share * (pool.values @ weights)
     deviation = average.std(0)
     stretch = np.divide(logits.std(0), deviation, out=np.ones_like(deviation), where=deviation > 1e-6)
-    probe.weights = probe.weights * (stretch / 2)
-    probe.biases = probe.biases * (stretch / 2) + logits.mean(0) - average.mean(0) * stretch
-    probe.linear_weights = (weights * (stretch / 2)).astype(np.float32)
+    probe.weights = probe.weights * (stretch * (1 - share))
+    probe.biases = (probe.biases * (1 - share) - average.mean(0)) * stretch + logits.mean(0)
+    probe.linear_weights = (weights * (stretch * share)).astype(np.float32)
