@@ -15,23 +15,18 @@ ZEN4 = {"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16":
 SAPPHIRE_RAPIDS = ZEN4 | {"amx_bf16": True}
 HASWELL = {"architecture": "x86_64", "avx2": True}
 ARM = {"architecture": "aarch64"}
+AVX512 = "CPU, AVX-512 with bfloat16"
 
 
 @pytest.mark.parametrize(
     ("flags", "capability", "environment", "name", "numbers"),
     [
-        (ZEN4, "AVX512", {}, "CPU, AVX-512 with bfloat16", "bfloat16"),
+        (ZEN4, "AVX512", {}, AVX512, "bfloat16"),
         (SAPPHIRE_RAPIDS, "AVX512", {}, "CPU, AMX with bfloat16", "bfloat16"),
         (HASWELL, "AVX2", {}, "CPU, AVX2", "float32"),
         (ZEN4, "AVX2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "CPU, AVX2", "float32"),
         (ZEN4, "AVX512", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, "CPU, AVX-512", "float32"),
-        (
-            ZEN4,
-            "AVX512",
-            {"ONEDNN_MAX_CPU_ISA": "avx512_core_bf16"},
-            "CPU, AVX-512 with bfloat16",
-            "bfloat16",
-        ),
+        (ZEN4, "AVX512", {"ONEDNN_MAX_CPU_ISA": "avx512_core_bf16"}, AVX512, "bfloat16"),
         (ARM, "DEFAULT", {}, "CPU, aarch64", "float32"),
     ],
 )

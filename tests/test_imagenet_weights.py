@@ -16,11 +16,8 @@ from training.models import build
 
 RESNET = torchvision.models.resnet18(weights=None).state_dict()
 SMALL = [
-    "network.input_size=32",
-    "finetune.runs=[{labels: 0.5, steps: 4}]",
-    "finetune.methods=[imagenet]",
-    "finetune.batch_size=4",
-    "trainer.loader_workers=0",
+    *("network.input_size=32", "finetune.runs=[{labels: 0.5, steps: 4}]", "finetune.methods=[imagenet]"),
+    *("finetune.batch_size=4", "trainer.loader_workers=0"),
 ]
 
 
@@ -40,28 +37,16 @@ def test_a_published_resnet_gives_its_backbone(tmp_path, name, ending):
         assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "prefixes",
-    [
-        ("_orig_mod.",),
-        ("backbone.",),
-        ("model.backbone.",),
-        ("encoder.",),
-        ("module.encoder_q.", "module.encoder_k."),
-        ("module.base_encoder.", "module.momentum_encoder."),
-    ],
-)
+PREFIXES = ("_orig_mod.", "backbone.", "model.backbone.", "encoder.")
+MOMENTUM = (("module.encoder_q.", "module.encoder_k."), ("module.base_encoder.", "module.momentum_encoder."))
+
+
+@pytest.mark.parametrize("prefixes", [*zip(PREFIXES), *MOMENTUM])
 def test_a_prefix_of_all_names_is_ignored(tmp_path, prefixes):
     path, ours = tmp_path / "resnet18.pth", build(imagenet("resnet18", tmp_path / "resnet18.pth").network)
     networks = [torchvision.models.resnet18(weights=None).state_dict() for _ in prefixes]
-    torch.save(
-        {
-            f"{prefix}{key}": state[key]
-            for prefix, state in zip(prefixes, networks, strict=True)
-            for key in state
-        },
-        path,
-    )
+    states = zip(prefixes, networks, strict=True)
+    torch.save({f"{prefix}{key}": state[key] for prefix, state in states for key in state}, path)
     load_imagenet(ours, path)
     (first,) = {name for name in ours.state_dict() if name.endswith("0.0.weight")}
     assert torch.equal(ours.state_dict()[first], networks[0]["conv1.weight"])

@@ -40,13 +40,8 @@ from training.predict.predictor import CENTRAL_SQUARE
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
-    "network.width=8",
-    "network.stem=large",
-    "network.input_size=32",
-    "finetune.methods=[scratch]",
-    "finetune.runs=[{labels: 1.0, steps: 2}]",
-    "finetune.batch_size=4",
-    "trainer.loader_workers=0",
+    *("network.width=8", "network.stem=large", "network.input_size=32", "finetune.methods=[scratch]"),
+    *("finetune.runs=[{labels: 1.0, steps: 2}]", "finetune.batch_size=4", "trainer.loader_workers=0"),
 ]
 
 

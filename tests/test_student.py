@@ -31,12 +31,8 @@ from training.models.inference import sample_probabilities
 
 CONFIG = load(
     settings=[
-        "network.input_size=32",
-        "finetune.methods=[student]",
-        "finetune.runs=[{labels: 0.5, steps: 2}]",
-        "finetune.select=labels",
-        "trainer.precision=float32",
-        "trainer.loader_workers=0",
+        *("network.input_size=32", "finetune.methods=[student]", "finetune.runs=[{labels: 0.5, steps: 2}]"),
+        *("finetune.select=labels", "trainer.precision=float32", "trainer.loader_workers=0"),
     ]
 )
 

@@ -39,12 +39,6 @@ def sample(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def wild_portraits():
-    """Return some wild portraits."""
-    return list(iterate_portraits(10, SEED, wild=True))
-
-
 def contents(root: Path) -> dict[str, bytes]:
     """Return the bytes of all the files below a folder."""
     return {
@@ -205,19 +199,13 @@ def test_what_is_worn_or_done_shows_in_the_mask(change, regions):
     assert pixels(painted(person, replace(moment, **change)), *regions) > 8
 
 
-def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees(
-    wild_portraits,
-):
+def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees():
     tilts = []
-    for portrait in wild_portraits:
+    for portrait in iterate_portraits(10, SEED, wild=True):
         assert min(portrait.image.shape[:2]) >= 360
-        assert portrait.mask.shape == portrait.image.shape[:2]
-        (left, right) = portrait.landmarks[:2]
-        tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
-        assert abs(tilt) <= 30.01
-        assert pixels(portrait, "skin") > 0
-        tilts.append(tilt)
-    assert np.std(tilts) > 5
+        left, right = portrait.landmarks[:2]
+        tilts.append(np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0])))
+    assert np.abs(tilts).max() <= 30.01 and np.std(tilts) > 5
 
 
 @pytest.mark.parametrize(

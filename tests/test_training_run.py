@@ -28,32 +28,15 @@ from training.pretrain import train as pretrain
 from training.run import main
 
 TINY = [
-    "network.width=8",
-    "network.stem=large",
-    "network.input_size=32",
-    "pretrain.steps=6",
-    "pretrain.batch_size=4",
-    "pretrain.log_every=1",
-    "trainer.loader_workers=0",
-    "pretrain.validate_every=3",
-    "finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]",
-    "finetune.methods=[scratch, pretrained]",
-    "finetune.batch_size=4",
-    "evaluate.resamples=20",
+    *("network.width=8", "network.stem=large", "network.input_size=32", "trainer.loader_workers=0"),
+    *("pretrain.steps=6", "pretrain.batch_size=4", "pretrain.log_every=1", "pretrain.validate_every=3"),
+    *("finetune.runs=[{labels: 0.5, steps: 3}, {labels: 1.0, steps: 3}]", "finetune.batch_size=4"),
+    *("finetune.methods=[scratch, pretrained]", "evaluate.resamples=20"),
 ]
-
-
 TRAIN_VALUES = {
-    "loss",
-    "segmentation/loss",
-    "segmentation/pixel_accuracy",
-    "classification/loss",
-    "classification/accuracy",
-    "rotation/position_loss",
-    "rotation/angle_loss",
-    "rotation/position_accuracy",
-    "rotation/angle_accuracy",
-    "adversarial/loss",
+    *("loss", "segmentation/loss", "segmentation/pixel_accuracy", "classification/loss"),
+    *("classification/accuracy", "rotation/position_loss", "rotation/angle_loss", "adversarial/loss"),
+    *("rotation/position_accuracy", "rotation/angle_accuracy"),
 }
 
 
