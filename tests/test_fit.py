@@ -136,7 +136,7 @@ def test_labels_that_cannot_be_learnt_from_end_in_a_sentence(portraits, tmp_path
     assert "Traceback" not in done.stderr
 
 
-def test_shards_with_splits_keep_them_and_photos_get_none(shards, tmp_path, monkeypatch):
+def test_shards_keep_their_splits_and_are_not_parsed_by_other_settings(shards, tmp_path, monkeypatch):
     commands: list[list[str]] = []
 
     def recorded(command: list[str], check: bool) -> CompletedProcess[str]:
@@ -144,6 +144,9 @@ def test_shards_with_splits_keep_them_and_photos_get_none(shards, tmp_path, monk
         return CompletedProcess(command, 1)
 
     monkeypatch.setattr("subprocess.run", recorded)
+    with pytest.raises(UserError, match="parsed again; add --set 'parse.features_from=\\[]'"):
+        other = ["parse.features_from=[dlib_face]"]
+        fit_photos(str(shards.shards), tmp_path / "labels.csv", tmp_path / "out", (), other)
     for photos in (shards.shards, tmp_path):
         with pytest.raises(SystemExit):
             fit_photos(str(photos), tmp_path / "labels.csv", tmp_path / "out", (), ())

@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import numpy as np
@@ -12,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from common import manifest
+from common.alignment.recipe import METADATA_KEY, Recipe
 from common.config import Config, load
+from common.errors import UserError
 from common.files import write_text
 from common.layout import Layout
 from common.page.formats import count as counted
 from common.page.formats import percent
 from common.storage import is_file
+from training.data.provenance import parsing
 from training.data.samples import Samples, read_samples
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import LEFT_OUT_SCORES, read_runs
@@ -58,9 +62,12 @@ def fit_photos(
         The classifier; None if no photo has a label, and there is only the page.
 
     Raises:
-        UserError: an input cannot be used, or only one photo has a label.
+        UserError: an input cannot be used, only one photo has a label, or finished shards were made with
+            other settings.
     """
     config = load(files, settings)
+    if labels is not None and is_file((finished := Layout.at(photos)).samples):
+        _require_same(config, finished)
     layout = _parsed(photos, labels, output, files, settings)
     faces = read_samples(layout, ("train", "unlabelled"), config.stream.folder)
     labelled = read_samples(layout, ("train",)).labelled()
@@ -98,6 +105,32 @@ def _parsed(
     if done.returncode:  # the pipeline has said why
         raise SystemExit(done.returncode)
     return Layout.at(str(shards))
+
+
+def _require_same(config: Config, layout: Layout) -> None:
+    """Refuse settings by which the photos of finished shards would all be parsed again.
+
+    Raises:
+        UserError: names the settings that the shards were made with.
+    """
+    text = manifest.read(layout.samples, []).metadata[METADATA_KEY]
+    made, parsed = Recipe.read(text, str(layout.samples)).align.model_dump(), parsing(layout, config)
+    made = {f"align.{name}": value for name, value in made.items()}
+    made |= {"parse.size": parsed["size"], "parse.features_from": _listed(parsed["networks"])}
+    asked = {f"align.{name}": value for name, value in config.align.model_dump().items()}
+    networks = _listed(Path(network).stem for network in config.parse.features_from)
+    asked |= {"parse.size": config.parse.size, "parse.features_from": networks}
+    if asked["align.mode"] == "auto":
+        asked["align.mode"] = made["align.mode"]
+    if different := [f"--set {quote(f'{name}={made[name]}')}" for name in made if made[name] != asked[name]]:
+        raise UserError(
+            f"{layout.shards}: made with other settings than these, so that all its photos would be parsed "
+            f"again; add {' '.join(different)}"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"[{','.join(sorted(names))}]"
 
 
 def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, output: Path) -> Classifier:
