@@ -15,7 +15,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
-from tests.test_training_stream import flip_bytes
+from tests.test_training_data import flip_bytes
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import Samples, read_samples
