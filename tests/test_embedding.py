@@ -43,14 +43,6 @@ from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
 
 
-def test_every_sample_of_bisenet_has_its_pooled_features(shards):
-    rows = manifest.read(shards.samples).rows()
-    length = 128 + 256 + 512 + 256 + NUM_CLASSES * FEATURE_CHANNELS
-    for row in rows:
-        pooled = decode_features(read_member(shards.shards, row["shard"], extent_of(row, "pooled.npy")))
-        assert (pooled.shape, pooled.dtype) == ((length,), np.float16)
-
-
 def test_pooled_features_are_means_of_the_projected_map_over_each_class():
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(1, 70, 4, 4, generator=draws)

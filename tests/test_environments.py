@@ -34,6 +34,7 @@ from common.user_cache import readable_or_own
 from common.weights import find
 from pipeline.align.run import plan, read_plan
 from tests import manifests
+from tests.commands import run_python
 from tests.listings import photo
 from tests.test_inputs import unprivileged
 from training.data.index import read_index
@@ -76,9 +77,7 @@ BOTH = (
     ],
 )
 def test_the_cache_of_weights(code, environment, expected):
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
-    )
+    done = run_python(code, env=environment)
     assert expected in (done.stdout or done.stderr)
 
 
@@ -141,7 +140,7 @@ def test_a_user_id_that_the_system_does_not_know(others_python, others_folder, s
 
 def test_a_system_without_file_locks_is_named_in_one_sentence():
     code = "import sys; sys.modules['fcntl'] = None; import pipeline.command"  # stands in for Windows
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(code)
     assert done.stderr == "error: this system has no file locks of POSIX; on Windows, use WSL\n"
 
 
@@ -163,7 +162,7 @@ def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, model, named):
 
 def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(BOTH)
     assert done.stdout.strip() == "loaded", done.stderr
 
 

@@ -90,11 +90,6 @@ def test_a_string_that_is_a_value_counts(project, tmp_path):
     assert len({edited(project, "app/timing.py", text, tmp_path) for text in texts}) == 2
 
 
-def test_an_unknown_module_is_an_error(project):
-    with pytest.raises(ModuleNotFoundError, match=r"app\.missing"):
-        code_hash("app.missing", project)
-
-
 SMALL = [
     *("data.name=portraits", "network.width=8", "network.input_size=32", "pretrain.steps=2"),
     *("pretrain.batch_size=4", "pretrain.validate_every=null", "finetune.runs=[{labels: 1.0, steps: 2}]"),

@@ -1,7 +1,6 @@
 """What ``precision`` means on machines of every kind; steps that are not logged let no device wait."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from common import hardware as module
 from common.config import load
 from common.hardware import Hardware, announce, cpu, hardware
 from common.parsing.parser import effective_precision
+from tests.commands import run_python
 from training.data import loader
 from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
@@ -78,9 +78,7 @@ def test_the_rehearsal_of_an_older_processor_hides_its_bfloat16():
         pytest.skip("needs an x86 CPU")
     code = "from common.hardware import hardware; here = hardware(); print(here.dtype('auto'), here.name)"
     older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | older, capture_output=True, text=True, check=True
-    )
+    done = run_python(code, env=os.environ | older, check=True)
     assert done.stdout == "float32 CPU, AVX2\n"
 
 

@@ -126,13 +126,6 @@ def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits
     assert segmentation_loss(logits, masks).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_segmentation_head_starts_without_attention_and_keeps_the_size():
-    head = SegmentationHead(32)
-    assert head(torch.randn(2, 32, 3, 5)).shape == (2, NUM_CLASSES, 3, 5)
-    features = torch.randn(2, 8, 3, 5)
-    assert torch.equal(head.attend(features), features)
-
-
 def test_an_upscaled_head_is_finer_than_the_backbone():
     torch.manual_seed(0)
     head, backbone = SegmentationHead(16, classes=5, upscale=4).eval(), torch.randn(2, 16, 3, 3)

@@ -2,8 +2,6 @@
 
 import ast
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import yaml
 
 from common.freshness import ROOT, imported_modules, imports
+from tests.commands import run_python
 from training import run
 
 PACKAGES = ("common", "pipeline", "synthetic", "training")
@@ -157,8 +156,7 @@ def test_training_and_prediction_load_neither_the_pipeline_nor_a_parser():
         import training.predict, training.export
         print(loaded(*foreign, "facexlib.parsing"))
     """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["[]", "[]"]
+    assert run_python(code, check=True).stdout.split() == ["[]", "[]"]
 
 
 def test_private_imports_and_cycles_are_found():

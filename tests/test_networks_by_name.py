@@ -7,11 +7,9 @@ from torch import Tensor, nn
 from benchmarks.plain import make_plain
 from common.config import PARAMS, Config, load
 from common.errors import UserError
-from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.data.loader import Batch
 from training.methods.network import WEIGHT_DECAY
 from training.models import BRANCHES, LOCAL_BRANCHES, build
-from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import CrossAttentionUnit
 from training.models.cpu_ops import PReLU
 from training.pretrain.model import Example, PretrainModel
@@ -236,12 +234,6 @@ def test_the_model_compiles_as_one_graph():
         assert torch.allclose(outputs[task][key], expected[task][key], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sspl", "resnet18"])
-def test_the_classifier_stands_on_any_network(name):
-    model = AttributeNetwork(small(name).network, CELEBA_ATTRIBUTES)
-    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 40)
-
-
 @pytest.mark.parametrize("preset", ["paper.yaml", "paper-2021.yaml"])
 def test_the_papers_presets_say_what_the_papers_say(preset):
     config = load([PRESETS / preset])
@@ -267,8 +259,3 @@ def test_the_papers_presets_say_what_the_papers_say(preset):
     assert settings.tasks["rotation"]["angles"] == ([0, 90, 180, 270] if journal else [180])
     weights = {name: block["weight"] for name, block in settings.tasks.items()}
     assert weights == dict.fromkeys(TASKS, 1.0)
-
-
-def test_a_single_angle_is_not_predicted():
-    model = build_model(small("spl", "pretrain.tasks.rotation.angles=[180]"))
-    assert list(model.tasks["rotation"].head.outputs) == ["position"]

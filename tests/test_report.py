@@ -303,19 +303,6 @@ def test_stored_configuration_wins_over_the_current_one(tmp_path):
     assert "batch_size: 7" not in words  # that section has no part in pre-training
 
 
-def test_attributes_without_a_score_are_named(tmp_path):
-    layout = write_shards(tmp_path / "shards", ("Big_Hat", "Smile"))
-    write_runs(tmp_path / "runs", ("Big_Hat", "Smile"), {"scratch-5%": 0.4, "pretrained-5%": 0.5})
-    file = tmp_path / "runs" / "evaluate" / "attributes.json"
-    details = json.loads(file.read_text())
-    for run in details.values():
-        run["Big_Hat"] |= dict.fromkeys(("balanced_accuracy", "average_precision", "roc_auc"))
-    file.write_text(json.dumps(details))
-    assert "Undefined, because all test faces have the same label: Big Hat." in make(
-        layout, tmp_path / "runs"
-    )
-
-
 def test_missing_results_are_named(tmp_path):
     layout = write_shards(tmp_path / "shards", ("Hat",))
     with pytest.raises(UserError, match="--stage finetune"):

@@ -62,22 +62,6 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(rows, threshold
         assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), name
 
 
-def test_an_attribute_with_one_label_has_accuracy_and_calibration_alone():
-    scores = scores_of(np.zeros(5), np.full(5, 0.2), 0.5)
-    assert {name: value for name, value in scores.items() if not np.isnan(value)} == {
-        "accuracy": 1.0,
-        "calibration_error": pytest.approx(0.2),
-    }
-    assert np.isnan(list(scores_of(np.full(5, -1), np.full(5, 0.2), 0.5).values())).all()
-
-
-def test_a_constant_prediction_has_balanced_accuracy_one_half_and_the_prevalence_as_precision():
-    scores = scores_of(np.array([1] * 20 + [0] * 80), np.full(100, 0.2), 0.5)
-    expected = {"accuracy": 0.8, "balanced_accuracy": 0.5, "f1": 0.0, "average_precision": 0.2}
-    assert {name: scores[name] for name in expected} == pytest.approx(expected)
-    assert scores["calibration_error"] == pytest.approx(0.0)
-
-
 def test_calibration_is_the_weighted_distance_of_each_bin():
     # Two bins are filled: ten faces at 0.1 of which 4 have the attribute, and thirty at 0.9 of which 27 do.
     labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3)
@@ -88,14 +72,6 @@ def test_calibration_is_the_weighted_distance_of_each_bin():
         {"predicted": 0.1, "observed": 0.4, "count": 10},
         {"predicted": 0.9, "observed": 0.9, "count": 30},
     ]
-
-
-def test_labels_that_are_drawn_from_the_probabilities_are_calibrated():
-    random = np.random.default_rng(0)
-    probabilities = random.random(20_000)
-    labels = random.random(20_000) < probabilities
-    assert calibration_error(labels, probabilities) < 0.02
-    assert calibration_error(labels, probabilities**3) > 0.2
 
 
 @given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
@@ -175,20 +151,6 @@ def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone():
     assert (weights[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()  # four people are drawn of four
     assert np.array_equal(weights, resample_identities(people, 200, seed=1)[1:])
     assert not np.array_equal(weights, resample_identities(people, 200, seed=2)[1:])
-
-
-def test_few_people_with_many_photos_give_a_wider_interval_than_many_people():
-    random = np.random.default_rng(0)
-    skill = random.random(10).repeat(40)  # of the network, by person
-    labels = random.integers(0, 2, 400)
-    probabilities = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
-
-    def width(people: list[str | None]) -> float:
-        values = accuracies(labels, probabilities, resample_identities(people, 300, 0))
-        low, high = confidence_interval(values, SHARE) or (0, 0)
-        return high - low
-
-    assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -278,18 +240,6 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     assert result["scratch-5%"]["gains"] == {} and result["probe-9%"]["gains"] == {}
     low, high = result["probe-5%"]["means"]["average_precision"]
     assert low <= (scored["probe-5%"].mean_scores["average_precision"] or 0) <= high
-
-
-def test_missing_labels_take_no_part_in_any_score_or_interval():
-    random = np.random.default_rng(2)
-    labels = random.integers(0, 2, (120, 2)).astype(np.int8)
-    labels[60:, 1] = -1
-    predicted = random.random((120, 2))
-    other = predicted.copy()
-    other[60:, 1] = random.random(60)
-    test = faces_of(labels, [None] * 120, ("Hat", "Smile"))
-    evaluator = Evaluator(test, SETTINGS, test)
-    assert evaluator.score(predicted, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes
 
 
 def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(

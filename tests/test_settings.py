@@ -14,6 +14,7 @@ from common.config import load
 from common.errors import UserError
 from common.strict_yaml import parse_yaml
 from docs import tables
+from tests.commands import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
@@ -37,9 +38,7 @@ except SystemExit as end:
 )
 def test_help_and_wrong_arguments_import_nothing_heavy(module, flag, status):
     code = HELP.replace("sys.argv[2:]", repr(HEAVY))
-    done = subprocess.run(
-        [sys.executable, "-c", code, module, flag], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = run_python(code, module, flag, check=True)
     assert done.stdout.splitlines()[-1].strip() == f"status {status} heavy:"
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from common import config, manifest
 from common.errors import UserError
-from common.layout import Layout
 from common.members import decode_mask
 from tests.commands import run_command
 from training.data.label_subsets import labelled_subset, read_subset, share, write_subsets
@@ -213,11 +212,6 @@ def test_processes_map_one_index_that_holds_what_the_manifest_does(shards, tmp_p
     assert not second.extents["jpg"].flags.owndata
     read_samples(shards, ("train",), tmp_path)
     assert len(list(tmp_path.glob("index-*.arrow"))) == 2
-
-
-def test_a_missing_manifest_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match=r"pipeline\.parse"):
-        read_samples(Layout.at(tmp_path), ("train",))
 
 
 def samples_named(keys: list[str]) -> Samples:

@@ -40,14 +40,6 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem, stride):
     assert network(torch.randn(2, 3, 64, 64), branches=False).branches == {}
 
 
-def test_branches_can_start_at_a_later_stage_of_the_backbone():
-    early, late = SplNetwork(8, "small"), SplNetwork(8, "small", branch_stage=2)
-    images = torch.randn(2, 3, 64, 64)
-    shapes = [{name: each.shape for name, each in n(images).branches.items()} for n in (early, late)]
-    assert shapes[0] == shapes[1]
-    assert parameters(late) < parameters(early)
-
-
 def test_celebas_attributes_are_shared_out_among_the_branches_once_each():
     assert {name for names in read_groups().values() for name in names} == set(CELEBA_ATTRIBUTES)
     groups = branch_groups(CELEBA_ATTRIBUTES)
