@@ -97,9 +97,7 @@ def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards):
         assert np.array_equal(image[:, : image.shape[0]], faces[number])
 
 
-def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
-    object_store, page, shards, tmp_path
-):
+def test_equal_shards_give_equal_bytes_from_folders_and_object_stores(object_store, page, shards, tmp_path):
     from upath import UPath
 
     bucket: Address = UPath("s3://cards", use_listings_cache=False)

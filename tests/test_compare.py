@@ -122,7 +122,7 @@ def test_keys_that_only_one_set_has_are_counted(shards, sibling, cluster_config,
     assert "2 only in the other" in agreement.table()
 
 
-def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
+def test_a_set_is_compared_with_itself_nothing_and_what_does_not_fit(
     shards, sibling, cluster_config, tmp_path
 ):
     figures = compare(cluster_config, shards, shards)

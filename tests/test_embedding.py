@@ -225,7 +225,7 @@ def test_networks_see_each_stored_face_and_probes_read_what_they_say(shards, pip
         read_features(without, ("embedding",), stream)
 
 
-def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
+def test_probes_read_features_of_the_network_where_shards_hold_them(
     shards, portraits, pipeline_config, tmp_path
 ):
     layout = parsed_with([saved(tmp_path / "four.pt")], shards, pipeline_config, tmp_path / "set")

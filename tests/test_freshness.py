@@ -79,9 +79,7 @@ WORKER = 'def work():\n    """Work."""\n    import app.timing\n    from app.main
         ("app/store/more.json", "{}\n", False),
     ],
 )
-def test_code_and_data_change_the_hash_and_comments_docstrings_formatting_and_unread_files_do_not(
-    project, tmp_path, name, text, same
-):
+def test_code_and_data_change_the_hash_and_remarks_and_formatting_do_not(project, tmp_path, name, text, same):
     assert (edited(project, name, text, tmp_path) == code_hash("app.main", project)) == same
 
 

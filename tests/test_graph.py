@@ -103,9 +103,7 @@ def test_the_parse_stage_depends_on_these_networks():
 
 
 @pytest.mark.parametrize("name", ["aligned", "manifests", "runs", "shards"])
-def test_an_output_that_is_a_link_to_another_disk_is_refused_before_anything_is_made(
-    name, tmp_path, monkeypatch
-):
+def test_an_output_that_is_a_link_to_another_disk_is_refused_before_all_else(name, tmp_path, monkeypatch):
     for folder in ("disk", "project"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "project")

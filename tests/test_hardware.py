@@ -41,7 +41,7 @@ AVX512 = "CPU, AVX-512 with bfloat16"
         (ARM, "DEFAULT", {}, "CPU, aarch64", "float32"),
     ],
 )
-def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions_for_it(
+def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions(
     flags, capability, environment, name, numbers
 ):
     here = cpu(flags, capability, environment)

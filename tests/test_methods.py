@@ -164,9 +164,7 @@ def partly_unlabelled(shards, tmp_path):
     return copy
 
 
-def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
-    partly_unlabelled,
-):
+def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(partly_unlabelled):
     everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
     labelled = read_samples(partly_unlabelled, ("train",)).labelled()
     labelled = labelled.take(np.arange(0, len(labelled), 2))
@@ -176,7 +174,7 @@ def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
     assert np.allclose(student.student_targets(context, labelled), expected, atol=1e-6)
 
 
-def test_a_student_is_a_classifier_of_pictures_that_learns_from_all_train_faces(
+def test_a_student_classifies_pictures_and_learns_from_all_train_faces(
     partly_unlabelled, tmp_path, monkeypatch
 ):
     learnt: dict[str, Any] = {}

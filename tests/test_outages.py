@@ -165,9 +165,7 @@ def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(kind, store, und
     assert aligned(layout) == undisturbed[1]
 
 
-def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_them(
-    store, undisturbed, tmp_path
-):
+def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs(store, undisturbed, tmp_path):
     layout = Layout.at(tmp_path)
     ingest(config(), layout)
     last = max(str(row["shard"]) for row in rows(layout))

@@ -174,9 +174,7 @@ def good_variants(photo: Image.Image) -> dict[str, bytes]:
     }
 
 
-def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(
-    tmp_path,
-):
+def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(tmp_path):
     write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
     (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
     photo = Image.open(path).convert("RGB")

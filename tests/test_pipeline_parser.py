@@ -316,9 +316,7 @@ def test_parsenet_with_other_weights_is_refused(tmp_path):
         parser_file("parse.parser=parsenet", f"weights.parser={path}")
 
 
-def test_the_int8_file_is_made_once_and_is_the_same_on_a_worker_that_does_not_see_it(
-    tmp_path, faces, monkeypatch
-):
+def test_the_int8_file_is_made_once_and_the_same_on_a_worker_without_it(tmp_path, faces, monkeypatch):
     monkeypatch.setattr(quantize, "CALIBRATION_FACES", 4)
     known = parser_file("parse.size=256", "parse.precision=float32")
     copy = [f"weights.parser={known.path}", f"weights.cache={tmp_path / 'first'}"]

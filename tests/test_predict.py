@@ -191,7 +191,7 @@ def test_probabilities_are_compared_with_thresholds_before_they_are_rounded(alig
     assert row["Male"] == 1.23457e-9
 
 
-def test_only_the_network_computes_in_fewer_bits_and_the_command_says_which(
+def test_the_network_alone_computes_in_fewer_bits_and_the_command_says_which(
     aligned_already, portraits, tmp_path
 ):
     photo = next(portraits.rglob("*.jpg"))

@@ -218,9 +218,7 @@ def test_a_subgroup_without_a_face_has_no_difference():
     assert result["difference"]["accuracy"] is None and result["difference"]["accuracy_interval"] is None
 
 
-def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
-    capsys,
-):
+def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(capsys):
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (200, 5)).astype(np.int8)
     test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
@@ -242,9 +240,7 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     assert low <= (scored["probe-5%"].mean_scores["average_precision"] or 0) <= high
 
 
-def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(
-    capsys,
-):
+def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(capsys):
     random = np.random.default_rng(3)
     labels = random.integers(0, 2, (120, 3)).astype(np.int8)
     predicted = (labels + random.random((120, 3))) / 2

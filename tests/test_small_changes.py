@@ -87,9 +87,7 @@ def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data):
     assert {row["split"] for row in rows[150:]} == {"unlabelled"}
 
 
-def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(
-    data,
-):
+def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(data):
     shards = {row["key"]: row["shard"] for row in data.rows()}
     (data.photos / "000.jpg").rename(data.photos / "later.jpg")
     assert data.stale() == 1

@@ -165,9 +165,7 @@ def test_a_download_is_tried_again_until_the_store_answers(remote, tmp_path, mon
     assert capsys.readouterr().err.count("ExpiredToken; trying again in") == 3
 
 
-def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_needed(
-    remote, tmp_path, monkeypatch
-):
+def test_a_download_that_failed_for_good_begins_anew_when_next_needed(remote, tmp_path, monkeypatch):
     name = read_samples(remote, ("train",)).shards[0]
     Outage(remote, 1, monkeypatch)
     with ShardCache(remote.shards, cached_in(tmp_path)) as cache:

@@ -149,9 +149,7 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(photos, undisturbed
     check_finished(photos, tmp_path, undisturbed[0])
 
 
-def test_workers_of_a_killed_driver_end_by_themselves_and_the_next_run_clears_what_they_left(
-    photos, undisturbed, tmp_path
-):
+def test_workers_of_a_killed_driver_end_and_the_next_run_clears_what_they_left(photos, undisturbed, tmp_path):
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     for tar in (tmp_path / "photos").glob("*.tar"):
         tar.with_suffix(".json").unlink()
@@ -211,9 +209,7 @@ if "forkserver" in " ".join(sys.orig_argv):
 """A Dask preload: stand-ins for decoders that crash the process on one input."""
 
 
-def test_a_photo_and_a_face_that_kill_workers_are_quarantined_alone_and_their_shards_complete(
-    photos, undisturbed, tmp_path
-):
+def test_a_photo_and_a_face_that_kill_workers_are_quarantined_alone(photos, undisturbed, tmp_path):
     whole, output, preload = undisturbed[0], tmp_path / "out", tmp_path / "deadly_decoders.py"
     photo = pq.read_table(whole / "manifests" / "source.parquet").to_pylist()[5]
     samples = pq.read_table(whole / "manifests" / "shards.parquet").to_pylist()
@@ -262,9 +258,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on_when_there_is_space(
-    photos, undisturbed, small_disk
-):
+def test_a_full_disk_is_one_sentence_and_with_space_the_command_goes_on(photos, undisturbed, small_disk):
     expected = finished_bytes(undisturbed[0])
     full = run(photos, small_disk)
     assert full.returncode == 1

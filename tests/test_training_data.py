@@ -56,7 +56,7 @@ def test_each_partition_reads_one_shard_to_its_end_before_the_next(sizes, seed, 
 
 @given(uneven, st.integers(1, 9), st.integers(1, 4), st.integers(1, 6), st.integers(0, 9), st.randoms())
 @settings(max_examples=100)
-def test_ranks_share_every_epoch_without_loss_or_repetition_in_batches_that_do_not_depend_on_their_number(
+def test_any_number_of_ranks_shares_the_same_batches_and_exact_epochs(
     sizes, partitions, share, world, stop, random
 ):
     shards = shard_of_each(sizes)
@@ -225,9 +225,7 @@ part = st.floats(0, 1, exclude_min=True)
 
 @given(keys, part, part, st.integers(0, 5), st.randoms(use_true_random=False))
 @settings(max_examples=150)
-def test_a_smaller_share_is_part_of_a_larger_one_in_whatever_order_the_faces_come(
-    names, one, other, seed, random
-):
+def test_a_smaller_share_is_part_of_a_larger_one_in_any_order_of_faces(names, one, other, seed, random):
     small, large = (
         set(np.array(names)[labelled_subset(samples_named(names), s, seed)]) for s in sorted((one, other))
     )

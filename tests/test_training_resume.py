@@ -136,13 +136,7 @@ def test_clipping_bounds_the_step_and_null_leaves_it_alone(shards, whole, tmp_pa
     assert curves(tmp_path / "tight") != curves(whole)
 
 
-def test_a_cut_checkpoint_is_passed_over_for_the_one_before(
-    shards,
-    whole,
-    tmp_path,
-    monkeypatch,
-    capsys,
-):
+def test_a_cut_checkpoint_is_passed_over_for_the_one_before(shards, whole, tmp_path, monkeypatch, capsys):
     killed_after(4, shards, tmp_path, monkeypatch)
     cut = checkpoint.step_path(tmp_path / "checkpoints", 4)
     cut.write_bytes(cut.read_bytes()[:-1000])
@@ -177,7 +171,7 @@ def test_only_the_latest_checkpoints_are_kept(shards, tmp_path, monkeypatch):
     assert len(found) == 3  # it died before the oldest was deleted
 
 
-def test_a_checkpoint_of_other_settings_is_kept_beside_and_the_run_starts_anew(
+def test_a_checkpoint_of_other_settings_is_kept_and_the_run_starts_anew(
     shards, tmp_path, monkeypatch, capsys
 ):
     killed_after(1, shards, tmp_path, monkeypatch)

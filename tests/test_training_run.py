@@ -113,7 +113,7 @@ def test_every_prediction_is_kept(trained, shards):
     assert found["Male.label"].to_pylist() == [truth[key] for key in found["key"].to_pylist()]
 
 
-def test_thresholds_come_from_val_and_the_labels_of_test_move_none(
+def test_thresholds_come_from_val_and_labels_of_test_move_none(
     config, shards, trained, tmp_path, monkeypatch
 ):
     real = read_samples

@@ -80,9 +80,7 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_whole_set_passes_and_a_damaged_one_ends_with_a_table_that_names_the_place(
-    shards, copy, cluster_config
-):
+def test_a_whole_set_passes_and_a_damaged_one_gets_a_table_of_places(shards, copy, cluster_config):
     cluster = ("--scheduler", cluster_config.cluster.scheduler)
     finished = run_command("pipeline.verify", "--shards", shards.shards, *cluster)
     assert finished.returncode == 0, finished.stdout + finished.stderr
