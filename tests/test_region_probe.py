@@ -207,6 +207,8 @@ def test_references_that_are_all_faces_say_what_the_exact_regression_says(monkey
     monkeypatch.setattr(kernel_regression, "BATCH", 16)
     nearly = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
     assert np.abs(exact - nearly).mean() < 0.05
+    halves = fit_regressions(torch.from_numpy(features).half(), labels, SMALL, WEIGHTS)
+    assert np.abs(prediction(halves, features, new) - nearly).mean() < 0.005
 
 
 def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch):

@@ -110,7 +110,7 @@ def near_duplicates(features: StandardisedFeatures, splits: NDArray[np.str_]) ->
     columns = np.concatenate(
         [np.arange(start, end) for _, region, start, end in features.parts if region < 0]
     )
-    values = features.values[:, columns]
+    values = features.values[:, columns].astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True).clip(1e-9)
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(values), BATCH):

@@ -61,7 +61,7 @@ def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | Non
 
 
 def learn_weights(
-    features: NDArray[np.float32],
+    features: NDArray[np.floating],
     labels: NDArray[np.int8],
     parts: Sequence[Part],
     classes: Sequence[tuple[int, ...] | None],
@@ -72,13 +72,13 @@ def learn_weights(
     regions, all regions alike, and the whole face alone.
 
     Args:
-        features: float32 (N, D), standardised.
+        features: (N, D), standardised.
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         parts: of the features.
         classes: see `prior_weights`.
     """
     rows = evenly_spaced(LEARNT_ON, len(features))
-    values, labels = torch.from_numpy(features[rows]), labels[rows]
+    values, labels = torch.from_numpy(features[rows]).float(), labels[rows]
     distances = torch.stack([squared_distances(values[:, a:b], values[:, a:b]) for *_, a, b in parts])
     unlisted = np.array([regions is None for regions in classes])
     prior = prior_weights(parts, classes)

@@ -96,7 +96,7 @@ def fit_regressions(
     """Fit both levels.
 
     Args:
-        features: float32 (N, D), standardised, of two labelled faces or more.
+        features: float32 or float16 (N, D), standardised, of two labelled faces or more.
         labels: int8 (N, A), 0 or 1, -1 where unknown. An attribute with fewer than two known labels is
             predicted by its share of positives, shrunken to one half.
         columns, block_weights: see `training.models.region_probe.RegionProbe`.

@@ -22,7 +22,7 @@ from training.data.samples import Samples
 from training.engine.average_precision import mean_average_precision
 from training.methods.block_weights import learn_weights
 from training.methods.calibration import calibrate, use_label_thresholds
-from training.methods.kernel_regression import fit_regressions
+from training.methods.kernel_regression import REFERENCES, fit_regressions
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
@@ -30,6 +30,7 @@ from training.models.region_probe import RegionProbe, Regions, region_classes
 from training.models.stored_features import (
     Blocks,
     Part,
+    feature_batches,
     members_of,
     parts_of,
     read_features,
@@ -105,12 +106,12 @@ class StandardisedFeatures:
     """What the regression reads of N labelled faces.
 
     Attributes:
-        values: float32 (N, D).
+        values: (N, D), float32, of more than `REFERENCES` faces float16, as the shards store them.
         pool: faces for which no labels are needed; the labelled ones may be among them.
         blocks, parts, mean, scale: see `training.models.probe.Probe`.
     """
 
-    values: NDArray[np.float32]
+    values: NDArray[np.floating]
     pool: Pool
     blocks: Blocks
     parts: tuple[Part, ...]
@@ -131,10 +132,13 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
     blocks = region_blocks(train.extents)
     pool = read_features(unlabelled.take(evenly_spaced(POOL, len(unlabelled))), blocks, stream)
     mean, scale = standardisation(pool.astype(np.float64))
-    values, parts = read_features(train, blocks, stream), parts_of(train, blocks, stream)
-    for each in (pool, values):
-        each -= mean
-        each *= scale
+    pool = ((pool - mean) * scale).astype(np.float32)
+    values = np.empty((len(train), len(mean)), np.float16 if len(train) > REFERENCES else np.float32)
+    read = 0
+    for batch in feature_batches(train, blocks, stream):
+        values[read : read + len(batch)] = (batch - mean) * scale
+        read += len(batch)
+    parts = parts_of(train, blocks, stream)
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
     return StandardisedFeatures(values, Pool(pool, whole), blocks, parts, mean, scale)
 
@@ -179,7 +183,7 @@ def fit_on_features(
         scale=features.scale,
         weights=fit.second[0] * slopes,
         biases=fit.second[1] * slopes + offsets,
-        references=features.values[fit.references],
+        references=features.values[fit.references].astype(np.float32),
         block_weights=block_weights,
         first_weights=fit.first[0],
         first_biases=fit.first[1],

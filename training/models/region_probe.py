@@ -96,7 +96,7 @@ class Kernels:
         groups: the attributes that share a kernel.
 
     Args:
-        features: float32 (N, D), standardised. references: float32 (R, D), standardised in the same way.
+        features: float32 or float16 (N, D), standardised. references: the same (R, D).
         columns, weights: see `RegionProbe`.
     """
 
@@ -107,7 +107,7 @@ class Kernels:
         columns: Sequence[tuple[int, int]],
         weights: NDArray[np.float64],
     ) -> None:
-        self._features, self._references, self._columns = features, references, columns
+        self._features, self._references, self._columns = features, references.float(), columns
         self._predictions, self._of_references = features[:, :0], references[:, :0]
         groups: dict[bytes, list[int]] = {}
         for attribute, row in enumerate(weights):
@@ -161,7 +161,7 @@ class Kernels:
     def _add_distances(
         self, total: Tensor, blocks: NDArray[np.int64], weights: NDArray[np.float64], rows: Tensor | slice
     ) -> None:
-        features = self._features[rows]
+        features = self._features[rows].float()
         for block in blocks:
             columns = slice(*self._columns[block])
             squared = squared_distances(features[:, columns], self._references[:, columns])
