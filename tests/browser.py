@@ -1,6 +1,5 @@
-"""A real Chromium, driven through its pipe: keys, screenshots, downloads, and what scripts return."""
+"""A real Chromium, driven through its pipe: keys, downloads, and what scripts return."""
 
-import base64
 import json
 import os
 import shutil
@@ -10,8 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium")
 TIME_LIMIT = 120
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 class Browser:
@@ -73,10 +76,6 @@ class Browser:
             self("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
             self("Input.dispatchKeyEvent", type="keyUp", key=key)
 
-    def screenshot(self, file: Path) -> None:
-        """Save what the tab shows."""
-        file.write_bytes(base64.b64decode(self("Page.captureScreenshot")["data"]))
-
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
@@ -109,3 +108,17 @@ def chromium(folder: Path) -> Iterator[Browser]:
         process.wait(TIME_LIMIT)
         os.close(from_page)
         os.close(to_page)
+
+
+def check_page(page: Path, folder: Path, width: int) -> None:
+    """Check that a page has text, no errors and nothing that is wider than the screen."""
+    copy = Path(shutil.copy(page, folder))
+    with chromium(folder) as tab:
+        tab.open(copy, width)
+        root = "document.documentElement"
+        assert tab.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0
+        assert len(tab.evaluate("document.body.innerText")) > 1000
+        assert not tab.errors
+        copy.write_text(copy.read_text().replace("</main>", "<script>nothing()</script></main>"))
+        tab.open(copy, width)
+        assert tab.errors  # this check would see an error

@@ -1,12 +1,16 @@
-"""Commands of the project in the process of the test, which saves the seconds that the imports take."""
+"""Commands of the project in the process of the test, which saves the seconds that imports take; programs."""
 
 import contextlib
 import io
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_command(module: str, *arguments: object, cwd: Path | None = None) -> CompletedProcess[str]:
@@ -24,3 +28,9 @@ def run_command(module: str, *arguments: object, cwd: Path | None = None) -> Com
         except SystemExit as end:
             status = int(end.code or 0)
     return CompletedProcess(texts, status, out.getvalue(), err.getvalue())
+
+
+def run_python(code: str, *arguments: object, **options: Any) -> CompletedProcess[str]:
+    """What a new Python in the project's folder prints for a program, and its status."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **{"cwd": ROOT, "check": False} | options)

@@ -1,7 +1,6 @@
 """The data card: its numbers, odd sets, the same bytes, and a real browser."""
 
 import re
-import shutil
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -12,18 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from common import manifest
-from common.cell_counts import cell_class_counts
 from common.errors import UserError
 from common.layout import Layout
-from common.members import decode_face, encode_array, encode_face, encode_mask
-from common.shards import ShardWriter
+from common.members import decode_face
 from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.page import card, write_card
 from pipeline.card.samples import summarize_samples
 from tests import manifests
-from tests.browser import CHROMIUM, chromium
-from tests.commands import run_command
+from tests.browser import check_page, needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +97,7 @@ def test_the_average_and_the_shown_faces_are_those_of_the_shards(shards):
         assert np.array_equal(image[:, : image.shape[0]], faces[number])
 
 
-def test_equal_shards_give_equal_bytes_from_a_folder_and_from_an_object_store(
-    object_store, page, shards, tmp_path
-):
+def test_equal_shards_give_equal_bytes_from_folders_and_object_stores(object_store, page, shards, tmp_path):
     from upath import UPath
 
     bucket: Address = UPath("s3://cards", use_listings_cache=False)
@@ -174,29 +168,6 @@ def test_missing_and_damaged_sets_are_one_sentence(copy, tmp_path):
         written(copy)
 
 
-def test_a_face_of_another_size_is_one_sentence(copy):
-    mask = np.zeros((32, 32), np.uint8)
-    members = {"jpg": encode_face(np.zeros((32, 32, 3), np.uint8)), "json": b"{}"}
-    members |= {"mask.png": encode_mask(mask), "parts.npy": encode_array(cell_class_counts(mask, 12))}
-    with ShardWriter(copy.shards / "portraits/val-000009.tar") as writer:
-        extents = writer.add("small", members)
-    small: dict[str, Any] = {"key": "small", "shard": "portraits/val-000009.tar"}
-    for name, extent in extents.items():
-        small |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
-    change_samples(copy, lambda rows: rows.append(rows[0] | small))
-    with pytest.raises(UserError, match=r"small cannot be read.*\(32, 32, 3\)"):
-        written(copy)
-
-
-def test_the_command_refuses_a_wrong_setting_and_a_missing_configuration(shards, tmp_path):
-    for flags in (("--config", tmp_path / "none.yaml"), ("--set", "parse.sise=512")):
-        output = tmp_path / "data.html"
-        finished = run_command("pipeline.card", "--shards", shards.shards, "--output", output, *flags)
-        assert finished.returncode == 1
-        assert str(flags[1]).partition("=")[0] in finished.stderr
-        assert not output.exists()
-
-
 def test_labels_that_are_partly_unknown_are_given_per_attribute(copy):
     def forget(rows: Rows) -> None:
         for number, row in enumerate(rows):
@@ -209,16 +180,7 @@ def test_labels_that_are_partly_unknown_are_given_per_attribute(copy):
     assert "Bald 100.0 % unknown \u2013" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed, so the page cannot be rendered")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_renders_the_card_without_errors_and_nothing_sticks_out(page, tmp_path, width):
-    copy = Path(shutil.copy(page, tmp_path))
-    with chromium(tmp_path) as tab:
-        tab.open(copy, width)
-        assert (
-            tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
-        )
-        assert not tab.errors
-        copy.write_text(copy.read_text().replace("</main>", "<script>nothing()</script></main>"))
-        tab.open(copy, width)
-        assert tab.errors  # this test would see an error
+    check_page(page, tmp_path, width)

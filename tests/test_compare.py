@@ -21,9 +21,6 @@ from pipeline.verify.agreement import Agreement
 from pipeline.verify.run import verify
 from tests import manifests
 from tests.commands import run_command
-from training.data.loader import load as load_batches
-from training.data.sampler import sequential_batches
-from training.data.samples import read_samples
 
 TOP = 9
 
@@ -48,17 +45,6 @@ def test_a_sibling_set_is_made_without_the_photos_and_is_whole(shards, sibling, 
     assert [row["key"] for row in first] == [row["key"] for row in second]
     assert [row["jpg.crc32"] for row in first] == [row["jpg.crc32"] for row in second]
     assert [row["mask.png.crc32"] for row in first] != [row["mask.png.crc32"] for row in second]
-
-
-def test_training_reads_a_sibling_set(sibling, cluster_config):
-    faces = read_samples(sibling, ("train", "val", "test", "unlabelled"))
-    members = ("jpg", "mask.png", "parts.npy")
-    batches = load_batches(
-        faces, sequential_batches(faces, 6), members, workers=0, stream=cluster_config.stream
-    )
-    batch = next(iter(batches))
-    assert batch.images.shape == (6, 3, 256, 256)
-    assert batch.masks.shape == (6, 256, 256)
 
 
 def test_a_sibling_is_neither_the_set_itself_nor_replaces_another_data_set(shards, tmp_path):
@@ -136,7 +122,7 @@ def test_keys_that_only_one_set_has_are_counted(shards, sibling, cluster_config,
     assert "2 only in the other" in agreement.table()
 
 
-def test_a_set_is_compared_with_itself_with_nothing_and_with_what_does_not_fit(
+def test_a_set_is_compared_with_itself_nothing_and_what_does_not_fit(
     shards, sibling, cluster_config, tmp_path
 ):
     figures = compare(cluster_config, shards, shards)

@@ -43,14 +43,6 @@ from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
 
 
-def test_every_sample_of_bisenet_has_its_pooled_features(shards):
-    rows = manifest.read(shards.samples).rows()
-    length = 128 + 256 + 512 + 256 + NUM_CLASSES * FEATURE_CHANNELS
-    for row in rows:
-        pooled = decode_features(read_member(shards.shards, row["shard"], extent_of(row, "pooled.npy")))
-        assert (pooled.shape, pooled.dtype) == ((length,), np.float16)
-
-
 def test_pooled_features_are_means_of_the_projected_map_over_each_class():
     draws = torch.Generator().manual_seed(0)
     features = torch.randn(1, 70, 4, 4, generator=draws)
@@ -76,17 +68,6 @@ def test_stored_features_become_a_table_with_a_row_per_face(shards, tmp_path):
         assert np.array_equal(np.float32(row["pooled"] + row["pooled.classes"]), pooled.astype(np.float32))
         assert len(row["statistics.classes"]) == 11 * NUM_CLASSES
     assert table.num_rows == len(listed)
-
-
-def test_a_set_with_features_is_whole_until_a_bit_of_one_flips(shards, pipeline_config, copy):
-    assert not verify(pipeline_config.cluster, shards)
-    row = manifest.read(copy.samples).rows()[0]
-    with (copy.shards / row["shard"]).open("r+b") as stream:
-        stream.seek(row["pooled.npy.offset"] + row["pooled.npy.size"] - 1)
-        stream.write(b"\x7f")
-    findings = verify(pipeline_config.cluster, copy)
-    assert dict(findings.counts) == {"checksums": 1}
-    assert f"{row['key']}.pooled.npy" in findings.table()
 
 
 def test_features_of_two_lengths_in_one_set_are_found():
@@ -244,7 +225,7 @@ def test_networks_see_each_stored_face_and_probes_read_what_they_say(shards, pip
         read_features(without, ("embedding",), stream)
 
 
-def test_probes_read_the_features_of_the_network_where_the_shards_hold_them(
+def test_probes_read_features_of_the_network_where_shards_hold_them(
     shards, portraits, pipeline_config, tmp_path
 ):
     layout = parsed_with([saved(tmp_path / "four.pt")], shards, pipeline_config, tmp_path / "set")

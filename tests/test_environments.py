@@ -34,6 +34,7 @@ from common.user_cache import readable_or_own
 from common.weights import find
 from pipeline.align.run import plan, read_plan
 from tests import manifests
+from tests.commands import run_python
 from tests.listings import photo
 from tests.test_inputs import unprivileged
 from training.data.samples import read_index, read_samples
@@ -45,11 +46,10 @@ from training.models.pretrained import save_pretrained
 from training.predict.output import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHE = (
-    "from common.config import load; from common.weights import cache_folder; "
-    "print(cache_folder(load().weights))"
-)
-NO_HOME = "import os; os.environ.pop('HOME', None); os.getuid = lambda: 987654; "
+CACHE = """if True:
+    from common.config import load; from common.weights import cache_folder
+    print(cache_folder(load().weights))"""
+NO_HOME = "import os; os.environ.pop('HOME', None); os.getuid = lambda: 987654\n"
 BOTH = (
     "from common.alignment.detector import load_detector; from common.config import load; "
     "from common.weights import find; name = load().align.detector; "
@@ -60,24 +60,14 @@ BOTH = (
 @pytest.mark.parametrize(
     ("code", "environment", "expected"),
     [
-        pytest.param(
-            CACHE,
-            {"XDG_CACHE_HOME": "", "HOME": "/h"},
-            "/h/.cache/sspl-faces",
-            id="an empty XDG_CACHE_HOME counts as unset",
-        ),
-        pytest.param(
-            CACHE, {"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/sspl-faces", id="XDG_CACHE_HOME is used"
-        ),
-        pytest.param(
-            NO_HOME + CACHE, {}, "this user has no home", id="a user id without a home gets a sentence"
-        ),
+        (CACHE, {"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/sspl-faces"),
+        (CACHE, {"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/sspl-faces"),
+        (NO_HOME + CACHE, {}, "this user has no home"),
     ],
+    ids=["an empty variable counts as unset", "the variable is used", "a user id without a home"],
 )
 def test_the_cache_of_weights(code, environment, expected):
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
-    )
+    done = run_python(code, env=environment)
     assert expected in (done.stdout or done.stderr)
 
 
@@ -140,7 +130,7 @@ def test_a_user_id_that_the_system_does_not_know(others_python, others_folder, s
 
 def test_a_system_without_file_locks_is_named_in_one_sentence():
     code = "import sys; sys.modules['fcntl'] = None; import pipeline.command"  # stands in for Windows
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(code)
     assert done.stderr == "error: this system has no file locks of POSIX; on Windows, use WSL\n"
 
 
@@ -162,7 +152,7 @@ def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, model, named):
 
 def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    done = subprocess.run([sys.executable, "-c", BOTH], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = run_python(BOTH)
     assert done.stdout.strip() == "loaded", done.stderr
 
 
@@ -192,11 +182,8 @@ def test_weights_of_another_user_are_read_or_kept_in_the_own_cache(folder, file,
             assert readable_or_own(weights) == (Path(name, "own/sspl-faces/parser.onnx") if own else weights)
 
 
-def test_a_cache_that_does_not_exist_yet_is_made_where_it_was_named(tmp_path):
+def test_caches_are_made_where_they_are_named_and_each_user_has_a_folder_in_a_shared_one(tmp_path):
     assert readable_or_own(tmp_path / "a" / "b" / "c.pth") == tmp_path / "a" / "b" / "c.pth"
-
-
-def test_each_user_has_a_folder_in_a_shared_cache_of_shards(tmp_path):
     assert load(settings=[f"stream.cache={tmp_path}"]).stream.folder == tmp_path / f"shards-{os.getuid()}"
 
 
@@ -217,32 +204,17 @@ def test_a_written_file_has_the_mode_of_the_umask(write, tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-        {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
-    ],
-    ids=["a login without UTF-8", "output in ASCII", "both"],
-)
-def test_names_of_photos_are_utf8_whatever_the_login(environment, tmp_path):
+def test_names_of_photos_are_utf8_whatever_the_login(tmp_path):
+    login = dict(LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "müller.jpg").write_bytes(photo())
     (tmp_path / "in" / "名前.csv").write_text("path,Male\nmüller.jpg,1\nnobody-ñ.jpg,1\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pipeline.ingest", "--input", str(tmp_path / "in")]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out")],
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-    )
+    command = [sys.executable, "-m", "pipeline.ingest", "--input", tmp_path / "in", "--output", tmp_path]
+    done = subprocess.run(command, env=os.environ | login, cwd=ROOT, capture_output=True)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
-    rows = {
-        row["source"]: row["reason"]
-        for row in manifest.read(tmp_path / "out/manifests/source.parquet").rows()
-    }
-    assert rows == {"müller.jpg": None, "nobody-ñ.jpg": "label-without-image"}
+    rows = manifest.read(tmp_path / "manifests/source.parquet").rows()
+    reasons = {row["source"]: row["reason"] for row in rows}
+    assert reasons == {"müller.jpg": None, "nobody-ñ.jpg": "label-without-image"}
 
 
 @pytest.mark.parametrize("shard", ["../../etc/passwd", "/etc/passwd", "d/../../x.tar"])

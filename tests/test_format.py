@@ -10,7 +10,6 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -171,13 +170,10 @@ def test_a_member_is_read_alike_from_a_folder_and_from_an_address(tmp_path):
     with ShardWriter(tmp_path / "toy.tar") as writer:
         writer.add("first", members(0))
         extents = writer.add("second", members(1))
-    remote = UPath("memory://read-member")
+    remote, row = UPath("memory://read-member"), {"shard": "toy.tar"}
     (remote / "toy.tar").write_bytes((tmp_path / "toy.tar").read_bytes())
-    row = {"shard": "toy.tar"} | {
-        f"{name}.{what}": getattr(extent, what)
-        for name, extent in extents.items()
-        for what in ("offset", "size")
-    }
+    for name, extent in extents.items():
+        row |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
     for root in (tmp_path, remote):
         assert read_member(root, "toy.tar", extents["jpg"]) == members(1)["jpg"]
         assert read_sample(root, row) == members(1)
@@ -207,7 +203,7 @@ def test_extents_point_at_the_exact_bytes(tmp_path_factory, keys):
     assert all(found == members(number) for number, (_, found) in enumerate(read_shard(path)))
 
 
-def test_equal_samples_give_equal_bytes_at_any_time_which_webdataset_reads(tmp_path, monkeypatch):
+def test_equal_samples_give_equal_bytes_at_any_time(tmp_path, monkeypatch):
     paths = [tmp_path / f"{number}.tar" for number in range(2)]
     for path, now in zip(paths, (1.0e9, 1.7e9), strict=True):
         monkeypatch.setattr("time.time", lambda now=now: now)
@@ -215,10 +211,6 @@ def test_equal_samples_give_equal_bytes_at_any_time_which_webdataset_reads(tmp_p
             for number in range(3):
                 writer.add(f"k{number}", members(number))
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    found = list(webdataset.WebDataset(str(paths[0]), shardshuffle=False))
-    assert [sample["__key__"] for sample in found] == ["k0", "k1", "k2"]
-    for number, sample in enumerate(found):
-        assert {name: sample[name] for name in MEMBERS} == members(number)
 
 
 @pytest.mark.parametrize("key", ["a.b", "../up", "a/b", "", "ä", "a b"])

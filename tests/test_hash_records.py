@@ -166,13 +166,6 @@ def test_a_recorded_photo_that_is_too_large_now_is_refused(data):
     assert [row["source"] for row in data.rows() if row["reason"] == "too-large"] == ["large.jpg"]
 
 
-def test_an_empty_photo_stays_refused(data):
-    (data.photos / "empty.jpg").touch()
-    for _ in range(2):
-        data.ingest()
-        assert [row["source"] for row in data.rows() if row["reason"] == "empty"] == ["empty.jpg"]
-
-
 def test_the_workers_of_a_cluster_hash_many_photos_and_record_them(data, monkeypatch, capsys):
     data.ingest()
     expected = data.rows()

@@ -49,15 +49,6 @@ def test_a_malformed_label_file_is_refused_by_file_and_line(tmp_path, file, text
         read_listing(tmp_path)
 
 
-def test_labels_of_zero_and_nan_are_unknown_and_rows_without_images_are_reported(tmp_path):
-    root = celeba(tmp_path / "in", "3\nMale Young\n1.jpg 0 NaN\ngone.jpg 1 1\n")
-    rows = {row["source"]: row for row in planned(root, tmp_path / "out")}
-    assert rows["img_align_celeba/1.jpg"]["Male"] is None
-    assert rows["img_align_celeba/gone.jpg"]["reason"] == "label-without-image"
-    assert rows["img_align_celeba/2.jpg"]["reason"] is None
-    assert rows["img_align_celeba/2.jpg"]["Young"] is None
-
-
 def test_a_folder_is_read_recursively_without_hidden_files_or_links_that_leave_it(tmp_path):
     root = tmp_path / "in"
     (root / "deep" / "er").mkdir(parents=True)
@@ -174,18 +165,6 @@ def test_an_empty_or_missing_folder_is_an_error(tmp_path):
         read_listing(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         read_listing(tmp_path / "none")
-
-
-def test_duplicates_point_to_the_one_that_is_kept_and_empty_files_are_refused(tmp_path):
-    root = tmp_path / "in"
-    root.mkdir()
-    (root / "a.jpg").write_bytes(b"\xff\xd8\xffsame")
-    (root / "b.jpg").write_bytes(b"\xff\xd8\xffsame")
-    (root / "c.jpg").write_bytes(b"")
-    rows = {row["source"]: row for row in planned(root, tmp_path / "out")}
-    assert rows["a.jpg"]["key"] is not None
-    assert (rows["b.jpg"]["reason"], rows["b.jpg"]["detail"]) == ("duplicate", "same bytes as a.jpg")
-    assert rows["c.jpg"]["reason"] == "empty"
 
 
 def test_drawn_splits_keep_a_person_on_one_side_and_depend_on_the_seed_alone(tmp_path):
@@ -306,8 +285,3 @@ def test_params_are_pointed_at_other_inputs_than_folders(name, tmp_path):
     set_input(str(source), params)
     data = yaml.safe_load(params.read_text())["data"]
     assert data == {"input": str(source), "name": "faces"}
-
-
-def test_params_are_not_pointed_at_a_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
-        set_input(str(tmp_path / "none"), tmp_path / "params.yaml")

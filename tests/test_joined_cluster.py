@@ -189,9 +189,7 @@ def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start, tmp_path):
         pass
 
 
-def test_a_joined_cluster_does_the_same_on_the_workers_that_offer_a_gpu(
-    start, portraits, tmp_path, monkeypatch
-):
+def test_a_joined_cluster_does_the_same_on_workers_that_offer_a_gpu(start, portraits, tmp_path, monkeypatch):
     address = start(ROOT, workers=(("--name", "plain"), ("--name", "gpu", "--resources", "GPU=1")))
     with event_loop() as loop, Client(address, loop=loop, timeout=LIMIT) as client:
         client.wait_for_workers(2, timeout=LIMIT)

@@ -370,5 +370,6 @@ def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path):
 def test_duplicates_with_contrary_labels_are_refused_as_such_and_others_as_duplicates():
     labels = {"a.jpg": (1, None), "b.jpg": (0, 1), "c.jpg": (1, 1), "d.jpg": None}
     listing = Listing([Source(path, attributes=row) for path, row in labels.items()], ("Male", "Bald"), False)
-    reasons = [row["reason"] for row in plan_rows(listing, ["0" * 64] * 4, load().ingest)]
-    assert reasons == [None, "contrary-labels", "duplicate", "duplicate"]
+    rows = plan_rows(listing, ["0" * 64] * 4, load().ingest)
+    assert [row["reason"] for row in rows] == [None, "contrary-labels", "duplicate", "duplicate"]
+    assert rows[2]["detail"] == "same bytes as a.jpg"

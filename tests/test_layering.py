@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from common.freshness import ROOT, imported_modules, imports
+from tests.commands import run_python
 from training import run
 
 PACKAGES = ("common", "pipeline", "synthetic", "training")
@@ -124,32 +125,38 @@ def test_rooms_import_each_other_in_no_cycle():
 
 
 @pytest.mark.parametrize(
-    ("module", "name"),
+    ("violations", "module", "name"),
     [
-        ("pipeline.card.page", "training.report.page"),
-        ("training.data.samples", "pipeline.ingest.plan"),
-        ("common.files", "training.data"),
-        ("common.alignment.warp", "synthetic.paint"),
-        ("common.parsing.parser", "pipeline.parse.shard"),
-        ("synthetic.paint", "pipeline.ingest.plan"),
-        ("training.run", "tests.conftest"),
+        (package_violations, "pipeline.card.page", "training.report.page"),
+        (package_violations, "training.data.samples", "pipeline.ingest.plan"),
+        (package_violations, "common.files", "training.data"),
+        (package_violations, "common.alignment.warp", "synthetic.paint"),
+        (package_violations, "common.parsing.parser", "pipeline.parse.shard"),
+        (package_violations, "synthetic.paint", "pipeline.ingest.plan"),
+        (package_violations, "training.run", "tests.conftest"),
+        (layer_violations, "training.models.spl", "training.pretrain.model.PretrainModel"),
+        (layer_violations, "training.data.loader", "training.engine.optim"),
+        (layer_violations, "training.predict.predictor", "training.explain.attribution"),
+        (layer_violations, "training.study.results", "training.run"),
     ],
 )
-def test_an_import_of_another_package_is_found(module, name):
-    assert package_violations({module: {name}}) == [f"{module} imports {name}"]
+def test_a_wrong_import_is_found(violations, module, name):
+    assert violations({module: {name}}) == [f"{module} imports {name}"]
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("training.models.spl", "training.pretrain.model.PretrainModel"),
-        ("training.data.loader", "training.engine.optim"),
-        ("training.predict.predictor", "training.explain.attribution"),
-        ("training.study.results", "training.run"),
-    ],
-)
-def test_an_import_upwards_or_sideways_is_found(module, name):
-    assert layer_violations({module: {name}}) == [f"{module} imports {name}"]
+def test_training_and_prediction_load_neither_the_pipeline_nor_a_parser():
+    code = """if True:
+        import sys
+        def loaded(*packages):
+            return [n for n in sys.modules if f"{n}.".startswith(tuple(f"{name}." for name in packages))]
+        foreign = ("pipeline", "dask", "distributed", "common.parsing")
+        import training.run, training.pretrain.train, training.methods.runs
+        import training.evaluate.evaluate, training.report
+        print(loaded(*foreign, "facexlib"))
+        import training.predict, training.export
+        print(loaded(*foreign, "facexlib.parsing"))
+    """
+    assert run_python(code, check=True).stdout.split() == ["[]", "[]"]
 
 
 def test_private_imports_and_cycles_are_found():

@@ -144,9 +144,7 @@ def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_comm
     assert (stdout, stderr, driver.returncode) == ("interrupted\n", "", 0)
 
 
-def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(
-    monkeypatch,
-):
+def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(monkeypatch):
     folder = "/tmp/" + "x" * 94
     monkeypatch.setattr("tempfile.tempdir", folder)
     with pytest.raises(UserError, match=f"{folder}: too long for sockets; set TMPDIR"):

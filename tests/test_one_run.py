@@ -180,9 +180,7 @@ def test_one_of_two_runs_takes_over_what_a_dead_one_left_at_an_object_store(remo
     assert sorted(outcomes) == ["owner", "refused"]
 
 
-def test_a_run_that_lost_its_lock_writes_nothing_more_and_leaves_the_lock_of_the_other(
-    remote, monkeypatch, capsys
-):
+def test_a_run_that_lost_its_lock_writes_no_more_and_leaves_the_other_s_lock(remote, monkeypatch, capsys):
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.05)
     file = remote.manifests / NAME
     other = json.dumps({"host": "other", "process": 1, "renewed": time.time()}).encode()
@@ -335,9 +333,7 @@ def run_with_lock(simulation: Simulation, name: str) -> None:
             held.release()
 
 
-def test_two_runs_never_hold_one_output_in_200_random_schedules_of_a_simulated_store(
-    monkeypatch,
-):
+def test_two_runs_never_hold_one_output_in_200_random_schedules_of_a_simulated_store(monkeypatch):
     holders, writes = 0, 0
     for seed in range(200):
         simulation = Simulation(seed)

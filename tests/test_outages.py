@@ -37,16 +37,8 @@ def store(object_store, portraits, monkeypatch):
 
 
 def config(*settings: str) -> Config:
-    return load(
-        settings=[
-            f"data.input={INPUT}",
-            "data.name=portraits",
-            "ingest.shard_size=8",
-            "cluster.workers=1",
-            "quarantine.max_fraction=0",
-            *settings,
-        ]
-    )
+    own = (f"data.input={INPUT}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=1")
+    return load(settings=[*own, "quarantine.max_fraction=0", *settings])
 
 
 def photo(path: str) -> bool:
@@ -124,16 +116,15 @@ def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_la
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind, store):
-    root = UPath(INPUT)
-    source = "img_align_celeba/000001.jpg"
-    assert read_source(root, source)
+    root, names = UPath(INPUT), ("img_align_celeba/000001.jpg", "img_align_celeba/gone.jpg")
+    assert read_source(root, names[0])
     store.fault = lambda path: kind if photo(path) else None
-    for name in (source, "img_align_celeba/gone.jpg"):
+    for name in names:
         with pytest.raises(TransientError, match=name):
             read_source(root, name)
     store.fault = lambda path: None
     with pytest.raises(Refused, match="the file does not exist"):
-        read_source(root, "img_align_celeba/gone.jpg")
+        read_source(root, names[1])
 
 
 def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store):
@@ -165,9 +156,7 @@ def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(kind, store, und
     assert aligned(layout) == undisturbed[1]
 
 
-def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_them(
-    store, undisturbed, tmp_path
-):
+def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs(store, undisturbed, tmp_path):
     layout = Layout.at(tmp_path)
     ingest(config(), layout)
     last = max(str(row["shard"]) for row in rows(layout))
@@ -180,10 +169,8 @@ def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs_th
     store.fault = lambda path: None
     align(config(), layout)
     assert aligned(layout) == undisturbed[1]
-    assert (
-        sum(len(record.samples) for record in map(read_record, layout.aligned.rglob("*.tar")) if record)
-        == PORTRAITS
-    )
+    records = [read_record(tar) for tar in layout.aligned.rglob("*.tar")]
+    assert sum(len(record.samples) for record in records if record) == PORTRAITS
 
 
 def test_photos_are_read_ahead_of_a_slow_store_and_give_the_same_bytes(store, portraits, tmp_path):

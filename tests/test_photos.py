@@ -85,14 +85,6 @@ def decode(data: bytes) -> np.ndarray:
         encoded(COLOUR, "webp", exif=b"Exif\0\0" + NEGATIVE),
         tiff(COLOUR, (274, 3, 6), (283, 9, 0xFFFFFFF0)),
     ],
-    ids=[
-        "a negative number in a JPEG",
-        "a rational beyond the end",
-        "a rational divided by zero",
-        "a negative number in a PNG",
-        "a negative number in a WebP",
-        "a negative number in a TIFF",
-    ],
 )
 def test_a_photo_is_turned_upright_whatever_else_its_exif_holds(data):
     assert np.abs(decode(data).astype(int) - np.rot90(COLOUR, -1)).mean() < 8
@@ -322,11 +314,4 @@ def test_a_folder_of_side_files_alone_is_an_error_that_names_them(tmp_path):
     root = photos(tmp_path / "in", ())
     (root / "clip.mp4").write_bytes(b"film")
     with pytest.raises(UserError, match=r"holds no images, only \.mp4 \(1\)"):
-        planned(root, tmp_path / "out")
-
-
-def test_side_files_that_hold_labels_still_stop_the_run(tmp_path):
-    root = photos(tmp_path / "in", ("a.jpg", "b.jpg"))
-    (root / "labels.txt").write_text("a.jpg 1\nb.jpg 0\n")
-    with pytest.raises(UserError, match=r"labels\.txt names images"):
         planned(root, tmp_path / "out")

@@ -198,9 +198,7 @@ def test_faces_left_out_are_predicted_as_well_as_unseen_ones(references, monkeyp
     assert abs(np.mean(gaps)) < 0.06
 
 
-def test_references_that_are_all_faces_say_what_the_exact_regression_says(
-    monkeypatch,
-):
+def test_references_that_are_all_faces_say_what_the_exact_regression_says(monkeypatch):
     features, labels = drawn(150, seed=3)
     new, _ = drawn(50, seed=4)
     exact = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)

@@ -53,12 +53,7 @@ def shard(folder: Path, fingerprint: str, code: str) -> Path:
     ],
 )
 def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
-    fingerprint,
-    code,
-    any_code,
-    stale,
-    tmp_path,
-    capsys,
+    fingerprint, code, any_code, stale, tmp_path, capsys
 ):
     task = ShardTask(shard(tmp_path, fingerprint, code), "inputs", "code", 1)
     finished = FinishedShards(tmp_path, tmp_path / "index.json")
@@ -89,9 +84,7 @@ def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the
     assert not any(name.startswith(foreign) for name in names)
 
 
-def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_of_shards(
-    counted_store,
-):
+def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_of_shards(counted_store):
     root = UPath("s3://records")
     root.fs.mkdir("records")
     folder, index = root / "aligned/d", root / "manifests/records.json"

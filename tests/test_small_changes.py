@@ -72,24 +72,17 @@ def test_one_photo_more_is_one_shard(data):
     assert sum(row["key"] is not None for row in data.rows()) == PHOTOS + 2
 
 
-def test_a_second_attribute_of_the_same_faces_makes_no_shard_again(data):
-    data.label(LABELLED, "Male", "Young")
-    assert data.stale() == 0
-    assert data.rows()[1]["Young"] == 1
-
-
-def test_fifty_labels_more_make_no_shard_again_and_are_in_the_manifest(data):
-    data.label(LABELLED + 50, "Male")
+def test_another_attribute_or_more_labels_make_no_shard_again_and_are_in_the_manifest(data):
+    data.label(LABELLED + 50, "Male", "Young")
     assert data.stale() == 0
     rows = data.rows()
+    assert rows[1]["Young"] == 1
     assert sum(row["Male"] is not None for row in rows) == LABELLED + 50
     assert {row["split"] for row in rows[:150]} == {"train", "val", "test"}
     assert {row["split"] for row in rows[150:]} == {"unlabelled"}
 
 
-def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(
-    data,
-):
+def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(data):
     shards = {row["key"]: row["shard"] for row in data.rows()}
     (data.photos / "000.jpg").rename(data.photos / "later.jpg")
     assert data.stale() == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from upath import UPath
 
+from common import manifest
 from common.errors import UserError
 from common.layout import Layout
 from common.pipeline_config import Stream
@@ -46,15 +47,23 @@ def tars(folder: Address) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
-def test_the_pipeline_writes_the_same_bytes_to_an_object_store(bucket, shards, pipeline_config, capsys):
-    layout = Layout.at("s3://faces/made")
+def test_the_pipeline_reads_from_and_writes_to_an_object_store_and_makes_the_same_bytes(
+    bucket, portraits, shards, pipeline_config, capsys
+):
+    bucket.fs.put(str(portraits), "faces/portraits", recursive=True)
+    data = pipeline_config.data.model_copy(update={"input": "s3://faces/portraits"})
+    config, layout = pipeline_config.model_copy(update={"data": data}), Layout.at("s3://faces/made")
     for _ in range(2):
-        run_pipeline(pipeline_config, layout)
+        run_pipeline(config, layout)
     count = len(tars(shards.shards / "portraits"))
     assert f"{count} of {count} shards were up to date" in capsys.readouterr().out.splitlines()[-1]
-    assert tars(layout.shards / "portraits") == tars(shards.shards / "portraits")
+    for mine, other in ((layout.shards, shards.shards), (layout.aligned, shards.aligned)):
+        assert tars(mine / "portraits") == tars(other / "portraits")
     for mine, other in ((layout.samples, shards.samples), (layout.quarantine, shards.quarantine)):
         assert mine.read_bytes() == other.read_bytes()
+    found, expected = manifest.read(layout.source), manifest.read(shards.source)
+    assert found.rows() == expected.rows()
+    assert found.metadata["root"] == "s3://faces/portraits"
 
 
 def test_training_streams_the_same_batches_from_an_object_store(remote, shards, tmp_path):
@@ -156,9 +165,7 @@ def test_a_download_is_tried_again_until_the_store_answers(remote, tmp_path, mon
     assert capsys.readouterr().err.count("ExpiredToken; trying again in") == 3
 
 
-def test_a_download_that_failed_for_good_is_begun_anew_when_the_shard_is_next_needed(
-    remote, tmp_path, monkeypatch
-):
+def test_a_download_that_failed_for_good_begins_anew_when_next_needed(remote, tmp_path, monkeypatch):
     name = read_samples(remote, ("train",)).shards[0]
     Outage(remote, 1, monkeypatch)
     with ShardCache(remote.shards, cached_in(tmp_path)) as cache:

@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from common import manifest
-from common.config import load
 from common.errors import UserError
 from common.input_files import FileTree
-from common.layout import Layout
 from common.photo import Refused
 from common.storage import Address, address
-from pipeline.align.run import align
-from pipeline.ingest.run import ingest
 from pipeline.source import read_source
 from tests.listings import by_path, fill, labels, photo, planned, read_listing, write_tar
 
@@ -146,23 +141,6 @@ def upload(folder: Path, bucket: Address, under: str) -> str:
         if path.is_file():
             bucket.fs.put_file(str(path), f"photos/{under}/{path.relative_to(folder).as_posix()}")
     return f"s3://photos/{under}"
-
-
-def test_a_data_set_at_an_s3_server_gives_the_same_plan_and_the_same_aligned_bytes(
-    bucket, portraits, shards, tmp_path
-):
-    place = upload(portraits, bucket, "deep/portraits")
-    own = [f"data.input={place}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
-    config, layout = load(settings=own), Layout.at(tmp_path)
-    ingest(config, layout)
-    found, expected = manifest.read(layout.source), manifest.read(shards.source)
-    assert found.rows() == expected.rows()
-    assert found.metadata["root"] == place
-    align(config, layout)
-    tars = sorted((shards.aligned / "portraits").glob("*.tar"))
-    assert tars
-    for tar in tars:
-        assert (layout.aligned / "portraits" / tar.name).read_bytes() == tar.read_bytes()
 
 
 def test_any_name_tables_and_tars_are_read_from_an_s3_server(bucket, tmp_path):

@@ -78,13 +78,6 @@ def test_a_draw_that_fails_is_named_after_the_others_have_run(tmp_path):
     assert (tmp_path / "draw1.log").read_text() == "ran\n"
 
 
-def test_dvc_scans_no_pipeline_but_the_root_s():
-    files = subprocess.run(
-        ["git", "ls-files", "*dvc.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert files.stdout.split() == ["dvc.yaml"]
-
-
 TITLES = {"scratch": "from scratch", "probe": "linear probe", "pretrained": "pre-trained"}
 
 

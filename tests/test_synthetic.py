@@ -1,6 +1,5 @@
 """The sample set: its bytes, its layout, and that what the lists say can be seen in the masks."""
 
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,12 +37,6 @@ def sample(tmp_path_factory):
     root = tmp_path_factory.mktemp("sample") / "set"
     write_dataset(root, COUNT, SEED, workers=1)
     return root
-
-
-@pytest.fixture(scope="module")
-def wild_portraits():
-    """Return some wild portraits."""
-    return list(iterate_portraits(10, SEED, wild=True))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -112,37 +105,9 @@ def test_the_layout_is_that_of_celeba(sample):
         assert all(row[1].isdigit() for row in rows)
 
 
-def test_every_image_has_the_aligned_size_and_a_mask_of_known_classes(sample):
-    for number in range(1, COUNT + 1):
-        image = cv2.imread(str(sample / "img_align_celeba" / f"{number:06d}.jpg"))
-        mask = cv2.imread(str(sample / "masks" / f"{number:06d}.png"), cv2.IMREAD_UNCHANGED)
-        assert image is not None and image.shape == (218, 178, 3)
-        assert mask is not None and mask.shape == (218, 178) and mask.dtype == np.uint8
-        assert mask.max() < NUM_CLASSES
-        assert {"skin", "nose", "u_lip", "l_lip", "neck", "cloth"} <= {
-            CLASSES[index] for index in np.unique(mask)
-        }
-
-
-def test_nobody_is_in_two_partitions(sample):
-    people = dict(line.split() for line in (sample / "identity_CelebA.txt").read_text().splitlines())
-    partitions = defaultdict(set)
-    for line in (sample / "list_eval_partition.txt").read_text().splitlines():
-        name, partition = line.split()
-        partitions[people[name]].add(partition)
-    assert all(len(found) == 1 for found in partitions.values())
-
-
 def test_the_eyes_lie_where_celebas_alignment_puts_them():
     eyes = np.array([portrait.landmarks[:2] for portrait in iterate_portraits(12, SEED)])
     assert np.abs(eyes - np.array([(69.5, 111.3), (107.5, 111.3)])).max() < 2.0
-
-
-def test_the_eye_on_the_right_of_the_image_is_the_subjects_left():
-    portrait = painted(*plain())
-    for part, landmark in (("r_eye", 0), ("l_eye", 1)):
-        centre = np.argwhere(portrait.mask == CLASSES.index(part)).mean(axis=0)[::-1]
-        assert np.hypot(*(centre - portrait.landmarks[landmark])) < 3
 
 
 @settings(max_examples=200)
@@ -172,8 +137,7 @@ def test_for_any_seed_image_mask_and_attributes_agree(seed, wild):
     assert (pixels(portrait, "eye_g") > 0) == seen["Eyeglasses"]
     assert (pixels(portrait, "hat") > 0) == seen["Wearing_Hat"]
     assert (pixels(portrait, "mouth") > 0) == seen["Mouth_Slightly_Open"]
-    if seen["Bald"]:
-        assert pixels(portrait, "hair") == 0
+    assert (pixels(portrait, "hair") == 0) or not seen["Bald"]
     height, width = portrait.mask.shape
     assert (portrait.landmarks >= 0).all() and (portrait.landmarks < [width, height]).all()
 
@@ -216,25 +180,13 @@ def test_what_is_worn_or_done_shows_in_the_mask(change, regions):
     assert pixels(painted(person, replace(moment, **change)), *regions) > 8
 
 
-def test_a_bald_person_has_no_hair_and_others_have():
-    person, moment = plain()
-    assert pixels(painted(person, moment), "hair") > 1500
-    assert pixels(painted(replace(person, style="bald", hair="bald"), moment), "hair") == 0
-
-
-def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees(
-    wild_portraits,
-):
+def test_wild_faces_are_inside_large_images_and_tilted_within_30_degrees():
     tilts = []
-    for portrait in wild_portraits:
+    for portrait in iterate_portraits(10, SEED, wild=True):
         assert min(portrait.image.shape[:2]) >= 360
-        assert portrait.mask.shape == portrait.image.shape[:2]
-        (left, right) = portrait.landmarks[:2]
-        tilt = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
-        assert abs(tilt) <= 30.01
-        assert pixels(portrait, "skin") > 0
-        tilts.append(tilt)
-    assert np.std(tilts) > 5
+        left, right = portrait.landmarks[:2]
+        tilts.append(np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0])))
+    assert np.abs(tilts).max() <= 30.01 and np.std(tilts) > 5
 
 
 @pytest.mark.parametrize(
@@ -264,10 +216,3 @@ def test_the_contact_sheet_is_a_small_image(tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.jpg")) is not None
     with pytest.raises(UserError, match="must end in .png"):
         main(["--contact-sheet", str(tmp_path / "sheet.tiff")])
-
-
-def test_doing_nothing_is_an_error_with_usage(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([])
-    assert stopped.value.code == 2
-    assert "--output" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from common.config import Config, load
 from common.errors import UserError
 from common.layout import Layout
 from tests.commands import run_command
-from tests.test_training_stream import flip_bytes
+from tests.test_training_data import flip_bytes
 from training.data import loader as stream
 from training.data.label_subsets import write_subsets
 from training.data.samples import Samples, read_samples
@@ -69,9 +69,7 @@ def entries(output: Path) -> dict[str, dict[str, object]]:
     return {run["name"]: run for run in json.loads((output / "runs.json").read_text())}
 
 
-def test_no_member_of_a_test_face_is_read_and_no_val_face_is_trained_on(
-    shards, pretrained, tmp_path, seen, monkeypatch
-):
+def test_no_test_face_is_read_and_no_val_face_is_trained_on(shards, pretrained, tmp_path, seen, monkeypatch):
     trained: list[str] = []
     real = LossCheck.add
 
@@ -201,12 +199,7 @@ def test_a_file_of_groups_that_is_none_is_refused(tmp_path, text, message):
 
 
 def test_a_finished_run_is_trained_again_only_if_something_changed(
-    shards,
-    pretrained,
-    tmp_path,
-    seen,
-    capsys,
-    monkeypatch,
+    shards, pretrained, tmp_path, seen, capsys, monkeypatch
 ):
     finetune(configured(), shards, pretrained, tmp_path)
     first, file = entries(tmp_path), tmp_path / "pretrained-50%" / "classifier.pt"

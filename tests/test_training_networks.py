@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
-from torch_ema import ExponentialMovingAverage
 
 from common.config import Schedule, load
 from common.errors import UserError
@@ -40,14 +38,6 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem, stride):
         BRANCHES, expected
     )
     assert network(torch.randn(2, 3, 64, 64), branches=False).branches == {}
-
-
-def test_branches_can_start_at_a_later_stage_of_the_backbone():
-    early, late = SplNetwork(8, "small"), SplNetwork(8, "small", branch_stage=2)
-    images = torch.randn(2, 3, 64, 64)
-    shapes = [{name: each.shape for name, each in n(images).branches.items()} for n in (early, late)]
-    assert shapes[0] == shapes[1]
-    assert parameters(late) < parameters(early)
 
 
 def test_celebas_attributes_are_shared_out_among_the_branches_once_each():
@@ -93,24 +83,6 @@ def test_the_classifier_takes_the_network_of_stage_1_and_refuses_another(tmp_pat
     wider = load(settings=["network.width=16"]).network
     with pytest.raises(UserError, match="width=8"):
         load_pretrained(build(wider), wider, tmp_path / "pretrained.safetensors")
-
-
-def test_averaged_weights_get_batch_norm_statistics_of_their_own():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    average = ExponentialMovingAverage(network.parameters(), 0.5, use_num_updates=False)
-    with torch.no_grad():
-        network[0].weight.add_(1.0)
-    average.update()
-    batches = [torch.randn(32, 4) + 2 for _ in range(4)]
-    average.copy_to()
-    update_bn(batches, network)
-    features = [network[0](batch) for batch in batches]
-    mean = torch.stack([f.mean(0) for f in features]).mean(0)
-    variance = torch.stack([f.var(0) for f in features]).mean(0)
-    assert torch.allclose(network[1].running_mean, mean, atol=1e-5)
-    assert torch.allclose(network[1].running_var, variance, atol=1e-5)
-    assert network[1].momentum == 0.1
 
 
 def test_augmentation_keeps_the_range_and_depends_on_its_generator_alone():

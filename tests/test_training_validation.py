@@ -86,11 +86,7 @@ def test_batch_statistics_neither_read_nor_change_the_running_ones():
 
 
 def test_a_set_without_val_faces_is_trained_and_that_is_said_once(
-    config,
-    shards,
-    tmp_path,
-    monkeypatch,
-    capsys,
+    config, shards, tmp_path, monkeypatch, capsys
 ):
     real = read_samples
     monkeypatch.setattr(

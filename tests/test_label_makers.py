@@ -1,17 +1,25 @@
-"""The label makers of stage 1 against slow, obvious references on painted masks."""
+"""The label makers of stage 1 against slow, obvious references, on painted masks one sample at a time."""
 
+from collections import Counter
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from common.cell_counts import cell_class_counts
-from common.classes import CLASSES, FLIP_CLASSES, NUM_CLASSES
+from common.classes import CLASSES, NUM_CLASSES
+from common.config import Config, load
+from training.data.loader import Batch
+from training.engine.device import keyed_generator
 from training.models import Features
+from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import PretextTask
-from training.pretrain.tasks.adversarial import AdversarialTask, Fusion
+from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.base import TaskConfig, TaskContext
-from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss, count_classes
-from training.pretrain.tasks.patches import ALL, crop, flip_images, flip_masks, resize_masks
+from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss
+from training.pretrain.tasks.patches import ALL, CLASS_SETS, MERGED
 from training.pretrain.tasks.rotation import (
     RotationConfig,
     RotationTask,
@@ -33,23 +41,6 @@ def random_batch(size: int = 60, count: int = 6, seed: int = 0) -> tuple[torch.T
     return images, masks
 
 
-def test_a_crop_holds_the_pixels_of_its_square():
-    images, _ = random_batch()
-    top, left = torch.tensor([[0, 7]] * 6), torch.tensor([[3, 40]] * 6)
-    squares = crop(images, top, left, 20)
-    for sample in range(6):
-        for square, (y, x) in enumerate([(0, 3), (7, 40)]):
-            assert torch.equal(squares[sample, square], images[sample, :, y : y + 20, x : x + 20])
-
-
-def test_counted_classes_agree_with_stored_counts():
-    _, masks = random_batch(size=60)
-    for mask, counted in zip(masks, count_classes(masks), strict=True):
-        assert cell_class_counts(mask.numpy(), 1)[0, 0].tolist() == counted.tolist()
-        corner = count_classes(mask[None, :20, 20:40])[0]
-        assert cell_class_counts(mask.numpy(), 3)[0, 1].tolist() == corner.tolist()
-
-
 def test_branches_share_out_all_classes_but_none_twice():
     assert sorted(c for group in BRANCH_CLASSES.values() for c in group) == list(range(NUM_CLASSES))
 
@@ -63,27 +54,6 @@ def test_the_classification_loss_sums_the_branches_means():
         chance = 1 / (1 + np.exp(-logits[name].numpy().astype(np.float64)))
         expected += -(target * np.log(chance) + (1 - target) * np.log(1 - chance)).mean()
     assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_flip_mirrors_the_image_and_swaps_left_and_right_classes():
-    images, masks = random_batch()
-    every_face = torch.ones(len(images), dtype=torch.bool)
-    flipped, swapped = flip_images(images, every_face), flip_masks(masks, every_face)
-    assert torch.equal(flipped, images.flip(-1))
-    names = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
-    names |= {right: left for left, right in names.items()}
-    for before, after in zip(masks.flip(-1).flatten().tolist(), swapped.flatten().tolist(), strict=True):
-        assert CLASSES[after] == names.get(CLASSES[before], CLASSES[before])
-    assert torch.equal(flip_images(flipped, every_face), images)
-    assert torch.equal(flip_masks(swapped, every_face), masks)
-    assert np.array_equal(FLIP_CLASSES[FLIP_CLASSES], np.arange(256))
-
-
-def test_samples_that_are_not_drawn_stay_as_they_are():
-    images, masks = random_batch()
-    no_face = torch.zeros(len(images), dtype=torch.bool)
-    assert torch.equal(flip_images(images, no_face), images)
-    assert torch.equal(flip_masks(masks, no_face), masks)
 
 
 def test_rotated_patches_equal_a_slow_reference():
@@ -147,14 +117,6 @@ def test_normalised_patches_have_no_mean_and_unit_deviation_even_when_flat():
     assert normalise(torch.full((1, 3, 8, 8), 7.0)).abs().max() == 0
 
 
-def test_masks_are_resized_by_the_nearest_pixel_centre():
-    _, masks = random_batch(size=60)
-    resized = resize_masks(masks, 32)
-    for target in range(32):
-        source = int((target + 0.5) * 60 / 32)
-        assert torch.equal(resized[:, target, target], masks[:, source, source].long())
-
-
 def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits():
     logits, masks = torch.randn(2, NUM_CLASSES, 4, 4), torch.randint(0, NUM_CLASSES, (2, 16, 16))
     log_chance = upsample(logits, 16).log_softmax(1)
@@ -162,13 +124,6 @@ def test_the_segmentation_loss_is_the_smoothed_cross_entropy_of_upsampled_logits
     spread = -log_chance.mean()
     expected = 0.9 * hit + 0.1 * spread
     assert segmentation_loss(logits, masks).item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_the_segmentation_head_starts_without_attention_and_keeps_the_size():
-    head = SegmentationHead(32)
-    assert head(torch.randn(2, 32, 3, 5)).shape == (2, NUM_CLASSES, 3, 5)
-    features = torch.randn(2, 8, 3, 5)
-    assert torch.equal(head.attend(features), features)
 
 
 def test_an_upscaled_head_is_finer_than_the_backbone():
@@ -238,6 +193,120 @@ def test_a_task_does_not_hold_its_adversary_among_its_parameters():
     assert [name.split(".")[0] for name, _ in task.named_parameters()] == ["fusion"] * 4
 
 
-def test_fusion_reads_the_three_local_branches():
-    branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
-    assert Fusion(16)(branches).shape == (2, 16)
+SWAPPED = {"l_brow": "r_brow", "l_eye": "r_eye", "l_ear": "r_ear"}
+SWAPPED |= {right: left for left, right in SWAPPED.items()}
+# The merged classes of 2021 by the names of their members.
+MERGED_NAMES = {
+    "background": ["background"],
+    "skin": ["skin"],
+    "eye": ["l_brow", "r_brow", "l_eye", "r_eye", "eye_g"],
+    "ear": ["l_ear", "r_ear", "ear_r"],
+    "nose": ["nose"],
+    "mouth": ["mouth", "u_lip", "l_lip"],
+    "neck": ["neck", "neck_l", "cloth"],
+    "hair": ["hair", "hat"],
+}
+
+
+def prepare(config: Config, batch: Batch, step: int = 0) -> Example:
+    return PretrainModel(config.network, config.pretrain).prepare(batch, step, 0)
+
+
+@pytest.fixture(scope="session")
+def painted(portraits):
+    """Twelve portraits at 256 pixels with the masks that they were painted from."""
+    images, masks = [], []
+    for path in sorted((portraits / "masks").glob("*.png"))[:12]:
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        picture = next(portraits.glob(f"*/{path.stem}.jpg"))
+        image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+        images.append(cv2.resize(image, (256, 256)).transpose(2, 0, 1))
+        masks.append(cv2.resize(mask, (256, 256), interpolation=cv2.INTER_NEAREST))
+    assert len({int(c) for mask in masks for c in np.unique(mask)}) > 12
+    return Batch(
+        torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)), torch.arange(len(images))
+    )
+
+
+def mirrored(mask: np.ndarray) -> np.ndarray:
+    """One mask, pixel by pixel."""
+    out = np.empty_like(mask)
+    for y, row in enumerate(mask.tolist()):
+        for x, value in enumerate(reversed(row)):
+            out[y, x] = CLASSES.index(SWAPPED.get(CLASSES[value], CLASSES[value]))
+    return out
+
+
+def merged(value: int, classes: str) -> int:
+    if classes == "all":
+        return value
+    return next(i for i, names in enumerate(MERGED_NAMES.values()) if CLASSES[value] in names)
+
+
+@pytest.mark.parametrize(("classes", "top"), [("all", 9), ("merged", 4)])
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_patch_labels_equal_those_made_one_sample_at_a_time(painted, classes, top, flip):
+    config = load(
+        settings=[
+            "network.input_size=48",
+            "network.width=8",
+            f"pretrain.classes={classes}",
+            f"pretrain.tasks.classification.top_classes={top}",
+            f"pretrain.flip={flip}",
+            "pretrain.patch_fraction=[0.4375, 0.6]",
+        ]
+    )
+    targets = prepare(config, painted, step=5).targets
+    masks, present = targets["segmentation"]["masks"], targets["classification"]["classes"]
+    generator = keyed_generator(config.pretrain.seed, 5, 0, "crops")
+    flips = torch.rand(len(painted.images), generator=generator) < flip
+    side = round(256 * (0.4375 + (0.6 - 0.4375) * torch.rand((), generator=generator).item()))
+    corners = torch.randint(0, 256 - side + 1, (len(painted.images), 2), generator=generator).tolist()
+    assert present.shape == (len(corners), len(CLASS_SETS[classes].names))
+    for sample, (top_edge, left_edge) in enumerate(corners):
+        mask = painted.masks[sample].numpy()
+        mask = mirrored(mask) if flips[sample] else mask
+        patch = mask[top_edge : top_edge + side, left_edge : left_edge + side].tolist()
+        pixels = Counter(merged(value, classes) for row in patch for value in row)
+        largest = sorted(pixels, key=lambda c: (-pixels[c], c))[:top]
+        assert present[sample].nonzero()[:, 0].tolist() == sorted(largest)
+        for y in range(48):
+            for x in range(48):
+                nearest = patch[int((y + 0.5) * side / 48)][int((x + 0.5) * side / 48)]
+                assert masks[sample, y, x] == merged(nearest, classes)
+
+
+def test_merged_classes_are_those_of_2021():
+    assert list(MERGED.names) == list(MERGED_NAMES)
+    assert [[CLASSES[m] for m in members] for members in MERGED.members] == list(MERGED_NAMES.values())
+    by_name = {name: [MERGED.names[c] for c in group] for name, group in MERGED.branches.items()}
+    assert by_name == {
+        "whole": ["background", "skin"],
+        "upper": ["eye", "hair"],
+        "middle": ["ear", "nose"],
+        "lower": ["mouth", "neck"],
+    }
+    assert ALL.branches["upper"] == (2, 3, 4, 5, 6, 17, 18)
+
+
+def test_in_2021_the_chosen_patch_is_always_upside_down(painted):
+    made, upright = (
+        rotate_patches(painted.images, painted.masks, [angle], 32, torch.Generator().manual_seed(1))
+        for angle in (180, 0)
+    )
+    assert made["angle"].tolist() == [2] * len(painted.images)
+    for sample, position in enumerate(made["position"].tolist()):
+        for number in range(9):
+            got, plain = (m["patches"][sample, 3 * number : 3 * number + 3] for m in (made, upright))
+            expected = plain.flip((1, 2)) if number == position else plain
+            # A resize before or after the rotation rounds differently.
+            assert (got - expected).abs().max() < 0.1
+
+
+@given(st.integers(0, 2**31), st.integers(1, 16), st.integers(0, 2**16 - 1))
+@settings(max_examples=100)
+def test_the_position_is_the_first_eligible_draw_or_the_last(seed, count, bits):
+    eligible = torch.tensor([[bool(bits >> number & 1) for number in range(count)]])
+    chosen = choose_position(eligible, torch.Generator().manual_seed(seed)).item()
+    draws = torch.randint(0, count, (1, count), generator=torch.Generator().manual_seed(seed))[0].tolist()
+    assert chosen == next((draw for draw in draws if eligible[0, draw]), draws[-1])

@@ -1,18 +1,129 @@
-"""The bootstrap over identities, against statistics; subgroups and gains."""
+"""Scores against scikit-learn and brute force; thresholds, the table, intervals, subgroups and gains."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn
+from sklearn.calibration import calibration_curve
 
 from common.config import load
 from training.data.samples import Samples
-from training.evaluate.metrics import METRICS, score
+from training.evaluate.evaluate import summary
+from training.evaluate.metrics import BINS, METRICS, score
 from training.evaluate.scoring import (
     Evaluator,
     compare_subgroups,
     confidence_interval,
+    mean_over_attributes,
+    reliability,
     resample_identities,
     uncertainty,
 )
+from training.evaluate.thresholds import best_threshold, best_thresholds
+
+
+def scores_of(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
+    labels, ones = labels.astype(np.int8), np.ones((1, len(labels)))
+    ((values,),) = score(labels[:, None], probabilities[:, None], [threshold], ones)
+    return dict(zip(METRICS, values.tolist(), strict=True))
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return scores_of(labels, probabilities, 0.5)["calibration_error"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from([0.2, 0.5, 0.75]),
+)
+@settings(max_examples=200)
+def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(rows, threshold):
+    labels, eighths, times = (np.array(column) for column in zip(*rows, strict=True))
+    columns = labels[:, None].astype(np.int8), eighths[:, None] / 8
+    ((values,),) = score(*columns, [threshold], times[None].astype(np.float64))
+    truth, probabilities = labels.repeat(times), (eighths / 8).repeat(times)
+    truth, probabilities = truth[truth >= 0], probabilities[truth >= 0]
+    expected = dict.fromkeys(METRICS, np.nan)
+    if len(truth):
+        observed, predicted = calibration_curve(truth == 1, probabilities, n_bins=BINS, pos_label=True)
+        edges = np.linspace(0, 1, BINS + 1)[1:-1]
+        counts = np.bincount(np.searchsorted(edges, probabilities), minlength=BINS)
+        expected["accuracy"] = sklearn.accuracy_score(truth, probabilities >= 0.5)
+        expected["calibration_error"] = np.average(np.abs(predicted - observed), weights=counts[counts > 0])
+    if len(set(truth.tolist())) == 2:
+        expected["balanced_accuracy"] = sklearn.balanced_accuracy_score(truth, probabilities >= threshold)
+        expected["f1"] = sklearn.f1_score(truth, probabilities >= threshold)
+        expected["average_precision"] = sklearn.average_precision_score(truth, probabilities)
+        expected["roc_auc"] = sklearn.roc_auc_score(truth, probabilities)
+    for value, (name, wanted) in zip(values, expected.items(), strict=True):
+        assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), name
+
+
+def test_calibration_is_the_weighted_distance_of_each_bin():
+    # Two bins are filled: ten faces at 0.1 of which 4 have the attribute, and thirty at 0.9 of which 27 do.
+    labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3)
+    probabilities = np.array([0.1] * 10 + [0.9] * 30)
+    assert calibration_error(labels, probabilities) == pytest.approx(10 / 40 * 0.3)
+    labels = np.append(labels, -1)[None].astype(np.int8)
+    assert reliability(labels, np.append(probabilities, 0.5)[None]) == [
+        {"predicted": 0.1, "observed": 0.4, "count": 10},
+        {"predicted": 0.9, "observed": 0.9, "count": 30},
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(-1, 1), st.integers(0, 8)), min_size=1, max_size=40))
+@settings(max_examples=60)
+def test_no_threshold_is_better_than_the_best(pairs):
+    labels = np.array([label for label, _ in pairs], np.int8)
+    probabilities = np.array([eighths / 8 for _, eighths in pairs])
+    known = labels >= 0
+    threshold = best_threshold(labels, probabilities)
+    if len(set(labels[known].tolist())) < 2:
+        assert threshold == 0.5
+        return
+    reached = sklearn.balanced_accuracy_score(labels[known], probabilities[known] >= threshold)
+    for other in np.linspace(-0.01, 1.01, 52):
+        balanced = sklearn.balanced_accuracy_score(labels[known], probabilities[known] >= other)
+        assert reached >= balanced - 1e-12
+
+
+def test_without_faces_to_tune_on_every_threshold_is_one_half():
+    assert best_thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
+
+
+def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score():
+    values = np.full((3, 3, len(METRICS)), 0.5)
+    values[1, 0], values[:, 2] = np.nan, np.nan
+    assert (mean_over_attributes(values) == 0.5).all()
+    assert np.isnan(mean_over_attributes(np.full((2, 1, len(METRICS)), np.nan))).all()
+
+
+def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels():
+    scores = {"scratch-1%": 0.3, "probe-1%": 0.5, "scratch-5%": 0.6, "probe-5%": None}
+    runs = [
+        {
+            "name": name, "title": name.partition("-")[0], "labels": name[-2:], "faces": 84 * int(name[-2]),
+            "thresholds_from": "val",
+        }
+        for name in scores
+    ]  # fmt: skip
+    means = {name: dict.fromkeys(METRICS, value) for name, value in {"majority class": 0.2, **scores}.items()}
+    intervals = {name: {metric: [0.48, 0.52] for metric in METRICS} for name in scores}
+    text = summary(runs, means, intervals, Path("runs/finetune"))
+    table, first, second = text.split("\n\n")
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert rows == [
+        ["majority", "class", *["20.0"] * 4],
+        ["scratch", "30.0", "30.0", "60.0", "60.0"],
+        ["probe", "50.0", "50.0", "-", "-"],
+    ]
+    assert first.startswith("best with 84 labels: probe, average precision 50.0 (95 % interval 48.0 to 52.0)")
+    assert "--checkpoint runs/finetune/probe-1%/classifier.pt photos/" in first
+    assert second.startswith("best with 420 labels: scratch")
+
 
 ALL = np.ones(9, bool)
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
@@ -40,20 +151,6 @@ def test_photos_of_one_person_are_drawn_together_and_unknown_people_alone():
     assert (weights[:, [0, 1, 3, 4]].sum(axis=1) == 4).all()  # four people are drawn of four
     assert np.array_equal(weights, resample_identities(people, 200, seed=1)[1:])
     assert not np.array_equal(weights, resample_identities(people, 200, seed=2)[1:])
-
-
-def test_few_people_with_many_photos_give_a_wider_interval_than_many_people():
-    random = np.random.default_rng(0)
-    skill = random.random(10).repeat(40)  # of the network, by person
-    labels = random.integers(0, 2, 400)
-    probabilities = np.where(random.random(400) < skill, labels, 1 - labels).astype(np.float64)
-
-    def width(people: list[str | None]) -> float:
-        values = accuracies(labels, probabilities, resample_identities(people, 300, 0))
-        low, high = confidence_interval(values, SHARE) or (0, 0)
-        return high - low
-
-    assert width([str(i // 40) for i in range(400)]) > 2 * width([None] * 400)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -121,9 +218,7 @@ def test_a_subgroup_without_a_face_has_no_difference():
     assert result["difference"]["accuracy"] is None and result["difference"]["accuracy_interval"] is None
 
 
-def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
-    capsys,
-):
+def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(capsys):
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (200, 5)).astype(np.int8)
     test = faces_of(labels, [str(i // 2) for i in range(200)], ("A", "B", "C", "D", "E"))
@@ -145,21 +240,7 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(
     assert low <= (scored["probe-5%"].mean_scores["average_precision"] or 0) <= high
 
 
-def test_missing_labels_take_no_part_in_any_score_or_interval():
-    random = np.random.default_rng(2)
-    labels = random.integers(0, 2, (120, 2)).astype(np.int8)
-    labels[60:, 1] = -1
-    predicted = random.random((120, 2))
-    other = predicted.copy()
-    other[60:, 1] = random.random(60)
-    test = faces_of(labels, [None] * 120, ("Hat", "Smile"))
-    evaluator = Evaluator(test, SETTINGS, test)
-    assert evaluator.score(predicted, [0.5, 0.5]).attributes == evaluator.score(other, [0.5, 0.5]).attributes
-
-
-def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(
-    capsys,
-):
+def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(capsys):
     random = np.random.default_rng(3)
     labels = random.integers(0, 2, (120, 3)).astype(np.int8)
     predicted = (labels + random.random((120, 3))) / 2

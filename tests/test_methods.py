@@ -1,0 +1,319 @@
+"""The probe, the student, and networks that begin with ImageNet's weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torchvision
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+
+from common import manifest
+from common.config import Config, load
+from common.dlib_face import DLIB_MEAN, DlibFace
+from common.errors import UserError
+from common.weights import find
+from tests.commands import run_command
+from training.data.loader import load as load_batches
+from training.data.samples import read_samples
+from training.engine.distributed import Ranks
+from training.evaluate.evaluate import evaluate
+from training.methods import student
+from training.methods.calibration import FROM_LABELS
+from training.methods.imagenet import load_imagenet
+from training.methods.method import Context
+from training.methods.probe import fit_probe, logistic_regressions
+from training.methods.region_probe import fit_region_probe
+from training.methods.runs import finetune
+from training.models import build
+from training.models.attribute_network import AttributeNetwork
+from training.models.backbone import DlibBackbone
+from training.models.blocks import to_input
+from training.models.classifier import load_classifier, sample_probabilities
+from training.models.stored_features import read_features
+from training.predict.predict import predict_stored
+
+
+def configured(*settings: str) -> Config:
+    return load(
+        settings=[
+            "finetune.methods=[probe]",
+            "finetune.runs=[{labels: 1.0, steps: 1}]",
+            "evaluate.resamples=5",
+            *settings,
+        ]
+    )
+
+
+def test_the_fit_is_that_of_scikit_learn_on_the_known_labels():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 5))
+    labels = (features[:, :3] + random.normal(size=(60, 3)) > 0).astype(np.int8)
+    labels[:20, 1] = -1
+    labels[:, 2] = 1
+    for strength, weights, biases, _ in logistic_regressions(features, labels, (1e-2, 1.0)):
+        for column in (0, 1):
+            known = labels[:, column] >= 0
+            model = LogisticRegression(C=strength, tol=1e-8).fit(features[known], labels[known, column])
+            assert np.allclose(weights[:, column], model.coef_[0], atol=1e-3)
+            assert np.isclose(biases[column], model.intercept_[0], atol=1e-3)
+        assert not weights[:, 2].any() and biases[2] > 3  # one class only: a constant
+
+
+def test_a_probe_is_scored_like_a_classifier_and_is_not_fitted_twice(shards, tmp_path, capsys):
+    config = configured()
+    for _ in range(2):
+        finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    assert "probe-100% is up to date" in capsys.readouterr().out
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    (run,) = json.loads((tmp_path / "finetune" / "runs.json").read_text())
+    test = read_samples(shards, ("test",))
+    assert 0 < run["left_out_average_precision"] <= 1 and run["val_average_precision"] is None
+    table = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
+    assert table["key"].to_pylist() == list(test.keys)
+    probe = load_classifier(tmp_path / "finetune" / "probe-100%" / "classifier.pt")
+    expected = sample_probabilities(probe, test, config.stream, 256, "test")
+    assert np.allclose(table["Male"], expected[:, probe.attributes.index("Male")], atol=1e-6)
+    assert "probe-100%" in json.loads((tmp_path / "evaluate" / "intervals.json").read_text())
+
+
+def test_shards_without_features_are_probed_by_their_class_areas(shards):
+    stream = configured().stream
+    train, none = (read_samples(shards, (split,)).labelled() for split in ("train", "unlabelled"))
+    extents = {name: extent for name, extent in train.extents.items() if name != "pooled.npy"}
+    train = replace(train, extents=extents)
+    probe, _ = fit_probe(train, none, stream)
+    assert (probe.blocks, len(probe.mean)) == (("areas",), 6 * 6 * 19)
+    areas = read_features(train, ("areas",), stream).reshape(-1, 36, 19)
+    assert np.allclose(areas.sum(axis=2), 1)
+    with pytest.raises(UserError, match=r"no pooled\.npy, .* parse the faces again"):
+        read_features(train, ("pooled",), stream)
+
+
+@pytest.mark.parametrize("method", ["probe", "region_probe", "scratch"])
+def test_probes_and_classifiers_predict_the_faces_of_shards_as_the_evaluation_does(method, shards, tmp_path):
+    config = configured(f"finetune.methods=[{method}]", "network.width=8", "network.input_size=32")
+    finetune(config, shards, tmp_path / "none", tmp_path / "finetune")
+    evaluate(config, shards, tmp_path / "finetune", tmp_path / "evaluate")
+    checkpoint = tmp_path / "finetune" / f"{method}-100%" / "classifier.pt"
+    for output in ("faces.parquet", "faces.csv"):
+        predict_stored(config, shards, checkpoint, None, tmp_path / output)
+    table = pq.read_table(tmp_path / "faces.parquet")
+    samples = manifest.read(shards.samples).table
+    sources = dict(zip(samples["key"].to_pylist(), samples["source"].to_pylist(), strict=True))
+    assert dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True)) == sources
+    evaluated = pq.read_table(tmp_path / "evaluate" / "predictions.parquet")
+    smiling = dict(zip(table["key"].to_pylist(), table["Smiling"].to_pylist(), strict=True))
+    for key, probability in zip(evaluated["key"].to_pylist(), evaluated["Smiling"].to_pylist(), strict=True):
+        assert smiling[key] == pytest.approx(probability, abs=2e-3)
+    names = table.column_names[3:]
+    for row in table.slice(0, 5).to_pylist():
+        assert row["present"] == [name for name in names if row[name] >= 0.5]
+    lines = (tmp_path / "faces.csv").read_text().splitlines()
+    assert len(lines) == len(sources) + 1 and lines[0].startswith('"key","source","present"')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param([], "name either photos or", id="neither photos nor shards"),
+        pytest.param(["a.jpg", "--shards", "OUT"], "name either photos or", id="photos and shards"),
+        pytest.param(["--shards", "OUT"], "--shards needs --output FILE", id="no file for the rows"),
+        pytest.param(
+            ["--shards", "OUT", "--output", "a.csv", "--annotate", "seen"], "are for photos", id="annotations"
+        ),
+        pytest.param(
+            ["--shards", "OUT", "--output", "a.csv", "--align", "none"], "are for photos", id="alignment"
+        ),
+    ],
+)
+def test_predict_refuses_options_that_do_not_go_together(arguments, message):
+    done = run_command("training.predict", "--checkpoint", "classifier.pt", *arguments)
+    assert done.returncode == 1 and message in done.stderr
+
+
+CONFIG = load(
+    settings=[
+        *("network.input_size=32", "finetune.methods=[student]", "finetune.runs=[{labels: 0.5, steps: 2}]"),
+        *("finetune.select=labels", "trainer.precision=float32", "trainer.loader_workers=0"),
+    ]
+)
+
+
+@pytest.fixture
+def partly_unlabelled(shards, tmp_path):
+    """The shards with every third train face in the split ``unlabelled``."""
+    copy = replace(shards, manifests=tmp_path / "manifests")
+    (tmp_path / "manifests").mkdir()
+    table = pq.read_table(shards.samples)
+    splits = [
+        "unlabelled" if split == "train" and number % 3 == 0 else split
+        for number, split in enumerate(table["split"].to_pylist())
+    ]
+    index = table.column_names.index("split")
+    pq.write_table(table.set_column(index, "split", pa.array(splits)), copy.samples)
+    return copy
+
+
+def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(partly_unlabelled):
+    everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
+    labelled = read_samples(partly_unlabelled, ("train",)).labelled()
+    labelled = labelled.take(np.arange(0, len(labelled), 2))
+    context = Context(CONFIG, partly_unlabelled, Ranks(0, 1, torch.device("cpu")), "auto")
+    probe, _ = fit_region_probe(labelled, everyone, CONFIG.stream, context.regions)
+    expected = sample_probabilities(probe, everyone, CONFIG.stream, 64, "targets")
+    assert np.allclose(student.student_targets(context, labelled), expected, atol=1e-6)
+
+
+def test_a_student_classifies_pictures_and_learns_from_all_train_faces(
+    partly_unlabelled, tmp_path, monkeypatch
+):
+    learnt: dict[str, Any] = {}
+    real = student.solve_heads
+
+    def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.float32]) -> float:
+        learnt.update(faces=context.all_faces, targets=targets)
+        return real(context, model, targets)
+
+    monkeypatch.setattr(student, "solve_heads", solve_heads)
+    finetune(CONFIG, partly_unlabelled, tmp_path / "no stage 1", tmp_path)
+    (entry,) = json.loads((tmp_path / "runs.json").read_text())
+    assert (entry["name"], entry["steps"], entry["pretrained"]) == ("student-50%", 0, False)
+    classifier = load_classifier(tmp_path / "student-50%" / "classifier.pt")
+    assert classifier.members == {"jpg"}
+    assert classifier.thresholds is not None and classifier.thresholds_from == FROM_LABELS
+    faces, targets = learnt["faces"], learnt["targets"]
+    everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
+    assert list(faces.keys) == list(everyone.keys)
+    (batch,) = load_batches(faces, [list(range(len(faces)))], {"jpg"}, 0, CONFIG.stream)
+    with torch.inference_mode():
+        inputs = to_input(batch.images, classifier.network.config.input_size)
+        pooled = classifier.network.network(inputs).backbone.mean(dim=(2, 3)).double().numpy()
+    deviation = pooled.std(axis=0)
+    standardised = (pooled - pooled.mean(axis=0)) / np.where(deviation > 1e-4, deviation, np.inf)
+    kernel = standardised @ standardised.T / DlibBackbone.channels
+    wanted = logit(targets.clip(student.LEAST, 1 - student.LEAST).astype(float))
+    centre = wanted.mean(axis=0)
+    expected = kernel @ np.linalg.solve(kernel + student.PENALTY * np.eye(len(faces)), wanted - centre)
+    assert np.allclose(classifier.logits(batch), expected + centre, atol=1e-2)
+
+
+def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features():
+    archive = find("dlib_face", CONFIG.weights)
+    ours, theirs = DlibBackbone(), DlibFace(archive)
+    ours.load(archive)
+    faces = torch.randint(0, 256, (2, 3, 200, 200), generator=torch.Generator().manual_seed(0)).float()
+    with torch.inference_mode():
+        features = ours(to_input(faces, 200))
+        pixels = faces / 255 - torch.tensor(DLIB_MEAN)[:, None, None]
+        stride8 = theirs(pixels)[2]
+    assert features.shape == (2, DlibBackbone.channels, 6, 6) and stride8.shape == (2, 64, 24, 24)
+    pooled = features.mean(dim=(2, 3))
+    assert torch.allclose(pooled[:, 32:96], stride8.mean(dim=(2, 3)), atol=1e-4)
+    lower_right = pooled[:, 25 * 96 + 32 : 26 * 96]
+    assert torch.allclose(lower_right, stride8[..., 16:, 16:].mean(dim=(2, 3)), atol=1e-4)
+
+
+RESNET = torchvision.models.resnet18(weights=None).state_dict()
+SMALL = [
+    *("network.input_size=32", "finetune.runs=[{labels: 0.5, steps: 4}]", "finetune.methods=[imagenet]"),
+    *("finetune.batch_size=4", "trainer.loader_workers=0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"), [("resnet18", "pth"), ("resnet34", "safetensors"), ("resnet50", "pth")]
+)
+def test_a_published_resnet_gives_its_backbone(tmp_path, name, ending):
+    torch.manual_seed(1)
+    theirs = torchvision.models.get_model(name, weights=None).eval()
+    path = tmp_path / f"{name}.{ending}"
+    save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
+    ours = build(imagenet(name, path).network).eval()
+    load_imagenet(ours, path)
+    images = torch.randn(2, 3, 64, 64)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
+
+
+PREFIXES = ("_orig_mod.", "backbone.", "model.backbone.", "encoder.")
+MOMENTUM = (("module.encoder_q.", "module.encoder_k."), ("module.base_encoder.", "module.momentum_encoder."))
+
+
+@pytest.mark.parametrize("prefixes", [*zip(PREFIXES), *MOMENTUM])
+def test_a_prefix_of_all_names_is_ignored(tmp_path, prefixes):
+    path, ours = tmp_path / "resnet18.pth", build(imagenet("resnet18", tmp_path / "resnet18.pth").network)
+    networks = [torchvision.models.resnet18(weights=None).state_dict() for _ in prefixes]
+    states = zip(prefixes, networks, strict=True)
+    torch.save({f"{prefix}{key}": state[key] for prefix, state in states for key in state}, path)
+    load_imagenet(ours, path)
+    (first,) = {name for name in ours.state_dict() if name.endswith("0.0.weight")}
+    assert torch.equal(ours.state_dict()[first], networks[0]["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a web page instead"),
+        (b"", "it is empty"),
+        (torch.nn.Linear(1, 1), "a pickled object instead of its state_dict"),
+        ([torch.zeros(1)], "not a state dict of names and tensors"),
+        (
+            {f"{side}.{name}": value for side in "ab" for name, value in RESNET.items()},
+            "holds several networks",
+        ),
+    ],
+    ids=["LFS", "HTML", "empty", "module", "list", "two networks"],
+)
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_what_is_no_file_of_weights_is_named(tmp_path, content, message, ending):
+    path = tmp_path / f"resnet18.{ending}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif ending == "pth":
+        torch.save(content, path)
+    else:
+        pytest.skip("safetensors hold nothing but tensors by name")
+    with pytest.raises(UserError, match=message):
+        load_imagenet(build(imagenet("resnet18", path).network), path)
+
+
+def imagenet(name: str, path: Path) -> Config:
+    network = [f"network.name={name}", "network.width=64", "network.stem=large"]
+    return load(settings=[*SMALL, *network, f"finetune.imagenet={path}"])
+
+
+def test_imagenet_weights_that_do_not_fit_are_refused(shards, tmp_path):
+    path = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    spl = load(settings=[*SMALL, f"finetune.imagenet={path}"])
+    with pytest.raises(UserError, match="no published ImageNet weights of spl"):
+        finetune(spl, shards, tmp_path / "none", tmp_path / "runs")
+    with pytest.raises(UserError, match="of another model .* no layer1.2.conv1.weight"):
+        load_imagenet(build(imagenet("resnet34", path).network), path)
+    narrow = load(settings=[*SMALL, "network.width=8", "network.name=resnet18"])
+    with pytest.raises(UserError, match="network.width=64"):
+        load_imagenet(build(narrow.network), path)
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match="finetune.imagenet"):
+        load_imagenet(build(imagenet("resnet18", path).network), path)
+    with pytest.raises(UserError, match="set finetune.imagenet"):
+        finetune(load(settings=SMALL), shards, tmp_path / "none", tmp_path / "runs")
+
+
+def test_a_network_learns_from_imagenet_weights(shards, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(RESNET, path)
+    finetune(imagenet("resnet18", path), shards, tmp_path / "none", tmp_path / "runs")
+    (run,) = json.loads((tmp_path / "runs" / "runs.json").read_text())
+    assert (run["name"], run["steps"]) == ("imagenet-50%", 4)
