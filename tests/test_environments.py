@@ -115,6 +115,7 @@ def others_folder():
 )
 def test_a_user_id_that_the_system_does_not_know(others_python, others_folder, stage, home, expected):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib")}
+    environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix or ""
     flags = ["--output", others_folder / "out", "--align", "none", "--set", "cluster.workers=1"]
     done = subprocess.run(
         [*UNKNOWN_USER, others_python, "-m", f"pipeline.{stage}", "--input", others_folder / "in", *flags],

@@ -28,8 +28,6 @@ from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.tasks import map_bounded
 
-FILL_MEMORY = f"import numpy, time; bytes = numpy.ones({2 * PROCESS_BYTES}, numpy.uint8); time.sleep(60)"
-
 
 def cluster(*settings: str) -> Cluster:
     return load(settings=[f"cluster.{setting}" for setting in settings]).cluster
@@ -72,20 +70,36 @@ def test_no_more_workers_than_memory_allows(processes, workers, line, monkeypatc
     assert (local.count, local.line) == (workers, line)
 
 
+def end(marker: Path) -> None:
+    os._exit(1)
+
+
+def fill_memory_once(marker: Path) -> None:
+    """Exceed the share of memory, unless an earlier process did; the cluster waits for the last one."""
+    if not marker.exists():
+        marker.touch()
+        filled = np.ones(2 * PROCESS_BYTES, np.uint8)
+        time.sleep(600)
+        assert filled.all()
+
+
 @pytest.mark.parametrize(
     ("load_model", "attempts"),
     [
-        pytest.param(partial(os._exit, 1), runner.LOAD_ATTEMPTS, id="because it exits"),
-        pytest.param(partial(exec, FILL_MEMORY), 1, id="because it has more memory than its share"),
+        pytest.param(end, runner.LOAD_ATTEMPTS, id="because it exits"),
+        pytest.param(fill_memory_once, 1, id="because it has more memory than its share"),
     ],
 )
-def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(load_model, attempts, monkeypatch):
+def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
+    load_model, attempts, tmp_path, monkeypatch
+):
     monkeypatch.setattr(runner, "LOAD_ATTEMPTS", attempts)
     monkeypatch.setattr(runner, "MEMORY_LIMIT", PROCESS_BYTES)
     monkeypatch.setattr(runner, "RESTART_SECONDS", 5.0)
+    load = partial(load_model, tmp_path / "filled")
     with (
         pytest.raises(UserError, match="died while it loaded the model; is there enough memory"),
-        connect(cluster("workers=1"), 1, load_model),
+        connect(cluster("workers=1"), 1, load),
     ):
         pass
 

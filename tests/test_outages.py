@@ -32,6 +32,7 @@ def store(object_store, portraits, monkeypatch):
     if not bucket.fs.exists("outages"):
         bucket.fs.mkdir("outages")
         bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
+    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
     with proxied(monkeypatch) as proxy:
         yield proxy
 

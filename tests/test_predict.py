@@ -206,30 +206,33 @@ def test_the_network_alone_computes_in_fewer_bits_and_the_command_says_which(
     assert "predict:" not in done.stdout
 
 
-def test_bad_photos_are_rows_with_reasons_and_stop_nothing(detected, wild, tmp_path):
+def test_bad_files_are_rows_with_reasons_and_stop_nothing(detected, wild, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
-    photos = tmp_path / "in"
+    photos, good, long = tmp_path / "in", (wild / "alone.png").read_bytes(), "n" * 240 + ".png"
     (photos / "deep").mkdir(parents=True)
+    (photos / "folder.jpg").mkdir()
     Image.fromarray(noise).save(photos / "deep" / "nobody.png")
-    (photos / "cut.png").write_bytes((wild / "alone.png").read_bytes()[:3000])
-    (photos / "empty.jpg").write_bytes(b"")
-    (photos / "notes.txt").write_text("a sentence, not a picture")
-    (photos / ".hidden.png").write_bytes(b"")
-    (photos / "good.png").write_bytes((wild / "alone.png").read_bytes())
-    done = command(
-        *("--checkpoint", detected[0], photos, tmp_path / "gone.png", "--output", "faces.json"), cwd=tmp_path
-    )
+    contents = {"good.png": good, long: good, "cut.png": good[:3000], "empty.jpg": b"", ".hidden.png": b""}
+    for name, data in {**contents, "notes.txt": b"a sentence, not a picture"}.items():
+        (photos / name).write_bytes(data)
+    for name in ("video.mp4", "video.jpg"):
+        with (photos / name).open("wb") as stream:
+            stream.truncate(40 << 30)
+    flags = (photos, tmp_path / "gone.png", "--output", "faces.json", "--annotate", "seen")
+    done = command("--checkpoint", detected[0], *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "faces.json").read_text())
-    assert {Path(row["photo"]).name: row["reason"] for row in rows} == {
+    refused = {
         "nobody.png": "no-face",
         "cut.png": "truncated",
         "empty.jpg": "empty",
-        "good.png": None,
         "gone.png": "unreadable",
     }
-    assert "1 faces in 1 photos, 4 photos without" in done.stderr
-    assert "1 files are no photos: .txt (1)" in done.stderr
+    refused |= {"good.png": None, long: None, "empty.jpg": "empty", "video.jpg": "too-large"}
+    assert {Path(row["photo"]).name: row["reason"] for row in rows} == refused
+    assert len(list((tmp_path / "seen").rglob("*.jpg"))) == 2
+    assert "2 faces in 2 photos, 5 photos without" in done.stderr
+    assert "2 files are no photos: " in done.stderr and ".txt (1)" in done.stderr
     with pytest.raises(Refused, match="no-face"):
         Predictor.load(detected[0])(photos / "deep" / "nobody.png")
 
@@ -258,33 +261,6 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(detecte
             assert float(written["left"]) == row["left"]
     seen = {file.name: Image.open(file) for file in (tmp_path / "seen").rglob("*.jpg")}
     assert seen.keys() == {"alone.png.jpg", "group.png.jpg", "turned ü.png.jpg"}
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        pytest.param("video.mp4", None, id="a 40 GB video is no photo"),
-        pytest.param("video.jpg", "too-large", id="a 40 GB file that is called a photo is refused unread"),
-        pytest.param("n" * 240 + ".png", "", id="a name of 244 bytes"),
-        pytest.param("folder.jpg", None, id="a folder that is called a photo"),
-    ],
-)
-def test_no_file_ends_the_prediction_of_the_others(aligned_already, wild, tmp_path, name, reason):
-    photo, photos = (wild / "alone.png").read_bytes(), tmp_path / "in"
-    photos.mkdir()
-    (photos / "zz.png").write_bytes(photo)
-    if name.startswith("video"):
-        with (photos / name).open("wb") as stream:
-            stream.truncate(40 << 30)
-    elif name.startswith("folder"):
-        (photos / name).mkdir()
-    else:
-        (photos / name).write_bytes(photo)
-    listed, _ = photos_in([photos])
-    rows = list(predict(Predictor.load(aligned_already, align="none"), listed, tmp_path / "seen"))
-    expected = {"zz.png": None} | ({} if reason is None else {name: reason or None})
-    assert {Path(row["photo"]).name: row["reason"] for row in rows} == expected
-    assert len(list((tmp_path / "seen").rglob("*.jpg"))) == sum(row["reason"] is None for row in rows)
 
 
 def test_annotated_pictures_inside_the_input_are_not_predicted_again(aligned_already, wild, tmp_path):

@@ -21,11 +21,8 @@ class Input:
     """A folder of photos and a table of labels, and how often finished shards would be made again."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
-        self.photos, self.table, self.layout = (
-            folder / "photos",
-            folder / "labels.csv",
-            Layout.at(folder / "out"),
-        )
+        self.photos, self.table = folder / "photos", folder / "labels.csv"
+        self.layout = Layout.at(folder / "out")
         self._settings = settings
         self.photos.mkdir()
         for number in range(PHOTOS):

@@ -42,8 +42,10 @@ def proxy(object_store, portraits):
 
 
 @pytest.fixture
-def store(proxy):
-    """The proxy, without a fault before and after the test."""
+def store(proxy, monkeypatch):
+    """The proxy, without a fault before and after the test; this process tries again soon."""
+    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("pipeline.lock.SETTLE_SECONDS", 0.1)
     proxy.faults = 0
     yield proxy
     proxy.fault = lambda request: None
