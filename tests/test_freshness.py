@@ -13,9 +13,9 @@ import pytest
 from common import manifest
 from common.config import load
 from common.freshness import ROOT, code_hash, imported_modules
+from common.hardware import hardware
 from tests import manifests
 from tests.dvc_project import configure, copy_project, dvc, start_dvc
-from training.engine.device import default_device
 from training.engine.distributed import Ranks
 from training.methods.method import Context
 from training.methods.runs import METHODS, labelled_faces, made_from
@@ -154,7 +154,7 @@ def test_a_setting_makes_stale_what_reads_it(setting, stale, shards, tmp_path):
 
     def inputs(*settings: str) -> dict[str, object]:
         config = load(settings=[*SMALL, "finetune.imagenet=resnet18.pth", *settings])
-        context = Context(config, shards, Ranks(0, 1, default_device()), "auto")
+        context = Context(config, shards, Ranks(0, 1, hardware().device), "auto")
         (run,) = context.settings.runs
         labelled = labelled_faces(context, run)
         return {

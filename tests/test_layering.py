@@ -151,7 +151,7 @@ def test_training_and_prediction_load_neither_the_pipeline_nor_a_parser():
             return [n for n in sys.modules if f"{n}.".startswith(tuple(f"{name}." for name in packages))]
         foreign = ("pipeline", "dask", "distributed", "common.parsing")
         import training.run, training.pretrain.train, training.methods.runs
-        import training.evaluate.evaluate, training.report
+        import training.evaluate.evaluate, training.report.page
         print(loaded(*foreign, "facexlib"))
         import training.predict, training.export
         print(loaded(*foreign, "facexlib.parsing"))

@@ -30,7 +30,7 @@ from training.pretrain import train
 from training.pretrain.tasks import TASKS
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, share_correct
 from training.pretrain.tasks.patches import Crops
-from training.report import report
+from training.report.page import report
 from training.study.results import draw_folder, write_results
 
 TINY = [

@@ -28,7 +28,8 @@ from training.data.samples import manifest_hash
 from training.evaluate.metrics import METRICS
 from training.evaluate.scoring import MAJORITY
 from training.models.pretrained import save_pretrained
-from training.report import diagnostics, report
+from training.report import diagnostics
+from training.report.page import report
 
 CONFIG = load()
 HOSTILE = "<script>alert(1)</script> & \"Hat\" 'n' co"

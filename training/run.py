@@ -14,8 +14,6 @@ from common.layout import Layout, mark_output
 from common.memory import keep_freed_memory
 from common.storage import address
 
-RESUME: Final = ("auto", "anyway", "never")
-
 EXAMPLES = """\
   python -m training.run
   python -m training.run --stage pretrain --config presets/mini.yaml
@@ -51,7 +49,7 @@ def evaluate_stage(config: Config, layout: Layout, output: Path, resume: str) ->
 
 def report_stage(config: Config, layout: Layout, output: Path, resume: str) -> None:
     """The page about everything in `output`, ``report.html``."""
-    from training.report import report
+    from training.report.page import report
 
     report(config, layout, output, output / "report.html")
 
@@ -143,7 +141,7 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--resume",
-        choices=RESUME,
+        choices=("auto", "anyway", "never"),
         default="auto",
         help="what training does with a checkpoint: resume if it is of the same run, else keep it beside and "
         "start over (auto); resume in any case (anyway); or delete it and start over (never)",

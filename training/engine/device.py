@@ -11,11 +11,6 @@ from common.hardware import announce, hardware
 from common.section import Precision
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return hardware().device
-
-
 def announce_training(
     stage: str, precision: Precision, processes: int = 1, stream: TextIO | None = None
 ) -> None:
@@ -36,11 +31,6 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32")
 
 
-def gradient_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
-    """Scales losses so that gradients in float16 do not vanish; does nothing in other formats."""
-    return torch.amp.GradScaler(device.type, enabled=hardware().dtype(precision) == "float16")
-
-
 def set_seed(seed: int) -> None:
     """Seed the global generators of Python, NumPy and PyTorch."""
     random.seed(seed)
@@ -53,14 +43,5 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 
     Since nothing else is random, a run can be resumed at any step from the step's number alone.
     """
-    return torch.Generator().manual_seed(_hash(*key))
-
-
-def seed_micro_batch(seed: int, step: int, micro_batch: int) -> None:
-    """Seed what a network draws itself in one micro-batch of a step, such as dropout."""
-    torch.manual_seed(_hash(seed, step, micro_batch))
-
-
-def _hash(*key: int | str) -> int:
-    text = " ".join(map(str, key))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

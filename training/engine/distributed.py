@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
-from training.engine.device import default_device
+from common.hardware import hardware
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def joined() -> Iterator[Ranks]:
     Raises:
         UserError: variables of ``torchrun`` are missing in the environment, or another process ended.
     """
-    world, device = int(os.environ.get("WORLD_SIZE") or 1), default_device()
+    world, device = int(os.environ.get("WORLD_SIZE") or 1), hardware().device
     torch.backends.cudnn.benchmark = True  # all batches have one size
     if world == 1:
         yield Ranks(0, 1, device)

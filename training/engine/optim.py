@@ -62,11 +62,8 @@ def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, st
 class LossCheck:
     """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
 
-    Args:
-        keys: of all samples, in the order that the indices count.
-
     Attributes:
-        keys: the same.
+        keys: of all samples, in the order that the indices count.
         last: the latest loss that was read; NaN before the first.
     """
 

@@ -21,10 +21,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
+from common.hardware import hardware
 from common.progress import progress
 from training.data.loader import Batch
 from training.engine.checkpoint import Checkpoints, stop_requests
-from training.engine.device import autocast, gradient_scaler, seed_micro_batch
+from training.engine.device import autocast, keyed_generator
 from training.engine.logger import Log
 from training.engine.objective import LoopSettings, Objective
 from training.engine.optim import LossCheck, adam, set_rate
@@ -117,7 +118,9 @@ class Trainer:
             rate = max(rate for _, rate in objective.parameter_groups())
             self._adversary_optimizer = adam([(parameters, rate)], plan.weight_decay)
         self.average = ExponentialMovingAverage(self._model.parameters(), plan.average_decay)
-        self._scaler = gradient_scaler(device, settings.precision)
+        # So that gradients in float16 do not vanish; it does nothing in other formats.
+        float16 = hardware().dtype(settings.precision) == "float16"
+        self._scaler = torch.amp.GradScaler(device.type, enabled=float16)
         self.clock, self.losses, self.kept = Clock(), LossCheck(objective.data.samples.keys), Kept()
         self.recent: dict[str, list[float]] = {}
         self.done: int | None = 0
@@ -167,7 +170,8 @@ class Trainer:
         adversary, optimizers, values = self.objective.adversary, [self._optimizer], []
         for number in range(count):
             part, micro_batch = batch.micro_batch(number, count), ranks.rank + number * ranks.world
-            seed_micro_batch(plan.seed, step, micro_batch)
+            # What a network draws itself, such as dropout.
+            torch.manual_seed(keyed_generator(plan.seed, step, micro_batch).initial_seed())
             with ranks.unshared(self._forward) if number + 1 < count else nullcontext():
                 loss = self.objective.loss(self._forward, part.to(ranks.device), step, micro_batch)
                 self.losses.add(loss.total, step, part.indices)

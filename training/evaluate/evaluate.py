@@ -13,9 +13,10 @@ from tabulate import tabulate
 from common.config import Config
 from common.errors import UserError
 from common.files import replacing, write_text
+from common.hardware import hardware
 from common.layout import Layout
 from training.data.samples import Samples, read_samples
-from training.engine.device import announce_training, default_device
+from training.engine.device import announce_training
 from training.evaluate.metrics import METRICS, PRIMARY, Floats
 from training.evaluate.results import Entry, by_labels, predict_command, read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
@@ -60,7 +61,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         predictions.clear()
     for name in (run["name"] for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
-        classifier.configure(default_device(), config.trainer.precision, config.evaluate.mirrored)
+        classifier.configure(hardware().device, config.trainer.precision, config.evaluate.mirrored)
         cuts = _thresholds(classifier, val, config, name)
         on_test = _probabilities(classifier, test, config, f"test {name}")
         thresholds[name] = {

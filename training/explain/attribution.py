@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.classes import CLASSES, NUM_CLASSES
+from common.hardware import hardware
 from training.data.loader import Batch
-from training.engine.device import default_device
 from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import to_input
 from training.models.probe import Probe
@@ -110,7 +110,7 @@ def mean_maps(
     Returns:
         A `MeanMaps` per attribute, and the average face, float RGB 0..255 (F, F, 3).
     """
-    device, size = default_device(), model.config.input_size
+    device, size = hardware().device, model.config.input_size
     model.to(device).eval()
     cells = attribution(model, torch.zeros(1, 3, size, size, device=device)).shape[-1]
     stride = size // cells

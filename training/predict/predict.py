@@ -23,13 +23,14 @@ from common.config import Config
 from common.errors import UserError
 from common.files import replacing
 from common.fork_server import START_METHOD
+from common.hardware import hardware
 from common.input_files import FileTree, photos
 from common.layout import SPLITS, Layout
 from common.photo import Photo as DecodedPhoto
 from common.photo import Refused
 from common.progress import progress
 from training.data.samples import read_samples
-from training.engine.device import announce_training, default_device
+from training.engine.device import announce_training
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier, sample_probabilities
 from training.predict.output import (
@@ -245,7 +246,7 @@ def predict_stored(
     known = {} if thresholds is None else read_thresholds(thresholds, classifier)
     if classifier.network is not None:
         announce_training("predict", config.trainer.precision)
-    classifier.configure(default_device(), config.trainer.precision, settings.mirrored)
+    classifier.configure(hardware().device, config.trainer.precision, settings.mirrored)
     samples = read_samples(layout, SPLITS, config.stream.folder)
     if not len(samples):
         raise UserError(f"{layout.shards}: no faces")

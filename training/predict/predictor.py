@@ -26,13 +26,13 @@ from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
 from common.config import Config, load
 from common.errors import UserError
+from common.hardware import hardware
 from common.images import check_bytes, decode_photo
 from common.members import decode_face, encode_face
 from common.photo import Photo, Refused
 from common.section import Precision
 from common.weights import find
 from training.data.loader import Batch, batch_of
-from training.engine.device import default_device
 from training.evaluate.thresholds import DEFAULT, Sureness, read_thresholds
 from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
@@ -135,7 +135,7 @@ class Predictor:
         """
         classifier = load_classifier(Path(path))
         cuts = None if thresholds is None else read_thresholds(Path(thresholds), classifier)
-        classifier.configure(default_device(), precision, mirrored)
+        classifier.configure(hardware().device, precision, mirrored)
         return cls(classifier, cuts, align, config)
 
     def __call__(self, photo: str | Path) -> list[Face]:

@@ -44,10 +44,6 @@ class Example:
 class PretrainModel(nn.Module):
     """The network and the tasks.
 
-    Args:
-        network: its name and size.
-        settings: of stage 1.
-
     Raises:
         UserError: a task's settings are wrong, or do not fit the network.
     """
@@ -161,10 +157,9 @@ def validate(
     are so many, so that none is too small for its statistics. Every call has the same draws.
 
     Args:
-        model: on the device.
+        model, device: where it lies.
         samples: of the val split, at least one.
         config: batch size, precision, loader and the cache of remote shards.
-        device: of the model.
         broken: see `training.data.loader.load`.
     """
     count = max(1, len(samples) // config.pretrain.batch_size)

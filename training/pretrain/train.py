@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.config import Config, Pretrain
+from common.config import Config
 from common.errors import UserError
 from common.files import write_text
 from common.freshness import code_hash, read_record, write_record
@@ -35,9 +35,6 @@ NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
 RECORD: Final = "run.json"
 """Name of the record of a finished run, beside its results."""
 
-TRAINING: Final = "training.pretrain.train"
-"""The module whose hash is the version of the code."""
-
 BATCH_NORM_STEP: Final = -2
 """The number of the step that the measurement of batch-norm statistics draws as."""
 
@@ -48,13 +45,7 @@ BATCH_NORM_BATCHES: Final = 20
 class PretextObjective:
     """The tasks with a weight, on patches of faces; see `training.engine.objective.Objective`."""
 
-    def __init__(
-        self,
-        config: Config,
-        device: torch.device,
-        samples: Samples,
-        validation: Samples,
-    ) -> None:
+    def __init__(self, config: Config, device: torch.device, samples: Samples, validation: Samples) -> None:
         self._config, self._settings = config, config.pretrain
         self._device, self._validation, seed = device, validation, config.pretrain.seed
         set_seed(seed)
@@ -87,25 +78,22 @@ class PretextObjective:
         contested = [
             task
             for task in model.active()
-            if task.name in adversaries and step % task.adversary_interval() == 0
+            if task.name in adversaries and step % task.adversary_interval == 0
         ]
         return StepLoss(total, values, adversary if contested else None)
 
     def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
         """The network, on patches."""
-        return self.model.network, self._patches()
+        batches = enumerate(self.data.batches(self._settings.batch_size, 0, BATCH_NORM_BATCHES))
+        step, device = BATCH_NORM_STEP, self._device
+        made = (self.model.prepare(batch.to(device), step, number) for number, batch in batches)
+        return self.model.network, (example.crops.patches for example in made)
 
     def validate(self) -> dict[str, float]:
         """The metrics of the tasks on val; nothing without such samples."""
         if not len(self._validation):
             return {}
         return validate(self.model, self._validation, self._config, self._device, self.data.broken)
-
-    def _patches(self) -> Iterator[Tensor]:
-        batches = self.data.batches(self._settings.batch_size, 0, BATCH_NORM_BATCHES)
-        for number, batch in enumerate(batches):
-            example = self.model.prepare(batch.to(self._device), BATCH_NORM_STEP, number)
-            yield example.crops.patches
 
 
 def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto") -> None:
@@ -117,9 +105,7 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     they were made from; as long as that is up to date, nothing is trained again.
 
     Args:
-        config: the settings.
-        layout: the shards.
-        output: folder of the results.
+        config, layout, output: the settings, the shards, and the folder of the results.
         resume: what to do about a checkpoint: auto, anyway or never, see `Checkpoints.resume`; never also
             trains again what is up to date.
 
@@ -131,9 +117,16 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     settings, window = config.pretrain, config.trainer.shuffle_shards
     read_settings(settings.tasks)
     with joined() as ranks:
-        _check_micro_batches(settings, ranks)
+        count = ranks.world * settings.accumulate
+        if settings.batch_size % count or settings.batch_size < 2 * count:
+            raise UserError(
+                f"pretrain.batch_size={settings.batch_size} cannot be divided into {count} equal "
+                f"micro-batches of two or more ({ranks.world} processes x "
+                f"pretrain.accumulate={settings.accumulate})"
+            )
         inputs = made_from(config, layout, ranks)
-        if ranks.broadcast(resume != "never" and is_up_to_date(output, inputs)):
+        is_up_to_date = read_record(output / RECORD, inputs) is not None and (output / FILE).is_file()
+        if ranks.broadcast(resume != "never" and is_up_to_date):
             if ranks.first:
                 print(f"pretrain: {output} is up to date; add `--resume never` to train again")
             return
@@ -160,13 +153,8 @@ def made_from(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
         "precision": config.trainer.precision,
         "network": config.network.model_dump(mode="json"),
         "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),
-        "code": code_hash(TRAINING),
+        "code": code_hash(__name__),
     }
-
-
-def is_up_to_date(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Whether the results of a run are in `folder` and were made from `inputs`, see `made_from`."""
-    return read_record(folder / RECORD, inputs) is not None and (folder / FILE).is_file()
 
 
 def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoints, resume: str) -> None:
@@ -208,12 +196,3 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
     if ranks.first:
         save_pretrained(output / FILE, objective.model.network, config)
         write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-
-
-def _check_micro_batches(settings: Pretrain, ranks: Ranks) -> None:
-    count = ranks.world * settings.accumulate
-    if settings.batch_size % count or settings.batch_size < 2 * count:
-        raise UserError(
-            f"pretrain.batch_size={settings.batch_size} cannot be divided into {count} equal micro-batches "
-            f"of two or more ({ranks.world} processes x pretrain.accumulate={settings.accumulate})"
-        )

@@ -1,5 +1,1 @@
 """The result page: modules gather values, ``templates/`` lays them out as one self-contained HTML file."""
-
-from training.report.page import report
-
-__all__ = ["report"]

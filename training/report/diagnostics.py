@@ -18,8 +18,9 @@ from common.page.formats import count, percent
 from common.page.images import data_uri, image_uri
 from common.shards import read_member
 from training.data.samples import Samples
+from training.evaluate.metrics import PRIMARY
 from training.evaluate.thresholds import Sureness
-from training.report.scores import MAIN, Evaluation, Run
+from training.report.scores import Evaluation, Run
 
 SHOWN: Final = 6
 """Mistakes shown of each kind: false positives, false negatives."""
@@ -44,7 +45,7 @@ def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[s
     Raises:
         UserError: the predictions are of other shards, or a shard is broken.
     """
-    run = max(evaluation.runs, key=lambda run: (run.faces, run.means[MAIN] or 0.0))
+    run = max(evaluation.runs, key=lambda run: (run.faces, run.means[PRIMARY] or 0.0))
     if (predictions := _predictions(output, test, run)) is None:
         return None
     rows, probabilities = predictions

@@ -17,11 +17,12 @@ from common.layout import DEFAULT_SHARDS, SPLITS, Layout
 from common.page.formats import NARROW, count, number, signed, unit
 from common.page.render import render
 from training.data.samples import manifest_hash, read_samples
+from training.evaluate.metrics import PRIMARY
 from training.models.classifier import FILE, load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
 from training.report.diagnostics import find_mistakes, read_maps, reliability_figure, sure_rows
-from training.report.scores import MAIN, Evaluation, read_evaluation, score_values
+from training.report.scores import Evaluation, read_evaluation, score_values
 from training.report.training import cost_rows, read_pretraining
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -129,11 +130,11 @@ def versions() -> str:
 def headline(evaluation: Evaluation) -> str:
     """The best classifier with the fewest labels."""
     best = evaluation.best_runs[0]
-    lead, value = f"With {count(best.faces, 'labelled face')}, ", best.means[MAIN]
+    lead, value = f"With {count(best.faces, 'labelled face')}, ", best.means[PRIMARY]
     if value is None:
         return lead + "nothing can be ranked: in the test split each attribute has only one value"
     interval = ""
-    if ends := best.intervals.get(MAIN):
+    if ends := best.intervals.get(PRIMARY):
         interval = f" (95{NARROW}% interval {unit(ends[0])} to {unit(ends[1])})"
     return f"{lead}the best classifier is “{best.title}”: mean average precision {unit(value)}{interval}"
 
@@ -161,13 +162,13 @@ def pretraining_gain(evaluation: Evaluation, pretrained_on: int | None) -> str:
     """
     first, *others = evaluation.budgets[0]
     run = next((run for run in others if run.entry.get("pretrained")), None)
-    if run is None or (before := first.means[MAIN]) is None or (after := run.means[MAIN]) is None:
+    if run is None or (before := first.means[PRIMARY]) is None or (after := run.means[PRIMARY]) is None:
         return ""
     lead = (
         f"Pre-training on {count(pretrained_on, 'face')} without labels" if pretrained_on else "Pre-training"
     )
     change = f"mean average precision from {unit(before)} ({first.title}) to {unit(after)} ({run.title})"
-    low, high = run.gains.get(MAIN, {}).get("interval") or (after - before, after - before)
+    low, high = run.gains.get(PRIMARY, {}).get("interval") or (after - before, after - before)
     if low <= 0 <= high:
         return (
             f"{lead} moves {change}, a difference too small for "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -17,9 +17,6 @@ from training.evaluate.metrics import METRICS, PRIMARY, Metric
 from training.evaluate.results import by_labels, predict_command, read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
 from training.models.classifier import FILE
-
-MAIN: Final = PRIMARY
-"""The metric of the headline, by which the best run is chosen."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Evaluation:
     @property
     def best_runs(self) -> list[Run]:
         """The best run of each number of labels, by mean average precision."""
-        return [max(budget, key=lambda run: run.means[MAIN] or 0.0) for budget in self.budgets]
+        return [max(budget, key=lambda run: run.means[PRIMARY] or 0.0) for budget in self.budgets]
 
 
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
@@ -123,7 +120,7 @@ def score_values(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "metrics": list(METRICS.values()),
         "headline_metrics": [metric for metric in METRICS.values() if metric.headline],
-        "main": METRICS[MAIN],
+        "main": METRICS[PRIMARY],
         "is_best": is_best,
         "labels_of": labels_of,
         "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
@@ -198,11 +195,11 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[s
     budget, best = evaluation.budgets[0], evaluation.best_runs[0]
     bars, undefined = [], []
     for name, baseline in evaluation.majority.attributes.items():
-        prevalence, mine = baseline.get(MAIN), best.attributes[name].get(MAIN)
+        prevalence, mine = baseline.get(PRIMARY), best.attributes[name].get(PRIMARY)
         if prevalence is None or mine is None:
             undefined.append(name)
             continue
-        known = [(run, value) for run in budget if (value := run.attributes[name].get(MAIN)) is not None]
+        known = [(run, value) for run in budget if (value := run.attributes[name].get(PRIMARY)) is not None]
         shown = [f"{run.title} {percent(value)}" for run, value in known]
         bars.append(
             {

@@ -36,7 +36,14 @@ def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConf
     unknown = [name for name in blocks if name not in TASKS]
     if unknown:
         raise UserError(f"pretrain.tasks.{unknown[0]}: there is no such task; known are {', '.join(TASKS)}")
-    settings = {name: _validated(name, blocks[name]) for name in TASKS if name in blocks}
+    settings = {}
+    for name in (name for name in TASKS if name in blocks):
+        try:
+            settings[name] = TASKS[name].config_class.model_validate(dict(blocks[name]))
+        except ValidationError as error:
+            place = f"pretrain.tasks.{name}"
+            lines = [f"{'.'.join(map(str, (place, *e['loc'])))}: {e['msg']}" for e in error.errors()]
+            raise UserError("invalid configuration: " + "; ".join(lines)) from error
     active = {name: config for name, config in settings.items() if config.weight > 0}
     if not active:
         raise UserError("every task has weight 0; give one of pretrain.tasks a weight")
@@ -55,14 +62,3 @@ def build_tasks(settings: Mapping[str, TaskConfig], context: TaskContext, seed: 
             torch.manual_seed(keyed_generator(seed, name).initial_seed())
             tasks[name] = TASKS[name](config, context)
     return tasks
-
-
-def _validated(name: str, block: Mapping[str, Any]) -> TaskConfig:
-    try:
-        return TASKS[name].config_class.model_validate(dict(block))
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(key) for key in ('pretrain', 'tasks', name, *e['loc']))}: {e['msg']}"
-            for e in error.errors()
-        ]
-        raise UserError("invalid configuration: " + "; ".join(lines)) from error

@@ -5,7 +5,6 @@ tells that vector ("fake") from the whole branch's pooled vector ("real").
 """
 
 from itertools import pairwise
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +14,6 @@ from training.models import LOCAL_BRANCHES, Features
 from training.models.blocks import activation, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, Tensors
 from training.pretrain.tasks.patches import Crops
-
-INTERVAL: Final = 3
-"""The discriminator is trained in every third step."""
 
 
 class AdversarialTask(PretextTask[TaskConfig]):
@@ -31,6 +27,7 @@ class AdversarialTask(PretextTask[TaskConfig]):
     title = "Adversarial alignment"
     config_class = TaskConfig
     features = frozenset(LOCAL_BRANCHES)
+    adversary_interval = 3  # as published
 
     def __init__(self, config: TaskConfig, context: TaskContext) -> None:
         super().__init__(config, context)
@@ -52,10 +49,6 @@ class AdversarialTask(PretextTask[TaskConfig]):
     def adversary(self) -> nn.Module:
         """The discriminator."""
         return Discriminator(self.context.channels)
-
-    def adversary_interval(self) -> int:
-        """As published."""
-        return INTERVAL
 
     def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
         """The network's term: the fused vector should pass for real."""

@@ -82,10 +82,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         config_class: the type of its settings.
         features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
         reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
-
-    Args:
-        config: its settings.
-        context: the rest of what it must know.
+        adversary_interval: its adversary, if it has one, is trained in every so many-th step.
     """
 
     name: ClassVar[str]
@@ -94,6 +91,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     config_class: ClassVar[type[TaskConfig]]
     features: ClassVar[frozenset[str]]
     reads_patch: ClassVar[bool] = True
+    adversary_interval: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, context: TaskContext) -> None:
         super().__init__()
@@ -127,10 +125,6 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     def adversary(self) -> nn.Module | None:
         """A network that is trained against this task by an optimiser of its own; None if there is none."""
         return None
-
-    def adversary_interval(self) -> int:
-        """The adversary is trained in every so many-th step."""
-        return 1
 
     def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
         """Terms of the task's loss that the adversary computes; its parameters are frozen then."""

@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.cell_counts import dominant_classes
-from common.classes import NUM_CLASSES
 from common.section import Positive
 from training.engine.objective import mean_average_precision
 from training.models import BRANCHES, Features
@@ -89,7 +88,7 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         return {"targets": classes, "scores": scores, "correct": (scores > 0) == classes.bool()}
 
 
-def count_classes(masks: Tensor, classes: int = NUM_CLASSES) -> Tensor:
+def count_classes(masks: Tensor, classes: int) -> Tensor:
     """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
     pixels = masks.flatten(1).long()
     # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.

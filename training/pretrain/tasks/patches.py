@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.classes import CLASSES, FLIP_CLASSES
@@ -101,17 +100,13 @@ def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: tor
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
     corners, side = random_patches(len(images), size, settings.patch_fraction, generator)
     top, left = corners.to(images.device, non_blocking=True).unbind(1)
-    images = flip_images(images, mirrored)
+    marked, masks = torch.nonzero(mirrored)[:, 0].to(images.device, non_blocking=True), batch.masks
+    images = images.index_copy(0, marked, images[marked].flip(-1))
+    if masks.numel():  # left and right classes swap
+        classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device, non_blocking=True)
+        masks = masks.index_copy(0, marked, classes[masks[marked].flip(-1).int()])
     patches = to_input(crop(images, top[:, None], left[:, None], side)[:, 0], input_size)
-    return Crops(
-        images,
-        flip_masks(batch.masks, mirrored),
-        patches,
-        top,
-        left,
-        side,
-        CLASS_SETS[settings.classes],
-    )
+    return Crops(images, masks, patches, top, left, side, CLASS_SETS[settings.classes])
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
@@ -132,11 +127,6 @@ def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
     return images.permute(0, 2, 3, 1)[which, rows, columns].permute(0, 1, 4, 2, 3)
 
 
-def resize_masks(masks: Tensor, size: int) -> Tensor:
-    """Nearest resize (pixel centres) of class masks, integer (B, H, W), to int64 (B, size, size)."""
-    return F.interpolate(masks[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
-
-
 def random_patches(
     count: int, size: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
@@ -155,21 +145,3 @@ def random_patches(
     share = least + (greatest - least) * torch.rand((), generator=generator).item()
     side = max(1, round(size * share))
     return torch.randint(0, size - side + 1, (count, 2), generator=generator), side
-
-
-def flip_images(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the images (B, C, H, W) that bool (B,) `mirrored` marks."""
-    marked = torch.nonzero(mirrored)[:, 0].to(images.device, non_blocking=True)
-    return images.index_copy(0, marked, images[marked].flip(-1))
-
-
-def flip_masks(masks: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the masks, uint8 (B, H, W), that bool (B,) `mirrored` marks; left and right classes swap.
-
-    Masks that were not read, (0,), stay as they are.
-    """
-    if not masks.numel():
-        return masks
-    marked = torch.nonzero(mirrored)[:, 0].to(masks.device, non_blocking=True)
-    classes = torch.from_numpy(FLIP_CLASSES.copy()).to(masks.device, non_blocking=True)
-    return masks.index_copy(0, marked, classes[masks[marked].flip(-1).int()])

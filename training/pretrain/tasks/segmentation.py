@@ -16,10 +16,13 @@ from common.section import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, PReLU, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
-from training.pretrain.tasks.patches import Crops, resize_masks
+from training.pretrain.tasks.patches import Crops
 
 LABEL_SMOOTHING: Final = 0.1
 """Share of the target that is spread over all classes."""
+
+RECURRENCES, DROPOUT = 2, 0.1
+"""Of the head, as published."""
 
 
 class SegmentationConfig(TaskConfig):
@@ -51,8 +54,10 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
         return frozenset({"mask.png"})
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
-        """The masks of the patches; nothing is drawn."""
-        return {"masks": resize_masks(crops.patch_masks, self.context.input_size)}
+        """The masks of the patches, resized to the nearest pixel centre; nothing is drawn."""
+        size = (self.context.input_size, self.context.input_size)
+        resized = F.interpolate(crops.patch_masks[:, None].float(), size, mode="nearest-exact")
+        return {"masks": resized[:, 0].long()}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits of the backbone's features."""
@@ -80,7 +85,7 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
 class SegmentationHead(nn.Module):
     """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, r*h, r*w).
 
-    C channels are reduced to C/4, pass the same attention `recurrences` times, and are
+    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are
     joined with the input to C/2.
 
     Args:
@@ -89,20 +94,11 @@ class SegmentationHead(nn.Module):
         upscale: r. The published head has 1. A larger one gives r x r logits per cell by
             sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small
             input's last stage cannot draw a face.
-        recurrences, dropout: as published.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        classes: int = NUM_CLASSES,
-        upscale: int = 1,
-        recurrences: int = 2,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, channels: int, classes: int = NUM_CLASSES, upscale: int = 1) -> None:
         super().__init__()
         inner, outer = channels // 4, channels // 2
-        self.recurrences = recurrences
         self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), PReLU())
         self.attend = CrissCrossAttention(inner)
         self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), PReLU())
@@ -110,7 +106,7 @@ class SegmentationHead(nn.Module):
             convolution(channels + inner, outer),
             nn.BatchNorm2d(outer),
             PReLU(),
-            nn.Dropout2d(dropout),
+            nn.Dropout2d(DROPOUT),
             nn.Conv2d(outer, classes * upscale**2, 1),
             nn.PixelShuffle(upscale),
         )
@@ -118,7 +114,7 @@ class SegmentationHead(nn.Module):
     def forward(self, backbone: Tensor) -> Tensor:
         """Return class logits at `upscale` times the backbone's resolution."""
         attended = self.reduce(backbone)
-        for _ in range(self.recurrences):
+        for _ in range(RECURRENCES):
             attended = self.attend(attended)
         return self.classify(torch.cat((backbone, self.refine(attended)), dim=1))
 
