@@ -51,6 +51,12 @@ def labelled(name: str, value: int, **more: object) -> list[tuple[str, str | byt
 
 
 ALIGNED = images("img_align_celeba/")
+
+
+def labelled_by(text: str | bytes, pictures: Files = ALIGNED) -> Files:
+    return {**pictures, "list_attr_celeba.txt": text}
+
+
 TAR = tar([*labelled("1", 0), *labelled("2", 1)])
 KAGGLE = "img_align_celeba/img_align_celeba/"
 LFW = "lfw_attributes\n#\tperson\timagenum\tMale\nAnn Lee\t1\t-1\nAnn Lee\t2\t1\n"
@@ -73,17 +79,11 @@ READ: dict[str, Files] = {
         **images("celeba/img_align_celeba/"),
         "celeba/list_attr_celeba.txt": CELEBA,
     },
-    "png copies whose label file says jpg": {
-        **images("img_align_celeba_png/", ".png"),
-        "list_attr_celeba.txt": CELEBA,
-    },
-    "png copies in the folder of the originals": {
-        **images("img_align_celeba/", ".PNG"),
-        "list_attr_celeba.txt": CELEBA,
-    },
-    "images of celeba in a folder of another name": {**images("faces/"), "list_attr_celeba.txt": CELEBA},
-    "a label file with a byte order mark": {**ALIGNED, "list_attr_celeba.txt": CELEBA.encode("utf-8-sig")},
-    "a label file in utf-16": {**ALIGNED, "list_attr_celeba.txt": CELEBA.encode("utf-16")},
+    "png copies whose label file says jpg": labelled_by(CELEBA, images("img_align_celeba_png/", ".png")),
+    "png copies in the folder of the originals": labelled_by(CELEBA, images("img_align_celeba/", ".PNG")),
+    "images of celeba in a folder of another name": labelled_by(CELEBA, images("faces/")),
+    "a label file with a byte order mark": labelled_by(CELEBA.encode("utf-8-sig")),
+    "a label file in utf-16": labelled_by(CELEBA.encode("utf-16")),
     "celeba-hq": {**images("CelebA-HQ-img/"), "CelebAMask-HQ-attribute-anno.txt": CELEBA},
     "a csv with semicolons": table("path;Male\n1.jpg;0\n2.jpg;1\n"),
     "a csv of excel with sep": table("sep=;\npath;Male\n1.jpg;0\n2.jpg;1\n"),
