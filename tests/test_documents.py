@@ -16,7 +16,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import ROOT
+
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),

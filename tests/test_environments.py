@@ -34,7 +34,7 @@ from common.user_cache import readable_or_own
 from common.weights import find
 from pipeline.align.run import plan, read_plan
 from tests import manifests
-from tests.commands import run_python
+from tests.commands import ROOT, run_python
 from tests.listings import photo
 from tests.test_inputs import unprivileged
 from training.data.samples import read_index, read_samples
@@ -45,7 +45,6 @@ from training.models import build
 from training.models.pretrained import save_pretrained
 from training.predict.output import write_table
 
-ROOT = Path(__file__).resolve().parent.parent
 CACHE = """if True:
     from common.config import load; from common.weights import cache_folder
     print(cache_folder(load().weights))"""

@@ -24,7 +24,6 @@ from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, rea
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 from training.predict.predictor import Predictor
 
-ROOT = Path(__file__).resolve().parent.parent
 ATTRIBUTES = ("Male", "Smiling", "Wearing_Hat", "<script>alert(1)</script> | [link](x)")
 
 

@@ -13,10 +13,9 @@ from common.config import load
 from common.errors import UserError
 from common.layout import DEFAULT_SHARDS, Layout
 from pipeline.graph import networks, write_networks
+from tests.commands import ROOT
 from tests.dvc_project import configure, copy_project, dvc
 from tests.listings import photo
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")

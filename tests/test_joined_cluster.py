@@ -25,10 +25,8 @@ from pipeline.runner.cluster import connect, no_model
 from pipeline.runner.event_loop import event_loop
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.tasks import map_bounded
-from tests.commands import run_command
+from tests.commands import ROOT, run_command
 from tests.test_survival import QUICK, finished_bytes
-
-ROOT = Path(__file__).parent.parent
 
 LIMIT = 600.0
 """Seconds that a busy machine may take for anything."""

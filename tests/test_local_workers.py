@@ -27,6 +27,7 @@ from pipeline.runner.cluster import SETTLE_SECONDS, connect, no_model, shared_wo
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers, visible_gpus
 from pipeline.runner.prefetch import ahead
 from pipeline.runner.tasks import map_bounded
+from tests.commands import ROOT
 
 
 def cluster(*settings: str) -> Cluster:
@@ -126,8 +127,6 @@ def test_a_worker_that_is_killed_while_it_loads_the_model_is_replaced(tmp_path):
             assert len(client.run(os.getpid)) == 2
             assert len(dict(map_bounded(client, math.sqrt, [4.0, 9.0], two))) == 2
 
-
-ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import signal, time

@@ -37,7 +37,6 @@ from training.predict.output import annotate, face_rows, face_table, write_table
 from training.predict.predict import photos_in, predict
 from training.predict.predictor import CENTRAL_SQUARE
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     *("network.width=8", "network.stem=large", "network.input_size=32", "finetune.methods=[scratch]"),
     *("finetune.runs=[{labels: 1.0, steps: 2}]", "finetune.batch_size=4", "trainer.loader_workers=0"),

@@ -14,9 +14,8 @@ from common.config import load
 from common.errors import UserError
 from common.strict_yaml import parse_yaml
 from docs import tables
-from tests.commands import run_python
+from tests.commands import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
     {file.parent.relative_to(ROOT).as_posix().replace("/", ".") for file in ROOT.glob("*/*/__main__.py")}
     | {"pipeline.graph", "training.run", "synthetic"}

@@ -15,13 +15,11 @@ import pytest
 from common.config import load
 from common.errors import UserError
 from common.layout import Layout
-from tests.commands import run_command
+from tests.commands import ROOT, run_command
 from training.evaluate.metrics import METRICS
 from training.study import paper
 from training.study.draws import run_all
 from training.study.results import MISSING, StudyResults, draw_folder, plot, read_results, tables
-
-ROOT = Path(__file__).resolve().parent.parent
 
 TINY = [
     *("network.width=8", "network.input_size=32", "trainer.loader_workers=0"),

@@ -21,9 +21,8 @@ from common.errors import UserError
 from common.files import remove_partials, replacing
 from pipeline.runner.shard_record import Refusals, read_record
 from synthetic import write_dataset
-from tests.commands import run_command
+from tests.commands import ROOT, run_command
 
-ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
 QUICK = ("parse.size=64", "parse.precision=float32", "ingest.shard_size=8")
 

@@ -16,6 +16,7 @@ import torch
 from common.config import load
 from common.errors import UserError
 from common.layout import Layout
+from tests.commands import ROOT
 from training.engine import checkpoint
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
@@ -29,7 +30,6 @@ TINY = [
 ]
 
 
-ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 FORKED = """
