@@ -24,7 +24,7 @@ from training.evaluate.metrics import METRICS, score
 from training.evaluate.thresholds import Sureness
 from training.label.issues import contradicted, label_quality, self_confidence
 from training.label.left_out import folds_of, left_out_logits
-from training.label.suggestions import MOST, informative, similarities
+from training.label.suggestions import MOST, suggested
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import regions_of
 from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
@@ -202,7 +202,7 @@ def _free(data: Data, faces: Faces) -> Faces:
 def _suggested(data: Data, faces: Faces, count: int) -> Faces:
     free = _free(data, faces)
     compared = replace(data.features, values=data.features.values[np.concatenate([faces, free])])
-    return free[informative(similarities(compared), len(faces), data.people(free), count)]
+    return free[suggested(compared, len(faces), data.people(free), count)]
 
 
 def _uncertain(data: Data, faces: Faces, count: int) -> Faces:

@@ -25,7 +25,7 @@ from training.label import page
 from training.label.audit import near_duplicates
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
 from training.label.left_out import folds_of
-from training.label.suggestions import informative
+from training.label.suggestions import FEW, informative, suggested
 from training.methods.region_probe import Pool, StandardisedFeatures
 from training.models.classifier import load_classifier
 from training.models.probe import Probe
@@ -319,6 +319,16 @@ def test_suggestions_have_nobody_twice_and_end_with_the_people():
     order = informative(similarity, 0, ["a"] * 6 + ["b"] * 4 + [None] * 2, 50)
     assert len(order) == 4
     assert sum(face < 6 for face in order) == sum(6 <= face < 10 for face in order) == 1
+
+
+def test_beyond_the_first_labels_suggestions_are_random_with_nobody_twice():
+    values = np.zeros((1, 1), np.float32)
+    features = StandardisedFeatures(values, Pool(values, values[0] == 0), (), (), np.zeros(1), np.ones(1))
+    people = ["a"] * 30 + ["b"] * 30 + [None] * 40
+    orders = [suggested(features, FEW + more, people, 20) for more in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sum(face < 30 for face in orders[0]) <= 1 and len(set(orders[0])) == 20
+    assert len(suggested(features, FEW, people, 100)) == 42
 
 
 def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_not():

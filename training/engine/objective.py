@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from common.config import Schedule
@@ -121,6 +120,8 @@ def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating
     Returns:
         0 to 1; None if both classes occur in no column.
     """
+    from sklearn.metrics import average_precision_score  # takes a second that pre-training need not wait for
+
     values = []
     for target, score in zip(labels.T, scores.T, strict=True):
         known = target >= 0

@@ -1,9 +1,10 @@
-"""Which faces to label next: those after whose labels the predictions of all faces vary least.
+"""Which faces to label next: at first those after whose labels the predictions of all faces vary least.
 
 The regression's kernel gives the posterior variance of each face's prediction, whatever the labels are. Each
 step takes the face that reduces the sum over all faces most (transductive experimental design, Yu, Bi and
 Tresp, "Active Learning via Transductive Experimental Design", ICML 2006): typical faces first, spread over
-the set, and none like those that are labelled.
+the set, and none like those that are labelled. Beyond the first labels random faces teach more, see
+docs/labels.md.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from training.models.probe import Kernels
 
 MOST: Final = 3000
 """At most so many faces with labels, and so many without, are compared; evenly spaced over the set."""
+
+FEW: Final = 84
+"""With so many labelled faces or more, the next ones are drawn at random."""
 
 NOISE: Final = 1.0
 """Variance of a label beside that of the kernel, which is 1 for a face with itself."""
@@ -58,8 +62,7 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
     labelled, free = (np.flatnonzero(each) for each in (known & ~further, ~known | further))
     labelled, free = (each[evenly_spaced(MOST, len(each))] for each in (labelled, free))
     features = read_standardised(every.take(np.concatenate([labelled, free])), every, config.stream)
-    people = [every.identities[face] for face in free.tolist()]
-    order = informative(similarities(features), len(labelled), people, count)
+    order = suggested(features, len(labelled), [every.identities[face] for face in free.tolist()], count)
     guesses = None
     if len(labelled) > 1:
         of_labelled = replace(features, values=features.values[: len(labelled)])
@@ -74,6 +77,25 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
     return [sources[key] for key in faces.keys]
 
 
+def suggested(
+    features: StandardisedFeatures, labelled: int, people: Sequence[str | None], count: int
+) -> list[int]:
+    """Faces to label next, as positions among those without a label, in the order of their use.
+
+    Args:
+        features: of N faces, those with labels first.
+        labelled: how many have labels.
+        people: identities of the others, None where unknown; nobody is taken twice.
+        count: of faces, at most.
+    """
+    if labelled < FEW:
+        return informative(similarities(features), labelled, people, count)
+    first: dict[str, int] = {}
+    for face in np.random.default_rng(labelled).permutation(len(people)).tolist():
+        first.setdefault(people[face] or f"\0{face}", face)
+    return list(first.values())[:count]
+
+
 def similarities(features: StandardisedFeatures) -> NDArray[np.float64]:
     """The kernel of the region probe for an attribute of no region in particular, float64 (N, N)."""
     values, weights = torch.from_numpy(features.values), prior_weights(features.parts, [None])
@@ -83,13 +105,11 @@ def similarities(features: StandardisedFeatures) -> NDArray[np.float64]:
 def informative(
     similarity: NDArray[np.float64], labelled: int, people: Sequence[str | None], count: int
 ) -> list[int]:
-    """Faces to label next, as positions among those without a label, the most informative first.
+    """As `suggested`, the most informative first.
 
     Args:
         similarity: of N faces to each other, float64 (N, N), those with labels first.
-        labelled: how many have labels.
-        people: identities of the others, None where unknown; nobody is taken twice.
-        count: of faces, at most.
+        labelled, people, count: see `suggested`.
     """
     known = similarity[:, :labelled]
     system = known[:labelled] + NOISE * np.eye(labelled)

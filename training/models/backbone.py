@@ -5,22 +5,20 @@ All four branches see the backbone's last features; only their heads differ.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
 from training.models.blocks import BRANCHES, MEAN, STD, Features, convolution, initialise
 
-DEPTHS: Final[dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-}
-"""Block and blocks per stage (He et al. 2016, table 1)."""
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+DEPTHS: Final = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+"""Blocks per stage (He et al. 2016, table 1)."""
 
 
 class BackboneNetwork(nn.Module):
@@ -63,11 +61,18 @@ def residual_stem(width: int, stem: str) -> nn.Sequential:
     return layers
 
 
+def _block(name: str) -> "type[BasicBlock | Bottleneck]":
+    # Imported late, as torchvision takes seconds that other networks do not need.
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    return Bottleneck if name == "resnet50" else BasicBlock
+
+
 def residual_stages(name: str, width: int) -> list[nn.Sequential]:
     """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
-    block, depths = DEPTHS[name]
+    block = _block(name)
     stages, inputs = [], width
-    for i, depth in enumerate(depths):
+    for i, depth in enumerate(DEPTHS[name]):
         inner, stage = width * 2**i, nn.Sequential()
         for position in range(depth):
             stride = 2 if i > 0 and position == 0 else 1
@@ -84,7 +89,7 @@ def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]
     """A ResNet without its classifier, and its channels; at width 64 it is torchvision's."""
     backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
     initialise(backbone)
-    return backbone, 8 * width * DEPTHS[name][0].expansion
+    return backbone, 8 * width * _block(name).expansion
 
 
 class DlibBackbone(nn.Module):

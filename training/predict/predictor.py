@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 import torch
-from facexlib.detection.retinaface import RetinaFace
 from numpy.typing import NDArray
 
 from common.alignment.crops import Crop, aligned_crops, crops_of_each
@@ -38,6 +37,8 @@ from training.models.classifier import Classifier, load_classifier
 from training.predict.parsing import find_parser_of, parse_faces
 
 if TYPE_CHECKING:
+    from facexlib.detection.retinaface import RetinaFace
+
     from common.parsing.parser import FaceParser
 
 Alignment = Literal["auto", "detect", "none"]
@@ -208,7 +209,7 @@ class Predictor:
         return batch_of({name: known[name] for name in members}, torch.arange(len(faces)))
 
     @cached_property
-    def _detector(self) -> RetinaFace | None:
+    def _detector(self) -> "RetinaFace | None":
         name = self.recipe.align.detector
         weights = self._config.weights
         return None if self.recipe.align.mode == "none" else load_detector(name, find(name, weights))
