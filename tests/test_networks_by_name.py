@@ -13,7 +13,7 @@ from training.models import BRANCHES, LOCAL_BRANCHES, build
 from training.models.blocks import CrossAttentionUnit, PReLU
 from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import TASKS
-from training.pretrain.tasks.adversarial import INTERVAL
+from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.rotation import CROP_FRACTION, GRID
 
 PRESETS = PARAMS.parent / "presets"
@@ -242,7 +242,8 @@ def test_the_papers_presets_say_what_the_papers_say(preset):
     assert round(config.align.size // GRID * CROP_FRACTION) == 150
     assert (settings.learning_rate, settings.weight_decay, settings.batch_size) == (5e-4, 5e-4, 64)
     assert settings.steps * 64 == pytest.approx(80 * 162_770, abs=64)
-    assert (settings.schedule, settings.flip, INTERVAL) == ("pretrain_paper", 0.0, 3)
+    assert (settings.schedule, settings.flip) == ("pretrain_paper", 0.0)
+    assert AdversarialTask.adversary_interval == 3
     assert (config.network.width, config.network.stem, config.network.branch_stage) == (64, "large", 0)
     finetune = config.finetune
     assert (finetune.learning_rate, WEIGHT_DECAY) == (1e-4, 5e-5)

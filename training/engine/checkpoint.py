@@ -13,7 +13,7 @@ from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -23,9 +23,6 @@ from common.files import write_bytes
 from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
-
-if TYPE_CHECKING:
-    from training.engine.trainer import Trainer
 
 UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
 """What torch.load raises for a file that it did not write, or that is truncated."""
@@ -98,6 +95,22 @@ def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+class Resumable(Protocol):
+    """What a checkpoint holds; without the trainer's name, as whoever loads a file does not run its code.
+
+    Attributes:
+        done: how many steps are done; None while the weights are between two steps.
+    """
+
+    done: int | None
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+
+
 @dataclass
 class Checkpoints:
     """The checkpoints of one run, which the first process writes and reads for all.
@@ -127,7 +140,7 @@ class Checkpoints:
         """What the weights depend on but the code."""
         return {key: value for key, value in self.made_from.items() if key != "code"}
 
-    def resume(self, run: "Trainer", mode: str) -> int:
+    def resume(self, run: Resumable, mode: str) -> int:
         """Restore the latest checkpoint into `run`; return the number of steps that it has done.
 
         Args:
@@ -171,7 +184,7 @@ class Checkpoints:
                 print(f"{self.title}: the code has changed since")
         return self._step
 
-    def save_due(self, run: "Trainer", number: int) -> None:
+    def save_due(self, run: Resumable, number: int) -> None:
         """Write a checkpoint if the last one is old, or if a signal requested that the run stop.
 
         Raises:
@@ -189,7 +202,7 @@ class Checkpoints:
             sys.exit(128 + number)
 
     @contextmanager
-    def saving_on_error(self, run: "Trainer") -> Iterator[None]:
+    def saving_on_error(self, run: Resumable) -> Iterator[None]:
         """Write a checkpoint before an error ends the run, unless it hit the weights between two steps."""
         try:
             yield
@@ -197,7 +210,7 @@ class Checkpoints:
             self.save(run, survivor=not isinstance(error, UserError))
             raise
 
-    def save(self, run: "Trainer", survivor: bool = False) -> None:
+    def save(self, run: Resumable, survivor: bool = False) -> None:
         """Write the checkpoint of the steps that are done, then delete all but the latest `KEEP`.
 
         Nothing happens if it has been written, nor in other processes than the first one; but a `survivor`
