@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.page.images import image_uri
@@ -25,7 +27,7 @@ from training.label import page
 from training.label.audit import near_duplicates
 from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
 from training.label.left_out import folds_of
-from training.label.suggestions import FEW, informative, suggested
+from training.label.suggestions import drawn
 from training.methods.region_probe import Pool, StandardisedFeatures
 from training.models.classifier import load_classifier
 from training.models.probe import Probe
@@ -304,31 +306,13 @@ def test_no_person_is_in_two_folds_and_folds_are_alike_in_size():
     assert folds_of(["a", "a", "b"]).max() == 1
 
 
-def test_suggestions_are_spread_over_the_set_and_away_from_labelled_faces():
-    group = np.arange(40) % 4
-    similarity = np.where(group[:, None] == group, 0.9, 0.0) + 0.1 * np.eye(40)
-    order = informative(similarity, 0, [None] * 40, 4)
-    assert sorted(group[order]) == [0, 1, 2, 3]
-    labelled_first = informative(similarity, 3, [None] * 37, 1)
-    assert group[3:][labelled_first] == 3
-    assert informative(similarity, 3, [None] * 37, 5) == informative(similarity, 3, [None] * 37, 5)
-
-
-def test_suggestions_have_nobody_twice_and_end_with_the_people():
-    similarity = np.exp(-np.abs(np.subtract.outer(np.arange(12.0), np.arange(12.0))))
-    order = informative(similarity, 0, ["a"] * 6 + ["b"] * 4 + [None] * 2, 50)
-    assert len(order) == 4
-    assert sum(face < 6 for face in order) == sum(6 <= face < 10 for face in order) == 1
-
-
-def test_beyond_the_first_labels_suggestions_are_random_with_nobody_twice():
-    values = np.zeros((1, 1), np.float32)
-    features = StandardisedFeatures(values, Pool(values, values[0] == 0), (), (), np.zeros(1), np.ones(1))
-    people = ["a"] * 30 + ["b"] * 30 + [None] * 40
-    orders = [suggested(features, FEW + more, people, 20) for more in (0, 0, 1)]
-    assert orders[0] == orders[1] != orders[2]
-    assert sum(face < 30 for face in orders[0]) <= 1 and len(set(orders[0])) == 20
-    assert len(suggested(features, FEW, people, 100)) == 42
+@given(st.lists(st.sampled_from(["a", "b", None]), min_size=1), st.integers(0, 9), st.integers(1, 20))
+def test_suggestions_have_nobody_twice_and_end_with_the_people(people, seed, count):
+    order = drawn(people, seed, count)
+    named = [people[face] for face in order if people[face]]
+    assert len(set(order)) == len(order) and len(set(named)) == len(named)
+    assert len(order) == min(count, people.count(None) + len(set(people) - {None}))
+    assert drawn(people, seed, count) == order
 
 
 def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_not():

@@ -14,8 +14,8 @@ EXAMPLES = """\
 def main() -> None:
     """Read the command line, choose the faces, print their paths, and write the page."""
     parser = command.parser(
-        "Choose the faces whose labels would help most, none of a person twice, and write a page to label "
-        "them on. The same shards and labels give the same faces.",
+        "Draw faces to label at random, none of a person twice, and write a page to label them on. The same "
+        "shards and labels give the same faces.",
         EXAMPLES,
         "finished shards",
     )

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from common.config import Config
@@ -132,7 +133,7 @@ def _write_suspected(
     suspects = list(dict.fromkeys(face for face, _ in pairs))
     position = {face: number for number, face in enumerate(suspects)}
     on_page = [(position[face], column) for face, column in pairs]
-    guesses = 1 / (1 + np.exp(-logits[suspects]))
+    guesses = torch.from_numpy(logits[suspects]).sigmoid().numpy()
     headline = f"{len(pairs):,} labels that may be wrong"
     write_page(
         page, layout, faces.take(np.array(suspects, np.int64)), config.stream, headline, guesses, on_page
