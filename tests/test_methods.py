@@ -163,7 +163,9 @@ def partly_unlabelled(shards, tmp_path):
     return copy
 
 
-def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(partly_unlabelled):
+def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(
+    partly_unlabelled, monkeypatch
+):
     everyone = read_samples(partly_unlabelled, ("train", "unlabelled"))
     labelled = read_samples(partly_unlabelled, ("train",)).labelled()
     labelled = labelled.take(np.arange(0, len(labelled), 2))
@@ -171,6 +173,13 @@ def test_targets_are_the_probabilities_of_a_region_probe_of_the_labelled_faces(p
     probe, _ = fit_region_probe(labelled, everyone, CONFIG.stream, context.regions)
     expected = sample_probabilities(probe, everyone, CONFIG.stream, 64, "targets")
     assert np.allclose(student.student_targets(context, labelled), expected, atol=1e-6)
+    monkeypatch.setattr(
+        student, "fit_region_probe", None
+    )  # one that the command has fitted is not fitted again
+    context.latest["region_probe"] = tuple(labelled.keys), probe
+    assert np.allclose(student.student_targets(context, labelled), expected, atol=1e-6)
+    with pytest.raises(TypeError):
+        student.student_targets(context, labelled.take(np.arange(2)))
 
 
 def test_a_student_classifies_pictures_and_learns_from_all_train_faces(
