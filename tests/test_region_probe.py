@@ -83,6 +83,15 @@ def test_logits_that_say_nothing_are_calibrated_to_the_share_of_positives():
     assert np.allclose(probabilities, [1 / 4, 1 / 3], atol=0.1)
 
 
+def test_an_attribute_whose_labels_are_all_alike_gets_its_shrunken_share_and_no_certainty():
+    labels = np.zeros((60, 2), np.int8)
+    labels[::3, 1] = 1
+    predictions = np.random.default_rng(0).random(labels.shape) * [0.02, 1]
+    slopes, offsets, _ = calibrate(predictions, labels)
+    probabilities = 1 / (1 + np.exp(-(predictions.mean(axis=0) * slopes + offsets)))
+    assert 0.001 < probabilities[0] < 0.02 < probabilities[1]
+
+
 @pytest.mark.parametrize("select", ["labels", "val"])
 def test_it_beats_the_plain_probe_on_portraits_and_says_where_thresholds_come_from(shards, tmp_path, select):
     settings = ["finetune.methods=[probe, region_probe]", "finetune.runs=[{labels: 1.0, steps: 1}]"]

@@ -23,8 +23,10 @@ from training.predict.predictor import Predictor
 FACES: Final = 64
 """On at most so many faces the exported files are compared."""
 
-TOLERANCE: Final = 1e-4
-"""Largest difference of a probability between the classifier and an exported file."""
+TOLERANCE: Final = 3e-3
+"""Largest difference of a probability between the classifier and an exported file. Networks differ by less
+than 1e-4; a region probe by up to 2e-3 on faces whose labels it knows, since their distance of 0 is 1e-6 in
+float32 and its kernel is steep there."""
 
 CALLS: Final = 7
 """Timed calls per number of faces, of which the median is reported."""

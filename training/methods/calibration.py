@@ -62,6 +62,8 @@ def calibrate(
     """
     known, targets = torch.from_numpy(labels >= 0), torch.from_numpy(labels == 1).double()
     share = (targets.sum(0) + 0.5) / (known.sum(0) + 1)
+    # An offset for labels that are all alike would grow without end; the shrunken share is what they say.
+    known &= (targets.sum(0) > 0) & (targets.sum(0) < known.sum(0))
     deviation = (share * (1 - share)).sqrt()
     inputs = torch.where(known, (torch.from_numpy(predictions) - share) / deviation, 0.0)
     shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
