@@ -1,6 +1,7 @@
 """The region probe: predictions of faces that no regression saw, and distances by regions."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from training.engine.objective import mean_average_precision
 from training.evaluate.evaluate import evaluate
 from training.methods import calibration, kernel_regression
 from training.methods.block_weights import learn_weights, prior_weights
-from training.methods.calibration import FROM_LABELS, calibrate, draw_folds
+from training.methods.calibration import FROM_LABELS, calibrate, draw_folds, use_label_thresholds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
 from training.methods.region_probe import RIDGE, Pool, StandardisedFeatures, fit_on_features
 from training.methods.runs import finetune
@@ -90,6 +91,9 @@ def test_an_attribute_whose_labels_are_all_alike_gets_its_shrunken_share_and_no_
     slopes, offsets, _ = calibrate(predictions, labels)
     probabilities = 1 / (1 + np.exp(-(predictions.mean(axis=0) * slopes + offsets)))
     assert 0.001 < probabilities[0] < 0.02 < probabilities[1]
+    classifier = SimpleNamespace(attributes=("alike", "mixed"))
+    use_label_thresholds(classifier, labels)
+    assert classifier.thresholds == {"alike": 0.5, "mixed": pytest.approx(20.5 / 61)}
 
 
 @pytest.mark.parametrize("select", ["labels", "val"])

@@ -37,14 +37,17 @@ def draw_folds(count: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int
 def use_label_thresholds(classifier: Classifier, labels: NDArray[np.int8]) -> None:
     """Call an attribute present where it is likelier than among the labelled faces.
 
-    With calibrated probabilities this threshold has the best balanced accuracy.
+    With calibrated probabilities this threshold has the best balanced accuracy. Where all labels are alike,
+    nothing is known of what is likelier, and the threshold is one half.
 
     Args:
         classifier: with calibrated probabilities.
         labels: int8 (N, A), 0 or 1, -1 where unknown; the share of positives is shrunken to one half.
     """
-    shares = ((labels == 1).sum(0) + 0.5) / ((labels >= 0).sum(0) + 1)
-    classifier.thresholds = dict(zip(classifier.attributes, shares.tolist(), strict=True))
+    positives, count = (labels == 1).sum(0), (labels >= 0).sum(0)
+    mixed = (positives > 0) & (positives < count)
+    cuts = np.where(mixed, (positives + 0.5) / (count + 1), 0.5)
+    classifier.thresholds = dict(zip(classifier.attributes, cuts.tolist(), strict=True))
     classifier.thresholds_from = FROM_LABELS
 
 
