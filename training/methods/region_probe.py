@@ -2,7 +2,8 @@
 
 An attribute such as Narrow_Eyes shows in a few regions of the face. Which these are is known before any
 label is, or is learnt from the labels. All else is chosen by labelled faces that the fit left out, so that
-no other labels are needed.
+no other labels are needed. Faces without labels help as a second view (co-training, Blum and Mitchell 1998):
+there a linear function of the whole face learns what the regression says, and both are averaged.
 """
 
 import time
@@ -30,7 +31,6 @@ from training.models.probe import RegionProbe, Regions, region_classes
 from training.models.stored_features import (
     Blocks,
     Part,
-    feature_batches,
     members_of,
     parts_of,
     read_features,
@@ -133,11 +133,8 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
     pool = read_features(unlabelled.take(evenly_spaced(POOL, len(unlabelled))), blocks, stream)
     mean, scale = standardisation(pool.astype(np.float64))
     pool = ((pool - mean) * scale).astype(np.float32)
-    values = np.empty((len(train), len(mean)), np.float16 if len(train) > REFERENCES else np.float32)
-    read = 0
-    for batch in feature_batches(train, blocks, stream):
-        values[read : read + len(batch)] = (batch - mean) * scale
-        read += len(batch)
+    dtype = np.float16 if len(train) > REFERENCES else np.float32
+    values = read_features(train, blocks, stream, mean, scale, dtype)
     parts = parts_of(train, blocks, stream)
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
     return StandardisedFeatures(values, Pool(pool, whole), blocks, parts, mean, scale)

@@ -113,17 +113,24 @@ def features_of(batch: Batch, blocks: Blocks) -> NDArray[np.float64]:
     return np.concatenate([BLOCKS[block][1](batch) for block in blocks], axis=1)
 
 
-def read_features(samples: Samples, blocks: Blocks, stream: Stream) -> NDArray[np.float32]:
-    """The features of all samples, float32 (N, D), in their order.
+def read_features(
+    samples: Samples,
+    blocks: Blocks,
+    stream: Stream,
+    mean: NDArray[np.float64] | float = 0.0,
+    scale: NDArray[np.float64] | float = 1.0,
+    dtype: type[np.floating] = np.float32,
+) -> NDArray[np.floating]:
+    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale.
 
     Raises:
         UserError: the shards do not hold them.
     """
-    rows, read = np.empty((0, 0), np.float32), 0
+    rows, read = np.empty((0, 0), dtype), 0
     for features in feature_batches(samples, blocks, stream):
         if not read:  # one array for all, since joining batches would need it twice
-            rows = np.empty((len(samples), features.shape[1]), np.float32)
-        rows[read : read + len(features)] = features
+            rows = np.empty((len(samples), features.shape[1]), dtype)
+        rows[read : read + len(features)] = (features - mean) * scale
         read += len(features)
     return rows
 
