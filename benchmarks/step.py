@@ -4,7 +4,8 @@ Every row adds one measure to the row before and is timed against the plain step
 turns, one step each, round after round, so that whatever else the machine does meets both alike. Ratios
 are medians over the rounds. Time is the process's CPU time, all threads and the kernel's share
 included, on one thread, unless ``--wall`` and ``--threads`` say otherwise. Targets are made beforehand:
-the step is forward, backward and Adam.
+the step is forward, backward and Adam. The number format is that of ``precision: auto``, so float32 on CPUs
+without bfloat16.
 """
 
 import multiprocessing
@@ -14,6 +15,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +24,16 @@ from torch import Tensor, nn
 
 from benchmarks.plain import make_plain
 from benchmarks.processes import run
-from common.config import Config, load
+from common.config import CHECKOUT, PARAMS, Config, load
 from common.errors import UserError
+from common.hardware import hardware
 from common.memory import keep_freed_memory
 from training.data.loader import Batch
 from training.engine.optim import adam
 from training.pretrain.model import Example, PretrainModel
+
+PIXELS: Final = 8 * 224**2
+"""Of a batch at most, which the plain step has memory for."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Measures:
     title: str
     memory: bool = False
     channels_last: bool = False
-    bfloat16: bool = False
+    auto: bool = False
     formulas: bool = False
     adam: bool = False
     compiled: bool = False
@@ -44,14 +51,14 @@ class Measures:
 
 
 DEFAULT = Measures(
-    "+ fused Adam: the default", memory=True, channels_last=True, bfloat16=True, formulas=True, adam=True
+    "+ fused Adam: the default", memory=True, channels_last=True, auto=True, formulas=True, adam=True
 )
 ROWS = (
     Measures("plain: float32, eager, contiguous"),
     Measures("+ freed memory kept", memory=True),
     Measures("+ channels-last", memory=True, channels_last=True),
-    Measures("+ bfloat16", memory=True, channels_last=True, bfloat16=True),
-    Measures("+ PReLU and units", memory=True, channels_last=True, bfloat16=True, formulas=True),
+    Measures("+ precision: auto", memory=True, channels_last=True, auto=True),
+    Measures("+ PReLU and units", memory=True, channels_last=True, auto=True, formulas=True),
     DEFAULT,
 )
 COMPILED = replace(DEFAULT, title="+ torch.compile", compiled=True)
@@ -61,30 +68,28 @@ LIMIT = replace(DEFAULT, title="limit: its convolutions alone", convolutions=Tru
 def main() -> None:
     """Read the command line, run the rounds and print one table per input size."""
     parser = ArgumentParser(description="Samples/s of one optimisation step, measure by measure.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 112], metavar="PIXELS")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--configs", type=Path, nargs="+", default=[CHECKOUT / "presets/paper.yaml", PARAMS], metavar="FILE"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--wall", action="store_true", help="wall clock, for a machine with nothing else to do"
     )
-    parser.add_argument("--network", default="spl", help="network.name")
     parser.add_argument("--ends", action="store_true", help="only the first and the last row")
     parser.add_argument("--compile", action="store_true", help="a row with torch.compile (minutes)")
     options = parser.parse_args()
     rows: tuple[Measures, ...] = (ROWS[0], ROWS[-1]) if options.ends else ROWS
     clock = "samples/s" if options.wall else "samples per CPU second"
     rows += (COMPILED, LIMIT) if options.compile else (LIMIT,)
-    for size in options.sizes:
-        config = load(
-            settings=[
-                f"network.name={options.network}",
-                "network.width=64",
-                "network.stem=large",
-                f"network.input_size={size}",
-            ]
+    for file in options.configs:
+        config = load([file])
+        network = config.network
+        options.batch = min(config.pretrain.batch_size, PIXELS // network.input_size**2)
+        print(
+            f"\n{network.name} at {network.input_size} pixels, width {network.width}, batch {options.batch}, "
+            f"{hardware().dtype('auto')}, {options.threads} thread(s)"
         )
-        print(f"\n{options.network} at {size} pixels, batch {options.batch}, {options.threads} thread(s)")
         print(f"{'':<36}{clock:>24}{'ratio to plain':>16}{'to the row before':>19}")
         before = 1.0
         for row in rows[1:]:
@@ -124,7 +129,7 @@ def measure(row: Measures, config: Config, options: Namespace) -> tuple[list[flo
         for pipe, _ in workers:
             pipe.send(False)
     except (EOFError, BrokenPipeError) as error:
-        raise UserError(f"{row.title}: a process ended (out of memory?); lower --batch") from error
+        raise UserError(f"{row.title}: a process ended (out of memory?)") from error
     return workers[0][1], workers[1][1]
 
 
@@ -162,13 +167,18 @@ def prepare(row: Measures, config: Config, batch: int) -> Callable[[], None]:
     forward = torch.compile(model) if row.compiled else model
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=row.bfloat16):
+        with torch.autocast("cpu", dtype(), enabled=row.auto and dtype() != torch.float32):
             total, _ = model.losses(forward(patches, example.targets), example.targets, adversaries)
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
 
     return step
+
+
+def dtype() -> torch.dtype:
+    """The number format of ``precision: auto`` on this machine."""
+    return getattr(torch, hardware().dtype("auto"))
 
 
 def random_batch(count: int, side: int) -> Batch:
@@ -179,7 +189,7 @@ def random_batch(count: int, side: int) -> Batch:
 
 
 def convolutions_alone(model: PretrainModel, example: Example) -> Callable[[], None]:
-    """The model's convolutions, forward and backward in bfloat16, with nothing between them.
+    """The model's convolutions, forward and backward in the same format, with nothing between them.
 
     No step that computes the same convolutions directly can be faster.
     """
@@ -190,16 +200,16 @@ def convolutions_alone(model: PretrainModel, example: Example) -> Callable[[], N
         calls.append((layer, inputs[0].shape, inputs[0].requires_grad))
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype(), enabled=dtype() != torch.float32):
         model(example.crops.patches, example.targets)
     for hook in hooks:
         hook.remove()
 
     def random(shape: torch.Size) -> Tensor:
-        return torch.randn(shape, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        return torch.randn(shape, dtype=dtype()).contiguous(memory_format=torch.channels_last)
 
     inputs = {shape: random(shape) for _, shape, _ in calls}
-    weights = {layer: layer.weight.detach().bfloat16() for layer, _, _ in calls}
+    weights = {layer: layer.weight.detach().to(dtype()) for layer, _, _ in calls}
     gradients: dict[torch.Size, Tensor] = {}
 
     def step() -> None:
