@@ -58,8 +58,7 @@ def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
         package, _, _ = name.rpartition(".")
         if package:
             pending.append(package)
-        tree = ast.parse(source.read_bytes())
-        pending.extend(imports(tree, name if source.name == "__init__.py" else package))
+        pending.extend(imports(_tree(source), name if source.name == "__init__.py" else package))
     files = {*sources.values(), *(file for source in sources.values() for file in _data_beside(source))}
     return sorted(file.relative_to(root) for file in files)
 
@@ -120,9 +119,15 @@ class _WithoutDocstrings(ast.NodeTransformer):
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
 
 
+@cache
+def _tree(source: Path) -> ast.AST:
+    """The file's syntax tree without docstrings; most files belong to several modules that are hashed."""
+    return _WithoutDocstrings().visit(ast.parse(source.read_bytes()))
+
+
+@cache
 def _code(source: Path) -> str:
-    """The file's syntax tree as text, without docstrings."""
-    return ast.dump(_WithoutDocstrings().visit(ast.parse(source.read_bytes())))
+    return ast.dump(_tree(source))
 
 
 def git_commit(root: Path = ROOT) -> str | None:

