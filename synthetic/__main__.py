@@ -18,8 +18,12 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and paint.
+
+    Raises:
+        UserError: a number is out of range, or a file cannot be written.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m synthetic",
         description="Paint portraits of people who do not exist, with exact masks, in CelebA's layout.",
@@ -47,16 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg"
     )
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and paint.
-
-    Raises:
-        UserError: a number is out of range, or a file cannot be written.
-    """
-    parser = build_parser()
     options = parser.parse_args(arguments)
     if options.output is None and options.contact_sheet is None:
         parser.error("nothing to do: give --output, --contact-sheet or both")
