@@ -77,20 +77,15 @@ def disagreeing(labels: Labels, identities: Sequence[str | None]) -> NDArray[np.
     change; of two photos that disagree, both.
     """
     issues = np.zeros(labels.shape, bool)
-    names = np.array([name or "" for name in identities])
-    people, person = np.unique(names, return_inverse=True)
+    people, person = np.unique([name or "" for name in identities], return_inverse=True)
     for column in range(labels.shape[1]):
-        known = (labels[:, column] >= 0) & (names != "")
+        known = (labels[:, column] >= 0) & (people[person] != "")
         count = np.bincount(person[known], minlength=len(people))
         positive = np.bincount(person[known], labels[known, column], len(people))
         share = positive.sum() / max(count.sum(), 1)
         pairs, expected = (count * (count - 1) / 2).sum(), 2 * share * (1 - share)
-        if (
-            not pairs
-            or not expected
-            or (positive * (count - positive)).sum() / pairs > (1 - AGREEMENT) * expected
-        ):
-            continue
-        same = np.where(labels[:, column] == 1, positive[person], (count - positive)[person])
-        issues[:, column] = known & (2 * same <= count[person])
+        differing = (positive * (count - positive)).sum()
+        if pairs and expected and differing / pairs <= (1 - AGREEMENT) * expected:
+            same = np.where(labels[:, column] == 1, positive[person], (count - positive)[person])
+            issues[:, column] = known & (2 * same <= count[person])
     return issues

@@ -20,11 +20,8 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
 PAGE: Final = "labels.html"
-
 SIDE: Final = 256
 """Pixels of a face on the page."""
-
-BATCH_SIZE: Final = 64
 
 
 def write_page(
@@ -39,35 +36,26 @@ def write_page(
     """Write a page that downloads all labels of the shards, with what was labelled on it, as a table.
 
     Args:
-        file: the page.
-        layout: the shards.
         faces: what is labelled, in this order.
-        stream: the cache of remote shards.
-        headline: of the page.
         guesses: probabilities, float64 (N, A), that are shown beside each face; NaN for none.
         pairs: the face and the attribute, positions, of labels that are to be checked, in this order; None:
             each attribute of each face.
     """
-    samples, sources = manifest.read(layout.samples), sources_of(layout)
+    sources = sources_of(layout)
     entries: list[dict[str, Any]] = []
-    for batch in load(faces, sequential_batches(faces, BATCH_SIZE), {"jpg"}, 1, stream):
+    for batch in load(faces, sequential_batches(faces, 64), {"jpg"}, 1, stream):
         pixels = batch.images.permute(0, 2, 3, 1).numpy()
         for position, image in zip(batch.indices.tolist(), pixels, strict=True):
-            entry: dict[str, Any] = {"path": sources[faces.keys[position]]}
-            entry["image"] = image_uri(image, "jpeg", min(SIDE, len(image)))
+            uri = image_uri(image, "jpeg", min(SIDE, len(image)))
+            entry: dict[str, Any] = {"path": sources[faces.keys[position]], "image": uri}
             if guesses is not None:
                 known = guesses[position]
                 entry["guess"] = [None if np.isnan(each) else round(each, 4) for each in known.tolist()]
             entry["given"] = [None if each < 0 else each for each in faces.attributes[position].tolist()]
             entries.append(entry)
-    columns, rows = _labelled_rows(samples)
-    data = {
-        "attributes": list(faces.attribute_names),
-        "faces": entries,
-        "pairs": pairs,
-        "columns": columns,
-        "rows": rows,
-    }
+    columns, rows = _labelled_rows(manifest.read(layout.samples))
+    data = {"attributes": list(faces.attribute_names), "faces": entries, "pairs": pairs}
+    data |= {"columns": columns, "rows": rows}
     data["key"] = "labels " + hashlib.sha256(json.dumps(data).encode()).hexdigest()
     lede = (
         "Press Y, N or U for yes, no or unsure. What you label is kept in this browser until you download "
