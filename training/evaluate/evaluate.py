@@ -47,7 +47,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     Raises:
         UserError: the results of fine-tuning are missing, or no test face has a label.
     """
-    runs = read_runs(finetuned)
+    runs, known = read_runs(finetuned), dict[str, dict[str, Any]]()
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
     thresholds: dict[str, dict[str, Any]] = {}
@@ -59,20 +59,17 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         evaluator = Evaluator(test, config.evaluate, train)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
         predictions.clear()
-    for name in (run["name"] for run in runs):
+    for name, faces in ((run["name"], run["faces"]) for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(hardware().device, config.trainer.precision, config.evaluate.mirrored)
         cuts = _thresholds(classifier, val, config, name)
         on_test = _probabilities(classifier, test, config, f"test {name}")
-        thresholds[name] = {
-            "classifier": classifier.identity,
-            "thresholds": cuts,
-            "thresholds_from": classifier.thresholds_from,
-        }
+        source = {"thresholds_from": classifier.thresholds_from}
+        known[name] = {"faces": faces, **source}
+        thresholds[name] = {"classifier": classifier.identity, "thresholds": cuts, **source}
         scores[name] = evaluator.score(on_test, [cuts[attribute] for attribute in classifier.attributes])
         predictions.append(_predictions_table(name, test, on_test))
-    runs = [{**run, "thresholds_from": thresholds[run["name"]]["thresholds_from"]} for run in runs]
-    known = {run["name"]: {key: run[key] for key in ("faces", "thresholds_from")} for run in runs}
+    runs = [{**run, **known[run["name"]]} for run in runs]
     means = {name: {**known.get(name, {}), **each.mean_scores} for name, each in scores.items()}
     intervals = uncertainty(scores, runs)
     for file, content in {
@@ -110,13 +107,8 @@ def summary(
         names = [next((run["name"] for run in group if run["title"] == title), "") for group in groups]
         rows[title] = [_percent(means.get(name, {}).get(metric.name)) for name in names for metric in chief]
     heads = [f"{group[0]['faces']:,} labels\n{metric.title}" for group in groups for metric in chief]
-    table = tabulate(
-        [[title, *cells] for title, cells in rows.items()],
-        ["method, percent", *heads],
-        tablefmt="plain",
-        colalign=["left", *["right"] * len(heads)],
-        disable_numparse=True,
-    )
+    cells, align = [[title, *row] for title, row in rows.items()], ["left", *["right"] * len(heads)]
+    table = tabulate(cells, ["method, percent", *heads], "plain", colalign=align, disable_numparse=True)
     lines = [line.rstrip() for line in table.splitlines()]
     for group in groups:
         best = max(group, key=lambda run: means[run["name"]][PRIMARY] or 0.0)
@@ -161,11 +153,8 @@ def _predictions_table(run: str, test: Samples, probabilities: Floats) -> pa.Tab
 
     These are NAME, the probability in float32, and NAME.label, int8, null where the label is unknown.
     """
-    columns: dict[str, Any] = {
-        "run": [run] * len(test),
-        "key": list(test.keys),
-        "identity": pa.array(test.identities, pa.string()),
-    }
+    columns: dict[str, Any] = {"run": [run] * len(test), "key": list(test.keys)}
+    columns["identity"] = pa.array(test.identities, pa.string())
     for column, name in enumerate(test.attribute_names):
         labels = test.attributes[:, column]
         columns[name] = probabilities[:, column].astype(np.float32)

@@ -181,8 +181,7 @@ def score(
     """
     values = np.full((len(weights), len(thresholds), len(METRICS)), np.nan)
     for column, threshold in enumerate(thresholds):
-        known = labels[:, column] >= 0
-        if not known.any():
+        if not (known := labels[:, column] >= 0).any():
             continue
         targets = labels[known, column].astype(np.float64)
         predictions = Predictions(targets, probabilities[known, column], threshold, weights[:, known])
