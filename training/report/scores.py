@@ -150,14 +150,12 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
     """The headline metrics against the number of labels, by title; empty with one number of labels."""
     if len(evaluation.budgets) < 2:
         return {}
-    return {
-        (title := capitalized(metric.title)): figure(
-            partial(_draw_by_labels, evaluation=evaluation, metric=metric.name),
-            f"{title} by number of labelled faces",
-        )
-        for metric in METRICS.values()
-        if metric.headline
-    }
+    figures = {}
+    for metric in (each for each in METRICS.values() if each.headline):
+        draw = partial(_draw_by_labels, evaluation=evaluation, metric=metric.name)
+        title = capitalized(metric.title)
+        figures[title] = figure(draw, f"{title} by number of labelled faces")
+    return figures
 
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
@@ -168,13 +166,12 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
                 low, high = run.intervals.get(metric) or (value, value)
                 points.append((run.faces, value, max(0.0, value - low), max(0.0, high - value)))
         if points:
-            faces, values, below, above = zip(*points, strict=True)
-            bars = [[100 * each for each in side] for side in (below, above)]
+            faces, *values = zip(*points, strict=True)
+            means, below, above = ([100 * each for each in row] for row in values)
             style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
             style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
-            axes.errorbar(faces, [100 * value for value in values], yerr=bars, **style)
-    majority = evaluation.majority.means.get(metric)
-    if majority is not None:
+            axes.errorbar(faces, means, yerr=[below, above], **style)
+    if (majority := evaluation.majority.means.get(metric)) is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
     ticks = sorted({run.faces for run in evaluation.runs})
     axes.set_xscale("log")
@@ -201,13 +198,8 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[s
             continue
         known = [(run, value) for run in budget if (value := run.attributes[name].get(PRIMARY)) is not None]
         shown = [f"{run.title} {percent(value)}" for run, value in known]
-        bars.append(
-            {
-                "name": words(name),
-                "tooltip": "; ".join([*shown, f"prevalence {percent(prevalence)}"]),
-                "bars": [(run.colour, value) for run, value in known],
-                "prevalence": prevalence,
-                "gain": mine - prevalence,
-            }
-        )
+        tooltip = "; ".join([*shown, f"prevalence {percent(prevalence)}"])
+        values = {"prevalence": prevalence, "gain": mine - prevalence}
+        colours = [(run.colour, value) for run, value in known]
+        bars.append({"name": words(name), "tooltip": tooltip, "bars": colours, **values})
     return sorted(bars, key=lambda each: (-each["gain"], each["name"])), undefined

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import Any
 
 from common.errors import UserError
 
@@ -36,12 +37,8 @@ def run_all(commands: Mapping[str, Sequence[str]], logs: Path, at_once: int) -> 
         if stopping.is_set():
             return 1
         # In a process group of its own, a command gets a terminal's Ctrl-C once, from _interrupting.
-        with (
-            files[name].open("wb") as log,
-            subprocess.Popen(
-                commands[name], stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
-            ) as process,
-        ):
+        how: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": environment, "process_group": 0}
+        with files[name].open("wb") as log, subprocess.Popen(commands[name], stdout=log, **how) as process:
             running.add(process)
             if stopping.is_set():
                 process.send_signal(signal.SIGINT)
