@@ -22,7 +22,7 @@ from training.data.samples import Samples, read_samples
 from training.engine.objective import mean_average_precision
 from training.evaluate.metrics import METRICS, score
 from training.evaluate.thresholds import Sureness
-from training.label.issues import contradicted, label_quality, self_confidence
+from training.label.audit import contradicted, label_quality, self_confidence
 from training.label.left_out import folds_of, left_out_logits
 from training.label.suggestions import MOST
 from training.methods.block_weights import prior_weights

@@ -1,6 +1,5 @@
 """Decision thresholds per attribute: chosen on val, read again, and those that keep a stated error."""
 
-import sys
 from pathlib import Path
 from typing import Final, Self
 
@@ -49,27 +48,6 @@ def best_thresholds(labels: NDArray[np.int8], probabilities: Floats | None) -> l
     return [best_threshold(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
 
 
-def evaluation_folder(checkpoint: Path) -> Path:
-    """The folder in which ``training.run`` evaluates the classifier RUNS/finetune/NAME/classifier.pt."""
-    return checkpoint.absolute().parent.parent.parent / "evaluate"
-
-
-def evaluated_run(evaluation: Path, classifier: Classifier) -> str | None:
-    """The name of the run in an evaluation whose classifier was this one; None with a notice if none was.
-
-    Raises:
-        UserError: the file with the thresholds cannot be read.
-    """
-    file = evaluation / THRESHOLDS
-    if not file.is_file():
-        return None
-    for name, entry in read_json(file).items():
-        if entry["classifier"] == classifier.identity:
-            return str(name)
-    print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
-    return None
-
-
 def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
     """The thresholds of a classifier by attribute; `DEFAULT` for those that the file does not list.
 
@@ -79,10 +57,10 @@ def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
         UserError: `file` cannot be read, or its thresholds are those of another classifier.
     """
     content = read_json(file)
-    if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
+    entries = list(content.values()) if isinstance(content, dict) else []
+    if entries and isinstance(labels := content.get("attributes"), list):
         cuts = {each["name"]: each["threshold"] for each in labels}
-        content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
-    entries = content.values() if isinstance(content, dict) else ()
+        entries = [{"classifier": classifier.identity, **content, "thresholds": cuts}]
     for entry in entries:
         if isinstance(entry, dict) and entry.get("classifier") == classifier.identity:
             known = entry["thresholds"]

@@ -34,7 +34,6 @@ def main() -> None:
     config, checkpoint, output = command.config_from(options), options.checkpoint, options.output
 
     # PyTorch and more, which --help need not wait for.
-    from training.evaluate.thresholds import evaluation_folder
     from training.export.comparison import compare, faces_of_photos, faces_of_shards
     from training.export.model_card import labels_text, model_card, read_results
     from training.export.onnx import export_network, export_networks, export_probe
@@ -62,7 +61,8 @@ def main() -> None:
         forms = export_network(network, labels, faces, output)
     rows = compare(forms, faces, batches, output)
     write_text(output / "config.json", labels)
-    results = read_results(options.evaluation or evaluation_folder(checkpoint), checkpoint, classifier)
+    evaluation = options.evaluation or checkpoint.absolute().parent.parent.parent / "evaluate"
+    results = read_results(evaluation, checkpoint, classifier)
     write_text(output / "README.md", model_card(predictor, results, rows, len(faces), options.license))
     print(tabulate(rows[1:], rows[0], tablefmt="plain", disable_numparse=True))
     print(f"export: {output}/ (compared on {len(faces)} faces); README.md is the model card")

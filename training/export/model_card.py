@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from common.members import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import LEFT_OUT_SCORES, read_json, read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
-from training.evaluate.thresholds import DEFAULT, evaluated_run
+from training.evaluate.thresholds import DEFAULT, THRESHOLDS
 from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
 
@@ -38,11 +39,15 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
     """
     name, finetuned = checkpoint.absolute().parent.name, checkpoint.absolute().parent.parent
     runs = read_runs(finetuned) if (finetuned / "runs.json").is_file() else []
-    run = evaluated_run(evaluation, classifier)
+    file, identity = evaluation / THRESHOLDS, classifier.identity
+    judged = read_json(file) if file.is_file() else {}
+    run = next((name for name, entry in judged.items() if entry["classifier"] == identity), None)
+    if run is None and file.is_file():
+        print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
     left_out = checkpoint.with_name(LEFT_OUT_SCORES)
     if run is None and left_out.is_file():
         content = read_json(left_out)
-        if content.get("classifier") == classifier.identity:
+        if content.get("classifier") == identity:
             found = {"scores": {**content, "intervals": {}}, "majority": {}}
             training = content["training"]
             return {"run": training["name"], "training": training, **found, "split": "train"}

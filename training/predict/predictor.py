@@ -82,8 +82,7 @@ class Predictor:
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
 
     Args:
-        classifier: as above.
-        thresholds: as above; None: 0.5 for all.
+        classifier, thresholds: as above; None: 0.5 for all.
         align: see `Alignment`.
         config: files of weights, and of parsers of one's own; None: the settings in ``params.yaml``.
 

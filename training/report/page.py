@@ -53,6 +53,10 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
     used, data = _used_config(config, output, evaluation), config.data
     name, root = recorded.get("dataset", data.name), recorded.get("root", str(data.input))
     used["data"].update(name=name, input=root)
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
     values = {
         "title": f"Facial attributes from few labels: {name}",
         "headline": _without_runs(faces, sum(labelled.values()), pretrained_on),
@@ -70,7 +74,7 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
         "commands": _commands(config, layout, output, root),
         "config": yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=100),
         "shards_sha256": manifest_hash(layout),
-        "versions": _versions(),
+        "versions": ", ".join(versions),
         "commit": git_commit(PARAMS.parent),
     }
     if evaluation is not None:
@@ -107,14 +111,6 @@ def _commands(config: Config, layout: Layout, output: Path, root: str) -> list[s
         f"python -m pipeline.parse --config config.yaml --input {shlex.quote(root)} --output {shards}",
         f"python -m training.run --config config.yaml --shards {shards} --output {results}",
     ]
-
-
-def _versions() -> str:
-    versions = [f"Python {platform.python_version()}"]
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions.append(f"{name} {metadata.version(name)}")
-    return ", ".join(versions)
 
 
 def _headline(evaluation: Evaluation) -> str:
