@@ -53,9 +53,17 @@ def write_page(
                 entry["guess"] = [None if np.isnan(each) else round(each, 4) for each in known.tolist()]
             entry["given"] = [None if each < 0 else each for each in faces.attributes[position].tolist()]
             entries.append(entry)
-    columns, rows = _labelled_rows(manifest.read(layout.samples))
+    samples = manifest.read(layout.samples)
+    columns = ["identity"] if samples.table["identity"].null_count < len(samples.table) else []
+    # Where none but train is there, splits are left out, so that labels of more faces do not change them.
+    columns += ["split"] if {"val", "test"} & set(samples.table["split"].to_pylist()) else []
+    values = [samples.table[name].to_pylist() for name in ("source", *columns, *samples.attributes)]
+    rows: dict[str, list[Any]] = {}
+    for row in zip(*values, strict=True):
+        if any(label is not None for label in row[1 + len(columns) :]):
+            rows.setdefault(row[0], list(row))
     data = {"attributes": list(faces.attribute_names), "faces": entries, "pairs": pairs}
-    data |= {"columns": columns, "rows": rows}
+    data |= {"columns": columns, "rows": list(rows.values())}
     data["key"] = "labels " + hashlib.sha256(json.dumps(data).encode()).hexdigest()
     lede = (
         "Press Y, N or U for yes, no or unsure. What you label is kept in this browser until you download "
@@ -70,21 +78,3 @@ def sources_of(layout: Layout) -> dict[str, str]:
     """The path of each sample's photo, by key."""
     table = manifest.read(layout.samples, ["key", "source"]).table
     return dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True))
-
-
-def _labelled_rows(samples: manifest.Manifest) -> tuple[list[str], list[list[Any]]]:
-    """The labels that the shards have: names of further columns, and a row per photo with a label.
-
-    A row is the path, identity and split where the shards have any, and the labels. Splits are left out
-    where none but train is there, so that labels of more faces do not change them.
-    """
-    table = samples.table
-    columns = ["identity"] if table["identity"].null_count < len(table) else []
-    if {"val", "test"} & set(table["split"].to_pylist()):
-        columns.append("split")
-    names = ["source", *columns, *samples.attributes]
-    rows: dict[str, list[Any]] = {}
-    for row in zip(*(table[name].to_pylist() for name in names), strict=True):
-        if any(label is not None for label in row[1 + len(columns) :]):
-            rows.setdefault(row[0], list(row))
-    return columns, list(rows.values())
