@@ -88,11 +88,7 @@ def iterate_portraits(count: int, seed: int, wild: bool = False) -> Iterator[Por
 
 
 def write_dataset(
-    output: Path | str,
-    count: int,
-    seed: int = 0,
-    wild: bool = False,
-    workers: int | None = None,
+    output: Path | str, count: int, seed: int = 0, wild: bool = False, workers: int | None = None
 ) -> None:
     """Write a sample set; the bytes depend on `count`, `seed` and `wild` only.
 

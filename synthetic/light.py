@@ -53,11 +53,9 @@ class Light:
         lamp = np.maximum(0, (facing + wrap) * (1 / (1 + wrap))) * occlusion
         upwards = (0.5 - 0.5 * surface.y) * occlusion
         downwards = np.asarray(occlusion, np.float32) - upwards
-        planes = []
-        for channel in range(3):
-            light = lamp * self.lamp[channel] + upwards * self.sky[channel] + downwards * self.ground[channel]
-            planes.append(colour[..., channel] * np.sqrt(light))
-        return np.stack(planes, axis=-1)
+        lights = zip(self.lamp, self.sky, self.ground, strict=True)
+        shades = (np.sqrt(lamp * a + upwards * b + downwards * c) for a, b, c in lights)
+        return np.stack([colour[..., channel] * shade for channel, shade in enumerate(shades)], axis=-1)
 
     def gloss(self, surface: Surface, sharpness: int) -> Floats:
         """Return the Blinn-Phong highlight, float32 (height, width) in 0..1; exponent 2**sharpness."""
@@ -81,14 +79,10 @@ def draw_light(rng: np.random.Generator) -> Light:
     lamp = (strength * (1 + warmth), strength, strength * (1 - warmth))
     tint = float(rng.normal(0.0, 0.05))
     sky = (ambient * (1 - tint), ambient, ambient * (1 + tint))
-    ground = tuple(0.55 * value for value in lamp)
     bounce = float(rng.uniform(0.2, 0.45))
-    return Light(
-        (float(vector[0]), float(vector[1]), float(vector[2])),
-        lamp,
-        sky,
-        (ground[0] * bounce, ground[1] * bounce * 0.92, ground[2] * bounce * 0.85),
-    )
+    red, green, blue = (0.55 * value * bounce for value in lamp)
+    x, y, z = vector.tolist()
+    return Light((x, y, z), lamp, sky, (red, green * 0.92, blue * 0.85))
 
 
 def surface_of(height: Floats) -> Surface:

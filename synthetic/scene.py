@@ -105,9 +105,7 @@ class Scene:
         q = np.minimum(np.multiply.outer(1 / width**2, window.x**2), 1.0).astype(np.float32)
         # Smooth curves, not straight pieces, whose kinks would show as creases.
         middle = curve(
-            [-1.75, -1.5, -1.1, -0.6, 0.3, 1.1, person.chin],
-            [0.0, 0.5, 0.8, 0.97, 1.0, 0.95, 0.55],
-            80,
+            [-1.75, -1.5, -1.1, -0.6, 0.3, 1.1, person.chin], [0.0, 0.5, 0.8, 0.97, 1.0, 0.95, 0.55], 80
         )
         profile = np.interp(window.y, middle[:, 0], middle[:, 1])
         depth = profile[:, None].astype(np.float32) * np.sqrt(np.maximum(0, 1 - q * (0.45 + 0.55 * q)))
