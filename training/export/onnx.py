@@ -110,8 +110,6 @@ def _run(model: nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 SCRIPT: Final = "predict.py"
 PARSER: Final = "parser.onnx"
-FEATURES: Final = "features"
-"""Folder of the networks whose features are read besides."""
 
 
 def export_networks(parser: ParserFile, output: Path) -> dict[str, Any]:
@@ -134,27 +132,20 @@ def export_networks(parser: ParserFile, output: Path) -> dict[str, Any]:
     else:
         with replacing(output / PARSER) as temporary:
             export_onnx(bisenet(parser.path), size, temporary, ["logits", *MAPS])
-    _describe(output / PARSER, class_map, size)
-    files = {each.name: f"{FEATURES}/{each.name}.onnx" for each in parser.embedders}
+    files = {each.name: f"features/{each.name}.onnx" for each in parser.embedders}
+    forms: dict[str, InputFormat] = {PARSER: class_map.model_copy(update={"size": size})}
     for each in parser.embedders:
         if each.path.suffix != ".onnx" or each.input_format.layout != "NCHW":
             raise UserError(f"{each.path}: not an ONNX file of NCHW layout, so it cannot be exported")
+        forms[files[each.name]] = each.input_format
         write_bytes(output / files[each.name], each.path.read_bytes())
-        _describe(output / files[each.name], each.input_format, each.input_format.size)
+    for name, form in forms.items():
+        write_text((output / name).with_suffix(".json"), form.model_dump_json(indent=1) + "\n")
     return {
-        "parser": "onnx",
-        "size": size,
-        "sha256": file_sha256(output / PARSER),
+        **{"parser": "onnx", "size": size, "sha256": file_sha256(output / PARSER)},
         "networks": {name: file_sha256(output / file) for name, file in files.items()},
-        "numerics": ["onnx file"],
-        "file": PARSER,
-        "features_from": [*files.values()],
+        **{"numerics": ["onnx file"], "file": PARSER, "features_from": [*files.values()]},
     }
-
-
-def _describe(network: Path, form: InputFormat, size: int) -> None:
-    described = form.model_copy(update={"size": size})
-    write_text(network.with_suffix(".json"), described.model_dump_json(indent=1) + "\n")
 
 
 def export_probe(

@@ -35,23 +35,17 @@ class StudyResults:
 
     Attributes:
         runs: entries of ``runs.json`` of all draws, with ``draw`` and ``scores``, the means by metric.
+        faces: numbers of labelled faces, ascending.
+        titles: of the methods, by name, in their order.
         majority: means of the majority class by metric.
         missing: number of draws that are not done.
     """
 
     runs: Sequence[Mapping[str, Any]]
+    faces: Sequence[int]
+    titles: Mapping[str, str]
     majority: Mapping[str, float | None]
     missing: int
-
-    @property
-    def faces(self) -> list[int]:
-        """Numbers of labelled faces, ascending."""
-        return sorted({run["faces"] for run in self.runs})
-
-    @property
-    def titles(self) -> dict[str, str]:
-        """Of the methods, by name, in their order."""
-        return {run["method"]: run["title"] for run in self.runs}
 
     def scores(self, method: str, faces: int, metric: str) -> dict[int, float]:
         """A metric of one method with so many labelled faces, by draw."""
@@ -116,7 +110,8 @@ def read_results(draws: int, root: Path) -> StudyResults:
     if not runs:
         what = "no finished draw with labelled faces; `python -m training.study` makes them"
         raise UserError(f"{root} has {what}")
-    return StudyResults(runs, majority, missing)
+    titles = {run["method"]: run["title"] for run in runs}
+    return StudyResults(runs, sorted({run["faces"] for run in runs}), titles, majority, missing)
 
 
 def write_results(draws: int, root: Path) -> None:
