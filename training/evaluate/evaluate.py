@@ -149,10 +149,7 @@ def _prevalence(train: Samples) -> Floats:
 
 
 def _predictions_table(run: str, test: Samples, probabilities: Floats) -> pa.Table:
-    """Rows of ``predictions.parquet``: run, key, identity, and two columns per attribute.
-
-    These are NAME, the probability in float32, and NAME.label, int8, null where the label is unknown.
-    """
+    """Run, key, identity; per attribute NAME, its probability in float32, and NAME.label, int8 or null."""
     columns: dict[str, Any] = {"run": [run] * len(test), "key": list(test.keys)}
     columns["identity"] = pa.array(test.identities, pa.string())
     for column, name in enumerate(test.attribute_names):

@@ -69,6 +69,8 @@ def main() -> None:
     from training.predict.predict import photos_in, predict, predict_stored
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
 
+    if options.output:
+        check_format(options.output)
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")
@@ -80,8 +82,6 @@ def main() -> None:
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("faces in shards are predicted anew by the next run") from stop
         return
-    if options.output:
-        check_format(options.output)
     if options.annotate:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)

@@ -33,15 +33,7 @@ from training.data.samples import read_samples
 from training.engine.device import announce_training
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier, sample_probabilities
-from training.predict.output import (
-    KeptRows,
-    annotate,
-    check_format,
-    face_rows,
-    path_text,
-    refused_row,
-    write_table,
-)
+from training.predict.output import KeptRows, annotate, face_rows, path_text, refused_row, write_table
 from training.predict.predictor import Predictor
 
 LONGEST_NAME: Final = 200
@@ -226,7 +218,6 @@ def predict_stored(
     Raises:
         UserError: a file is missing or does not fit, the shards are empty, or they lack what is read.
     """
-    check_format(output)
     settings, classifier = config.evaluate, load_classifier(checkpoint)
     known = {} if thresholds is None else read_thresholds(thresholds, classifier)
     if classifier.network is not None:

@@ -93,11 +93,7 @@ def sure_rows(output: Path, test: Samples, evaluation: Evaluation) -> list[list[
 
 
 def _predictions(output: Path, test: Samples, run: Run) -> tuple[list[int], NDArray[np.float64]] | None:
-    """Positions in `test`, and probabilities (N, A), of what a run predicted; None if it is not there.
-
-    Raises:
-        UserError: the predictions are of other shards.
-    """
+    """Positions in `test`, and probabilities (N, A), of what a run predicted; None if it is not there."""
     file = output / "evaluate" / "predictions.parquet"
     if not file.is_file():
         return None
