@@ -21,14 +21,7 @@ from training.evaluate.metrics import METRICS, PRIMARY, Floats
 from training.evaluate.results import Entry, by_labels, predict_command, read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import (
-    FILE,
-    NONE_KNOWN,
-    VAL,
-    Classifier,
-    load_classifier,
-    sample_probabilities,
-)
+from training.models.classifier import FILE, NONE_KNOWN, VAL, load_classifier, sample_probabilities
 
 
 def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -62,8 +55,12 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     for name, faces in ((run["name"], run["faces"]) for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(hardware().device, config.trainer.precision, config.evaluate.mirrored)
-        cuts = _thresholds(classifier, val, config, name)
-        on_test = _probabilities(classifier, test, config, f"test {name}")
+        how = (config.stream, config.evaluate.batch_size)
+        if (cuts := classifier.thresholds) is None:
+            on_val = sample_probabilities(classifier, val, *how, f"val {name}") if len(val) else None
+            cuts = dict(zip(classifier.attributes, best_thresholds(val.attributes, on_val), strict=True))
+            classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
+        on_test = sample_probabilities(classifier, test, *how, f"test {name}")
         source = {"thresholds_from": classifier.thresholds_from}
         known[name] = {"faces": faces, **source}
         thresholds[name] = {"classifier": classifier.identity, "thresholds": cuts, **source}
@@ -125,20 +122,6 @@ def summary(
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _probabilities(classifier: Classifier, samples: Samples, config: Config, title: str) -> Floats:
-    return sample_probabilities(classifier, samples, config.stream, config.evaluate.batch_size, title)
-
-
-def _thresholds(classifier: Classifier, val: Samples, config: Config, name: str) -> dict[str, float]:
-    """The thresholds of a classifier; if it has none, they are chosen on val and set."""
-    if classifier.thresholds is None:
-        on_val = _probabilities(classifier, val, config, f"val {name}") if len(val) else None
-        cuts = best_thresholds(val.attributes, on_val)
-        classifier.thresholds = dict(zip(classifier.attributes, cuts, strict=True))
-        classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
-    return classifier.thresholds
 
 
 def _prevalence(train: Samples) -> Floats:
