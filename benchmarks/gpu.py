@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.drawn_faces import draw_faces
 from benchmarks.gpu_checks import CHECKS, skipped
-from benchmarks.gpu_timing import DEVICE, GPU, Row, rate
+from benchmarks.gpu_timing import DEVICE, GPU, Row, draw_faces, rate
 from benchmarks.gpu_training import stage_1, stage_2
 
 SECONDS: Final = 330.0
@@ -72,10 +71,12 @@ def matrices(peak: float) -> Iterator[Row]:
 
 def parsing(peak: float) -> Iterator[Row]:
     """The parser's network alone, and from JPEG to PNG with the host's threads beside it."""
+    from facexlib.parsing.bisenet import BiSeNet
+
     from common.parsing.facexlib_networks import BISENET
     from common.parsing.network import normalised
 
-    title, network = parser_network()
+    network = BiSeNet(num_class=19).eval()
     kinds = (
         ("float32", torch.float32, torch.contiguous_format, False),
         ("bfloat16", torch.bfloat16, torch.contiguous_format, False),
@@ -84,7 +85,7 @@ def parsing(peak: float) -> Iterator[Row]:
     )
     for kind, dtype, layout, compiled in kinds:
         if compiled and not GPU:
-            yield f"parse, {title}, {kind}", "skipped", "compiling for a CPU takes minutes"
+            yield f"parse, BiSeNet, {kind}", "skipped", "compiling for a CPU takes minutes"
             continue
         model = network.to(DEVICE).to(memory_format=layout)
         run: Any = torch.compile(model) if compiled else model
@@ -107,7 +108,7 @@ def parsing(peak: float) -> Iterator[Row]:
                 whole = partial(parse_files, files, scores, pool, [])
                 end_to_end = rate(whole, batch)
             note = f"{end_to_end / bare:.0%} of the bare network's {bare:.1f}"
-            yield f"parse, {title}, {kind}, batch {batch}", f"{end_to_end:.1f} faces/s", note
+            yield f"parse, BiSeNet, {kind}, batch {batch}", f"{end_to_end:.1f} faces/s", note
 
 
 def parse_files(
@@ -130,26 +131,6 @@ def parse_files(
         future.result()
     both = zip(classes.cpu().numpy(), sure.cpu().numpy(), strict=True)
     pending[:] = [pool.submit(store, *each) for each in both]
-
-
-def parser_network() -> tuple[str, nn.Module]:
-    """BiSeNet with random weights, or without facexlib a ResNet-18 in its stead."""
-    try:
-        from facexlib.parsing.bisenet import BiSeNet
-
-        return "BiSeNet", BiSeNet(num_class=19).eval()
-    except ImportError:
-        from torchvision.models import resnet18
-
-        layers = list(resnet18().children())[:6]
-        return "ResNet-18 stand-in", _Listed(*layers, nn.Conv2d(128, 19, 1)).eval()
-
-
-class _Listed(nn.Sequential):
-    """A sequence that gives its output as BiSeNet does, first of several."""
-
-    def forward(self, input: Tensor) -> list[Tensor]:
-        return [super().forward(input)]
 
 
 def detection(peak: float) -> Iterator[Row]:

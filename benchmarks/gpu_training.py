@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.drawn_faces import draw_faces
-from benchmarks.gpu_timing import DEVICE, GPU, ROW_SECONDS, Row, rate, wait
+from benchmarks.gpu_timing import DEVICE, GPU, ROW_SECONDS, Row, draw_faces, rate, wait
 
 PRESETS: Final = Path(__file__).resolve().parent.parent / "presets"
 

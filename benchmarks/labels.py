@@ -16,13 +16,12 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.processes import run
 from common import command
 from common.layout import Layout
-from common.pipeline_config import Stream
 from common.sampling import evenly_spaced
 from training.data.samples import Samples, read_samples
 from training.engine.objective import mean_average_precision
 from training.evaluate.metrics import METRICS, score
 from training.evaluate.thresholds import Sureness
-from training.label.issues import contradicted, label_quality, self_confidence
+from training.label.audit import contradicted, label_quality, self_confidence
 from training.label.left_out import folds_of, left_out_logits
 from training.label.suggestions import MOST
 from training.methods.block_weights import prior_weights
@@ -96,28 +95,19 @@ def main() -> None:
     parser.add_argument("--without-networks", action="store_true", help="leave parse.features_from out")
     options = parser.parse_args()
     config = command.config_from(options)
-    train, test = (
-        _without_networks(samples) if options.without_networks else samples
-        for samples in (
-            read_samples(Layout.at(options.shards), (each,)).labelled() for each in ("train", "test")
-        )
-    )
-    data = _read(train, test, config.stream, regions_of(config.finetune))
+    layout, stream = Layout.at(options.shards), config.stream
+    train, test = (read_samples(layout, (split,)).labelled() for split in ("train", "test"))
+    if options.without_networks:
+        for samples in (train, test):
+            samples.extents.pop("embedding.npy", None)
+    features = read_standardised(train, train, stream)
+    of_test = (read_features(test, features.blocks, stream) - features.mean) * features.scale
+    regions = regions_of(config.finetune)
+    data = Data(train, features, train.attributes, of_test, test.attributes, regions)
     for part in options.parts:
         for seed in range(options.seeds):
             for line in PARTS[part](data, seed, options.faces):
                 print(f"{part}, seed {seed}: {line}", flush=True)
-
-
-def _without_networks(samples: Samples) -> Samples:
-    kept = {name: extents for name, extents in samples.extents.items() if name != "embedding.npy"}
-    return replace(samples, extents=kept)
-
-
-def _read(train: Samples, test: Samples, stream: Stream, regions: Regions) -> Data:
-    features = read_standardised(train, train, stream)
-    of_test = (read_features(test, features.blocks, stream) - features.mean) * features.scale
-    return Data(train, features, train.attributes, of_test, test.attributes, regions)
 
 
 def _probabilities(logits: Floats) -> Floats:

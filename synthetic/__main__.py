@@ -18,45 +18,29 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m synthetic",
-        description="Paint portraits of people who do not exist, with exact masks, in CelebA's layout.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", help="folder to write; an earlier sample set in it is replaced"
-    )
-    parser.add_argument("--count", type=int, default=1200, help="number of images (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="number of the set, from 0 (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--wild", action="store_true", help="large images, one face anywhere, tilted up to 30 degrees"
-    )
-    parser.add_argument(
-        "--workers", type=int, help="processes (default: one per processor); the result is the same"
-    )
-    parser.add_argument(
-        "--if-input",
-        action="store_true",
-        help="leave the folder empty unless data.input of params.yaml is the same path",
-    )
-    parser.add_argument(
-        "--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg"
-    )
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and paint.
 
     Raises:
         UserError: a number is out of range, or a file cannot be written.
     """
-    parser = build_parser()
+    parser = argparse.ArgumentParser(
+        prog="python -m synthetic",
+        description="Paint portraits of people who do not exist, with exact masks, in CelebA's layout.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, only = (
+        parser.add_argument,
+        "leave the folder empty unless data.input of params.yaml is the same path",
+    )
+    add("--output", metavar="DIR", help="folder to write; an earlier sample set in it is replaced")
+    add("--count", type=int, default=1200, help="number of images (default: %(default)s)")
+    add("--seed", type=int, default=0, help="number of the set, from 0 (default: %(default)s)")
+    add("--wild", action="store_true", help="large images, one face anywhere, tilted up to 30 degrees")
+    add("--workers", type=int, help="processes (default: one per processor); the result is the same")
+    add("--if-input", action="store_true", help=only)
+    add("--contact-sheet", metavar="FILE", help="write a 6 x 8 overview with masks, .png or .jpg")
     options = parser.parse_args(arguments)
     if options.output is None and options.contact_sheet is None:
         parser.error("nothing to do: give --output, --contact-sheet or both")

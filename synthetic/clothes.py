@@ -26,9 +26,8 @@ SUITS = np.array([(0.09, 0.09, 0.10), (0.13, 0.15, 0.22), (0.28, 0.28, 0.30), (0
 
 def clothes(scene: Scene) -> list[Layer]:
     """Paint what is worn below the neck, according to `Moment.clothing`."""
-    return {"crew": _pullover, "neckline": _pullover, "shirt": _shirt, "jacket": _jacket, "tie": _suit}[
-        scene.moment.clothing
-    ](scene)
+    kinds = {"crew": _pullover, "neckline": _pullover, "shirt": _shirt, "jacket": _jacket, "tie": _suit}
+    return kinds[scene.moment.clothing](scene)
 
 
 def _shoulders(scene: Scene, half_opening: float, depth: float) -> Points:
@@ -36,24 +35,13 @@ def _shoulders(scene: Scene, half_opening: float, depth: float) -> Points:
     male, shift = scene.person.male, scene.moment.neck_shift
     top = 1.92 if male else 1.99
     right = curve(
-        [
-            (half_opening, top),
-            (half_opening + 0.35, top + 0.12),
-            (1.5, top + 0.30),
-            (2.25 if male else 1.95, top + 0.62 if male else top + 0.72),
-            (2.9, top + 1.6),
-            (3.1, 5.4),
-        ],
+        [half_opening, half_opening + 0.35, 1.5, 2.25 if male else 1.95, 2.9, 3.1],
+        [top, top + 0.12, top + 0.30, top + 0.62 if male else top + 0.72, top + 1.6, 5.4],
         30,
     )
     opening = curve(
-        [
-            (-half_opening, top),
-            (-half_opening * 0.72, top + 0.75 * depth),
-            (0.0, top + depth),
-            (half_opening * 0.72, top + 0.75 * depth),
-            (half_opening, top),
-        ],
+        [-half_opening, -half_opening * 0.72, 0.0, half_opening * 0.72, half_opening],
+        [top, top + 0.75 * depth, top + depth, top + 0.75 * depth, top],
         24,
     )
     outline = np.concatenate([opening, right, mirrored(right)[::-1]])
@@ -67,17 +55,15 @@ def _fabric(scene: Scene, outline: Points, tone: Floats, folds: float = 1.0) -> 
     coverage = window.fill(outline, softness=0.012)
     shape = (window.height, window.width)
     relief = pillow(coverage, 0.16, 0.28)
-    relief = relief + np.float32(0.035 * folds) * (
-        noise(scene.rng, *shape, 40) + np.float32(0.6) * noise(scene.rng, *shape, 24)
-    )
-    weave = 1 + np.float32(0.05) * noise(scene.rng, *shape, 2)
+    relief = relief + (0.035 * folds) * (noise(scene.rng, *shape, 40) + 0.6 * noise(scene.rng, *shape, 24))
+    weave = 1 + 0.05 * noise(scene.rng, *shape, 2)
     shade = np.interp(window.y, [1.8, 2.6], [0.8, 1.0]).astype(np.float32)[:, None]
     lit = scene.light.on(surface_of(relief), tone * weave[:, :, None], shade, wrap=0.15)
     return Layer(window, unit(coverage), lit, "cloth")
 
 
 def _tone(scene: Scene, palette: Floats) -> Floats:
-    return palette[int(scene.rng.integers(len(palette)))] * np.float32(scene.rng.uniform(0.85, 1.05))
+    return palette[int(scene.rng.integers(len(palette)))] * scene.rng.uniform(0.85, 1.05)
 
 
 def _pullover(scene: Scene) -> list[Layer]:
@@ -98,7 +84,7 @@ def _collar(scene: Scene, side: int) -> Points:
 def _shirt(scene: Scene) -> list[Layer]:
     tone = _tone(scene, COLOURS)
     body = _fabric(scene, _shoulders(scene, 0.80, 0.50), tone)
-    collars = [_fabric(scene, _collar(scene, side), tone * np.float32(1.06), 0.2) for side in (1, -1)]
+    collars = [_fabric(scene, _collar(scene, side), tone * 1.06, 0.2) for side in (1, -1)]
     return [body, *collars]
 
 
@@ -115,45 +101,28 @@ def _lapels(scene: Scene, tone: Floats) -> list[Layer]:
     for side in (1, -1):
         half = np.concatenate(
             [
-                curve([(0.86, top), (0.78, 2.2), (0.50, 2.75), (0.12, 3.6), (0.05, 5.4)], 24),
+                curve([0.86, 0.78, 0.50, 0.12, 0.05], [top, 2.2, 2.75, 3.6, 5.4], 24),
                 curve(
-                    [
-                        (3.2, 5.4),
-                        (3.0, top + 1.7),
-                        (2.35 if male else 2.05, top + 0.68),
-                        (1.55, top + 0.34),
-                        (1.1, top + 0.14),
-                        (0.86, top),
-                    ],
+                    [3.2, 3.0, 2.35 if male else 2.05, 1.55, 1.1, 0.86],
+                    [5.4, top + 1.7, top + 0.68, top + 0.34, top + 0.14, top],
                     24,
                 ),
             ]
         ) * np.array([side, 1.0]) + np.array([shift, 0.0])
-        lapel = np.array(
-            [
-                (0.88, top - 0.01),
-                (0.80, 2.2),
-                (0.50, 2.75),
-                (0.12, 3.6),
-                (0.55, 3.1),
-                (0.98, 2.62),
-                (0.86, 2.45),
-                (1.08, 2.38),
-                (1.0, 1.98),
-            ]
-        )
-        lapel = lapel * np.array([side, 1.0]) + np.array([shift, 0.0])
+        x = [0.88, 0.80, 0.50, 0.12, 0.55, 0.98, 0.86, 1.08, 1.0]
+        y = [top - 0.01, 2.2, 2.75, 3.6, 3.1, 2.62, 2.45, 2.38, 1.98]
+        lapel = np.stack([x, y], axis=-1) * np.array([side, 1.0]) + np.array([shift, 0.0])
         layers.append(_fabric(scene, half, tone))
-        layers.append(_fabric(scene, lapel, tone * np.float32(1.12), 0.2))
+        layers.append(_fabric(scene, lapel, tone * 1.12, 0.2))
     return layers
 
 
 def _suit(scene: Scene) -> list[Layer]:
     """Paint shirt, necktie and jacket."""
     shift = np.array([scene.moment.neck_shift, 0.0])
-    white = COLOURS[0] * np.float32(scene.rng.uniform(0.88, 1.02))
+    white = COLOURS[0] * scene.rng.uniform(0.88, 1.02)
     shirt = _fabric(scene, _shoulders(scene, 0.80, 0.42), white)
-    collars = [_fabric(scene, _collar(scene, side), white * np.float32(1.05), 0.2) for side in (1, -1)]
+    collars = [_fabric(scene, _collar(scene, side), white * 1.05, 0.2) for side in (1, -1)]
     tone = _tone(scene, COLOURS[1:])
     knot = np.array([(-0.17, 2.22), (0.17, 2.22), (0.12, 2.50), (-0.12, 2.50)]) + shift
     blade = np.array([(-0.11, 2.46), (0.11, 2.46), (0.30, 5.3), (-0.30, 5.3)]) + shift

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from itertools import count as counting
 from multiprocessing import get_context
@@ -40,12 +39,8 @@ IMAGE_STREAM: Final = 2
 IDENTITY_STREAM: Final = 3
 
 
-@dataclass(frozen=True)
-class Row:
-    """One image's rows in the lists: attributes by name and int landmarks (10,) in the official order."""
-
-    attributes: dict[str, bool]
-    landmarks: NDArray[np.int64]
+Row = tuple[dict[str, bool], list[int]]
+"""One image's rows in the lists: attributes by name and ten landmarks in the official order."""
 
 
 def image_name(index: int) -> str:
@@ -93,11 +88,7 @@ def iterate_portraits(count: int, seed: int, wild: bool = False) -> Iterator[Por
 
 
 def write_dataset(
-    output: Path | str,
-    count: int,
-    seed: int = 0,
-    wild: bool = False,
-    workers: int | None = None,
+    output: Path | str, count: int, seed: int = 0, wild: bool = False, workers: int | None = None
 ) -> None:
     """Write a sample set; the bytes depend on `count`, `seed` and `wild` only.
 
@@ -142,7 +133,9 @@ def _prepare(root: Path, wild: bool) -> tuple[Path, Path]:
     """Create the folders and return those of images and masks; refuse a folder that holds anything else."""
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file; --output must be a folder")
-    if root.exists() and any(root.iterdir()) and not _is_sample_set(root):
+    marker = root / "README.md"
+    title = marker.read_text(encoding="utf-8", errors="replace") if marker.is_file() else ""
+    if root.exists() and any(root.iterdir()) and not title.startswith(README_TITLE):
         raise UserError(f"{root} is not empty and holds no earlier sample set; choose another --output")
     for name in ("img_align_celeba", "img_celeba"):
         if (name == "img_celeba") != wild and (root / name).is_dir():
@@ -151,11 +144,6 @@ def _prepare(root: Path, wild: bool) -> tuple[Path, Path]:
     images.mkdir(parents=True, exist_ok=True)
     masks.mkdir(exist_ok=True)
     return images, masks
-
-
-def _is_sample_set(root: Path) -> bool:
-    marker = root / "README.md"
-    return marker.is_file() and marker.read_text(encoding="utf-8", errors="replace").startswith(README_TITLE)
 
 
 def _remove_stale(images: Path, masks: Path, count: int) -> None:
@@ -188,36 +176,26 @@ def _write_image(index: int, identity: int, images: Path, masks: Path, seed: int
     (images / name).write_bytes(encode_jpeg(portrait.image, quality))
     encoded = cv2.imencode(".png", portrait.mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
     (masks / name).with_suffix(".png").write_bytes(encoded.tobytes())
-    return Row(portrait.attributes, np.rint(portrait.landmarks).astype(np.int64).ravel())
+    return portrait.attributes, np.rint(portrait.landmarks).astype(np.int64).ravel().tolist()
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     """Return a uint8 RGB image as JPEG bytes; `quality` is 0..100."""
-    encoded = cv2.imencode(
-        ".jpg", np.ascontiguousarray(image[:, :, ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )[1]
-    return encoded.tobytes()
+    pixels = np.ascontiguousarray(image[:, :, ::-1])
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _write_lists(root: Path, identities: NDArray[np.int64], rows: list[Row], seed: int, wild: bool) -> None:
     """Write the four text files of the official layout."""
-    names = [image_name(index) for index in range(len(rows))]
 
-    def write(name: str, lines: list[str]) -> None:
+    def write(name: str, cells: Iterable[object], columns: Sequence[str] = ()) -> None:
+        head = [str(len(rows)), " ".join(columns) + " "] if columns else []
+        lines = [*head, *(f"{image_name(index)} {cell}" for index, cell in enumerate(cells))]
         (root / name).write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
 
-    signs = [" ".join(" 1" if row.attributes[name] else "-1" for name in CELEBA_ATTRIBUTES) for row in rows]
-    header = [str(len(rows)), " ".join(CELEBA_ATTRIBUTES) + " "]
-    write(
-        "list_attr_celeba.txt", header + [f"{name} {line}" for name, line in zip(names, signs, strict=True)]
-    )
-    people = [int(identity) for identity in identities]
-    write("identity_CelebA.txt", [f"{name} {person}" for name, person in zip(names, people, strict=True)])
-    write(
-        "list_eval_partition.txt",
-        [f"{name} {partition_of(person, seed)}" for name, person in zip(names, people, strict=True)],
-    )
-    points = [" ".join(f"{value:3d}" for value in row.landmarks) for row in rows]
-    header = [str(len(rows)), " ".join(LANDMARK_NAMES) + " "]
+    signs = (" ".join(" 1" if row[name] else "-1" for name in CELEBA_ATTRIBUTES) for row, _ in rows)
+    write("list_attr_celeba.txt", signs, CELEBA_ATTRIBUTES)
+    write("identity_CelebA.txt", identities.tolist())
+    write("list_eval_partition.txt", (partition_of(person, seed) for person in identities.tolist()))
     landmarks = "list_landmarks_celeba.txt" if wild else "list_landmarks_align_celeba.txt"
-    write(landmarks, header + [f"{name} {line}" for name, line in zip(names, points, strict=True)])
+    write(landmarks, (" ".join(f"{value:3d}" for value in points) for _, points in rows), LANDMARK_NAMES)

@@ -29,19 +29,15 @@ def eye_outline(scene: Scene, side: int) -> tuple[Points, Points]:
 
 def eyes(scene: Scene) -> list[Layer]:
     """Paint both eyes with iris, catchlight, lids and lashes."""
-    return [
-        layer for side, class_name in ((1, "l_eye"), (-1, "r_eye")) for layer in _eye(scene, side, class_name)
-    ]
-
-
-def _eye(scene: Scene, side: int, class_name: str) -> list[Layer]:
-    upper, lower = eye_outline(scene, side)
-    outline = np.concatenate([upper, lower[::-1]])
-    window = scene.canvas.around(outline, 0.16)
-    coverage = window.fill(outline, softness=0.008)
-    ball = _eyeball(scene, window, side, upper)
-    lids = _lids(scene, window, side, upper, lower)
-    return [Layer(window, unit(coverage), ball, class_name), lids]
+    layers = []
+    for side, class_name in ((1, "l_eye"), (-1, "r_eye")):
+        upper, lower = eye_outline(scene, side)
+        outline = np.concatenate([upper, lower[::-1]])
+        window = scene.canvas.around(outline, 0.16)
+        ball, coverage = _eyeball(scene, window, side, upper), window.fill(outline, softness=0.008)
+        layers.append(Layer(window, unit(coverage), ball, class_name))
+        layers.append(_lids(scene, window, side, upper, lower))
+    return layers
 
 
 def _eyeball(scene: Scene, window: Canvas, side: int, upper: Points) -> Floats:
@@ -50,9 +46,7 @@ def _eyeball(scene: Scene, window: Canvas, side: int, upper: Points) -> Floats:
     x, y = EYE_X * side + scene.moment.gaze[0], scene.moment.gaze[1] - 0.008
     white = np.array([0.86, 0.82, 0.80], np.float32)
     colour = np.broadcast_to(white, (window.height, window.width, 3)).copy()
-    colour *= (np.float32(1.04) + np.float32(0.05) * noise(scene.rng, window.height, window.width, 4))[
-        :, :, None
-    ]
+    colour *= (1.04 + 0.05 * noise(scene.rng, window.height, window.width, 4))[:, :, None]
     # The ball turns away towards the corners, where it also reddens.
     away = np.minimum(1, np.abs(window.x - EYE_X * side) / 0.21).astype(np.float32) ** 2
     colour *= 1 - away[None, :, None] * np.array([0.22, 0.34, 0.34], np.float32)
@@ -60,24 +54,18 @@ def _eyeball(scene: Scene, window: Canvas, side: int, upper: Points) -> Floats:
     iris = unit(window.fill(ellipse(x, y, radius, radius), softness=0.012))
     ring = unit(window.fill(ellipse(x, y, 0.8 * radius, 0.8 * radius), softness=0.02))
     pupil = unit(window.fill(ellipse(x, y, 0.038, 0.038), softness=0.008))
-    tone = (
-        np.array(person.iris, np.float32)
-        * (np.float32(0.95) + np.float32(0.35) * noise(scene.rng, window.height, window.width, 2))[:, :, None]
-    )
-    tone *= (np.float32(0.38) + np.float32(0.62) * ring)[:, :, None]
+    grain = noise(scene.rng, window.height, window.width, 2)
+    tone = np.array(person.iris, np.float32) * (0.95 + 0.35 * grain)[:, :, None]
+    tone *= (0.38 + 0.62 * ring)[:, :, None]
     colour += iris[:, :, None] * (tone - colour)
-    colour *= (1 - np.float32(0.93) * pupil)[:, :, None]
+    colour *= (1 - 0.93 * pupil)[:, :, None]
     shadow = unit(window.strokes([(255, 6, upper[None])], softness=0.025))
-    colour *= (1 - np.float32(0.45) * shadow)[:, :, None]
+    colour *= (1 - 0.45 * shadow)[:, :, None]
     lamp = np.array(light.lamp, np.float32)
-    colour *= np.sqrt(lamp * np.float32(0.8) + np.float32(0.25))
-    spark = unit(
-        window.fill(
-            ellipse(x + 0.045 * light.direction[0] - 0.012, y + 0.07 * light.direction[1], 0.019, 0.019),
-            softness=0.008,
-        )
-    )
-    return colour + np.float32(0.9) * spark[:, :, None]
+    colour *= np.sqrt(lamp * 0.8 + 0.25)
+    glint = ellipse(x + 0.045 * light.direction[0] - 0.012, y + 0.07 * light.direction[1], 0.019, 0.019)
+    spark = unit(window.fill(glint, softness=0.008))
+    return colour + 0.9 * spark[:, :, None]
 
 
 def _lids(scene: Scene, window: Canvas, side: int, upper: Points, lower: Points) -> Layer:
@@ -101,9 +89,9 @@ def _lids(scene: Scene, window: Canvas, side: int, upper: Points, lower: Points)
     ink = unit(window.strokes(groups, softness=0.009))
     if made_up:
         lid_shadow = window.strokes([(110, 7, (upper[4:24] + np.array([0.0, -0.05]))[None])], softness=0.03)
-        ink = np.maximum(ink, np.float32(0.6) * unit(lid_shadow))
+        ink = np.maximum(ink, 0.6 * unit(lid_shadow))
     dark = scene.skin * scene.skin * np.array([0.22, 0.15, 0.14], np.float32)
-    return Layer(window, np.float32(0.95) * ink, dark)
+    return Layer(window, 0.95 * ink, dark)
 
 
 def brows(scene: Scene) -> list[Layer]:
@@ -113,36 +101,24 @@ def brows(scene: Scene) -> list[Layer]:
     for side, class_name in ((1, "l_brow"), (-1, "r_brow")):
         y = person.brow_height + side * person.asymmetry - 0.02 * max(0.0, scene.moment.smile)
         arch = 0.05 if person.male else 0.075
-        spine = curve(
-            [(0.17, y + 0.012), (0.40, y - 0.45 * arch), (0.66, y - arch), (0.91, y + 0.035)], 24
-        ) * np.array([side, 1.0])
+        heights = [y + 0.012, y - 0.45 * arch, y - arch, y + 0.035]
+        spine = curve([0.17, 0.40, 0.66, 0.91], heights, 24) * np.array([side, 1.0])
         taper = np.interp(np.linspace(0, 1, 24), [0, 0.12, 0.55, 1], [0.6, 1.0, 0.85, 0.12])
         half = 0.066 * person.brow_weight * taper
-        up, down = spine.copy(), spine.copy()
-        up[:, 1] -= half
-        down[:, 1] += half
-        outline = np.concatenate([up, down[::-1]])
+        thick = np.stack([np.zeros(24), half], axis=-1)
+        outline = np.concatenate([spine - thick, (spine + thick)[::-1]])
         window = scene.canvas.around(outline, 0.06)
         extent = window.fill(outline, softness=0.016)
         count = int(70 * person.brow_weight)
         along = scene.rng.uniform(0, 22, count)
         index = along.astype(np.int64)
-        root = spine[index] + np.stack(
-            [np.zeros(count), half[index] * scene.rng.uniform(-0.9, 1.0, count)], axis=-1
-        )
+        root = spine[index] + thick[index] * scene.rng.uniform(-0.9, 1.0, count)[:, None]
         lean = np.interp(along, [0, 8, 22], [0.25, 0.8, 1.1])
-        tip = root + np.stack(
-            [side * 0.085 * lean, -0.085 * (1.15 - lean) * scene.rng.uniform(0.6, 1.2, count)], axis=-1
-        )
+        rise = -0.085 * (1.15 - lean) * scene.rng.uniform(0.6, 1.2, count)
+        tip = root + np.stack([side * 0.085 * lean, rise], axis=-1)
         hairs = unit(window.strokes([(255, 1, np.stack([root, tip], axis=1))], softness=0.007))
-        density = 0.74
-        ink = np.minimum(1, np.float32(density) * unit(extent) + np.float32(0.3) * hairs * unit(extent))
-        tone = (
-            np.array(person.hair_colour, np.float32)
-            if person.hair != "gray"
-            else np.array([0.36, 0.34, 0.33], np.float32)
-        )
-        tone = np.minimum(tone * np.float32(0.62), scene.skin * np.float32(0.55))
-        colour = tone
-        layers.append(Layer(window, ink, colour, class_name, extent))
+        ink = np.minimum(1, 0.74 * unit(extent) + 0.3 * hairs * unit(extent))
+        tone = np.array((0.36, 0.34, 0.33) if person.hair == "gray" else person.hair_colour, np.float32)
+        tone = np.minimum(tone * 0.62, scene.skin * 0.55)
+        layers.append(Layer(window, ink, tone, class_name, extent))
     return layers

@@ -157,9 +157,9 @@ def unit(image: Bytes) -> Floats:
     return image * np.float32(1 / 255)
 
 
-def curve(control: ArrayLike, count: int = 24) -> Points:
-    """Return `count` points on the Catmull-Rom spline through control points (n, 2), float64 (count, 2)."""
-    knots = np.asarray(control, np.float64)
+def curve(x: ArrayLike, y: ArrayLike, count: int = 24) -> Points:
+    """Return `count` points on the Catmull-Rom spline through (x, y), both (n,), float64 (count, 2)."""
+    knots = np.stack([x, y], axis=-1).astype(np.float64)
     padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     position = np.linspace(0, len(knots) - 1, count)
     first = np.minimum(position.astype(np.int64), len(knots) - 2)
@@ -199,12 +199,10 @@ class Pose:
 
     def displacement(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Return how far head points move, float32 of the same shape as `x` and `y`, in head units."""
-        skull = np.maximum(
-            0, 1 - (x * x * np.float32(1 / 2.1) + (y - np.float32(0.1)) ** 2 * np.float32(1 / 4.4))
-        )
-        nose_x, nose_y = x * np.float32(1 / 0.42), (y - np.float32(0.52)) * np.float32(1 / 0.55)
+        skull = np.maximum(0, 1 - (x * x * (1 / 2.1) + (y - 0.1) ** 2 * (1 / 4.4)))
+        nose_x, nose_y = x * (1 / 0.42), (y - 0.52) * (1 / 0.55)
         nose = np.maximum(0, 1 - nose_x * nose_x - nose_y * nose_y)
-        depth = np.float32(0.95) * skull * (2 - skull) + np.float32(0.3) * nose * nose
+        depth = 0.95 * skull * (2 - skull) + 0.3 * nose * nose
         return depth * np.float32(np.sin(self.yaw)), depth * np.float32(np.sin(self.pitch))
 
     def apply(self, points: Points) -> Points:

@@ -34,24 +34,12 @@ def hair_behind(scene: Scene) -> list[Layer]:
     person = scene.person
     if person.style not in ("long", "bob"):
         return []
-    length = _length(scene)
-    spread = 1.32 + 0.2 * scene.wave
-    half = curve(
-        [
-            (0.5, -1.5),
-            (1.2, -0.8),
-            (spread, 0.2),
-            (spread, 1.0),
-            (spread - 0.1, length - 0.3),
-            (spread - 0.2, length),
-        ],
-        18,
-    )
+    length, spread = _length(scene), 1.32 + 0.2 * scene.wave
+    y = [-1.5, -0.8, 0.2, 1.0, length - 0.3, length]
+    half = curve([0.5, 1.2, spread, spread, spread - 0.1, spread - 0.2], y, 18)
     middle = np.stack([np.linspace(0.0, 0.1, 18), half[:, 1]], axis=-1)
-    sheets = [
-        Sheet(middle * turn, half * turn, 60, lock=0.1) for turn in (np.array([1, 1]), np.array([-1, 1]))
-    ]
-    return [_paint(scene, sheets, darkness=0.5)]
+    sides = ((middle, half), (mirrored(middle), mirrored(half)))
+    return [_paint(scene, [Sheet(inner, outer, 60, lock=0.1) for inner, outer in sides], darkness=0.5)]
 
 
 def hair(scene: Scene) -> list[Layer]:
@@ -90,7 +78,8 @@ def _parted(scene: Scene) -> list[Sheet]:
         outer[1:] *= side
         points = 18 if short else 24
         strands, lock = (150, 0.06) if short else (170, 0.16)
-        sheets.append(Sheet(curve(inner, points), curve(outer, points), strands, lock=lock))
+        inner, outer = (curve(guide[:, 0], guide[:, 1], points) for guide in (inner, outer))
+        sheets.append(Sheet(inner, outer, strands, lock=lock))
     return sheets
 
 
@@ -120,22 +109,10 @@ def _long_guides(scene: Scene, volume: float) -> tuple[Points, Points]:
     drop = 0.98 + 0.08 * scene.volume
     # Who wears earrings tucks the hair behind the ears, or nobody would see them.
     tuck = 0.20 if scene.moment.earrings != "none" else 0.0
-    inner = [
-        front,
-        (0.70, line + 0.24),
-        (0.99 + 0.5 * tuck, -0.35),
-        (drop + tuck, 0.3),
-        (0.98 + tuck, 1.0),
-        (drop - 0.05, length - 0.2),
-    ]
-    outer = [
-        crown,
-        (0.96, -1.60 - volume),
-        (wide - 0.10, -0.65),
-        (wide, 0.4),
-        (wide + 0.04, 1.2),
-        (tips, length),
-    ]
+    inner = [front, (0.70, line + 0.24), (0.99 + 0.5 * tuck, -0.35)]
+    inner += [(drop + tuck, 0.3), (0.98 + tuck, 1.0), (drop - 0.05, length - 0.2)]
+    outer = [crown, (0.96, -1.60 - volume), (wide - 0.10, -0.65)]
+    outer += [(wide, 0.4), (wide + 0.04, 1.2), (tips, length)]
     return np.array(inner), np.array(outer)
 
 
@@ -148,32 +125,12 @@ def _combed_back(scene: Scene) -> list[Sheet]:
     wide = {"swept": 0.12, "cropped": 0.05, "tied": 0.06}[person.style] + 0.3 * max(0.0, lift)
     end = 0.08 + 0.2 * person.hair_length if person.male else 0.02
     corner = 0.16 * person.receding
-    hairline = curve(
-        [
-            (0.0, line - 0.03),
-            (0.45, line),
-            (0.84 - corner, line + 0.22 - corner),
-            (0.93, -0.55),
-            (edge - 0.10, -0.30),
-            (edge - 0.02, end),
-        ],
-        40,
-    )
-    silhouette = curve(
-        [
-            (0.0, -high),
-            (0.55, -high + 0.12),
-            (0.98, -1.45),
-            (edge + wide + 0.04, -0.85),
-            (edge + wide + 0.02, -0.35),
-            (edge + wide - 0.02, end),
-        ],
-        40,
-    )
-    sheets = [
-        Sheet(hairline, silhouette, 150, combed=True),
-        Sheet(mirrored(hairline), mirrored(silhouette), 150, combed=True),
-    ]
+    y = [line - 0.03, line, line + 0.22 - corner, -0.55, -0.30, end]
+    hairline = curve([0.0, 0.45, 0.84 - corner, 0.93, edge - 0.10, edge - 0.02], y, 40)
+    x, y = edge + wide, [-high, -high + 0.12, -1.45, -0.85, -0.35, end]
+    silhouette = curve([0.0, 0.55, 0.98, x + 0.04, x + 0.02, x - 0.02], y, 40)
+    sides = ((hairline, silhouette), (mirrored(hairline), mirrored(silhouette)))
+    sheets = [Sheet(inner, outer, 150, combed=True) for inner, outer in sides]
     if person.style == "tied" and scene.volume > 0.5:
         around = np.linspace(0.0, 2 * np.pi, 28)
         knot = np.stack([0.5 * np.sin(around), -2.05 - 0.30 * np.cos(around)], axis=-1)
@@ -186,18 +143,13 @@ def _fringe(scene: Scene) -> Sheet:
     """Return strands that fall over the forehead, to one side when the parting is to one side."""
     parting = scene.person.parting
     tilt = 0.35 * parting
-    left = curve([(0.8 * parting - 0.25, -1.72), (-0.80, -1.30), (-1.0, -0.80), (-1.04, -0.36 - tilt)], 14)
-    right = curve([(0.8 * parting + 0.25, -1.72), (0.80, -1.30), (1.0, -0.80), (1.04, -0.36 + tilt)], 14)
+    left = curve([0.8 * parting - 0.25, -0.80, -1.0, -1.04], [-1.72, -1.30, -0.80, -0.36 - tilt], 14)
+    right = curve([0.8 * parting + 0.25, 0.80, 1.0, 1.04], [-1.72, -1.30, -0.80, -0.36 + tilt], 14)
     return Sheet(left, right, 140, lock=0.09)
 
 
-def _strands(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
-    """Return the strands, float64 (count, points, 2), and the sheet's outline, float64 (n, 2)."""
-    return _across(scene, sheet) if sheet.combed else _along(scene, sheet)
-
-
 def _across(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
-    """Return strands from the inner to the outer guide, and the outline; see `_strands`."""
+    """Return strands across, float64 (count, points, 2), and the sheet's outline, float64 (n, 2)."""
     rng = scene.rng
     steps = np.linspace(0, 1, 8)
     slant = 0.08 + 0.12 * rng.random((sheet.strands, 1))
@@ -213,7 +165,7 @@ def _across(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
 
 
 def _along(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
-    """Return strands beside the guides, with uneven tips, and the outline; see `_strands`."""
+    """Return strands beside the guides, with uneven tips, and the outline; see `_across`."""
     rng = scene.rng
     steps = np.linspace(0, 1, len(sheet.inner))
     phase = rng.uniform(0, 6.28)
@@ -241,20 +193,20 @@ def _along(scene: Scene, sheet: Sheet) -> tuple[Points, Points]:
 
 def _paint(scene: Scene, sheets: list[Sheet], darkness: float = 1.0) -> Layer:
     """Return sheets of hair as one lit layer; `darkness` below 1 dims hair that lies in shadow."""
-    drawn = [_strands(scene, sheet) for sheet in sheets]
+    drawn = [(_across if sheet.combed else _along)(scene, sheet) for sheet in sheets]
     window = scene.canvas.around(np.concatenate([outline for _, outline in drawn]), 0.14)
     body = window.fill(*(outline for _, outline in drawn), softness=0.0)
     fly = window.strokes([(128, 1, lines[::3]) for lines, _ in drawn])
     coverage = np.maximum(blurred(body, 0.022), blurred(np.maximum(body, fly), 0.009))
     texture = _texture(scene, window, [lines for lines, _ in drawn])
     surface = surface_of(pillow(body, 0.24, 0.55))
-    tone = np.array(scene.person.hair_colour, np.float32) * np.float32(darkness)
-    strand = np.float32(0.45) + np.float32(0.85) * texture
+    tone = np.array(scene.person.hair_colour, np.float32) * darkness
+    strand = 0.45 + 0.85 * texture
     lit = scene.light.on(surface, tone * strand[:, :, None], wrap=0.3)
     band = window.bump(0.4 * scene.light.direction[0], -1.40, 0.9, 0.16)
-    band += np.float32(0.6) * window.pair(1.25, 0.3, 0.25, 0.45)
-    sheen = band * texture * texture * np.float32(0.20 * darkness)
-    return Layer(window, unit(coverage), lit + sheen[:, :, None] * (tone + np.float32(0.30)), "hair")
+    band += 0.6 * window.pair(1.25, 0.3, 0.25, 0.45)
+    sheen = band * texture * texture * (0.20 * darkness)
+    return Layer(window, unit(coverage), lit + sheen[:, :, None] * (tone + 0.30), "hair")
 
 
 def _texture(scene: Scene, window: Canvas, bundles: list[Points]) -> Floats:
@@ -269,7 +221,7 @@ def _texture(scene: Scene, window: Canvas, bundles: list[Points]) -> Floats:
             chosen = np.array_split(lines[: int(len(lines) * share)], len(values))
             groups += [(int(value), thickness, part) for value, part in zip(values, chosen, strict=True)]
     strands = unit(window.strokes(groups, background=100, softness=0.009))
-    return np.clip(strands + np.float32(0.14) * noise(scene.rng, window.height, window.width, 24), 0, 1)
+    return np.clip(strands + 0.14 * noise(scene.rng, window.height, window.width, 24), 0, 1)
 
 
 def _shadow(scene: Scene, sheets: list[Sheet]) -> Layer:
@@ -277,6 +229,6 @@ def _shadow(scene: Scene, sheets: list[Sheet]) -> Layer:
     window = scene.face_window
     offset = np.array([-0.10 * scene.light.direction[0], 0.04 - 0.10 * scene.light.direction[1]])
     outlines = [np.concatenate([sheet.inner, sheet.outer[::-1]]) + offset for sheet in sheets]
-    shade = unit(window.fill(*outlines, softness=0.055)) * np.float32(0.5)
+    shade = unit(window.fill(*outlines, softness=0.055)) * 0.5
     dark = scene.skin * scene.skin * np.array([0.42, 0.30, 0.28], np.float32)
     return Layer(window, shade, dark)

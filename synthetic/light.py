@@ -50,18 +50,12 @@ class Light:
         """
         to_lamp = np.array(self.direction, np.float32)
         facing = surface.x * to_lamp[0] + surface.y * to_lamp[1] + surface.z * to_lamp[2]
-        lamp = np.maximum(0, (facing + np.float32(wrap)) * np.float32(1 / (1 + wrap))) * occlusion
-        upwards = (np.float32(0.5) - np.float32(0.5) * surface.y) * occlusion
+        lamp = np.maximum(0, (facing + wrap) * (1 / (1 + wrap))) * occlusion
+        upwards = (0.5 - 0.5 * surface.y) * occlusion
         downwards = np.asarray(occlusion, np.float32) - upwards
-        planes = []
-        for channel in range(3):
-            light = (
-                lamp * np.float32(self.lamp[channel])
-                + upwards * np.float32(self.sky[channel])
-                + downwards * np.float32(self.ground[channel])
-            )
-            planes.append(colour[..., channel] * np.sqrt(light))
-        return np.stack(planes, axis=-1)
+        lights = zip(self.lamp, self.sky, self.ground, strict=True)
+        shades = (np.sqrt(lamp * a + upwards * b + downwards * c) for a, b, c in lights)
+        return np.stack([colour[..., channel] * shade for channel, shade in enumerate(shades)], axis=-1)
 
     def gloss(self, surface: Surface, sharpness: int) -> Floats:
         """Return the Blinn-Phong highlight, float32 (height, width) in 0..1; exponent 2**sharpness."""
@@ -85,20 +79,16 @@ def draw_light(rng: np.random.Generator) -> Light:
     lamp = (strength * (1 + warmth), strength, strength * (1 - warmth))
     tint = float(rng.normal(0.0, 0.05))
     sky = (ambient * (1 - tint), ambient, ambient * (1 + tint))
-    ground = tuple(0.55 * value for value in lamp)
     bounce = float(rng.uniform(0.2, 0.45))
-    return Light(
-        (float(vector[0]), float(vector[1]), float(vector[2])),
-        lamp,
-        sky,
-        (ground[0] * bounce, ground[1] * bounce * 0.92, ground[2] * bounce * 0.85),
-    )
+    red, green, blue = (0.55 * value * bounce for value in lamp)
+    x, y, z = vector.tolist()
+    return Light((x, y, z), lamp, sky, (red, green * 0.92, blue * 0.85))
 
 
 def surface_of(height: Floats) -> Surface:
     """Return the normals of a relief, float32 (height, width), given in head units."""
     slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
-    half = np.float32(PIXELS_PER_UNIT / 2)
+    half = PIXELS_PER_UNIT / 2
     if height.shape[1] > 2:
         slope_x[:, 1:-1] = (height[:, :-2] - height[:, 2:]) * half
         slope_x[:, 0], slope_x[:, -1] = slope_x[:, 1], slope_x[:, -2]
@@ -140,4 +130,4 @@ def noise(rng: np.random.Generator, height: int, width: int, grain: int) -> Floa
     column = int(rng.integers(0, max(1, NOISE_SIZE - width)))
     if height > NOISE_SIZE or width > NOISE_SIZE:
         sheet = np.tile(sheet, (height // NOISE_SIZE + 1, width // NOISE_SIZE + 1))
-    return sheet[row : row + height, column : column + width] * np.float32(2 / 255) - np.float32(1)
+    return sheet[row : row + height, column : column + width] * np.float32(2 / 255) - 1

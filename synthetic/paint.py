@@ -1,7 +1,7 @@
 """From a person and a moment to a finished portrait: paint the parts, pose the head, take the photograph."""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from zlib import crc32
 
 import cv2
@@ -10,44 +10,23 @@ import numpy as np
 from synthetic.accessories import earrings, glasses, hat, necklace
 from synthetic.background import background
 from synthetic.clothes import clothes
-from synthetic.eyes import brows, eyes
+from synthetic.eyes import EYE_X, brows, eyes
 from synthetic.geometry import CELEBA_EYES, Bytes, Camera, Canvas, Points, Pose
 from synthetic.hair import hair, hair_behind
 from synthetic.head import ears, face, neck, nose
-from synthetic.layers import Layer, Painting
+from synthetic.layers import Painting
 from synthetic.light import draw_light
 from synthetic.mouth import facial_hair, lip_lines, mouth
 from synthetic.person import Moment, Person, attributes_of
 from synthetic.scene import Scene
 
-
-class Part(Protocol):
-    """A function that paints one part; it returns no layers when the person does not have the part."""
-
-    __name__: str
-
-    def __call__(self, scene: Scene) -> list[Layer]:
-        """Return the part's layers, back to front."""
-
-
-PARTS: Final[tuple[Part, ...]] = (
-    hair_behind,
-    neck,
-    clothes,
-    necklace,
-    ears,
-    face,
-    nose,
-    facial_hair,
-    mouth,
-    eyes,
-    brows,
-    hair,
-    earrings,
-    glasses,
-    hat,
+PARTS: Final = (
+    *(hair_behind, neck, clothes, necklace, ears, face, nose, facial_hair),
+    *(mouth, eyes, brows, hair, earrings, glasses, hat),
 )
-"""All the parts, back to front. To draw one more attribute, write its function and name it here."""
+"""The functions that paint all the parts, back to front; one returns no layers when the person does not have
+the part. To draw one more attribute, write its function and name it here.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +59,7 @@ def paint_person(person: Person, moment: Moment, rng: np.random.Generator, wild:
         wild: paint a larger image with the face anywhere, at any of several sizes and tilted by up to 30
             degrees, instead of CelebA's aligned 178 x 218.
     """
-    reach = 5.2 if wild else 3.25
-    half_width = 3.5 if wild else 2.75
+    half_width, reach = (3.5, 5.2) if wild else (2.75, 3.25)
     canvas = Canvas.spanning(-half_width, -3.1, half_width, reach)
     scene = Scene(canvas, person, moment, draw_light(rng), rng)
     painting = Painting(canvas)
@@ -102,8 +80,7 @@ def paint_person(person: Person, moment: Moment, rng: np.random.Generator, wild:
 def head_landmarks(scene: Scene) -> Points:
     """Return eyes, nose tip and mouth corners in head coordinates, float64 (5, 2)."""
     line = lip_lines(scene)[1]
-    eye = 0.5
-    return np.array([(-eye, 0.0), (eye, 0.0), (0.0, scene.person.nose_length - 0.10), line[0], line[-1]])
+    return np.array([(-EYE_X, 0.0), (EYE_X, 0.0), (0.0, scene.person.nose_length - 0.10), line[0], line[-1]])
 
 
 def _aligned_camera(eyes_at: Points, rng: np.random.Generator) -> Camera:
@@ -117,7 +94,7 @@ def _wild_camera(eyes_at: Points, rng: np.random.Generator) -> Camera:
     distance = float(rng.uniform(26, 70))
     roll = float(np.radians(rng.uniform(-30, 30)))
     margin = 2.4 * distance
-    middle = np.array([rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)])
+    middle = np.array([rng.uniform(margin, side - margin) for side in (width, height)])
     half = 0.5 * distance * np.array([np.cos(roll), np.sin(roll)])
     return Camera.bringing(eyes_at, [middle - half, middle + half], width, height)
 
@@ -137,10 +114,10 @@ def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) ->
     column = (x - np.float32(canvas.x[0])) * scale
     row = (y - np.float32(canvas.y[0])) * scale
     # Like film, compress the highlights instead of clipping them.
-    exposed = painting.colour * (np.float32(1.1) - np.float32(0.2) * painting.colour)
+    exposed = painting.colour * (1.1 - 0.2 * painting.colour)
     drawing = np.empty((canvas.height, canvas.width, 4), np.uint8)
-    drawing[:, :, :3] = np.clip(exposed * np.float32(255) + np.float32(0.5), 0, 255)
-    drawing[:, :, 3] = painting.coverage * np.float32(255) + np.float32(0.5)
+    drawing[:, :, :3] = np.clip(exposed * 255 + 0.5, 0, 255)
+    drawing[:, :, 3] = painting.coverage * 255 + 0.5
     # Where an image pixel spans several drawing pixels, these are averaged first.
     spread = float(scale) / camera.scale
     if spread > 1.4:
@@ -151,8 +128,7 @@ def photograph(painting: Painting, pose: Pose, camera: Camera, behind: Bytes) ->
     image = np.clip(seen[:, :, :3].astype(np.int32) + (through + 127) // 255, 0, 255).astype(np.uint8)
     nearest_row = np.clip(np.rint(row), 0, canvas.height - 1).astype(np.int32)
     nearest_column = np.clip(np.rint(column), 0, canvas.width - 1).astype(np.int32)
-    mask = painting.classes[nearest_row, nearest_column]
-    return image, mask
+    return image, painting.classes[nearest_row, nearest_column]
 
 
 def develop(image: Bytes, blurry: bool, rng: np.random.Generator, scale: float) -> Bytes:
@@ -168,7 +144,7 @@ def develop(image: Bytes, blurry: bool, rng: np.random.Generator, scale: float) 
     sigma = (rng.uniform(1.3, 2.2) if blurry else rng.uniform(0.25, 0.7)) * scale / 38
     size = 2 * max(1, int(2.5 * sigma)) + 1
     soft = cv2.GaussianBlur(toned, (size, size), sigma)
-    strength = np.float32(rng.uniform(0.5, 2.8))
+    strength = rng.uniform(0.5, 2.8)
     grain = strength * rng.standard_normal((*image.shape[:2], 3), dtype=np.float32)
-    grain = (grain + grain[:, :, 1:2]) * np.float32(0.6)
+    grain = (grain + grain[:, :, 1:2]) * 0.6
     return np.clip(np.rint(soft + grain), 0, 255).astype(np.uint8)

@@ -63,22 +63,22 @@ class Scene:
     @cached_property
     def face_half_outline(self) -> Points:
         """Right half of the face's outline from the crown to the chin, float64 (48, 2)."""
-        person = self.person
-        width, jaw, chin = person.face_width, person.jaw, person.chin
+        width, jaw, chin = self.person.face_width, self.person.jaw, self.person.chin
         return curve(
             [
-                (0.0, -1.72),
-                (0.52, -1.60),
-                (0.90, -1.18),
-                (width, -0.50),
-                (width + 0.01, 0.05),
-                (width - 0.05, 0.50),
-                (width - 0.27 + 0.10 * jaw, 1.02),
-                (0.50 + 0.14 * jaw, 1.44),
-                (0.28 + 0.09 * jaw, chin - 0.10),
-                (0.12 + 0.04 * jaw, chin - 0.02),
-                (0.0, chin),
+                0.0,
+                0.52,
+                0.90,
+                width,
+                width + 0.01,
+                width - 0.05,
+                width - 0.27 + 0.10 * jaw,
+                0.50 + 0.14 * jaw,
+                0.28 + 0.09 * jaw,
+                0.12 + 0.04 * jaw,
+                0.0,
             ],
+            [-1.72, -1.60, -1.18, -0.50, 0.05, 0.50, 1.02, 1.44, chin - 0.10, chin - 0.02, chin],
             48,
         )
 
@@ -105,31 +105,14 @@ class Scene:
         q = np.minimum(np.multiply.outer(1 / width**2, window.x**2), 1.0).astype(np.float32)
         # Smooth curves, not straight pieces, whose kinks would show as creases.
         middle = curve(
-            [
-                (-1.75, 0.0),
-                (-1.5, 0.5),
-                (-1.1, 0.8),
-                (-0.6, 0.97),
-                (0.3, 1.0),
-                (1.1, 0.95),
-                (person.chin, 0.55),
-            ],
-            80,
+            [-1.75, -1.5, -1.1, -0.6, 0.3, 1.1, person.chin], [0.0, 0.5, 0.8, 0.97, 1.0, 0.95, 0.55], 80
         )
         profile = np.interp(window.y, middle[:, 0], middle[:, 1])
         depth = profile[:, None].astype(np.float32) * np.sqrt(np.maximum(0, 1 - q * (0.45 + 0.55 * q)))
         nose_y = person.nose_length
         bridge = curve(
-            [
-                (-0.4, 0.0),
-                (-0.2, 0.02),
-                (0.0, 0.06),
-                (0.25, 0.14),
-                (nose_y - 0.18, 0.23),
-                (nose_y - 0.07, 0.23),
-                (nose_y + 0.03, 0.09),
-                (nose_y + 0.12, 0.0),
-            ],
+            [-0.4, -0.2, 0.0, 0.25, nose_y - 0.18, nose_y - 0.07, nose_y + 0.03, nose_y + 0.12],
+            [0.0, 0.02, 0.06, 0.14, 0.23, 0.23, 0.09, 0.0],
             80,
         )
         ridge = np.interp(window.y, bridge[:, 0], bridge[:, 1], left=0.0, right=0.0)
@@ -152,7 +135,7 @@ class Scene:
             (-0.05, window.pair(0.98, -0.45, 0.15, 0.3)),
             (-0.025, window.bump(0.0, 0.88, 0.05, 0.09)),
         ):
-            depth += np.float32(amount) * hill
+            depth += amount * hill
         return depth
 
     @cached_property

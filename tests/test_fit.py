@@ -24,8 +24,7 @@ from tests.commands import run_command
 from training.evaluate.thresholds import Sureness
 from training.fit.fit import fit_photos
 from training.label import page
-from training.label.audit import near_duplicates
-from training.label.issues import contradicted, disagreeing, label_quality, self_confidence
+from training.label.audit import contradicted, disagreeing, label_quality, near_duplicates, self_confidence
 from training.label.left_out import folds_of
 from training.label.suggestions import drawn
 from training.methods.region_probe import Pool, StandardisedFeatures

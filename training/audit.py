@@ -19,12 +19,9 @@ def main() -> None:
         EXAMPLES,
         "finished shards",
     )
-    parser.add_argument(
-        "--count", type=int, default=200, metavar="N", help="of labels on the page (default: 200)"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="local folder (default: that of the shards)"
-    )
+    add = parser.add_argument
+    add("--count", type=int, default=200, metavar="N", help="of labels on the page (default: 200)")
+    add("--output", type=Path, metavar="DIR", help="local folder (default: that of the shards)")
     options = parser.parse_args()
     if options.count < 1:
         raise UserError("--count must be 1 or more")

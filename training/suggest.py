@@ -19,13 +19,9 @@ def main() -> None:
         EXAMPLES,
         "finished shards",
     )
-    parser.add_argument("--count", type=int, default=50, metavar="N", help="of faces (default: 50)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="the page (default: suggestions.html with the shards)",
-    )
+    add = parser.add_argument
+    add("--count", type=int, default=50, metavar="N", help="of faces (default: 50)")
+    add("--output", type=Path, metavar="FILE", help="the page (default: suggestions.html with the shards)")
     options = parser.parse_args()
     if options.count < 1:
         raise UserError("--count must be 1 or more")

@@ -21,14 +21,7 @@ from training.evaluate.metrics import METRICS, PRIMARY, Floats
 from training.evaluate.results import Entry, by_labels, predict_command, read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
 from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import (
-    FILE,
-    NONE_KNOWN,
-    VAL,
-    Classifier,
-    load_classifier,
-    sample_probabilities,
-)
+from training.models.classifier import FILE, NONE_KNOWN, VAL, load_classifier, sample_probabilities
 
 
 def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -47,7 +40,7 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
     Raises:
         UserError: the results of fine-tuning are missing, or no test face has a label.
     """
-    runs = read_runs(finetuned)
+    runs, known = read_runs(finetuned), dict[str, dict[str, Any]]()
     train, val, test = (read_samples(layout, (split,)).labelled() for split in ("train", "val", "test"))
     scores: dict[str, RunScores] = {}
     thresholds: dict[str, dict[str, Any]] = {}
@@ -59,20 +52,21 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         evaluator = Evaluator(test, config.evaluate, train)
         scores[MAJORITY] = evaluator.score(np.tile(_prevalence(train), (len(test), 1)), None)
         predictions.clear()
-    for name in (run["name"] for run in runs):
+    for name, faces in ((run["name"], run["faces"]) for run in runs):
         classifier = load_classifier(finetuned / name / FILE)
         classifier.configure(hardware().device, config.trainer.precision, config.evaluate.mirrored)
-        cuts = _thresholds(classifier, val, config, name)
-        on_test = _probabilities(classifier, test, config, f"test {name}")
-        thresholds[name] = {
-            "classifier": classifier.identity,
-            "thresholds": cuts,
-            "thresholds_from": classifier.thresholds_from,
-        }
+        how = (config.stream, config.evaluate.batch_size)
+        if (cuts := classifier.thresholds) is None:
+            on_val = sample_probabilities(classifier, val, *how, f"val {name}") if len(val) else None
+            cuts = dict(zip(classifier.attributes, best_thresholds(val.attributes, on_val), strict=True))
+            classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
+        on_test = sample_probabilities(classifier, test, *how, f"test {name}")
+        source = {"thresholds_from": classifier.thresholds_from}
+        known[name] = {"faces": faces, **source}
+        thresholds[name] = {"classifier": classifier.identity, "thresholds": cuts, **source}
         scores[name] = evaluator.score(on_test, [cuts[attribute] for attribute in classifier.attributes])
         predictions.append(_predictions_table(name, test, on_test))
-    runs = [{**run, "thresholds_from": thresholds[run["name"]]["thresholds_from"]} for run in runs]
-    known = {run["name"]: {key: run[key] for key in ("faces", "thresholds_from")} for run in runs}
+    runs = [{**run, **known[run["name"]]} for run in runs]
     means = {name: {**known.get(name, {}), **each.mean_scores} for name, each in scores.items()}
     intervals = uncertainty(scores, runs)
     for file, content in {
@@ -110,13 +104,8 @@ def summary(
         names = [next((run["name"] for run in group if run["title"] == title), "") for group in groups]
         rows[title] = [_percent(means.get(name, {}).get(metric.name)) for name in names for metric in chief]
     heads = [f"{group[0]['faces']:,} labels\n{metric.title}" for group in groups for metric in chief]
-    table = tabulate(
-        [[title, *cells] for title, cells in rows.items()],
-        ["method, percent", *heads],
-        tablefmt="plain",
-        colalign=["left", *["right"] * len(heads)],
-        disable_numparse=True,
-    )
+    cells, align = [[title, *row] for title, row in rows.items()], ["left", *["right"] * len(heads)]
+    table = tabulate(cells, ["method, percent", *heads], "plain", colalign=align, disable_numparse=True)
     lines = [line.rstrip() for line in table.splitlines()]
     for group in groups:
         best = max(group, key=lambda run: means[run["name"]][PRIMARY] or 0.0)
@@ -135,20 +124,6 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _probabilities(classifier: Classifier, samples: Samples, config: Config, title: str) -> Floats:
-    return sample_probabilities(classifier, samples, config.stream, config.evaluate.batch_size, title)
-
-
-def _thresholds(classifier: Classifier, val: Samples, config: Config, name: str) -> dict[str, float]:
-    """The thresholds of a classifier; if it has none, they are chosen on val and set."""
-    if classifier.thresholds is None:
-        on_val = _probabilities(classifier, val, config, f"val {name}") if len(val) else None
-        cuts = best_thresholds(val.attributes, on_val)
-        classifier.thresholds = dict(zip(classifier.attributes, cuts, strict=True))
-        classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
-    return classifier.thresholds
-
-
 def _prevalence(train: Samples) -> Floats:
     """The share of positive labels per attribute, float64 (A,); one half where no label is known."""
     known = train.attributes >= 0
@@ -157,15 +132,9 @@ def _prevalence(train: Samples) -> Floats:
 
 
 def _predictions_table(run: str, test: Samples, probabilities: Floats) -> pa.Table:
-    """Rows of ``predictions.parquet``: run, key, identity, and two columns per attribute.
-
-    These are NAME, the probability in float32, and NAME.label, int8, null where the label is unknown.
-    """
-    columns: dict[str, Any] = {
-        "run": [run] * len(test),
-        "key": list(test.keys),
-        "identity": pa.array(test.identities, pa.string()),
-    }
+    """Run, key, identity; per attribute NAME, its probability in float32, and NAME.label, int8 or null."""
+    columns: dict[str, Any] = {"run": [run] * len(test), "key": list(test.keys)}
+    columns["identity"] = pa.array(test.identities, pa.string())
     for column, name in enumerate(test.attribute_names):
         labels = test.attributes[:, column]
         columns[name] = probabilities[:, column].astype(np.float32)

@@ -20,46 +20,27 @@ BINS: Final = 15
 Neural Networks", ICML 2017."""
 
 
-@dataclass(frozen=True)
 class Predictions:
     """The predictions of one attribute on the faces whose label is known.
 
-    Attributes:
+    Args:
         labels: float64 (N,), 0 or 1.
         probabilities: float64 (N,), 0 to 1.
         threshold: a probability at or above it is a positive prediction.
         weights: float64 (R, N), how often each face counts in each of R resamples.
+
+    Attributes:
+        labels, probabilities, weights: as above.
+        total, positives, negatives: the weight of all, of positive and of negative labels, float64 (R,).
+        true_positives, false_positives: that of those which are predicted to be positive.
     """
 
-    labels: Floats
-    probabilities: Floats
-    threshold: float
-    weights: Floats
-
-    @cached_property
-    def total(self) -> Floats:
-        """The sum of the weights, float64 (R,)."""
-        return self.weights.sum(axis=1)
-
-    @cached_property
-    def positives(self) -> Floats:
-        """The weight of the positive labels, float64 (R,)."""
-        return self.weights @ self.labels
-
-    @property
-    def negatives(self) -> Floats:
-        """The weight of the negative labels, float64 (R,)."""
-        return self.total - self.positives
-
-    @cached_property
-    def true_positives(self) -> Floats:
-        """The weight of the positive labels that are predicted, float64 (R,)."""
-        return self.weights @ (self.labels * (self.probabilities >= self.threshold))
-
-    @cached_property
-    def false_positives(self) -> Floats:
-        """The weight of the negative labels that are predicted to be positive, float64 (R,)."""
-        return self.weights @ ((1 - self.labels) * (self.probabilities >= self.threshold))
+    def __init__(self, labels: Floats, probabilities: Floats, threshold: float, weights: Floats) -> None:
+        self.labels, self.probabilities, self.weights = labels, probabilities, weights
+        self.total, self.positives = weights.sum(axis=1), weights @ labels
+        self.negatives, predicted = self.total - self.positives, probabilities >= threshold
+        self.true_positives = weights @ (labels * predicted)
+        self.false_positives = weights @ ((1 - labels) * predicted)
 
     @cached_property
     def ranking(self) -> tuple[Floats, Floats]:
@@ -181,8 +162,7 @@ def score(
     """
     values = np.full((len(weights), len(thresholds), len(METRICS)), np.nan)
     for column, threshold in enumerate(thresholds):
-        known = labels[:, column] >= 0
-        if not known.any():
+        if not (known := labels[:, column] >= 0).any():
             continue
         targets = labels[known, column].astype(np.float64)
         predictions = Predictions(targets, probabilities[known, column], threshold, weights[:, known])

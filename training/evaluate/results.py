@@ -16,11 +16,7 @@ Entry = Mapping[str, Any]
 
 
 def read_json(file: Path, stage: str | None = None) -> Any:
-    """The content of a JSON file.
-
-    Args:
-        file: the file.
-        stage: of ``training.run`` that writes it, for the message; None for a file that the user named.
+    """The content of a JSON file; a message names the `stage` of ``training.run`` that writes it.
 
     Raises:
         UserError: the file is missing or no JSON.
@@ -42,8 +38,7 @@ def read_runs(finetuned: Path) -> list[Entry]:
     Raises:
         UserError: the file is missing or no JSON.
     """
-    runs: list[Entry] = read_json(finetuned / "runs.json", "finetune")
-    return runs
+    return list(read_json(finetuned / "runs.json", "finetune"))
 
 
 def by_labels(runs: Sequence[Entry]) -> list[list[Entry]]:
@@ -77,15 +72,10 @@ def read_scores(evaluation: Path) -> dict[str, dict[str, Any]]:
     means, attributes, intervals = (
         read_json(evaluation / f"{name}.json", "evaluate") for name in ("metrics", "attributes", "intervals")
     )
+    names = {"intervals": "means", "gains": "gains", "subgroups": "gaps", "reliability": "reliability"}
     return {
-        name: {
-            "means": means[name],
-            "attributes": attributes[name],
-            "intervals": intervals[name]["means"],
-            "gains": intervals[name]["gains"],
-            "subgroups": intervals[name]["gaps"],
-            "reliability": intervals[name]["reliability"],
-        }
+        name: {"means": means[name], "attributes": attributes[name]}
+        | {here: intervals[name][there] for here, there in names.items()}
         for name in means
         if name in attributes and name in intervals
     }

@@ -22,9 +22,6 @@ from training.evaluate.thresholds import DEFAULT
 MAJORITY: Final = "majority class"
 """The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
-SEED: Final = 0
-"""Of the resamples."""
-
 
 @dataclass(frozen=True)
 class RunScores:
@@ -54,17 +51,15 @@ class Evaluator:
     """Computes the metrics of several runs on the same test faces and the same resamples of them.
 
     Args:
-        test: the test faces.
-        settings: resamples and subgroups. A subgroup whose attribute the faces do not have is
-            left out with a notice.
+        settings: resamples and subgroups. A subgroup whose attribute the test faces lack is left out with a
+            notice.
         train: the labelled train faces. Attributes that none of them has cannot be learnt; they are left out
             of all means, with a notice.
     """
 
     def __init__(self, test: Samples, settings: Evaluate, train: Samples) -> None:
-        self._test, names = test, test.attribute_names
-        self._weights = resample_identities(test.identities, settings.resamples, SEED)
-        self._subgroups = settings.subgroups
+        self._test, names, self._subgroups = test, test.attribute_names, settings.subgroups
+        self._weights = resample_identities(test.identities, settings.resamples, seed=0)
         if missing := [name for name in settings.subgroups if name not in names]:
             print(f"evaluate: no subgroups by {', '.join(missing)}, because the faces have no such attribute")
         self._counted = (train.attributes == 1).any(axis=0) | (len(train) == 0)
@@ -88,9 +83,8 @@ class Evaluator:
             threshold = {} if thresholds is None else {"threshold": thresholds[column]}
             attributes[name] = threshold | estimates(values[:, column])
             if thresholds is not None and name in self._subgroups:
-                subgroups[name] = compare_subgroups(
-                    labels, probabilities, cuts, column, self._weights, self._counted
-                )
+                given = (labels, probabilities, cuts, column)
+                subgroups[name] = compare_subgroups(*given, self._weights, self._counted)
         means, curve = mean_over_attributes(values[:, self._counted]), reliability(labels, probabilities)
         return RunScores(means, attributes, subgroups, curve)
 
@@ -130,13 +124,9 @@ def confidence_interval(values: NDArray[np.float64], bounds: tuple[float, float]
 
 
 def mean_over_attributes(values: Floats) -> Floats:
-    """The mean over the attributes for which a metric is defined, float64 (1 + R, M).
+    """The mean over the attributes for which a metric is defined, float64 (1 + R, M), of (1 + R, A, M).
 
-    Args:
-        values: float64 (1 + R, A, M), NaN where a metric is not defined.
-
-    Returns:
-        NaN where there is no such attribute; the estimate in row 0 has four decimals, as it is shown.
+    NaN where there is no such attribute; the estimate in row 0 has four decimals, as it is shown.
     """
     known = ~np.isnan(values)
     count = known.sum(axis=1)
@@ -148,9 +138,7 @@ def mean_over_attributes(values: Floats) -> Floats:
 def estimates(values: Floats, difference: bool = False) -> dict[str, Any]:
     """``METRIC`` with four decimals and ``METRIC_interval`` of every metric; None where it is not defined.
 
-    Args:
-        values: float64 (1 + R, M).
-        difference: whether these are differences of two values, which may be negative.
+    The values are float64 (1 + R, M); those of a `difference` of two may be negative.
     """
     entry: dict[str, Any] = {}
     for column, (name, metric) in enumerate(METRICS.items()):
@@ -208,14 +196,12 @@ def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[st
     """
     known = labels >= 0
     bins = bin_of(probabilities[known])
-    sums = (np.bincount(bins, values, BINS) for values in (probabilities[known], labels[known], None))
+    sums = [
+        np.bincount(bins, values, BINS).tolist() for values in (probabilities[known], labels[known], None)
+    ]
     return [
-        {
-            "predicted": round(predicted / count, 4),
-            "observed": round(observed / count, 4),
-            "count": int(count),
-        }
-        for predicted, observed, count in zip(*(each.tolist() for each in sums), strict=True)
+        {"predicted": round(a / count, 4), "observed": round(b / count, 4), "count": int(count)}
+        for a, b, count in zip(*sums, strict=True)
         if count
     ]
 
@@ -223,9 +209,7 @@ def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[st
 def uncertainty(scores: Mapping[str, RunScores], runs: Sequence[Entry]) -> dict[str, Any]:
     """The content of ``intervals.json``, by run name.
 
-    Args:
-        scores: by run name.
-        runs: entries of ``runs.json``; the first one with the same labels is the reference of the others.
+    The first of the `runs`, entries of ``runs.json``, with the same labels is the reference of the others.
 
     Returns:
         ``means``: the interval of each mean. ``gains``: for each metric the ``value`` and ``interval`` of
@@ -236,15 +220,10 @@ def uncertainty(scores: Mapping[str, RunScores], runs: Sequence[Entry]) -> dict[
     for name, each in scores.items():
         means, gains = estimates(each.means), {}
         if name in reference:
-            gains = estimates(each.means - scores[reference[name]].means, difference=True)
-        content[name] = {
-            "means": {metric: means[f"{metric}_interval"] for metric in METRICS},
-            "gains": {
-                metric: {"value": gains[metric], "interval": gains[f"{metric}_interval"]}
-                for metric in METRICS
-                if gains.get(metric) is not None
-            },
-            "gaps": each.subgroups,
-            "reliability": each.reliability,
-        }
+            change = estimates(each.means - scores[reference[name]].means, difference=True)
+            known = [metric for metric in METRICS if change[metric] is not None]
+            gains = {key: {"value": change[key], "interval": change[f"{key}_interval"]} for key in known}
+        intervals = {metric: means[f"{metric}_interval"] for metric in METRICS}
+        curve = {"gaps": each.subgroups, "reliability": each.reliability}
+        content[name] = {"means": intervals, "gains": gains, **curve}
     return content

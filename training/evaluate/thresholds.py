@@ -1,6 +1,5 @@
 """Decision thresholds per attribute: chosen on val, read again, and those that keep a stated error."""
 
-import sys
 from pathlib import Path
 from typing import Final, Self
 
@@ -38,68 +37,36 @@ def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:
     rejected = predictions.negatives - false_positives
     balanced = (true_positives / predictions.positives + rejected / predictions.negatives) / 2
     distinct = np.unique(probability)
-    midpoints = (distinct[1:] + distinct[:-1]) / 2
-    candidates = np.concatenate((distinct[:1], midpoints, distinct[-1:] + 1e-9))
+    candidates = np.concatenate((distinct[:1], (distinct[1:] + distinct[:-1]) / 2, distinct[-1:] + 1e-9))
     return float(candidates[np.argmax(balanced[::-1])])
 
 
 def best_thresholds(labels: NDArray[np.int8], probabilities: Floats | None) -> list[float]:
-    """`best_threshold` of every attribute.
-
-    Args:
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        probabilities: float64 (N, A); None if there are no faces to tune on.
-    """
+    """`best_threshold` of every attribute, of (N, A) each; `DEFAULT` if there are no faces to tune on."""
     if probabilities is None:
         return [DEFAULT] * labels.shape[1]
-    columns = zip(labels.T, probabilities.T, strict=True)
-    return [best_threshold(target, probability) for target, probability in columns]
-
-
-def evaluation_folder(checkpoint: Path) -> Path:
-    """The folder in which ``training.run`` evaluates the classifier RUNS/finetune/NAME/classifier.pt."""
-    return checkpoint.absolute().parent.parent.parent / "evaluate"
-
-
-def evaluated_run(evaluation: Path, classifier: Classifier) -> str | None:
-    """The name of the run in an evaluation whose classifier was this one; None with a notice if none was.
-
-    Raises:
-        UserError: the file with the thresholds cannot be read.
-    """
-    file = evaluation / THRESHOLDS
-    if not file.is_file():
-        return None
-    for name, entry in read_json(file).items():
-        if entry["classifier"] == classifier.identity:
-            return str(name)
-    print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
-    return None
+    return [best_threshold(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
 
 
 def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
     """The thresholds of a classifier by attribute; `DEFAULT` for those that the file does not list.
 
-    Args:
-        file: ``thresholds.json`` of an evaluation, or ``config.json`` of an export.
-        classifier: which one.
+    The file is ``thresholds.json`` of an evaluation, or ``config.json`` of an export.
 
     Raises:
         UserError: `file` cannot be read, or its thresholds are those of another classifier.
     """
     content = read_json(file)
-    if isinstance(content, dict) and isinstance(labels := content.get("attributes"), list):
+    entries = list(content.values()) if isinstance(content, dict) else []
+    if entries and isinstance(labels := content.get("attributes"), list):
         cuts = {each["name"]: each["threshold"] for each in labels}
-        content = {"export": {"classifier": classifier.identity, **content, "thresholds": cuts}}
-    entries = content.values() if isinstance(content, dict) else ()
+        entries = [{"classifier": classifier.identity, **content, "thresholds": cuts}]
     for entry in entries:
         if isinstance(entry, dict) and entry.get("classifier") == classifier.identity:
             known = entry["thresholds"]
             return {name: float(known.get(name, DEFAULT)) for name in classifier.attributes}
-    raise UserError(
-        f"{file}: not the thresholds of this classifier; name {THRESHOLDS} of its evaluation, or config.json "
-        "of its export"
-    )
+    wanted = f"name {THRESHOLDS} of its evaluation, or config.json of its export"
+    raise UserError(f"{file}: not the thresholds of this classifier; {wanted}")
 
 
 class Sureness:
@@ -144,9 +111,8 @@ class Sureness:
 
     def decide(self, probabilities: Floats) -> NDArray[np.int8]:
         """1 for present, 0 for absent, -1 for unsure, int8 (N, A), of probabilities, float64 (N, A)."""
-        return np.where(
-            probabilities >= self.present, 1, np.where(probabilities <= self.absent, 0, -1)
-        ).astype(np.int8)
+        absent = np.where(probabilities <= self.absent, 0, -1)
+        return np.where(probabilities >= self.present, 1, absent).astype(np.int8)
 
 
 def _cut(probabilities: Floats, wrong: NDArray[np.bool_], error: float) -> float:

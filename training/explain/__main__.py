@@ -14,23 +14,13 @@ EXAMPLES = """\
 
 def main() -> None:
     """Read the command line and explain one classifier."""
-    parser = command.parser(
-        "Show where a classifier looks, averaged over the test faces, or over photos.",
-        EXAMPLES,
-        "finished shards",
-    )
-    parser.add_argument(
-        "photos",
-        nargs="*",
-        type=Path,
-        metavar="PHOTO_OR_FOLDER",
-        help="explain what is predicted of these instead of test faces with labels",
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="classifier.pt")
-    parser.add_argument("--output", type=Path, default=Path("runs/explain"), metavar="DIR")
-    parser.add_argument(
-        "--faces", type=int, default=500, metavar="N", help="at most N of them (default: 500)"
-    )
+    what = "Show where a classifier looks, averaged over the test faces, or over photos."
+    parser = command.parser(what, EXAMPLES, "finished shards")
+    add, named = parser.add_argument, "explain what is predicted of these instead of test faces with labels"
+    add("photos", nargs="*", type=Path, metavar="PHOTO_OR_FOLDER", help=named)
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help="classifier.pt")
+    add("--output", type=Path, default=Path("runs/explain"), metavar="DIR")
+    add("--faces", type=int, default=500, metavar="N", help="at most N of them (default: 500)")
     options = parser.parse_args()
     if options.faces < 1:
         raise UserError(f"--faces {options.faces}: must be at least 1")

@@ -7,6 +7,7 @@ over all cells is the logit without its bias. For a probe, it is what each regio
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from typing import Any, Final
 
@@ -53,15 +54,11 @@ class MeanMaps:
 def attribution(model: AttributeNetwork, images: Tensor) -> Tensor:
     """The attribution of each logit to each feature cell, float (B, A, h, w).
 
-    Args:
-        model: in evaluation mode.
-        images: normalised, float (B, 3, S, S).
+    The model is in evaluation mode, and the images are normalised, float (B, 3, S, S).
     """
     branches = model.network(images).branches
-    maps = []
-    for branch, head in model.heads.items():
-        cells = branches[branch]
-        maps.append(torch.einsum("ac,bchw->bahw", head.weight, cells) / cells[0, 0].numel())
+    pairs = ((head.weight, branches[branch]) for branch, head in model.heads.items())
+    maps = [torch.einsum("ac,bchw->bahw", weight, cells) / cells[0, 0].numel() for weight, cells in pairs]
     return torch.cat(maps, dim=1)[:, model.get_buffer("inverse")]
 
 
@@ -104,7 +101,6 @@ def mean_maps(
     """The mean maps of all attributes, at the network's input size, and the average face.
 
     Args:
-        model: the network.
         batches: faces, uint8 (B, 3, F, F), and their labels, (B, A), -1 where unknown.
 
     Returns:
@@ -115,38 +111,35 @@ def mean_maps(
     cells = attribution(model, torch.zeros(1, 3, size, size, device=device)).shape[-1]
     stride = size // cells
     shifts = [round(stride * ((number + 0.5) / SHIFTS - 0.5)) for number in range(SHIFTS)]
-    views = [View(down, right, flipped) for down, right, flipped in product(shifts, shifts, (False, True))]
-    sums: list[Any] = [0.0] * len(views)
-    counts: Any = 0
-    face_sum: Any = 0.0
-    faces = 0
-    for images, labels in batches:
-        inputs = to_input(images.to(device), size)
-        selected = np.stack([labels == 1, labels == 0])
-        for number, view in enumerate(views):
-            maps = attribution(model, view.apply(inputs)).double().cpu().numpy()
-            sums[number] = sums[number] + np.einsum("nba,bahw->nahw", selected, maps)
-        counts = counts + selected.sum(axis=1)
-        face_sum = face_sum + images.double().sum(dim=0).permute(1, 2, 0).numpy()
-        faces += len(images)
+    views = [View(*each) for each in product(shifts, shifts, (False, True))]
+
+    def terms(images: Tensor, labels: NDArray[np.int8]) -> list[Any]:
+        inputs, selected = to_input(images.to(device), size), np.stack([labels == 1, labels == 0])
+        maps = (attribution(model, view.apply(inputs)).double().cpu().numpy() for view in views)
+        return [*(np.einsum("nba,bahw->nahw", selected, each) for each in maps), *_about(images, selected)]
+
+    *sums, counts, face_sum, faces = _summed(terms(*batch) for batch in batches)
     total = np.mean([view.invert(each, size) for view, each in zip(views, sums, strict=True)], axis=0)
-    return mean_of(total, counts), face_sum / faces
+    return _mean_of(total, counts), face_sum / faces
 
 
-def mean_of(total: NDArray[np.float64], counts: NDArray[np.int64]) -> list[MeanMaps]:
-    """The means of maps that were summed over faces with and without each attribute.
+def _about(images: Tensor, selected: NDArray[np.bool_]) -> list[Any]:
+    """Of a batch: how many faces have and lack each attribute, the sum of the faces, and their number."""
+    return [selected.sum(axis=1), images.double().sum(dim=0).permute(1, 2, 0).numpy(), len(images)]
 
-    Args:
-        total: float64 (2, A, S, S). counts: int64 (2, A), of those faces.
-    """
-    return [
-        MeanMaps(
-            total[0, position] / present if present else None,
-            total[1, position] / absent if absent else None,
-            (present, absent),
-        )
-        for position, (present, absent) in enumerate(counts.T.tolist())
-    ]
+
+def _summed(terms: Iterable[list[Any]]) -> list[Any]:
+    return reduce(lambda sums, more: [a + b for a, b in zip(sums, more, strict=True)], terms)
+
+
+def _mean_of(total: NDArray[np.float64], counts: NDArray[np.int64]) -> list[MeanMaps]:
+    """The means of maps, (2, A, S, S), that were summed over so many faces, (2, A)."""
+    means = []
+    for position, both in enumerate(counts.T.tolist()):
+        pairs = zip(total[:, position], both, strict=True)
+        present, absent = (each / count if count else None for each, count in pairs)
+        means.append(MeanMaps(present, absent, tuple(both)))
+    return means
 
 
 STRIDE: Final = 4
@@ -171,27 +164,20 @@ def mean_region_maps(
     """The mean maps of all attributes, the average face, and the regions' shares.
 
     Args:
-        probe: on parsed faces.
         batches: faces with masks and what the probe reads, and their labels, (B, A), -1 where unknown.
 
     Returns:
         A `MeanMaps` per attribute; the average face, float RGB 0..255 (F, F, 3); and by attribute and region
         the mean absolute contribution as a share of that of all regions, 0 to 1.
     """
-    sums: Any = 0.0
-    counts: Any = 0
-    face_sum: Any = 0.0
-    sizes: Any = 0.0
-    faces = 0
-    for batch, labels in batches:
+
+    def terms(batch: Batch, labels: NDArray[np.int8]) -> list[Any]:
         by_region, masks = contributions(probe, batch), batch.masks.numpy()[:, ::STRIDE, ::STRIDE]
         selected = np.stack([labels == 1, labels == 0])
-        maps = by_region[np.arange(len(masks))[:, None, None], masks]
-        sums = sums + np.einsum("nba,bhwa->nahw", selected, maps)
-        counts = counts + selected.sum(axis=1)
-        sizes = sizes + np.abs(by_region).sum(axis=0)
-        face_sum = face_sum + batch.images.double().sum(dim=0).permute(1, 2, 0).numpy()
-        faces += len(masks)
+        maps = np.einsum("nba,bhwa->nahw", selected, by_region[np.arange(len(masks))[:, None, None], masks])
+        return [maps, np.abs(by_region).sum(axis=0), *_about(batch.images, selected)]
+
+    sums, sizes, counts, face_sum, faces = _summed(terms(*batch) for batch in batches)
     shares = sizes / np.maximum(sizes.sum(axis=0), 1e-12)
     named = [dict(zip(CLASSES, column.round(4).tolist(), strict=True)) for column in shares.T]
-    return mean_of(sums, counts), face_sum / faces, named
+    return _mean_of(sums, counts), face_sum / faces, named

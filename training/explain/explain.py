@@ -63,15 +63,14 @@ def faces_of_photos(predictor: Predictor, paths: Sequence[Path], count: int) -> 
     """The faces of at most `count` photos; an attribute that is predicted to be present has label 1."""
     photos = photos_in(list(paths))[0]
     photos = [photos[position] for position in evenly_spaced(count, len(photos))]
+    names = predictor.classifier.attributes
 
     def batches(members: frozenset[str]) -> Iterator[tuple[Batch, NDArray[np.int8]]]:
         bar, seen = progress("explain", len(photos), "photos"), False
         for photo in photos:
             with suppress(Refused):
-                faces = [] if photo.refused else predictor(photo.file)
-                names = predictor.classifier.attributes
-                labels = np.array([[name in face.present for name in names] for face in faces], np.int8)
-                if faces:
+                if not photo.refused and (faces := predictor(photo.file)):
+                    labels = np.array([[name in face.present for name in names] for face in faces], np.int8)
                     yield predictor.batch(np.stack([face.image for face in faces]), members), labels
                     seen = True
             bar.update(1)
@@ -103,8 +102,6 @@ def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path
         classifier: a network or a probe; of a probe, faces show what their regions contribute, and
             ``maps.json`` has the regions' shares.
         checkpoint: its file, for messages.
-        faces: with labels.
-        output: folder.
 
     Raises:
         UserError: the classifier is of another kind, or there are no faces.
@@ -120,7 +117,7 @@ def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path
         pictures = ((batch.images, labels) for batch, labels in faces(classifier.members))
         maps, average = mean_maps(model, pictures)
         branch_of = {position: branch for branch, group in model.groups.items() for position in group}
-        titles = [branch_of[position] for position in range(len(maps))]
+        titles = [branch for _, branch in sorted(branch_of.items())]
         details = [{"branch": branch} for branch in titles]
     rows = -(-len(maps) // COLUMNS)
     sheet = Figure(figsize=(1.6 * COLUMNS, 2.0 * rows), layout="constrained", dpi=100)
@@ -133,9 +130,8 @@ def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path
         file = f"{position:03}-{re.sub('[^A-Za-z0-9]+', '-', name)[:60].strip('-')}.png"
         with replacing(output / file) as temporary:
             Image.fromarray(np.hstack(images)).save(temporary, format="png")
-        present, absent = means.counts
-        entry = {"name": name, **details[position], "file": file}
-        entries.append({**entry, "present": present, "absent": absent})
+        counts = dict(zip(("present", "absent"), means.counts, strict=True))
+        entries.append({"name": name, **details[position], "file": file, **counts})
         cells[position].imshow(images[-1])
         title = font.shown(f"{name.replace('_', ' ')}\n{titles[position]}")
         cells[position].set_title(title, font=Path(font.file), fontsize=8, parse_math=False)

@@ -1,6 +1,7 @@
 """``python -m training.export``: a classifier for other runtimes, with a model card."""
 
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -15,44 +16,24 @@ EXAMPLES = """\
 
 def main() -> None:
     """Read the command line, export, and print the table of files."""
-    parser = command.parser(
-        "Export a classifier for ONNX Runtime, with model card; a probe with the parser and a script.",
-        EXAMPLES,
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
-    parser.add_argument(
-        "--output",
-        "--hub-folder",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="laid out as a repository of the Hugging Face hub; nothing is uploaded",
-    )
+    what = "Export a classifier for ONNX Runtime, with model card; a probe with the parser and a script."
+    parser = command.parser(what, EXAMPLES)
+    folder: dict[str, Any] = {"type": Path, "metavar": "DIR"}
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    add, hub = parser.add_argument, "laid out as a repository of the Hugging Face hub; nothing is uploaded"
+    add("--checkpoint", required=True, **file, help="a classifier.pt")
+    add("--output", "--hub-folder", required=True, **folder, help=hub)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--shards", metavar="DIR", help="compare on faces of these shards")
-    source.add_argument(
-        "--faces", type=Path, nargs="+", metavar="PHOTO", help="compare on faces of these photos"
-    )
-    parser.add_argument(
-        "--evaluation",
-        type=Path,
-        metavar="DIR",
-        help="folder of an evaluation (default: that of training.run)",
-    )
-    parser.add_argument(
-        "--thresholds",
-        type=Path,
-        metavar="FILE",
-        help="thresholds.json of an evaluation, or config.json (default: 0.5)",
-    )
-    parser.add_argument(
-        "--license", default="other", metavar="NAME", help="licence of the weights, for the model card"
-    )
+    photos = "compare on faces of these photos"
+    source.add_argument("--faces", type=Path, nargs="+", metavar="PHOTO", help=photos)
+    add("--evaluation", **folder, help="folder of an evaluation (default: that of training.run)")
+    add("--thresholds", **file, help="thresholds.json of an evaluation, or config.json (default: 0.5)")
+    add("--license", default="other", metavar="NAME", help="licence of the weights, for the model card")
     options = parser.parse_args()
     config, checkpoint, output = command.config_from(options), options.checkpoint, options.output
 
     # PyTorch and more, which --help need not wait for.
-    from training.evaluate.thresholds import evaluation_folder
     from training.export.comparison import compare, faces_of_photos, faces_of_shards
     from training.export.model_card import labels_text, model_card, read_results
     from training.export.onnx import export_network, export_networks, export_probe
@@ -62,11 +43,8 @@ def main() -> None:
 
     predictor = Predictor.load(checkpoint, options.thresholds, config=config)
     classifier, side = predictor.classifier, predictor.recipe.align.size
-    faces = (
-        faces_of_shards(options.shards, config)
-        if options.shards
-        else faces_of_photos(predictor, options.faces)
-    )
+    shards = options.shards
+    faces = faces_of_shards(shards, config) if shards else faces_of_photos(predictor, options.faces)
     if faces.shape[1:] != (side, side, 3):
         raise UserError(
             f"the faces are {faces.shape[1]} pixels wide, but the classifier was trained on {side} pixels; "
@@ -83,7 +61,8 @@ def main() -> None:
         forms = export_network(network, labels, faces, output)
     rows = compare(forms, faces, batches, output)
     write_text(output / "config.json", labels)
-    results = read_results(options.evaluation or evaluation_folder(checkpoint), checkpoint, classifier)
+    evaluation = options.evaluation or checkpoint.absolute().parent.parent.parent / "evaluate"
+    results = read_results(evaluation, checkpoint, classifier)
     write_text(output / "README.md", model_card(predictor, results, rows, len(faces), options.license))
     print(tabulate(rows[1:], rows[0], tablefmt="plain", disable_numparse=True))
     print(f"export: {output}/ (compared on {len(faces)} faces); README.md is the model card")

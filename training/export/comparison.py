@@ -1,7 +1,7 @@
 """Exported files against the classifier that they come from: faces, probabilities, and times."""
 
 import statistics
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,15 +21,13 @@ from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
 
 FACES: Final = 64
-"""On at most so many faces the exported files are compared."""
+CALLS: Final = 7
+"""On at most so many faces the exported files are compared; timed calls, of which the median is reported."""
 
 TOLERANCE: Final = 3e-3
 """Largest difference of a probability between the classifier and an exported file. Networks differ by less
 than 1e-4; a region probe by up to 2e-3 on faces whose labels it knows, since their distance of 0 is 1e-6 in
 float32 and its kernel is steep there."""
-
-CALLS: Final = 7
-"""Timed calls per number of faces, of which the median is reported."""
 
 Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 """From aligned faces, uint8 (B, S, S, 3), to probabilities, (B, A)."""
@@ -65,9 +63,8 @@ def faces_of_photos(predictor: Predictor, paths: Sequence[Path]) -> NDArray[np.u
             if not photo.refused and len(images) < FACES:
                 images += [face.image for face in predictor(photo.file)]
     if not images:
-        raise UserError(
-            f"{', '.join(map(str, paths))}: no photo with a face to compare the exported files on"
-        )
+        names = ", ".join(map(str, paths))
+        raise UserError(f"{names}: no photo with a face to compare the exported files on")
     return np.stack(images[:FACES])
 
 
@@ -80,7 +77,6 @@ def compare(
         forms: by the name of their file in `output`.
         faces: uint8 (N, S, S, 3), on which they are compared.
         batches: numbers of faces per call whose time is measured.
-        output: folder.
 
     Returns:
         Headings, then of each form its file, size in 10^6 bytes, largest difference of a probability from
@@ -92,25 +88,19 @@ def compare(
     rows = [["file", "MB", "largest difference", *(f"ms per face, {size} per call" for size in batches)]]
     reference = next(iter(forms.values()))(faces)
     for name, form in forms.items():
-        difference, size = float(np.abs(form(faces) - reference).max()), "-"
+        difference = float(np.abs(form(faces) - reference).max())
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{output / name}: its probabilities differ by up to {difference:.2g} from the classifier's; "
                 "do not use it, and report the versions of torch, onnx and onnxruntime"
             )
-        if (output / name).is_file():
-            size = f"{(output / name).stat().st_size / 1e6:.2f}"
-        rows.append(
-            [name, size, f"{difference:.1e}", *(_milliseconds(form, faces, each) for each in batches)]
-        )
+        size = f"{(output / name).stat().st_size / 1e6:.2f}" if (output / name).is_file() else "-"
+        times = (_milliseconds(form, faces, each) for each in batches)
+        rows.append([name, size, f"{difference:.1e}", *times])
     return rows
 
 
 def _milliseconds(form: Probabilities, faces: NDArray[np.uint8], batch: int) -> str:
     given = np.resize(faces, (batch, *faces.shape[1:]))
-    seconds = []
-    for _ in range(CALLS):
-        started = time.perf_counter()
-        form(given)
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(lambda: form(given), number=1, repeat=CALLS)
     return f"{1000 * statistics.median(seconds) / batch:.2f}"

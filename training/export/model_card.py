@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from common.members import JPEG_QUALITY
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import LEFT_OUT_SCORES, read_json, read_runs, read_scores
 from training.evaluate.scoring import MAJORITY
-from training.evaluate.thresholds import DEFAULT, evaluated_run
+from training.evaluate.thresholds import DEFAULT, THRESHOLDS
 from training.models.classifier import Classifier
 from training.predict.predictor import Predictor
 
@@ -28,7 +29,6 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
     Args:
         evaluation: the folder that an evaluation wrote; what it says of other classifiers is not used.
         checkpoint: the classifier's file, beside whose folder there may be ``runs.json``.
-        classifier: its content.
 
     Returns:
         ``run``, its name; ``training``, its entry of ``runs.json``; ``scores`` and ``majority``, of the
@@ -39,35 +39,28 @@ def read_results(evaluation: Path, checkpoint: Path, classifier: Classifier) -> 
     """
     name, finetuned = checkpoint.absolute().parent.name, checkpoint.absolute().parent.parent
     runs = read_runs(finetuned) if (finetuned / "runs.json").is_file() else []
-    run = evaluated_run(evaluation, classifier)
+    file, identity = evaluation / THRESHOLDS, classifier.identity
+    judged = read_json(file) if file.is_file() else {}
+    run = next((name for name, entry in judged.items() if entry["classifier"] == identity), None)
+    if run is None and file.is_file():
+        print(f"{file}: of other classifiers, so it is not used; evaluate this one again", file=sys.stderr)
     left_out = checkpoint.with_name(LEFT_OUT_SCORES)
     if run is None and left_out.is_file():
         content = read_json(left_out)
-        if content.get("classifier") == classifier.identity:
-            scores, training = {**content, "intervals": {}}, content["training"]
-            return {
-                "run": training["name"],
-                "training": training,
-                "scores": scores,
-                "majority": {},
-                "split": "train",
-            }
+        if content.get("classifier") == identity:
+            found = {"scores": {**content, "intervals": {}}, "majority": {}}
+            training = content["training"]
+            return {"run": training["name"], "training": training, **found, "split": "train"}
     scores = {} if run is None else read_scores(evaluation)
-    return {
-        "run": name,
-        "training": next((entry for entry in runs if entry["name"] == name), {}),
-        "scores": scores.get(run or "", {}),
-        "majority": scores.get(MAJORITY, {}),
-        "split": "test",
-    }
+    training = next((entry for entry in runs if entry["name"] == name), {})
+    found = {"scores": scores.get(run or "", {}), "majority": scores.get(MAJORITY, {})}
+    return {"run": name, "training": training, **found, "split": "test"}
 
 
 def labels_text(predictor: Predictor, parsing: Mapping[str, Any] | None) -> str:
     """``config.json``: attributes in the order of the probabilities, thresholds, and how to make a face.
 
-    Args:
-        predictor: the classifier.
-        parsing: what took the place of the metadata's, of exported networks; None: nothing did.
+    Of exported networks, `parsing` takes the place of the metadata's.
     """
     side, classifier = predictor.recipe.align.size, predictor.classifier
     metadata = {name: value for name, value in classifier.metadata.items() if name != "config"}
@@ -92,22 +85,15 @@ def model_card(
     """The text of the card; the same inputs give the same text, and what is not known is named as such.
 
     Args:
-        predictor: the classifier.
         results: see `read_results`.
         files: rows of the table of exported files, the first of them the headings.
         compared_faces: how many faces the exported files were compared on.
         license_name: licence of the weights.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    how: dict[str, Any] = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, **how)
     environment.filters.update(markdown=escape_markdown, table=_table)
-    classifier, titles = predictor.classifier, [metric.title for metric in METRICS.values()]
-    scores = results["scores"]
+    titles, scores = [metric.title for metric in METRICS.values()], results["scores"]
     means = {
         name: entry["means"] | {f"{metric}_interval": pair for metric, pair in entry["intervals"].items()}
         for name, entry in ((results["run"], scores), (MAJORITY, results["majority"]))
@@ -118,26 +104,18 @@ def model_card(
         for group, gap in scores.get("subgroups", {}).items()
         for key, title in (("yes", "yes"), ("no", "no"), ("difference", "yes minus no"))
     ]
+    own, cuts = scores.get("attributes", {}), predictor.thresholds.items()
+    by_attribute = [(name, f"{cut:.3f}", *_percents(own.get(name, {}))) for name, cut in cuts]
     return environment.get_template("model_card.md.j2").render(
-        front_matter=_front_matter(classifier.metadata, results, license_name),
-        metadata=classifier.metadata,
+        front_matter=_front_matter(predictor.classifier.metadata, results, license_name),
+        classifier=predictor.classifier,
         align=predictor.recipe.align,
         detect_side=DETECT_SIDE,
         jpeg_quality=JPEG_QUALITY,
-        attributes=classifier.attributes,
         tuned=set(predictor.thresholds.values()) != {DEFAULT},
-        network=classifier.network.config if classifier.network else None,
-        members=classifier.members,
-        training=results["training"],
-        split=results["split"],
+        results=results,
         scores=[("", *titles), *((title, *_percents(entry)) for title, entry in means.items())],
-        by_attribute=[
-            ("attribute", "threshold", *titles),
-            *(
-                (name, f"{threshold:.3f}", *_percents(scores.get("attributes", {}).get(name, {})))
-                for name, threshold in predictor.thresholds.items()
-            ),
-        ],
+        by_attribute=[("attribute", "threshold", *titles), *by_attribute],
         gaps=[("group", "faces", *titles), *groups],
         files=files,
         compared_faces=compared_faces,
@@ -153,21 +131,15 @@ def escape_markdown(text: str) -> str:
 
 def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], license_name: str) -> str:
     """The YAML that the Hub reads, with the mean scores as a model index."""
-    dataset = metadata["dataset"]
+    name, means = metadata["dataset"], results["scores"].get("means", {})
+    about: dict[str, Any] = {"task_type": "image-classification", "task_name": "facial attributes"}
+    about |= {"dataset_type": name, "dataset_name": name, "dataset_split": results["split"]}
     scores = [
-        EvalResult(
-            task_type="image-classification",
-            task_name="facial attributes",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split=results["split"],
-            metric_type=name,
-            metric_value=value,
-        )
+        EvalResult(**about, metric_type=name, metric_value=value)
         for name in METRICS
-        if (value := results["scores"].get("means", {}).get(name)) is not None
+        if (value := means.get(name)) is not None
     ]
-    data = ModelCardData(
+    return ModelCardData(
         license=license_name,
         library_name="onnx",
         pipeline_tag="image-classification",
@@ -175,8 +147,7 @@ def _front_matter(metadata: Mapping[str, Any], results: Mapping[str, Any], licen
         metrics=[next(iter(METRICS))],
         model_name=results["run"],
         eval_results=scores or None,
-    )
-    return data.to_yaml()
+    ).to_yaml()
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

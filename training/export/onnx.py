@@ -72,26 +72,13 @@ def export_network(
     ``probabilities``, float32 (B, A), in float32.
 
     Args:
-        network: of the classifier.
         labels: the text of ``config.json``, which the ONNX file holds too.
         faces: uint8 (N, S, S, 3), as an example.
-        output: folder.
 
     Returns:
         What the network and both files compute, by name.
     """
     model = InferenceModel(network.cpu(), faces.shape[1]).eval().to(memory_format=torch.contiguous_format)
-    _write_graphs(model, labels, faces, output)
-    session = onnxruntime.InferenceSession(str(output / GRAPH), providers=["CPUExecutionProvider"])
-    graph = torch.export.load(output / "classifier.pt2").module()
-    return {
-        "classifier.pt": lambda batch: _run(model, batch),
-        "classifier.pt2": lambda batch: _run(graph, batch),
-        GRAPH: lambda batch: session.run(None, {"faces": batch})[0],
-    }
-
-
-def _write_graphs(model: InferenceModel, labels: str, faces: NDArray[np.uint8], output: Path) -> None:
     # With an example of one face, torch.export would specialise the graph to a batch of one.
     example = torch.from_numpy(np.resize(faces, (2, *faces.shape[1:])))
     dynamic = {"faces": {0: torch.export.Dim("batch", min=1, max=4096)}}
@@ -101,18 +88,19 @@ def _write_graphs(model: InferenceModel, labels: str, faces: NDArray[np.uint8], 
         content = BytesIO()  # on a full disk torch.export aborts the process
         torch.export.save(graph, content)
         write_bytes(output / "classifier.pt2", content.getbuffer())
-        program = torch.onnx.export(
-            graph,
-            (example,),
-            input_names=["faces"],
-            output_names=["probabilities"],
-            dynamo=True,
-            verbose=False,
-        )
+        names: dict[str, Any] = {"input_names": ["faces"], "output_names": ["probabilities"]}
+        program = torch.onnx.export(graph, (example,), **names, dynamo=True, verbose=False)
     assert program is not None
-    content_of_graph = program.model_proto
+    content_of_graph = program.model_proto  # a new one each time
     content_of_graph.metadata_props.add(key="labels", value=labels)
     write_bytes(output / GRAPH, content_of_graph.SerializeToString())
+    session = onnxruntime.InferenceSession(str(output / GRAPH), providers=["CPUExecutionProvider"])
+    loaded = torch.export.load(output / "classifier.pt2").module()
+    return {
+        "classifier.pt": lambda batch: _run(model, batch),
+        "classifier.pt2": lambda batch: _run(loaded, batch),
+        GRAPH: lambda batch: session.run(None, {"faces": batch})[0],
+    }
 
 
 def _run(model: nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -122,8 +110,6 @@ def _run(model: nn.Module, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 SCRIPT: Final = "predict.py"
 PARSER: Final = "parser.onnx"
-FEATURES: Final = "features"
-"""Folder of the networks whose features are read besides."""
 
 
 def export_networks(parser: ParserFile, output: Path) -> dict[str, Any]:
@@ -146,43 +132,30 @@ def export_networks(parser: ParserFile, output: Path) -> dict[str, Any]:
     else:
         with replacing(output / PARSER) as temporary:
             export_onnx(bisenet(parser.path), size, temporary, ["logits", *MAPS])
-    _describe(output / PARSER, class_map, size)
-    files = {each.name: f"{FEATURES}/{each.name}.onnx" for each in parser.embedders}
+    files = {each.name: f"features/{each.name}.onnx" for each in parser.embedders}
+    forms: dict[str, InputFormat] = {PARSER: class_map.model_copy(update={"size": size})}
     for each in parser.embedders:
         if each.path.suffix != ".onnx" or each.input_format.layout != "NCHW":
             raise UserError(f"{each.path}: not an ONNX file of NCHW layout, so it cannot be exported")
+        forms[files[each.name]] = each.input_format
         write_bytes(output / files[each.name], each.path.read_bytes())
-        _describe(output / files[each.name], each.input_format, each.input_format.size)
+    for name, form in forms.items():
+        write_text((output / name).with_suffix(".json"), form.model_dump_json(indent=1) + "\n")
     return {
-        "parser": "onnx",
-        "size": size,
-        "sha256": file_sha256(output / PARSER),
+        **{"parser": "onnx", "size": size, "sha256": file_sha256(output / PARSER)},
         "networks": {name: file_sha256(output / file) for name, file in files.items()},
-        "numerics": ["onnx file"],
-        "file": PARSER,
-        "features_from": [*files.values()],
+        **{"numerics": ["onnx file"], "file": PARSER, "features_from": [*files.values()]},
     }
-
-
-def _describe(network: Path, form: InputFormat, size: int) -> None:
-    described = form.model_copy(update={"size": size})
-    write_text(network.with_suffix(".json"), described.model_dump_json(indent=1) + "\n")
 
 
 def export_probe(
     probe: Probe, labels: str, parser: ParserFile, side: int, output: Path
 ) -> dict[str, Probabilities]:
-    """Write `ARRAYS` and the script.
+    """Write `ARRAYS` and the script to the folder of the networks; gives what it computes, by its name.
 
     Args:
-        probe: the classifier.
         labels: the text of ``config.json``.
-        parser: of the faces.
         side: of aligned faces, in pixels.
-        output: folder with the networks.
-
-    Returns:
-        What the script computes, by its name.
 
     Raises:
         UserError: the probe reads no features of the parser.
@@ -193,11 +166,8 @@ def export_probe(
     arrays = {name: value.numpy() for name, value in state.items() if isinstance(value, torch.Tensor)}
     other = {name: value for name, value in state.items() if name not in arrays}
     corners = parser.class_map.coarse == "corners"
-    extras: dict[str, Any] = {
-        "blocks": probe.blocks,
-        "networks": [each.name for each in parser.embedders],
-        "resize": resampling(parser.size // 8, parser.size, side, corners).numpy(),
-    }
+    extras: dict[str, Any] = {"blocks": probe.blocks, "networks": [each.name for each in parser.embedders]}
+    extras["resize"] = resampling(parser.size // 8, parser.size, side, corners).numpy()
     if isinstance(probe, RegionProbe):
         share = probe.prediction_share
         extras |= {"columns": probe.columns, "prediction_share": share, "width": WIDTH, "power": POWER}

@@ -39,9 +39,8 @@ def left_out_logits(
         Positions of these faces, ascending, int64 (L,), and their logits, float64 (L, A).
     """
     fold = folds_of(identities)
-    count = int(fold.max()) + 1
     sizes = np.bincount(fold).cumsum()
-    used = count if most is None else min(int((sizes < most).sum()) + 1, count)
+    used = len(sizes) if most is None else min(int((sizes < most).sum()) + 1, len(sizes))
     logits = np.zeros(labels.shape)
     bar = progress("left out", used, "folds")
     for each in range(used):

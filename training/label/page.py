@@ -20,11 +20,8 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
 PAGE: Final = "labels.html"
-
 SIDE: Final = 256
 """Pixels of a face on the page."""
-
-BATCH_SIZE: Final = 64
 
 
 def write_page(
@@ -39,35 +36,34 @@ def write_page(
     """Write a page that downloads all labels of the shards, with what was labelled on it, as a table.
 
     Args:
-        file: the page.
-        layout: the shards.
         faces: what is labelled, in this order.
-        stream: the cache of remote shards.
-        headline: of the page.
         guesses: probabilities, float64 (N, A), that are shown beside each face; NaN for none.
         pairs: the face and the attribute, positions, of labels that are to be checked, in this order; None:
             each attribute of each face.
     """
-    samples, sources = manifest.read(layout.samples), sources_of(layout)
+    sources = sources_of(layout)
     entries: list[dict[str, Any]] = []
-    for batch in load(faces, sequential_batches(faces, BATCH_SIZE), {"jpg"}, 1, stream):
+    for batch in load(faces, sequential_batches(faces, 64), {"jpg"}, 1, stream):
         pixels = batch.images.permute(0, 2, 3, 1).numpy()
         for position, image in zip(batch.indices.tolist(), pixels, strict=True):
-            entry: dict[str, Any] = {"path": sources[faces.keys[position]]}
-            entry["image"] = image_uri(image, "jpeg", min(SIDE, len(image)))
+            uri = image_uri(image, "jpeg", min(SIDE, len(image)))
+            entry: dict[str, Any] = {"path": sources[faces.keys[position]], "image": uri}
             if guesses is not None:
                 known = guesses[position]
                 entry["guess"] = [None if np.isnan(each) else round(each, 4) for each in known.tolist()]
             entry["given"] = [None if each < 0 else each for each in faces.attributes[position].tolist()]
             entries.append(entry)
-    columns, rows = _labelled_rows(samples)
-    data = {
-        "attributes": list(faces.attribute_names),
-        "faces": entries,
-        "pairs": pairs,
-        "columns": columns,
-        "rows": rows,
-    }
+    samples = manifest.read(layout.samples)
+    columns = ["identity"] if samples.table["identity"].null_count < len(samples.table) else []
+    # Where none but train is there, splits are left out, so that labels of more faces do not change them.
+    columns += ["split"] if {"val", "test"} & set(samples.table["split"].to_pylist()) else []
+    values = [samples.table[name].to_pylist() for name in ("source", *columns, *samples.attributes)]
+    rows: dict[str, list[Any]] = {}
+    for row in zip(*values, strict=True):
+        if any(label is not None for label in row[1 + len(columns) :]):
+            rows.setdefault(row[0], list(row))
+    data = {"attributes": list(faces.attribute_names), "faces": entries, "pairs": pairs}
+    data |= {"columns": columns, "rows": list(rows.values())}
     data["key"] = "labels " + hashlib.sha256(json.dumps(data).encode()).hexdigest()
     lede = (
         "Press Y, N or U for yes, no or unsure. What you label is kept in this browser until you download "
@@ -82,21 +78,3 @@ def sources_of(layout: Layout) -> dict[str, str]:
     """The path of each sample's photo, by key."""
     table = manifest.read(layout.samples, ["key", "source"]).table
     return dict(zip(table["key"].to_pylist(), table["source"].to_pylist(), strict=True))
-
-
-def _labelled_rows(samples: manifest.Manifest) -> tuple[list[str], list[list[Any]]]:
-    """The labels that the shards have: names of further columns, and a row per photo with a label.
-
-    A row is the path, identity and split where the shards have any, and the labels. Splits are left out
-    where none but train is there, so that labels of more faces do not change them.
-    """
-    table = samples.table
-    columns = ["identity"] if table["identity"].null_count < len(table) else []
-    if {"val", "test"} & set(table["split"].to_pylist()):
-        columns.append("split")
-    names = ["source", *columns, *samples.attributes]
-    rows: dict[str, list[Any]] = {}
-    for row in zip(*(table[name].to_pylist() for name in names), strict=True):
-        if any(label is not None for label in row[1 + len(columns) :]):
-            rows.setdefault(row[0], list(row))
-    return columns, list(rows.values())

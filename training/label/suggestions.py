@@ -29,8 +29,6 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
 
     Args:
         config: the regions of attributes, and the cache of remote shards.
-        layout: the shards.
-        file: the page.
         count: of faces, at most.
 
     Returns:
@@ -59,13 +57,7 @@ def write_suggestions(config: Config, layout: Layout, file: Path, count: int) ->
 
 
 def drawn(people: Sequence[str | None], seed: int, count: int) -> list[int]:
-    """Random positions in `people`, nobody twice; None is somebody of whom there is one face.
-
-    Args:
-        people: identities.
-        seed: the same one draws the same faces.
-        count: of faces, at most.
-    """
+    """At most `count` random positions in `people`, nobody twice; None is somebody with one face."""
     first: dict[str, int] = {}
     for face in np.random.default_rng(seed).permutation(len(people)).tolist():
         first.setdefault(people[face] or f"\0{face}", face)

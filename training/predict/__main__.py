@@ -5,15 +5,12 @@ With ``--shards``, of the faces that the pipeline has aligned and parsed.
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from common import command
 from common.errors import UserError
 from common.freshness import code_hash
 from common.layout import Layout, mark_new
-
-MOST_REFUSED: Final = 10
-"""Refused photos that are named at the end."""
 
 EXAMPLES = """\
   python -m training.predict --checkpoint runs/finetune/pretrained-100%/classifier.pt photo.jpg
@@ -25,25 +22,21 @@ EXAMPLES = """\
 def main() -> None:
     """Read the command line, predict, and report which photos were refused."""
     parser = command.parser("Predict the attributes of all faces in photos.", EXAMPLES)
-    parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTO_OR_FOLDER")
-    parser.add_argument(
-        "--shards",
-        metavar="DIR",
-        help="predict faces in these shards instead, which are aligned and parsed already",
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=".csv, .json or .parquet (default: a line per face)"
-    )
-    parser.add_argument("--annotate", type=Path, metavar="DIR", help="write photos with boxes and attributes")
-    parser.add_argument(
+    add = parser.add_argument
+    add("photos", nargs="*", type=Path, metavar="PHOTO_OR_FOLDER")
+    parsed = "predict faces in these shards instead, which are aligned and parsed already"
+    add("--shards", metavar="DIR", help=parsed)
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help="a classifier.pt")
+    add("--output", type=Path, metavar="FILE", help=".csv, .json or .parquet (default: a line per face)")
+    add("--annotate", type=Path, metavar="DIR", help="write photos with boxes and attributes")
+    add(
         "--thresholds",
         type=Path,
         metavar="FILE",
         help="which probability makes an attribute present: thresholds.json of an evaluation, for the best "
         "balanced accuracy, or config.json of an export (default: 0.5)",
     )
-    parser.add_argument(
+    add(
         "--align",
         choices=("auto", "detect", "none"),
         default="auto",
@@ -51,10 +44,8 @@ def main() -> None:
         "face has no prediction (default: auto, detect, but if the classifier was trained on images that "
         "were already aligned, take the central square of a photo without a face)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that share the photos (default: 1)"
-    )
-    parser.add_argument(
+    add("--workers", type=int, default=1, metavar="N", help="processes that share the photos (default: 1)")
+    add(
         "--error",
         type=_share,
         metavar="SHARE",
@@ -78,19 +69,19 @@ def main() -> None:
     from training.predict.predict import photos_in, predict, predict_stored
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
 
+    if options.output:
+        check_format(options.output)
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")
         if options.annotate or options.align != "auto" or options.workers > 1:
             raise UserError("--annotate, --align and --workers are for photos, not for faces in shards")
-        layout = Layout.at(options.shards)
+        stored = (Layout.at(options.shards), options.checkpoint, options.thresholds, options.output)
         try:
-            predict_stored(config, layout, options.checkpoint, options.thresholds, options.output)
+            predict_stored(config, *stored)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("faces in shards are predicted anew by the next run") from stop
         return
-    if options.output:
-        check_format(options.output)
     if options.annotate:
         mark_new(options.annotate, "--annotate")
     listed, remarks = photos_in(options.photos)
@@ -120,23 +111,21 @@ def main() -> None:
         write_table(options.output, face_table(rows, predictor.classifier.attributes))
     kept.delete()
     refused = [row for row in rows if row["reason"]]
+    decided = f"thresholds {options.thresholds or DEFAULT}"
+    if options.error:
+        decided = f"{sum(len(row['unsure'] or ()) for row in rows):,} predictions are unsure"
     notices = [
         f"predict: {len(rows) - len(refused):,} faces in {len(listed) - len(refused):,} photos, "
-        f"{len(refused):,} photos without; "
-        + (
-            f"{sum(len(row['unsure'] or ()) for row in rows):,} predictions are unsure"
-            if options.error
-            else f"thresholds {options.thresholds or DEFAULT}"
-        )
+        f"{len(refused):,} photos without; {decided}"
     ]
     if squares := sum(row["detail"] == CENTRAL_SQUARE for row in rows):
         notices.append(
             f"predict: no face was detected in {squares:,} photos, whose central squares were taken; "
             "--align detect refuses them, --align none detects nowhere"
         )
-    notices += [f"  {_line(row)}" for row in refused[:MOST_REFUSED]]
-    if len(refused) > MOST_REFUSED:
-        notices.append(f"  and {len(refused) - MOST_REFUSED:,} more")
+    notices += [f"  {_line(row)}" for row in refused[:10]]
+    if len(refused) > 10:
+        notices.append(f"  and {len(refused) - 10:,} more")
     print("\n".join([*notices, *(f"predict: {remark}" for remark in remarks)]), file=sys.stderr)
 
 

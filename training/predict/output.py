@@ -20,6 +20,7 @@ from common.files import disk_errors, replacing
 from common.freshness import fingerprint
 from common.manifest import PREDICTION_COLUMNS
 from common.page.fonts import font_for
+from common.page.formats import words
 from common.photo import Refused
 from training.predict.predictor import Face
 
@@ -38,11 +39,18 @@ def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
     """
     rows = []
     for number, face in enumerate(faces, 1):
-        left, top, right, bottom = face.box
-        row = {"photo": path_text(photo), "face": number, "reason": None, "detail": face.detail}
-        row |= {"left": left, "top": top, "right": right, "bottom": bottom, "score": face.score}
+        values = (
+            path_text(photo),
+            number,
+            None,
+            face.detail,
+            *face.box,
+            face.score,
+            face.present,
+            face.unsure,
+        )
         rounded = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
-        rows.append({**row, "present": face.present, "unsure": face.unsure, **rounded})
+        rows.append({**dict(zip(PREDICTION_COLUMNS, values, strict=True)), **rounded})
     return rows
 
 
@@ -154,8 +162,7 @@ def annotate(image: NDArray[np.uint8], faces: Sequence[Face]) -> Image.Image:
     The most probable attribute comes first.
     """
     photo = Image.fromarray(image)
-    scale = max(1.0, MIN_SIDE / min(photo.size))
-    scale = min(scale, MAX_SIDE / max(photo.size))
+    scale = min(max(1.0, MIN_SIDE / min(photo.size)), MAX_SIDE / max(photo.size))
     photo = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
     lines = [line for number, face in enumerate(faces, 1) for line in _lines(number, face)]
     chosen = font_for(text for text, _ in lines)
@@ -181,9 +188,7 @@ def _lines(number: int, face: Face) -> list[tuple[str, str]]:
     color = COLORS[(number - 1) % len(COLORS)]
     score = "" if face.score is None else f" (detector {face.score:.2f})"
     ranked = sorted(face.present, key=lambda name: -face.probabilities[name])
-    named = [f"{name.replace('_', ' ')} {face.probabilities[name]:.2f}" for name in ranked] or [
-        "no attribute"
-    ]
+    named = [f"{words(name)} {face.probabilities[name]:.2f}" for name in ranked] or ["no attribute"]
     if face.unsure:
-        named.append(f"unsure: {', '.join(name.replace('_', ' ') for name in face.unsure)}")
+        named.append(f"unsure: {', '.join(map(words, face.unsure))}")
     return [(f"face {number}{score}", color), *((f"  {text}", "#e8e8e8") for text in named)]

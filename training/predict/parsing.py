@@ -52,17 +52,10 @@ def find_parser_of(metadata: Mapping[str, Any], config: Config) -> "ParserFile":
     file = config.weights.parser
     if kind in ("onnx", "torchscript") and (file is None or config.parse.parser != kind):
         file = parsing["file"]
-    found = find_parser(
-        config.parse.model_copy(
-            update={
-                "parser": kind,
-                "size": parsing["size"],
-                "precision": formats.pop() if formats in ({"int8"}, {"float32"}) else "auto",
-                "features_from": [files[name] for name in networks],
-            }
-        ),
-        config.weights.model_copy(update={"parser": file}),
-    )
+    precision = formats.pop() if formats in ({"int8"}, {"float32"}) else "auto"
+    update = {"parser": kind, "size": parsing["size"], "precision": precision}
+    settings = config.parse.model_copy(update={**update, "features_from": [files[name] for name in networks]})
+    found = find_parser(settings, config.weights.model_copy(update={"parser": file}))
     wanted = [(found.path, found.sha256, parsing["sha256"], "weights.parser")]
     for each in found.embedders:
         wanted.append((each.path, each.sha256, networks[each.name], "parse.features_from"))
@@ -81,11 +74,7 @@ def parse_faces(faces: NDArray[np.uint8], parser: "FaceParser") -> dict[str, NDA
 
     parts = [parser(each) for each in np.split(faces, range(faces_per_pass(), len(faces), faces_per_pass()))]
     masks = np.concatenate([mask for mask, _, _ in parts])
-    features = {name: _flat(np.concatenate([each[name] for *_, each in parts])) for name in parts[0][2]}
     counts = np.stack([cell_class_counts(mask, GRID) for mask in masks])
-    return {"jpg": faces, "mask.png": masks, "parts.npy": counts, **features}
-
-
-def _flat(features: NDArray[Any]) -> NDArray[np.float16]:
-    """The features of faces as `common.members.decode_features` gives them, float16 (B, D)."""
-    return np.ascontiguousarray(features).view(np.float16).reshape(len(features), -1)
+    features = {name: np.concatenate([each[name] for *_, each in parts]) for name in parts[0][2]}
+    flat = {name: each.view(np.float16).reshape(len(faces), -1) for name, each in features.items()}
+    return {"jpg": faces, "mask.png": masks, "parts.npy": counts, **flat}

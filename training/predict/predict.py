@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,25 +33,15 @@ from training.data.samples import read_samples
 from training.engine.device import announce_training
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier, sample_probabilities
-from training.predict.output import (
-    KeptRows,
-    annotate,
-    check_format,
-    face_rows,
-    path_text,
-    refused_row,
-    write_table,
-)
+from training.predict.output import KeptRows, annotate, face_rows, path_text, refused_row, write_table
 from training.predict.predictor import Predictor
 
 LONGEST_NAME: Final = 200
 """Bytes of a photo's name that the name of its annotated picture repeats."""
 
 GROUP: Final = 16
-"""Photos that a process is given, and predicts, together."""
-
 MOST_PIXELS: Final = 50_000_000
-"""Of the photos that are in memory together."""
+"""Photos that a process is given, and pixels of those that it has in memory, together."""
 
 TOO_LARGE: Final = Refused("too-large", "the memory did not suffice for its pixels")
 
@@ -72,10 +62,8 @@ class Photo:
 
 
 Rows = list[dict[str, Any]]
-"""The rows of one photo."""
-
 Jobs = Sequence[tuple[Photo, Path | None]]
-"""Photos, and where their annotated pictures are written, if anywhere."""
+"""The rows of one photo; photos, and where their annotated pictures are written, if anywhere."""
 
 _of_worker: list[Predictor] = []
 """The predictor of a worker process."""
@@ -99,9 +87,8 @@ def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
         else:
             listed.setdefault(path, Photo(path, Path(path.name)))
     if not listed:
-        raise UserError(
-            f"{', '.join(map(path_text, paths))}: no files here; name photos or folders of photos"
-        )
+        names = ", ".join(map(path_text, paths))
+        raise UserError(f"{names}: no files here; name photos or folders of photos")
     return list(listed.values()), remarks
 
 
@@ -115,7 +102,6 @@ def predict(
     """The rows of all photos, in order; a photo without a usable face gets a row with the reason.
 
     Args:
-        predictor: the classifier.
         listed: see `photos_in`.
         annotated: folder for annotated images, or None.
         workers: processes that share the photos; 1: this one alone.
@@ -163,9 +149,7 @@ def _in_worker(group: Jobs) -> list[Rows]:
 
 def _predict_group(predictor: Predictor, group: Jobs) -> list[Rows]:
     """The rows of each photo, of which as many are in memory at a time as have `MOST_PIXELS` and one."""
-    rows: list[Rows] = []
-    read: list[tuple[Photo, Path | None, DecodedPhoto | Refused]] = []
-    pixels = 0
+    rows, read, pixels = list[Rows](), list[tuple[Photo, Path | None, DecodedPhoto | Refused]](), 0
     for photo, target in group:
         try:
             image = photo.refused or predictor.read(photo.file)
@@ -214,16 +198,11 @@ def _unused(photo: Path, used: set[Path]) -> Path:
     if len(encoded := name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(encoded).hexdigest()[:8]
         name = f"{encoded[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
-    number, path = 1, _named(photo, f"{name}.jpg")
-    while path in used:
-        number += 1
-        path = _named(photo, f"{name}-{number}.jpg")
+    names = chain([f"{name}.jpg"], (f"{name}-{number}.jpg" for number in count(2)))
+    paths = (photo.with_name(os.fsdecode(each.encode())) for each in names)  # in UTF-8 whatever the locale
+    path = next(each for each in paths if each not in used)
     used.add(path)
     return path
-
-
-def _named(photo: Path, name: str) -> Path:
-    return photo.with_name(os.fsdecode(name.encode()))  # in UTF-8 whatever the locale
 
 
 def predict_stored(
@@ -233,15 +212,12 @@ def predict_stored(
 
     Args:
         config: batch size and precision of the evaluation, and the cache of remote shards.
-        layout: the shards.
-        checkpoint: a classifier of any kind.
         thresholds: see `read_thresholds`; None: 0.5 for all.
         output: a file with one of the suffixes `training.predict.output.FORMATS`.
 
     Raises:
         UserError: a file is missing or does not fit, the shards are empty, or they lack what is read.
     """
-    check_format(output)
     settings, classifier = config.evaluate, load_classifier(checkpoint)
     known = {} if thresholds is None else read_thresholds(thresholds, classifier)
     if classifier.network is not None:
@@ -251,12 +227,12 @@ def predict_stored(
     if not len(samples):
         raise UserError(f"{layout.shards}: no faces")
     probabilities = sample_probabilities(classifier, samples, config.stream, settings.batch_size, "predict")
-    names = np.array(classifier.attributes)
+    names, keys = np.array(classifier.attributes), list(samples.keys)
     present = probabilities >= np.array([known.get(name, DEFAULT) for name in classifier.attributes])
     ends = np.concatenate(([0], present.sum(axis=1).cumsum()))
     lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(names[np.nonzero(present)[1]]))
     rows = manifest.read(layout.samples, ["key", "source"]).table
-    sources = pa.table({"key": list(samples.keys), "row": np.arange(len(samples))}).join(rows, "key")
-    columns = {"key": list(samples.keys), "source": sources.sort_by("row")["source"], "present": lists}
+    sources = pa.table({"key": keys, "row": np.arange(len(keys))}).join(rows, "key").sort_by("row")
+    columns = {"key": keys, "source": sources["source"], "present": lists}
     write_table(output, pa.table({**columns, **dict(zip(names, probabilities.T, strict=True))}))
     print(f"predict: {len(samples):,} faces of {layout.shards}; thresholds {thresholds or DEFAULT}; {output}")

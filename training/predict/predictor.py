@@ -82,8 +82,7 @@ class Predictor:
         recipe: how faces are aligned, as the pipeline did it; all faces of a photo are used.
 
     Args:
-        classifier: as above.
-        thresholds: as above; None: 0.5 for all.
+        classifier, thresholds: as above; None: 0.5 for all.
         align: see `Alignment`.
         config: files of weights, and of parsers of one's own; None: the settings in ``params.yaml``.
 
@@ -184,20 +183,12 @@ class Predictor:
             aligned = crops_of_each(images, self.recipe.align, self._detector, self._template)
             crops = [self._or_square(image, each) for image, each in zip(images, aligned, strict=True)]
         # The classifier was trained on faces that the pipeline had stored as JPEG.
-        faces = [
-            [] if isinstance(each, Refused) else [decode_face(encode_face(crop.image)) for crop in each]
-            for each in crops
-        ]
-        every = [face for each in faces for face in each]
-        probabilities = iter(list(self.probabilities(np.stack(every))) if every else [])
+        kept = [crop for each in crops if not isinstance(each, Refused) for crop in each]
+        stored = [decode_face(encode_face(crop.image)) for crop in kept]
+        values = zip(stored, self.probabilities(np.stack(stored)) if stored else (), strict=True)
         return [
-            each
-            if isinstance(each, Refused)
-            else [
-                self._face(crop, image.shape[:2], face, next(probabilities))
-                for crop, face in zip(each, stored, strict=True)
-            ]
-            for image, each, stored in zip(images, crops, faces, strict=True)
+            each if isinstance(each, Refused) else [self._face(crop, image, *next(values)) for crop in each]
+            for image, each in zip(images, crops, strict=True)
         ]
 
     def batch(self, faces: NDArray[np.uint8], members: frozenset[str]) -> Batch:
@@ -210,8 +201,7 @@ class Predictor:
 
     @cached_property
     def _detector(self) -> "RetinaFace | None":
-        name = self.recipe.align.detector
-        weights = self._config.weights
+        name, weights = self.recipe.align.detector, self._config.weights
         return None if self.recipe.align.mode == "none" else load_detector(name, find(name, weights))
 
     @cached_property
@@ -221,7 +211,6 @@ class Predictor:
         return load_parser(find_parser_of(self.classifier.metadata, self._config))
 
     def _or_square(self, image: Picture, crops: list[Crop] | Refused) -> list[Crop] | Refused:
-        """The central square instead of no face if the classifier was trained on such."""
         if isinstance(crops, Refused) and self._central_square and crops.reason == "no-face":
             return aligned_crops(image, self.recipe.align, None)
         return crops
@@ -234,17 +223,11 @@ class Predictor:
             batch = replace(batch, images=batch.images.float())
         return torch.from_numpy(self.classifier.logits(batch)).double().sigmoid().numpy()
 
-    def _face(
-        self,
-        crop: Crop,
-        photo: tuple[int, ...],
-        face: NDArray[np.uint8],
-        values: NDArray[np.float64],
-    ) -> Face:
-        """The prediction for one crop of a photo of height and width `photo`."""
+    def _face(self, crop: Crop, photo: Picture, face: NDArray[np.uint8], values: NDArray[np.float64]) -> Face:
+        """The prediction for one crop of a photo."""
         if crop.face is None:
-            side = min(photo)
-            top, left = ((length - side) // 2 for length in photo)
+            side = min(photo.shape[:2])
+            top, left = ((length - side) // 2 for length in photo.shape[:2])
             edges, score = [left, top, left + side, top + side], None
             detail = None if self.recipe.align.mode == "none" else CENTRAL_SQUARE
         else:

@@ -1,6 +1,5 @@
 """Whether the predictions can be trusted: mistakes, calibration, and where the network looks."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -19,20 +18,16 @@ from common.page.images import data_uri, image_uri
 from common.shards import read_member
 from training.data.samples import Samples
 from training.evaluate.metrics import PRIMARY
+from training.evaluate.results import read_json
 from training.evaluate.thresholds import Sureness
 from training.report.scores import Evaluation, Run
 
 SHOWN: Final = 6
-"""Mistakes shown of each kind: false positives, false negatives."""
-
 PER_ATTRIBUTE: Final = 2
-"""At most so many of one attribute, or a rare one would fill the page."""
+"""Mistakes shown of each kind, and of one attribute at most, or a rare one would fill the page."""
 
 STATED: Final = (0.02, 0.05, 0.1)
 """Errors for which the page says how many predictions are sure."""
-
-SIDE: Final = 160
-"""Of a shown face, in pixels."""
 
 
 def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[str, Any] | None:
@@ -98,11 +93,7 @@ def sure_rows(output: Path, test: Samples, evaluation: Evaluation) -> list[list[
 
 
 def _predictions(output: Path, test: Samples, run: Run) -> tuple[list[int], NDArray[np.float64]] | None:
-    """Positions in `test`, and probabilities (N, A), of what a run predicted; None if it is not there.
-
-    Raises:
-        UserError: the predictions are of other shards.
-    """
+    """Positions in `test`, and probabilities (N, A), of what a run predicted; None if it is not there."""
     file = output / "evaluate" / "predictions.parquet"
     if not file.is_file():
         return None
@@ -123,18 +114,16 @@ def _image(samples: Samples, row: int) -> str:
         raise UserError(
             f"{samples.root / shard}, sample {samples.keys[row]}: {error}; run `python -m pipeline.verify`"
         ) from error
-    return image_uri(face, "jpeg", SIDE)
+    return image_uri(face, "jpeg", 160)
 
 
 def reliability_figure(run: Run) -> Markup:
     """How often attributes are present at each predicted probability, in percent."""
+    x, y = ([100 * row[name] for row in run.reliability] for name in ("predicted", "observed"))
 
     def draw(axes: Axes) -> None:
-        predicted, observed = (
-            [100 * row[name] for row in run.reliability] for name in ("predicted", "observed")
-        )
         axes.plot([0, 100], [0, 100], color=SOFT, linewidth=0.7)
-        axes.plot(predicted, observed, color=colour(run.colour))
+        axes.plot(x, y, color=colour(run.colour))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g} %")
         axes.set(xlim=(0, 100), ylim=(0, 100), xticks=[0, 50, 100], yticks=[0, 50, 100])
@@ -145,10 +134,8 @@ def reliability_figure(run: Run) -> Markup:
 
 def read_maps(folder: Path) -> dict[str, list[tuple[str, str]]]:
     """By branch, the attributes and images that ``maps.json`` of `training.explain` lists, if it is there."""
-    if not (folder / "maps.json").is_file():
-        return {}
-    maps: dict[str, list[tuple[str, str]]] = {}
-    for entry in json.loads((folder / "maps.json").read_text(encoding="utf-8"))["attributes"]:
+    listed, maps = folder / "maps.json", dict[str, list[tuple[str, str]]]()
+    for entry in read_json(listed)["attributes"] if listed.is_file() else ():
         if (file := folder / entry["file"]).is_file():
             maps.setdefault(entry["branch"], []).append((entry["name"], data_uri(file.read_bytes(), "png")))
     return maps

@@ -18,14 +18,12 @@ from common.page.formats import NARROW, count, number, signed, unit
 from common.page.render import render
 from training.data.samples import manifest_hash, read_samples
 from training.evaluate.metrics import PRIMARY
-from training.models.classifier import FILE, load_classifier
+from training.models.classifier import load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
 from training.report.diagnostics import find_mistakes, read_maps, reliability_figure, sure_rows
 from training.report.scores import Evaluation, read_evaluation, score_values
 from training.report.training import cost_rows, read_pretraining
-
-TEMPLATES: Final = Path(__file__).parent / "templates"
 
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python", "facexlib", "webdataset", "pyarrow", "dask"),
@@ -44,12 +42,6 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
     Raises:
         UserError: a result or a manifest is missing, or a shard is broken.
     """
-    write_text(file, render(TEMPLATES, "report.html.j2", **read_results(config, layout, output)))
-    print(f"report: {file}")
-
-
-def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]:
-    """The values of the template, from the manifests, the shards and the folder of results; see `report`."""
     splits = {split: samples for split in SPLITS if len(samples := read_samples(layout, (split,)))}
     labelled = {split: len(samples.labelled()) for split, samples in splits.items()}
     faces = sum(map(len, splits.values()))
@@ -58,15 +50,18 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
     pretrained_on = pretraining["samples"] if pretraining else None
     files = [file for file in (layout.samples, layout.source) if file.is_file()]
     recorded = {key: value for file in files for key, value in manifest.read(file, []).metadata.items()}
-    used = used_config(config, output, evaluation)
-    used["data"].update(
-        name=recorded.get("dataset", config.data.name), input=recorded.get("root", str(config.data.input))
-    )
+    used, data = _used_config(config, output, evaluation), config.data
+    name, root = recorded.get("dataset", data.name), recorded.get("root", str(data.input))
+    used["data"].update(name=name, input=root)
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
     values = {
-        "title": f"Facial attributes from few labels: {used['data']['name']}",
-        "headline": without_runs(faces, sum(labelled.values()), pretrained_on),
+        "title": f"Facial attributes from few labels: {name}",
+        "headline": _without_runs(faces, sum(labelled.values()), pretrained_on),
         "evaluation": evaluation,
-        "dataset": used["data"]["name"],
+        "dataset": name,
         "faces": faces,
         "splits": [
             [split, *map(number, (len(each), labelled[split], people or None, len(set(each.shards))))]
@@ -76,38 +71,38 @@ def read_results(config: Config, layout: Layout, output: Path) -> dict[str, Any]
         "pretraining": pretraining,
         "batch_size": used["pretrain"]["batch_size"],
         "costs": cost_rows(layout, pretraining, evaluation.runs if evaluation else []),
-        "commands": commands(config, layout, output, used["data"]["input"]),
+        "commands": _commands(config, layout, output, root),
         "config": yaml.safe_dump(used, sort_keys=False, allow_unicode=True, width=100),
         "shards_sha256": manifest_hash(layout),
-        "versions": versions(),
+        "versions": ", ".join(versions),
         "commit": git_commit(PARAMS.parent),
     }
     if evaluation is not None:
         values |= score_values(evaluation) | {
-            "headline": headline(evaluation),
-            "lede": pretraining_gain(evaluation, pretrained_on),
+            "headline": _headline(evaluation),
+            "lede": _pretraining_gain(evaluation, pretrained_on),
             "mistakes": find_mistakes(output, splits["test"], evaluation),
             "sure": sure_rows(output, splits["test"], evaluation),
             "maps": read_maps(output / "explain"),
             "reliability_figure": reliability_figure,
         }
-    return values
+    write_text(file, render(Path(__file__).with_name("templates"), "report.html.j2", **values))
+    print(f"report: {file}")
 
 
-def used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:
+def _used_config(config: Config, output: Path, evaluation: Evaluation | None) -> dict[str, Any]:
     """The configuration, with the sections that were stored beside the weights as they were then."""
-    values = config.model_dump(mode="json")
+    values, then = config.model_dump(mode="json"), dict[str, Any]()
     if (pretrained := output / "pretrain" / PRETRAINED).is_file():
-        then = read_pretrained(pretrained)["config"]
-        values |= {name: then[name] for name in ("network", "trainer", "pretrain") if name in then}
-    name = evaluation.runs[0].name if evaluation else ""
-    if name and (classifier := output / "finetune" / name / FILE).is_file():
-        then = load_classifier(classifier).metadata["config"]
-        values |= {name: then[name] for name in ("network", "trainer", "finetune") if name in then}
+        then["pretrain"] = read_pretrained(pretrained)["config"]
+    if evaluation and evaluation.runs[0].file.is_file():
+        then["finetune"] = load_classifier(evaluation.runs[0].file).metadata["config"]
+    for stage, its in then.items():
+        values |= {name: its[name] for name in ("network", "trainer", stage) if name in its}
     return values
 
 
-def commands(config: Config, layout: Layout, output: Path, root: str) -> list[str]:
+def _commands(config: Config, layout: Layout, output: Path, root: str) -> list[str]:
     """The shell lines that make the results again; `root` is the folder of photos."""
     if layout.shards == DEFAULT_SHARDS and output == Path("runs") and config == load():
         return ["dvc repro report"]
@@ -118,17 +113,7 @@ def commands(config: Config, layout: Layout, output: Path, root: str) -> list[st
     ]
 
 
-def versions() -> str:
-    """The versions of Python and of those of `PACKAGES` that are installed."""
-    versions = [f"Python {platform.python_version()}"]
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions.append(f"{name} {metadata.version(name)}")
-    return ", ".join(versions)
-
-
-def headline(evaluation: Evaluation) -> str:
-    """The best classifier with the fewest labels."""
+def _headline(evaluation: Evaluation) -> str:
     best = evaluation.best_runs[0]
     lead, value = f"With {count(best.faces, 'labelled face')}, ", best.means[PRIMARY]
     if value is None:
@@ -139,44 +124,27 @@ def headline(evaluation: Evaluation) -> str:
     return f"{lead}the best classifier is “{best.title}”: mean average precision {unit(value)}{interval}"
 
 
-def without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
-    """The headline when no classifier was trained.
-
-    Args:
-        faces, labelled: samples of all splits, and those that have a label (none in the train split).
-        pretrained_on: faces of the pre-training, None if there was none.
-    """
-    done = "there was no pre-training"
-    if pretrained_on:
-        done = f"the network is pre-trained on {count(pretrained_on, 'face')}"
+def _without_runs(faces: int, labelled: int, pretrained_on: int | None) -> str:
+    """The headline when no classifier was trained, so that none of the labels is in the train split."""
+    done = f"the network is pre-trained on {count(pretrained_on, 'face')}" if pretrained_on else ""
     cause = f"no classifier was trained, because no {'train face' if labelled else 'face'} has a label"
-    return f"{count(faces, 'face')} in shards, and {done}; {cause}"
+    return f"{count(faces, 'face')} in shards, and {done or 'there was no pre-training'}; {cause}"
 
 
-def pretraining_gain(evaluation: Evaluation, pretrained_on: int | None) -> str:
-    """What the weights of stage 1 gain over the reference with the fewest labels; empty if nothing tells.
-
-    Args:
-        evaluation: at least one run.
-        pretrained_on: faces of the pre-training, None if there was none.
-    """
+def _pretraining_gain(evaluation: Evaluation, pretrained_on: int | None) -> str:
+    """What the weights of stage 1 gain over the reference with the fewest labels; empty if nothing tells."""
     first, *others = evaluation.budgets[0]
     run = next((run for run in others if run.entry.get("pretrained")), None)
     if run is None or (before := first.means[PRIMARY]) is None or (after := run.means[PRIMARY]) is None:
         return ""
-    lead = (
-        f"Pre-training on {count(pretrained_on, 'face')} without labels" if pretrained_on else "Pre-training"
-    )
+    lead = "Pre-training" + (f" on {count(pretrained_on, 'face')} without labels" if pretrained_on else "")
+    faces = count(evaluation.test_faces, "test face")
     change = f"mean average precision from {unit(before)} ({first.title}) to {unit(after)} ({run.title})"
     low, high = run.gains.get(PRIMARY, {}).get("interval") or (after - before, after - before)
     if low <= 0 <= high:
-        return (
-            f"{lead} moves {change}, a difference too small for "
-            f"{count(evaluation.test_faces, 'test face')} to settle."
-        )
+        return f"{lead} moves {change}, a difference too small for {faces} to settle."
     return (
-        f"{lead} {'raises' if after > before else 'lowers'} {change}. When the people of the "
-        f"{count(evaluation.test_faces, 'test face')} are resampled, 95{NARROW}% of the gains lie between "
-        f"{signed(low)} and {signed(high)} points. Each network was trained once; the variance between "
-        "trainings adds to that."
+        f"{lead} {'raises' if after > before else 'lowers'} {change}. When the people of the {faces} are "
+        f"resampled, 95{NARROW}% of the gains lie between {signed(low)} and {signed(high)} points. Each "
+        "network was trained once; the variance between trainings adds to that."
     )

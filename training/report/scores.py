@@ -27,9 +27,9 @@ class Run:
         name: such as ``pretrained-5%``.
         title: of its method.
         colour: number of the series colour of its method.
-        entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list,
-            ``faces`` how many these are.
-        file: of the classifier.
+        entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list.
+        faces: how many labelled faces it had.
+        file: of the classifier, with which `command` predicts.
         means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
     """
 
@@ -37,23 +37,15 @@ class Run:
     title: str
     colour: int
     entry: Mapping[str, Any]
+    faces: int
     file: Path
+    command: str
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
     intervals: Mapping[str, Sequence[float] | None]
     gains: Mapping[str, Mapping[str, Any]]
     subgroups: Mapping[str, Mapping[str, Any]]
     reliability: Sequence[Mapping[str, float]]
-
-    @property
-    def faces(self) -> int:
-        """The number of labelled faces that it had."""
-        return int(self.entry["faces"])
-
-    @property
-    def command(self) -> str:
-        """What predicts with it."""
-        return predict_command(self.file)
 
 
 @dataclass(frozen=True)
@@ -63,29 +55,19 @@ class Evaluation:
     Attributes:
         budgets: the runs that share their labels, fewest labels first, in the order of their methods; the
             first one of a budget is the reference of the others.
+        runs: all of them in this order.
+        methods: the first run of each method, which has its title and colour, in the order of colours.
+        best_runs: the best run of each budget, by mean average precision.
         majority: the majority class.
         test_faces: test faces with a label.
     """
 
     budgets: Sequence[Sequence[Run]]
+    runs: Sequence[Run]
+    methods: Sequence[Run]
+    best_runs: Sequence[Run]
     majority: Run
     test_faces: int
-
-    @property
-    def runs(self) -> list[Run]:
-        """All runs in their order."""
-        return [run for budget in self.budgets for run in budget]
-
-    @property
-    def methods(self) -> list[Run]:
-        """The first run of each method, which has its title and colour, in the order of colours."""
-        first = {run.colour: run for run in reversed(self.runs)}
-        return [first[number] for number in sorted(first)]
-
-    @property
-    def best_runs(self) -> list[Run]:
-        """The best run of each number of labels, by mean average precision."""
-        return [max(budget, key=lambda run: run.means[PRIMARY] or 0.0) for budget in self.budgets]
 
 
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
@@ -98,20 +80,23 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
         return None
     scores = read_scores(output / "evaluate")
     if missing := [name for name in (MAJORITY, *(entry["name"] for entry in entries)) if name not in scores]:
-        raise UserError(
-            f"{output / 'evaluate'} has no metrics of {', '.join(missing)}; "
-            "`python -m training.run --stage evaluate` makes them"
-        )
+        remedy = "`python -m training.run --stage evaluate` makes them"
+        raise UserError(f"{output / 'evaluate'} has no metrics of {', '.join(missing)}; {remedy}")
     methods = list(dict.fromkeys(entry["method"] for entry in entries))
 
     def run(name: str, title: str, colour: int, entry: Mapping[str, Any]) -> Run:
-        return Run(name, title, colour, entry, output / "finetune" / name / FILE, **scores[name])
+        file = output / "finetune" / name / FILE
+        return Run(name, title, colour, entry, entry["faces"], file, predict_command(file), **scores[name])
 
     budgets = [
         [run(entry["name"], entry["title"], methods.index(entry["method"]), entry) for entry in group]
         for group in by_labels(entries)
     ]
-    return Evaluation(budgets, run(MAJORITY, MAJORITY, 0, {"faces": 0}), test_faces)
+    runs = [run for budget in budgets for run in budget]
+    first = {run.colour: run for run in reversed(runs)}
+    best = [max(budget, key=lambda run: run.means[PRIMARY] or 0.0) for budget in budgets]
+    majority = run(MAJORITY, MAJORITY, 0, {"faces": 0})
+    return Evaluation(budgets, runs, [first[number] for number in sorted(first)], best, majority, test_faces)
 
 
 def score_values(evaluation: Evaluation) -> dict[str, Any]:
@@ -150,14 +135,12 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
     """The headline metrics against the number of labels, by title; empty with one number of labels."""
     if len(evaluation.budgets) < 2:
         return {}
-    return {
-        (title := capitalized(metric.title)): figure(
-            partial(_draw_by_labels, evaluation=evaluation, metric=metric.name),
-            f"{title} by number of labelled faces",
-        )
-        for metric in METRICS.values()
-        if metric.headline
-    }
+    figures = {}
+    for metric in (each for each in METRICS.values() if each.headline):
+        draw = partial(_draw_by_labels, evaluation=evaluation, metric=metric.name)
+        title = capitalized(metric.title)
+        figures[title] = figure(draw, f"{title} by number of labelled faces")
+    return figures
 
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
@@ -168,13 +151,12 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
                 low, high = run.intervals.get(metric) or (value, value)
                 points.append((run.faces, value, max(0.0, value - low), max(0.0, high - value)))
         if points:
-            faces, values, below, above = zip(*points, strict=True)
-            bars = [[100 * each for each in side] for side in (below, above)]
+            faces, *values = zip(*points, strict=True)
+            means, below, above = ([100 * each for each in row] for row in values)
             style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 0.8}
             style |= {"color": colour(method.colour), "marker": MARKERS[method.colour % len(MARKERS)]}
-            axes.errorbar(faces, [100 * value for value in values], yerr=bars, **style)
-    majority = evaluation.majority.means.get(metric)
-    if majority is not None:
+            axes.errorbar(faces, means, yerr=[below, above], **style)
+    if (majority := evaluation.majority.means.get(metric)) is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
     ticks = sorted({run.faces for run in evaluation.runs})
     axes.set_xscale("log")
@@ -201,13 +183,8 @@ def attribute_bars(evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[s
             continue
         known = [(run, value) for run in budget if (value := run.attributes[name].get(PRIMARY)) is not None]
         shown = [f"{run.title} {percent(value)}" for run, value in known]
-        bars.append(
-            {
-                "name": words(name),
-                "tooltip": "; ".join([*shown, f"prevalence {percent(prevalence)}"]),
-                "bars": [(run.colour, value) for run, value in known],
-                "prevalence": prevalence,
-                "gain": mine - prevalence,
-            }
-        )
+        tooltip = "; ".join([*shown, f"prevalence {percent(prevalence)}"])
+        values = {"prevalence": prevalence, "gain": mine - prevalence}
+        colours = [(run.colour, value) for run, value in known]
+        bars.append({"name": words(name), "tooltip": tooltip, "bars": colours, **values})
     return sorted(bars, key=lambda each: (-each["gain"], each["name"])), undefined

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from common.layout import Layout
 from common.page.figures import SMALL, SOFT, colour, figure
-from common.page.formats import capitalized, duration, unit, words
+from common.page.formats import capitalized, duration, percent, unit, words
 from training.evaluate.results import read_json
 from training.report.scores import Run
 
@@ -26,29 +26,22 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
     """The content of ``metrics.json`` and two more entries; None if there was no pre-training.
 
     ``curves``: by title of a task, its `Curve`s, losses first; those of no task lead.
-    ``metrics``: rows of metric, value on train, value on val, and chance level; None where unknown.
+    ``metrics``: rows of metric, value on train, value on val, and chance level, in percent.
     """
     if not (folder / "metrics.json").is_file():
         return None
     results: dict[str, Any] = read_json(folder / "metrics.json", "pretrain")
-    metrics = {
-        f"{task['name']}/{each['name']}": each for task in results["tasks"] for each in task["metrics"]
-    }
-    abbreviations = {task["name"]: task["abbreviation"] for task in results["tasks"]}
-    rows = [
-        (
-            f"{abbreviations[key.partition('/')[0]]}: {metric['title']}",
-            *(results.get(split, {}).get(key) for split in ("train", "val")),
-            metric["chance"],
-        )
-        for key, metric in metrics.items()
-    ]
-    titles = {task["name"]: _heading(task) for task in results["tasks"]}
+    metrics, rows, titles = {}, [], {}
+    for task in results["tasks"]:
+        title, short = str(task["title"]), str(task["abbreviation"])
+        titles[task["name"]] = title if short in title.lower() else f"{title} ({short})"
+        for metric in task["metrics"]:
+            metrics[key := f"{task['name']}/{metric['name']}"] = metric
+            values = (*(results.get(split, {}).get(key) for split in ("train", "val")), metric["chance"])
+            rows.append((f"{short}: {metric['title']}", *map(percent, values)))
     curves: dict[str, list[Curve]] = {title: [] for title in ("All tasks", *titles.values())}
     logged = folder / "dvclive" / "plots" / "metrics" / "pretrain"
-    files = {
-        file.relative_to(logged).with_suffix("").as_posix(): file for file in sorted(logged.rglob("*.tsv"))
-    }
+    files = {str(file.relative_to(logged).with_suffix("")): file for file in sorted(logged.rglob("*.tsv"))}
     for key in sorted(files, key=lambda key: list(metrics).index(key) if key in metrics else -1):
         task, _, name = key.partition("/")
         title = metrics[key]["title"] if key in metrics else words(name if task in titles else key)
@@ -56,12 +49,6 @@ def read_pretraining(folder: Path) -> dict[str, Any] | None:
             curve = _curve(title.replace("/", " "), points, metrics.get(key))
             curves[titles.get(task, "All tasks")].append(curve)
     return {**results, "metrics": rows, "curves": {title: each for title, each in curves.items() if each}}
-
-
-def _heading(task: Mapping[str, Any]) -> str:
-    """A task's title, with its abbreviation unless that is a word of the title."""
-    title, abbreviation = str(task["title"]), str(task["abbreviation"])
-    return title if abbreviation in title.lower() else f"{title} ({abbreviation})"
 
 
 def _points(file: Path) -> list[tuple[float, float]]:
@@ -100,7 +87,6 @@ def cost_rows(layout: Layout, pretraining: dict[str, Any] | None, runs: Sequence
     Args:
         layout: the shards, whose ``stages.json`` has the records of the pipeline.
         pretraining: see `read_pretraining`.
-        runs: the fine-tuning runs.
     """
     path, cores = layout.manifests / "stages.json", len(os.sched_getaffinity(0))
     records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,6 +1,5 @@
 """``python -m training.study``: all draws of the study that are missing or stale, then its tables."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,20 @@ EXAMPLES = """\
 
 def main() -> None:
     """Read the command line, run the draws and write the tables."""
-    options = _parser().parse_args()
+    what = (
+        "The label-efficiency study: a training.run with each of study.draws seeds, then tables and a plot. "
+        "What is up to date is skipped, what was stopped is resumed."
+    )
+    parser = command.parser(what, EXAMPLES, "finished shards")
+    add, jobs = parser.add_argument, "draws at a time, which share the cores (default: as many as cores)"
+    add("--table", action="store_true", help="only the tables of the draws that are done")
+    paper = "instead: the region probe beside the accuracies that the SSPL paper reports for CelebA"
+    add("--protocol", choices=("paper",), help=paper)
+    cores = os.cpu_count() or 1
+    add("--jobs", type=int, choices=range(1, 1025), default=cores, metavar="N", help=jobs)
+    add("--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study")
+    add("--resume", choices=("auto", "anyway", "never"), default="auto", help="as training.run does")
+    options = parser.parse_args()
     config, root = command.config_from(options), options.output
 
     # Imported here, because --help need not wait for them.
@@ -42,36 +54,6 @@ def main() -> None:
             commands[f"draw {draw}"] = [*program, *draws, "--output", str(draw_folder(root, draw))]
         run_all(commands, root / "logs", options.jobs)
     write_results(config.study.draws, root)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command.parser(
-        "The label-efficiency study: a training.run with each of study.draws seeds, then tables and a plot. "
-        "What is up to date is skipped, what was stopped is resumed.",
-        EXAMPLES,
-        "finished shards",
-    )
-    parser.add_argument("--table", action="store_true", help="only the tables of the draws that are done")
-    parser.add_argument(
-        "--protocol",
-        choices=("paper",),
-        help="instead: the region probe beside the accuracies that the SSPL paper reports for CelebA",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        choices=range(1, 1025),
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="draws at a time, which share the cores (default: as many as cores)",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/study"), metavar="DIR", help="default: runs/study"
-    )
-    parser.add_argument(
-        "--resume", choices=("auto", "anyway", "never"), default="auto", help="as training.run does"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import Any
 
 from common.errors import UserError
 
@@ -35,13 +35,9 @@ def run_all(commands: Mapping[str, Sequence[str]], logs: Path, at_once: int) -> 
     def run(name: str) -> int:
         if stopping.is_set():
             return 1
-        # In a process group of its own, a command gets a terminal's Ctrl-C once, from _interrupting.
-        with (
-            files[name].open("wb") as log,
-            subprocess.Popen(
-                commands[name], stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
-            ) as process,
-        ):
+        # In a process group of its own, a command gets a terminal's Ctrl-C once, from `stop`.
+        how: dict[str, Any] = {"stderr": subprocess.STDOUT, "env": environment, "process_group": 0}
+        with files[name].open("wb") as log, subprocess.Popen(commands[name], stdout=log, **how) as process:
             running.add(process)
             if stopping.is_set():
                 process.send_signal(signal.SIGINT)
@@ -49,36 +45,28 @@ def run_all(commands: Mapping[str, Sequence[str]], logs: Path, at_once: int) -> 
             running.discard(process)
         return status
 
-    failed = []
-    with _interrupting(running, stopping), ThreadPoolExecutor(at_once) as pool:
-        futures = {pool.submit(run, name): name for name in commands}
-        for number, future in enumerate(as_completed(futures), start=1):
-            name = futures[future]
-            if status := future.result():
-                failed.append(name)
-            outcome = f"failed with status {status}, see {files[name]}" if status else "done"
-            print(f"study: {number} of {len(commands)}: {name}: {outcome}", flush=True)
-    if failed:
-        last = files[failed[0]].read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise UserError(
-            f"{len(failed)} of {len(commands)} failed, among them {failed[0]} ({last}); the logs are in "
-            f"{logs}, and the same command runs them again"
-        )
-
-
-@contextmanager
-def _interrupting(running: set[subprocess.Popen[bytes]], stopping: Event) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to the `running` processes, as Ctrl-C, and raise KeyboardInterrupt."""
-
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
         for process in list(running):
             process.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    failed, before = [], {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with ThreadPoolExecutor(at_once) as pool:
+            futures = {pool.submit(run, name): name for name in commands}
+            for number, future in enumerate(as_completed(futures), start=1):
+                name = futures[future]
+                if status := future.result():
+                    failed.append(name)
+                outcome = f"failed with status {status}, see {files[name]}" if status else "done"
+                print(f"study: {number} of {len(commands)}: {name}: {outcome}", flush=True)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signalled, handler in before.items():
+            signal.signal(signalled, handler)
+    if failed:
+        last = files[failed[0]].read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise UserError(
+            f"{len(failed)} of {len(commands)} failed, among them {failed[0]} ({last}); the logs are in "
+            f"{logs}, and the same command runs them again"
+        )

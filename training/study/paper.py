@@ -19,6 +19,7 @@ from training.data.label_subsets import labelled_subset
 from training.data.samples import read_samples
 from training.evaluate.evaluate import evaluate
 from training.evaluate.results import read_json
+from training.label.page import sources_of
 from training.methods.runs import finetune, run_name
 
 METHOD: Final = "region_probe"
@@ -33,7 +34,6 @@ def run_paper(config: Config, layout: Layout, root: Path, resume: str) -> None:
     Args:
         config: ``study.draws`` is the number of random draws; the other settings are those of the paper's
             protocol, whatever the configuration says.
-        layout: the shards.
         root: folder of the lists of labelled faces, the runs and the evaluation.
         resume: as in `finetune`.
 
@@ -42,13 +42,9 @@ def run_paper(config: Config, layout: Layout, root: Path, resume: str) -> None:
     """
     lists = _write_lists(layout, config.study.draws, root / "lists")
     runs = [FinetuneRun(labels=str(file), steps=1) for files in lists.values() for file in files]
-    protocol = {"methods": [METHOD], "runs": runs, "select": "labels"}
-    config = config.model_copy(
-        update={
-            "finetune": config.finetune.model_copy(update=protocol),
-            "evaluate": config.evaluate.model_copy(update={"resamples": 1, "subgroups": []}),
-        }
-    )
+    protocol = config.finetune.model_copy(update={"methods": [METHOD], "runs": runs, "select": "labels"})
+    scoring = config.evaluate.model_copy(update={"resamples": 1, "subgroups": []})
+    config = config.model_copy(update={"finetune": protocol, "evaluate": scoring})
     finetune(config, layout, Path(), root / "finetune", resume)
     evaluate(config, layout, root / "finetune", root / "evaluate")
     means = read_json(root / "evaluate" / "metrics.json")
@@ -80,8 +76,7 @@ What differs from the published figures:
 def _write_lists(layout: Layout, draws: int, folder: Path) -> dict[int, list[Path]]:
     """Lists of labelled faces by their number: every k-th in the order of the files, then random draws."""
     samples = read_samples(layout, ("train",)).labelled()
-    rows = manifest.read(layout.samples, ["key", "source"]).table
-    source = dict(zip(rows["key"].to_pylist(), rows["source"].to_pylist(), strict=True))
+    source = sources_of(layout)
     in_order = np.array(sorted(range(len(samples)), key=lambda number: source[samples.keys[number]]))
     lists = {}
     for count in PUBLISHED:

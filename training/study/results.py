@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,23 +35,17 @@ class StudyResults:
 
     Attributes:
         runs: entries of ``runs.json`` of all draws, with ``draw`` and ``scores``, the means by metric.
+        faces: numbers of labelled faces, ascending.
+        titles: of the methods, by name, in their order.
         majority: means of the majority class by metric.
         missing: number of draws that are not done.
     """
 
     runs: Sequence[Mapping[str, Any]]
+    faces: Sequence[int]
+    titles: Mapping[str, str]
     majority: Mapping[str, float | None]
     missing: int
-
-    @property
-    def faces(self) -> list[int]:
-        """Numbers of labelled faces, ascending."""
-        return sorted({run["faces"] for run in self.runs})
-
-    @property
-    def titles(self) -> dict[str, str]:
-        """Of the methods, by name, in their order."""
-        return {run["method"]: run["title"] for run in self.runs}
 
     def scores(self, method: str, faces: int, metric: str) -> dict[int, float]:
         """A metric of one method with so many labelled faces, by draw."""
@@ -73,24 +68,23 @@ class StudyResults:
         ``deviation``, the sample standard deviation; ``gains`` over the first method, by metric: ``mean`` of
         the differences of the same draws, and its standard ``error``. Both spreads are None for one draw.
         """
-        rows = []
-        for faces in self.faces:
-            for method, title in self.titles.items():
-                scores, gains, first, seeds = {}, {}, next(iter(self.titles)), 0
-                for metric in METRICS:
-                    values = self.scores(method, faces, metric)
-                    reference = self.scores(first, faces, metric)
-                    pairs = [values[draw] - reference[draw] for draw in values.keys() & reference.keys()]
-                    if values:
-                        mean, deviation = _mean(list(values.values()))
-                        scores[metric], seeds = {"mean": mean, "deviation": deviation}, len(values)
-                    if pairs and method != first:
-                        mean, deviation = _mean(pairs)
-                        error = None if deviation is None else deviation / math.sqrt(len(pairs))
-                        gains[metric] = {"mean": mean, "error": error}
-                if scores:
-                    row = {"method": method, "title": title, "faces": faces, "seeds": seeds}
-                    rows.append({**row, "scores": scores, "gains": gains})
+        rows, first = [], next(iter(self.titles))
+        for faces, (method, title) in product(self.faces, self.titles.items()):
+            scores, gains, seeds = {}, {}, 0
+            for metric in METRICS:
+                values = self.scores(method, faces, metric)
+                reference = self.scores(first, faces, metric)
+                pairs = [values[draw] - reference[draw] for draw in values.keys() & reference.keys()]
+                if values:
+                    mean, deviation = _mean(list(values.values()))
+                    scores[metric], seeds = {"mean": mean, "deviation": deviation}, len(values)
+                if pairs and method != first:
+                    mean, deviation = _mean(pairs)
+                    error = None if deviation is None else deviation / math.sqrt(len(pairs))
+                    gains[metric] = {"mean": mean, "error": error}
+            if scores:
+                row = {"method": method, "title": title, "faces": faces, "seeds": seeds}
+                rows.append({**row, "scores": scores, "gains": gains})
         return rows
 
 
@@ -105,9 +99,7 @@ def read_results(draws: int, root: Path) -> StudyResults:
     Raises:
         UserError: none is.
     """
-    runs: list[Mapping[str, Any]] = []
-    majority: Mapping[str, float | None] = {}
-    missing = draws
+    runs, majority, missing = list[Mapping[str, Any]](), dict[str, float | None](), draws
     for draw in range(draws):
         folder = draw_folder(root, draw)
         if (folder / "evaluate" / "metrics.json").is_file():
@@ -116,10 +108,10 @@ def read_results(draws: int, root: Path) -> StudyResults:
             entries = [run for run in read_runs(folder / "finetune") if run["name"] in means]
             runs += [{"draw": draw, **run, "scores": means[run["name"]]} for run in entries]
     if not runs:
-        raise UserError(
-            f"{root} has no finished draw with labelled faces; `python -m training.study` makes them"
-        )
-    return StudyResults(runs, majority, missing)
+        what = "no finished draw with labelled faces; `python -m training.study` makes them"
+        raise UserError(f"{root} has {what}")
+    titles = {run["method"]: run["title"] for run in runs}
+    return StudyResults(runs, sorted({run["faces"] for run in runs}), titles, majority, missing)
 
 
 def write_results(draws: int, root: Path) -> None:
@@ -179,16 +171,10 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
         rows = [row for row in summary if row["method"] == method and metric.name in row["scores"]]
         points = [(row["faces"], row["scores"][metric.name]) for row in rows]
         shift = (counts[-1] / counts[0]) ** (SPREAD * (number - (len(results.titles) - 1) / 2))
-        axes.errorbar(
-            [count * shift for count, _ in points],
-            [100 * score["mean"] for _, score in points],
-            yerr=[100 * (score["deviation"] or 0) for _, score in points],
-            label=title,
-            color=colour(number),
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4,
-            capsize=2,
-        )
+        x, y = [count * shift for count, _ in points], [100 * score["mean"] for _, score in points]
+        errors = [100 * (score["deviation"] or 0) for _, score in points]
+        style: dict[str, Any] = {"markersize": 4, "capsize": 2, "marker": MARKERS[number % len(MARKERS)]}
+        axes.errorbar(x, y, yerr=errors, label=title, color=colour(number), **style)
     if (majority := results.majority.get(metric.name)) is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle=":", label=MAJORITY)
     axes.set_xscale("log")
@@ -205,10 +191,9 @@ def _mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def _cell(value: Mapping[str, float | None] | None, form: str = ".1f") -> str:
-    if value is None:
-        return MISSING
-    mean, spread = value.values()
-    return f"{100 * (mean or 0):{form}}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+    mean, spread = value.values() if value else (None, None)
+    text = MISSING if mean is None else f"{100 * mean:{form}}"
+    return text if spread is None else f"{text} ± {100 * spread:.1f}"
 
 
 def _markdown(metrics: Sequence[Metric], rows: list[list[str]]) -> str:
