@@ -38,7 +38,7 @@ class Run:
         name: such as ``probe-5%``.
         labelled: the faces whose labels are used.
         steps: optimisation steps of methods that train a network.
-        weights: the file that `Method.weights` names.
+        weights: the file of stage 1; None if the method does not start from it.
         checkpoints: of this run; its processes share each batch.
     """
 
@@ -161,12 +161,3 @@ class Method(ABC):
     def configured(self, config: Config) -> Config:
         """The settings with which it is fitted: `config`, except for what it prescribes."""
         return config
-
-    def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
-        """The file that it takes weights from; None if they are random.
-
-        Args:
-            settings: of stage 2.
-            pretrained: the result of stage 1.
-        """
-        return pretrained if self.pretrained else None

@@ -41,19 +41,11 @@ class Pretrained(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model, settings = initial_network(context), context.settings
-        self.start(context, run, model)
+        start_from_stage_1(context, run, model)
         if settings.solve_heads:
             solve_heads(context, model, run.labelled)
         rates = {"backbone": settings.backbone_rate, "branches": 1.0, "heads": settings.heads_rate}
         return train_network(context, run, model, rates=rates)
-
-    def start(self, context: Context, run: Run, model: AttributeNetwork) -> None:
-        """Load the weights that it starts from into the network of `model`.
-
-        Raises:
-            UserError: the file cannot be read or does not fit.
-        """
-        start_from_stage_1(context, run, model)
 
 
 LABELLED: Final = 2000

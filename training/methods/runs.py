@@ -21,7 +21,6 @@ from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
-from training.methods.imagenet import ImageNet
 from training.methods.method import Context, Method, Run
 from training.methods.pretrained import Pretrained
 from training.methods.probe import LinearProbe
@@ -93,7 +92,7 @@ def made_from(
     """
     settings = context.settings.model_dump(mode="json", include=set(method.settings))
     files = {name: getattr(context, name) for name in ("groups", "regions") if name in settings}
-    weights = method.weights(context.settings, pretrained)
+    weights = pretrained if method.pretrained else None
     keys = "\n".join(sorted(labelled.keys))
     return {
         "code": code_hash(type(method).__module__),
@@ -144,7 +143,7 @@ def _finish(
     )
     if first:
         (folder / RECORD).unlink(missing_ok=True)
-    weights = method.weights(context.settings, pretrained)
+    weights = pretrained if method.pretrained else None
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
     context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
@@ -192,8 +191,7 @@ def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[
 
 
 METHODS: Final[dict[str, Method]] = {
-    method.name: method
-    for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student(), ImageNet())
+    method.name: method for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student())
 }
 """By name, in the order of tables and plots."""
 
