@@ -118,7 +118,7 @@ def unedited(tmp_path_factory):
     [
         (NETWORKS, "# a remark", set()),
         (NETWORKS, "EDITED = True", set(METHODS) - {*PROBES}),
-        ("training/methods/scratch.py", "EDITED = True", {"scratch"}),
+        ("training/methods/pretrained.py", "EDITED = True", {"pretrained"}),
         ("training/methods/kernel_regression.py", "EDITED = True", {"region_probe", "student"}),
         ("training/pretrain/model.py", "EDITED = True", {STAGE_1}),
         ("training/engine/trainer.py", "EDITED = True", {STAGE_1, *METHODS} - {*PROBES}),

@@ -54,7 +54,9 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels():
     labels = (features[:, :3] + random.normal(size=(60, 3)) > 0).astype(np.int8)
     labels[:20, 1] = -1
     labels[:, 2] = 1
-    for strength, weights, biases, _ in logistic_regressions(features, labels, (1e-2, 1.0)):
+    strengths = (1e-2, 1.0)
+    fits = logistic_regressions(features, labels, strengths)
+    for strength, (weights, biases) in zip(strengths, fits, strict=True):
         for column in (0, 1):
             known = labels[:, column] >= 0
             model = LogisticRegression(C=strength, tol=1e-8).fit(features[known], labels[known, column])

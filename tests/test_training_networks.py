@@ -42,10 +42,10 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem, stride):
 
 def test_celebas_attributes_are_shared_out_among_the_branches_once_each():
     assert {name for names in read_groups().values() for name in names} == set(CELEBA_ATTRIBUTES)
-    groups = branch_groups(CELEBA_ATTRIBUTES)
+    groups = branch_groups(CELEBA_ATTRIBUTES, read_groups())
     assert sorted(position for group in groups.values() for position in group) == list(range(40))
     assert groups["middle"] == [7, 19, 27, 29, 30, 34]
-    assert branch_groups(("age", "Eyeglasses")) == {"whole": [0], "upper": [1]}
+    assert branch_groups(("age", "Eyeglasses"), read_groups()) == {"whole": [0], "upper": [1]}
 
 
 def test_logits_come_in_the_order_of_the_attributes():
@@ -150,9 +150,8 @@ def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch):
 
 def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits():
     settings = load(settings=["network.width=8", "network.input_size=32"])
-    model = NetworkClassifier(
-        attributes=("Male", "Young"), model=AttributeNetwork(settings.network, ("Male", "Young")), groups={}
-    )
+    network = AttributeNetwork(settings.network, ("Male", "Young"), {})
+    model = NetworkClassifier(attributes=("Male", "Young"), model=network)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
 
     def logits(faces: torch.Tensor, mirrored: bool) -> np.ndarray:

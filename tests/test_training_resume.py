@@ -27,7 +27,7 @@ from training.data.loader import TrainingData
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.optim import LossCheck
-from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups
+from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import NetworkClassifier, save_classifier
 from training.models.pretrained import read_pretrained
 from training.predict.predictor import Face, Predictor
@@ -253,8 +253,8 @@ def classifier() -> NetworkClassifier:
     """One with random weights, of faces that were aligned already."""
     config, names = load(settings=["network.width=8", "network.input_size=32"]), ("Male", "Smiling")
     recipe = Recipe.of(config.align, config.ingest, detects=False).model_dump(mode="json")
-    model, groups = AttributeNetwork(config.network, names), read_groups(CELEBA_FILE)
-    return NetworkClassifier(attributes=names, metadata={"alignment": recipe}, model=model, groups=groups)
+    model = AttributeNetwork(config.network, names)
+    return NetworkClassifier(attributes=names, metadata={"alignment": recipe}, model=model)
 
 
 def test_an_interrupted_prediction_continues(tmp_path, monkeypatch):

@@ -1,9 +1,10 @@
 """What a stage gives to the trainer: a model, a function from a micro-batch to its loss, scores on val."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,26 +32,25 @@ class StepLoss:
     adversary: Callable[[], Tensor] | None = None
 
 
-class Objective(Protocol):
-    """What a stage trains."""
+class Objective(ABC):
+    """What a stage trains.
 
-    @property
-    def data(self) -> TrainingData:
-        """The samples that are trained on, and the settings of the loop."""
+    Attributes:
+        data: the samples that are trained on, and the settings of the loop.
+        model: whose parameters are trained and averaged.
+        adversary: networks that are trained against the model by an optimiser of their own, at the highest of
+            the model's rates; frozen except while their own loss is computed. None: there are none.
+    """
 
-    @property
-    def model(self) -> nn.Module:
-        """Whose parameters are trained and averaged."""
+    data: TrainingData
+    model: nn.Module
+    adversary: nn.ModuleDict | None = None
 
-    @property
-    def adversary(self) -> nn.Module | None:
-        """Networks that are trained against the model by an optimiser of their own, at the highest of the
-        model's rates; frozen except while their own loss is computed. None: there are none.
-        """
-
+    @abstractmethod
     def parameter_groups(self) -> ParameterGroups:
         """The model's parameters with their learning rates."""
 
+    @abstractmethod
     def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
         """The loss of a micro-batch.
 
@@ -62,12 +62,14 @@ class Objective(Protocol):
                 depend on nothing but the seed, `step` and this.
         """
 
+    @abstractmethod
     def batch_norm(self) -> tuple[nn.Module, Iterable[Tensor]]:
         """The module whose batch-norm statistics are measured for averaged weights, and its inputs.
 
         All processes measure the same inputs.
         """
 
+    @abstractmethod
     def validate(self) -> Mapping[str, float]:
         """Scores by name of the averaged weights, which the model has meanwhile.
 
@@ -80,7 +82,6 @@ class LoopSettings:
     """How long and how a model is trained.
 
     Attributes:
-        title: of the run, in the progress display.
         seed: of everything random.
         steps: optimisation steps.
         batch_size: samples of one step, over all processes.
@@ -95,7 +96,6 @@ class LoopSettings:
         log_folder: where the log is written; None: nowhere.
     """
 
-    title: str
     seed: int
     steps: int
     batch_size: int

@@ -1,7 +1,7 @@
-"""Adam, its learning-rate schedules, and the check that a loss is finite."""
+"""Adam, its learning-rate schedules, the check that a loss is finite, and L-BFGS for small problems."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -57,6 +57,29 @@ def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, st
     """Set the learning rate of every parameter group of `adam` for `step` of `steps`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base"] * rate_factor(schedule, step, steps)
+
+
+def minimise(
+    variables: list[Tensor], loss: Callable[[], Tensor], iterations: int, tolerance: float = 1e-9
+) -> None:
+    """Change `variables`, which require gradients, so that `loss` is least.
+
+    Args:
+        variables, loss: as above.
+        iterations: of L-BFGS, at most.
+        tolerance: change of the loss that ends it.
+    """
+    optimizer = torch.optim.LBFGS(
+        variables, max_iter=iterations, tolerance_change=tolerance, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> float:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    optimizer.step(objective)
 
 
 class LossCheck:

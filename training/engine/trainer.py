@@ -139,7 +139,7 @@ class Trainer:
         plan, ranks, checkpoints = self.plan, self._ranks, self._checkpoints
         start, size = checkpoints.resume(self, resume), plan.batch_size
         batches = self.objective.data.batches(size, start, plan.steps, ranks.rank, ranks.world)
-        bar = progress(plan.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
+        bar = progress(checkpoints.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
         log = Log(plan.log_folder if ranks.first else None, start)
         with (
             stop_requests(second_interrupts=ranks.world == 1) as stop,
@@ -242,7 +242,7 @@ class Trainer:
         means = self._ranks.mean({name: float(np.mean([each[name] for each in measured])) for name in names})
         for name, value in means.items():
             self.recent[name] = [*self.recent.get(name, []), value][-RECENT_VALUES:]
-        log.values(done, self.plan.title, means)
+        log.values(done, self._checkpoints.title, means)
         speed = {
             "samples_per_second": self.plan.batch_size * done / seconds,
             "waiting": self.clock.waiting(),

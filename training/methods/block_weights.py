@@ -17,6 +17,7 @@ from torch import Tensor
 
 from common.classes import NUM_CLASSES
 from common.sampling import evenly_spaced
+from training.engine.optim import minimise
 from training.methods.calibration import draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY
 from training.models.probe import kernel_of, squared_distances
@@ -134,19 +135,15 @@ def _learn(
         weighed = base * shifts.exp()
         return weighed / weighed.sum(dim=1, keepdim=True)
 
-    optimizer = torch.optim.LBFGS([of_kinds, of_regions], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def objective() -> float:
-        optimizer.zero_grad()
+    def loss() -> Tensor:
         total = (OF_KINDS * of_kinds.square().sum() + OF_REGIONS * of_regions.square().sum()) / 2
         kernels = _kernels(distances, weights(base, of_regions * free[:, None]))
         for kernel, group in zip(kernels, groups.values(), strict=True):
             left_out = _left_out_errors(kernel, targets[:, group], known[:, group])
             total = total + (known[:, group].sum(0) / 2 * left_out.log()).sum()
-        total.backward()
-        return float(total.item())
+        return total
 
-    optimizer.step(objective)
+    minimise([of_kinds, of_regions], loss, ITERATIONS)
     with torch.no_grad():
         for group, row in zip(groups.values(), weights(base, of_regions * free[:, None]), strict=True):
             learnt[group] = row.numpy()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.engine.optim import minimise
 from training.models.classifier import Classifier
 
 TEN_FOLDS: Final = 500
@@ -72,19 +73,12 @@ def calibrate(
     shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     own = torch.zeros_like(share, requires_grad=True)
     offsets = share.logit().requires_grad_()
-    optimizer = torch.optim.LBFGS([shared, own, offsets], max_iter=200, line_search_fn="strong_wolfe")
 
     def cross_entropy() -> Tensor:
         logits = offsets + (MIN_SLOPE + (shared + own).exp()) * inputs
         return F.binary_cross_entropy_with_logits(logits, targets, known.double(), reduction="sum")
 
-    def objective() -> float:
-        optimizer.zero_grad()
-        value = cross_entropy() + SLOPE_PENALTY * own.square().sum()
-        value.backward()
-        return value.item()
-
-    optimizer.step(objective)
+    minimise([shared, own, offsets], lambda: cross_entropy() + SLOPE_PENALTY * own.square().sum(), 200)
     slopes = ((MIN_SLOPE + (shared + own).exp()) / deviation).detach()
     loss = (cross_entropy() / known.sum().clamp(min=1)).item()
     return slopes.numpy(), (offsets.detach() - share * slopes).numpy(), loss

@@ -18,10 +18,10 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.models.attribute_network import CELEBA_FILE, read_groups
+from training.models.attribute_network import read_groups
 from training.models.blocks import resize_images
 from training.models.classifier import Classifier
-from training.models.probe import CELEBA_REGIONS, read_regions
+from training.models.probe import read_regions
 
 VALIDATION_FACES: Final = 1000
 """At most so many faces of val choose among classifiers; they are the same for every run."""
@@ -110,8 +110,7 @@ class Context:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Attribute names by branch, from the file that ``finetune.groups`` names."""
-        file = self.settings.groups
-        return read_groups(CELEBA_FILE if file is None else Path(file))
+        return read_groups(self.settings.groups)
 
     @cached_property
     def regions(self) -> dict[str, list[str]]:
@@ -121,8 +120,7 @@ class Context:
 
 def regions_of(settings: Finetune) -> dict[str, list[str]]:
     """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
-    file = settings.regions
-    return read_regions(CELEBA_REGIONS if file is None else Path(file))
+    return read_regions(settings.regions)
 
 
 class Method(ABC):

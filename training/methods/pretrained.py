@@ -15,16 +15,12 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine.device import autocast
 from training.methods.method import BATCH_SIZE, Context, Method, Run
-from training.methods.network import (
-    NETWORK_SETTINGS,
-    initial_network,
-    start_from_stage_1,
-    train_network,
-)
+from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
 from training.methods.probe import WITHOUT_VAL, logistic_regressions, standardisation
 from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import to_input
 from training.models.classifier import Classifier
+from training.models.pretrained import load_pretrained
 
 
 class Pretrained(Method):
@@ -41,11 +37,15 @@ class Pretrained(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model, settings = initial_network(context), context.settings
-        start_from_stage_1(context, run, model)
+        # The trainer gives the other processes the weights; they may have no file in an output of their own.
+        with context.ranks.failing_together():
+            if context.ranks.first:
+                assert run.weights is not None
+                load_pretrained(model.network, context.config.network, run.weights)
         if settings.solve_heads:
             solve_heads(context, model, run.labelled)
         rates = {"backbone": settings.backbone_rate, "branches": 1.0, "heads": settings.heads_rate}
-        return train_network(context, run, model, rates=rates)
+        return train_network(context, run, model, rates)
 
 
 LABELLED: Final = 2000
@@ -105,7 +105,7 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
     for branch, group in model.groups.items():
         mean, scale = standardisation(of_reference[branch])
         standardised, labels = (of_train[branch] - mean) * scale, train.attributes[read][:, group]
-        ((_, weights, biases, _),) = logistic_regressions(standardised, labels, (WITHOUT_VAL,))
+        ((weights, biases),) = logistic_regressions(standardised, labels, (WITHOUT_VAL,))
         weights, biases = weights * scale[:, None], biases - (mean * scale) @ weights
         state = {"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)}
         model.heads[branch].load_state_dict(state)

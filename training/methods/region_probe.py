@@ -7,9 +7,8 @@ there a linear function of the whole face learns what the regression says, and b
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -28,14 +27,7 @@ from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
 from training.models.probe import RegionProbe, Regions, region_classes
-from training.models.stored_features import (
-    Blocks,
-    Part,
-    members_of,
-    parts_of,
-    read_features,
-    region_blocks,
-)
+from training.models.stored_features import Blocks, Part, members_of, parts_of, read_features, region_blocks
 
 POOL: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features, and learn the
@@ -77,42 +69,20 @@ class RegionProbeMethod(Method):
         return probe, result
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Faces whose labels are not used.
-
-    Attributes:
-        values: float32 (P, D), standardised features.
-        whole: bool (D,), the columns that describe the whole face.
-    """
-
-    values: NDArray[np.float32]
-    whole: NDArray[np.bool_]
-
-    @cached_property
-    def ridge(self) -> NDArray[np.float32]:
-        """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression."""
-        features = torch.from_numpy(self.values[:, self.whole])
-        features -= features.mean(0)
-        system = features @ features.T
-        system.diagonal().add_(RIDGE * features.shape[1])
-        solved = np.zeros((len(self.whole), len(features)), np.float32)
-        solved[self.whole] = torch.cholesky_solve(features, torch.linalg.cholesky(system)).T.numpy()
-        return solved
-
-
 @dataclass(frozen=True)
 class StandardisedFeatures:
     """What the regression reads of N labelled faces.
 
     Attributes:
         values: (N, D), float32, of more than `REFERENCES` faces float16, as the shards store them.
-        pool: faces for which no labels are needed; the labelled ones may be among them.
+        pool: float32 (P, D), of faces whose labels are not used; the labelled ones may be among them.
+        ridge: float32 (D, P), of the pool, see `ridge_of`.
         blocks, parts, mean, scale: see `training.models.probe.Probe`.
     """
 
     values: NDArray[np.floating]
-    pool: Pool
+    pool: NDArray[np.float32]
+    ridge: NDArray[np.float32]
     blocks: Blocks
     parts: tuple[Part, ...]
     mean: NDArray[np.float64]
@@ -136,8 +106,21 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
     dtype = np.float16 if len(train) > REFERENCES else np.float32
     values = read_features(train, blocks, stream, mean, scale, dtype)
     parts = parts_of(train, blocks, stream)
+    return StandardisedFeatures(values, pool, ridge_of(pool, parts), blocks, parts, mean, scale)
+
+
+def ridge_of(pool: NDArray[np.float32], parts: Sequence[Part]) -> NDArray[np.float32]:
+    """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression on the features
+    (P, D) that describe the whole face.
+    """
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
-    return StandardisedFeatures(values, Pool(pool, whole), blocks, parts, mean, scale)
+    features = torch.from_numpy(pool[:, whole])
+    features -= features.mean(0)
+    system = features @ features.T
+    system.diagonal().add_(RIDGE * features.shape[1])
+    solved = np.zeros((len(whole), len(features)), np.float32)
+    solved[whole] = torch.cholesky_solve(features, torch.linalg.cholesky(system)).T.numpy()
+    return solved
 
 
 def fit_region_probe(
@@ -178,19 +161,12 @@ def fit_on_features(
         parts=features.parts,
         mean=features.mean,
         scale=features.scale,
-        weights=fit.second[0] * slopes,
-        biases=fit.second[1] * slopes + offsets,
-        references=features.values[fit.references].astype(np.float32),
         block_weights=block_weights,
-        first_weights=fit.first[0],
-        first_biases=fit.first[1],
-        prediction_mean=fit.mean,
-        prediction_scale=fit.scale,
-        reference_predictions=fit.of_references.astype(np.float32),
-        prediction_share=fit.share,
         linear_weights=np.zeros((features.values.shape[1], len(names)), np.float32),
+        **fit.levels,
     )
-    _add_linear(probe, features.pool)
+    probe.weights, probe.biases = probe.weights * slopes, probe.biases * slopes + offsets
+    _add_linear(probe, features.pool, features.ridge)
     return probe, {
         "steps": 0,
         "loss": round(loss, 4),
@@ -200,19 +176,19 @@ def fit_on_features(
     }
 
 
-def _add_linear(probe: RegionProbe, pool: Pool) -> None:
+def _add_linear(probe: RegionProbe, pool: NDArray[np.float32], ridge: NDArray[np.float32]) -> None:
     """Average the logits with those that a linear function of the whole face predicts.
 
-    It is the ridge regression of the logits of `pool`. Its weight falls with the number of labels, as the
+    It is the `ridge` regression of the logits of `pool`. Its weight falls with the number of labels, as the
     share of the first level's predictions grows. The average varies less from face to face than the logits
     did, so it is stretched to their mean and deviation, for which the probe was calibrated.
     """
-    logits = probe.logits_of(pool.values.astype(np.float64))
+    logits = probe.logits_of(pool.astype(np.float64))
     least = np.log(LEAST / (1 - LEAST))
     targets = logits.clip(least, -least)
-    weights = pool.ridge @ (targets - targets.mean(0)).astype(np.float32)
+    weights = ridge @ (targets - targets.mean(0)).astype(np.float32)
     share = (1 - probe.prediction_share) / (2 - probe.prediction_share)
-    average = (1 - share) * logits + share * (pool.values @ weights)
+    average = (1 - share) * logits + share * (pool @ weights)
     deviation = average.std(0)
     stretch = np.divide(logits.std(0), deviation, out=np.ones_like(deviation), where=deviation > 1e-6)
     probe.weights = probe.weights * (stretch * (1 - share))

@@ -22,10 +22,10 @@ from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
 from training.methods.method import Context, Method, Run
+from training.methods.network import Scratch
 from training.methods.pretrained import Pretrained
 from training.methods.probe import LinearProbe
 from training.methods.region_probe import RegionProbeMethod
-from training.methods.scratch import Scratch
 from training.methods.student import Student
 from training.models.classifier import FILE, save_classifier
 from training.models.stored_features import require_members

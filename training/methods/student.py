@@ -24,12 +24,12 @@ from training.data.samples import Samples
 from training.engine.device import autocast, numerics
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
-from training.methods.network import initial_network, network_classifier
+from training.methods.network import initial_network
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
 from training.models.blocks import to_input
-from training.models.classifier import Classifier, sample_probabilities
+from training.models.classifier import Classifier, NetworkClassifier, sample_probabilities
 
 NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
 """440 million multiplications a face."""
@@ -73,7 +73,7 @@ class Student(Method):
         assert isinstance(model.network.backbone, DlibBackbone)
         model.network.backbone.load(archive)
         loss = solve_heads(context, model, targets)
-        classifier = network_classifier(context, model.cpu())
+        classifier = NetworkClassifier(attributes=model.attributes, model=model.cpu())
         if context.settings.select == "labels":
             use_label_thresholds(classifier, run.labelled.attributes)
         return classifier, {

@@ -17,10 +17,6 @@ from training.models import BRANCHES, build
 GROUPS: Final = ("backbone", "branches", "heads")
 """Names of the parameter groups, each of which has a learning rate."""
 
-
-CELEBA_FILE: Final = Path(__file__).with_name("attribute_groups.yaml")
-"""CelebA's groups, as published with SSPL."""
-
 Groups = Mapping[str, Sequence[str]]
 """Attribute names by branch."""
 
@@ -31,6 +27,7 @@ class AttributeNetwork(nn.Module):
     Attributes:
         config: the network's settings.
         attributes: names, in the order of the logits.
+        listed: attribute names by branch.
         network: images to features.
         groups: positions of the attributes that each branch predicts.
         heads: a linear layer for each of these branches.
@@ -38,14 +35,15 @@ class AttributeNetwork(nn.Module):
     Args:
         config: as above.
         attributes: as above.
-        groups: attribute names by branch, see `branch_groups`; CelebA's by default.
+        groups: gives `listed`; CelebA's by default.
     """
 
     def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
         super().__init__()
         self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
-        self.groups = branch_groups(attributes, groups)
+        self.listed = read_groups() if groups is None else groups
+        self.groups = branch_groups(attributes, self.listed)
         self.heads = nn.ModuleDict(
             {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
         )
@@ -99,15 +97,17 @@ def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]
     return torch.stack(terms).sum()
 
 
-def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
+def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
     """Attribute names by branch.
 
     Args:
-        file: YAML, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
+        named: a YAML file, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``;
+            None: CelebA's, as published with SSPL.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an attribute twice.
     """
+    file = Path(__file__).with_name("attribute_groups.yaml") if named is None else Path(named)
     groups = read_yaml(file, "attribute groups, as finetune.groups should be")
     if not isinstance(groups, dict) or not groups:
         raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
@@ -126,15 +126,14 @@ def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
     return groups
 
 
-def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
+def branch_groups(attributes: Sequence[str], groups: Groups) -> dict[str, list[int]]:
     """Positions in `attributes` by branch, without branches that have none.
 
     Args:
         attributes: names of the labels.
-        groups: attribute names by branch, CelebA's by default. An attribute that is not listed
-            belongs to ``whole``, so that other label sets make one group.
+        groups: attribute names by branch. An attribute that is not listed belongs to ``whole``, so that other
+            label sets make one group.
     """
-    groups = read_groups() if groups is None else groups
     branch_of = {name: branch for branch, names in groups.items() for name in names}
     positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
     for position, name in enumerate(attributes):

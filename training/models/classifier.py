@@ -151,11 +151,9 @@ class NetworkClassifier(Classifier, kind="network"):
 
     Attributes:
         model: the network; in evaluation mode.
-        groups: attribute names by branch, see `training.models.attribute_network`.
     """
 
     model: AttributeNetwork
-    groups: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -193,7 +191,7 @@ class NetworkClassifier(Classifier, kind="network"):
     def state(self) -> dict[str, Any]:
         """Weights, the settings of the network, and the groups."""
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
-        groups = {branch: list(names) for branch, names in self.groups.items()}
+        groups = {branch: list(names) for branch, names in self.model.listed.items()}
         return {"weights": weights, "network": self.model.config.model_dump(mode="json"), "groups": groups}
 
     @classmethod
@@ -201,7 +199,7 @@ class NetworkClassifier(Classifier, kind="network"):
         """See `Classifier.from_state`."""
         model = AttributeNetwork(Network.model_validate(state["network"]), attributes, state["groups"])
         model.load_state_dict(state["weights"])
-        return cls(attributes=attributes, model=model, groups=state["groups"])
+        return cls(attributes=attributes, model=model)
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:

@@ -70,9 +70,6 @@ POWER: Final = 1.4
 CACHED: Final = 2000 * 20_000
 """Distances, of faces times references, that are kept while the attributes' kernels are computed: 160 MB."""
 
-CELEBA_REGIONS: Final = Path(__file__).with_name("attribute_regions.yaml")
-"""Which regions of the face show CelebA's attributes."""
-
 PAIRS: Final = {
     "brow": ("l_brow", "r_brow"),
     "eye": ("l_eye", "r_eye"),
@@ -224,15 +221,17 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
 
 
-def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
+def read_regions(named: str | Path | None = None) -> dict[str, list[str]]:
     """Names of regions by attribute.
 
     Args:
-        file: YAML, a list of classes of the masks or of names in `PAIRS` under each attribute.
+        named: a YAML file, a list of classes of the masks or of names in `PAIRS` under each attribute; None:
+            CelebA's.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an unknown region.
     """
+    file = Path(__file__).with_name("attribute_regions.yaml") if named is None else Path(named)
     regions = read_yaml(file, "attributes and regions, as finetune.regions should be")
     if not isinstance(regions, dict) or not all(isinstance(names, list) for names in regions.values()):
         raise UserError(f"{file}: expected a list of regions under each attribute")

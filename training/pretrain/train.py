@@ -19,7 +19,7 @@ from training.data.samples import Samples, pixels_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training, autocast, numerics, set_seed
 from training.engine.distributed import Ranks, joined
-from training.engine.objective import LoopSettings, StepLoss
+from training.engine.objective import LoopSettings, Objective, StepLoss
 from training.engine.optim import ParameterGroups
 from training.engine.trainer import Trainer
 from training.models.pretrained import FILE, save_pretrained
@@ -42,8 +42,10 @@ BATCH_NORM_BATCHES: Final = 20
 """Batches on which the averaged network's batch-norm statistics are measured."""
 
 
-class PretextObjective:
-    """The tasks with a weight, on patches of faces; see `training.engine.objective.Objective`."""
+class PretextObjective(Objective):
+    """The tasks with a weight, on patches of faces."""
+
+    model: PretrainModel
 
     def __init__(self, config: Config, device: torch.device, samples: Samples, validation: Samples) -> None:
         self._config, self._settings = config, config.pretrain
@@ -166,7 +168,6 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
     objective = PretextObjective(config, ranks.device, samples, validation)
     plan = LoopSettings(
-        title="pretrain",
         seed=settings.seed,
         steps=settings.steps,
         batch_size=settings.batch_size,
