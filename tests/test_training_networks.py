@@ -134,18 +134,14 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_named():
         losses.check()
 
 
-def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch):
-    config = load(settings=["network.width=8"])
+@pytest.mark.parametrize("name", ["spl", "sspl", "resnet18", "dlib_face"])
+def test_every_parameter_of_a_network_has_one_group(name):
+    config = load(settings=["network.width=8", "network.input_size=200", f"network.name={name}"])
     model = AttributeNetwork(config.network, CELEBA_ATTRIBUTES)
     groups = model.parameter_groups()
-    assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert list(groups) == ["backbone", "branches", "heads"]
-    monkeypatch.setattr(type(model.network), "parameter_groups", lambda self: {"backbone": []})
-    with pytest.raises(UserError, match="SplNetwork must put each .* stem.0.weight"):
-        model.parameter_groups()
-    monkeypatch.delattr(type(model.network), "parameter_groups")
-    with pytest.raises(UserError, match="exactly one"):
-        model.parameter_groups()
+    declared = sorted(id(parameter) for group in groups.values() for parameter in group)
+    assert declared == sorted(map(id, model.parameters()))
 
 
 def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits():

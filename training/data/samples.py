@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -44,31 +44,23 @@ class Column(Sequence[Text], Generic[Text]):
     """Strings of an Arrow array, which are decoded when they are read."""
 
     def __init__(self, values: pa.Array) -> None:
-        self._values = values
-
-    @property
-    def codes(self) -> NDArray[Any]:
-        """The numbers of the strings of a dictionary-encoded array."""
-        return self._values.indices.to_numpy()
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
-    @overload
-    def __getitem__(self, index: int) -> Text: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Column[Text]": ...
-    def __getitem__(self, index: int | slice) -> "Text | Column[Text]":
-        if isinstance(index, slice):
-            return Column(self._values[index])
-        return self._values[int(index)].as_py()
+    def __getitem__(self, index: int) -> Text:  # type: ignore[override]
+        return self.values[int(index)].as_py()
 
     def __iter__(self) -> Iterator[Text]:
-        return (value.as_py() for value in self._values)
+        return (value.as_py() for value in self.values)
 
-    def take(self, indices: NDArray[np.int64]) -> "Column[Text]":
-        """Only the strings at `indices`, in that order."""
-        return Column(self._values.take(pa.array(indices)))
+
+def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]:
+    """Only the strings at `indices`, in that order."""
+    if isinstance(strings, Column):
+        return Column(strings.values.take(pa.array(indices)))
+    return [strings[i] for i in indices]
 
 
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
@@ -91,7 +83,9 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa
         with suppress(OSError):  # some network disks have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.is_file():
-            _delete_old(folder)
+            for older in folder.glob("index-*.arrow"):
+                if time.time() - older.stat().st_mtime > KEEP_DAYS * 86400:
+                    older.unlink(missing_ok=True)
             table = _query(layout, splits)
             with replacing(file) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
                 writer.write_table(table)
@@ -137,12 +131,6 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
             FROM samples WHERE split IN (FROM chosen)
         """).to_arrow_table()
     return table.combine_chunks().replace_schema_metadata({"attributes": "\n".join(attributes)})
-
-
-def _delete_old(folder: Path) -> None:
-    for file in folder.glob("index-*.arrow"):
-        if time.time() - file.stat().st_mtime > KEEP_DAYS * 86400:
-            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -191,12 +179,12 @@ class Samples:
         """Only the samples at `indices`, in that order."""
         return Samples(
             self.root,
-            _taken(self.keys, indices),
-            _taken(self.shards, indices),
+            taken(self.keys, indices),
+            taken(self.shards, indices),
             {name: extent[indices] for name, extent in self.extents.items()},
             self.attribute_names,
             self.attributes[indices],
-            _taken(self.identities, indices),
+            taken(self.identities, indices),
         )
 
     def labelled(self) -> "Samples":
@@ -232,12 +220,6 @@ def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = No
         attributes=matrix("labels", len(names)) if names else np.zeros((table.num_rows, 0), np.int8),
         identities=Column[str | None](columns["identity"]),
     )
-
-
-def _taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]:
-    if isinstance(strings, Column):
-        return strings.take(indices)
-    return [strings[i] for i in indices]
 
 
 def pixels_hash(layout: Layout) -> str:

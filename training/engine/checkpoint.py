@@ -24,9 +24,6 @@ from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
 
-UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
-"""What torch.load raises for a file that it did not write, or that is truncated."""
-
 KEEP: Final = 2
 """How many of a run's latest checkpoints stay, so that a truncated one is no loss."""
 
@@ -53,7 +50,7 @@ def load(path: Address, made_by: str = "python -m training.run --stage pretrain"
     try:
         with path.open("rb") as stream:
             content = torch.load(stream, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: not a readable checkpoint ({fault(path)}); delete it and train again"
         ) from error
@@ -96,11 +93,7 @@ def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 class Resumable(Protocol):
-    """What a checkpoint holds; without the trainer's name, as whoever loads a file does not run its code.
-
-    Attributes:
-        done: how many steps are done; None while the weights are between two steps.
-    """
+    """A `Trainer`; without its name, as whoever loads a file does not run its code."""
 
     done: int | None
 
@@ -164,9 +157,11 @@ class Checkpoints:
         path, stored = newest
         if differing and mode != "anyway":
             if self.ranks.first:
+                names = (self.folder.with_name(f"{self.folder.name}-{number}") for number in count(1))
+                kept = self.folder.rename(next(name for name in names if not name.exists()))
                 print(
                     f"{self.title}: starting anew, because {path} is of another run "
-                    f"({'; '.join(differing)}); its checkpoints are kept in {_set_aside(self.folder)}"
+                    f"({'; '.join(differing)}); its checkpoints are kept in {kept}"
                 )
             return 0
         try:
@@ -242,6 +237,10 @@ class Checkpoints:
             self.folder.rmdir()
 
 
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
     """What differs between two nested mappings, such as ``pretrain.batch_size: 64 -> 32``, in key order."""
     lines = []
@@ -250,21 +249,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{within}{key}.")
         elif before != after:
-            values = (
-                json.dumps(value) if key in side else "none" for value, side in ((before, old), (after, new))
-            )
+            values = [json.dumps(side[key]) if key in side else "none" for side in (old, new)]
             lines.append(f"{within}{key}: {' -> '.join(values)}")
     return lines
-
-
-def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"), reverse=True)
-
-
-def _set_aside(folder: Path) -> Path:
-    """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
-    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
-    return folder.rename(next(name for name in names if not name.exists()))
 
 
 class StopRequest:

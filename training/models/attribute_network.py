@@ -1,6 +1,5 @@
 """The network of attributes: features of a face with one linear head per branch, which predicts a group."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -63,21 +62,8 @@ class AttributeNetwork(nn.Module):
         return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by the name of their group: those that the network declares, and the heads.
-
-        Raises:
-            UserError: the network does not declare each of its parameters in exactly one known group.
-        """
-        declare = getattr(self.network, "parameter_groups", None)
-        groups: dict[str, list[nn.Parameter]] = declare() if declare else {}
-        counts = Counter(id(parameter) for group in groups.values() for parameter in group)
-        wrong = [name for name, parameter in self.network.named_parameters() if counts[id(parameter)] != 1]
-        if wrong or groups.keys() != set(GROUPS[:2]):
-            raise UserError(
-                f"parameter_groups() of {type(self.network).__name__} must put each of its parameters into "
-                f"exactly one of {' and '.join(GROUPS[:2])}; wrong are {', '.join(wrong[:3]) or list(groups)}"
-            )
-        return {**groups, "heads": list(self.heads.parameters())}
+        """All parameters by the name of their group, of `GROUPS`."""
+        return {**self.network.parameter_groups(), "heads": list(self.heads.parameters())}
 
 
 def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
@@ -109,14 +95,12 @@ def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
     """
     file = Path(__file__).with_name("attribute_groups.yaml") if named is None else Path(named)
     groups = read_yaml(file, "attribute groups, as finetune.groups should be")
+    known, seen = ", ".join(BRANCHES), set[str]()
     if not isinstance(groups, dict) or not groups:
-        raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
-    seen: set[str] = set()
+        raise UserError(f"{file}: expected a list of attribute names under any of {known}")
     for branch, names in groups.items():
         if branch not in BRANCHES:
-            raise UserError(
-                f"{file}: {branch} is not a branch of the network, which are {', '.join(BRANCHES)}"
-            )
+            raise UserError(f"{file}: {branch} is not a branch of the network, which are {known}")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{file}: {branch} must be a list of attribute names")
         for name in names:

@@ -49,13 +49,10 @@ class BackboneNetwork(nn.Module):
         """Nothing to do: the branches have no weights of their own."""
 
 
-def residual_stem(width: int, stem: str) -> nn.Sequential:
-    """ResNet's stem: ``large`` (7x7 stride 2, max-pool) or ``small`` (3x3 stride 2)."""
-    layers = nn.Sequential(
-        convolution(3, width, 7 if stem == "large" else 3, stride=2),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+def image_stem(width: int, stem: str, *activation: nn.Module) -> nn.Sequential:
+    """ResNet's stem: ``large`` (7x7 stride 2, max-pool) or ``small`` (3x3 stride 2); ReLU by default."""
+    after = activation or (nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    layers = nn.Sequential(convolution(3, width, 7 if stem == "large" else 3, stride=2), *after)
     if stem == "large":
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     return layers
@@ -87,7 +84,7 @@ def residual_stages(name: str, width: int) -> list[nn.Sequential]:
 
 def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]:
     """A ResNet without its classifier, and its channels; at width 64 it is torchvision's."""
-    backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
+    backbone = nn.Sequential(image_stem(width, stem), *residual_stages(name, width))
     initialise(backbone)
     return backbone, 8 * width * _block(name).expansion
 

@@ -46,8 +46,6 @@ fit of the same kind left out."""
 KINDS: Final[dict[str, type["Classifier"]]] = {}
 """The classes of classifiers by the kind that their files name."""
 
-MADE_BY: Final = "python -m training.run --stage finetune"
-
 
 @dataclass(kw_only=True, eq=False)
 class Classifier(ABC):
@@ -80,9 +78,9 @@ class Classifier(ABC):
         KINDS[kind] = cls
 
     @property
-    @abstractmethod
     def members(self) -> frozenset[str]:
-        """The members of a sample that it reads, such as ``jpg``."""
+        """The members of a sample that it reads; the picture alone, unless a subclass says otherwise."""
+        return frozenset({"jpg"})
 
     @abstractmethod
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -103,12 +101,8 @@ class Classifier(ABC):
     def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
         """The network of a classifier that reads the picture alone.
 
-        Args:
-            path: its file, for the message.
-            purpose: what needs it, such as ``export``.
-
         Raises:
-            UserError: the classifier reads other members of a sample too.
+            UserError: it reads other members too; names its `path`, and what needs a network (`purpose`).
         """
         if self.network is None:
             raise UserError(
@@ -118,11 +112,10 @@ class Classifier(ABC):
 
     def state(self) -> dict[str, Any]:
         """What the file holds beside the fields of `Classifier`: tensors, numbers, strings, containers."""
-        own = [each.name for each in fields(self) if each.name not in Classifier.__dataclass_fields__]
-        values = ((name, getattr(self, name)) for name in own)
+        values = {name: getattr(self, name) for name in own_fields(type(self))}
         return {
             name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in values
+            for name, value in values.items()
         }
 
     @classmethod
@@ -132,10 +125,8 @@ class Classifier(ABC):
         Raises:
             KeyError, RuntimeError, TypeError, ValueError: it is not that of this class.
         """
-        values: dict[str, Any] = {
-            name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()
-        }
-        return cls(attributes=attributes, **values)
+        arrays = {name: value.numpy() for name, value in state.items() if isinstance(value, Tensor)}
+        return cls(attributes=attributes, **{**state, **arrays})
 
     @property
     def identity(self) -> str:
@@ -159,11 +150,6 @@ class NetworkClassifier(Classifier, kind="network"):
         self.model.eval()
         self._device, self._mirrored = torch.device("cpu"), False
         self._precision: Precision = "float32"
-
-    @property
-    def members(self) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
 
     @property
     def network(self) -> AttributeNetwork:
@@ -202,18 +188,16 @@ class NetworkClassifier(Classifier, kind="network"):
         return cls(attributes=attributes, model=model)
 
 
+def own_fields(kind: type[Classifier]) -> list[str]:
+    """The fields of a class that are the state in its files."""
+    return [each.name for each in fields(kind) if each.name not in Classifier.__dataclass_fields__]
+
+
 def save_classifier(path: Path, classifier: Classifier) -> None:
     """Write a classifier, atomically."""
-    content = {
-        "kind": classifier.kind,
-        "attributes": list(classifier.attributes),
-        "metadata": classifier.metadata,
-        "thresholds": classifier.thresholds,
-        "thresholds_from": classifier.thresholds_from,
-        "left_out": classifier.left_out,
-        "state": classifier.state(),
-    }
-    checkpoint.save(path, content)
+    described = {each.name: getattr(classifier, each.name) for each in fields(Classifier)}
+    described["attributes"] = list(classifier.attributes)
+    checkpoint.save(path, {"kind": classifier.kind, **described, "state": classifier.state()})
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -227,7 +211,7 @@ def load_classifier(path: Path) -> Classifier:
 
     if path.is_dir() or path.suffix == ".onnx":
         return exported.load_exported(path)
-    content = checkpoint.load(path, made_by=MADE_BY)
+    content = checkpoint.load(path, made_by="python -m training.run --stage finetune")
     if str(content.get("kind")) not in KINDS:
         import_module("training.methods.runs")  # a method may bring its own class of classifiers
     try:

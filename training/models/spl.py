@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from training.models.backbone import residual_stages, residual_stem
+from training.models.backbone import image_stem, residual_stages
 from training.models.blocks import (
     BRANCHES,
     LOCAL_BRANCHES,
@@ -38,11 +38,7 @@ class SplNetwork(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.channels, self.branch_stage = widths[-1], branch_stage
-        self.stem = nn.Sequential(
-            convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
-        )
-        if stem == "large":
-            self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+        self.stem = image_stem(width, stem, activation(width))
         self.stages = nn.ModuleList(
             nn.Sequential(
                 PreActivationBlock(widths[max(0, i - 1)], widths[i], stride=1 if i == 0 else 2),
@@ -96,7 +92,7 @@ class SsplNetwork(nn.Module):
 
     Args:
         width: channels of the first stage; the last has eight times as many.
-        stem: ``large`` or ``small``, see `residual_stem`.
+        stem: ``large`` or ``small``, see `image_stem`.
     """
 
     takes_rows: Final = True
@@ -105,7 +101,7 @@ class SsplNetwork(nn.Module):
         super().__init__()
         widths = [width * 2**i for i in range(4)]
         self.channels = widths[-1]
-        self.stems = nn.ModuleDict({name: residual_stem(width, stem) for name in BRANCHES})
+        self.stems = nn.ModuleDict({name: image_stem(width, stem) for name in BRANCHES})
         self.stages = nn.ModuleDict(
             {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
         )

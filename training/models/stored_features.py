@@ -189,14 +189,6 @@ def region_statistics(batch: Batch) -> NDArray[np.float64]:
     return np.stack([*means, *deviations, area], axis=-1).reshape(faces, -1)
 
 
-def _embedding(batch: Batch) -> NDArray[np.float64]:
-    return batch.embedding.double().numpy()
-
-
-def _pooled(batch: Batch) -> NDArray[np.float64]:
-    return batch.pooled.double().numpy()
-
-
 def _areas(batch: Batch) -> NDArray[np.float64]:
     counts = batch.cell_counts
     cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
@@ -205,8 +197,8 @@ def _areas(batch: Batch) -> NDArray[np.float64]:
 
 
 BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float64]]]]] = {
-    "embedding": (frozenset({"embedding.npy"}), _embedding),
-    "pooled": (frozenset({"pooled.npy"}), _pooled),
+    "embedding": (frozenset({"embedding.npy"}), lambda batch: batch.embedding.double().numpy()),
+    "pooled": (frozenset({"pooled.npy"}), lambda batch: batch.pooled.double().numpy()),
     "areas": (frozenset({"parts.npy"}), _areas),
     "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
 }

@@ -80,7 +80,7 @@ class PretrainModel(nn.Module):
 
     def members(self) -> frozenset[str]:
         """The members of a sample that the tasks read; the others need not be decoded."""
-        return frozenset({"jpg"}).union(*(task.members() for task in self.active()))
+        return frozenset({"jpg"}).union(*(task.members for task in self.active()))
 
     def prepare(self, batch: Batch, step: int, micro_batch: int) -> Example:
         """Cut patches and make every task's targets, on the device that the batch lies on.

@@ -81,6 +81,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         abbreviation, title: for tables and pages.
         config_class: the type of its settings.
         features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
+        members: members of a sample that the targets need beside the image, such as ``mask.png``.
         reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
         adversary_interval: its adversary, if it has one, is trained in every so many-th step.
     """
@@ -90,16 +91,13 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     title: ClassVar[str]
     config_class: ClassVar[type[TaskConfig]]
     features: ClassVar[frozenset[str]]
+    members: ClassVar[frozenset[str]] = frozenset()
     reads_patch: ClassVar[bool] = True
     adversary_interval: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, context: TaskContext) -> None:
         super().__init__()
         self.config, self.context = config, context
-
-    def members(self) -> frozenset[str]:
-        """Members of a sample that the targets need beside the image, such as ``mask.png``."""
-        return frozenset()
 
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
         """The network's input of a task that does not read the patch: (B, 3, S, S), or one by branch."""

@@ -49,14 +49,11 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
     title = "Patch classification"
     config_class = ClassificationConfig
     features = frozenset(BRANCHES)
+    members = frozenset({"mask.png"})
 
     def __init__(self, config: ClassificationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.head = ClassificationHead(context.channels, context.classes.branches)
-
-    def members(self) -> frozenset[str]:
-        """The mask."""
-        return frozenset({"mask.png"})
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The dominant classes of the patches; nothing is drawn."""

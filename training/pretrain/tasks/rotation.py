@@ -72,16 +72,13 @@ class RotationTask(PretextTask[RotationConfig]):
     title = "Patch rotation"
     config_class = RotationConfig
     features = frozenset({"backbone"})
+    members = frozenset({"mask.png"})  # which says which patches may be rotated
     reads_patch = False
 
     def __init__(self, config: RotationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.angles = len(set(config.angles))
         self.head = RotationHead(context.channels, angle=self.angles > 1, rows=context.takes_rows)
-
-    def members(self) -> frozenset[str]:
-        """The mask, which says which patches may be rotated."""
-        return frozenset({"mask.png"})
 
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
         """The stacked patches, brought to three channels."""

@@ -44,14 +44,11 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
     title = "Patch segmentation"
     config_class = SegmentationConfig
     features = frozenset({"backbone"})
+    members = frozenset({"mask.png"})
 
     def __init__(self, config: SegmentationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.head = SegmentationHead(context.channels, len(context.classes.names), config.upscale)
-
-    def members(self) -> frozenset[str]:
-        """The mask."""
-        return frozenset({"mask.png"})
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The masks of the patches, resized to the nearest pixel centre; nothing is drawn."""
