@@ -66,10 +66,7 @@ def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
     """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
-    Args:
-        layout: the shards and their manifest.
-        splits: those that are indexed.
-        folder: where the file is kept, which is made if it is missing; None: in memory only.
+    The file is kept in `folder`, which is made if it is missing; None: in memory only.
 
     Raises:
         UserError: there is no manifest.
@@ -193,13 +190,7 @@ class Samples:
 
 
 def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = None) -> Samples:
-    """The samples of the given splits.
-
-    Args:
-        layout: the shards and their manifest.
-        splits: those that are read.
-        folder: for the index that all processes of a machine share, see `training.data.samples`; None: the
-            index is this process's own.
+    """The samples of the given splits; processes that name one `folder` share an index in it.
 
     Raises:
         UserError: there is no manifest.

@@ -36,11 +36,7 @@ def save(path: Address, state: dict[str, Any]) -> None:
 
 
 def load(path: Address, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
-
-    Args:
-        path: the file.
-        made_by: the command that writes it, for the error message.
+    """Read a checkpoint onto the CPU; `made_by` is the command that writes it, for the error message.
 
     Raises:
         UserError: the file is missing or not a checkpoint.
@@ -264,9 +260,8 @@ class StopRequest:
 def stop_requests(second_interrupts: bool) -> Iterator[StopRequest]:
     """Record Ctrl-C and SIGTERM instead of ending at once, so that the run stops after its current step.
 
-    Args:
-        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
-            every process again the signal that the terminal has already sent.
+    With `second_interrupts` a second Ctrl-C interrupts at once; not under ``torchrun``, which sends every
+    process again the signal that the terminal has already sent.
     """
     request = StopRequest()
 

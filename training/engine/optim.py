@@ -64,10 +64,7 @@ def minimise(
 ) -> None:
     """Change `variables`, which require gradients, so that `loss` is least.
 
-    Args:
-        variables, loss: as above.
-        iterations: of L-BFGS, at most.
-        tolerance: change of the loss that ends it.
+    L-BFGS ends after as many `iterations`, or when the loss changes by less than `tolerance`.
     """
     optimizer = torch.optim.LBFGS(
         variables, max_iter=iterations, tolerance_change=tolerance, line_search_fn="strong_wolfe"

@@ -88,11 +88,6 @@ class Clock:
 class Trainer:
     """Trains the model of an `Objective`, and leaves it with the averaged weights that are kept.
 
-    Args:
-        objective: what is trained; its model and adversary are moved to the device.
-        plan: how long and how.
-        checkpoints: of this run, and its processes.
-
     Attributes:
         average: moving average of the model's parameters.
         clock: of the steps.
@@ -127,10 +122,8 @@ class Trainer:
         self._validated = 0
 
     def fit(self, resume: str) -> None:
-        """Train from the checkpoint, if there is one, to the last step.
-
-        Args:
-            resume: what to do about a checkpoint, see `Checkpoints.resume`.
+        """Train from the checkpoint, if there is one, to the last step; for `resume` see
+        `Checkpoints.resume`.
 
         Raises:
             UserError: a loss is not finite, samples cannot be read, or the checkpoint does not fit.

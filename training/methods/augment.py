@@ -27,12 +27,7 @@ COLOR: Final = 0.2
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip, rotate, scale, shift and colour-jitter images, each by its own random parameters.
 
-    Args:
-        images: float or uint8 0..255, (B, 3, S, S).
-        generator: CPU generator of all random draws.
-
-    Returns:
-        float32 0..255, (B, 3, S, S).
+    Float or uint8 0..255, (B, 3, S, S), become float32 0..255; the generator is the CPU's.
     """
     return _jitter_color(_warp(images.float(), generator), generator)
 

@@ -106,12 +106,9 @@ def _learn(
     prior: NDArray[np.float64],
     unlisted: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """The weights that predict faces left out best; see `learn_weights`.
+    """The weights that predict faces left out best, by distances of each part, float32 (B, N, N).
 
-    Args:
-        distances: float32 (B, N, N), of each part.
-        labels, parts, prior: as above.
-        unlisted: bool (A,), attributes whose regions are learnt.
+    Regions are learnt of the attributes that are `unlisted`, bool (A,).
     """
     names = sorted({(block, region < 0) for block, region, _, _ in parts})
     kinds = [names.index((block, region < 0)) for block, region, _, _ in parts]

@@ -150,11 +150,7 @@ def _error(predicted: Tensor, targets: Tensor, known: Tensor) -> float:
 class _FirstLevel:
     """Solution, predictions of faces left out, (N, A), and the same `without` each of some folds as well.
 
-    Args:
-        kernels: of N faces with R references.
-        references: positions of these.
-        folds: of all faces, of which the first `tried` are left out in turn.
-        targets: float64 (N, A), centred labels.
+    The first `tried` of the folds are left out in turn; targets, float64 (N, A), are centred labels.
     """
 
     def __init__(
@@ -170,12 +166,8 @@ class _FirstLevel:
         """Where all faces are references, everything follows from one inverse G = (K + bias + penalty)^-1.
 
         With a = G y, the prediction for a fold f without it is y_f - G_ff^-1 a_f, and that for another face j
-        without itself and f is y_j - (a - G_.f G_ff^-1 a_f)_j / (G_jj - G_jf G_ff^-1 G_fj).
-
-        Args:
-            group: of the kernels.
-            rows: the faces whose labels are known.
-            columns: the attributes of the group of which this is so.
+        without itself and f is y_j - (a - G_.f G_ff^-1 a_f)_j / (G_jj - G_jf G_ff^-1 G_fj). The labels of the
+        `columns`, attributes of the kernels' `group`, are known of the faces in `rows`.
         """
         biased, y = self._kernels(group)[:, rows] + BIAS, self._targets[:, columns][rows]
         system = biased[rows]
@@ -221,16 +213,7 @@ def _fit_second(
 ) -> tuple[list[Solution], Tensor]:
     """The second level on the faces in `rows`, with each penalty, and its predictions of those in `held`.
 
-    Args:
-        kernels: with the first level's predictions.
-        references: the faces that are references.
-        rows: the faces to regress on.
-        y: (N, A), centred labels.
-        penalties: P of them.
-        held: H faces.
-
-    Returns:
-        The solutions, and float64 (P, H, A).
+    Gives a solution per penalty, and float64 (P, H, A), of centred labels y, (N, A).
     """
     attributes, exact = y.shape[1], len(references) == len(y)
     weights = torch.zeros(len(penalties), len(references), attributes, dtype=torch.double)

@@ -50,12 +50,9 @@ def initial_network(context: Context) -> AttributeNetwork:
 def train_network(
     context: Context, run: Run, model: AttributeNetwork, rates: Mapping[str, float]
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Train `model`, and give the averaged weights that score best on val and how it went.
+    """Train `model`, in place, and give the averaged weights that score best on val and how it went.
 
-    Args:
-        context, run: what is trained on.
-        model: with its initial weights; changed in place.
-        rates: factors on the learning rate by parameter group, 0 freezes it.
+    The learning rates of parameter groups are multiplied with `rates`; 0 freezes a group.
 
     Returns:
         The classifier, and ``steps``, ``numerics``, ``seconds`` without validations, ``loss`` of the last

@@ -82,14 +82,7 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
 def made_from(
     context: Context, method: Method, run: FinetuneRun, labelled: Samples, pretrained: Path
 ) -> dict[str, Any]:
-    """Everything that the classifier of a run depends on.
-
-    Args:
-        context: what all runs share.
-        method, run: which run.
-        labelled: the faces whose labels are used.
-        pretrained: the result of stage 1.
-    """
+    """Everything that the classifier of a run depends on; `pretrained` is the result of stage 1."""
     settings = context.settings.model_dump(mode="json", include=set(method.settings))
     files = {name: getattr(context, name) for name in ("groups", "regions") if name in settings}
     weights = pretrained if method.pretrained else None
@@ -160,14 +153,10 @@ def _finish(
 
 
 def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[FinetuneRun]:
-    """A run for each entry of `labels`; without a labelled sample, the configured runs.
+    """A run for each of `labels`, shares such as ``5%`` or paths of lists of keys of the shards.
 
-    Each has as many steps as that configured run whose number of labels is nearest by ratio.
-
-    Args:
-        labels: shares such as ``5%``, or paths of lists of keys.
-        settings: the configured runs and the seed of label subsets.
-        layout: the shards that the lists refer to.
+    Each has as many steps as that configured run whose number of labels is nearest by ratio. Without a
+    labelled sample, the configured runs.
 
     Raises:
         UserError: an entry is neither a share nor a file, or a list does not fit the shards.

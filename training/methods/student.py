@@ -88,10 +88,7 @@ class Student(Method):
 def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.float32]) -> float:
     """Set the weights and biases of all heads; gives what is left of the logits' variance, and the penalty.
 
-    Args:
-        context: of the run.
-        model: its network keeps its weights; moved to the device of the run.
-        targets: float32 (N, A), probabilities of all train faces.
+    The targets, float32 (N, A), are probabilities of all train faces. The model moves to the run's device.
     """
     device, config, faces = context.ranks.device, context.config, context.all_faces
     stream = config.stream
@@ -132,12 +129,7 @@ def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.f
 
 
 def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
-    """Targets of all train faces, float32 (N, A), 0 to 1: the probabilities of a probe of `labelled`.
-
-    Args:
-        context: of the run.
-        labelled: the faces whose labels are used.
-    """
+    """Targets of all train faces, float32 (N, A), 0 to 1: the probabilities of a probe of `labelled`."""
     stream, every_face = context.config.stream, context.all_faces
     keys, probe = context.latest.get(RegionProbeMethod.name, ((), None))
     if probe is None or keys != tuple(labelled.keys):

@@ -26,15 +26,10 @@ class AttributeNetwork(nn.Module):
     Attributes:
         config: the network's settings.
         attributes: names, in the order of the logits.
-        listed: attribute names by branch.
+        listed: attribute names by branch; CelebA's by default.
         network: images to features.
         groups: positions of the attributes that each branch predicts.
         heads: a linear layer for each of these branches.
-
-    Args:
-        config: as above.
-        attributes: as above.
-        groups: gives `listed`; CelebA's by default.
     """
 
     def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
@@ -113,10 +108,7 @@ def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
 def branch_groups(attributes: Sequence[str], groups: Groups) -> dict[str, list[int]]:
     """Positions in `attributes` by branch, without branches that have none.
 
-    Args:
-        attributes: names of the labels.
-        groups: attribute names by branch. An attribute that is not listed belongs to ``whole``, so that other
-            label sets make one group.
+    An attribute that `groups` does not list belongs to ``whole``, so that other label sets make one group.
     """
     branch_of = {name: branch for branch, names in groups.items() for name in names}
     positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}

@@ -22,12 +22,7 @@ DEPTHS: Final = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50":
 
 
 class BackboneNetwork(nn.Module):
-    """A backbone whose last features serve all branches.
-
-    Args:
-        backbone: images (B, 3, S, S) to features (B, C, h, w).
-        channels: C.
-    """
+    """A backbone, images (B, 3, S, S) to features (B, C, h, w), whose features serve all branches."""
 
     takes_rows: Final = False
 

@@ -244,14 +244,8 @@ def _update(digest: Any, value: Any) -> None:
 def sample_probabilities(
     classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
 ) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, A), of all samples in their order.
-
-    Args:
-        classifier: of any kind.
-        samples: at least one, in shards that hold what the classifier reads.
-        stream: the cache of remote shards.
-        batch_size: samples per batch.
-        title: of the progress bar.
+    """Probabilities, float64 (N, A), of all samples, one or more, in their order; `title` is the progress
+    bar's.
 
     Raises:
         UserError: the shards do not hold what the classifier reads.

@@ -86,13 +86,10 @@ class SplNetwork(nn.Module):
 class SsplNetwork(nn.Module):
     """Four ResNet-18 branches that attend to each other; the last features of ``whole`` are the backbone's.
 
-    After every stage the whole branch attends to the aggregate (1x1 convolution) of the three local ones, and
-    each local branch attends to the whole one. The inner structure of the attention of 2021 was not at hand;
-    the journal's unit is used, without the step that changes the width.
-
-    Args:
-        width: channels of the first stage; the last has eight times as many.
-        stem: ``large`` or ``small``, see `image_stem`.
+    After every stage the whole branch attends to the aggregate (1x1 convolution) of the three local ones,
+    and each local branch attends to the whole one. The inner structure of the attention of 2021 was not
+    at hand; the journal's unit is used, without the step that changes the width. For `width` and `stem`
+    see `SplNetwork`.
     """
 
     takes_rows: Final = True

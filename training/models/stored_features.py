@@ -37,11 +37,8 @@ STRIDE: Final = 2
 
 
 def whole_face_blocks(stored: Collection[str]) -> Blocks:
-    """The blocks that describe the whole face: further networks' features where the shards hold them, then
-    the parser's where they hold these, or else the areas of the classes.
-
-    Args:
-        stored: the members that the shards hold.
+    """The blocks that describe the whole face, given the members that the shards hold: further networks'
+    features where they do, then the parser's where they hold these, or else the areas of the classes.
     """
     of_parser = "pooled" if "pooled.npy" in stored else "areas"
     return ("embedding", of_parser) if "embedding.npy" in stored else (of_parser,)

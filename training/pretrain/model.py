@@ -151,16 +151,10 @@ def read_validation_samples(layout: Layout) -> Samples:
 def validate(
     model: PretrainModel, samples: Samples, config: Config, device: torch.device, broken: BrokenSamples
 ) -> dict[str, float]:
-    """The metrics of all tasks on samples that they do not learn from, by ``<task>/<metric>``.
+    """The metrics of all tasks on samples, one or more, that they do not learn from, by ``<task>/<metric>``.
 
     Batches differ by one sample at most in size and hold at least ``pretrain.batch_size`` samples if there
     are so many, so that none is too small for its statistics. Every call has the same draws.
-
-    Args:
-        model, device: where it lies.
-        samples: of the val split, at least one.
-        config: batch size, precision, loader and the cache of remote shards.
-        broken: see `training.data.loader.load`.
     """
     count = max(1, len(samples) // config.pretrain.batch_size)
     planned = [batch.tolist() for batch in np.array_split(np.arange(len(samples)), count)]

@@ -105,11 +105,8 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
 
     @abstractmethod
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make a batch's targets on its device.
-
-        Args:
-            crops: the faces of the batch, and the patch of each.
-            generator: CPU generator of this task alone, so that its draws depend on no other task.
+        """Make a batch's targets on its device; the CPU generator is of this task alone, so that its draws
+        depend on no other task.
         """
 
     @abstractmethod
@@ -141,11 +138,8 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         return {}
 
     def scores(self, observations: Sequence[Tensors], training: bool) -> dict[str, float]:
-        """The metrics of one or more batches, by name, without those that these batches do not determine.
-
-        Args:
-            observations: of each batch.
-            training: leave out the metrics that single batches are not measured by.
+        """The metrics of one or more batches, by name, without those that these batches do not determine,
+        and in `training` without those that single batches are not measured by.
         """
         joined = {key: torch.cat([batch[key] for batch in observations]) for key in observations[0]}
         values = {

@@ -110,10 +110,7 @@ def classification_loss(
 ) -> Tensor:
     """Binary cross-entropy with logits, one mean per branch, summed.
 
-    Args:
-        logits: by branch, float (B, classes of the branch).
-        targets: float (B, K), 0 or 1.
-        classes: class numbers of each branch.
+    Logits are float (B, classes of the branch) by branch, targets float (B, K), 0 or 1.
     """
     terms = [
         F.binary_cross_entropy_with_logits(logits[name].float(), targets[:, list(classes[name])])

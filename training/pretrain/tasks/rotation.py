@@ -129,7 +129,7 @@ def rotate_patches(
         masks: uint8 (B, H, H), classes 0..18.
         angles: degrees that are drawn from, multiples of 90.
         size: side of the resized patches in pixels, S.
-        generator: CPU generator.
+        generator: of the CPU.
     """
     batch, device = len(images), images.device
     count, side = GRID * GRID, images.shape[-1] // GRID
@@ -174,14 +174,8 @@ def foreground(masks: Tensor) -> Tensor:
 
 
 def choose_position(eligible: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a patch per sample: the first eligible of m*m draws, else the last draw.
-
-    Args:
-        eligible: bool (B, m*m).
-        generator: CPU generator.
-
-    Returns:
-        int64 (B,).
+    """Draw a patch per sample, int64 (B,): the first eligible, bool (B, m*m), of m*m draws, else the last
+    draw.
     """
     batch, count = eligible.shape
     candidates = torch.randint(0, count, (batch, count), generator=generator).to(
@@ -202,10 +196,7 @@ def normalise(patches: Tensor) -> Tensor:
 class RotationHead(nn.Module):
     """The layers around the network: stacked patches to three channels, backbone features to logits.
 
-    Args:
-        channels: C of the features.
-        angle: whether the angle is predicted.
-        rows: whether each local branch has its own entrance for a row of patches (2021).
+    With `rows` each local branch has its own entrance for a row of patches (2021).
     """
 
     def __init__(self, channels: int, angle: bool = True, rows: bool = False) -> None:

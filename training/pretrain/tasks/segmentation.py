@@ -117,14 +117,8 @@ class SegmentationHead(nn.Module):
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of upsampled logits, with labels smoothed by `LABEL_SMOOTHING`.
-
-    Args:
-        logits: float (B, K, h, w); upsampled bilinearly to the masks.
-        masks: int64 (B, S, S), classes 0..K-1.
-
-    Returns:
-        Scalar, mean over pixels.
+    """Cross-entropy, mean over pixels, of logits, float (B, K, h, w), upsampled bilinearly to the masks,
+    int64 (B, S, S) below K, with labels smoothed by `LABEL_SMOOTHING`.
     """
     by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=LABEL_SMOOTHING)
