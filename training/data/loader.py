@@ -3,17 +3,17 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import TrainerSettings
+from common.config import Config
 from common.errors import UserError
 from common.hardware import hardware
 from common.members import BrokenSample, decode_cell_counts, decode_face, decode_features, decode_mask
@@ -22,6 +22,8 @@ from common.shards import read_extent
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
+
+T = TypeVar("T")
 
 PREFETCH_BATCHES: Final = 64
 """How many batches before its first use a remote shard is requested."""
@@ -188,19 +190,20 @@ def load(
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)
-        planned = _prefetched(samples, batches, cache)
+
+        def requested() -> Iterator[list[int]]:
+            for indices in batches:
+                cache.prefetch(dict.fromkeys(samples.shards[index] for index in indices))
+                yield indices
+
+        planned = _delayed(requested(), PREFETCH_BATCHES)
         if workers == 0:
             yield from map(reader.batch, planned)
             return
-        pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
             try:
-                for indices in planned:
-                    pending.append(pool.submit(reader.batch, indices))
-                    if len(pending) > 2 * workers:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
+                pending = (pool.submit(reader.batch, indices) for indices in planned)
+                yield from (batch.result() for batch in _delayed(pending, 2 * workers))
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -210,36 +213,32 @@ class TrainingData:
     """What a run trains on, read in planned batches.
 
     Attributes:
-        samples: where they lie.
-        members: which members of a sample are read, of `DECODERS`.
+        samples, members, broken: see `load`.
         seed: of the order of the samples.
-        settings: loader workers, and how many shards are mixed.
-        stream: the cache of remote shards.
-        broken: see `load`.
+        config: loader workers, how many shards are mixed, and the cache of remote ones.
     """
 
     samples: Samples
     members: Collection[str]
     seed: int
-    settings: TrainerSettings
-    stream: Stream
+    config: Config
     broken: BrokenSamples
 
     def batches(self, size: int, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches `start` to `stop` of consecutive epochs, see `BatchSampler`; of several ranks, each
         reads its share of every batch.
         """
-        mixed, settings = self.settings.shuffle_shards, self.settings
+        trainer, stream = self.config.trainer, self.config.stream
+        mixed, workers = trainer.shuffle_shards, trainer.loader_workers
         planned = BatchSampler(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
-        return load(self.samples, planned, self.members, settings.loader_workers, self.stream, self.broken)
+        return load(self.samples, planned, self.members, workers, stream, self.broken)
 
 
-def _prefetched(samples: Samples, batches: Iterable[list[int]], cache: ShardCache) -> Iterator[list[int]]:
-    """The same batches, delayed by `PREFETCH_BATCHES` so that their shards are requested that early."""
-    delayed: deque[list[int]] = deque()
-    for indices in batches:
-        cache.prefetch(dict.fromkeys(samples.shards[index] for index in indices))
-        delayed.append(indices)
-        if len(delayed) > PREFETCH_BATCHES:
+def _delayed(values: Iterable[T], count: int) -> Iterator[T]:
+    """The same values, each given when `count` more have been taken."""
+    delayed: deque[T] = deque()
+    for value in values:
+        delayed.append(value)
+        if len(delayed) > count:
             yield delayed.popleft()
     yield from delayed

@@ -100,5 +100,5 @@ class BatchSampler:
 
 def sequential_batches(samples: Samples, batch_size: int) -> list[list[int]]:
     """Every sample once, in the manifest's order, for evaluation."""
-    count = len(samples)
-    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+    every = list(range(len(samples)))
+    return [every[start : start + batch_size] for start in range(0, len(samples), batch_size)]

@@ -36,8 +36,6 @@ Text = TypeVar("Text", bound=str | None)
 BLOCK: Final = 512
 """Bytes of a tar's block; members begin at a multiple of it."""
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", *FEATURE_MEMBERS)
-KEEP_DAYS: Final = 7
-"""How long the index of an older manifest stays after its last use."""
 
 
 class Column(Sequence[Text], Generic[Text]):
@@ -81,7 +79,8 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.is_file():
             for older in folder.glob("index-*.arrow"):
-                if time.time() - older.stat().st_mtime > KEEP_DAYS * 86400:
+                # Of a manifest that was last used a week ago.
+                if time.time() - older.stat().st_mtime > 7 * 86400:
                     older.unlink(missing_ok=True)
             table = _query(layout, splits)
             with replacing(file) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:

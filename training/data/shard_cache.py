@@ -29,8 +29,6 @@ from common.storage import Address, TransientError, is_local, store_errors
 
 OPEN_AT_MOST: Final = 256
 """Limit of shards that are open at a time; a process may usually open 1,024 files."""
-DOWNLOADS: Final = 4
-"""Limit of remote shards that are downloaded at a time."""
 
 
 class _Shard:
@@ -62,7 +60,7 @@ class ShardCache:
         self._root, self._stream, self._folder = root, stream, stream.folder
         self._shards: OrderedDict[str, Future[_Shard]] = OrderedDict()
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="shards")
         if not is_local(root):
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_partials(self._folder)

@@ -3,14 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import Schedule
 from training.data.loader import Batch, TrainingData
 from training.engine.optim import ParameterGroups
 
@@ -40,11 +38,14 @@ class Objective(ABC):
         model: whose parameters are trained and averaged.
         adversary: networks that are trained against the model by an optimiser of their own, at the highest of
             the model's rates; frozen except while their own loss is computed. None: there are none.
+        select: the score of `validate` by which the step is chosen whose averaged weights are kept; None, or
+            without such a score: the last step.
     """
 
     data: TrainingData
     model: nn.Module
     adversary: nn.ModuleDict | None = None
+    select: str | None = None
 
     @abstractmethod
     def parameter_groups(self) -> ParameterGroups:
@@ -75,39 +76,6 @@ class Objective(ABC):
 
         All processes call this for the same samples: synchronised batch norm waits for all of them.
         """
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how a model is trained.
-
-    Attributes:
-        seed: of everything random.
-        steps: optimisation steps.
-        batch_size: samples of one step, over all processes.
-        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
-        average_decay: decay of the weights' moving average.
-        log_every: steps between two checks of the loss, and between two entries of the log.
-        validate_every: steps between two validations; None: only after the last step.
-        accumulate: micro-batches into which each process divides its share of a batch.
-        clip_norm: greatest norm of all gradients together; None: no limit.
-        select: the score of `Objective.validate` by which the best step is chosen, whose averaged weights are
-            kept; None, or without such a score: the last step.
-        log_folder: where the log is written; None: nowhere.
-    """
-
-    seed: int
-    steps: int
-    batch_size: int
-    schedule: Schedule
-    weight_decay: float
-    average_decay: float
-    log_every: int
-    validate_every: int | None
-    accumulate: int = 1
-    clip_norm: float | None = None
-    select: str | None = None
-    log_folder: Path | None = None
 
 
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:

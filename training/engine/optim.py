@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.config import Schedule
 from common.errors import UserError
-
-WARMUP: Final = 0.1
-"""Share of all steps in which the learning rate rises, for schedules that are not of the papers."""
 
 ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
 """Groups of parameters, each with its learning rate before the schedule."""
@@ -21,6 +18,7 @@ def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
     The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
+    Of the others, a tenth is warm-up.
     """
     if schedule == "pretrain_paper":
         epoch = 80 * step // steps
@@ -30,7 +28,7 @@ def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
         if epoch < 7:
             return 1.5 * (epoch + 1) / 7
         return 1.5 if epoch <= 15 else 0.5 if epoch <= 35 else 0.15 if epoch <= 50 else 0.01
-    warmup = max(1, round(WARMUP * steps))
+    warmup = max(1, round(0.1 * steps))
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +22,15 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
+from common.config import Pretrain
 from common.hardware import hardware
 from common.progress import progress
 from training.data.loader import Batch
 from training.engine.checkpoint import Checkpoints, stop_requests
 from training.engine.device import autocast, keyed_generator
 from training.engine.logger import Log
-from training.engine.objective import LoopSettings, Objective
+from training.engine.objective import Objective
 from training.engine.optim import LossCheck, adam, set_rate
-
-RECENT_VALUES: Final = 5
-"""`Trainer.recent` holds the values of so many last log entries."""
 
 
 @dataclass
@@ -60,8 +59,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.seconds, self.waited = 0.0, 0.0
-        self.restart()
+        self.seconds, self.waited, self._last = 0.0, 0.0, time.monotonic()
 
     def restart(self) -> None:
         """Count from now; the time since the last tick is left out."""
@@ -88,18 +86,23 @@ class Clock:
 class Trainer:
     """Trains the model of an `Objective`, and leaves it with the averaged weights that are kept.
 
+    Of the plan it reads what any loop needs, such as the steps and the schedule. Without a folder there is
+    no log.
+
     Attributes:
         average: moving average of the model's parameters.
         clock: of the steps.
         losses: of the steps since they were last checked.
-        recent: the last logged values by name.
+        recent: the last five logged values by name.
         kept: the weights that the run results in.
         done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 
-    def __init__(self, objective: Objective, plan: LoopSettings, checkpoints: Checkpoints) -> None:
-        self.objective, self.plan, self._settings = objective, plan, objective.data.settings
-        self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
+    def __init__(
+        self, objective: Objective, plan: Pretrain, checkpoints: Checkpoints, log_folder: Path | None = None
+    ) -> None:
+        self.objective, self.plan, self._settings = objective, plan, objective.data.config.trainer
+        self._checkpoints, self._ranks, self._log_folder = checkpoints, checkpoints.ranks, log_folder
         device, settings = self._ranks.device, self._settings
         self._model = self._ranks.synchronise_batch_norm(
             objective.model.to(device).to(memory_format=torch.channels_last)
@@ -133,7 +136,7 @@ class Trainer:
         start, size = checkpoints.resume(self, resume), plan.batch_size
         batches = self.objective.data.batches(size, start, plan.steps, ranks.rank, ranks.world)
         bar = progress(checkpoints.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
-        log = Log(plan.log_folder if ranks.first else None, start)
+        log = Log(self._log_folder if ranks.first else None, start)
         with (
             stop_requests(second_interrupts=ranks.world == 1) as stop,
             log,
@@ -204,12 +207,12 @@ class Trainer:
             return
         self._check_losses()
         with self.average.average_parameters():
-            if last or plan.select is not None:
+            if last or self.objective.select is not None:
                 module, inputs = self.objective.batch_norm()
                 with autocast(self._ranks.device, self._settings.precision):
                     update_bn(inputs, module)
             scores = dict(self.objective.validate())
-            score, best = scores.get(plan.select or ""), self.kept.score
+            score, best = scores.get(self.objective.select or ""), self.kept.score
             if (last and best is None) or (score is not None and (best is None or score > best)):
                 weights = {name: value.clone() for name, value in self._model.state_dict().items()}
                 self.kept = Kept(done, score, scores, weights)
@@ -234,7 +237,7 @@ class Trainer:
         names, seconds = measured[0], self.clock.seconds
         means = self._ranks.mean({name: float(np.mean([each[name] for each in measured])) for name in names})
         for name, value in means.items():
-            self.recent[name] = [*self.recent.get(name, []), value][-RECENT_VALUES:]
+            self.recent[name] = [*self.recent.get(name, []), value][-5:]
         log.values(done, self._checkpoints.title, means)
         speed = {
             "samples_per_second": self.plan.batch_size * done / seconds,

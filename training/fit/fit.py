@@ -40,9 +40,6 @@ METHOD: Final = "region_probe"
 COUNT: Final = 60
 """Faces on the labelling page."""
 
-MOST_LEFT_OUT: Final = 2000
-"""With more labelled faces, only one fold of them is left out for the scores."""
-
 NO_SPLITS: Final[tuple[str, ...]] = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
 """All labels are learnt from, unless finished shards have splits; the scores are of faces left out."""
 
@@ -162,7 +159,7 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         labelled.attribute_names,
         labelled.identities,
         regions_of(config.finetune),
-        MOST_LEFT_OUT,
+        most=2000,
     )
     _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / LEFT_OUT_SCORES)
     classifier.left_out = {

@@ -1,33 +1,18 @@
 """Augmentation of training images in stage 2: a whole batch at once, on its device, drawn per image."""
 
 import math
-from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FLIP: Final = 0.5
-GRAY: Final = 0.1
-"""Probabilities of a mirrored and of a grey image."""
-
-ROTATE: Final = 10.0
-"""Largest angle in degrees."""
-
-ZOOM: Final = 0.1
-"""Largest relative change of scale."""
-
-SHIFT: Final = 0.05
-"""Largest translation as a share of the side."""
-
-COLOR: Final = 0.2
-"""Largest relative change of brightness, contrast and saturation."""
-
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip, rotate, scale, shift and colour-jitter images, each by its own random parameters.
 
-    Float or uint8 0..255, (B, 3, S, S), become float32 0..255; the generator is the CPU's.
+    Half are mirrored and a tenth grey; angles reach 10 degrees, scales change by up to a tenth, translations
+    by a twentieth of the side, and brightness, contrast and saturation by a fifth. Float or uint8 0..255,
+    (B, 3, S, S), become float32 0..255; the generator is the CPU's.
     """
     return _jitter_color(_warp(images.float(), generator), generator)
 
@@ -35,11 +20,11 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
     """One affine warp per image; the border is reflected."""
     batch = len(images)
-    flipped = (torch.rand(batch, generator=generator) < FLIP).float()
-    angle = _uniform(math.radians(ROTATE), batch, generator)
-    scale = 1 + _uniform(ZOOM, batch, generator)
+    flipped = (torch.rand(batch, generator=generator) < 0.5).float()
+    angle = _uniform(math.radians(10.0), batch, generator)
+    scale = 1 + _uniform(0.1, batch, generator)
     sign = 1 - 2 * flipped
-    right, down = (2 * _uniform(SHIFT, batch, generator) for _ in range(2))
+    right, down = (2 * _uniform(0.05, batch, generator) for _ in range(2))
     rows = (
         torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
         torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
@@ -54,10 +39,10 @@ def _jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
     batch, device = len(images), images.device
 
     def factor() -> Tensor:
-        return (1 + _uniform(COLOR, batch, generator)).to(device, non_blocking=True)[:, None, None, None]
+        return (1 + _uniform(0.2, batch, generator)).to(device, non_blocking=True)[:, None, None, None]
 
     grey = images.mean(dim=1, keepdim=True)
-    greyscale = (torch.rand(batch, generator=generator) < GRAY).to(device, non_blocking=True)[
+    greyscale = (torch.rand(batch, generator=generator) < 0.1).to(device, non_blocking=True)[
         :, None, None, None
     ]
     saturation = factor().masked_fill(greyscale, 0)

@@ -30,9 +30,6 @@ attribute's regions, and of their statistics; all networks have the same part of
 LEARNT_ON: Final = 256
 """At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these."""
 
-ITERATIONS: Final = 15
-"""Of L-BFGS."""
-
 MIN_ERROR: Final = 1e-6
 """Keeps logarithms and quotients finite."""
 
@@ -140,7 +137,7 @@ def _learn(
             total = total + (known[:, group].sum(0) / 2 * left_out.log()).sum()
         return total
 
-    minimise([of_kinds, of_regions], loss, ITERATIONS)
+    minimise([of_kinds, of_regions], loss, iterations=15)
     with torch.no_grad():
         for group, row in zip(groups.values(), weights(base, of_regions * free[:, None]), strict=True):
             learnt[group] = row.numpy()

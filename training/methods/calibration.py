@@ -11,14 +11,8 @@ from torch import Tensor
 from training.engine.optim import minimise
 from training.models.classifier import Classifier
 
-TEN_FOLDS: Final = 500
-"""Up to so many labelled faces there are ten folds, beyond five."""
-
 EVERY_FOLD: Final = 2000
 """Up to so many labelled faces every fold is left out in turn, beyond only the first."""
-
-SLOPE_PENALTY: Final = 2.0
-"""Of the squared logarithm of an attribute's slope over the shared one, against the summed cross-entropy."""
 
 MIN_SLOPE: Final = 0.1
 """Keeps the order of faces where predictions of those left out say nothing."""
@@ -28,8 +22,11 @@ FROM_LABELS: Final = "labelled faces"
 
 
 def draw_folds(count: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Random folds of `count` faces, ascending positions, the same in every call, and those to leave out."""
-    number = min(count, 10 if count <= TEN_FOLDS else 5)
+    """Random folds of `count` faces, ascending positions, the same in every call, and those to leave out.
+
+    They are ten for up to 500 faces, and five for more.
+    """
+    number = min(count, 10 if count <= 500 else 5)
     order = np.random.default_rng(0).permutation(count)
     folds = [np.sort(order[fold::number]) for fold in range(number)]
     return folds, folds if count <= EVERY_FOLD else folds[:1]
@@ -78,7 +75,8 @@ def calibrate(
         logits = offsets + (MIN_SLOPE + (shared + own).exp()) * inputs
         return F.binary_cross_entropy_with_logits(logits, targets, known.double(), reduction="sum")
 
-    minimise([shared, own, offsets], lambda: cross_entropy() + SLOPE_PENALTY * own.square().sum(), 200)
+    # The slopes' deviation from the shared one counts against the summed cross-entropy.
+    minimise([shared, own, offsets], lambda: cross_entropy() + 2.0 * own.square().sum(), 200)
     slopes = ((MIN_SLOPE + (shared + own).exp()) / deviation).detach()
     loss = (cross_entropy() / known.sum().clamp(min=1)).item()
     return slopes.numpy(), (offsets.detach() - share * slopes).numpy(), loss

@@ -23,9 +23,6 @@ from training.models.blocks import resize_images
 from training.models.classifier import Classifier
 from training.models.probe import read_regions
 
-VALIDATION_FACES: Final = 1000
-"""At most so many faces of val choose among classifiers; they are the same for every run."""
-
 BATCH_SIZE: Final = 64
 """Of networks that are not trained."""
 
@@ -89,9 +86,9 @@ class Context:
 
     @cached_property
     def val(self) -> Samples:
-        """The labelled samples of val that choose among classifiers with ``select: val``; else none."""
+        """At most 1,000 labelled samples of val, which choose classifiers with ``select: val``; else none."""
         samples = read_samples(self.layout, ("val",)).labelled()
-        count = VALIDATION_FACES if self.settings.select == "val" else 0
+        count = 1000 if self.settings.select == "val" else 0
         return samples.take(evenly_spaced(count, len(samples)))
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from training.data.loader import Batch, BrokenSamples, TrainingData
 from training.engine.device import autocast, keyed_generator, numerics, set_seed
-from training.engine.objective import LoopSettings, Objective, StepLoss, mean_average_precision
+from training.engine.objective import Objective, StepLoss, mean_average_precision
 from training.engine.optim import ParameterGroups
 from training.engine.trainer import Trainer
 from training.methods.augment import augment
@@ -28,17 +28,8 @@ NETWORK_SETTINGS: Final = (
 )
 """Settings of ``finetune`` that all these methods read."""
 
-CHECK_EVERY: Final = 10
-"""Steps between two readings of the losses, for which the device waits."""
-
-BATCH_NORM_BATCHES: Final = 20
-"""Batches of faces, with labels or without, on which the averaged weights' batch norm is measured."""
-
 WEIGHT_DECAY: Final = 0.00005
 """As published."""
-
-AVERAGE_PRECISION: Final = "average_precision"
-"""The score on val that chooses the step whose weights are kept."""
 
 
 def initial_network(context: Context) -> AttributeNetwork:
@@ -69,18 +60,17 @@ def train_network(
             f"{run.name}: batches of {size} faces cannot be divided into {world} equal parts of two or more; "
             "change finetune.batch_size or the number of processes"
         )
-    plan = LoopSettings(
-        seed=settings.seed,
-        steps=run.steps,
-        batch_size=size,
-        schedule=settings.schedule,
-        weight_decay=WEIGHT_DECAY,
-        average_decay=settings.average_decay,
-        log_every=CHECK_EVERY,
-        validate_every=settings.validate_every if len(context.val) else None,
-        select=AVERAGE_PRECISION,
-    )
-    trainer = Trainer(AttributeObjective(context, run, model, rates), plan, run.checkpoints)
+    plan = {
+        **settings.model_dump(include={"seed", "batch_size", "schedule", "average_decay"}),
+        "steps": run.steps,
+        "weight_decay": WEIGHT_DECAY,
+        "log_every": 10,  # the device waits when losses are read
+        "validate_every": settings.validate_every if len(context.val) else None,
+        "accumulate": 1,
+        "clip_norm": None,
+    }
+    objective = AttributeObjective(context, run, model, rates)
+    trainer = Trainer(objective, context.config.pretrain.model_copy(update=plan), run.checkpoints)
     trainer.fit(context.resume)
     score = trainer.kept.score
     return NetworkClassifier(attributes=model.attributes, model=model.cpu()), {
@@ -97,6 +87,7 @@ class AttributeObjective(Objective):
     """The attributes of augmented faces."""
 
     model: AttributeNetwork
+    select = "average_precision"
 
     def __init__(
         self, context: Context, run: Run, model: AttributeNetwork, rates: Mapping[str, float]
@@ -106,7 +97,7 @@ class AttributeObjective(Objective):
         self._device, self._precision = context.ranks.device, config.trainer.precision
         broken = BrokenSamples(config.stream.max_broken)
         self.data, self._all_faces = (
-            TrainingData(samples, {"jpg"}, self._settings.seed, config.trainer, config.stream, broken)
+            TrainingData(samples, {"jpg"}, self._settings.seed, config, broken)
             for samples in (run.labelled, context.all_faces)
         )
         self._labels = torch.from_numpy(run.labelled.attributes).to(self._device)
@@ -127,9 +118,9 @@ class AttributeObjective(Objective):
         return StepLoss(attribute_loss(logits, self._labels[batch.indices], self.model.groups))
 
     def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
-        """The network, on images that are not augmented, each at most once."""
+        """The network, on at most 20 batches of images, with labels or without, that are not augmented."""
         batch_size, size = self._settings.batch_size, self.model.config.input_size
-        count = min(BATCH_NORM_BATCHES, -(-len(self._all_faces.samples) // batch_size))
+        count = min(20, -(-len(self._all_faces.samples) // batch_size))
         batches = self._all_faces.batches(batch_size, 0, count)
         return self.model, (to_input(batch.images.to(self._device), size) for batch in batches)
 
@@ -142,7 +133,7 @@ class AttributeObjective(Objective):
         logits = np.concatenate([classifier.logits(batch) for batch in self._context.val_batches])
         self.model.train()
         score = mean_average_precision(self._context.val.attributes, logits)
-        return {} if score is None else {AVERAGE_PRECISION: score}
+        return {} if score is None else {self.select: score}
 
 
 class Scratch(Method):

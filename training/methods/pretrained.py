@@ -1,7 +1,7 @@
 """``pretrained``: a network that starts from the weights of stage 1, with heads that are solved."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,13 +48,6 @@ class Pretrained(Method):
         return train_network(context, run, model, rates)
 
 
-LABELLED: Final = 2000
-"""At most so many labelled faces are regressed on; the training that follows sees all of them."""
-
-STANDARDISED_ON: Final = 640
-"""At most so many faces give the batch-norm statistics and the mean and deviation of the features."""
-
-
 def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) -> None:
     """Set the weights and biases of all heads, and the running statistics of batch norm.
 
@@ -89,13 +82,14 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
             indices
         ).numpy()
 
-    reference = context.all_faces.take(evenly_spaced(STANDARDISED_ON, len(context.all_faces)))
+    reference = context.all_faces.take(evenly_spaced(640, len(context.all_faces)))
     with autocast(device, config.trainer.precision):
         update_bn((inputs for inputs, _ in inputs_of(reference)), model)
     training = model.training
     model.eval()
     of_reference, _ = pooled(reference)
-    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
+    # The training that follows sees all labelled faces.
+    train = labelled.take(evenly_spaced(2000, len(labelled)))
     of_train, read = pooled(train)
     model.train(training)
     for branch, group in model.groups.items():

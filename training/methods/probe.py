@@ -30,12 +30,6 @@ STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 WITHOUT_VAL: Final = 1e-3
 """C of the heads of networks if no val face chooses."""
 
-ITERATIONS: Final = 200
-"""Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
-
-TOLERANCE: Final = 1e-8
-"""Change of the summed cross-entropy, per known label, that ends it."""
-
 
 class LinearProbe(Method):
     """The baseline of stored features."""
@@ -159,7 +153,7 @@ def logistic_regressions(
             entropy = F.binary_cross_entropy_with_logits(logits, targets, known, reduction="sum")
             return entropy + weights.square().sum() / (2 * strength)
 
-        minimise(scaled, loss, ITERATIONS, TOLERANCE * known.sum().item())
+        minimise(scaled, loss, 200, 1e-8 * known.sum().item())
         return scaled[0].detach() * scale, scaled[1].detach() * bias_scale
 
     solutions = []

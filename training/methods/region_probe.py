@@ -39,9 +39,6 @@ RIDGE: Final = 1.0
 LEAST: Final = 0.01
 """Probabilities that are learnt are at least so far from 0 and 1, or logits would know no bounds."""
 
-FEW: Final = 5
-"""Attributes with fewer labelled faces of either kind are named in the result."""
-
 
 class RegionProbeMethod(Method):
     """The best of the methods that train no network."""
@@ -146,7 +143,8 @@ def fit_on_features(
     Returns:
         The probe, whose probabilities are calibrated, and how the fit went: ``strength``, the penalty,
         ``loss``, the mean cross-entropy of labelled faces that the kernel regression left out,
-        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
+        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``,
+        fewer than five of either kind.
     """
     columns = tuple(part[2:] for part in features.parts)
     block_weights = learn_weights(features.values, labels, features.parts, region_classes(names, regions))
@@ -154,7 +152,7 @@ def fit_on_features(
     judged = labels[fit.seen]
     slopes, offsets, loss = calibrate(fit.left_out, judged)
     score = mean_average_precision(judged, fit.left_out)
-    few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < FEW
+    few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < 5
     probe = RegionProbe(
         attributes=names,
         blocks=features.blocks,

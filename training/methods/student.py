@@ -31,9 +31,6 @@ from training.models.backbone import DlibBackbone
 from training.models.blocks import to_input
 from training.models.classifier import Classifier, NetworkClassifier, sample_probabilities
 
-NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
-"""440 million multiplications a face."""
-
 BATCH_SIZE: Final = 256
 
 CONSTANT: Final = 1e-8
@@ -60,8 +57,9 @@ class Student(Method):
         return RegionProbeMethod().members(stored)
 
     def configured(self, config: Config) -> Config:
-        """With the network of face recognition."""
-        return config.model_copy(update={"network": NETWORK})
+        """With the network of face recognition, 440 million multiplications a face."""
+        network = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
+        return config.model_copy(update={"network": network})
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""

@@ -67,9 +67,6 @@ WIDTH: Final = 2.4
 POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
 
-CACHED: Final = 2000 * 20_000
-"""Distances, of faces times references, that are kept while the attributes' kernels are computed: 160 MB."""
-
 PAIRS: Final = {
     "brow": ("l_brow", "r_brow"),
     "eye": ("l_eye", "r_eye"),
@@ -187,7 +184,7 @@ class Kernels:
 
     def _common_distances(self, weights: NDArray[np.float64], rows: Tensor | slice) -> Tensor:
         """Those of the blocks that all attributes weigh, computed once while their proportions stay alike."""
-        few = len(self._features) * len(self._references) <= CACHED
+        few = len(self._features) * len(self._references) <= 2000 * 20_000  # 160 MB
         if few and self._cache is not None and np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
             return self._cache[1][rows]
         of_all = slice(None) if few else rows

@@ -24,9 +24,6 @@ from training.pretrain.tasks import PretextTask, build_tasks, read_settings
 from training.pretrain.tasks.base import TaskContext, Tensors
 from training.pretrain.tasks.patches import CLASS_SETS, Crops, make_crops
 
-SHARED_DRAWS = "crops"
-"""The name under which flips and patches are drawn; no task is called so."""
-
 
 @dataclass(frozen=True)
 class Example:
@@ -90,7 +87,7 @@ class PretrainModel(nn.Module):
         measured on them.
         """
         key = (self.settings.seed, step, micro_batch)
-        crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, SHARED_DRAWS))
+        crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, "crops"))
         targets = {task.name: task.targets(crops, keyed_generator(*key, task.name)) for task in self.active()}
         return Example(crops, targets)
 
@@ -134,17 +131,11 @@ def _reads_branches(tasks: Iterable[PretextTask[Any]]) -> bool:
 SAMPLES: Final = 512
 """At most so many samples of val are measured."""
 
-MIN_SAMPLES: Final = 2
-"""Batch normalisation needs two."""
-
-VALIDATION_STEP: Final = -1
-"""The number of the step that validation draws as; training's are 0 and more."""
-
 
 def read_validation_samples(layout: Layout) -> Samples:
     """At most `SAMPLES` samples of the val split, evenly spread; none if there are too few."""
     samples = read_samples(layout, ("val",))
-    count = SAMPLES if len(samples) >= MIN_SAMPLES else 0
+    count = SAMPLES if len(samples) >= 2 else 0  # batch normalisation needs two
     return samples.take(evenly_spaced(count, len(samples)))
 
 
@@ -163,7 +154,7 @@ def validate(
 
     def observations() -> Iterator[dict[str, dict[str, Tensor]]]:
         for number, batch in enumerate(batches):
-            example = model.prepare(batch.to(device), VALIDATION_STEP, number)
+            example = model.prepare(batch.to(device), -1, number)  # training's steps are 0 and more
             with batch_statistics(model), autocast(device, config.trainer.precision):
                 outputs = model(example.crops.patches, example.targets)
             yield model.observe(outputs, example.targets)
