@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Lock
 from typing import Any, Final, TypeVar
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -85,10 +86,7 @@ def batch_of(members: Mapping[str, NDArray[Any]], indices: Tensor) -> Batch:
 
 
 class BrokenSamples:
-    """The broken samples that one process of a run has come across.
-
-    Args:
-        most: how many are replaced.
+    """The broken samples that one process of a run has come across, at most as many as are replaced.
 
     Attributes:
         keys: their keys.
@@ -145,15 +143,16 @@ class _Reader:
                 index = (index + 1) % len(self._samples)
 
     def _sample(self, index: int) -> dict[str, NDArray[Any]]:
-        samples = self._samples
+        samples, decoded = self._samples, {}
         shard = samples.shards[index]
         with self._cache.open(shard) as descriptor:
-            return {
-                name: decode(
-                    samples.check(name, index, read_extent(descriptor, samples.extent(name, index), shard))
-                )
-                for name, decode in self._decoders.items()
-            }
+            for name, decode in self._decoders.items():
+                data = read_extent(descriptor, samples.extent(name, index), shard)
+                checksum = int(samples.extents[name][index, 2])
+                if checksum and crc32(data) != checksum:
+                    raise BrokenSample(f"{name}: CRC-32 {crc32(data)}, written with {checksum}")
+                decoded[name] = decode(data)
+        return decoded
 
 
 def load(

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
-from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,7 @@ from common import manifest
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout
-from common.members import FEATURE_MEMBERS, BrokenSample
+from common.members import FEATURE_MEMBERS
 from common.shards import Extent
 from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
@@ -159,17 +158,6 @@ class Samples:
         """Where the bytes of a member of one sample lie in its shard."""
         blocks, size, _ = self.extents[member][index].tolist()
         return Extent(blocks * BLOCK, size)
-
-    def check(self, member: str, index: int, data: bytes) -> bytes:
-        """`data`, which was read as a member of one sample.
-
-        Raises:
-            BrokenSample: its CRC-32 is not that of what was written.
-        """
-        checksum = int(self.extents[member][index, 2])
-        if checksum and crc32(data) != checksum:
-            raise BrokenSample(f"{member}: CRC-32 {crc32(data)}, written with {checksum}")
-        return data
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Only the samples at `indices`, in that order."""

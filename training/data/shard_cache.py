@@ -32,11 +32,8 @@ OPEN_AT_MOST: Final = 256
 
 
 class _Shard:
-    """An open shard, which is closed when nobody refers to it any more.
-
-    Attributes:
-        descriptor: of its file.
-        copy: the file in the cache; None of a local shard.
+    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if it has
+    one.
     """
 
     def __init__(self, path: Path, copied: bool) -> None:
@@ -48,12 +45,10 @@ class _Shard:
 
 
 class ShardCache:
-    """File descriptors of the shards below `root`, for `os.pread` from any thread.
+    """File descriptors of the shards below `root`, folder or fsspec address, for `os.pread` from any thread.
 
-    Args:
-        root: folder or fsspec address.
-        stream: the folder for remote shards and how much of it may be filled, and how long a download is
-            tried again. Shards in use are kept even beyond the limit.
+    The stream says which folder remote shards fill and how much of it, and how long a download is tried
+    again. Shards in use are kept even beyond the limit.
     """
 
     def __init__(self, root: Address, stream: Stream) -> None:

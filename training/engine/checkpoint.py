@@ -75,10 +75,8 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
-    """The latest checkpoint of a run that can be read; None if there is none.
-
-    One that cannot be read, such as a file that a full disk truncated, is skipped; a line that begins with
-    `title`, the run's, names it.
+    """The latest checkpoint of a run that can be read, or None; a line that begins with `title`, the run's,
+    names those that cannot, such as one that a full disk truncated.
     """
     for path in _paths(folder):
         try:
@@ -202,10 +200,10 @@ class Checkpoints:
             raise
 
     def save(self, run: Resumable, survivor: bool = False) -> None:
-        """Write the checkpoint of the steps that are done, then delete all but the latest `KEEP`.
+        """Write the checkpoint of the steps that are done, unless it has been written, and keep the latest
+        `KEEP`.
 
-        Nothing happens if it has been written, nor in other processes than the first one; but a `survivor`
-        of an error that may have ended the first one writes it in any case.
+        The first process does it, or a `survivor` of an error that may have ended the first one.
         """
         if not (self.ranks.first or survivor) or not run.done or run.done == self._step:
             return

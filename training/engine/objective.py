@@ -79,14 +79,12 @@ class Objective(ABC):
 
 
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
-    """The mean of the average precisions of all columns in which both classes occur.
+    """The mean of the average precisions, 0 to 1, of all columns in which both classes occur; None if there
+    is none.
 
     Args:
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         scores: float (N, A), logits or probabilities.
-
-    Returns:
-        0 to 1; None if both classes occur in no column.
     """
     from sklearn.metrics import average_precision_score  # takes a second that pre-training need not wait for
 

@@ -51,12 +51,6 @@ def adam(groups: ParameterGroups, weight_decay: float) -> torch.optim.Adam:
     return torch.optim.Adam(described, weight_decay=weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, steps: int) -> None:
-    """Set the learning rate of every parameter group of `adam` for `step` of `steps`."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base"] * rate_factor(schedule, step, steps)
-
-
 def minimise(
     variables: list[Tensor], loss: Callable[[], Tensor], iterations: int, tolerance: float = 1e-9
 ) -> None:

@@ -30,7 +30,7 @@ from training.engine.checkpoint import Checkpoints, stop_requests
 from training.engine.device import autocast, keyed_generator
 from training.engine.logger import Log
 from training.engine.objective import Objective
-from training.engine.optim import LossCheck, adam, set_rate
+from training.engine.optim import LossCheck, adam, rate_factor
 
 
 @dataclass
@@ -51,12 +51,7 @@ class Kept:
 
 
 class Clock:
-    """Time spent on steps, without validations and checkpoints.
-
-    Attributes:
-        seconds: of all steps.
-        waited: of these, how many passed in waiting for data.
-    """
+    """Time spent on steps, without validations and checkpoints, and in seconds how much of it data took."""
 
     def __init__(self) -> None:
         self.seconds, self.waited, self._last = 0.0, 0.0, time.monotonic()
@@ -125,8 +120,7 @@ class Trainer:
         self._validated = 0
 
     def fit(self, resume: str) -> None:
-        """Train from the checkpoint, if there is one, to the last step; for `resume` see
-        `Checkpoints.resume`.
+        """Train from the checkpoint, if there is one, to the last step (`resume`: see `Checkpoints.resume`).
 
         Raises:
             UserError: a loss is not finite, samples cannot be read, or the checkpoint does not fit.
@@ -186,7 +180,8 @@ class Trainer:
             ranks.average_gradients(adversary)
         self.done = None
         for optimizer in optimizers:
-            set_rate(optimizer, plan.schedule, step, plan.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * rate_factor(plan.schedule, step, plan.steps)
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()

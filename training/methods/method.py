@@ -131,6 +131,7 @@ class Method(ABC):
             ``groups`` and ``regions`` the content of the file counts.
         pretrained: whether it starts from the weights of stage 1.
         unlabelled: whether it learns from faces without labels, too.
+        label_thresholds: whether ``select: labels`` gives thresholds; else the evaluation does.
     """
 
     name: ClassVar[str]
@@ -139,6 +140,7 @@ class Method(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
+    label_thresholds: ClassVar[bool] = False
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The members of a sample that it reads, given those that the shards store."""

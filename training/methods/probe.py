@@ -18,7 +18,7 @@ from common.pipeline_config import Stream
 from training.data.samples import Samples
 from training.engine.objective import mean_average_precision
 from training.engine.optim import minimise
-from training.methods.calibration import calibrate, draw_folds, use_label_thresholds
+from training.methods.calibration import calibrate, draw_folds
 from training.methods.method import Context, Method, Run
 from training.models.classifier import Classifier
 from training.models.probe import Probe
@@ -40,6 +40,7 @@ class LinearProbe(Method):
         "Logistic regression on the features of the whole face that the parser, a fixed network, computed."
     )
     settings = ("select",)
+    label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The features of the whole face."""
@@ -47,22 +48,14 @@ class LinearProbe(Method):
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
-        probe, result = fit_probe(run.labelled, context.val, context.config.stream)
-        if context.settings.select == "labels":
-            use_label_thresholds(probe, run.labelled.attributes)
-        return probe, result
+        return fit_probe(run.labelled, context.val, context.config.stream)
 
 
 def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict[str, Any]]:
     """Fit one regression per attribute.
 
-    Cross-validation among the labelled faces, or val, chooses the strength for all attributes together;
-    probabilities are calibrated by labelled faces that were left out.
-
-    Args:
-        train: labelled samples.
-        val: labelled samples that choose the strength; without any, those of `train` do.
-        stream: the cache of remote shards.
+    Cross-validation among the labelled faces, or val if it has any, chooses the strength for all attributes
+    together; probabilities are calibrated by labelled faces that were left out.
 
     Returns:
         The probe, and how the fit went: ``seconds``, reading included, ``loss``, the mean cross-entropy of

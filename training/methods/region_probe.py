@@ -21,7 +21,7 @@ from common.sampling import evenly_spaced
 from training.data.samples import Samples
 from training.engine.objective import mean_average_precision
 from training.methods.block_weights import learn_weights
-from training.methods.calibration import calibrate, use_label_thresholds
+from training.methods.calibration import calibrate
 from training.methods.kernel_regression import REFERENCES, fit_regressions
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
@@ -50,20 +50,15 @@ class RegionProbeMethod(Method):
         "most."
     )
     settings = ("select", "regions")
-    unlabelled = True
+    unlabelled = label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The features of the whole face, the picture and the mask."""
         return members_of(region_blocks(stored))
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
-        """See `Method.fit`. With ``finetune.select`` ``val`` the evaluation gives it thresholds."""
-        probe, result = fit_region_probe(
-            run.labelled, context.all_faces, context.config.stream, context.regions
-        )
-        if context.settings.select == "labels":
-            use_label_thresholds(probe, run.labelled.attributes)
-        return probe, result
+        """See `Method.fit`."""
+        return fit_region_probe(run.labelled, context.all_faces, context.config.stream, context.regions)
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,6 @@ class StandardisedFeatures:
 
 def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> StandardisedFeatures:
     """The features of `train`, and of some faces of `unlabelled`, on which both are standardised.
-
-    `stream` caches remote shards.
 
     Raises:
         UserError: only one face has a label, or the shards do not hold the features.

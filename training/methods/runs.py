@@ -21,6 +21,7 @@ from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
+from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.methods.network import Scratch
 from training.methods.pretrained import Pretrained
@@ -105,11 +106,7 @@ def made_from(
 
 
 def labelled_faces(context: Context, run: FinetuneRun) -> Samples:
-    """The faces whose labels a run uses.
-
-    Raises:
-        UserError: a list of keys cannot be read or does not fit the shards.
-    """
+    """The faces whose labels a run uses; for errors see `read_subset`."""
     return context.labelled.take(_positions(run.labels, context.labelled, context.settings.seed))
 
 
@@ -138,6 +135,8 @@ def _finish(
         (folder / RECORD).unlink(missing_ok=True)
     weights = pretrained if method.pretrained else None
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
+    if method.label_thresholds and context.settings.select == "labels":
+        use_label_thresholds(classifier, labelled.attributes)
     context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
     described = {"method": method.name, **{field: getattr(method, field) for field in fields}}

@@ -22,7 +22,6 @@ from training.data.loader import BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine.device import autocast, numerics
-from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
 from training.methods.network import initial_network
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
@@ -50,7 +49,7 @@ class Student(Method):
         "train faces, and so needs the picture alone."
     )
     settings = ("select", "regions", "groups")
-    unlabelled = True
+    unlabelled = label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """What the region probe reads."""
@@ -72,8 +71,6 @@ class Student(Method):
         model.network.backbone.load(archive)
         loss = solve_heads(context, model, targets)
         classifier = NetworkClassifier(attributes=model.attributes, model=model.cpu())
-        if context.settings.select == "labels":
-            use_label_thresholds(classifier, run.labelled.attributes)
         return classifier, {
             "steps": 0,
             "numerics": numerics(context.config.trainer.precision),

@@ -5,7 +5,7 @@ All four branches see the backbone's last features; only their heads differ.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
 from training.models.blocks import BRANCHES, MEAN, STD, Features, convolution, initialise
-
-if TYPE_CHECKING:
-    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 DEPTHS: Final = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 """Blocks per stage (He et al. 2016, table 1)."""
@@ -53,16 +50,12 @@ def image_stem(width: int, stem: str, *activation: nn.Module) -> nn.Sequential:
     return layers
 
 
-def _block(name: str) -> "type[BasicBlock | Bottleneck]":
+def residual_stages(name: str, width: int) -> list[nn.Sequential]:
+    """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
     # Imported late, as torchvision takes seconds that other networks do not need.
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
-    return Bottleneck if name == "resnet50" else BasicBlock
-
-
-def residual_stages(name: str, width: int) -> list[nn.Sequential]:
-    """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
-    block = _block(name)
+    block: type[BasicBlock | Bottleneck] = Bottleneck if name == "resnet50" else BasicBlock
     stages, inputs = [], width
     for i, depth in enumerate(DEPTHS[name]):
         inner, stage = width * 2**i, nn.Sequential()
@@ -75,13 +68,6 @@ def residual_stages(name: str, width: int) -> list[nn.Sequential]:
             inputs = outputs
         stages.append(stage)
     return stages
-
-
-def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]:
-    """A ResNet without its classifier, and its channels; at width 64 it is torchvision's."""
-    backbone = nn.Sequential(image_stem(width, stem), *residual_stages(name, width))
-    initialise(backbone)
-    return backbone, 8 * width * _block(name).expansion
 
 
 class DlibBackbone(nn.Module):

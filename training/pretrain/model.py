@@ -20,19 +20,14 @@ from training.data.loader import Batch, BrokenSamples, load
 from training.data.samples import Samples, read_samples
 from training.engine.device import autocast, keyed_generator
 from training.models import BRANCHES, build
-from training.pretrain.tasks import PretextTask, build_tasks, read_settings
+from training.pretrain.tasks import TASKS, PretextTask, read_settings
 from training.pretrain.tasks.base import TaskContext, Tensors
 from training.pretrain.tasks.patches import CLASS_SETS, Crops, make_crops
 
 
 @dataclass(frozen=True)
 class Example:
-    """A micro-batch with everything that the model needs of it.
-
-    Attributes:
-        crops: the samples and their patches.
-        targets: of each task, by its name.
-    """
+    """A micro-batch with all that the model needs of it: samples with patches, and by task the targets."""
 
     crops: Crops
     targets: dict[str, dict[str, Tensor]]
@@ -51,7 +46,12 @@ class PretrainModel(nn.Module):
         self.network = build(network)
         takes_rows, classes = self.network.takes_rows, CLASS_SETS[settings.classes]
         context = TaskContext(self.network.channels, network.input_size, takes_rows, classes)
-        self.tasks = build_tasks(configs, context, settings.seed)
+        self.tasks = nn.ModuleDict()
+        for name, config in configs.items():
+            # Drawn from (seed, name), so that no other task changes the weights.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(keyed_generator(settings.seed, name).initial_seed())
+                self.tasks[name] = TASKS[name](config, context)
         self.settings, self.input_size = settings, network.input_size
         self.network.freeze_unread(frozenset[str]().union(*(task.features for task in self.active())))
 

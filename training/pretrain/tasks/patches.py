@@ -16,10 +16,9 @@ from training.models.blocks import to_input
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Classes to predict.
+    """Classes to predict, by name.
 
     Attributes:
-        names: one per class.
         members: class numbers of the shards that each class is made of.
         branches: class numbers (of this set) that each branch predicts.
     """
