@@ -97,11 +97,7 @@ def main() -> None:
 
 @contextmanager
 def _locked(output: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder; the lock ends with the process at the latest.
-
-    Raises:
-        UserError: another training has it.
-    """
+    """Keep other trainings out of a folder; the lock ends with the process at the latest."""
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:
         try:

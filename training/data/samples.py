@@ -63,10 +63,8 @@ def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
     """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
-    The file is kept in `folder`, which is made if it is missing; None: in memory only.
-
-    Raises:
-        UserError: there is no manifest.
+    The file is kept in `folder`, which is made if it is missing; None: in memory only. For errors see
+    `read_samples`.
     """
     if folder is None:
         return _query(layout, splits)

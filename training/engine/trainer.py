@@ -9,7 +9,7 @@ to the same weights, and N processes compute what one process does with N times 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,13 +65,6 @@ class Clock:
         now = time.monotonic()
         self.seconds += now - self._last
         self._last = now
-
-    def wait(self, loader: Iterator[Batch]) -> Batch:
-        """The next batch."""
-        began = time.monotonic()
-        batch = next(loader)
-        self.waited += time.monotonic() - began
-        return batch
 
     def waiting(self) -> float:
         """The share of the time that passed in waiting for data."""
@@ -139,9 +132,10 @@ class Trainer:
             self._validate_due(log)  # an error may have ended the run in this validation
             self.clock.restart()
             for step in range(start, plan.steps):
+                began, done = time.monotonic(), step + 1
                 with ranks.failing_together():
-                    batch = self.clock.wait(batches)
-                done = step + 1
+                    batch = next(batches)
+                    self.clock.waited += time.monotonic() - began
                 logged = done % plan.log_every == 0 or done == plan.steps
                 values = self.step(batch, step, logged)
                 self.clock.tick()
@@ -217,10 +211,8 @@ class Trainer:
         self.clock.restart()
 
     def _check_losses(self) -> None:
-        """Read the losses of the steps since the last check.
-
-        Raises:
-            UserError: one is not finite; the weights that followed from it are not saved.
+        """Read the losses of the steps since the last check; weights that follow from one that is not finite
+        are not saved.
         """
         done, self.done = self.done, None
         self.losses.check()
@@ -246,9 +238,6 @@ class Trainer:
 
         Schedules, the position in the data and every random state follow from the number of the step and
         the seed.
-
-        Raises:
-            UserError: a loss is not finite.
         """
         self._check_losses()
         return {

@@ -103,11 +103,7 @@ def _parsed(
 
 
 def _require_same(config: Config, layout: Layout) -> None:
-    """Refuse settings by which the photos of finished shards would all be parsed again.
-
-    Raises:
-        UserError: names the settings that the shards were made with.
-    """
+    """Refuse settings by which the photos of finished shards would all be parsed again."""
     text = manifest.read(layout.samples, []).metadata[METADATA_KEY]
     made, parsed = Recipe.read(text, str(layout.samples)).align.model_dump(), parsing(layout, config)
     made = {f"align.{name}": value for name, value in made.items()}

@@ -14,38 +14,27 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     by a twentieth of the side, and brightness, contrast and saturation by a fifth. Float or uint8 0..255,
     (B, 3, S, S), become float32 0..255; the generator is the CPU's.
     """
-    return _jitter_color(_warp(images.float(), generator), generator)
-
-
-def _warp(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One affine warp per image; the border is reflected."""
-    batch = len(images)
-    flipped = (torch.rand(batch, generator=generator) < 0.5).float()
+    images = images.float()
+    batch, device = len(images), images.device
+    mirrored = (torch.rand(batch, generator=generator) < 0.5).float()
     angle = _uniform(math.radians(10.0), batch, generator)
     scale = 1 + _uniform(0.1, batch, generator)
-    sign = 1 - 2 * flipped
+    sign = 1 - 2 * mirrored
     right, down = (2 * _uniform(0.05, batch, generator) for _ in range(2))
     rows = (
         torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
         torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
     )
-    matrices = torch.stack(rows, dim=1).to(images.device, non_blocking=True)
+    matrices = torch.stack(rows, dim=1).to(device, non_blocking=True)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-
-
-def _jitter_color(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change saturation, contrast and brightness, and turn some images grey."""
-    batch, device = len(images), images.device
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
     def factor() -> Tensor:
         return (1 + _uniform(0.2, batch, generator)).to(device, non_blocking=True)[:, None, None, None]
 
     grey = images.mean(dim=1, keepdim=True)
-    greyscale = (torch.rand(batch, generator=generator) < 0.1).to(device, non_blocking=True)[
-        :, None, None, None
-    ]
-    saturation = factor().masked_fill(greyscale, 0)
+    greyscale = (torch.rand(batch, generator=generator) < 0.1).to(device, non_blocking=True)
+    saturation = factor().masked_fill(greyscale[:, None, None, None], 0)
     images = grey + saturation * (images - grey)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return ((mean + factor() * (images - mean)) * factor()).clamp(0, 255)

@@ -133,8 +133,12 @@ def _learn(
         total = (OF_KINDS * of_kinds.square().sum() + OF_REGIONS * of_regions.square().sum()) / 2
         kernels = _kernels(distances, weights(base, of_regions * free[:, None]))
         for kernel, group in zip(kernels, groups.values(), strict=True):
-            left_out = _left_out_errors(kernel, targets[:, group], known[:, group])
-            total = total + (known[:, group].sum(0) / 2 * left_out.log()).sum()
+            system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
+            residuals = inverse @ targets[:, group] / inverse.diagonal()[:, None]  # each without its face
+            count = known[:, group].sum(0)
+            left_out = (residuals.square() * known[:, group]).sum(0) / count.clamp(min=1) + MIN_ERROR
+            total = total + (count / 2 * left_out.log()).sum()
         return total
 
     minimise([of_kinds, of_regions], loss, iterations=15)
@@ -158,14 +162,6 @@ def _kernels(distances: Tensor, weights: Tensor) -> Tensor:
     """The kernels, float64 (G, N, M), of parts' distances, (B, N, M), by G rows of weights, (G, B)."""
     summed = weights.float() @ distances.flatten(1)
     return kernel_of(summed.clamp(min=1e-9)).unflatten(1, distances.shape[1:]) + BIAS
-
-
-def _left_out_errors(kernel: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-    """Mean squared errors (A,) of predictions of known faces without these; unknown ones count as average."""
-    system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-    residuals = inverse @ targets / inverse.diagonal()[:, None]
-    return (residuals.square() * known).sum(0) / known.sum(0).clamp(min=1) + MIN_ERROR
 
 
 def _error(

@@ -185,11 +185,7 @@ METHODS: Final[dict[str, Method]] = {
 
 
 def find_method(name: str) -> Method:
-    """The method with a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The method with a name; a UserError lists those that there are."""
     if name not in METHODS:
         raise UserError(f"there is no method {name}; finetune.methods may name {', '.join(METHODS)}")
     return METHODS[name]

@@ -75,10 +75,9 @@ def load_exported(path: Path) -> Classifier:
 
 
 def _described(text: str) -> tuple[tuple[str, ...], dict[str, Any], Mapping[str, Any]]:
-    """Attributes and metadata from the text of ``config.json``, and all that it holds."""
-    content = json.loads(text)
-    own = ("attributes", "classifier", "kind", "input")
-    metadata = {name: value for name, value in content.items() if name not in own}
+    """Attributes and metadata from the text of ``config.json``, and what else it holds."""
+    metadata = json.loads(text)
+    content = {name: metadata.pop(name, None) for name in ("attributes", "classifier", "kind", "input")}
     return tuple(each["name"] for each in content["attributes"]), metadata, content
 
 

@@ -50,10 +50,8 @@ def region_blocks(stored: Collection[str]) -> Blocks:
 
 
 def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
-    """The parts of the features of some samples: of ``embedding`` those of each network, under its name.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The parts of the features of some samples: of ``embedding`` those of each network, under its name. For
+    errors see `require_members`.
     """
     widths = list[tuple[str, int, int]]()
     for block in blocks:
@@ -118,10 +116,8 @@ def read_features(
     scale: NDArray[np.float64] | float = 1.0,
     dtype: type[np.floating] = np.float32,
 ) -> NDArray[np.floating]:
-    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale; for errors see
+    `require_members`.
     """
     rows, read = np.empty((0, 0), dtype), 0
     for features in feature_batches(samples, blocks, stream):
@@ -133,10 +129,8 @@ def read_features(
 
 
 def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterator[NDArray[np.float64]]:
-    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`; for
+    errors see `require_members`.
     """
     require_members(samples, members_of(blocks))
     batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
@@ -144,11 +138,7 @@ def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterato
 
 
 def require_members(samples: Samples, members: frozenset[str]) -> None:
-    """Check that the shards hold what a classifier reads.
-
-    Raises:
-        UserError: they do not.
-    """
+    """A UserError, unless the shards hold what a classifier reads."""
     if missing := sorted(members - samples.extents.keys()):
         remedy = "" if missing != ["embedding.npy"] else " with --set parse.features_from=[NETWORK.onnx]"
         raise UserError(
