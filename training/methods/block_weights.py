@@ -116,9 +116,8 @@ def _learn(
     for attribute in np.flatnonzero(targets.square().sum(0).numpy() > 0):
         own = str(attribute).encode() if unlisted[attribute] else b""
         groups.setdefault(prior[attribute].tobytes() + own, []).append(int(attribute))
-    learnt = prior.copy()
     if not groups:
-        return learnt
+        return prior.copy()
     first = [group[0] for group in groups.values()]
     base, free = torch.from_numpy(prior[first]), torch.from_numpy(unlisted[first])
     of_kinds = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
@@ -143,12 +142,10 @@ def _learn(
 
     minimise([of_kinds, of_regions], loss, iterations=15)
     with torch.no_grad():
-        for group, row in zip(groups.values(), weights(base, of_regions * free[:, None]), strict=True):
-            learnt[group] = row.numpy()
-        silent = np.setdiff1d(np.arange(len(prior)), np.concatenate([*groups.values()]))
-        none = torch.zeros(len(silent), NUM_CLASSES, dtype=torch.double)
-        learnt[silent] = weights(torch.from_numpy(prior[silent]), none).numpy()
-    return learnt
+        own_of = torch.zeros(len(prior), NUM_CLASSES, dtype=torch.double)
+        for group, row in zip(groups.values(), of_regions * free[:, None], strict=True):
+            own_of[group] = row
+        return weights(torch.from_numpy(prior), own_of).numpy()
 
 
 def _targets(labels: NDArray[np.int8]) -> tuple[Tensor, Tensor]:

@@ -175,8 +175,8 @@ class Kernels:
         """The kernel, float64 (N, R), of a group of attributes; only of some faces if `rows` are given."""
         weights, common = self._weights[group], self._common
         scale = weights[common].sum() or 1.0
-        squared = self._common_distances(weights[common] / scale, rows) * scale
-        self._add_distances(squared, np.flatnonzero(~common & (weights > 0)), weights, rows)
+        squared = self._common_distances(np.where(common, weights / scale, 0.0), rows) * scale
+        self._distances(np.where(common, 0.0, weights), rows, squared)
         squared.mul_(1 - self._share)
         if self._share:
             squared.add_(squared_distances(self._predictions[rows], self._of_references), alpha=self._share)
@@ -185,26 +185,22 @@ class Kernels:
     def _common_distances(self, weights: NDArray[np.float64], rows: Tensor | slice) -> Tensor:
         """Those of the blocks that all attributes weigh, computed once while their proportions stay alike."""
         few = len(self._features) * len(self._references) <= 2000 * 20_000  # 160 MB
-        if few and self._cache is not None and np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
-            return self._cache[1][rows]
-        of_all = slice(None) if few else rows
-        total = torch.zeros(len(self._features[of_all]), len(self._references))
-        every = np.zeros(len(self._columns))
-        every[self._common] = weights
-        self._add_distances(total, np.flatnonzero(self._common), every, of_all)
         if not few:
-            return total
-        self._cache = weights, total
-        return total[rows]
+            return self._distances(weights, rows)
+        if self._cache is None or not np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
+            self._cache = weights, self._distances(weights, slice(None))
+        return self._cache[1][rows]
 
-    def _add_distances(
-        self, total: Tensor, blocks: NDArray[np.int64], weights: NDArray[np.float64], rows: Tensor | slice
-    ) -> None:
+    def _distances(
+        self, weights: NDArray[np.float64], rows: Tensor | slice, total: Tensor | None = None
+    ) -> Tensor:
         features = self._features[rows].float()
-        for block in blocks:
+        total = torch.zeros(len(features), len(self._references)) if total is None else total
+        for block in np.flatnonzero(weights > 0):
             columns = slice(*self._columns[block])
             squared = squared_distances(features[:, columns], self._references[:, columns])
             total.add_(squared, alpha=float(weights[block]))
+        return total
 
 
 def kernel_of(squared: Tensor) -> Tensor:
