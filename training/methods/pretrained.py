@@ -78,20 +78,17 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
                 features.append(model.pooled(inputs))
             indices.append(read)
         joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
-        return {name: each.double().cpu().numpy() for name, each in joined.items()}, torch.cat(
-            indices
-        ).numpy()
+        by_branch = {name: each.double().cpu().numpy() for name, each in joined.items()}
+        return by_branch, torch.cat(indices).numpy()
 
     reference = context.all_faces.take(evenly_spaced(640, len(context.all_faces)))
     with autocast(device, config.trainer.precision):
         update_bn((inputs for inputs, _ in inputs_of(reference)), model)
-    training = model.training
     model.eval()
     of_reference, _ = pooled(reference)
     # The training that follows sees all labelled faces.
     train = labelled.take(evenly_spaced(2000, len(labelled)))
     of_train, read = pooled(train)
-    model.train(training)
     for branch, group in model.groups.items():
         mean, scale = standardisation(of_reference[branch])
         standardised, labels = (of_train[branch] - mean) * scale, train.attributes[read][:, group]
