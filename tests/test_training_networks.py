@@ -9,7 +9,7 @@ from common.config import Schedule, load
 from common.errors import UserError
 from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.engine.optim import LossCheck, rate_factor
-from training.methods.augment import augment
+from training.methods.network import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_network import AttributeNetwork, attribute_loss, branch_groups, read_groups
 from training.models.blocks import to_input

@@ -123,9 +123,7 @@ def _local_folder(text: str) -> Path:
 
 def _parser() -> ArgumentParser:
     parser = command.parser(
-        "Train on shards: SSPL pre-training, fine-tuning, evaluation, report.",
-        EXAMPLES,
-        "finished shards",
+        "Train on shards: SSPL pre-training, fine-tuning, evaluation, report.", EXAMPLES, "finished shards"
     )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -159,14 +159,13 @@ class Samples:
 
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Only the samples at `indices`, in that order."""
-        return Samples(
-            self.root,
-            taken(self.keys, indices),
-            taken(self.shards, indices),
-            {name: extent[indices] for name, extent in self.extents.items()},
-            self.attribute_names,
-            self.attributes[indices],
-            taken(self.identities, indices),
+        return replace(
+            self,
+            keys=taken(self.keys, indices),
+            shards=taken(self.shards, indices),
+            extents={name: extent[indices] for name, extent in self.extents.items()},
+            attributes=self.attributes[indices],
+            identities=taken(self.identities, indices),
         )
 
     def labelled(self) -> "Samples":

@@ -112,7 +112,6 @@ class ShardCache:
         return future
 
     def _remote(self, address: UPath) -> _Shard:
-        # A full disk is an error of this machine, which waiting does not mend.
         shard = retried(
             lambda: self._downloaded(address),
             self._stream.retry_minutes,
@@ -133,7 +132,13 @@ class ShardCache:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.is_file():
                 with replacing(copy) as temporary:
-                    _download(address, temporary)
+                    try:
+                        with store_errors(address):
+                            address.fs.get_file(address.path, str(temporary))
+                    except TransientError as error:
+                        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                            raise error.__cause__ from None  # which waiting does not mend
+                        raise
             shard = _Shard(copy, copied=True)
             with suppress(OSError):
                 fcntl.flock(shard.descriptor, fcntl.LOCK_SH)
@@ -160,13 +165,3 @@ class ShardCache:
                     fcntl.flock(each, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.unlink()
                 excess -= files[file].st_size
-
-
-def _download(address: UPath, target: Path) -> None:
-    try:
-        with store_errors(address):
-            address.fs.get_file(address.path, str(target))
-    except TransientError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-            raise error.__cause__ from None
-        raise

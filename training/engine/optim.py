@@ -100,9 +100,8 @@ class LossCheck:
         unread, self._unread = self._unread, []
         if not unread:
             return
-        for value, (_, step, indices) in zip(
-            torch.stack([loss for loss, _, _ in unread]).tolist(), unread, strict=True
-        ):
+        losses = torch.stack([loss for loss, _, _ in unread]).tolist()
+        for value, (_, step, indices) in zip(losses, unread, strict=True):
             if not math.isfinite(value):
                 raise UserError(
                     f"the loss is {value} at step {step}; lower the learning rate, or look at these samples: "

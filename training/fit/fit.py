@@ -148,22 +148,15 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         return classifier
     features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
     seen, logits = left_out_logits(
-        features,
-        labels,
-        labelled.attribute_names,
-        labelled.identities,
-        regions_of(config.finetune),
-        most=2000,
+        features, labels, labelled.attribute_names, labelled.identities, regions_of(config.finetune), 2000
     )
     cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in labelled.attribute_names]
     probabilities = torch.from_numpy(logits).sigmoid().numpy()
     settings = config.evaluate.model_copy(update={"subgroups": []})
     scores = Evaluator(labelled.take(seen), settings, labelled).score(probabilities, cuts)
     _write_scores(scores, classifier, output / LEFT_OUT_SCORES)
-    classifier.left_out = {
-        "logits": torch.from_numpy(logits).float(),
-        "labels": torch.from_numpy(labels[seen]),
-    }
+    known_labels = torch.from_numpy(labels[seen])
+    classifier.left_out = {"logits": torch.from_numpy(logits).float(), "labels": known_labels}
     save_classifier(output / FILE, classifier)
     return classifier
 

@@ -45,9 +45,6 @@ float32 moves its eigenvalues by up to 1e-6 of this mean for thousands of faces.
 Solution = tuple[Tensor, Tensor]
 """Weights (R, A) of the references and biases (A,), float64."""
 
-Columns = list[int]
-"""Of attributes."""
-
 
 @dataclass(frozen=True)
 class Regressions:
@@ -94,7 +91,7 @@ def fit_regressions(
 
     first = _FirstLevel(kernels, references, folds, len(tried), targets)
     for group, attributes in enumerate(kernels.groups):
-        patterns: dict[bytes, Columns] = {}  # attributes whose labels are known of the same faces
+        patterns: dict[bytes, list[int]] = {}  # attributes whose labels are known of the same faces
         for column in attributes:
             patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
         for same in patterns.values():
@@ -162,7 +159,7 @@ class _FirstLevel:
         self.biases = torch.zeros(attributes, dtype=torch.double)
         self.left_out, *self.without = torch.zeros(1 + tried, faces, attributes, dtype=torch.double)
 
-    def fit(self, group: int, rows: Tensor, columns: Columns) -> None:
+    def fit(self, group: int, rows: Tensor, columns: list[int]) -> None:
         """Where all faces are references, everything follows from one inverse G = (K + bias + penalty)^-1.
 
         With a = G y, the prediction for a fold f without it is y_f - G_ff^-1 a_f, and that for another face j
@@ -191,7 +188,7 @@ class _FirstLevel:
             predicted[rows[own]] = y[own] - residual
             without[:, columns] = predicted
 
-    def approximate(self, group: int, rows: Tensor, columns: Columns) -> None:
+    def approximate(self, group: int, rows: Tensor, columns: list[int]) -> None:
         """As `fit`, where some faces stand for all: from sums of each fold, and with one outer fold."""
         kernels, y = self._kernels, self._targets[:, columns]
         among = kernels(group, self._references)

@@ -3,11 +3,13 @@
 ``scratch`` does no more than this: its network starts from random weights.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -16,7 +18,6 @@ from training.engine.device import autocast, keyed_generator, numerics, set_seed
 from training.engine.objective import Objective, StepLoss, mean_average_precision
 from training.engine.optim import ParameterGroups
 from training.engine.trainer import Trainer
-from training.methods.augment import augment
 from training.methods.method import Context, Method, Run
 from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
 from training.models.blocks import resize_images, to_input
@@ -134,6 +135,44 @@ class AttributeObjective(Objective):
         self.model.train()
         score = mean_average_precision(self._context.val.attributes, logits)
         return {} if score is None else {self.select: score}
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip, rotate, scale, shift and colour-jitter images, each by its own random parameters.
+
+    Half are mirrored and a tenth grey; angles reach 10 degrees, scales change by up to a tenth, translations
+    by a twentieth of the side, and brightness, contrast and saturation by a fifth. Float or uint8 0..255,
+    (B, 3, S, S), become float32 0..255; the generator is the CPU's.
+    """
+    images = images.float()
+    batch, device = len(images), images.device
+    mirrored = (torch.rand(batch, generator=generator) < 0.5).float()
+    angle = _uniform(math.radians(10.0), batch, generator)
+    scale = 1 + _uniform(0.1, batch, generator)
+    sign = 1 - 2 * mirrored
+    right, down = (2 * _uniform(0.05, batch, generator) for _ in range(2))
+    rows = (
+        torch.stack([sign * angle.cos() * scale, -angle.sin() * scale, right], dim=1),
+        torch.stack([sign * angle.sin() * scale, angle.cos() * scale, down], dim=1),
+    )
+    matrices = torch.stack(rows, dim=1).to(device, non_blocking=True)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+    def factor() -> Tensor:
+        return (1 + _uniform(0.2, batch, generator)).to(device, non_blocking=True)[:, None, None, None]
+
+    grey = images.mean(dim=1, keepdim=True)
+    greyscale = (torch.rand(batch, generator=generator) < 0.1).to(device, non_blocking=True)
+    saturation = factor().masked_fill(greyscale[:, None, None, None], 0)
+    images = grey + saturation * (images - grey)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((mean + factor() * (images - mean)) * factor()).clamp(0, 255)
+
+
+def _uniform(reach: float, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers between -`reach` and `reach`, float (`count`,)."""
+    return reach * (2 * torch.rand(count, generator=generator) - 1)
 
 
 class Scratch(Method):

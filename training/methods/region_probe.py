@@ -9,7 +9,7 @@ there a linear function of the whole face learns what the regression says, and b
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class RegionProbeMethod(Method):
         "Kernel regression on stored features, in which the regions of the face that show an attribute weigh "
         "most."
     )
-    settings = ("select", "regions")
+    settings: ClassVar[tuple[str, ...]] = ("select", "regions")
     unlabelled = label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:

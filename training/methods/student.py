@@ -7,7 +7,6 @@ learnt, in closed form: ridge regressions of the probabilities' logits.
 """
 
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from training.data.loader import BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine.device import autocast, numerics
-from training.methods.method import Context, Method, Run
+from training.methods.method import Context, Run
 from training.methods.network import initial_network
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
@@ -39,7 +38,7 @@ PENALTY: Final = 1.0
 """Of the squared weights of standardised features, as a multiple of their number."""
 
 
-class Student(Method):
+class Student(RegionProbeMethod):
     """Distillation of the region probe into a network."""
 
     name = "student"
@@ -48,12 +47,7 @@ class Student(Method):
         "A network of face recognition whose heads learnt the probabilities that the region probe gives all "
         "train faces, and so needs the picture alone."
     )
-    settings = ("select", "regions", "groups")
-    unlabelled = label_thresholds = True
-
-    def members(self, stored: Collection[str]) -> frozenset[str]:
-        """What the region probe reads."""
-        return RegionProbeMethod().members(stored)
+    settings = (*RegionProbeMethod.settings, "groups")
 
     def configured(self, config: Config) -> Config:
         """With the network of face recognition, 440 million multiplications a face."""

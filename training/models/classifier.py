@@ -39,10 +39,6 @@ VAL: Final = "val"
 NONE_KNOWN: Final = "none known"
 """`Classifier.thresholds_from` while there are no thresholds."""
 
-LeftOut = dict[str, Tensor]
-"""``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0 or 1, -1 where unknown, of labelled faces that a
-fit of the same kind left out."""
-
 KINDS: Final[dict[str, type["Classifier"]]] = {}
 """The classes of classifiers by the kind that their files name."""
 
@@ -62,7 +58,8 @@ class Classifier(ABC):
         thresholds: probabilities by attribute that give the best balanced accuracy, for the evaluation;
             None if it has to choose them.
         thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
-        left_out: what tells how often it is wrong, see `LeftOut`; None if unknown.
+        left_out: what tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0
+            or 1, -1 where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     """
 
     kind: ClassVar[str]
@@ -71,7 +68,7 @@ class Classifier(ABC):
     metadata: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, float] | None = None
     thresholds_from: str = NONE_KNOWN
-    left_out: LeftOut | None = None
+    left_out: dict[str, Tensor] | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind

@@ -196,7 +196,7 @@ class Kernels:
     ) -> Tensor:
         features = self._features[rows].float()
         total = torch.zeros(len(features), len(self._references)) if total is None else total
-        for block in np.flatnonzero(weights > 0):
+        for block in np.flatnonzero(weights > 0).tolist():
             columns = slice(*self._columns[block])
             squared = squared_distances(features[:, columns], self._references[:, columns])
             total.add_(squared, alpha=float(weights[block]))
