@@ -19,7 +19,7 @@ from training.engine.objective import Objective, StepLoss, mean_average_precisio
 from training.engine.optim import ParameterGroups
 from training.engine.trainer import Trainer
 from training.methods.method import Context, Method, Run
-from training.models.attribute_network import GROUPS, AttributeNetwork, attribute_loss
+from training.models.attribute_network import AttributeNetwork, attribute_loss
 from training.models.blocks import resize_images, to_input
 from training.models.classifier import Classifier, NetworkClassifier
 
@@ -185,4 +185,5 @@ class Scratch(Method):
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
-        return train_network(context, run, initial_network(context), dict.fromkeys(GROUPS, 1.0))
+        rates = {"backbone": 1.0, "branches": 1.0, "heads": 1.0}
+        return train_network(context, run, initial_network(context), rates)

@@ -16,7 +16,7 @@ from training.data.samples import Samples
 from training.engine.device import autocast
 from training.methods.method import BATCH_SIZE, Context, Method, Run
 from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
-from training.methods.probe import WITHOUT_VAL, logistic_regressions, standardisation
+from training.methods.probe import logistic_regressions, standardisation
 from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import to_input
 from training.models.classifier import Classifier
@@ -92,7 +92,7 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
     for branch, group in model.groups.items():
         mean, scale = standardisation(of_reference[branch])
         standardised, labels = (of_train[branch] - mean) * scale, train.attributes[read][:, group]
-        ((weights, biases),) = logistic_regressions(standardised, labels, (WITHOUT_VAL,))
+        ((weights, biases),) = logistic_regressions(standardised, labels, (1e-3,))
         weights, biases = weights * scale[:, None], biases - (mean * scale) @ weights
         state = {"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)}
         model.heads[branch].load_state_dict(state)

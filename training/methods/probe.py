@@ -27,9 +27,6 @@ from training.models.stored_features import members_of, parts_of, read_features,
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
 
-WITHOUT_VAL: Final = 1e-3
-"""C of the heads of networks if no val face chooses."""
-
 
 class LinearProbe(Method):
     """The baseline of stored features."""

@@ -1,8 +1,7 @@
 """The network of attributes: features of a face with one linear head per branch, which predicts a group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +11,6 @@ from common.config import Network
 from common.errors import UserError
 from common.strict_yaml import read_yaml
 from training.models import BRANCHES, build
-
-GROUPS: Final = ("backbone", "branches", "heads")
-"""Names of the parameter groups, each of which has a learning rate."""
-
-Groups = Mapping[str, Sequence[str]]
-"""Attribute names by branch."""
 
 
 class AttributeNetwork(nn.Module):
@@ -32,7 +25,9 @@ class AttributeNetwork(nn.Module):
         heads: a linear layer for each of these branches.
     """
 
-    def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
+    def __init__(
+        self, config: Network, attributes: Sequence[str], groups: dict[str, list[str]] | None = None
+    ) -> None:
         super().__init__()
         self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
@@ -57,7 +52,7 @@ class AttributeNetwork(nn.Module):
         return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by the name of their group, of `GROUPS`."""
+        """All parameters by the name of their group: ``backbone``, ``branches`` and ``heads``."""
         return {**self.network.parameter_groups(), "heads": list(self.heads.parameters())}
 
 
@@ -105,7 +100,7 @@ def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
     return groups
 
 
-def branch_groups(attributes: Sequence[str], groups: Groups) -> dict[str, list[int]]:
+def branch_groups(attributes: Sequence[str], groups: dict[str, list[str]]) -> dict[str, list[int]]:
     """Positions in `attributes` by branch, without branches that have none.
 
     An attribute that `groups` does not list belongs to ``whole``, so that other label sets make one group.

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
 from training.models.blocks import BRANCHES, MEAN, STD, Features, convolution, initialise
 
-DEPTHS: Final = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-"""Blocks per stage (He et al. 2016, table 1)."""
-
 
 class BackboneNetwork(nn.Module):
     """A backbone, images (B, 3, S, S) to features (B, C, h, w), whose features serve all branches."""
@@ -57,7 +54,8 @@ def residual_stages(name: str, width: int) -> list[nn.Sequential]:
 
     block: type[BasicBlock | Bottleneck] = Bottleneck if name == "resnet50" else BasicBlock
     stages, inputs = [], width
-    for i, depth in enumerate(DEPTHS[name]):
+    # Blocks per stage: He et al. 2016, table 1.
+    for i, depth in enumerate((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3)):
         inner, stage = width * 2**i, nn.Sequential()
         for position in range(depth):
             stride = 2 if i > 0 and position == 0 else 1

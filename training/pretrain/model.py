@@ -6,7 +6,7 @@ What no task reads is neither computed nor trained.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,14 +128,10 @@ def _reads_branches(tasks: Iterable[PretextTask[Any]]) -> bool:
     return any(task.features.intersection(BRANCHES) for task in tasks)
 
 
-SAMPLES: Final = 512
-"""At most so many samples of val are measured."""
-
-
 def read_validation_samples(layout: Layout) -> Samples:
-    """At most `SAMPLES` samples of the val split, evenly spread; none if there are too few."""
+    """At most 512 samples of the val split, evenly spread; none if there are too few."""
     samples = read_samples(layout, ("val",))
-    count = SAMPLES if len(samples) >= 2 else 0  # batch normalisation needs two
+    count = 512 if len(samples) >= 2 else 0  # batch normalisation needs two
     return samples.take(evenly_spaced(count, len(samples)))
 
 

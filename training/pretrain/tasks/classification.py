@@ -4,7 +4,7 @@ Image-level semantics. The target marks the classes with the most pixels in the 
 predicts its own group of classes.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,10 +24,7 @@ from training.pretrain.tasks.base import (
     Tensors,
     share_correct,
 )
-from training.pretrain.tasks.patches import ALL, Crops
-
-BRANCH_CLASSES: Final = ALL.branches
-"""Class numbers that each branch predicts (the journal's setting, 19 classes)."""
+from training.pretrain.tasks.patches import Crops
 
 
 class ClassificationConfig(TaskConfig):
@@ -96,7 +93,7 @@ def count_classes(masks: Tensor, classes: int) -> Tensor:
 class ClassificationHead(nn.Module):
     """One linear layer per branch on its pooled features: by branch, (B, C, h, w) to logits (B, classes)."""
 
-    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES) -> None:
+    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(channels, len(classes[name])) for name in BRANCHES})
 
@@ -105,9 +102,7 @@ class ClassificationHead(nn.Module):
         return {name: head(branches[name].mean(dim=(2, 3))) for name, head in self.heads.items()}
 
 
-def classification_loss(
-    logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES
-) -> Tensor:
+def classification_loss(logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]]) -> Tensor:
     """Binary cross-entropy with logits, one mean per branch, summed.
 
     Logits are float (B, classes of the branch) by branch, targets float (B, K), 0 or 1.
