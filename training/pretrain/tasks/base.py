@@ -7,10 +7,9 @@ and a block of settings below ``pretrain.tasks``.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.section import Section, Weight
@@ -24,9 +23,8 @@ Tensors = Mapping[str, Tensor]
 class TaskConfig(Section):
     """Settings of one task."""
 
-    weight: Annotated[
-        Weight, Field(description="of its losses in the total; a task of weight 0 is not built")
-    ]
+    weight: Weight
+    """of its losses in the total; a task of weight 0 is not built"""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,9 @@ Image-level semantics. The target marks the classes with the most pixels in the 
 predicts its own group of classes.
 """
 
-from typing import Annotated
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.cell_counts import dominant_classes
@@ -30,9 +27,8 @@ from training.pretrain.tasks.patches import Crops
 class ClassificationConfig(TaskConfig):
     """Settings of the classification."""
 
-    top_classes: Annotated[
-        Positive, Field(description="how many of the largest classes count as present, v in the papers")
-    ]
+    top_classes: Positive
+    """how many of the largest classes count as present, v in the papers"""
 
 
 class ClassificationTask(PretextTask[ClassificationConfig]):

@@ -4,11 +4,10 @@ Pixel-level semantics. The target is the patch of the stored mask; the head is
 CCNet's recurrent criss-cross attention on the backbone's last stage.
 """
 
-from typing import Annotated, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.classes import NUM_CLASSES
@@ -28,9 +27,8 @@ RECURRENCES, DROPOUT = 2, 0.1
 class SegmentationConfig(TaskConfig):
     """Settings of the segmentation."""
 
-    upscale: Annotated[
-        Positive, Field(description="logits per side of a cell of the last stage; 1 as published")
-    ]
+    upscale: Positive
+    """logits per side of a cell of the last stage; 1 as published"""
 
 
 class SegmentationTask(PretextTask[SegmentationConfig]):
