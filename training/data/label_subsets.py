@@ -85,10 +85,8 @@ def read_subset(file: Address, samples: Samples) -> NDArray[np.int64]:
 
 
 def share(text: str) -> float:
-    """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives.
-
-    Raises:
-        UserError: the text is no such share.
+    """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives, or
+    a UserError.
     """
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

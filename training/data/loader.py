@@ -163,24 +163,19 @@ def load(
     stream: Stream,
     broken: BrokenSamples | None = None,
 ) -> Iterator[Batch]:
-    """Read planned batches, in their order whatever the number of workers.
+    """Read planned batches, positions in `samples`, in their order whatever the number of workers.
 
-    Workers are threads that read one batch each, up to two batches ahead per thread: reading and
-    decoding release Python's lock, so no process has to be forked or fed. Remote shards are
-    downloaded further ahead.
+    Workers are threads that read one batch each, up to two batches ahead per thread: reading and decoding
+    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when it is
+    requested. Remote shards are downloaded further ahead. `members`, of `DECODERS`, says which members of
+    a sample to read.
 
-    Args:
-        samples: where the samples lie.
-        batches: positions in `samples`, such as a `BatchSampler`.
-        members: which members of a sample to read, of `DECODERS`.
-        workers: threads; with 0 each batch is read when it is requested.
-        stream: the cache of remote shards.
-        broken: collects samples whose bytes are not those that the manifest describes; in a batch, the next
-            sample of the manifest takes the place of each. None: they are errors.
+    `broken` collects samples whose bytes are not those that the manifest describes; in a batch, the next
+    sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a sample is broken, or more than may be replaced; a shard cannot be
-            read; or the samples have no such member.
+        UserError: a sample is broken, or more than may be replaced; a shard cannot be read; or the samples
+            have no such member.
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(

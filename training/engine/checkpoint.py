@@ -100,18 +100,16 @@ class Resumable(Protocol):
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run, which the first process writes and reads for all.
+    """The checkpoints of one run in a folder, which the first process writes and reads for all.
 
     A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
     whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
 
     Attributes:
         title: of the run, for messages.
-        folder: where they lie.
         config: says how many minutes lie between two of them; stored beside the weights.
         made_from: what the weights depend on, of which ``code`` is the hash of the code, see
             `common.freshness.code_hash`.
-        ranks: all processes restore what the first one reads; it prints, writes and deletes.
     """
 
     title: str
@@ -174,10 +172,8 @@ class Checkpoints:
         return self._step
 
     def save_due(self, run: Resumable, number: int) -> None:
-        """Write a checkpoint if the last one is old, or if a signal requested that the run stop.
-
-        Raises:
-            SystemExit: `number`, the largest of a signal in any process, is not 0.
+        """Write a checkpoint if the last one is old, or if a signal requested that the run stop: `number`,
+        its largest in any process, is not 0, and the run ends by SystemExit.
         """
         if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)

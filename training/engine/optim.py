@@ -75,7 +75,6 @@ class LossCheck:
     """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
 
     Attributes:
-        keys: of all samples, in the order that the indices count.
         last: the latest loss that was read; NaN before the first.
     """
 

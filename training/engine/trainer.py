@@ -36,13 +36,8 @@ from training.engine.optim import LossCheck, adam, rate_factor
 
 @dataclass
 class Kept:
-    """The averaged weights that are kept: those of the best validation so far, or of the last step.
-
-    Attributes:
-        step: optimisation steps after which they were taken.
-        score: what they were chosen by; None if nothing chose.
-        scores: of the validation at that step.
-        weights: the model's state dict, a copy.
+    """The averaged weights that are kept, a copy: those of the step with the best score on val so far, which
+    has other scores too, or of the last step, if nothing chose.
     """
 
     step: int = 0
@@ -73,12 +68,11 @@ class Clock:
 
 
 class Log:
-    """The log of one run, as a context.
+    """The log of one run, as a context: curves in ``dvclive/plots/metrics`` of `output`; None: nothing is
+    written.
 
-    Args:
-        output: folder of the run; curves lie in ``dvclive/plots/metrics``. None: nothing is written.
-        step: steps done by an earlier process; later points of its curves are dropped, since the run
-            is about to do these steps again.
+    Points after `step`, which an earlier process did, are dropped, since the run is about to do them
+    again.
     """
 
     def __init__(self, output: Path | None, step: int) -> None:
@@ -114,17 +108,14 @@ def _drop_after(folder: Path, step: int) -> None:
 
 
 class Trainer:
-    """Trains the model of an `Objective`, and leaves it with the averaged weights that are kept.
+    """Trains the model of an `Objective`, and leaves it with the averaged weights that are `kept`.
 
-    Of the plan it reads what any loop needs, such as the steps and the schedule. Without a folder there is
-    no log.
+    Of the plan it reads what any loop needs, such as the steps and the schedule; without a folder there is no
+    log.
 
     Attributes:
         average: moving average of the model's parameters.
-        clock: of the steps.
-        losses: of the steps since they were last checked.
         recent: the last five logged values by name.
-        kept: the weights that the run results in.
         done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 

@@ -29,10 +29,9 @@ BATCH_SIZE: Final = 64
 
 @dataclass(frozen=True)
 class Run:
-    """A method with an amount of labels.
+    """A method with an amount of labels, such as ``probe-5%``.
 
     Attributes:
-        name: such as ``probe-5%``.
         labelled: the faces whose labels are used.
         steps: optimisation steps of methods that train a network.
         weights: the file of stage 1; None if the method does not start from it.
@@ -51,8 +50,6 @@ class Context:
     """What all runs share.
 
     Attributes:
-        config, layout: the settings and the shards.
-        ranks: the processes.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
         latest: by method the keys of the faces whose labels were used last and the classifier, for methods
             that learn from another's.

@@ -96,10 +96,8 @@ class Classifier(ABC):
         """
 
     def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
-        """The network of a classifier that reads the picture alone.
-
-        Raises:
-            UserError: it reads other members too; names its `path`, and what needs a network (`purpose`).
+        """The network of a classifier that reads the picture alone; else a UserError names its `path`, and
+        what needs a network (`purpose`).
         """
         if self.network is None:
             raise UserError(

@@ -22,14 +22,10 @@ from training.models.blocks import (
 class SplNetwork(nn.Module):
     """A pre-activation ResNet-18 backbone and four cross-attention branches, as in the journal extension.
 
-    Both inputs of stage 1 share the backbone; each branch (whole, upper, middle, lower face) is a chain of
-    units, one after every backbone stage.
-
-    Args:
-        width: channels of the first stage; the last has eight times as many.
-        stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
-            stride 2; total stride 16), for small inputs.
-        branch_stage: the first of the stages 0..3 that has units; 0 as published.
+    Both inputs of stage 1 share the backbone; each branch (whole, upper, middle, lower face) is a chain
+    of units, one after every backbone stage from `branch_stage` on, 0 as published. The first stage has
+    `width` channels, and the last eight times as many. The `stem` is ``large`` (7x7 stride 2, max-pool;
+    total stride 32) or, for small inputs, ``small`` (3x3 stride 2; total stride 16).
     """
 
     takes_rows: Final = False

@@ -34,11 +34,7 @@ class Example:
 
 
 class PretrainModel(nn.Module):
-    """The network and the tasks.
-
-    Raises:
-        UserError: a task's settings are wrong, or do not fit the network.
-    """
+    """The network and the tasks; a UserError says which settings of a task are wrong."""
 
     def __init__(self, network: Network, settings: Pretrain) -> None:
         super().__init__()

@@ -29,13 +29,8 @@ class TaskConfig(Section):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task must know of the rest of the configuration.
-
-    Attributes:
-        channels: C of the features.
-        input_size: side of the network's input in pixels, S.
-        takes_rows: whether each local branch of the network has an input of its own (``sspl``).
-        classes: the classes of the targets.
+    """What a task must know of the rest: C of the features, the side S of the network's input in pixels,
+    whether each local branch has an input of its own (``sspl``), and the classes of the targets.
     """
 
     channels: int
