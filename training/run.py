@@ -62,9 +62,6 @@ STAGES: Final = {
 }
 """By name, in their order. Each imports its own code, so DVC need not run it after edits of another's."""
 
-DISTRIBUTED: Final = ("pretrain", "finetune")
-"""Stages whose work the processes under ``torchrun`` share; the first one does the others."""
-
 
 def main() -> None:
     """Read the command line and run the stages."""
@@ -91,7 +88,8 @@ def main() -> None:
         for name in _stages(config) if options.stage == "all" else (options.stage,):
             if ranks.first and name != "report":
                 mark_output(output / name)
-            if ranks.first or name in DISTRIBUTED:
+            # The processes under ``torchrun`` share the work of two stages; the first one does the others.
+            if ranks.first or name in ("pretrain", "finetune"):
                 STAGES[name](config, layout, output, options.resume)
 
 
