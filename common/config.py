@@ -139,8 +139,8 @@ class Finetune(Section):
     runs: Annotated[list[FinetuneRun], Field(min_length=1)]
     """amounts of labels; they are nested per seed"""
     methods: Annotated[list[str], Field(min_length=1)]
-    """ways to get a classifier, of ``scratch``, ``probe``, ``region_probe``, ``pretrained``, ``student`` and
-    ``imagenet``; gains are measured against the first"""
+    """ways to get a classifier, of ``scratch``, ``probe``, ``region_probe``, ``pretrained`` and ``student``;
+    gains are measured against the first"""
     batch_size: Annotated[int, Field(ge=2)]
     """labelled faces of an optimisation step, over all processes"""
     learning_rate: Annotated[float, Field(gt=0)]
@@ -165,8 +165,6 @@ class Finetune(Section):
     """YAML file of attribute names by branch; null: those of CelebA"""
     regions: LocalPath | None
     """YAML file of face regions by attribute; null: those of CelebA"""
-    imagenet: LocalPath | None
-    """state dict of a ResNet (.pth, .safetensors) for the method ``imagenet``"""
 
 
 class Evaluate(Section):

@@ -40,7 +40,7 @@ from tests.test_inputs import unprivileged
 from training.data.samples import read_index, read_samples
 from training.data.shard_cache import ShardCache
 from training.engine import checkpoint
-from training.engine.logger import Log
+from training.engine.trainer import Log
 from training.models import build
 from training.models.pretrained import save_pretrained
 from training.predict.output import write_table

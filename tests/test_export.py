@@ -20,7 +20,7 @@ from common.errors import UserError
 from synthetic.dataset import paint_portrait
 from tests.commands import run_command
 from training.export.model_card import model_card, read_results
-from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups
+from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 from training.predict.predictor import Predictor
 
@@ -42,8 +42,7 @@ def workspace(tmp_path_factory):
         "code": "a test",
     }
     model = AttributeNetwork(config.network, ATTRIBUTES)
-    groups = read_groups(CELEBA_FILE)
-    classifier = NetworkClassifier(attributes=ATTRIBUTES, metadata=metadata, model=model, groups=groups)
+    classifier = NetworkClassifier(attributes=ATTRIBUTES, metadata=metadata, model=model)
     save_classifier(run / "classifier.pt", classifier)
     entry = {"name": run.name, "title": "pre-trained", "labels": 0.05, "faces": 7, "steps": 80}
     (run.parent / "runs.json").write_text(json.dumps([entry]))

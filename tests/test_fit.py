@@ -27,7 +27,7 @@ from training.label import page
 from training.label.audit import contradicted, disagreeing, label_quality, near_duplicates, self_confidence
 from training.label.left_out import folds_of
 from training.label.suggestions import drawn
-from training.methods.region_probe import Pool, StandardisedFeatures
+from training.methods.region_probe import StandardisedFeatures
 from training.models.classifier import load_classifier
 from training.models.probe import Probe
 
@@ -318,8 +318,7 @@ def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_no
     values = np.random.default_rng(0).normal(size=(6, 50)).astype(np.float32)
     values[3], values[5] = values[0] + 0.05, 1.1 * values[1]
     parts = (("pooled", -1, 0, 40), ("pooled", 0, 40, 50))
-    pool = Pool(values, np.ones(50, bool))
-    features = StandardisedFeatures(values, pool, ("pooled",), parts, np.zeros(50), np.ones(50))
+    features = StandardisedFeatures(values, values, values.T, ("pooled",), parts, np.zeros(50), np.ones(50))
     splits = np.array(["train", "train", "train", "test", "val", "train"])
     assert near_duplicates(features, splits) == [(0, 3)]
 

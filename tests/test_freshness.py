@@ -118,7 +118,7 @@ def unedited(tmp_path_factory):
     [
         (NETWORKS, "# a remark", set()),
         (NETWORKS, "EDITED = True", set(METHODS) - {*PROBES}),
-        ("training/methods/scratch.py", "EDITED = True", {"scratch"}),
+        ("training/methods/pretrained.py", "EDITED = True", {"pretrained"}),
         ("training/methods/kernel_regression.py", "EDITED = True", {"region_probe", "student"}),
         ("training/pretrain/model.py", "EDITED = True", {STAGE_1}),
         ("training/engine/trainer.py", "EDITED = True", {STAGE_1, *METHODS} - {*PROBES}),
@@ -140,7 +140,7 @@ def test_an_edit_of_code_makes_stale_what_runs_it(file, line, stale, unedited):
         ("finetune.groups={same}", set()),
         ("finetune.groups={edited}", set(METHODS) - {*PROBES}),
         ("finetune.regions={regions}", {"region_probe", "student"}),
-        ("finetune.heads_rate=0.5", {"pretrained", "imagenet"}),
+        ("finetune.heads_rate=0.5", {"pretrained"}),
         ("network.width=16", set(METHODS) - {"student"}),
         ("finetune.seed=1", set(METHODS)),
         ("evaluate.batch_size=7", set()),
@@ -153,7 +153,7 @@ def test_a_setting_makes_stale_what_reads_it(setting, stale, shards, tmp_path):
     files["regions"].write_text("Male: [skin]\n")
 
     def inputs(*settings: str) -> dict[str, object]:
-        config = load(settings=[*SMALL, "finetune.imagenet=resnet18.pth", *settings])
+        config = load(settings=[*SMALL, *settings])
         context = Context(config, shards, Ranks(0, 1, hardware().device), "auto")
         (run,) = context.settings.runs
         labelled = labelled_faces(context, run)

@@ -18,7 +18,7 @@ from training.pretrain.model import Example, PretrainModel
 from training.pretrain.tasks import PretextTask
 from training.pretrain.tasks.adversarial import AdversarialTask
 from training.pretrain.tasks.base import TaskConfig, TaskContext
-from training.pretrain.tasks.classification import BRANCH_CLASSES, classification_loss
+from training.pretrain.tasks.classification import classification_loss
 from training.pretrain.tasks.patches import ALL, CLASS_SETS, MERGED
 from training.pretrain.tasks.rotation import (
     RotationConfig,
@@ -42,18 +42,18 @@ def random_batch(size: int = 60, count: int = 6, seed: int = 0) -> tuple[torch.T
 
 
 def test_branches_share_out_all_classes_but_none_twice():
-    assert sorted(c for group in BRANCH_CLASSES.values() for c in group) == list(range(NUM_CLASSES))
+    assert sorted(c for group in ALL.branches.values() for c in group) == list(range(NUM_CLASSES))
 
 
 def test_the_classification_loss_sums_the_branches_means():
-    logits = {name: torch.randn(4, len(group)) for name, group in BRANCH_CLASSES.items()}
+    logits = {name: torch.randn(4, len(group)) for name, group in ALL.branches.items()}
     present = torch.randint(0, 2, (4, NUM_CLASSES)).float()
     expected = 0.0
-    for name, group in BRANCH_CLASSES.items():
+    for name, group in ALL.branches.items():
         target = present[:, list(group)].numpy()
         chance = 1 / (1 + np.exp(-logits[name].numpy().astype(np.float64)))
         expected += -(target * np.log(chance) + (1 - target) * np.log(1 - chance)).mean()
-    assert classification_loss(logits, present).item() == pytest.approx(expected, rel=1e-4)
+    assert classification_loss(logits, present, ALL.branches).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_rotated_patches_equal_a_slow_reference():
@@ -184,7 +184,7 @@ def test_the_discriminator_learns_to_tell_two_clouds_apart_and_the_network_is_no
 
 def test_a_task_does_not_hold_its_adversary_among_its_parameters():
     task = adversarial_task(16)
-    branches = {name: torch.randn(2, 16, 3, 3) for name in BRANCH_CLASSES}
+    branches = {name: torch.randn(2, 16, 3, 3) for name in ALL.branches}
     outputs = task(Features(branches["whole"], branches))
     assert {name: tuple(vector.shape) for name, vector in outputs.items()} == {
         "local": (2, 16),

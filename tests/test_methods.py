@@ -1,8 +1,7 @@
-"""The probe, the student, and networks that begin with ImageNet's weights."""
+"""The probe and the student."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torchvision
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
@@ -28,12 +25,10 @@ from training.engine.distributed import Ranks
 from training.evaluate.evaluate import evaluate
 from training.methods import student
 from training.methods.calibration import FROM_LABELS
-from training.methods.imagenet import load_imagenet
 from training.methods.method import Context
 from training.methods.probe import fit_probe, logistic_regressions
 from training.methods.region_probe import fit_region_probe
 from training.methods.runs import finetune
-from training.models import build
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
 from training.models.blocks import to_input
@@ -59,7 +54,9 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels():
     labels = (features[:, :3] + random.normal(size=(60, 3)) > 0).astype(np.int8)
     labels[:20, 1] = -1
     labels[:, 2] = 1
-    for strength, weights, biases, _ in logistic_regressions(features, labels, (1e-2, 1.0)):
+    strengths = (1e-2, 1.0)
+    fits = logistic_regressions(features, labels, strengths)
+    for strength, (weights, biases) in zip(strengths, fits, strict=True):
         for column in (0, 1):
             known = labels[:, column] >= 0
             model = LogisticRegression(C=strength, tol=1e-8).fit(features[known], labels[known, column])
@@ -229,100 +226,3 @@ def test_the_student_s_network_is_the_one_that_gives_the_shards_their_features()
     assert torch.allclose(pooled[:, 32:96], stride8.mean(dim=(2, 3)), atol=1e-4)
     lower_right = pooled[:, 25 * 96 + 32 : 26 * 96]
     assert torch.allclose(lower_right, stride8[..., 16:, 16:].mean(dim=(2, 3)), atol=1e-4)
-
-
-RESNET = torchvision.models.resnet18(weights=None).state_dict()
-SMALL = [
-    *("network.input_size=32", "finetune.runs=[{labels: 0.5, steps: 4}]", "finetune.methods=[imagenet]"),
-    *("finetune.batch_size=4", "trainer.loader_workers=0"),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "ending"), [("resnet18", "pth"), ("resnet34", "safetensors"), ("resnet50", "pth")]
-)
-def test_a_published_resnet_gives_its_backbone(tmp_path, name, ending):
-    torch.manual_seed(1)
-    theirs = torchvision.models.get_model(name, weights=None).eval()
-    path = tmp_path / f"{name}.{ending}"
-    save_file(theirs.state_dict(), path) if ending == "safetensors" else torch.save(theirs.state_dict(), path)
-    ours = build(imagenet(name, path).network).eval()
-    load_imagenet(ours, path)
-    images = torch.randn(2, 3, 64, 64)
-    theirs.fc = torch.nn.Identity()
-    with torch.no_grad():
-        assert torch.allclose(ours(images).backbone.mean((2, 3)), theirs(images), atol=1e-4)
-
-
-PREFIXES = ("_orig_mod.", "backbone.", "model.backbone.", "encoder.")
-MOMENTUM = (("module.encoder_q.", "module.encoder_k."), ("module.base_encoder.", "module.momentum_encoder."))
-
-
-@pytest.mark.parametrize("prefixes", [*zip(PREFIXES), *MOMENTUM])
-def test_a_prefix_of_all_names_is_ignored(tmp_path, prefixes):
-    path, ours = tmp_path / "resnet18.pth", build(imagenet("resnet18", tmp_path / "resnet18.pth").network)
-    networks = [torchvision.models.resnet18(weights=None).state_dict() for _ in prefixes]
-    states = zip(prefixes, networks, strict=True)
-    torch.save({f"{prefix}{key}": state[key] for prefix, state in states for key in state}, path)
-    load_imagenet(ours, path)
-    (first,) = {name for name in ours.state_dict() if name.endswith("0.0.weight")}
-    assert torch.equal(ours.state_dict()[first], networks[0]["conv1.weight"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
-        (b"\n<!DOCTYPE html><html>", "a web page instead"),
-        (b"", "it is empty"),
-        (torch.nn.Linear(1, 1), "a pickled object instead of its state_dict"),
-        ([torch.zeros(1)], "not a state dict of names and tensors"),
-        (
-            {f"{side}.{name}": value for side in "ab" for name, value in RESNET.items()},
-            "holds several networks",
-        ),
-    ],
-    ids=["LFS", "HTML", "empty", "module", "list", "two networks"],
-)
-@pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_what_is_no_file_of_weights_is_named(tmp_path, content, message, ending):
-    path = tmp_path / f"resnet18.{ending}"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif ending == "pth":
-        torch.save(content, path)
-    else:
-        pytest.skip("safetensors hold nothing but tensors by name")
-    with pytest.raises(UserError, match=message):
-        load_imagenet(build(imagenet("resnet18", path).network), path)
-
-
-def imagenet(name: str, path: Path) -> Config:
-    network = [f"network.name={name}", "network.width=64", "network.stem=large"]
-    return load(settings=[*SMALL, *network, f"finetune.imagenet={path}"])
-
-
-def test_imagenet_weights_that_do_not_fit_are_refused(shards, tmp_path):
-    path = tmp_path / "resnet18.pth"
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
-    spl = load(settings=[*SMALL, f"finetune.imagenet={path}"])
-    with pytest.raises(UserError, match="no published ImageNet weights of spl"):
-        finetune(spl, shards, tmp_path / "none", tmp_path / "runs")
-    with pytest.raises(UserError, match="of another model .* no layer1.2.conv1.weight"):
-        load_imagenet(build(imagenet("resnet34", path).network), path)
-    narrow = load(settings=[*SMALL, "network.width=8", "network.name=resnet18"])
-    with pytest.raises(UserError, match="network.width=64"):
-        load_imagenet(build(narrow.network), path)
-    path.write_bytes(b"junk")
-    with pytest.raises(UserError, match="finetune.imagenet"):
-        load_imagenet(build(imagenet("resnet18", path).network), path)
-    with pytest.raises(UserError, match="set finetune.imagenet"):
-        finetune(load(settings=SMALL), shards, tmp_path / "none", tmp_path / "runs")
-
-
-def test_a_network_learns_from_imagenet_weights(shards, tmp_path):
-    path = tmp_path / "weights.pth"
-    torch.save(RESNET, path)
-    finetune(imagenet("resnet18", path), shards, tmp_path / "none", tmp_path / "runs")
-    (run,) = json.loads((tmp_path / "runs" / "runs.json").read_text())
-    assert (run["name"], run["steps"]) == ("imagenet-50%", 4)

@@ -23,10 +23,10 @@ from training.methods import calibration, kernel_regression
 from training.methods.block_weights import learn_weights, prior_weights
 from training.methods.calibration import FROM_LABELS, calibrate, draw_folds, use_label_thresholds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY, Regressions, fit_regressions
-from training.methods.region_probe import RIDGE, Pool, StandardisedFeatures, fit_on_features
+from training.methods.region_probe import RIDGE, StandardisedFeatures, fit_on_features, ridge_of
 from training.methods.runs import finetune
 from training.models.classifier import load_classifier, sample_probabilities
-from training.models.probe import POWER, WIDTH, Kernels, read_regions, region_classes
+from training.models.probe import POWER, WIDTH, Kernels, RegionProbe, read_regions, region_classes
 from training.models.stored_features import comparable_parts, region_statistics
 
 EYES = (CLASSES.index("l_eye"), CLASSES.index("r_eye"))
@@ -115,16 +115,19 @@ def test_it_beats_the_plain_probe_on_portraits_and_says_where_thresholds_come_fr
         assert entry["thresholds_from"] == source
 
 
-def prediction(
-    fit: Regressions, features: NDArray[np.float32], new: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def prediction(fit: Regressions, new: NDArray[np.float32]) -> NDArray[np.float64]:
     """Predictions of both levels for new faces."""
-    references = torch.from_numpy(features[fit.references])
-    kernels = Kernels(torch.from_numpy(new), references, SMALL, WEIGHTS)
-    first = kernels.sums(torch.from_numpy(fit.first[0])).numpy() + fit.first[1]
-    standard = torch.from_numpy((first - fit.mean) * fit.scale)
-    kernels = kernels.stacked(standard, torch.from_numpy(fit.of_references), fit.share)
-    return np.asarray(kernels.sums(torch.from_numpy(fit.second[0])).numpy() + fit.second[1])
+    probe = RegionProbe(
+        attributes=("a", "b", "c"),
+        blocks=(),
+        parts=tuple(("pooled", -1, *columns) for columns in SMALL),
+        mean=np.zeros(5),
+        scale=np.ones(5),
+        block_weights=WEIGHTS,
+        linear_weights=np.zeros((5, 3), np.float32),
+        **fit.levels,
+    )
+    return probe.logits_of(new.astype(np.float64))
 
 
 WEIGHTS = np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
@@ -143,11 +146,11 @@ def drawn(faces: int, seed: int, noise: float = 1.0) -> tuple[NDArray[np.float32
 def test_the_first_level_without_a_fold_is_the_regression_on_all_other_faces(faces, seed):
     features, labels = drawn(faces, seed)
     known, y = labels[:, 0] >= 0, torch.from_numpy(labels[:, :1].astype(np.float64))
-    rows, folds = torch.from_numpy(np.flatnonzero(known)), draw_folds(faces)[0]
+    rows, folds, everyone = torch.from_numpy(np.flatnonzero(known)), draw_folds(faces)[0], torch.arange(faces)
     kernels = Kernels(torch.from_numpy(features), torch.from_numpy(features), SMALL, WEIGHTS)
-    first = kernel_regression._FirstLevel(faces, faces, 1, len(folds))
-    everyone, as_tensors = torch.arange(faces), [torch.from_numpy(fold) for fold in folds]
-    kernel_regression._fit_exact(kernels, 0, everyone, rows, y, as_tensors, first, [0])
+    tensors = [torch.from_numpy(fold) for fold in folds]
+    first = kernel_regression._FirstLevel(kernels, everyone, tensors, len(folds), y)
+    first.fit(0, rows, [0])
     kernel = kernels(0).numpy() + BIAS
 
     def refitted(used: NDArray[np.int64], face: int) -> float:
@@ -177,7 +180,7 @@ def test_predictions_of_faces_left_out_are_those_of_a_fit_without_their_fold(ref
     (before, after) = (fit.left_out[rows] for fit in fits)
     # The intercept is centred on the share among all labels, the only thing that a fold may see of itself.
     assert np.abs(before - after).max() < 3 * np.abs(bases[0] - bases[1]).max() * FIRST_PENALTY
-    assert np.abs(fits[0].second[0] - fits[1].second[0]).max() > 0.1
+    assert np.abs(fits[0].levels["weights"] - fits[1].levels["weights"]).max() > 0.1
 
 
 @given(seed=st.integers(0, 99))
@@ -206,7 +209,7 @@ def test_faces_left_out_are_predicted_as_well_as_unseen_ones(references, monkeyp
         new, truth = drawn(1000, 100 + seed)
         fit = fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS)
         seen = mean_average_precision(labels[fit.seen], fit.left_out) or 0
-        gaps.append(seen - (mean_average_precision(truth, prediction(fit, features, new)) or 0))
+        gaps.append(seen - (mean_average_precision(truth, prediction(fit, new)) or 0))
     assert np.mean(gaps) < 0.02
     assert abs(np.mean(gaps)) < 0.06
 
@@ -214,13 +217,13 @@ def test_faces_left_out_are_predicted_as_well_as_unseen_ones(references, monkeyp
 def test_references_that_are_all_faces_say_what_the_exact_regression_says(monkeypatch):
     features, labels = drawn(150, seed=3)
     new, _ = drawn(50, seed=4)
-    exact = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
+    exact = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), new)
     monkeypatch.setattr(kernel_regression, "REFERENCES", 149)
     monkeypatch.setattr(kernel_regression, "BATCH", 16)
-    nearly = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), features, new)
+    nearly = prediction(fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS), new)
     assert np.abs(exact - nearly).mean() < 0.05
     halves = fit_regressions(torch.from_numpy(features).half(), labels, SMALL, WEIGHTS)
-    assert np.abs(prediction(halves, features, new) - nearly).mean() < 0.005
+    assert np.abs(prediction(halves, new) - nearly).mean() < 0.005
 
 
 def test_thousands_of_faces_that_are_much_alike_are_fitted(monkeypatch):
@@ -238,8 +241,8 @@ def test_an_attribute_with_one_label_leaves_the_others_finite(faces):
     labels[0, 2] = 1
     fit = fit_regressions(torch.from_numpy(features), labels, SMALL, WEIGHTS)
     slopes, offsets, loss = calibrate(fit.left_out, labels[fit.seen])
-    assert np.isfinite([*fit.second[0].ravel(), *fit.second[1], *slopes, *offsets, loss]).all()
-    assert np.allclose(prediction(fit, features, features)[:, 2], 0.75, atol=0.05)
+    assert np.isfinite([*fit.levels["weights"].ravel(), *fit.levels["biases"], *slopes, *offsets, loss]).all()
+    assert np.allclose(prediction(fit, features)[:, 2], 0.75, atol=0.05)
 
 
 def test_an_unknown_region_is_named(tmp_path):
@@ -289,8 +292,9 @@ def test_the_linear_function_is_a_ridge_regression_on_the_columns_of_the_whole_f
     random = np.random.default_rng(seed)
     values = random.normal(size=(faces, 12)).astype(np.float32)
     whole, targets = np.arange(12) % 3 > 0, random.normal(size=(faces, 2))
+    parts = [("pooled", -int(each), column, column + 1) for column, each in enumerate(whole)]
     expected = Ridge(alpha=RIDGE * whole.sum()).fit(values[:, whole], targets).coef_.T
-    weights = Pool(values, whole).ridge @ (targets - targets.mean(axis=0))
+    weights = ridge_of(values, parts) @ (targets - targets.mean(axis=0))
     assert np.allclose(weights[whole], expected, atol=1e-4) and not weights[~whole].any()
 
 
@@ -302,12 +306,10 @@ def test_faces_without_labels_show_how_an_attribute_looks_elsewhere_in_the_face(
     for block, of_class, start, end in PARTS:
         if block == "pooled" and of_class in (EYES[0], -1):
             values[:, start:end] += 0.3 * truth[:, :1]
-    whole = np.repeat([part[1] < 0 for part in PARTS], [end - start for *_, start, end in PARTS])
     scores = []
     for faces in (np.arange(20), np.arange(400)):
-        features = StandardisedFeatures(
-            values[:20], Pool(values[faces], whole), (), PARTS, np.zeros(1), np.ones(1)
-        )
+        pool = values[faces], ridge_of(values[faces], PARTS)
+        features = StandardisedFeatures(values[:20], *pool, (), PARTS, np.zeros(1), np.ones(1))
         probe, _ = fit_on_features(features, truth[:20], ("Narrow_Eyes", "Other"), read_regions())
         logits = probe.logits_of(values[400:].astype(np.float64))
         scores.append(roc_auc_score(truth[400:, 0], logits[:, 0]))

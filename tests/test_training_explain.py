@@ -18,7 +18,7 @@ from training.data.sampler import sequential_batches
 from training.data.samples import read_samples
 from training.explain.attribution import attribution, mean_maps
 from training.explain.explain import explain, faces_of_shards
-from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, attribute_loss, read_groups
+from training.models.attribute_network import AttributeNetwork, attribute_loss
 from training.models.blocks import to_input
 from training.models.classifier import NetworkClassifier, load_classifier, save_classifier
 
@@ -86,8 +86,8 @@ def test_attributions_add_up_to_the_logit_without_its_bias(portraits64):
 
 
 def save(path: Path, names: tuple[str, ...]) -> Path:
-    model, groups = AttributeNetwork(CONFIG.network, names), read_groups(CELEBA_FILE)
-    save_classifier(path, NetworkClassifier(attributes=names, model=model, groups=groups))
+    model = AttributeNetwork(CONFIG.network, names)
+    save_classifier(path, NetworkClassifier(attributes=names, model=model))
     return path
 
 

@@ -23,12 +23,12 @@ from training.engine.distributed import Ranks
 from training.engine.objective import mean_average_precision
 from training.engine.optim import LossCheck
 from training.methods.method import Context
-from training.methods.network import initial_network, network_classifier
+from training.methods.network import initial_network
 from training.methods.pretrained import solve_heads
 from training.methods.runs import finetune, runs_for
 from training.models import build
 from training.models.attribute_network import AttributeNetwork, read_groups
-from training.models.classifier import Classifier, load_classifier, sample_probabilities
+from training.models.classifier import Classifier, NetworkClassifier, load_classifier, sample_probabilities
 from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [
@@ -105,7 +105,7 @@ def test_solved_heads_rank_the_labelled_faces_before_any_step(shards, pretrained
         load_pretrained(model.network, config.network, pretrained)
         if solves:
             solve_heads(context, model, labelled)
-        classifier = network_classifier(context, model)
+        classifier = NetworkClassifier(attributes=model.attributes, model=model)
         probabilities = sample_probabilities(classifier, labelled, config.stream, 8, "test")
         scores.append(mean_average_precision(labelled.attributes, probabilities) or 0.0)
     assert scores[1] > scores[0] + 0.2

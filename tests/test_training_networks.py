@@ -9,7 +9,7 @@ from common.config import Schedule, load
 from common.errors import UserError
 from synthetic.attributes import CELEBA_ATTRIBUTES
 from training.engine.optim import LossCheck, rate_factor
-from training.methods.augment import augment
+from training.methods.network import augment
 from training.models import BRANCHES, SplNetwork, build
 from training.models.attribute_network import AttributeNetwork, attribute_loss, branch_groups, read_groups
 from training.models.blocks import to_input
@@ -42,10 +42,10 @@ def test_trunk_and_branches_end_at_the_same_resolution(stem, stride):
 
 def test_celebas_attributes_are_shared_out_among_the_branches_once_each():
     assert {name for names in read_groups().values() for name in names} == set(CELEBA_ATTRIBUTES)
-    groups = branch_groups(CELEBA_ATTRIBUTES)
+    groups = branch_groups(CELEBA_ATTRIBUTES, read_groups())
     assert sorted(position for group in groups.values() for position in group) == list(range(40))
     assert groups["middle"] == [7, 19, 27, 29, 30, 34]
-    assert branch_groups(("age", "Eyeglasses")) == {"whole": [0], "upper": [1]}
+    assert branch_groups(("age", "Eyeglasses"), read_groups()) == {"whole": [0], "upper": [1]}
 
 
 def test_logits_come_in_the_order_of_the_attributes():
@@ -134,25 +134,20 @@ def test_a_loss_that_is_no_number_stops_with_the_samples_named():
         losses.check()
 
 
-def test_a_network_that_declares_no_parameter_groups_is_refused(monkeypatch):
-    config = load(settings=["network.width=8"])
+@pytest.mark.parametrize("name", ["spl", "sspl", "resnet18", "dlib_face"])
+def test_every_parameter_of_a_network_has_one_group(name):
+    config = load(settings=["network.width=8", "network.input_size=200", f"network.name={name}"])
     model = AttributeNetwork(config.network, CELEBA_ATTRIBUTES)
     groups = model.parameter_groups()
-    assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert list(groups) == ["backbone", "branches", "heads"]
-    monkeypatch.setattr(type(model.network), "parameter_groups", lambda self: {"backbone": []})
-    with pytest.raises(UserError, match="SplNetwork must put each .* stem.0.weight"):
-        model.parameter_groups()
-    monkeypatch.delattr(type(model.network), "parameter_groups")
-    with pytest.raises(UserError, match="exactly one"):
-        model.parameter_groups()
+    declared = sorted(id(parameter) for group in groups.values() for parameter in group)
+    assert declared == sorted(map(id, model.parameters()))
 
 
 def test_with_mirror_images_a_face_and_its_mirror_image_have_the_same_logits():
     settings = load(settings=["network.width=8", "network.input_size=32"])
-    model = NetworkClassifier(
-        attributes=("Male", "Young"), model=AttributeNetwork(settings.network, ("Male", "Young")), groups={}
-    )
+    network = AttributeNetwork(settings.network, ("Male", "Young"), {})
+    model = NetworkClassifier(attributes=("Male", "Young"), model=network)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
 
     def logits(faces: torch.Tensor, mirrored: bool) -> np.ndarray:

@@ -27,7 +27,7 @@ from training.data.loader import TrainingData
 from training.data.samples import read_samples
 from training.engine import checkpoint
 from training.engine.optim import LossCheck
-from training.models.attribute_network import CELEBA_FILE, AttributeNetwork, read_groups
+from training.models.attribute_network import AttributeNetwork
 from training.models.classifier import NetworkClassifier, save_classifier
 from training.models.pretrained import read_pretrained
 from training.predict.predictor import Face, Predictor
@@ -147,6 +147,24 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(shards, whole, tmp_p
     assert curves(tmp_path) == curves(whole)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>", "a web page instead"),
+        (b"", "it is empty"),
+        (torch.nn.Linear(1, 1), "a pickled object instead of its state_dict"),
+        ([torch.zeros(1)], "not a checkpoint but a list"),
+    ],
+    ids=["LFS", "HTML", "empty", "module", "list"],
+)
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content, message):
+    path = tmp_path / "classifier.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        checkpoint.load(path)
+
+
 def test_an_error_in_the_middle_of_a_run_saves_a_checkpoint_first(shards, whole, tmp_path, monkeypatch):
     real = TrainingData.batches
 
@@ -235,8 +253,8 @@ def classifier() -> NetworkClassifier:
     """One with random weights, of faces that were aligned already."""
     config, names = load(settings=["network.width=8", "network.input_size=32"]), ("Male", "Smiling")
     recipe = Recipe.of(config.align, config.ingest, detects=False).model_dump(mode="json")
-    model, groups = AttributeNetwork(config.network, names), read_groups(CELEBA_FILE)
-    return NetworkClassifier(attributes=names, metadata={"alignment": recipe}, model=model, groups=groups)
+    model = AttributeNetwork(config.network, names)
+    return NetworkClassifier(attributes=names, metadata={"alignment": recipe}, model=model)
 
 
 def test_an_interrupted_prediction_continues(tmp_path, monkeypatch):

@@ -64,11 +64,8 @@ def write_features(layout: Layout, stream: Stream, output: Path) -> tuple[int, l
     listed = manifest.read(layout.samples, list(ABOUT)).table
     about = listed.take(pc.index_in(pa.array(list(samples.keys)), listed["key"].combine_chunks()))
     lists = [pa.field(name, pa.list_(pa.float32(), end - start)) for name, (start, end) in spans.items()]
-    schema, bar, read = (
-        pa.schema([*about.schema.remove_metadata(), *lists]),
-        progress("embed", len(samples), "faces"),
-        0,
-    )
+    schema, read = pa.schema([*about.schema.remove_metadata(), *lists]), 0
+    bar = progress("embed", len(samples), "faces")
     with replacing(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for features in feature_batches(samples, blocks, stream):
             arrays = [

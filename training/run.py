@@ -62,9 +62,6 @@ STAGES: Final = {
 }
 """By name, in their order. Each imports its own code, so DVC need not run it after edits of another's."""
 
-DISTRIBUTED: Final = ("pretrain", "finetune")
-"""Stages whose work the processes under ``torchrun`` share; the first one does the others."""
-
 
 def main() -> None:
     """Read the command line and run the stages."""
@@ -91,17 +88,14 @@ def main() -> None:
         for name in _stages(config) if options.stage == "all" else (options.stage,):
             if ranks.first and name != "report":
                 mark_output(output / name)
-            if ranks.first or name in DISTRIBUTED:
+            # The processes under ``torchrun`` share the work of two stages; the first one does the others.
+            if ranks.first or name in ("pretrain", "finetune"):
                 STAGES[name](config, layout, output, options.resume)
 
 
 @contextmanager
 def _locked(output: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder; the lock ends with the process at the latest.
-
-    Raises:
-        UserError: another training has it.
-    """
+    """Keep other trainings out of a folder; the lock ends with the process at the latest."""
     output.mkdir(parents=True, exist_ok=True)
     with (output / ".lock").open("w") as lock:
         try:
@@ -127,9 +121,7 @@ def _local_folder(text: str) -> Path:
 
 def _parser() -> ArgumentParser:
     parser = command.parser(
-        "Train on shards: SSPL pre-training, fine-tuning, evaluation, report.",
-        EXAMPLES,
-        "finished shards",
+        "Train on shards: SSPL pre-training, fine-tuning, evaluation, report.", EXAMPLES, "finished shards"
     )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all", help="which stage (default: all)")
     parser.add_argument(

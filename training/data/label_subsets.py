@@ -5,7 +5,6 @@ with ``#`` give its origin, every other line is the key of a sample, in sorted o
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -67,30 +66,27 @@ def read_subset(file: Address, samples: Samples) -> NDArray[np.int64]:
         raise UserError(
             f"{file}: this is no list of keys ({error}); write one with training.run --write-subsets"
         ) from error
-    listed = [(number, line.strip()) for number, line in enumerate(lines, 1)]
-    listed = [(number, key) for number, key in listed if key and not key.startswith("#")]
-    if not listed:
+    keys = {number: line.strip() for number, line in enumerate(lines, 1)}
+    keys = {number: key for number, key in keys.items() if key and not key.startswith("#")}
+    if not keys:
         raise UserError(f"{file} lists no key; write a new one with python -m training.run --write-subsets")
     position = {key: index for index, key in enumerate(samples.keys)}
-    unknown = [(number, key) for number, key in listed if key not in position]
-    if unknown:
-        number, key = unknown[0]
+    if unknown := [number for number, key in keys.items() if key not in position]:
         raise UserError(
-            f"{file}, line {number}: {key} is no labelled train face of these shards "
-            f"({len(unknown):,} of {len(listed):,} keys are not); the list was written for other shards"
+            f"{file}, line {unknown[0]}: {keys[unknown[0]]} is no labelled train face of these shards "
+            f"({len(unknown):,} of {len(keys):,} keys are not); the list was written for other shards"
         )
-    twice = [key for key, count in Counter(key for _, key in listed).items() if count > 1]
-    if twice:
-        number = [number for number, key in listed if key == twice[0]][1]
-        raise UserError(f"{file}, line {number}: {twice[0]} is listed twice; delete one of the two lines")
-    return np.sort(np.array([position[key] for _, key in listed], np.int64))
+    seen = set[str]()
+    for number, key in keys.items():
+        if key in seen:
+            raise UserError(f"{file}, line {number}: {key} is listed twice; delete one of the two lines")
+        seen.add(key)
+    return np.sort(np.array([position[key] for key in seen], np.int64))
 
 
 def share(text: str) -> float:
-    """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives.
-
-    Raises:
-        UserError: the text is no such share.
+    """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives, or
+    a UserError.
     """
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

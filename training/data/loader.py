@@ -3,17 +3,18 @@
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from zlib import crc32
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config import TrainerSettings
+from common.config import Config
 from common.errors import UserError
 from common.hardware import hardware
 from common.members import BrokenSample, decode_cell_counts, decode_face, decode_features, decode_mask
@@ -22,6 +23,8 @@ from common.shards import read_extent
 from training.data.sampler import BatchSampler
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
+
+T = TypeVar("T")
 
 PREFETCH_BATCHES: Final = 64
 """How many batches before its first use a remote shard is requested."""
@@ -83,10 +86,7 @@ def batch_of(members: Mapping[str, NDArray[Any]], indices: Tensor) -> Batch:
 
 
 class BrokenSamples:
-    """The broken samples that one process of a run has come across.
-
-    Args:
-        most: how many are replaced.
+    """The broken samples that one process of a run has come across, at most as many as are replaced.
 
     Attributes:
         keys: their keys.
@@ -143,15 +143,16 @@ class _Reader:
                 index = (index + 1) % len(self._samples)
 
     def _sample(self, index: int) -> dict[str, NDArray[Any]]:
-        samples = self._samples
+        samples, decoded = self._samples, {}
         shard = samples.shards[index]
         with self._cache.open(shard) as descriptor:
-            return {
-                name: decode(
-                    samples.check(name, index, read_extent(descriptor, samples.extent(name, index), shard))
-                )
-                for name, decode in self._decoders.items()
-            }
+            for name, decode in self._decoders.items():
+                data = read_extent(descriptor, samples.extent(name, index), shard)
+                checksum = int(samples.extents[name][index, 2])
+                if checksum and crc32(data) != checksum:
+                    raise BrokenSample(f"{name}: CRC-32 {crc32(data)}, written with {checksum}")
+                decoded[name] = decode(data)
+        return decoded
 
 
 def load(
@@ -162,24 +163,19 @@ def load(
     stream: Stream,
     broken: BrokenSamples | None = None,
 ) -> Iterator[Batch]:
-    """Read planned batches, in their order whatever the number of workers.
+    """Read planned batches, positions in `samples`, in their order whatever the number of workers.
 
-    Workers are threads that read one batch each, up to two batches ahead per thread: reading and
-    decoding release Python's lock, so no process has to be forked or fed. Remote shards are
-    downloaded further ahead.
+    Workers are threads that read one batch each, up to two batches ahead per thread: reading and decoding
+    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when it is
+    requested. Remote shards are downloaded further ahead. `members`, of `DECODERS`, says which members of
+    a sample to read.
 
-    Args:
-        samples: where the samples lie.
-        batches: positions in `samples`, such as a `BatchSampler`.
-        members: which members of a sample to read, of `DECODERS`.
-        workers: threads; with 0 each batch is read when it is requested.
-        stream: the cache of remote shards.
-        broken: collects samples whose bytes are not those that the manifest describes; in a batch, the next
-            sample of the manifest takes the place of each. None: they are errors.
+    `broken` collects samples whose bytes are not those that the manifest describes; in a batch, the next
+    sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a sample is broken, or more than may be replaced; a shard cannot be
-            read; or the samples have no such member.
+        UserError: a sample is broken, or more than may be replaced; a shard cannot be read; or the samples
+            have no such member.
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
@@ -188,19 +184,20 @@ def load(
         )
     with ShardCache(samples.root, stream) as cache:
         reader = _Reader(samples, members, cache, broken)
-        planned = _prefetched(samples, batches, cache)
+
+        def requested() -> Iterator[list[int]]:
+            for indices in batches:
+                cache.prefetch(dict.fromkeys(samples.shards[index] for index in indices))
+                yield indices
+
+        planned = _delayed(requested(), PREFETCH_BATCHES)
         if workers == 0:
             yield from map(reader.batch, planned)
             return
-        pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
             try:
-                for indices in planned:
-                    pending.append(pool.submit(reader.batch, indices))
-                    if len(pending) > 2 * workers:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
+                pending = (pool.submit(reader.batch, indices) for indices in planned)
+                yield from (batch.result() for batch in _delayed(pending, 2 * workers))
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -210,36 +207,32 @@ class TrainingData:
     """What a run trains on, read in planned batches.
 
     Attributes:
-        samples: where they lie.
-        members: which members of a sample are read, of `DECODERS`.
+        samples, members, broken: see `load`.
         seed: of the order of the samples.
-        settings: loader workers, and how many shards are mixed.
-        stream: the cache of remote shards.
-        broken: see `load`.
+        config: loader workers, how many shards are mixed, and the cache of remote ones.
     """
 
     samples: Samples
     members: Collection[str]
     seed: int
-    settings: TrainerSettings
-    stream: Stream
+    config: Config
     broken: BrokenSamples
 
     def batches(self, size: int, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches `start` to `stop` of consecutive epochs, see `BatchSampler`; of several ranks, each
         reads its share of every batch.
         """
-        mixed, settings = self.settings.shuffle_shards, self.settings
+        trainer, stream = self.config.trainer, self.config.stream
+        mixed, workers = trainer.shuffle_shards, trainer.loader_workers
         planned = BatchSampler(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
-        return load(self.samples, planned, self.members, settings.loader_workers, self.stream, self.broken)
+        return load(self.samples, planned, self.members, workers, stream, self.broken)
 
 
-def _prefetched(samples: Samples, batches: Iterable[list[int]], cache: ShardCache) -> Iterator[list[int]]:
-    """The same batches, delayed by `PREFETCH_BATCHES` so that their shards are requested that early."""
-    delayed: deque[list[int]] = deque()
-    for indices in batches:
-        cache.prefetch(dict.fromkeys(samples.shards[index] for index in indices))
-        delayed.append(indices)
-        if len(delayed) > PREFETCH_BATCHES:
+def _delayed(values: Iterable[T], count: int) -> Iterator[T]:
+    """The same values, each given when `count` more have been taken."""
+    delayed: deque[T] = deque()
+    for value in values:
+        delayed.append(value)
+        if len(delayed) > count:
             yield delayed.popleft()
     yield from delayed

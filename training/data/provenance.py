@@ -17,8 +17,8 @@ from common.freshness import code_version
 from common.layout import Layout
 from common.members import decode_metadata
 from common.pipeline_config import Stream, Weights
-from common.shards import extent_of, read_member
-from common.tables import add_parquet, connect, quoted
+from common.shards import Extent, read_member
+from common.tables import add_parquet, connect
 from common.weights import find
 from training.data.loader import load
 from training.data.sampler import sequential_batches
@@ -63,10 +63,10 @@ def parsing(layout: Layout, config: Config) -> dict[str, Any]:
     """
     with connect() as database:
         add_parquet(database, "samples", layout.require_samples())
-        columns = ("shard", "json.offset", "json.size")
-        query = f"SELECT {', '.join(map(quoted, columns))} FROM samples ORDER BY shard, {quoted(columns[1])}"
-        row = dict(zip(columns, database.execute(f"{query} LIMIT 1").fetchall()[0], strict=True))
-    sample = decode_metadata(read_member(layout.shards, row["shard"], extent_of(row, "json")))
+        columns = 'shard, "json.offset", "json.size"'
+        first = f'SELECT {columns} FROM samples ORDER BY shard, "json.offset" LIMIT 1'
+        shard, *extent = database.execute(first).fetchall()[0]
+    sample = decode_metadata(read_member(layout.shards, shard, Extent(*extent)))
     numerics = manifest.read(layout.samples, []).metadata.get(manifest.NUMERICS, "")
     return {
         "parser": sample["parser"],

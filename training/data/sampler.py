@@ -52,7 +52,10 @@ class BatchSampler:
     ) -> None:
         if not len(shards):
             raise UserError("there are no samples to train on; look at the splits in shards.parquet")
-        codes = shards.codes if isinstance(shards, Column) else np.unique(shards, return_inverse=True)[1]
+        if isinstance(shards, Column):
+            codes = shards.values.indices.to_numpy()  # of the dictionary
+        else:
+            codes = np.unique(shards, return_inverse=True)[1]
         sizes = np.bincount(codes)
         self._samples = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes[sizes > 0])[:-1])
         self._count, self._seed, self._partitions = len(shards), seed, partitions
@@ -97,5 +100,5 @@ class BatchSampler:
 
 def sequential_batches(samples: Samples, batch_size: int) -> list[list[int]]:
     """Every sample once, in the manifest's order, for evaluation."""
-    count = len(samples)
-    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+    every = list(range(len(samples)))
+    return [every[start : start + batch_size] for start in range(0, len(samples), batch_size)]

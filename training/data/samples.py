@@ -13,10 +13,9 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, overload
-from zlib import crc32
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,7 @@ from common import manifest
 from common.errors import UserError
 from common.files import replacing
 from common.layout import Layout
-from common.members import FEATURE_MEMBERS, BrokenSample
+from common.members import FEATURE_MEMBERS
 from common.shards import Extent
 from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
@@ -36,51 +35,36 @@ Text = TypeVar("Text", bound=str | None)
 BLOCK: Final = 512
 """Bytes of a tar's block; members begin at a multiple of it."""
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", *FEATURE_MEMBERS)
-KEEP_DAYS: Final = 7
-"""How long the index of an older manifest stays after its last use."""
 
 
 class Column(Sequence[Text], Generic[Text]):
     """Strings of an Arrow array, which are decoded when they are read."""
 
     def __init__(self, values: pa.Array) -> None:
-        self._values = values
-
-    @property
-    def codes(self) -> NDArray[Any]:
-        """The numbers of the strings of a dictionary-encoded array."""
-        return self._values.indices.to_numpy()
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
-    @overload
-    def __getitem__(self, index: int) -> Text: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Column[Text]": ...
-    def __getitem__(self, index: int | slice) -> "Text | Column[Text]":
-        if isinstance(index, slice):
-            return Column(self._values[index])
-        return self._values[int(index)].as_py()
+    def __getitem__(self, index: int) -> Text:  # type: ignore[override]
+        return self.values[int(index)].as_py()
 
     def __iter__(self) -> Iterator[Text]:
-        return (value.as_py() for value in self._values)
+        return (value.as_py() for value in self.values)
 
-    def take(self, indices: NDArray[np.int64]) -> "Column[Text]":
-        """Only the strings at `indices`, in that order."""
-        return Column(self._values.take(pa.array(indices)))
+
+def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]:
+    """Only the strings at `indices`, in that order."""
+    if isinstance(strings, Column):
+        return Column(strings.values.take(pa.array(indices)))
+    return [strings[i] for i in indices]
 
 
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
     """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
-    Args:
-        layout: the shards and their manifest.
-        splits: those that are indexed.
-        folder: where the file is kept, which is made if it is missing; None: in memory only.
-
-    Raises:
-        UserError: there is no manifest.
+    The file is kept in `folder`, which is made if it is missing; None: in memory only. For errors see
+    `read_samples`.
     """
     if folder is None:
         return _query(layout, splits)
@@ -91,7 +75,10 @@ def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa
         with suppress(OSError):  # some network disks have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.is_file():
-            _delete_old(folder)
+            for older in folder.glob("index-*.arrow"):
+                # Of a manifest that was last used a week ago.
+                if time.time() - older.stat().st_mtime > 7 * 86400:
+                    older.unlink(missing_ok=True)
             table = _query(layout, splits)
             with replacing(file) as temporary, pa.ipc.new_file(temporary, table.schema) as writer:
                 writer.write_table(table)
@@ -139,12 +126,6 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
     return table.combine_chunks().replace_schema_metadata({"attributes": "\n".join(attributes)})
 
 
-def _delete_old(folder: Path) -> None:
-    for file in folder.glob("index-*.arrow"):
-        if time.time() - file.stat().st_mtime > KEEP_DAYS * 86400:
-            file.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class Samples:
     """The samples of some splits, as the manifest lists them.
@@ -176,27 +157,15 @@ class Samples:
         blocks, size, _ = self.extents[member][index].tolist()
         return Extent(blocks * BLOCK, size)
 
-    def check(self, member: str, index: int, data: bytes) -> bytes:
-        """`data`, which was read as a member of one sample.
-
-        Raises:
-            BrokenSample: its CRC-32 is not that of what was written.
-        """
-        checksum = int(self.extents[member][index, 2])
-        if checksum and crc32(data) != checksum:
-            raise BrokenSample(f"{member}: CRC-32 {crc32(data)}, written with {checksum}")
-        return data
-
     def take(self, indices: NDArray[np.int64]) -> "Samples":
         """Only the samples at `indices`, in that order."""
-        return Samples(
-            self.root,
-            _taken(self.keys, indices),
-            _taken(self.shards, indices),
-            {name: extent[indices] for name, extent in self.extents.items()},
-            self.attribute_names,
-            self.attributes[indices],
-            _taken(self.identities, indices),
+        return replace(
+            self,
+            keys=taken(self.keys, indices),
+            shards=taken(self.shards, indices),
+            extents={name: extent[indices] for name, extent in self.extents.items()},
+            attributes=self.attributes[indices],
+            identities=taken(self.identities, indices),
         )
 
     def labelled(self) -> "Samples":
@@ -205,13 +174,7 @@ class Samples:
 
 
 def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = None) -> Samples:
-    """The samples of the given splits.
-
-    Args:
-        layout: the shards and their manifest.
-        splits: those that are read.
-        folder: for the index that all processes of a machine share, see `training.data.samples`; None: the
-            index is this process's own.
+    """The samples of the given splits; processes that name one `folder` share an index in it.
 
     Raises:
         UserError: there is no manifest.
@@ -232,12 +195,6 @@ def read_samples(layout: Layout, splits: Sequence[str], folder: Path | None = No
         attributes=matrix("labels", len(names)) if names else np.zeros((table.num_rows, 0), np.int8),
         identities=Column[str | None](columns["identity"]),
     )
-
-
-def _taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]:
-    if isinstance(strings, Column):
-        return strings.take(indices)
-    return [strings[i] for i in indices]
 
 
 def pixels_hash(layout: Layout) -> str:

@@ -29,16 +29,11 @@ from common.storage import Address, TransientError, is_local, store_errors
 
 OPEN_AT_MOST: Final = 256
 """Limit of shards that are open at a time; a process may usually open 1,024 files."""
-DOWNLOADS: Final = 4
-"""Limit of remote shards that are downloaded at a time."""
 
 
 class _Shard:
-    """An open shard, which is closed when nobody refers to it any more.
-
-    Attributes:
-        descriptor: of its file.
-        copy: the file in the cache; None of a local shard.
+    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if it has
+    one.
     """
 
     def __init__(self, path: Path, copied: bool) -> None:
@@ -50,19 +45,17 @@ class _Shard:
 
 
 class ShardCache:
-    """File descriptors of the shards below `root`, for `os.pread` from any thread.
+    """File descriptors of the shards below `root`, folder or fsspec address, for `os.pread` from any thread.
 
-    Args:
-        root: folder or fsspec address.
-        stream: the folder for remote shards and how much of it may be filled, and how long a download is
-            tried again. Shards in use are kept even beyond the limit.
+    The stream says which folder remote shards fill and how much of it, and how long a download is tried
+    again. Shards in use are kept even beyond the limit.
     """
 
     def __init__(self, root: Address, stream: Stream) -> None:
         self._root, self._stream, self._folder = root, stream, stream.folder
         self._shards: OrderedDict[str, Future[_Shard]] = OrderedDict()
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="shards")
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="shards")
         if not is_local(root):
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_partials(self._folder)
@@ -119,7 +112,6 @@ class ShardCache:
         return future
 
     def _remote(self, address: UPath) -> _Shard:
-        # A full disk is an error of this machine, which waiting does not mend.
         shard = retried(
             lambda: self._downloaded(address),
             self._stream.retry_minutes,
@@ -140,7 +132,13 @@ class ShardCache:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if not copy.is_file():
                 with replacing(copy) as temporary:
-                    _download(address, temporary)
+                    try:
+                        with store_errors(address):
+                            address.fs.get_file(address.path, str(temporary))
+                    except TransientError as error:
+                        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                            raise error.__cause__ from None  # which waiting does not mend
+                        raise
             shard = _Shard(copy, copied=True)
             with suppress(OSError):
                 fcntl.flock(shard.descriptor, fcntl.LOCK_SH)
@@ -167,13 +165,3 @@ class ShardCache:
                     fcntl.flock(each, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 file.unlink()
                 excess -= files[file].st_size
-
-
-def _download(address: UPath, target: Path) -> None:
-    try:
-        with store_errors(address):
-            address.fs.get_file(address.path, str(target))
-    except TransientError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-            raise error.__cause__ from None
-        raise

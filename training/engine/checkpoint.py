@@ -24,9 +24,6 @@ from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
 
-UNREADABLE: Final = (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError)
-"""What torch.load raises for a file that it did not write, or that is truncated."""
-
 KEEP: Final = 2
 """How many of a run's latest checkpoints stay, so that a truncated one is no loss."""
 
@@ -39,11 +36,7 @@ def save(path: Address, state: dict[str, Any]) -> None:
 
 
 def load(path: Address, made_by: str = "python -m training.run --stage pretrain") -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
-
-    Args:
-        path: the file.
-        made_by: the command that writes it, for the error message.
+    """Read a checkpoint onto the CPU; `made_by` is the command that writes it, for the error message.
 
     Raises:
         UserError: the file is missing or not a checkpoint.
@@ -53,7 +46,7 @@ def load(path: Address, made_by: str = "python -m training.run --stage pretrain"
     try:
         with path.open("rb") as stream:
             content = torch.load(stream, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (RuntimeError, ValueError, EOFError, OSError, struct.error, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: not a readable checkpoint ({fault(path)}); delete it and train again"
         ) from error
@@ -82,10 +75,8 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
-    """The latest checkpoint of a run that can be read; None if there is none.
-
-    One that cannot be read, such as a file that a full disk truncated, is skipped; a line that begins with
-    `title`, the run's, names it.
+    """The latest checkpoint of a run that can be read, or None; a line that begins with `title`, the run's,
+    names those that cannot, such as one that a full disk truncated.
     """
     for path in _paths(folder):
         try:
@@ -96,11 +87,7 @@ def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 class Resumable(Protocol):
-    """What a checkpoint holds; without the trainer's name, as whoever loads a file does not run its code.
-
-    Attributes:
-        done: how many steps are done; None while the weights are between two steps.
-    """
+    """A `Trainer`; without its name, as whoever loads a file does not run its code."""
 
     done: int | None
 
@@ -113,18 +100,16 @@ class Resumable(Protocol):
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one run, which the first process writes and reads for all.
+    """The checkpoints of one run in a folder, which the first process writes and reads for all.
 
     A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
     whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
 
     Attributes:
         title: of the run, for messages.
-        folder: where they lie.
         config: says how many minutes lie between two of them; stored beside the weights.
         made_from: what the weights depend on, of which ``code`` is the hash of the code, see
             `common.freshness.code_hash`.
-        ranks: all processes restore what the first one reads; it prints, writes and deletes.
     """
 
     title: str
@@ -164,9 +149,11 @@ class Checkpoints:
         path, stored = newest
         if differing and mode != "anyway":
             if self.ranks.first:
+                names = (self.folder.with_name(f"{self.folder.name}-{number}") for number in count(1))
+                kept = self.folder.rename(next(name for name in names if not name.exists()))
                 print(
                     f"{self.title}: starting anew, because {path} is of another run "
-                    f"({'; '.join(differing)}); its checkpoints are kept in {_set_aside(self.folder)}"
+                    f"({'; '.join(differing)}); its checkpoints are kept in {kept}"
                 )
             return 0
         try:
@@ -185,10 +172,8 @@ class Checkpoints:
         return self._step
 
     def save_due(self, run: Resumable, number: int) -> None:
-        """Write a checkpoint if the last one is old, or if a signal requested that the run stop.
-
-        Raises:
-            SystemExit: `number`, the largest of a signal in any process, is not 0.
+        """Write a checkpoint if the last one is old, or if a signal requested that the run stop: `number`,
+        its largest in any process, is not 0, and the run ends by SystemExit.
         """
         if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
@@ -211,10 +196,10 @@ class Checkpoints:
             raise
 
     def save(self, run: Resumable, survivor: bool = False) -> None:
-        """Write the checkpoint of the steps that are done, then delete all but the latest `KEEP`.
+        """Write the checkpoint of the steps that are done, unless it has been written, and keep the latest
+        `KEEP`.
 
-        Nothing happens if it has been written, nor in other processes than the first one; but a `survivor`
-        of an error that may have ended the first one writes it in any case.
+        The first process does it, or a `survivor` of an error that may have ended the first one.
         """
         if not (self.ranks.first or survivor) or not run.done or run.done == self._step:
             return
@@ -242,6 +227,10 @@ class Checkpoints:
             self.folder.rmdir()
 
 
+def _paths(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> list[str]:
     """What differs between two nested mappings, such as ``pretrain.batch_size: 64 -> 32``, in key order."""
     lines = []
@@ -250,21 +239,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], within: str = ""
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{within}{key}.")
         elif before != after:
-            values = (
-                json.dumps(value) if key in side else "none" for value, side in ((before, old), (after, new))
-            )
+            values = [json.dumps(side[key]) if key in side else "none" for side in (old, new)]
             lines.append(f"{within}{key}: {' -> '.join(values)}")
     return lines
-
-
-def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"), reverse=True)
-
-
-def _set_aside(folder: Path) -> Path:
-    """Rename the folder of a run's checkpoints to the first unused of ``NAME-1``, ``NAME-2``..."""
-    names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
-    return folder.rename(next(name for name in names if not name.exists()))
 
 
 class StopRequest:
@@ -277,9 +254,8 @@ class StopRequest:
 def stop_requests(second_interrupts: bool) -> Iterator[StopRequest]:
     """Record Ctrl-C and SIGTERM instead of ending at once, so that the run stops after its current step.
 
-    Args:
-        second_interrupts: whether a second Ctrl-C interrupts at once; not under ``torchrun``, which sends
-            every process again the signal that the terminal has already sent.
+    With `second_interrupts` a second Ctrl-C interrupts at once; not under ``torchrun``, which sends every
+    process again the signal that the terminal has already sent.
     """
     request = StopRequest()
 

@@ -22,13 +22,7 @@ from common.hardware import hardware
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among the others.
-
-    Attributes:
-        rank: the number of this process, from 0; only rank 0 writes files and prints.
-        world: the number of processes.
-        device: the device of this process.
-    """
+    """One process among the others: its number from 0, how many there are, and its device."""
 
     rank: int
     world: int
@@ -40,10 +34,10 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with its gradients averaged over the processes in every backward pass.
+        """`model` with its gradients averaged over the processes in every backward pass; for one, `model`
+        itself.
 
-        A single process gets `model` itself. Running batch-norm statistics are those of rank 0; training
-        does not read them.
+        Running batch-norm statistics are those of rank 0; training does not read them.
         """
         if self.world == 1:
             return model

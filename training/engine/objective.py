@@ -1,15 +1,14 @@
 """What a stage gives to the trainer: a model, a function from a micro-batch to its loss, scores on val."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import Schedule
 from training.data.loader import Batch, TrainingData
 from training.engine.optim import ParameterGroups
 
@@ -31,26 +30,28 @@ class StepLoss:
     adversary: Callable[[], Tensor] | None = None
 
 
-class Objective(Protocol):
-    """What a stage trains."""
+class Objective(ABC):
+    """What a stage trains.
 
-    @property
-    def data(self) -> TrainingData:
-        """The samples that are trained on, and the settings of the loop."""
+    Attributes:
+        data: the samples that are trained on, and the settings of the loop.
+        model: whose parameters are trained and averaged.
+        adversary: networks that are trained against the model by an optimiser of their own, at the highest of
+            the model's rates; frozen except while their own loss is computed. None: there are none.
+        select: the score of `validate` by which the step is chosen whose averaged weights are kept; None, or
+            without such a score: the last step.
+    """
 
-    @property
-    def model(self) -> nn.Module:
-        """Whose parameters are trained and averaged."""
+    data: TrainingData
+    model: nn.Module
+    adversary: nn.ModuleDict | None = None
+    select: str | None = None
 
-    @property
-    def adversary(self) -> nn.Module | None:
-        """Networks that are trained against the model by an optimiser of their own, at the highest of the
-        model's rates; frozen except while their own loss is computed. None: there are none.
-        """
-
+    @abstractmethod
     def parameter_groups(self) -> ParameterGroups:
         """The model's parameters with their learning rates."""
 
+    @abstractmethod
     def loss(self, forward: Callable[..., Any], batch: Batch, step: int, micro_batch: int) -> StepLoss:
         """The loss of a micro-batch.
 
@@ -62,12 +63,14 @@ class Objective(Protocol):
                 depend on nothing but the seed, `step` and this.
         """
 
+    @abstractmethod
     def batch_norm(self) -> tuple[nn.Module, Iterable[Tensor]]:
         """The module whose batch-norm statistics are measured for averaged weights, and its inputs.
 
         All processes measure the same inputs.
         """
 
+    @abstractmethod
     def validate(self) -> Mapping[str, float]:
         """Scores by name of the averaged weights, which the model has meanwhile.
 
@@ -75,50 +78,13 @@ class Objective(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how a model is trained.
-
-    Attributes:
-        title: of the run, in the progress display.
-        seed: of everything random.
-        steps: optimisation steps.
-        batch_size: samples of one step, over all processes.
-        schedule, weight_decay: of Adam, whose learning rates `Objective.parameter_groups` gives.
-        average_decay: decay of the weights' moving average.
-        log_every: steps between two checks of the loss, and between two entries of the log.
-        validate_every: steps between two validations; None: only after the last step.
-        accumulate: micro-batches into which each process divides its share of a batch.
-        clip_norm: greatest norm of all gradients together; None: no limit.
-        select: the score of `Objective.validate` by which the best step is chosen, whose averaged weights are
-            kept; None, or without such a score: the last step.
-        log_folder: where the log is written; None: nowhere.
-    """
-
-    title: str
-    seed: int
-    steps: int
-    batch_size: int
-    schedule: Schedule
-    weight_decay: float
-    average_decay: float
-    log_every: int
-    validate_every: int | None
-    accumulate: int = 1
-    clip_norm: float | None = None
-    select: str | None = None
-    log_folder: Path | None = None
-
-
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
-    """The mean of the average precisions of all columns in which both classes occur.
+    """The mean of the average precisions, 0 to 1, of all columns in which both classes occur; None if there
+    is none.
 
     Args:
         labels: int8 (N, A), 0 or 1, -1 where unknown.
         scores: float (N, A), logits or probabilities.
-
-    Returns:
-        0 to 1; None if both classes occur in no column.
     """
     from sklearn.metrics import average_precision_score  # takes a second that pre-training need not wait for
 

@@ -1,17 +1,14 @@
-"""Adam, its learning-rate schedules, and the check that a loss is finite."""
+"""Adam, its learning-rate schedules, the check that a loss is finite, and L-BFGS for small problems."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.config import Schedule
 from common.errors import UserError
-
-WARMUP: Final = 0.1
-"""Share of all steps in which the learning rate rises, for schedules that are not of the papers."""
 
 ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
 """Groups of parameters, each with its learning rate before the schedule."""
@@ -21,6 +18,7 @@ def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
     The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
+    Of the others, a tenth is warm-up.
     """
     if schedule == "pretrain_paper":
         epoch = 80 * step // steps
@@ -30,7 +28,7 @@ def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
         if epoch < 7:
             return 1.5 * (epoch + 1) / 7
         return 1.5 if epoch <= 15 else 0.5 if epoch <= 35 else 0.15 if epoch <= 50 else 0.01
-    warmup = max(1, round(WARMUP * steps))
+    warmup = max(1, round(0.1 * steps))
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
@@ -53,17 +51,30 @@ def adam(groups: ParameterGroups, weight_decay: float) -> torch.optim.Adam:
     return torch.optim.Adam(described, weight_decay=weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, steps: int) -> None:
-    """Set the learning rate of every parameter group of `adam` for `step` of `steps`."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base"] * rate_factor(schedule, step, steps)
+def minimise(
+    variables: list[Tensor], loss: Callable[[], Tensor], iterations: int, tolerance: float = 1e-9
+) -> None:
+    """Change `variables`, which require gradients, so that `loss` is least.
+
+    L-BFGS ends after as many `iterations`, or when the loss changes by less than `tolerance`.
+    """
+    optimizer = torch.optim.LBFGS(
+        variables, max_iter=iterations, tolerance_change=tolerance, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> float:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    optimizer.step(objective)
 
 
 class LossCheck:
     """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
 
     Attributes:
-        keys: of all samples, in the order that the indices count.
         last: the latest loss that was read; NaN before the first.
     """
 
@@ -88,9 +99,8 @@ class LossCheck:
         unread, self._unread = self._unread, []
         if not unread:
             return
-        for value, (_, step, indices) in zip(
-            torch.stack([loss for loss, _, _ in unread]).tolist(), unread, strict=True
-        ):
+        losses = torch.stack([loss for loss, _, _ in unread]).tolist()
+        for value, (_, step, indices) in zip(losses, unread, strict=True):
             if not math.isfinite(value):
                 raise UserError(
                     f"the loss is {value} at step {step}; lower the learning rate, or look at these samples: "

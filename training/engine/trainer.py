@@ -9,40 +9,35 @@ to the same weights, and N processes compute what one process does with N times 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
+from dvclive import Live
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import update_bn
 from torch_ema import ExponentialMovingAverage
 
+from common.config import Pretrain
+from common.files import disk_errors, write_text
 from common.hardware import hardware
 from common.progress import progress
 from training.data.loader import Batch
 from training.engine.checkpoint import Checkpoints, stop_requests
 from training.engine.device import autocast, keyed_generator
-from training.engine.logger import Log
-from training.engine.objective import LoopSettings, Objective
-from training.engine.optim import LossCheck, adam, set_rate
-
-RECENT_VALUES: Final = 5
-"""`Trainer.recent` holds the values of so many last log entries."""
+from training.engine.objective import Objective
+from training.engine.optim import LossCheck, adam, rate_factor
 
 
 @dataclass
 class Kept:
-    """The averaged weights that are kept: those of the best validation so far, or of the last step.
-
-    Attributes:
-        step: optimisation steps after which they were taken.
-        score: what they were chosen by; None if nothing chose.
-        scores: of the validation at that step.
-        weights: the model's state dict, a copy.
+    """The averaged weights that are kept, a copy: those of the step with the best score on val so far, which
+    has other scores too, or of the last step, if nothing chose.
     """
 
     step: int = 0
@@ -52,16 +47,10 @@ class Kept:
 
 
 class Clock:
-    """Time spent on steps, without validations and checkpoints.
-
-    Attributes:
-        seconds: of all steps.
-        waited: of these, how many passed in waiting for data.
-    """
+    """Time spent on steps, without validations and checkpoints, and in seconds how much of it data took."""
 
     def __init__(self) -> None:
-        self.seconds, self.waited = 0.0, 0.0
-        self.restart()
+        self.seconds, self.waited, self._last = 0.0, 0.0, time.monotonic()
 
     def restart(self) -> None:
         """Count from now; the time since the last tick is left out."""
@@ -73,38 +62,68 @@ class Clock:
         self.seconds += now - self._last
         self._last = now
 
-    def wait(self, loader: Iterator[Batch]) -> Batch:
-        """The next batch."""
-        began = time.monotonic()
-        batch = next(loader)
-        self.waited += time.monotonic() - began
-        return batch
-
     def waiting(self) -> float:
         """The share of the time that passed in waiting for data."""
         return self.waited / self.seconds if self.seconds else 0.0
 
 
-class Trainer:
-    """Trains the model of an `Objective`, and leaves it with the averaged weights that are kept.
+class Log:
+    """The log of one run, as a context: curves in ``dvclive/plots/metrics`` of `output`; None: nothing is
+    written.
 
-    Args:
-        objective: what is trained; its model and adversary are moved to the device.
-        plan: how long and how.
-        checkpoints: of this run, and its processes.
+    Points after `step`, which an earlier process did, are dropped, since the run is about to do them
+    again.
+    """
+
+    def __init__(self, output: Path | None, step: int) -> None:
+        self._live = None
+        if output is not None:
+            folder = output / "dvclive"
+            _drop_after(folder, step)
+            self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, resume=step > 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.end()
+
+    def values(self, step: int, group: str, values: dict[str, float]) -> None:
+        """Add a point to the curves ``group/name``, after `step` steps."""
+        if self._live:
+            self._live.step = step
+            with disk_errors(Path(self._live.dir)):
+                for name, value in values.items():
+                    self._live.log_metric(f"{group}/{name}", value)
+
+
+def _drop_after(folder: Path, step: int) -> None:
+    (folder / "metrics.json").unlink(missing_ok=True)  # the last values, which a full disk leaves empty
+    for file in (folder / "plots" / "metrics").rglob("*.tsv") if step else ():
+        header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True) or ("",)
+        # What a full disk or a copy of a file that was being written ends with is part of a row.
+        kept = [row for row in rows if row.endswith("\n") and int(row.split("\t")[0]) <= step]
+        write_text(file, header + "".join(kept)) if header.endswith("\n") else file.unlink()
+
+
+class Trainer:
+    """Trains the model of an `Objective`, and leaves it with the averaged weights that are `kept`.
+
+    Of the plan it reads what any loop needs, such as the steps and the schedule; without a folder there is no
+    log.
 
     Attributes:
         average: moving average of the model's parameters.
-        clock: of the steps.
-        losses: of the steps since they were last checked.
-        recent: the last logged values by name.
-        kept: the weights that the run results in.
+        recent: the last five logged values by name.
         done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 
-    def __init__(self, objective: Objective, plan: LoopSettings, checkpoints: Checkpoints) -> None:
-        self.objective, self.plan, self._settings = objective, plan, objective.data.settings
-        self._checkpoints, self._ranks = checkpoints, checkpoints.ranks
+    def __init__(
+        self, objective: Objective, plan: Pretrain, checkpoints: Checkpoints, log_folder: Path | None = None
+    ) -> None:
+        self.objective, self.plan, self._settings = objective, plan, objective.data.config.trainer
+        self._checkpoints, self._ranks, self._log_folder = checkpoints, checkpoints.ranks, log_folder
         device, settings = self._ranks.device, self._settings
         self._model = self._ranks.synchronise_batch_norm(
             objective.model.to(device).to(memory_format=torch.channels_last)
@@ -127,10 +146,7 @@ class Trainer:
         self._validated = 0
 
     def fit(self, resume: str) -> None:
-        """Train from the checkpoint, if there is one, to the last step.
-
-        Args:
-            resume: what to do about a checkpoint, see `Checkpoints.resume`.
+        """Train from the checkpoint, if there is one, to the last step (`resume`: see `Checkpoints.resume`).
 
         Raises:
             UserError: a loss is not finite, samples cannot be read, or the checkpoint does not fit.
@@ -139,8 +155,8 @@ class Trainer:
         plan, ranks, checkpoints = self.plan, self._ranks, self._checkpoints
         start, size = checkpoints.resume(self, resume), plan.batch_size
         batches = self.objective.data.batches(size, start, plan.steps, ranks.rank, ranks.world)
-        bar = progress(plan.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
-        log = Log(plan.log_folder if ranks.first else None, start)
+        bar = progress(checkpoints.title, plan.steps * size, "faces", start * size, enabled=ranks.first)
+        log = Log(self._log_folder if ranks.first else None, start)
         with (
             stop_requests(second_interrupts=ranks.world == 1) as stop,
             log,
@@ -149,9 +165,10 @@ class Trainer:
             self._validate_due(log)  # an error may have ended the run in this validation
             self.clock.restart()
             for step in range(start, plan.steps):
+                began, done = time.monotonic(), step + 1
                 with ranks.failing_together():
-                    batch = self.clock.wait(batches)
-                done = step + 1
+                    batch = next(batches)
+                    self.clock.waited += time.monotonic() - began
                 logged = done % plan.log_every == 0 or done == plan.steps
                 values = self.step(batch, step, logged)
                 self.clock.tick()
@@ -190,7 +207,8 @@ class Trainer:
             ranks.average_gradients(adversary)
         self.done = None
         for optimizer in optimizers:
-            set_rate(optimizer, plan.schedule, step, plan.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * rate_factor(plan.schedule, step, plan.steps)
             scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
@@ -211,12 +229,12 @@ class Trainer:
             return
         self._check_losses()
         with self.average.average_parameters():
-            if last or plan.select is not None:
+            if last or self.objective.select is not None:
                 module, inputs = self.objective.batch_norm()
                 with autocast(self._ranks.device, self._settings.precision):
                     update_bn(inputs, module)
             scores = dict(self.objective.validate())
-            score, best = scores.get(plan.select or ""), self.kept.score
+            score, best = scores.get(self.objective.select or ""), self.kept.score
             if (last and best is None) or (score is not None and (best is None or score > best)):
                 weights = {name: value.clone() for name, value in self._model.state_dict().items()}
                 self.kept = Kept(done, score, scores, weights)
@@ -226,10 +244,8 @@ class Trainer:
         self.clock.restart()
 
     def _check_losses(self) -> None:
-        """Read the losses of the steps since the last check.
-
-        Raises:
-            UserError: one is not finite; the weights that followed from it are not saved.
+        """Read the losses of the steps since the last check; weights that follow from one that is not finite
+        are not saved.
         """
         done, self.done = self.done, None
         self.losses.check()
@@ -241,8 +257,8 @@ class Trainer:
         names, seconds = measured[0], self.clock.seconds
         means = self._ranks.mean({name: float(np.mean([each[name] for each in measured])) for name in names})
         for name, value in means.items():
-            self.recent[name] = [*self.recent.get(name, []), value][-RECENT_VALUES:]
-        log.values(done, self.plan.title, means)
+            self.recent[name] = [*self.recent.get(name, []), value][-5:]
+        log.values(done, self._checkpoints.title, means)
         speed = {
             "samples_per_second": self.plan.batch_size * done / seconds,
             "waiting": self.clock.waiting(),
@@ -255,9 +271,6 @@ class Trainer:
 
         Schedules, the position in the data and every random state follow from the number of the step and
         the seed.
-
-        Raises:
-            UserError: a loss is not finite.
         """
         self._check_losses()
         return {

@@ -26,8 +26,7 @@ def fit(
         for face in predictor("photo.jpg"):
             print(face.present)
 
-    Args:
-        photos, labels, output, settings: see `training.fit.fit.fit_photos`.
+    For the arguments and errors see `training.fit.fit.fit_photos`; without any label there is nothing to fit.
 
     Raises:
         UserError: no photo has a label, or an input cannot be used.

@@ -8,9 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from common import manifest
 from common.alignment.recipe import METADATA_KEY, Recipe
@@ -25,7 +23,7 @@ from training.data.provenance import parsing
 from training.data.samples import Samples, read_samples
 from training.evaluate.metrics import METRICS
 from training.evaluate.results import LEFT_OUT_SCORES, read_runs
-from training.evaluate.scoring import Evaluator, estimates
+from training.evaluate.scoring import Evaluator, RunScores, estimates
 from training.evaluate.thresholds import DEFAULT
 from training.label.left_out import FEWEST, left_out_logits
 from training.label.page import PAGE
@@ -39,9 +37,6 @@ METHOD: Final = "region_probe"
 
 COUNT: Final = 60
 """Faces on the labelling page."""
-
-MOST_LEFT_OUT: Final = 2000
-"""With more labelled faces, only one fold of them is left out for the scores."""
 
 NO_SPLITS: Final[tuple[str, ...]] = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
 """All labels are learnt from, unless finished shards have splits; the scores are of faces left out."""
@@ -108,11 +103,7 @@ def _parsed(
 
 
 def _require_same(config: Config, layout: Layout) -> None:
-    """Refuse settings by which the photos of finished shards would all be parsed again.
-
-    Raises:
-        UserError: names the settings that the shards were made with.
-    """
+    """Refuse settings by which the photos of finished shards would all be parsed again."""
     text = manifest.read(layout.samples, []).metadata[METADATA_KEY]
     made, parsed = Recipe.read(text, str(layout.samples)).align.model_dump(), parsing(layout, config)
     made = {f"align.{name}": value for name, value in made.items()}
@@ -157,39 +148,25 @@ def _fit(config: Config, layout: Layout, labelled: Samples, faces: Samples, outp
         return classifier
     features, labels = read_standardised(labelled, faces, config.stream), labelled.attributes
     seen, logits = left_out_logits(
-        features,
-        labels,
-        labelled.attribute_names,
-        labelled.identities,
-        regions_of(config.finetune),
-        MOST_LEFT_OUT,
+        features, labels, labelled.attribute_names, labelled.identities, regions_of(config.finetune), 2000
     )
-    _write_scores(config, labelled, labelled.take(seen), logits, classifier, output / LEFT_OUT_SCORES)
-    classifier.left_out = {
-        "logits": torch.from_numpy(logits).float(),
-        "labels": torch.from_numpy(labels[seen]),
-    }
+    cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in labelled.attribute_names]
+    probabilities = torch.from_numpy(logits).sigmoid().numpy()
+    settings = config.evaluate.model_copy(update={"subgroups": []})
+    scores = Evaluator(labelled.take(seen), settings, labelled).score(probabilities, cuts)
+    _write_scores(scores, classifier, output / LEFT_OUT_SCORES)
+    known_labels = torch.from_numpy(labels[seen])
+    classifier.left_out = {"logits": torch.from_numpy(logits).float(), "labels": known_labels}
     save_classifier(output / FILE, classifier)
     return classifier
 
 
-def _write_scores(
-    config: Config,
-    train: Samples,
-    left_out: Samples,
-    logits: NDArray[np.float64],
-    classifier: Classifier,
-    file: Path,
-) -> None:
+def _write_scores(scores: RunScores, classifier: Classifier, file: Path) -> None:
     """Write and print the scores of faces that were left out, with intervals over identities.
 
     The file has the ``means`` over attributes and, by name, ``attributes``, see `estimates`; the identity of
     the ``classifier``, and its ``training``, the entry of ``runs.json``.
     """
-    cuts = [(classifier.thresholds or {}).get(name, DEFAULT) for name in train.attribute_names]
-    probabilities = torch.from_numpy(logits).sigmoid().numpy()
-    settings = config.evaluate.model_copy(update={"subgroups": []})
-    scores = Evaluator(left_out, settings, train).score(probabilities, cuts)
     means = estimates(scores.means)
     (training,) = read_runs(file.parent / "finetune")
     content = {"classifier": classifier.identity, "training": training}

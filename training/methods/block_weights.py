@@ -17,6 +17,7 @@ from torch import Tensor
 
 from common.classes import NUM_CLASSES
 from common.sampling import evenly_spaced
+from training.engine.optim import minimise
 from training.methods.calibration import draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY
 from training.models.probe import kernel_of, squared_distances
@@ -28,9 +29,6 @@ attribute's regions, and of their statistics; all networks have the same part of
 
 LEARNT_ON: Final = 256
 """At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these."""
-
-ITERATIONS: Final = 15
-"""Of L-BFGS."""
 
 MIN_ERROR: Final = 1e-6
 """Keeps logarithms and quotients finite."""
@@ -105,12 +103,9 @@ def _learn(
     prior: NDArray[np.float64],
     unlisted: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """The weights that predict faces left out best; see `learn_weights`.
+    """The weights that predict faces left out best, by distances of each part, float32 (B, N, N).
 
-    Args:
-        distances: float32 (B, N, N), of each part.
-        labels, parts, prior: as above.
-        unlisted: bool (A,), attributes whose regions are learnt.
+    Regions are learnt of the attributes that are `unlisted`, bool (A,).
     """
     names = sorted({(block, region < 0) for block, region, _, _ in parts})
     kinds = [names.index((block, region < 0)) for block, region, _, _ in parts]
@@ -121,9 +116,8 @@ def _learn(
     for attribute in np.flatnonzero(targets.square().sum(0).numpy() > 0):
         own = str(attribute).encode() if unlisted[attribute] else b""
         groups.setdefault(prior[attribute].tobytes() + own, []).append(int(attribute))
-    learnt = prior.copy()
     if not groups:
-        return learnt
+        return prior.copy()
     first = [group[0] for group in groups.values()]
     base, free = torch.from_numpy(prior[first]), torch.from_numpy(unlisted[first])
     of_kinds = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
@@ -134,26 +128,24 @@ def _learn(
         weighed = base * shifts.exp()
         return weighed / weighed.sum(dim=1, keepdim=True)
 
-    optimizer = torch.optim.LBFGS([of_kinds, of_regions], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def objective() -> float:
-        optimizer.zero_grad()
+    def loss() -> Tensor:
         total = (OF_KINDS * of_kinds.square().sum() + OF_REGIONS * of_regions.square().sum()) / 2
         kernels = _kernels(distances, weights(base, of_regions * free[:, None]))
         for kernel, group in zip(kernels, groups.values(), strict=True):
-            left_out = _left_out_errors(kernel, targets[:, group], known[:, group])
-            total = total + (known[:, group].sum(0) / 2 * left_out.log()).sum()
-        total.backward()
-        return float(total.item())
+            system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
+            residuals = inverse @ targets[:, group] / inverse.diagonal()[:, None]  # each without its face
+            count = known[:, group].sum(0)
+            left_out = (residuals.square() * known[:, group]).sum(0) / count.clamp(min=1) + MIN_ERROR
+            total = total + (count / 2 * left_out.log()).sum()
+        return total
 
-    optimizer.step(objective)
+    minimise([of_kinds, of_regions], loss, iterations=15)
     with torch.no_grad():
-        for group, row in zip(groups.values(), weights(base, of_regions * free[:, None]), strict=True):
-            learnt[group] = row.numpy()
-        silent = np.setdiff1d(np.arange(len(prior)), np.concatenate([*groups.values()]))
-        none = torch.zeros(len(silent), NUM_CLASSES, dtype=torch.double)
-        learnt[silent] = weights(torch.from_numpy(prior[silent]), none).numpy()
-    return learnt
+        own_of = torch.zeros(len(prior), NUM_CLASSES, dtype=torch.double)
+        for group, row in zip(groups.values(), of_regions * free[:, None], strict=True):
+            own_of[group] = row
+        return weights(torch.from_numpy(prior), own_of).numpy()
 
 
 def _targets(labels: NDArray[np.int8]) -> tuple[Tensor, Tensor]:
@@ -167,14 +159,6 @@ def _kernels(distances: Tensor, weights: Tensor) -> Tensor:
     """The kernels, float64 (G, N, M), of parts' distances, (B, N, M), by G rows of weights, (G, B)."""
     summed = weights.float() @ distances.flatten(1)
     return kernel_of(summed.clamp(min=1e-9)).unflatten(1, distances.shape[1:]) + BIAS
-
-
-def _left_out_errors(kernel: Tensor, targets: Tensor, known: Tensor) -> Tensor:
-    """Mean squared errors (A,) of predictions of known faces without these; unknown ones count as average."""
-    system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-    residuals = inverse @ targets / inverse.diagonal()[:, None]
-    return (residuals.square() * known).sum(0) / known.sum(0).clamp(min=1) + MIN_ERROR
 
 
 def _error(

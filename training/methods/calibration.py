@@ -8,16 +8,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.engine.optim import minimise
 from training.models.classifier import Classifier
-
-TEN_FOLDS: Final = 500
-"""Up to so many labelled faces there are ten folds, beyond five."""
 
 EVERY_FOLD: Final = 2000
 """Up to so many labelled faces every fold is left out in turn, beyond only the first."""
-
-SLOPE_PENALTY: Final = 2.0
-"""Of the squared logarithm of an attribute's slope over the shared one, against the summed cross-entropy."""
 
 MIN_SLOPE: Final = 0.1
 """Keeps the order of faces where predictions of those left out say nothing."""
@@ -27,8 +22,11 @@ FROM_LABELS: Final = "labelled faces"
 
 
 def draw_folds(count: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Random folds of `count` faces, ascending positions, the same in every call, and those to leave out."""
-    number = min(count, 10 if count <= TEN_FOLDS else 5)
+    """Random folds of `count` faces, ascending positions, the same in every call, and those to leave out.
+
+    They are ten for up to 500 faces, and five for more.
+    """
+    number = min(count, 10 if count <= 500 else 5)
     order = np.random.default_rng(0).permutation(count)
     folds = [np.sort(order[fold::number]) for fold in range(number)]
     return folds, folds if count <= EVERY_FOLD else folds[:1]
@@ -72,19 +70,13 @@ def calibrate(
     shared = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     own = torch.zeros_like(share, requires_grad=True)
     offsets = share.logit().requires_grad_()
-    optimizer = torch.optim.LBFGS([shared, own, offsets], max_iter=200, line_search_fn="strong_wolfe")
 
     def cross_entropy() -> Tensor:
         logits = offsets + (MIN_SLOPE + (shared + own).exp()) * inputs
         return F.binary_cross_entropy_with_logits(logits, targets, known.double(), reduction="sum")
 
-    def objective() -> float:
-        optimizer.zero_grad()
-        value = cross_entropy() + SLOPE_PENALTY * own.square().sum()
-        value.backward()
-        return value.item()
-
-    optimizer.step(objective)
+    # The slopes' deviation from the shared one counts against the summed cross-entropy.
+    minimise([shared, own, offsets], lambda: cross_entropy() + 2.0 * own.square().sum(), 200)
     slopes = ((MIN_SLOPE + (shared + own).exp()) / deviation).detach()
     loss = (cross_entropy() / known.sum().clamp(min=1)).item()
     return slopes.numpy(), (offsets.detach() - share * slopes).numpy(), loss

@@ -7,7 +7,7 @@ out: for each fold, the first level's left-out predictions of all other faces ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -45,46 +45,25 @@ float32 moves its eigenvalues by up to 1e-6 of this mean for thousands of faces.
 Solution = tuple[Tensor, Tensor]
 """Weights (R, A) of the references and biases (A,), float64."""
 
-Columns = list[int]
-"""Of attributes."""
-
 
 @dataclass(frozen=True)
 class Regressions:
-    """Both levels, float64, for R references and A attributes; predictions are of labels 0 and 1.
+    """Both levels for A attributes, and what they say of faces that they left out, as labels 0 and 1.
 
     Attributes:
-        references: int64 (R,), positions among the labelled faces.
-        first, second: weights (R, A) and biases (A,).
-        mean, scale: (A,), standardise the first level's predictions to (x - mean) * scale.
-        of_references: (R, A), the standardised predictions of the references, each without that face.
-        share: of the predictions in the second level's squared distance.
-        left_out: (L, A), predictions of the labelled faces in `seen` by both levels without their fold.
+        levels: the fields of `training.models.probe.RegionProbe` that the two make, by name.
+        left_out: float64 (L, A), predictions of the labelled faces in `seen` by both levels without their
+            fold.
         seen: int64 (L,); all labelled faces if they are at most `REFERENCES`, else those of one fold.
         penalty: of the second level.
         error: squared error of the faces left out over that of the shares of positives, mean over attributes.
     """
 
-    references: NDArray[np.int64]
-    first: tuple[NDArray[np.float64], NDArray[np.float64]]
-    second: tuple[NDArray[np.float64], NDArray[np.float64]]
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    of_references: NDArray[np.float64]
-    share: float
+    levels: dict[str, Any]
     left_out: NDArray[np.float64]
     seen: NDArray[np.int64]
     penalty: float
     error: float
-
-
-class _FirstLevel:
-    """Solution, predictions of faces left out, (N, A), and the same `without` each of some folds as well."""
-
-    def __init__(self, faces: int, references: int, attributes: int, folds: int) -> None:
-        self.weights = torch.zeros(references, attributes, dtype=torch.double)
-        self.biases = torch.zeros(attributes, dtype=torch.double)
-        self.left_out, *self.without = torch.zeros(1 + folds, faces, attributes, dtype=torch.double)
 
 
 def fit_regressions(
@@ -101,7 +80,7 @@ def fit_regressions(
             predicted by its share of positives, shrunken to one half.
         columns, block_weights: see `training.models.probe.RegionProbe`.
     """
-    count, exact = len(features), len(features) <= REFERENCES
+    count = len(features)
     references = torch.from_numpy(evenly_spaced(REFERENCES, count))
     known = torch.from_numpy(labels >= 0)
     known &= known.sum(0) > 1
@@ -110,13 +89,15 @@ def fit_regressions(
     folds, tried = ([torch.from_numpy(fold) for fold in each] for each in draw_folds(count))
     kernels = Kernels(features, features[references], columns, block_weights)
 
-    first = _FirstLevel(count, len(references), targets.shape[1], len(tried))
+    first = _FirstLevel(kernels, references, folds, len(tried), targets)
     for group, attributes in enumerate(kernels.groups):
-        for rows, same in _by_known_faces(known, attributes):
+        patterns: dict[bytes, list[int]] = {}  # attributes whose labels are known of the same faces
+        for column in attributes:
+            patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
+        for same in patterns.values():
+            rows = known[:, same[0]].nonzero()[:, 0]
             if len(rows):
-                (_fit_exact if exact else _fit_approximate)(
-                    kernels, group, references, rows, targets[:, same], folds, first, same
-                )
+                (first.fit if count <= REFERENCES else first.approximate)(group, rows, same)
 
     share, trials, seen = count / (count + FACES_OF_HALF), [], torch.cat(tried)
     for fold, inner in zip(tried, first.without, strict=True):
@@ -136,27 +117,23 @@ def fit_regressions(
     wanted = torch.where(known, targets, first.left_out)
     every, none, chosen = torch.arange(count), torch.arange(0), PENALTIES[best : best + 1]
     ((weights, biases),) = _fit_second(stacked, references, every, wanted, chosen, none)[0]
+    levels = {
+        "weights": weights,
+        "biases": biases + base,
+        "references": features[references].float(),
+        "first_weights": first.weights,
+        "first_biases": first.biases + base,
+        "prediction_mean": mean + base,
+        "prediction_scale": scale,
+        "reference_predictions": standard[references].float(),
+    }
     return Regressions(
-        references=references.numpy(),
-        first=(first.weights.numpy(), (first.biases + base).numpy()),
-        second=(weights.numpy(), (biases + base).numpy()),
-        mean=(mean + base).numpy(),
-        scale=scale.numpy(),
-        of_references=standard[references].numpy(),
-        share=share,
+        levels={name: value.numpy() for name, value in levels.items()} | {"prediction_share": share},
         left_out=(left_out[best] + base).numpy(),
         seen=seen.numpy(),
         penalty=PENALTIES[best],
         error=errors[best],
     )
-
-
-def _by_known_faces(known: Tensor, attributes: Columns) -> list[tuple[Tensor, Columns]]:
-    """The attributes whose labels are known of the same faces, with these faces."""
-    patterns: dict[bytes, Columns] = {}
-    for column in attributes:
-        patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
-    return [(known[:, same[0]].nonzero()[:, 0], same) for same in patterns.values()]
 
 
 def _error(predicted: Tensor, targets: Tensor, known: Tensor) -> float:
@@ -167,78 +144,65 @@ def _error(predicted: Tensor, targets: Tensor, known: Tensor) -> float:
     return float((error[both] / variance[both]).mean()) if both.any() else 1.0
 
 
-def _fit_exact(
-    kernels: Kernels,
-    group: int,
-    references: Tensor,
-    rows: Tensor,
-    y: Tensor,
-    folds: list[Tensor],
-    first: _FirstLevel,
-    columns: Columns,
-) -> None:
-    """Where all faces are references, everything follows from one inverse G = (K + bias + penalty)^-1.
+class _FirstLevel:
+    """Solution, predictions of faces left out, (N, A), and the same `without` each of some folds as well.
 
-    With a = G y, the prediction for a fold f without it is y_f - G_ff^-1 a_f, and that for another face j
-    without itself and f is y_j - (a - G_.f G_ff^-1 a_f)_j / (G_jj - G_jf G_ff^-1 G_fj).
-
-    Args:
-        kernels, group: of these attributes.
-        references: all faces.
-        rows: the faces whose labels are known.
-        y: (N, A), centred labels.
-        folds: of all faces.
-        first: receives the result, in the `columns` of these attributes.
+    The first `tried` of the folds are left out in turn; targets, float64 (N, A), are centred labels.
     """
-    biased, y = kernels(group)[:, rows] + BIAS, y[rows]
-    system = biased[rows]
-    system.diagonal().add_(FIRST_PENALTY)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-    weights, diagonal = inverse @ y, inverse.diagonal()
-    predicted = biased @ weights
-    predicted[rows] = y - weights / diagonal[:, None]
-    first.left_out[:, columns] = predicted
-    first.weights[rows[:, None], columns] = weights
-    first.biases[columns] = BIAS * weights.sum(0)
-    for fold, without in zip(folds, first.without, strict=True):
-        own = torch.isin(rows, fold).nonzero()[:, 0]
-        factor = torch.linalg.cholesky(inverse[own][:, own])
-        residual = torch.cholesky_solve(weights[own], factor)
-        reach = torch.linalg.solve_triangular(factor, inverse[own], upper=False)
-        rest = weights - inverse[:, own] @ residual
-        rest[own] = 0.0
-        predicted = biased @ rest
-        predicted[rows] = y - rest / (diagonal - reach.square().sum(0)).clamp(min=1e-9)[:, None]
-        predicted[rows[own]] = y[own] - residual
-        without[:, columns] = predicted
 
+    def __init__(
+        self, kernels: Kernels, references: Tensor, folds: list[Tensor], tried: int, targets: Tensor
+    ) -> None:
+        self._kernels, self._references, self._folds, self._targets = kernels, references, folds, targets
+        faces, attributes = targets.shape
+        self.weights = torch.zeros(len(references), attributes, dtype=torch.double)
+        self.biases = torch.zeros(attributes, dtype=torch.double)
+        self.left_out, *self.without = torch.zeros(1 + tried, faces, attributes, dtype=torch.double)
 
-def _fit_approximate(
-    kernels: Kernels,
-    group: int,
-    references: Tensor,
-    rows: Tensor,
-    y: Tensor,
-    folds: list[Tensor],
-    first: _FirstLevel,
-    columns: Columns,
-) -> None:
-    """As `_fit_exact`, where some faces stand for all: from sums of each fold, and with one outer fold."""
-    among = kernels(group, references)
-    sums = [_sums(kernels, group, fold[torch.isin(fold, rows)], y) for fold in folds]
-    for inner, fold in enumerate(folds):
-        solutions = [
-            _solve(
-                [each for number, each in enumerate(sums) if number not in (inner, outer)],
-                among,
-                FIRST_PENALTY,
-            )
-            for outer in (inner, 0)
-        ]
-        together = torch.cat([each[0] for each in solutions], 1), torch.cat([each[1] for each in solutions])
-        predicted = _predict(kernels, group, fold, together).chunk(2, dim=1)
-        first.left_out[fold[:, None], columns], first.without[0][fold[:, None], columns] = predicted
-    first.weights[:, columns], first.biases[columns] = _solve(sums, among, FIRST_PENALTY)
+    def fit(self, group: int, rows: Tensor, columns: list[int]) -> None:
+        """Where all faces are references, everything follows from one inverse G = (K + bias + penalty)^-1.
+
+        With a = G y, the prediction for a fold f without it is y_f - G_ff^-1 a_f, and that for another face j
+        without itself and f is y_j - (a - G_.f G_ff^-1 a_f)_j / (G_jj - G_jf G_ff^-1 G_fj). The labels of the
+        `columns`, attributes of the kernels' `group`, are known of the faces in `rows`.
+        """
+        biased, y = self._kernels(group)[:, rows] + BIAS, self._targets[:, columns][rows]
+        system = biased[rows]
+        system.diagonal().add_(FIRST_PENALTY)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
+        weights, diagonal = inverse @ y, inverse.diagonal()
+        predicted = biased @ weights
+        predicted[rows] = y - weights / diagonal[:, None]
+        self.left_out[:, columns] = predicted
+        self.weights[rows[:, None], columns] = weights
+        self.biases[columns] = BIAS * weights.sum(0)
+        for fold, without in zip(self._folds, self.without, strict=True):
+            own = torch.isin(rows, fold).nonzero()[:, 0]
+            factor = torch.linalg.cholesky(inverse[own][:, own])
+            residual = torch.cholesky_solve(weights[own], factor)
+            reach = torch.linalg.solve_triangular(factor, inverse[own], upper=False)
+            rest = weights - inverse[:, own] @ residual
+            rest[own] = 0.0
+            predicted = biased @ rest
+            predicted[rows] = y - rest / (diagonal - reach.square().sum(0)).clamp(min=1e-9)[:, None]
+            predicted[rows[own]] = y[own] - residual
+            without[:, columns] = predicted
+
+    def approximate(self, group: int, rows: Tensor, columns: list[int]) -> None:
+        """As `fit`, where some faces stand for all: from sums of each fold, and with one outer fold."""
+        kernels, y = self._kernels, self._targets[:, columns]
+        among = kernels(group, self._references)
+        sums = [_sums(kernels, group, fold[torch.isin(fold, rows)], y) for fold in self._folds]
+        for inner, fold in enumerate(self._folds):
+            solutions = [
+                _solve([each for i, each in enumerate(sums) if i not in (inner, outer)], among, FIRST_PENALTY)
+                for outer in (inner, 0)
+            ]
+            weights, biases = zip(*solutions, strict=True)
+            predicted = _predict(kernels, group, fold, (torch.cat(weights, 1), torch.cat(biases)))
+            place = fold[:, None], columns
+            self.left_out[place], self.without[0][place] = predicted.chunk(2, dim=1)
+        self.weights[:, columns], self.biases[columns] = _solve(sums, among, FIRST_PENALTY)
 
 
 def _fit_second(
@@ -246,16 +210,7 @@ def _fit_second(
 ) -> tuple[list[Solution], Tensor]:
     """The second level on the faces in `rows`, with each penalty, and its predictions of those in `held`.
 
-    Args:
-        kernels: with the first level's predictions.
-        references: the faces that are references.
-        rows: the faces to regress on.
-        y: (N, A), centred labels.
-        penalties: P of them.
-        held: H faces.
-
-    Returns:
-        The solutions, and float64 (P, H, A).
+    Gives a solution per penalty, and float64 (P, H, A), of centred labels y, (N, A).
     """
     attributes, exact = y.shape[1], len(references) == len(y)
     weights = torch.zeros(len(penalties), len(references), attributes, dtype=torch.double)

@@ -18,13 +18,10 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.distributed import Ranks
-from training.models.attribute_network import CELEBA_FILE, read_groups
+from training.models.attribute_network import read_groups
 from training.models.blocks import resize_images
 from training.models.classifier import Classifier
-from training.models.probe import CELEBA_REGIONS, read_regions
-
-VALIDATION_FACES: Final = 1000
-"""At most so many faces of val choose among classifiers; they are the same for every run."""
+from training.models.probe import read_regions
 
 BATCH_SIZE: Final = 64
 """Of networks that are not trained."""
@@ -32,13 +29,12 @@ BATCH_SIZE: Final = 64
 
 @dataclass(frozen=True)
 class Run:
-    """A method with an amount of labels.
+    """A method with an amount of labels, such as ``probe-5%``.
 
     Attributes:
-        name: such as ``probe-5%``.
         labelled: the faces whose labels are used.
         steps: optimisation steps of methods that train a network.
-        weights: the file that `Method.weights` names.
+        weights: the file of stage 1; None if the method does not start from it.
         checkpoints: of this run; its processes share each batch.
     """
 
@@ -54,8 +50,6 @@ class Context:
     """What all runs share.
 
     Attributes:
-        config, layout: the settings and the shards.
-        ranks: the processes.
         resume: what to do about a checkpoint, see `Checkpoints.resume`.
         latest: by method the keys of the faces whose labels were used last and the classifier, for methods
             that learn from another's.
@@ -89,9 +83,9 @@ class Context:
 
     @cached_property
     def val(self) -> Samples:
-        """The labelled samples of val that choose among classifiers with ``select: val``; else none."""
+        """At most 1,000 labelled samples of val, which choose classifiers with ``select: val``; else none."""
         samples = read_samples(self.layout, ("val",)).labelled()
-        count = VALIDATION_FACES if self.settings.select == "val" else 0
+        count = 1000 if self.settings.select == "val" else 0
         return samples.take(evenly_spaced(count, len(samples)))
 
     @cached_property
@@ -110,8 +104,7 @@ class Context:
     @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Attribute names by branch, from the file that ``finetune.groups`` names."""
-        file = self.settings.groups
-        return read_groups(CELEBA_FILE if file is None else Path(file))
+        return read_groups(self.settings.groups)
 
     @cached_property
     def regions(self) -> dict[str, list[str]]:
@@ -121,8 +114,7 @@ class Context:
 
 def regions_of(settings: Finetune) -> dict[str, list[str]]:
     """Names of face regions by attribute, from the file that ``finetune.regions`` names."""
-    file = settings.regions
-    return read_regions(CELEBA_REGIONS if file is None else Path(file))
+    return read_regions(settings.regions)
 
 
 class Method(ABC):
@@ -136,6 +128,7 @@ class Method(ABC):
             ``groups`` and ``regions`` the content of the file counts.
         pretrained: whether it starts from the weights of stage 1.
         unlabelled: whether it learns from faces without labels, too.
+        label_thresholds: whether ``select: labels`` gives thresholds; else the evaluation does.
     """
 
     name: ClassVar[str]
@@ -144,6 +137,7 @@ class Method(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
+    label_thresholds: ClassVar[bool] = False
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The members of a sample that it reads, given those that the shards store."""
@@ -161,12 +155,3 @@ class Method(ABC):
     def configured(self, config: Config) -> Config:
         """The settings with which it is fitted: `config`, except for what it prescribes."""
         return config
-
-    def weights(self, settings: Finetune, pretrained: Path) -> Path | None:
-        """The file that it takes weights from; None if they are random.
-
-        Args:
-            settings: of stage 2.
-            pretrained: the result of stage 1.
-        """
-        return pretrained if self.pretrained else None

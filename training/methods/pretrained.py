@@ -1,7 +1,7 @@
 """``pretrained``: a network that starts from the weights of stage 1, with heads that are solved."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +15,12 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine.device import autocast
 from training.methods.method import BATCH_SIZE, Context, Method, Run
-from training.methods.network import (
-    NETWORK_SETTINGS,
-    initial_network,
-    start_from_stage_1,
-    train_network,
-)
-from training.methods.probe import WITHOUT_VAL, logistic_regressions, standardisation
+from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
+from training.methods.probe import logistic_regressions, standardisation
 from training.models.attribute_network import AttributeNetwork
 from training.models.blocks import to_input
 from training.models.classifier import Classifier
+from training.models.pretrained import load_pretrained
 
 
 class Pretrained(Method):
@@ -41,26 +37,15 @@ class Pretrained(Method):
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
         model, settings = initial_network(context), context.settings
-        self.start(context, run, model)
+        # The trainer gives the other processes the weights; they may have no file in an output of their own.
+        with context.ranks.failing_together():
+            if context.ranks.first:
+                assert run.weights is not None
+                load_pretrained(model.network, context.config.network, run.weights)
         if settings.solve_heads:
             solve_heads(context, model, run.labelled)
         rates = {"backbone": settings.backbone_rate, "branches": 1.0, "heads": settings.heads_rate}
-        return train_network(context, run, model, rates=rates)
-
-    def start(self, context: Context, run: Run, model: AttributeNetwork) -> None:
-        """Load the weights that it starts from into the network of `model`.
-
-        Raises:
-            UserError: the file cannot be read or does not fit.
-        """
-        start_from_stage_1(context, run, model)
-
-
-LABELLED: Final = 2000
-"""At most so many labelled faces are regressed on; the training that follows sees all of them."""
-
-STANDARDISED_ON: Final = 640
-"""At most so many faces give the batch-norm statistics and the mean and deviation of the features."""
+        return train_network(context, run, model, rates)
 
 
 def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) -> None:
@@ -68,12 +53,8 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
 
     Random heads send random gradients into trained branches until they are learnt (linear probing before
     fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its
-    pooled features instead, with batch-norm statistics of all train faces.
-
-    Args:
-        context: of the run.
-        model: with a trained network; moved to the device of the run.
-        labelled: the samples whose labels are used.
+    pooled features instead, with batch-norm statistics of all train faces. The model moves to the run's
+    device.
 
     Raises:
         UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
@@ -97,23 +78,21 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
                 features.append(model.pooled(inputs))
             indices.append(read)
         joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
-        return {name: each.double().cpu().numpy() for name, each in joined.items()}, torch.cat(
-            indices
-        ).numpy()
+        by_branch = {name: each.double().cpu().numpy() for name, each in joined.items()}
+        return by_branch, torch.cat(indices).numpy()
 
-    reference = context.all_faces.take(evenly_spaced(STANDARDISED_ON, len(context.all_faces)))
+    reference = context.all_faces.take(evenly_spaced(640, len(context.all_faces)))
     with autocast(device, config.trainer.precision):
         update_bn((inputs for inputs, _ in inputs_of(reference)), model)
-    training = model.training
     model.eval()
     of_reference, _ = pooled(reference)
-    train = labelled.take(evenly_spaced(LABELLED, len(labelled)))
+    # The training that follows sees all labelled faces.
+    train = labelled.take(evenly_spaced(2000, len(labelled)))
     of_train, read = pooled(train)
-    model.train(training)
     for branch, group in model.groups.items():
         mean, scale = standardisation(of_reference[branch])
         standardised, labels = (of_train[branch] - mean) * scale, train.attributes[read][:, group]
-        ((_, weights, biases, _),) = logistic_regressions(standardised, labels, (WITHOUT_VAL,))
+        ((weights, biases),) = logistic_regressions(standardised, labels, (1e-3,))
         weights, biases = weights * scale[:, None], biases - (mean * scale) @ weights
         state = {"weight": torch.from_numpy(weights.T), "bias": torch.from_numpy(biases)}
         model.heads[branch].load_state_dict(state)

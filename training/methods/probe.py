@@ -17,7 +17,8 @@ from torch import Tensor
 from common.pipeline_config import Stream
 from training.data.samples import Samples
 from training.engine.objective import mean_average_precision
-from training.methods.calibration import calibrate, draw_folds, use_label_thresholds
+from training.engine.optim import minimise
+from training.methods.calibration import calibrate, draw_folds
 from training.methods.method import Context, Method, Run
 from training.models.classifier import Classifier
 from training.models.probe import Probe
@@ -25,15 +26,6 @@ from training.models.stored_features import members_of, parts_of, read_features,
 
 STRENGTHS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Candidates of C, the weight of the summed cross-entropy against half the squared norm of the weights."""
-
-WITHOUT_VAL: Final = 1e-3
-"""C of the heads of networks if no val face chooses."""
-
-ITERATIONS: Final = 200
-"""Limit of L-BFGS per strength, each of which starts from the solution of the one before."""
-
-TOLERANCE: Final = 1e-8
-"""Change of the summed cross-entropy, per known label, that ends it."""
 
 
 class LinearProbe(Method):
@@ -45,6 +37,7 @@ class LinearProbe(Method):
         "Logistic regression on the features of the whole face that the parser, a fixed network, computed."
     )
     settings = ("select",)
+    label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The features of the whole face."""
@@ -52,22 +45,14 @@ class LinearProbe(Method):
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
-        probe, result = fit_probe(run.labelled, context.val, context.config.stream)
-        if context.settings.select == "labels":
-            use_label_thresholds(probe, run.labelled.attributes)
-        return probe, result
+        return fit_probe(run.labelled, context.val, context.config.stream)
 
 
 def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict[str, Any]]:
     """Fit one regression per attribute.
 
-    Cross-validation among the labelled faces, or val, chooses the strength for all attributes together;
-    probabilities are calibrated by labelled faces that were left out.
-
-    Args:
-        train: labelled samples.
-        val: labelled samples that choose the strength; without any, those of `train` do.
-        stream: the cache of remote shards.
+    Cross-validation among the labelled faces, or val if it has any, chooses the strength for all attributes
+    together; probabilities are calibrated by labelled faces that were left out.
 
     Returns:
         The probe, and how the fit went: ``seconds``, reading included, ``loss``, the mean cross-entropy of
@@ -87,17 +72,18 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(train)), fold)
         solved = logistic_regressions(inputs[rest], labels[rest], STRENGTHS)
-        left_out[:, fold] = [inputs[fold] @ weights + biases for _, weights, biases, _ in solved]
+        left_out[:, fold] = [inputs[fold] @ weights + biases for weights, biases in solved]
     seen = np.concatenate(folds)
-    judged, predicted = labels[seen], list(left_out[:, seen])
-    scores = average_precisions(judged, predicted)
+    judged, predicted = labels[seen], left_out[:, seen]
+    scores = [mean_average_precision(judged, each) or 0.0 for each in predicted]
     solutions = logistic_regressions(inputs, labels, STRENGTHS)
     best, on_val = int(np.argmax(scores)), None
     if len(val):
         features = (read_features(val, blocks, stream) - mean) * scale @ basis
-        by_val = average_precisions(val.attributes, [features @ w + biases for _, w, biases, _ in solutions])
+        logits = (features @ weights + biases for weights, biases in solutions)
+        by_val = [mean_average_precision(val.attributes, each) or 0.0 for each in logits]
         best, on_val = int(np.argmax(by_val)), round(max(by_val), 4)
-    strength, weights, biases, _ = solutions[best]
+    weights, biases = solutions[best]
     slopes, offsets, loss = calibrate(predicted[best], judged)
     probe = Probe(
         attributes=train.attribute_names,
@@ -108,20 +94,14 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
         weights=basis @ weights * slopes,
         biases=biases * slopes + offsets,
     )
-    seconds = round(time.monotonic() - started, 1)
     return probe, {
         "steps": 0,
-        "seconds": seconds,
+        "seconds": round(time.monotonic() - started, 1),
         "loss": round(loss, 4),
-        "strength": strength,
+        "strength": STRENGTHS[best],
         "left_out_average_precision": round(scores[best], 4),
         "val_average_precision": on_val,
     }
-
-
-def average_precisions(labels: NDArray[np.int8], predictions: list[NDArray[np.float64]]) -> list[float]:
-    """The mean average precision of each of some predictions (N, A); 0 if none is defined."""
-    return [mean_average_precision(labels, each) or 0.0 for each in predictions]
 
 
 def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -132,8 +112,8 @@ def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
 
 def logistic_regressions(
     features: NDArray[np.float64], labels: NDArray[np.int8], strengths: tuple[float, ...]
-) -> list[tuple[float, NDArray[np.float64], NDArray[np.float64], float]]:
-    """For each strength C the weights (D, A), biases (A,) and mean loss.
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """For each strength C the weights (D, A) and biases (A,).
 
     L-BFGS searches for weights in units of the inverse square root of the Hessian's diagonal at the prior,
     which is nearly the whole Hessian where columns are uncorrelated (Jacobi preconditioning): ten times
@@ -153,35 +133,21 @@ def logistic_regressions(
     curvature = share * (1 - share)
     bias_scale = (1 + count * curvature).rsqrt()
 
-    def cross_entropy(weights: Tensor, biases: Tensor) -> Tensor:
-        logits = inputs @ weights + biases
-        return F.binary_cross_entropy_with_logits(logits, targets, known, reduction="sum")
+    def solved(strength: float, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (1 / strength + torch.outer(inputs.square().sum(0), curvature)).rsqrt()
+        scaled = [(weights / scale).requires_grad_(), (biases / bias_scale).requires_grad_()]
+
+        def loss() -> Tensor:
+            weights, biases = scaled[0] * scale, scaled[1] * bias_scale
+            logits = inputs @ weights + biases
+            entropy = F.binary_cross_entropy_with_logits(logits, targets, known, reduction="sum")
+            return entropy + weights.square().sum() / (2 * strength)
+
+        minimise(scaled, loss, 200, 1e-8 * known.sum().item())
+        return scaled[0].detach() * scale, scaled[1].detach() * bias_scale
 
     solutions = []
     for strength in strengths:
-        scale = (1 / strength + torch.outer(inputs.square().sum(0), curvature)).rsqrt()
-        scaled = [(weights / scale).requires_grad_(), (biases / bias_scale).requires_grad_()]
-        optimizer = torch.optim.LBFGS(
-            scaled,
-            max_iter=ITERATIONS,
-            tolerance_change=TOLERANCE * known.sum().item(),
-            line_search_fn="strong_wolfe",
-        )
-
-        def objective(
-            optimizer: torch.optim.Optimizer = optimizer,
-            scaled: list[Tensor] = scaled,
-            scale: Tensor = scale,
-            strength: float = strength,
-        ) -> float:
-            optimizer.zero_grad()
-            weights, biases = scaled[0] * scale, scaled[1] * bias_scale
-            value = cross_entropy(weights, biases) + weights.square().sum() / (2 * strength)
-            value.backward()
-            return value.item()
-
-        optimizer.step(objective)
-        weights, biases = scaled[0].detach() * scale, scaled[1].detach() * bias_scale
-        loss = (cross_entropy(weights, biases) / known.sum().clamp(min=1)).item()
-        solutions.append((strength, weights.numpy(), biases.numpy(), loss))
+        weights, biases = solved(strength, weights, biases)
+        solutions.append((weights.numpy(), biases.numpy()))
     return solutions

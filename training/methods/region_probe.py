@@ -7,10 +7,9 @@ there a linear function of the whole face learns what the regression says, and b
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -22,20 +21,13 @@ from common.sampling import evenly_spaced
 from training.data.samples import Samples
 from training.engine.objective import mean_average_precision
 from training.methods.block_weights import learn_weights
-from training.methods.calibration import calibrate, use_label_thresholds
+from training.methods.calibration import calibrate
 from training.methods.kernel_regression import REFERENCES, fit_regressions
 from training.methods.method import Context, Method, Run
 from training.methods.probe import standardisation
 from training.models.classifier import Classifier
 from training.models.probe import RegionProbe, Regions, region_classes
-from training.models.stored_features import (
-    Blocks,
-    Part,
-    members_of,
-    parts_of,
-    read_features,
-    region_blocks,
-)
+from training.models.stored_features import Blocks, Part, members_of, parts_of, read_features, region_blocks
 
 POOL: Final = 2000
 """At most so many faces, with labels or without, give the mean and deviation of the features, and learn the
@@ -47,9 +39,6 @@ RIDGE: Final = 1.0
 LEAST: Final = 0.01
 """Probabilities that are learnt are at least so far from 0 and 1, or logits would know no bounds."""
 
-FEW: Final = 5
-"""Attributes with fewer labelled faces of either kind are named in the result."""
-
 
 class RegionProbeMethod(Method):
     """The best of the methods that train no network."""
@@ -60,45 +49,16 @@ class RegionProbeMethod(Method):
         "Kernel regression on stored features, in which the regions of the face that show an attribute weigh "
         "most."
     )
-    settings = ("select", "regions")
-    unlabelled = True
+    settings: ClassVar[tuple[str, ...]] = ("select", "regions")
+    unlabelled = label_thresholds = True
 
     def members(self, stored: Collection[str]) -> frozenset[str]:
         """The features of the whole face, the picture and the mask."""
         return members_of(region_blocks(stored))
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
-        """See `Method.fit`. With ``finetune.select`` ``val`` the evaluation gives it thresholds."""
-        probe, result = fit_region_probe(
-            run.labelled, context.all_faces, context.config.stream, context.regions
-        )
-        if context.settings.select == "labels":
-            use_label_thresholds(probe, run.labelled.attributes)
-        return probe, result
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Faces whose labels are not used.
-
-    Attributes:
-        values: float32 (P, D), standardised features.
-        whole: bool (D,), the columns that describe the whole face.
-    """
-
-    values: NDArray[np.float32]
-    whole: NDArray[np.bool_]
-
-    @cached_property
-    def ridge(self) -> NDArray[np.float32]:
-        """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression."""
-        features = torch.from_numpy(self.values[:, self.whole])
-        features -= features.mean(0)
-        system = features @ features.T
-        system.diagonal().add_(RIDGE * features.shape[1])
-        solved = np.zeros((len(self.whole), len(features)), np.float32)
-        solved[self.whole] = torch.cholesky_solve(features, torch.linalg.cholesky(system)).T.numpy()
-        return solved
+        """See `Method.fit`."""
+        return fit_region_probe(run.labelled, context.all_faces, context.config.stream, context.regions)
 
 
 @dataclass(frozen=True)
@@ -107,12 +67,14 @@ class StandardisedFeatures:
 
     Attributes:
         values: (N, D), float32, of more than `REFERENCES` faces float16, as the shards store them.
-        pool: faces for which no labels are needed; the labelled ones may be among them.
+        pool: float32 (P, D), of faces whose labels are not used; the labelled ones may be among them.
+        ridge: float32 (D, P), of the pool, see `ridge_of`.
         blocks, parts, mean, scale: see `training.models.probe.Probe`.
     """
 
     values: NDArray[np.floating]
-    pool: Pool
+    pool: NDArray[np.float32]
+    ridge: NDArray[np.float32]
     blocks: Blocks
     parts: tuple[Part, ...]
     mean: NDArray[np.float64]
@@ -121,8 +83,6 @@ class StandardisedFeatures:
 
 def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> StandardisedFeatures:
     """The features of `train`, and of some faces of `unlabelled`, on which both are standardised.
-
-    `stream` caches remote shards.
 
     Raises:
         UserError: only one face has a label, or the shards do not hold the features.
@@ -136,8 +96,21 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
     dtype = np.float16 if len(train) > REFERENCES else np.float32
     values = read_features(train, blocks, stream, mean, scale, dtype)
     parts = parts_of(train, blocks, stream)
+    return StandardisedFeatures(values, pool, ridge_of(pool, parts), blocks, parts, mean, scale)
+
+
+def ridge_of(pool: NDArray[np.float32], parts: Sequence[Part]) -> NDArray[np.float32]:
+    """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression on the features
+    (P, D) that describe the whole face.
+    """
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
-    return StandardisedFeatures(values, Pool(pool, whole), blocks, parts, mean, scale)
+    features = torch.from_numpy(pool[:, whole])
+    features -= features.mean(0)
+    system = features @ features.T
+    system.diagonal().add_(RIDGE * features.shape[1])
+    solved = np.zeros((len(whole), len(features)), np.float32)
+    solved[whole] = torch.cholesky_solve(features, torch.linalg.cholesky(system)).T.numpy()
+    return solved
 
 
 def fit_region_probe(
@@ -163,7 +136,8 @@ def fit_on_features(
     Returns:
         The probe, whose probabilities are calibrated, and how the fit went: ``strength``, the penalty,
         ``loss``, the mean cross-entropy of labelled faces that the kernel regression left out,
-        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``.
+        ``left_out_average_precision`` of these, and the attributes that have ``few_examples``,
+        fewer than five of either kind.
     """
     columns = tuple(part[2:] for part in features.parts)
     block_weights = learn_weights(features.values, labels, features.parts, region_classes(names, regions))
@@ -171,26 +145,19 @@ def fit_on_features(
     judged = labels[fit.seen]
     slopes, offsets, loss = calibrate(fit.left_out, judged)
     score = mean_average_precision(judged, fit.left_out)
-    few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < FEW
+    few = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) < 5
     probe = RegionProbe(
         attributes=names,
         blocks=features.blocks,
         parts=features.parts,
         mean=features.mean,
         scale=features.scale,
-        weights=fit.second[0] * slopes,
-        biases=fit.second[1] * slopes + offsets,
-        references=features.values[fit.references].astype(np.float32),
         block_weights=block_weights,
-        first_weights=fit.first[0],
-        first_biases=fit.first[1],
-        prediction_mean=fit.mean,
-        prediction_scale=fit.scale,
-        reference_predictions=fit.of_references.astype(np.float32),
-        prediction_share=fit.share,
         linear_weights=np.zeros((features.values.shape[1], len(names)), np.float32),
+        **fit.levels,
     )
-    _add_linear(probe, features.pool)
+    probe.weights, probe.biases = probe.weights * slopes, probe.biases * slopes + offsets
+    _add_linear(probe, features.pool, features.ridge)
     return probe, {
         "steps": 0,
         "loss": round(loss, 4),
@@ -200,19 +167,19 @@ def fit_on_features(
     }
 
 
-def _add_linear(probe: RegionProbe, pool: Pool) -> None:
+def _add_linear(probe: RegionProbe, pool: NDArray[np.float32], ridge: NDArray[np.float32]) -> None:
     """Average the logits with those that a linear function of the whole face predicts.
 
-    It is the ridge regression of the logits of `pool`. Its weight falls with the number of labels, as the
+    It is the `ridge` regression of the logits of `pool`. Its weight falls with the number of labels, as the
     share of the first level's predictions grows. The average varies less from face to face than the logits
     did, so it is stretched to their mean and deviation, for which the probe was calibrated.
     """
-    logits = probe.logits_of(pool.values.astype(np.float64))
+    logits = probe.logits_of(pool.astype(np.float64))
     least = np.log(LEAST / (1 - LEAST))
     targets = logits.clip(least, -least)
-    weights = pool.ridge @ (targets - targets.mean(0)).astype(np.float32)
+    weights = ridge @ (targets - targets.mean(0)).astype(np.float32)
     share = (1 - probe.prediction_share) / (2 - probe.prediction_share)
-    average = (1 - share) * logits + share * (pool.values @ weights)
+    average = (1 - share) * logits + share * (pool @ weights)
     deviation = average.std(0)
     stretch = np.divide(logits.std(0), deviation, out=np.ones_like(deviation), where=deviation > 1e-6)
     probe.weights = probe.weights * (stretch * (1 - share))

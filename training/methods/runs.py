@@ -21,12 +21,12 @@ from training.data.samples import Samples, manifest_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training
 from training.engine.distributed import joined
-from training.methods.imagenet import ImageNet
+from training.methods.calibration import use_label_thresholds
 from training.methods.method import Context, Method, Run
+from training.methods.network import Scratch
 from training.methods.pretrained import Pretrained
 from training.methods.probe import LinearProbe
 from training.methods.region_probe import RegionProbeMethod
-from training.methods.scratch import Scratch
 from training.methods.student import Student
 from training.models.classifier import FILE, save_classifier
 from training.models.stored_features import require_members
@@ -83,17 +83,10 @@ def finetune(config: Config, layout: Layout, pretrained: Path, output: Path, res
 def made_from(
     context: Context, method: Method, run: FinetuneRun, labelled: Samples, pretrained: Path
 ) -> dict[str, Any]:
-    """Everything that the classifier of a run depends on.
-
-    Args:
-        context: what all runs share.
-        method, run: which run.
-        labelled: the faces whose labels are used.
-        pretrained: the result of stage 1.
-    """
+    """Everything that the classifier of a run depends on; `pretrained` is the result of stage 1."""
     settings = context.settings.model_dump(mode="json", include=set(method.settings))
     files = {name: getattr(context, name) for name in ("groups", "regions") if name in settings}
-    weights = method.weights(context.settings, pretrained)
+    weights = pretrained if method.pretrained else None
     keys = "\n".join(sorted(labelled.keys))
     return {
         "code": code_hash(type(method).__module__),
@@ -113,11 +106,7 @@ def made_from(
 
 
 def labelled_faces(context: Context, run: FinetuneRun) -> Samples:
-    """The faces whose labels a run uses.
-
-    Raises:
-        UserError: a list of keys cannot be read or does not fit the shards.
-    """
+    """The faces whose labels a run uses; for errors see `read_subset`."""
     return context.labelled.take(_positions(run.labels, context.labelled, context.settings.seed))
 
 
@@ -144,8 +133,10 @@ def _finish(
     )
     if first:
         (folder / RECORD).unlink(missing_ok=True)
-    weights = method.weights(context.settings, pretrained)
+    weights = pretrained if method.pretrained else None
     classifier, result = method.fit(context, Run(name, labelled, run.steps, weights, checkpoints))
+    if method.label_thresholds and context.settings.select == "labels":
+        use_label_thresholds(classifier, labelled.attributes)
     context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
     described = {"method": method.name, **{field: getattr(method, field) for field in fields}}
@@ -161,14 +152,10 @@ def _finish(
 
 
 def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[FinetuneRun]:
-    """A run for each entry of `labels`; without a labelled sample, the configured runs.
+    """A run for each of `labels`, shares such as ``5%`` or paths of lists of keys of the shards.
 
-    Each has as many steps as that configured run whose number of labels is nearest by ratio.
-
-    Args:
-        labels: shares such as ``5%``, or paths of lists of keys.
-        settings: the configured runs and the seed of label subsets.
-        layout: the shards that the lists refer to.
+    Each has as many steps as that configured run whose number of labels is nearest by ratio. Without a
+    labelled sample, the configured runs.
 
     Raises:
         UserError: an entry is neither a share nor a file, or a list does not fit the shards.
@@ -192,18 +179,13 @@ def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[
 
 
 METHODS: Final[dict[str, Method]] = {
-    method.name: method
-    for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student(), ImageNet())
+    method.name: method for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student())
 }
 """By name, in the order of tables and plots."""
 
 
 def find_method(name: str) -> Method:
-    """The method with a name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The method with a name; a UserError lists those that there are."""
     if name not in METHODS:
         raise UserError(f"there is no method {name}; finetune.methods may name {', '.join(METHODS)}")
     return METHODS[name]

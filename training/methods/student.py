@@ -7,7 +7,6 @@ learnt, in closed form: ridge regressions of the probabilities' logits.
 """
 
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,17 +21,13 @@ from training.data.loader import BrokenSamples, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 from training.engine.device import autocast, numerics
-from training.methods.calibration import use_label_thresholds
-from training.methods.method import Context, Method, Run
-from training.methods.network import initial_network, network_classifier
+from training.methods.method import Context, Run
+from training.methods.network import initial_network
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
 from training.models.blocks import to_input
-from training.models.classifier import Classifier, sample_probabilities
-
-NETWORK: Final = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
-"""440 million multiplications a face."""
+from training.models.classifier import Classifier, NetworkClassifier, sample_probabilities
 
 BATCH_SIZE: Final = 256
 
@@ -43,7 +38,7 @@ PENALTY: Final = 1.0
 """Of the squared weights of standardised features, as a multiple of their number."""
 
 
-class Student(Method):
+class Student(RegionProbeMethod):
     """Distillation of the region probe into a network."""
 
     name = "student"
@@ -52,16 +47,12 @@ class Student(Method):
         "A network of face recognition whose heads learnt the probabilities that the region probe gives all "
         "train faces, and so needs the picture alone."
     )
-    settings = ("select", "regions", "groups")
-    unlabelled = True
-
-    def members(self, stored: Collection[str]) -> frozenset[str]:
-        """What the region probe reads."""
-        return RegionProbeMethod().members(stored)
+    settings = (*RegionProbeMethod.settings, "groups")
 
     def configured(self, config: Config) -> Config:
-        """With the network of face recognition."""
-        return config.model_copy(update={"network": NETWORK})
+        """With the network of face recognition, 440 million multiplications a face."""
+        network = Network(name="dlib_face", width=32, stem="large", input_size=200, branch_stage=0)
+        return config.model_copy(update={"network": network})
 
     def fit(self, context: Context, run: Run) -> tuple[Classifier, dict[str, Any]]:
         """See `Method.fit`."""
@@ -73,9 +64,7 @@ class Student(Method):
         assert isinstance(model.network.backbone, DlibBackbone)
         model.network.backbone.load(archive)
         loss = solve_heads(context, model, targets)
-        classifier = network_classifier(context, model.cpu())
-        if context.settings.select == "labels":
-            use_label_thresholds(classifier, run.labelled.attributes)
+        classifier = NetworkClassifier(attributes=model.attributes, model=model.cpu())
         return classifier, {
             "steps": 0,
             "numerics": numerics(context.config.trainer.precision),
@@ -88,10 +77,7 @@ class Student(Method):
 def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.float32]) -> float:
     """Set the weights and biases of all heads; gives what is left of the logits' variance, and the penalty.
 
-    Args:
-        context: of the run.
-        model: its network keeps its weights; moved to the device of the run.
-        targets: float32 (N, A), probabilities of all train faces.
+    The targets, float32 (N, A), are probabilities of all train faces. The model moves to the run's device.
     """
     device, config, faces = context.ranks.device, context.config, context.all_faces
     stream = config.stream
@@ -132,12 +118,7 @@ def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.f
 
 
 def student_targets(context: Context, labelled: Samples) -> NDArray[np.float32]:
-    """Targets of all train faces, float32 (N, A), 0 to 1: the probabilities of a probe of `labelled`.
-
-    Args:
-        context: of the run.
-        labelled: the faces whose labels are used.
-    """
+    """Targets of all train faces, float32 (N, A), 0 to 1: the probabilities of a probe of `labelled`."""
     stream, every_face = context.config.stream, context.all_faces
     keys, probe = context.latest.get(RegionProbeMethod.name, ((), None))
     if probe is None or keys != tuple(labelled.keys):

@@ -7,9 +7,11 @@ and ``freeze_unread(read)``, which stops the training of what no task's gradient
 (``read`` names branches, or ``backbone``).
 """
 
+from torch import nn
+
 from common.config import Network
-from training.models.backbone import BackboneNetwork, DlibBackbone, residual_backbone
-from training.models.blocks import BRANCHES, LOCAL_BRANCHES, Features
+from training.models.backbone import BackboneNetwork, DlibBackbone, image_stem, residual_stages
+from training.models.blocks import BRANCHES, LOCAL_BRANCHES, Features, initialise
 from training.models.spl import SplNetwork, SsplNetwork
 
 __all__ = ["BRANCHES", "LOCAL_BRANCHES", "FaceNetwork", "Features", "SplNetwork", "build"]
@@ -25,4 +27,8 @@ def build(config: Network) -> FaceNetwork:
         return SsplNetwork(config.width, config.stem)
     if config.name == "dlib_face":
         return BackboneNetwork(DlibBackbone(), DlibBackbone.channels)
-    return BackboneNetwork(*residual_backbone(config.name, config.width, config.stem))
+    # At width 64 it is torchvision's, without its classifier.
+    stem = image_stem(config.width, config.stem)
+    backbone = nn.Sequential(stem, *residual_stages(config.name, config.width))
+    initialise(backbone)
+    return BackboneNetwork(backbone, config.width * (32 if config.name == "resnet50" else 8))

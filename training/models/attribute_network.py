@@ -1,9 +1,7 @@
 """The network of attributes: features of a face with one linear head per branch, which predicts a group."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +12,6 @@ from common.errors import UserError
 from common.strict_yaml import read_yaml
 from training.models import BRANCHES, build
 
-GROUPS: Final = ("backbone", "branches", "heads")
-"""Names of the parameter groups, each of which has a learning rate."""
-
-
-CELEBA_FILE: Final = Path(__file__).with_name("attribute_groups.yaml")
-"""CelebA's groups, as published with SSPL."""
-
-Groups = Mapping[str, Sequence[str]]
-"""Attribute names by branch."""
-
 
 class AttributeNetwork(nn.Module):
     """Attribute logits of face images.
@@ -31,21 +19,20 @@ class AttributeNetwork(nn.Module):
     Attributes:
         config: the network's settings.
         attributes: names, in the order of the logits.
+        listed: attribute names by branch; CelebA's by default.
         network: images to features.
         groups: positions of the attributes that each branch predicts.
         heads: a linear layer for each of these branches.
-
-    Args:
-        config: as above.
-        attributes: as above.
-        groups: attribute names by branch, see `branch_groups`; CelebA's by default.
     """
 
-    def __init__(self, config: Network, attributes: Sequence[str], groups: Groups | None = None) -> None:
+    def __init__(
+        self, config: Network, attributes: Sequence[str], groups: dict[str, list[str]] | None = None
+    ) -> None:
         super().__init__()
         self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
-        self.groups = branch_groups(attributes, groups)
+        self.listed = read_groups() if groups is None else groups
+        self.groups = branch_groups(attributes, self.listed)
         self.heads = nn.ModuleDict(
             {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
         )
@@ -65,21 +52,8 @@ class AttributeNetwork(nn.Module):
         return {branch: branches[branch].mean(dim=(2, 3)) for branch in self.heads}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by the name of their group: those that the network declares, and the heads.
-
-        Raises:
-            UserError: the network does not declare each of its parameters in exactly one known group.
-        """
-        declare = getattr(self.network, "parameter_groups", None)
-        groups: dict[str, list[nn.Parameter]] = declare() if declare else {}
-        counts = Counter(id(parameter) for group in groups.values() for parameter in group)
-        wrong = [name for name, parameter in self.network.named_parameters() if counts[id(parameter)] != 1]
-        if wrong or groups.keys() != set(GROUPS[:2]):
-            raise UserError(
-                f"parameter_groups() of {type(self.network).__name__} must put each of its parameters into "
-                f"exactly one of {' and '.join(GROUPS[:2])}; wrong are {', '.join(wrong[:3]) or list(groups)}"
-            )
-        return {**groups, "heads": list(self.heads.parameters())}
+        """All parameters by the name of their group: ``backbone``, ``branches`` and ``heads``."""
+        return {**self.network.parameter_groups(), "heads": list(self.heads.parameters())}
 
 
 def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
@@ -99,24 +73,24 @@ def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]
     return torch.stack(terms).sum()
 
 
-def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
+def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
     """Attribute names by branch.
 
     Args:
-        file: YAML, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
+        named: a YAML file, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``;
+            None: CelebA's, as published with SSPL.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an attribute twice.
     """
+    file = Path(__file__).with_name("attribute_groups.yaml") if named is None else Path(named)
     groups = read_yaml(file, "attribute groups, as finetune.groups should be")
+    known, seen = ", ".join(BRANCHES), set[str]()
     if not isinstance(groups, dict) or not groups:
-        raise UserError(f"{file}: expected a list of attribute names under any of {', '.join(BRANCHES)}")
-    seen: set[str] = set()
+        raise UserError(f"{file}: expected a list of attribute names under any of {known}")
     for branch, names in groups.items():
         if branch not in BRANCHES:
-            raise UserError(
-                f"{file}: {branch} is not a branch of the network, which are {', '.join(BRANCHES)}"
-            )
+            raise UserError(f"{file}: {branch} is not a branch of the network, which are {known}")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{file}: {branch} must be a list of attribute names")
         for name in names:
@@ -126,15 +100,11 @@ def read_groups(file: Path = CELEBA_FILE) -> dict[str, list[str]]:
     return groups
 
 
-def branch_groups(attributes: Sequence[str], groups: Groups | None = None) -> dict[str, list[int]]:
+def branch_groups(attributes: Sequence[str], groups: dict[str, list[str]]) -> dict[str, list[int]]:
     """Positions in `attributes` by branch, without branches that have none.
 
-    Args:
-        attributes: names of the labels.
-        groups: attribute names by branch, CelebA's by default. An attribute that is not listed
-            belongs to ``whole``, so that other label sets make one group.
+    An attribute that `groups` does not list belongs to ``whole``, so that other label sets make one group.
     """
-    groups = read_groups() if groups is None else groups
     branch_of = {name: branch for branch, names in groups.items() for name in names}
     positions: dict[str, list[int]] = {branch: [] for branch in BRANCHES}
     for position, name in enumerate(attributes):

@@ -5,7 +5,7 @@ All four branches see the backbone's last features; only their heads differ.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +14,9 @@ from torch import Tensor, nn
 from common.dlib_face import CHANNELS, DLIB_MEAN, DlibMaps
 from training.models.blocks import BRANCHES, MEAN, STD, Features, convolution, initialise
 
-if TYPE_CHECKING:
-    from torchvision.models.resnet import BasicBlock, Bottleneck
-
-DEPTHS: Final = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-"""Blocks per stage (He et al. 2016, table 1)."""
-
 
 class BackboneNetwork(nn.Module):
-    """A backbone whose last features serve all branches.
-
-    Args:
-        backbone: images (B, 3, S, S) to features (B, C, h, w).
-        channels: C.
-    """
+    """A backbone, images (B, 3, S, S) to features (B, C, h, w), whose features serve all branches."""
 
     takes_rows: Final = False
 
@@ -49,30 +38,24 @@ class BackboneNetwork(nn.Module):
         """Nothing to do: the branches have no weights of their own."""
 
 
-def residual_stem(width: int, stem: str) -> nn.Sequential:
-    """ResNet's stem: ``large`` (7x7 stride 2, max-pool) or ``small`` (3x3 stride 2)."""
-    layers = nn.Sequential(
-        convolution(3, width, 7 if stem == "large" else 3, stride=2),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+def image_stem(width: int, stem: str, *activation: nn.Module) -> nn.Sequential:
+    """ResNet's stem: ``large`` (7x7 stride 2, max-pool) or ``small`` (3x3 stride 2); ReLU by default."""
+    after = activation or (nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    layers = nn.Sequential(convolution(3, width, 7 if stem == "large" else 3, stride=2), *after)
     if stem == "large":
         layers.append(nn.MaxPool2d(3, stride=2, padding=1))
     return layers
 
 
-def _block(name: str) -> "type[BasicBlock | Bottleneck]":
+def residual_stages(name: str, width: int) -> list[nn.Sequential]:
+    """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
     # Imported late, as torchvision takes seconds that other networks do not need.
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
-    return Bottleneck if name == "resnet50" else BasicBlock
-
-
-def residual_stages(name: str, width: int) -> list[nn.Sequential]:
-    """The four stages of a ResNet: 1, 2, 4 and 8 times `width`; bottlenecks put out four times that."""
-    block = _block(name)
+    block: type[BasicBlock | Bottleneck] = Bottleneck if name == "resnet50" else BasicBlock
     stages, inputs = [], width
-    for i, depth in enumerate(DEPTHS[name]):
+    # Blocks per stage: He et al. 2016, table 1.
+    for i, depth in enumerate((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3)):
         inner, stage = width * 2**i, nn.Sequential()
         for position in range(depth):
             stride = 2 if i > 0 and position == 0 else 1
@@ -83,13 +66,6 @@ def residual_stages(name: str, width: int) -> list[nn.Sequential]:
             inputs = outputs
         stages.append(stage)
     return stages
-
-
-def residual_backbone(name: str, width: int, stem: str) -> tuple[nn.Module, int]:
-    """A ResNet without its classifier, and its channels; at width 64 it is torchvision's."""
-    backbone = nn.Sequential(residual_stem(width, stem), *residual_stages(name, width))
-    initialise(backbone)
-    return backbone, 8 * width * _block(name).expansion
 
 
 class DlibBackbone(nn.Module):

@@ -52,8 +52,8 @@ class _LeakyReLU(torch.autograd.Function):
 class PReLU(nn.PReLU):
     """``nn.PReLU`` with one slope: the same values and gradients, computed faster on a CPU.
 
-    On a CPU, PyTorch's backward pass takes eight times as long as this one, and more time than
-    all batch normalisations. Elsewhere, and when the model is compiled, this is ``nn.PReLU``.
+    There, PyTorch's backward pass takes eight times as long, and more than all batch normalisations.
+    Elsewhere, and when the model is compiled, this is ``nn.PReLU``.
     """
 
     def forward(self, features: Tensor) -> Tensor:

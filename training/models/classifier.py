@@ -39,14 +39,8 @@ VAL: Final = "val"
 NONE_KNOWN: Final = "none known"
 """`Classifier.thresholds_from` while there are no thresholds."""
 
-LeftOut = dict[str, Tensor]
-"""``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0 or 1, -1 where unknown, of labelled faces that a
-fit of the same kind left out."""
-
 KINDS: Final[dict[str, type["Classifier"]]] = {}
 """The classes of classifiers by the kind that their files name."""
-
-MADE_BY: Final = "python -m training.run --stage finetune"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,7 +58,8 @@ class Classifier(ABC):
         thresholds: probabilities by attribute that give the best balanced accuracy, for the evaluation;
             None if it has to choose them.
         thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
-        left_out: what tells how often it is wrong, see `LeftOut`; None if unknown.
+        left_out: what tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0
+            or 1, -1 where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     """
 
     kind: ClassVar[str]
@@ -73,16 +68,16 @@ class Classifier(ABC):
     metadata: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, float] | None = None
     thresholds_from: str = NONE_KNOWN
-    left_out: LeftOut | None = None
+    left_out: dict[str, Tensor] | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
         cls.kind = kind
         KINDS[kind] = cls
 
     @property
-    @abstractmethod
     def members(self) -> frozenset[str]:
-        """The members of a sample that it reads, such as ``jpg``."""
+        """The members of a sample that it reads; the picture alone, unless a subclass says otherwise."""
+        return frozenset({"jpg"})
 
     @abstractmethod
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -101,14 +96,8 @@ class Classifier(ABC):
         """
 
     def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
-        """The network of a classifier that reads the picture alone.
-
-        Args:
-            path: its file, for the message.
-            purpose: what needs it, such as ``export``.
-
-        Raises:
-            UserError: the classifier reads other members of a sample too.
+        """The network of a classifier that reads the picture alone; else a UserError names its `path`, and
+        what needs a network (`purpose`).
         """
         if self.network is None:
             raise UserError(
@@ -118,11 +107,10 @@ class Classifier(ABC):
 
     def state(self) -> dict[str, Any]:
         """What the file holds beside the fields of `Classifier`: tensors, numbers, strings, containers."""
-        own = [each.name for each in fields(self) if each.name not in Classifier.__dataclass_fields__]
-        values = ((name, getattr(self, name)) for name in own)
+        values = {name: getattr(self, name) for name in own_fields(type(self))}
         return {
             name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in values
+            for name, value in values.items()
         }
 
     @classmethod
@@ -132,10 +120,8 @@ class Classifier(ABC):
         Raises:
             KeyError, RuntimeError, TypeError, ValueError: it is not that of this class.
         """
-        values: dict[str, Any] = {
-            name: value.numpy() if isinstance(value, Tensor) else value for name, value in state.items()
-        }
-        return cls(attributes=attributes, **values)
+        arrays = {name: value.numpy() for name, value in state.items() if isinstance(value, Tensor)}
+        return cls(attributes=attributes, **{**state, **arrays})
 
     @property
     def identity(self) -> str:
@@ -151,21 +137,14 @@ class NetworkClassifier(Classifier, kind="network"):
 
     Attributes:
         model: the network; in evaluation mode.
-        groups: attribute names by branch, see `training.models.attribute_network`.
     """
 
     model: AttributeNetwork
-    groups: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         self.model.eval()
         self._device, self._mirrored = torch.device("cpu"), False
         self._precision: Precision = "float32"
-
-    @property
-    def members(self) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
 
     @property
     def network(self) -> AttributeNetwork:
@@ -193,7 +172,7 @@ class NetworkClassifier(Classifier, kind="network"):
     def state(self) -> dict[str, Any]:
         """Weights, the settings of the network, and the groups."""
         weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
-        groups = {branch: list(names) for branch, names in self.groups.items()}
+        groups = {branch: list(names) for branch, names in self.model.listed.items()}
         return {"weights": weights, "network": self.model.config.model_dump(mode="json"), "groups": groups}
 
     @classmethod
@@ -201,21 +180,19 @@ class NetworkClassifier(Classifier, kind="network"):
         """See `Classifier.from_state`."""
         model = AttributeNetwork(Network.model_validate(state["network"]), attributes, state["groups"])
         model.load_state_dict(state["weights"])
-        return cls(attributes=attributes, model=model, groups=state["groups"])
+        return cls(attributes=attributes, model=model)
+
+
+def own_fields(kind: type[Classifier]) -> list[str]:
+    """The fields of a class that are the state in its files."""
+    return [each.name for each in fields(kind) if each.name not in Classifier.__dataclass_fields__]
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:
     """Write a classifier, atomically."""
-    content = {
-        "kind": classifier.kind,
-        "attributes": list(classifier.attributes),
-        "metadata": classifier.metadata,
-        "thresholds": classifier.thresholds,
-        "thresholds_from": classifier.thresholds_from,
-        "left_out": classifier.left_out,
-        "state": classifier.state(),
-    }
-    checkpoint.save(path, content)
+    described = {each.name: getattr(classifier, each.name) for each in fields(Classifier)}
+    described["attributes"] = list(classifier.attributes)
+    checkpoint.save(path, {"kind": classifier.kind, **described, "state": classifier.state()})
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -229,7 +206,7 @@ def load_classifier(path: Path) -> Classifier:
 
     if path.is_dir() or path.suffix == ".onnx":
         return exported.load_exported(path)
-    content = checkpoint.load(path, made_by=MADE_BY)
+    content = checkpoint.load(path, made_by="python -m training.run --stage finetune")
     if str(content.get("kind")) not in KINDS:
         import_module("training.methods.runs")  # a method may bring its own class of classifiers
     try:
@@ -262,14 +239,8 @@ def _update(digest: Any, value: Any) -> None:
 def sample_probabilities(
     classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
 ) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, A), of all samples in their order.
-
-    Args:
-        classifier: of any kind.
-        samples: at least one, in shards that hold what the classifier reads.
-        stream: the cache of remote shards.
-        batch_size: samples per batch.
-        title: of the progress bar.
+    """Probabilities, float64 (N, A), of all samples, one or more, in their order; `title` is the progress
+    bar's.
 
     Raises:
         UserError: the shards do not hold what the classifier reads.

@@ -5,7 +5,7 @@ Both hold the text of ``config.json``, so that they describe themselves.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from training.data.loader import Batch
-from training.models.classifier import KINDS, Classifier
+from training.models.classifier import KINDS, Classifier, own_fields
 
 GRAPH: Final = "classifier.onnx"
 """A network from aligned faces, uint8 (B, S, S, 3), to probabilities; the text is its metadata ``labels``."""
 
 ARRAYS: Final = "classifier.npz"
 """The arrays of a probe, the rest of its state as a JSON text, ``labels``, and what the script needs."""
-
-LEAST: Final = 1e-7
-"""Of the probabilities whose logits are finite."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,11 +38,6 @@ class ExportedNetwork(Classifier, kind="onnx"):
     exported_from: str
 
     @property
-    def members(self) -> frozenset[str]:
-        """The picture."""
-        return frozenset({"jpg"})
-
-    @property
     def identity(self) -> str:
         """That of the network, so that thresholds for it fit."""
         return self.exported_from
@@ -54,7 +46,7 @@ class ExportedNetwork(Classifier, kind="onnx"):
         """See `Classifier.logits`."""
         faces = batch.images.permute(0, 2, 3, 1).contiguous().numpy()
         (values,) = _session(self.file).run(None, {"faces": faces})
-        bounded = np.clip(values, LEAST, 1 - LEAST)
+        bounded = np.clip(values, 1e-7, 1 - 1e-7)  # or logits were infinite
         logits: NDArray[np.float32] = np.log(bounded / (1 - bounded))
         return logits
 
@@ -83,10 +75,9 @@ def load_exported(path: Path) -> Classifier:
 
 
 def _described(text: str) -> tuple[tuple[str, ...], dict[str, Any], Mapping[str, Any]]:
-    """Attributes and metadata from the text of ``config.json``, and all that it holds."""
-    content = json.loads(text)
-    own = ("attributes", "classifier", "kind", "input")
-    metadata = {name: value for name, value in content.items() if name not in own}
+    """Attributes and metadata from the text of ``config.json``, and what else it holds."""
+    metadata = json.loads(text)
+    content = {name: metadata.pop(name, None) for name in ("attributes", "classifier", "kind", "input")}
     return tuple(each["name"] for each in content["attributes"]), metadata, content
 
 
@@ -98,8 +89,7 @@ def _read_probe(file: Path) -> Classifier:
     parsing["file"] = str(file.with_name(parsing["file"]))
     parsing["features_from"] = [str(file.parent / each) for each in parsing["features_from"]]
     kind = KINDS[described["kind"]]
-    own = {each.name for each in fields(kind)} - {each.name for each in fields(Classifier)}
-    state = {name: arrays[name] for name in own & arrays.keys()} | json.loads(str(arrays["state"]))
-    classifier = kind.from_state(names, state)
+    state = {name: arrays[name] for name in own_fields(kind) if name in arrays}
+    classifier = kind.from_state(names, state | json.loads(str(arrays["state"])))
     classifier.metadata = metadata
     return classifier

@@ -67,12 +67,6 @@ WIDTH: Final = 2.4
 POWER: Final = 1.4
 """Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
 
-CACHED: Final = 2000 * 20_000
-"""Distances, of faces times references, that are kept while the attributes' kernels are computed: 160 MB."""
-
-CELEBA_REGIONS: Final = Path(__file__).with_name("attribute_regions.yaml")
-"""Which regions of the face show CelebA's attributes."""
-
 PAIRS: Final = {
     "brow": ("l_brow", "r_brow"),
     "eye": ("l_eye", "r_eye"),
@@ -181,8 +175,8 @@ class Kernels:
         """The kernel, float64 (N, R), of a group of attributes; only of some faces if `rows` are given."""
         weights, common = self._weights[group], self._common
         scale = weights[common].sum() or 1.0
-        squared = self._common_distances(weights[common] / scale, rows) * scale
-        self._add_distances(squared, np.flatnonzero(~common & (weights > 0)), weights, rows)
+        squared = self._common_distances(np.where(common, weights / scale, 0.0), rows) * scale
+        self._distances(np.where(common, 0.0, weights), rows, squared)
         squared.mul_(1 - self._share)
         if self._share:
             squared.add_(squared_distances(self._predictions[rows], self._of_references), alpha=self._share)
@@ -190,27 +184,23 @@ class Kernels:
 
     def _common_distances(self, weights: NDArray[np.float64], rows: Tensor | slice) -> Tensor:
         """Those of the blocks that all attributes weigh, computed once while their proportions stay alike."""
-        few = len(self._features) * len(self._references) <= CACHED
-        if few and self._cache is not None and np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
-            return self._cache[1][rows]
-        of_all = slice(None) if few else rows
-        total = torch.zeros(len(self._features[of_all]), len(self._references))
-        every = np.zeros(len(self._columns))
-        every[self._common] = weights
-        self._add_distances(total, np.flatnonzero(self._common), every, of_all)
+        few = len(self._features) * len(self._references) <= 2000 * 20_000  # 160 MB
         if not few:
-            return total
-        self._cache = weights, total
-        return total[rows]
+            return self._distances(weights, rows)
+        if self._cache is None or not np.allclose(self._cache[0], weights, rtol=0, atol=1e-9):
+            self._cache = weights, self._distances(weights, slice(None))
+        return self._cache[1][rows]
 
-    def _add_distances(
-        self, total: Tensor, blocks: NDArray[np.int64], weights: NDArray[np.float64], rows: Tensor | slice
-    ) -> None:
+    def _distances(
+        self, weights: NDArray[np.float64], rows: Tensor | slice, total: Tensor | None = None
+    ) -> Tensor:
         features = self._features[rows].float()
-        for block in blocks:
+        total = torch.zeros(len(features), len(self._references)) if total is None else total
+        for block in np.flatnonzero(weights > 0).tolist():
             columns = slice(*self._columns[block])
             squared = squared_distances(features[:, columns], self._references[:, columns])
             total.add_(squared, alpha=float(weights[block]))
+        return total
 
 
 def kernel_of(squared: Tensor) -> Tensor:
@@ -224,15 +214,17 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return products.add_(a.square().sum(1, keepdim=True)).clamp_(min=0).div_(a.shape[1])
 
 
-def read_regions(file: Path = CELEBA_REGIONS) -> dict[str, list[str]]:
+def read_regions(named: str | Path | None = None) -> dict[str, list[str]]:
     """Names of regions by attribute.
 
     Args:
-        file: YAML, a list of classes of the masks or of names in `PAIRS` under each attribute.
+        named: a YAML file, a list of classes of the masks or of names in `PAIRS` under each attribute; None:
+            CelebA's.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an unknown region.
     """
+    file = Path(__file__).with_name("attribute_regions.yaml") if named is None else Path(named)
     regions = read_yaml(file, "attributes and regions, as finetune.regions should be")
     if not isinstance(regions, dict) or not all(isinstance(names, list) for names in regions.values()):
         raise UserError(f"{file}: expected a list of regions under each attribute")

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from training.models.backbone import residual_stages, residual_stem
+from training.models.backbone import image_stem, residual_stages
 from training.models.blocks import (
     BRANCHES,
     LOCAL_BRANCHES,
@@ -22,14 +22,10 @@ from training.models.blocks import (
 class SplNetwork(nn.Module):
     """A pre-activation ResNet-18 backbone and four cross-attention branches, as in the journal extension.
 
-    Both inputs of stage 1 share the backbone; each branch (whole, upper, middle, lower face) is a chain of
-    units, one after every backbone stage.
-
-    Args:
-        width: channels of the first stage; the last has eight times as many.
-        stem: ``large`` (7x7 stride 2, max-pool; total stride 32) or ``small`` (3x3
-            stride 2; total stride 16), for small inputs.
-        branch_stage: the first of the stages 0..3 that has units; 0 as published.
+    Both inputs of stage 1 share the backbone; each branch (whole, upper, middle, lower face) is a chain
+    of units, one after every backbone stage from `branch_stage` on, 0 as published. The first stage has
+    `width` channels, and the last eight times as many. The `stem` is ``large`` (7x7 stride 2, max-pool;
+    total stride 32) or, for small inputs, ``small`` (3x3 stride 2; total stride 16).
     """
 
     takes_rows: Final = False
@@ -38,11 +34,7 @@ class SplNetwork(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.channels, self.branch_stage = widths[-1], branch_stage
-        self.stem = nn.Sequential(
-            convolution(3, width, 7 if stem == "large" else 3, stride=2), activation(width)
-        )
-        if stem == "large":
-            self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
+        self.stem = image_stem(width, stem, activation(width))
         self.stages = nn.ModuleList(
             nn.Sequential(
                 PreActivationBlock(widths[max(0, i - 1)], widths[i], stride=1 if i == 0 else 2),
@@ -90,13 +82,10 @@ class SplNetwork(nn.Module):
 class SsplNetwork(nn.Module):
     """Four ResNet-18 branches that attend to each other; the last features of ``whole`` are the backbone's.
 
-    After every stage the whole branch attends to the aggregate (1x1 convolution) of the three local ones, and
-    each local branch attends to the whole one. The inner structure of the attention of 2021 was not at hand;
-    the journal's unit is used, without the step that changes the width.
-
-    Args:
-        width: channels of the first stage; the last has eight times as many.
-        stem: ``large`` or ``small``, see `residual_stem`.
+    After every stage the whole branch attends to the aggregate (1x1 convolution) of the three local ones,
+    and each local branch attends to the whole one. The inner structure of the attention of 2021 was not
+    at hand; the journal's unit is used, without the step that changes the width. For `width` and `stem`
+    see `SplNetwork`.
     """
 
     takes_rows: Final = True
@@ -105,7 +94,7 @@ class SsplNetwork(nn.Module):
         super().__init__()
         widths = [width * 2**i for i in range(4)]
         self.channels = widths[-1]
-        self.stems = nn.ModuleDict({name: residual_stem(width, stem) for name in BRANCHES})
+        self.stems = nn.ModuleDict({name: image_stem(width, stem) for name in BRANCHES})
         self.stages = nn.ModuleDict(
             {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
         )

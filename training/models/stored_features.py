@@ -37,11 +37,8 @@ STRIDE: Final = 2
 
 
 def whole_face_blocks(stored: Collection[str]) -> Blocks:
-    """The blocks that describe the whole face: further networks' features where the shards hold them, then
-    the parser's where they hold these, or else the areas of the classes.
-
-    Args:
-        stored: the members that the shards hold.
+    """The blocks that describe the whole face, given the members that the shards hold: further networks'
+    features where they do, then the parser's where they hold these, or else the areas of the classes.
     """
     of_parser = "pooled" if "pooled.npy" in stored else "areas"
     return ("embedding", of_parser) if "embedding.npy" in stored else (of_parser,)
@@ -53,10 +50,8 @@ def region_blocks(stored: Collection[str]) -> Blocks:
 
 
 def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
-    """The parts of the features of some samples: of ``embedding`` those of each network, under its name.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The parts of the features of some samples: of ``embedding`` those of each network, under its name. For
+    errors see `require_members`.
     """
     widths = list[tuple[str, int, int]]()
     for block in blocks:
@@ -121,10 +116,8 @@ def read_features(
     scale: NDArray[np.float64] | float = 1.0,
     dtype: type[np.floating] = np.float32,
 ) -> NDArray[np.floating]:
-    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale; for errors see
+    `require_members`.
     """
     rows, read = np.empty((0, 0), dtype), 0
     for features in feature_batches(samples, blocks, stream):
@@ -136,10 +129,8 @@ def read_features(
 
 
 def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterator[NDArray[np.float64]]:
-    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`.
-
-    Raises:
-        UserError: the shards do not hold them.
+    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`; for
+    errors see `require_members`.
     """
     require_members(samples, members_of(blocks))
     batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
@@ -147,11 +138,7 @@ def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterato
 
 
 def require_members(samples: Samples, members: frozenset[str]) -> None:
-    """Check that the shards hold what a classifier reads.
-
-    Raises:
-        UserError: they do not.
-    """
+    """A UserError, unless the shards hold what a classifier reads."""
     if missing := sorted(members - samples.extents.keys()):
         remedy = "" if missing != ["embedding.npy"] else " with --set parse.features_from=[NETWORK.onnx]"
         raise UserError(
@@ -189,14 +176,6 @@ def region_statistics(batch: Batch) -> NDArray[np.float64]:
     return np.stack([*means, *deviations, area], axis=-1).reshape(faces, -1)
 
 
-def _embedding(batch: Batch) -> NDArray[np.float64]:
-    return batch.embedding.double().numpy()
-
-
-def _pooled(batch: Batch) -> NDArray[np.float64]:
-    return batch.pooled.double().numpy()
-
-
 def _areas(batch: Batch) -> NDArray[np.float64]:
     counts = batch.cell_counts
     cells = merge_cells(counts, 6) if counts.shape[1] % 6 == 0 else counts
@@ -205,8 +184,8 @@ def _areas(batch: Batch) -> NDArray[np.float64]:
 
 
 BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float64]]]]] = {
-    "embedding": (frozenset({"embedding.npy"}), _embedding),
-    "pooled": (frozenset({"pooled.npy"}), _pooled),
+    "embedding": (frozenset({"embedding.npy"}), lambda batch: batch.embedding.double().numpy()),
+    "pooled": (frozenset({"pooled.npy"}), lambda batch: batch.pooled.double().numpy()),
     "areas": (frozenset({"parts.npy"}), _areas),
     "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
 }

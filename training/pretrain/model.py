@@ -6,7 +6,7 @@ What no task reads is neither computed nor trained.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,33 +20,21 @@ from training.data.loader import Batch, BrokenSamples, load
 from training.data.samples import Samples, read_samples
 from training.engine.device import autocast, keyed_generator
 from training.models import BRANCHES, build
-from training.pretrain.tasks import PretextTask, build_tasks, read_settings
+from training.pretrain.tasks import TASKS, PretextTask, read_settings
 from training.pretrain.tasks.base import TaskContext, Tensors
 from training.pretrain.tasks.patches import CLASS_SETS, Crops, make_crops
-
-SHARED_DRAWS = "crops"
-"""The name under which flips and patches are drawn; no task is called so."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A micro-batch with everything that the model needs of it.
-
-    Attributes:
-        crops: the samples and their patches.
-        targets: of each task, by its name.
-    """
+    """A micro-batch with all that the model needs of it: samples with patches, and by task the targets."""
 
     crops: Crops
     targets: dict[str, dict[str, Tensor]]
 
 
 class PretrainModel(nn.Module):
-    """The network and the tasks.
-
-    Raises:
-        UserError: a task's settings are wrong, or do not fit the network.
-    """
+    """The network and the tasks; a UserError says which settings of a task are wrong."""
 
     def __init__(self, network: Network, settings: Pretrain) -> None:
         super().__init__()
@@ -54,7 +42,12 @@ class PretrainModel(nn.Module):
         self.network = build(network)
         takes_rows, classes = self.network.takes_rows, CLASS_SETS[settings.classes]
         context = TaskContext(self.network.channels, network.input_size, takes_rows, classes)
-        self.tasks = build_tasks(configs, context, settings.seed)
+        self.tasks = nn.ModuleDict()
+        for name, config in configs.items():
+            # Drawn from (seed, name), so that no other task changes the weights.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(keyed_generator(settings.seed, name).initial_seed())
+                self.tasks[name] = TASKS[name](config, context)
         self.settings, self.input_size = settings, network.input_size
         self.network.freeze_unread(frozenset[str]().union(*(task.features for task in self.active())))
 
@@ -80,7 +73,7 @@ class PretrainModel(nn.Module):
 
     def members(self) -> frozenset[str]:
         """The members of a sample that the tasks read; the others need not be decoded."""
-        return frozenset({"jpg"}).union(*(task.members() for task in self.active()))
+        return frozenset({"jpg"}).union(*(task.members for task in self.active()))
 
     def prepare(self, batch: Batch, step: int, micro_batch: int) -> Example:
         """Cut patches and make every task's targets, on the device that the batch lies on.
@@ -90,7 +83,7 @@ class PretrainModel(nn.Module):
         measured on them.
         """
         key = (self.settings.seed, step, micro_batch)
-        crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, SHARED_DRAWS))
+        crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, "crops"))
         targets = {task.name: task.targets(crops, keyed_generator(*key, task.name)) for task in self.active()}
         return Example(crops, targets)
 
@@ -131,36 +124,20 @@ def _reads_branches(tasks: Iterable[PretextTask[Any]]) -> bool:
     return any(task.features.intersection(BRANCHES) for task in tasks)
 
 
-SAMPLES: Final = 512
-"""At most so many samples of val are measured."""
-
-MIN_SAMPLES: Final = 2
-"""Batch normalisation needs two."""
-
-VALIDATION_STEP: Final = -1
-"""The number of the step that validation draws as; training's are 0 and more."""
-
-
 def read_validation_samples(layout: Layout) -> Samples:
-    """At most `SAMPLES` samples of the val split, evenly spread; none if there are too few."""
+    """At most 512 samples of the val split, evenly spread; none if there are too few."""
     samples = read_samples(layout, ("val",))
-    count = SAMPLES if len(samples) >= MIN_SAMPLES else 0
+    count = 512 if len(samples) >= 2 else 0  # batch normalisation needs two
     return samples.take(evenly_spaced(count, len(samples)))
 
 
 def validate(
     model: PretrainModel, samples: Samples, config: Config, device: torch.device, broken: BrokenSamples
 ) -> dict[str, float]:
-    """The metrics of all tasks on samples that they do not learn from, by ``<task>/<metric>``.
+    """The metrics of all tasks on samples, one or more, that they do not learn from, by ``<task>/<metric>``.
 
     Batches differ by one sample at most in size and hold at least ``pretrain.batch_size`` samples if there
     are so many, so that none is too small for its statistics. Every call has the same draws.
-
-    Args:
-        model, device: where it lies.
-        samples: of the val split, at least one.
-        config: batch size, precision, loader and the cache of remote shards.
-        broken: see `training.data.loader.load`.
     """
     count = max(1, len(samples) // config.pretrain.batch_size)
     planned = [batch.tolist() for batch in np.array_split(np.arange(len(samples)), count)]
@@ -169,7 +146,7 @@ def validate(
 
     def observations() -> Iterator[dict[str, dict[str, Tensor]]]:
         for number, batch in enumerate(batches):
-            example = model.prepare(batch.to(device), VALIDATION_STEP, number)
+            example = model.prepare(batch.to(device), -1, number)  # training's steps are 0 and more
             with batch_statistics(model), autocast(device, config.trainer.precision):
                 outputs = model(example.crops.patches, example.targets)
             yield model.observe(outputs, example.targets)

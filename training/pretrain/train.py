@@ -19,31 +19,21 @@ from training.data.samples import Samples, pixels_hash, read_samples
 from training.engine.checkpoint import Checkpoints
 from training.engine.device import announce_training, autocast, numerics, set_seed
 from training.engine.distributed import Ranks, joined
-from training.engine.objective import LoopSettings, StepLoss
+from training.engine.objective import Objective, StepLoss
 from training.engine.optim import ParameterGroups
 from training.engine.trainer import Trainer
 from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import PretrainModel, read_validation_samples, validate
 from training.pretrain.tasks import read_settings
 
-NOT_COMPARED: Final = {"accumulate", "log_every", "validate_every"}
-"""Settings of stage 1 that do not change the weights, so that they may change within a run.
-
-`accumulate` does, but it is compared as ``micro_batches``, together with the number of processes.
-"""
-
 RECORD: Final = "run.json"
 """Name of the record of a finished run, beside its results."""
 
-BATCH_NORM_STEP: Final = -2
-"""The number of the step that the measurement of batch-norm statistics draws as."""
 
-BATCH_NORM_BATCHES: Final = 20
-"""Batches on which the averaged network's batch-norm statistics are measured."""
+class PretextObjective(Objective):
+    """The tasks with a weight, on patches of faces."""
 
-
-class PretextObjective:
-    """The tasks with a weight, on patches of faces; see `training.engine.objective.Objective`."""
+    model: PretrainModel
 
     def __init__(self, config: Config, device: torch.device, samples: Samples, validation: Samples) -> None:
         self._config, self._settings = config, config.pretrain
@@ -51,7 +41,7 @@ class PretextObjective:
         set_seed(seed)
         self.model = PretrainModel(config.network, config.pretrain)
         members, broken = self.model.members(), BrokenSamples(config.stream.max_broken)
-        self.data = TrainingData(samples, members, seed, config.trainer, config.stream, broken)
+        self.data = TrainingData(samples, members, seed, config, broken)
         adversaries = {task.name: made for task in self.model.active() if (made := task.adversary())}
         self.adversary = nn.ModuleDict(adversaries) if adversaries else None
 
@@ -83,9 +73,9 @@ class PretextObjective:
         return StepLoss(total, values, adversary if contested else None)
 
     def batch_norm(self) -> tuple[nn.Module, Iterator[Tensor]]:
-        """The network, on patches."""
-        batches = enumerate(self.data.batches(self._settings.batch_size, 0, BATCH_NORM_BATCHES))
-        step, device = BATCH_NORM_STEP, self._device
+        """The network, on the patches of 20 batches."""
+        batches = enumerate(self.data.batches(self._settings.batch_size, 0, 20))
+        step, device = -2, self._device  # training's steps are 0 and more, and validation's is -1
         made = (self.model.prepare(batch.to(device), step, number) for number, batch in batches)
         return self.model.network, (example.crops.patches for example in made)
 
@@ -102,12 +92,8 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
     Continues from the latest checkpoint of the same run, in the middle of an epoch if need be, and
     saves one when SIGTERM or Ctrl-C stops it. Under ``torchrun`` all processes share each batch.
     Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json``, the log, and a record of what
-    they were made from; as long as that is up to date, nothing is trained again.
-
-    Args:
-        config, layout, output: the settings, the shards, and the folder of the results.
-        resume: what to do about a checkpoint: auto, anyway or never, see `Checkpoints.resume`; never also
-            trains again what is up to date.
+    they were made from; as long as that is up to date, nothing is trained again, unless `resume`, see
+    `Checkpoints.resume`, is never.
 
     Raises:
         UserError: a setting of a task is wrong, there are no samples, the loss is not finite, the batch
@@ -152,7 +138,10 @@ def made_from(config: Config, layout: Layout, ranks: Ranks) -> dict[str, Any]:
         "shuffle_shards": config.trainer.shuffle_shards,
         "precision": config.trainer.precision,
         "network": config.network.model_dump(mode="json"),
-        "pretrain": config.pretrain.model_dump(mode="json", exclude=NOT_COMPARED),
+        # But what may change within a run; `accumulate` changes the weights, by the micro-batches.
+        "pretrain": config.pretrain.model_dump(
+            mode="json", exclude={"accumulate", "log_every", "validate_every"}
+        ),
         "code": code_hash(__name__),
     }
 
@@ -165,21 +154,7 @@ def _train(config: Config, layout: Layout, output: Path, checkpoints: Checkpoint
     if not len(validation) and ranks.first:
         print("pretrain: fewer than two samples in the val split, so nothing is validated")
     objective = PretextObjective(config, ranks.device, samples, validation)
-    plan = LoopSettings(
-        title="pretrain",
-        seed=settings.seed,
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        schedule=settings.schedule,
-        weight_decay=settings.weight_decay,
-        average_decay=settings.average_decay,
-        log_every=settings.log_every,
-        validate_every=settings.validate_every,
-        accumulate=settings.accumulate,
-        clip_norm=settings.clip_norm,
-        log_folder=output,
-    )
-    trainer = Trainer(objective, plan, checkpoints)
+    trainer = Trainer(objective, settings, checkpoints, output)
     trainer.fit(resume)
     scores = {name: round(score, 4) for name, score in trainer.kept.scores.items()}
     metrics: dict[str, Any] = {

@@ -3,19 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import torch
 from pydantic import ValidationError
-from torch import nn
 
 from common.errors import UserError
-from training.engine.device import keyed_generator
 from training.pretrain.tasks.adversarial import AdversarialTask
-from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext
+from training.pretrain.tasks.base import PretextTask, TaskConfig
 from training.pretrain.tasks.classification import ClassificationTask
 from training.pretrain.tasks.rotation import RotationTask
 from training.pretrain.tasks.segmentation import SegmentationTask
 
-__all__ = ["TASKS", "PretextTask", "build_tasks", "read_settings"]
+__all__ = ["TASKS", "PretextTask", "read_settings"]
 
 TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
     task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
@@ -24,10 +21,7 @@ TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
 
 
 def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:
-    """The validated settings of the tasks that have a weight, in the order of `TASKS`.
-
-    Args:
-        blocks: ``pretrain.tasks``; a task without a block is switched off.
+    """The validated settings in ``pretrain.tasks`` of the tasks that have a weight, in the order of `TASKS`.
 
     Raises:
         UserError: names a task that does not exist or a setting that is missing, unknown or wrong,
@@ -48,17 +42,3 @@ def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConf
     if not active:
         raise UserError("every task has weight 0; give one of pretrain.tasks a weight")
     return active
-
-
-def build_tasks(settings: Mapping[str, TaskConfig], context: TaskContext, seed: int) -> nn.ModuleDict:
-    """The tasks with random weights, each drawn from (seed, name), so that no other task changes them.
-
-    Raises:
-        UserError: a setting does not fit the network.
-    """
-    tasks = nn.ModuleDict()
-    for name, config in settings.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(keyed_generator(seed, name).initial_seed())
-            tasks[name] = TASKS[name](config, context)
-    return tasks

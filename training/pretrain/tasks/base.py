@@ -7,10 +7,9 @@ and a block of settings below ``pretrain.tasks``.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.section import Section, Weight
@@ -24,20 +23,14 @@ Tensors = Mapping[str, Tensor]
 class TaskConfig(Section):
     """Settings of one task."""
 
-    weight: Annotated[
-        Weight, Field(description="of its losses in the total; a task of weight 0 is not built")
-    ]
+    weight: Weight
+    """of its losses in the total; a task of weight 0 is not built"""
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task must know of the rest of the configuration.
-
-    Attributes:
-        channels: C of the features.
-        input_size: side of the network's input in pixels, S.
-        takes_rows: whether each local branch of the network has an input of its own (``sspl``).
-        classes: the classes of the targets.
+    """What a task must know of the rest: C of the features, the side S of the network's input in pixels,
+    whether each local branch has an input of its own (``sspl``), and the classes of the targets.
     """
 
     channels: int
@@ -81,6 +74,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         abbreviation, title: for tables and pages.
         config_class: the type of its settings.
         features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
+        members: members of a sample that the targets need beside the image, such as ``mask.png``.
         reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
         adversary_interval: its adversary, if it has one, is trained in every so many-th step.
     """
@@ -90,6 +84,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     title: ClassVar[str]
     config_class: ClassVar[type[TaskConfig]]
     features: ClassVar[frozenset[str]]
+    members: ClassVar[frozenset[str]] = frozenset()
     reads_patch: ClassVar[bool] = True
     adversary_interval: ClassVar[int] = 1
 
@@ -97,21 +92,14 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         super().__init__()
         self.config, self.context = config, context
 
-    def members(self) -> frozenset[str]:
-        """Members of a sample that the targets need beside the image, such as ``mask.png``."""
-        return frozenset()
-
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
         """The network's input of a task that does not read the patch: (B, 3, S, S), or one by branch."""
         raise NotImplementedError(f"{type(self).__name__} reads the patch")
 
     @abstractmethod
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make a batch's targets on its device.
-
-        Args:
-            crops: the faces of the batch, and the patch of each.
-            generator: CPU generator of this task alone, so that its draws depend on no other task.
+        """Make a batch's targets on its device; the CPU generator is of this task alone, so that its draws
+        depend on no other task.
         """
 
     @abstractmethod
@@ -143,11 +131,8 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         return {}
 
     def scores(self, observations: Sequence[Tensors], training: bool) -> dict[str, float]:
-        """The metrics of one or more batches, by name, without those that these batches do not determine.
-
-        Args:
-            observations: of each batch.
-            training: leave out the metrics that single batches are not measured by.
+        """The metrics of one or more batches, by name, without those that these batches do not determine,
+        and in `training` without those that single batches are not measured by.
         """
         joined = {key: torch.cat([batch[key] for batch in observations]) for key in observations[0]}
         values = {

@@ -4,12 +4,9 @@ Image-level semantics. The target marks the classes with the most pixels in the 
 predicts its own group of classes.
 """
 
-from typing import Annotated, Final
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.cell_counts import dominant_classes
@@ -24,18 +21,14 @@ from training.pretrain.tasks.base import (
     Tensors,
     share_correct,
 )
-from training.pretrain.tasks.patches import ALL, Crops
-
-BRANCH_CLASSES: Final = ALL.branches
-"""Class numbers that each branch predicts (the journal's setting, 19 classes)."""
+from training.pretrain.tasks.patches import Crops
 
 
 class ClassificationConfig(TaskConfig):
     """Settings of the classification."""
 
-    top_classes: Annotated[
-        Positive, Field(description="how many of the largest classes count as present, v in the papers")
-    ]
+    top_classes: Positive
+    """how many of the largest classes count as present, v in the papers"""
 
 
 class ClassificationTask(PretextTask[ClassificationConfig]):
@@ -49,14 +42,11 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
     title = "Patch classification"
     config_class = ClassificationConfig
     features = frozenset(BRANCHES)
+    members = frozenset({"mask.png"})
 
     def __init__(self, config: ClassificationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.head = ClassificationHead(context.channels, context.classes.branches)
-
-    def members(self) -> frozenset[str]:
-        """The mask."""
-        return frozenset({"mask.png"})
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The dominant classes of the patches; nothing is drawn."""
@@ -99,7 +89,7 @@ def count_classes(masks: Tensor, classes: int) -> Tensor:
 class ClassificationHead(nn.Module):
     """One linear layer per branch on its pooled features: by branch, (B, C, h, w) to logits (B, classes)."""
 
-    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES) -> None:
+    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(channels, len(classes[name])) for name in BRANCHES})
 
@@ -108,15 +98,10 @@ class ClassificationHead(nn.Module):
         return {name: head(branches[name].mean(dim=(2, 3))) for name, head in self.heads.items()}
 
 
-def classification_loss(
-    logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]] = BRANCH_CLASSES
-) -> Tensor:
+def classification_loss(logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]]) -> Tensor:
     """Binary cross-entropy with logits, one mean per branch, summed.
 
-    Args:
-        logits: by branch, float (B, classes of the branch).
-        targets: float (B, K), 0 or 1.
-        classes: class numbers of each branch.
+    Logits are float (B, classes of the branch) by branch, targets float (B, K), 0 or 1.
     """
     terms = [
         F.binary_cross_entropy_with_logits(logits[name].float(), targets[:, list(classes[name])])

@@ -16,10 +16,9 @@ from training.models.blocks import to_input
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Classes to predict.
+    """Classes to predict, by name.
 
     Attributes:
-        names: one per class.
         members: class numbers of the shards that each class is made of.
         branches: class numbers (of this set) that each branch predicts.
     """
@@ -88,14 +87,7 @@ class Crops:
 
 
 def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: torch.Generator) -> Crops:
-    """Mirror samples at random and cut a patch from each, on the batch's device.
-
-    Args:
-        batch: with the members that the tasks read.
-        settings: flip, patch_fraction and classes.
-        input_size: side of the network's input in pixels.
-        generator: CPU generator.
-    """
+    """Mirror samples at random (CPU generator) and cut a patch from each, on the batch's device."""
     images, size = batch.images, batch.images.shape[-1]
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
     corners, side = random_patches(len(images), size, settings.patch_fraction, generator)
@@ -110,15 +102,9 @@ def make_crops(batch: Batch, settings: Pretrain, input_size: int, generator: tor
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """Cut squares out of each image of a batch.
+    """Cut N squares out of each image of a batch, (B, C, H, W) of any dtype, to (B, N, C, side, side).
 
-    Args:
-        images: any dtype (B, C, H, W).
-        top, left: int64 (B, N), upper left corners in pixels.
-        side: side of the squares in pixels.
-
-    Returns:
-        (B, N, C, side, side), dtype of `images`.
+    Their upper left corners are int64 (B, N), in pixels as the side.
     """
     steps = torch.arange(side, device=images.device)
     rows = (top[:, :, None] + steps)[:, :, :, None]
@@ -130,16 +116,11 @@ def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 def random_patches(
     count: int, size: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Where squares of one random side lie, uniform over all positions.
+    """Upper left corners, int64 (count, 2), of squares of one random side, uniform over all positions, and
+    the side.
 
-    Args:
-        count: of squares.
-        size: side of the images in pixels.
-        fraction: least and greatest side of the squares, as a share of `size`.
-        generator: CPU generator.
-
-    Returns:
-        Upper left corners, int64 (count, 2), and the side; both in pixels.
+    All are in pixels, but `fraction`, the least and greatest side as shares of `size`; the generator is
+    the CPU's.
     """
     least, greatest = fraction
     share = least + (greatest - least) * torch.rand((), generator=generator).item()

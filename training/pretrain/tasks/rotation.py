@@ -42,21 +42,11 @@ MIN_FOREGROUND: Final = 0.25
 class RotationConfig(TaskConfig):
     """Settings of the rotation."""
 
-    angles: Annotated[
-        list[Literal[0, 90, 180, 270]],
-        Field(
-            min_length=1,
-            description="rotations in degrees, counter-clockwise, that are drawn from; a single one is not "
-            "predicted",
-        ),
-    ]
-    position_of_unrotated: Annotated[
-        bool,
-        Field(
-            description="whether the position is asked for where the angle is 0, so that no patch looks "
-            "rotated; as published, but such targets are noise"
-        ),
-    ]
+    angles: Annotated[list[Literal[0, 90, 180, 270]], Field(min_length=1)]
+    """rotations in degrees, counter-clockwise, that are drawn from; a single one is not predicted"""
+    position_of_unrotated: bool
+    """whether the position is asked for where the angle is 0, so that no patch looks rotated; as published,
+    but such targets are noise"""
 
 
 class RotationTask(PretextTask[RotationConfig]):
@@ -72,16 +62,13 @@ class RotationTask(PretextTask[RotationConfig]):
     title = "Patch rotation"
     config_class = RotationConfig
     features = frozenset({"backbone"})
+    members = frozenset({"mask.png"})  # which says which patches may be rotated
     reads_patch = False
 
     def __init__(self, config: RotationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.angles = len(set(config.angles))
         self.head = RotationHead(context.channels, angle=self.angles > 1, rows=context.takes_rows)
-
-    def members(self) -> frozenset[str]:
-        """The mask, which says which patches may be rotated."""
-        return frozenset({"mask.png"})
 
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
         """The stacked patches, brought to three channels."""
@@ -132,30 +119,27 @@ def rotate_patches(
         masks: uint8 (B, H, H), classes 0..18.
         angles: degrees that are drawn from, multiples of 90.
         size: side of the resized patches in pixels, S.
-        generator: CPU generator.
+        generator: of the CPU.
     """
     batch, device = len(images), images.device
     count, side = GRID * GRID, images.shape[-1] // GRID
     edges = torch.arange(GRID, device=device) * images.shape[-1] // GRID
     top, left = edges.repeat_interleave(GRID), edges.repeat(GRID)
 
-    position = choose_position(foreground(masks), generator)
-    quarter_turns = torch.tensor(angles) // 90
-    drawn = torch.randint(0, len(quarter_turns), (batch,), generator=generator)
-    angle = quarter_turns[drawn].to(device, non_blocking=True)
+    def drawn(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator).to(device, non_blocking=True)
 
+    position = choose_position(foreground(masks), generator)
+    quarter_turns = (torch.tensor(angles) // 90).to(device, non_blocking=True)
+    angle = quarter_turns[drawn(0, len(angles), batch)]
     crop_side = max(1, round(side * CROP_FRACTION))
-    corner = torch.randint(0, side - crop_side + 1, (batch, count, 2), generator=generator).to(
-        device, non_blocking=True
-    )
+    corner = drawn(0, side - crop_side + 1, batch, count, 2)
     crops = crop(images, top + corner[..., 0], left + corner[..., 1], crop_side)
     # Rotating and shifting the small crops, before the resize, gives the same patches for less work.
     sample = torch.arange(batch, device=device)
     chosen = crops[sample, position]
     crops[sample, position] = torch.stack([chosen.rot90(k, (2, 3)) for k in range(4)])[angle, sample]
-    jitter = torch.randint(-JITTER, JITTER + 1, (batch, count, 3, 1, 1), generator=generator).to(
-        device, non_blocking=True
-    )
+    jitter = drawn(-JITTER, JITTER + 1, batch, count, 3, 1, 1)
     crops = (crops.short() + jitter.short()).clamp_(0, 255).to(torch.uint8)
     patches = normalise(resize_images(crops.flatten(0, 1), size)).view(batch, count * 3, size, size)
     return {"patches": patches, "position": position, "angle": angle}
@@ -177,19 +161,12 @@ def foreground(masks: Tensor) -> Tensor:
 
 
 def choose_position(eligible: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a patch per sample: the first eligible of m*m draws, else the last draw.
-
-    Args:
-        eligible: bool (B, m*m).
-        generator: CPU generator.
-
-    Returns:
-        int64 (B,).
+    """Draw a patch per sample, int64 (B,): the first eligible, bool (B, m*m), of m*m draws, else the last
+    draw.
     """
     batch, count = eligible.shape
-    candidates = torch.randint(0, count, (batch, count), generator=generator).to(
-        eligible.device, non_blocking=True
-    )
+    candidates = torch.randint(0, count, (batch, count), generator=generator)
+    candidates = candidates.to(eligible.device, non_blocking=True)
     accepted = eligible.gather(1, candidates)
     accepted[:, -1] = True
     first = accepted.int().argmax(dim=1, keepdim=True)
@@ -205,10 +182,7 @@ def normalise(patches: Tensor) -> Tensor:
 class RotationHead(nn.Module):
     """The layers around the network: stacked patches to three channels, backbone features to logits.
 
-    Args:
-        channels: C of the features.
-        angle: whether the angle is predicted.
-        rows: whether each local branch has its own entrance for a row of patches (2021).
+    With `rows` each local branch has its own entrance for a row of patches (2021).
     """
 
     def __init__(self, channels: int, angle: bool = True, rows: bool = False) -> None:

@@ -4,11 +4,10 @@ Pixel-level semantics. The target is the patch of the stored mask; the head is
 CCNet's recurrent criss-cross attention on the backbone's last stage.
 """
 
-from typing import Annotated, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from common.classes import NUM_CLASSES
@@ -28,9 +27,8 @@ RECURRENCES, DROPOUT = 2, 0.1
 class SegmentationConfig(TaskConfig):
     """Settings of the segmentation."""
 
-    upscale: Annotated[
-        Positive, Field(description="logits per side of a cell of the last stage; 1 as published")
-    ]
+    upscale: Positive
+    """logits per side of a cell of the last stage; 1 as published"""
 
 
 class SegmentationTask(PretextTask[SegmentationConfig]):
@@ -44,14 +42,11 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
     title = "Patch segmentation"
     config_class = SegmentationConfig
     features = frozenset({"backbone"})
+    members = frozenset({"mask.png"})
 
     def __init__(self, config: SegmentationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.head = SegmentationHead(context.channels, len(context.classes.names), config.upscale)
-
-    def members(self) -> frozenset[str]:
-        """The mask."""
-        return frozenset({"mask.png"})
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The masks of the patches, resized to the nearest pixel centre; nothing is drawn."""
@@ -85,15 +80,10 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
 class SegmentationHead(nn.Module):
     """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, r*h, r*w).
 
-    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are
-    joined with the input to C/2.
-
-    Args:
-        channels: C.
-        classes: K.
-        upscale: r. The published head has 1. A larger one gives r x r logits per cell by
-            sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small
-            input's last stage cannot draw a face.
+    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are joined with the
+    input to C/2. The published head has an `upscale`, r, of 1. A larger one gives r x r logits per cell
+    by sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small input's last
+    stage cannot draw a face.
     """
 
     def __init__(self, channels: int, classes: int = NUM_CLASSES, upscale: int = 1) -> None:
@@ -120,14 +110,8 @@ class SegmentationHead(nn.Module):
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of upsampled logits, with labels smoothed by `LABEL_SMOOTHING`.
-
-    Args:
-        logits: float (B, K, h, w); upsampled bilinearly to the masks.
-        masks: int64 (B, S, S), classes 0..K-1.
-
-    Returns:
-        Scalar, mean over pixels.
+    """Cross-entropy, mean over pixels, of logits, float (B, K, h, w), upsampled bilinearly to the masks,
+    int64 (B, S, S) below K, with labels smoothed by `LABEL_SMOOTHING`.
     """
     by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=LABEL_SMOOTHING)
