@@ -14,8 +14,24 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from common.errors import UserError
-from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
-from common.section import Fraction, LocalPath, Positive, Precision, Section, Weight
+from common.pipeline_config import (
+    Align,
+    Cluster,
+    Data,
+    Fraction,
+    Ingest,
+    LocalPath,
+    Parse,
+    Positive,
+    Precision,
+    Quarantine,
+    Sample,
+    Section,
+    Stream,
+    Weight,
+    Weights,
+    listed_errors,
+)
 from common.strict_yaml import parse_yaml, read_yaml
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -227,8 +243,7 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError("invalid configuration: " + "; ".join(lines)) from error
+        raise UserError(f"invalid configuration: {listed_errors(error)}") from error
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

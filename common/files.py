@@ -15,9 +15,7 @@ from upath import UPath
 from common.errors import UserError
 from common.storage import Address, store_errors
 
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a full disk and of an exhausted quota."""
-
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # Error numbers of a full disk and of an exhausted quota
 _CHECK: Final = ContextVar[Callable[[], None] | None]("check", default=None)
 
 
@@ -42,12 +40,19 @@ def check_guard() -> None:
         check()
 
 
+def remove(path: Address) -> None:
+    """Delete a file, if there is one; guarded as writes are."""
+    check_guard()
+    with store_errors(path):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Address) -> Iterator[Path]:
     """Yield a local temporary file to write to, which becomes `path` if no error is raised.
 
-    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which
-    object stores do atomically.
+    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which object stores do
+    atomically.
 
     Raises:
         UserError: the disk is full.

@@ -5,31 +5,26 @@ A CPU without bfloat16 instructions emulates them in PyTorch, several times slow
 which hide instructions from PyTorch, are obeyed; set to AVX2 they rehearse an older processor.
 """
 
+import ctypes
 import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 
-from common.section import Precision
+from common.pipeline_config import Precision
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-BFLOAT16_LEVELS: Final = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
-"""Parts of the values of ``ONEDNN_MAX_CPU_ISA`` that leave oneDNN its bfloat16 instructions."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What networks run on.
+    """What networks run on: the GPU if there is one, else the CPU.
 
-    Attributes:
-        device: the GPU if there is one, else the CPU.
-        name: its class, such as ``CPU, AVX-512 with bfloat16``.
-        bfloat16: whether it has instructions for bfloat16.
-        x86: whether it is an x86-64 CPU.
+    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it has instructions
+    for that.
     """
 
     device: torch.device
@@ -67,14 +62,14 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
     Args:
         flags: of the processor, as ``torch.cpu.get_capabilities`` names them.
         capability: the instructions that PyTorch's own kernels use, such as ``AVX2``.
-        environment: may limit those of oneDNN.
+        environment: may limit those of oneDNN; some of the values leave it its bfloat16 instructions.
     """
     x86 = flags.get("architecture") == "x86_64"
     level = environment.get("ONEDNN_MAX_CPU_ISA", "").upper() or "DEFAULT"
     bfloat16 = (
         x86
         and capability not in ("DEFAULT", "AVX2")
-        and any(part in level for part in BFLOAT16_LEVELS)
+        and any(part in level for part in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL"))
         and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
     )
     vectors = {"AVX512": "AVX-512", "AVX512_VNNI": "AVX-512"}.get(capability, capability)
@@ -86,6 +81,28 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
 def processor() -> str:
     """The processor's own name, for figures that are compared."""
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse large freed blocks instead of returning them to the kernel.
+
+    On a CPU a network's activations are large blocks; by default each is mapped anew and
+    all its pages are faulted in at every step, which takes a third of the parser's time. Without
+    glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD of malloc.h
+    mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: bytes of free memory that stay with the process
+    mallopt(-2, 64 << 20)  # M_TOP_PAD
+
+
+def load_weights_only() -> None:
+    """Let PyTorch load no pickles but those of weights, which facexlib does not ask for."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 
 def announce(stage: str, precision: str, dtype: str, workers: str, stream: TextIO | None = None) -> None:

@@ -25,31 +25,22 @@ from common.pipeline_config import Align
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
 
+# Quality of a face below which the other orientations are tried; upright faces have 0.8 and more.
 SOUND: Final = 0.6
-"""Quality of a face below which the other orientations are tried; upright faces have 0.8 and more."""
-
+# Further sides at which a photo is searched, as multiples of `DETECT_SIDE`; the last for ``all`` only.
 SCALES: Final = (3, 6)
-"""Further sides at which a photo is searched, as multiples of `DETECT_SIDE`; the last for ``all`` only."""
-
+# Side of a face, in pixels of the detector's image, below which others may be too small to be seen.
 SMALL: Final = 40
-"""Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """An aligned face.
+    """An aligned face."""
 
-    Attributes:
-        image: uint8 RGB (S, S, 3).
-        matrix: float64 (2, 3), image to crop, pixel centres at integers.
-        face: the detected face; None where the central square was taken.
-        detected: how many faces the detector found in the image, or None.
-    """
-
-    image: NDArray[np.uint8]
-    matrix: NDArray[np.float64]
-    face: Face | None
-    detected: int | None
+    image: NDArray[np.uint8]  # uint8 RGB (S, S, 3)
+    matrix: NDArray[np.float64]  # float64 (2, 3), image to crop, pixel centres at integers
+    face: Face | None  # the detected face; None where the central square was taken
+    detected: int | None  # how many faces the detector found in the image, or None
 
 
 def aligned_crops(

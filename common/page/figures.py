@@ -16,11 +16,9 @@ from matplotlib.figure import Figure
 INK: Final = "#000000"
 SOFT: Final = "#676c75"
 GRID: Final = "#e3e0d8"
+# The palette of Okabe and Ito, which colour-blind readers can tell apart.
 SERIES: Final = ("#d55e00", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#56b4e9", "#555555")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
-
-MARKERS: Final = "soD^vP*"
-"""Shapes of the points, so that colour is not all that tells lines apart."""
+MARKERS: Final = "soD^vP*"  # Shapes of the points, so that colour is not all that tells lines apart
 
 THEME: Final = {
     INK: "currentColor",
@@ -31,8 +29,8 @@ THEME: Final = {
 }
 
 SMALL: Final = (2.4, 1.45)
+# Width and height of figures, in inches: for a column of curves, and for half of the page.
 WIDE: Final = (3.8, 2.2)
-"""Width and height of figures, in inches: for a column of curves, and for half of the page."""
 
 STYLE: Final[Any] = {
     "svg.hashsalt": "page",

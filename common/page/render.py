@@ -8,8 +8,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.classes import CLASS_COLOURS, CLASS_TITLES
 from common.page import formats
 
+# Holds the frame of a page, its style sheet and the macros; a page's own templates come first.
 TEMPLATES: Final = Path(__file__).parent / "templates"
-"""Holds the frame of a page, its style sheet and the macros; a page's own templates come first."""
 
 FILTERS: Final = (
     formats.percent,

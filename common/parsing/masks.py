@@ -19,9 +19,8 @@ from torch import Tensor
 from common.classes import CLASSES, FLIP_PAIRS, NUM_CLASSES
 from common.parsing.class_map import ClassMap
 
+# Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32.
 BAND: Final = 1 << 18
-"""Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32."""
-
 PAIRS: Final = tuple((CLASSES.index(left), CLASSES.index(right)) for left, right in FLIP_PAIRS)
 NOSE: Final = CLASSES.index("nose")
 
@@ -68,9 +67,9 @@ def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
 
 
 def _exp(values: Tensor) -> Tensor:
-    """The exponentials of `values`, in their place; on CPUs by OpenCV, four times as fast as PyTorch."""
     if values.device.type != "cpu":
         return values.exp_()
+    # OpenCV is four times as fast as PyTorch.
     flat = values.view(-1).numpy()
     cv2.exp(flat, dst=flat)
     return values

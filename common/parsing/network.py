@@ -26,17 +26,13 @@ from common.parsing.class_map import InputFormat
 
 @dataclass(frozen=True)
 class Network:
-    """A loaded network.
+    """A loaded network."""
 
-    Attributes:
-        outputs: float32 (B, 3, S, S) normalised pixels, in the channel order of its description, to a tuple:
-            the outputs that the description names, such as (B, C, h, w) scores of the C classes of a parser,
-            then the feature maps of a parser that has some, float (B, C, h, w) each.
-        device: the device of its input.
-    """
-
+    # float32 (B, 3, S, S) normalised pixels, in the channel order of its description, to a tuple: the outputs
+    # that the description names, such as (B, C, h, w) scores of the C classes of a parser, then the feature
+    # maps of a parser that has some, float (B, C, h, w) each
     outputs: Callable[[Tensor], tuple[Tensor, ...]]
-    device: torch.device
+    device: torch.device  # the device of its input
 
 
 def normalised(
@@ -104,11 +100,8 @@ def check_whole(path: Path) -> None:
 def load_onnx(path: Path, input_format: InputFormat, size: int, maps: Sequence[str] = ()) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
-    Args:
-        path: of the file.
-        input_format: of its input, and which output is read.
-        size: side of its input in pixels.
-        maps: names of outputs that follow as feature maps, if it has them all.
+    `size` is the side of its input in pixels; outputs that are called `maps` follow as feature maps, if it
+    has them all.
 
     Raises:
         UserError: the file is not a network with one input of
@@ -183,13 +176,9 @@ def _channels_first(output: Tensor, input_format: InputFormat) -> Tensor:
 
 
 def export_onnx(network: nn.Module, size: int, path: Path, outputs: Sequence[str]) -> None:
-    """Write a network of images, float32 (B, 3, size, size) with any B, to an ONNX file.
+    """Write a network of images, float32 (B, 3, size, size) with any B, to an ONNX file, with these outputs.
 
-    Args:
-        network: in evaluation mode, on the CPU.
-        size: side of its input in pixels.
-        path: of the file.
-        outputs: their names.
+    It is in evaluation mode, on the CPU.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

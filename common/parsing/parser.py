@@ -31,8 +31,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.hardware import Hardware, hardware
-from common.memory import keep_freed_memory
+from common.hardware import Hardware, hardware, keep_freed_memory
 from common.parsing import facexlib_networks
 from common.parsing.class_map import ClassMap
 from common.parsing.features import Embedder, EmbedderFile, joined, load_embedder, pooled_features
@@ -41,15 +40,11 @@ from common.parsing.network import Network, load_onnx, load_torchscript, normali
 from common.parsing.quantize import int8_file
 from common.pipeline_config import ParserPrecision
 
+# 8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions.
 INT8: Final = "int8"
-"""8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions."""
-
-CPU_BATCH: Final = 4
-"""Faces per forward pass on a CPU, which gains nothing by more."""
-
+CPU_BATCH: Final = 4  # Faces per forward pass on a CPU, which gains nothing by more
+# Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured.
 GPU_BATCH: Final = 64
-"""Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured."""
-
 Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[Any]]]
 FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 """From faces, uint8 RGB (B, S, S, 3), to
@@ -63,25 +58,15 @@ FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 
 @dataclass(frozen=True)
 class ParserFile:
-    """A parser that is ready to be loaded, on any worker that sees its file.
+    """A parser that is ready to be loaded, on any worker that sees its file."""
 
-    Attributes:
-        kind: ``parse.parser``.
-        path: of its weights or its network.
-        sha256: of that file.
-        class_map: format of its input, and its classes.
-        size: side in pixels of its input.
-        precision: of bisenet and parsenet; a file has its own.
-        embedders: the networks of ``parse.features_from``.
-    """
-
-    kind: str
-    path: Path
-    sha256: str
-    class_map: ClassMap
-    size: int
-    precision: ParserPrecision
-    embedders: tuple[EmbedderFile, ...] = ()
+    kind: str  # ``parse.parser``
+    path: Path  # of its weights or its network
+    sha256: str  # of that file
+    class_map: ClassMap  # format of its input, and its classes
+    size: int  # side in pixels of its input
+    precision: ParserPrecision  # of bisenet and parsenet; a file has its own
+    embedders: tuple[EmbedderFile, ...] = ()  # the networks of ``parse.features_from``
 
     @property
     def computes_in(self) -> str:
@@ -130,11 +115,9 @@ def load_network(file: ParserFile) -> Network:
     Raises:
         UserError: the file cannot be run.
     """
-    if file.computes_in == INT8:
-        path = int8_file(file.path, file.sha256, file.size)
+    if (int8 := file.computes_in == INT8) or file.kind == "onnx":
+        path = int8_file(file.path, file.sha256, file.size) if int8 else file.path
         return load_onnx(path, file.class_map, file.size, facexlib_networks.MAPS)
-    if file.kind == "onnx":
-        return load_onnx(file.path, file.class_map, file.size, facexlib_networks.MAPS)
     if file.kind == "torchscript":
         return load_torchscript(file.path, file.class_map)
     return facexlib_networks.load(file.kind, file.path, file.computes_in)

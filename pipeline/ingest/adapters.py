@@ -35,6 +35,7 @@ class Adapter(Protocol):
         """
 
 
+# The adapters by format; for ``auto``, the first that recognises the input reads it.
 ADAPTERS: Final[dict[str, Adapter]] = {
     "celeba": celeba,
     "lfwa": lfwa,
@@ -43,7 +44,6 @@ ADAPTERS: Final[dict[str, Adapter]] = {
     "utkface": utkface,
     "folder": folder,
 }
-"""The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
 def open_tree(path: Address) -> FileTree:
@@ -65,7 +65,7 @@ def store_sources(
     Args:
         database: see `pipeline.ingest.listing.store_listing`.
         tree: the input.
-        form: a key of `ADAPTERS`, or ``auto`` for the first that recognises the input.
+        form: a key of `ADAPTERS`, or ``auto``.
         labels: a table that is joined to the sources, whose labels of the same names it replaces; it is then
             not taken for the input itself.
 

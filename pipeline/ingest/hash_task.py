@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,50 +23,28 @@ from common.retry import retried
 from common.storage import Address, TransientError, is_local
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
-LOCAL_THREADS: Final = 8
-REMOTE_THREADS: Final = 32
-"""Sources that a task reads at a time from a store: at 60 ms each, 533 a second."""
-
+# Sources of which a thread reads one after the other, because each hand-over to a thread takes time too.
 SOME: Final = 8
-"""Sources of which a thread reads one after the other, because each hand-over to a thread takes time too."""
-
+# Bytes of a remote file that are read in one request, and held in memory by each thread.
 WHOLE: Final = 8_000_000
-"""Bytes of a remote file that are read in one request, and held in memory by each thread."""
-
-EMPTY: Final = ("empty", "the file has no bytes")
-NOT_AN_IMAGE: Final = ("not-an-image", "no image format was recognised")
-
 RECORDS: Final = pa.schema(
-    [("source", pa.string()), ("stamp", pa.string()), ("bytes", pa.int64()), ("sha256", pa.binary(32))]
+    {"source": pa.string(), "stamp": pa.string(), "bytes": pa.int64(), "sha256": pa.binary(32)}
 )
-
+# Columns of the table ``contents``; the hash is in hexadecimal digits.
 CONTENTS: Final = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
+    {"number": pa.int64(), "sha256": pa.string(), "bytes": pa.int64(), "reason": pa.string()}
+    | {"detail": pa.string()}
 )
-"""Columns of the table ``contents``; the hash is in hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A source to hash.
+    """A source to hash."""
 
-    Attributes:
-        number: of the source in the listing.
-        path: as in `pipeline.ingest.listing.Source`.
-        labelled: whether it has labels.
-        stamp: as `common.input_files.FileTree.stamps` tells, before the source is read.
-    """
-
-    number: int
-    path: str
-    labelled: bool
-    stamp: str | None
+    number: int  # of the source in the listing
+    path: str  # as in `pipeline.ingest.listing.Source`
+    labelled: bool  # whether it has labels
+    stamp: str | None  # as `common.input_files.FileTree.stamps` tells, before the source is read
 
     @property
     def size(self) -> int | None:
@@ -84,11 +62,9 @@ class Content:
 
 
 Read = Callable[[Photo], Content | TransientError]
-
-
+# Sources that were hashed or refused, with the columns `CONTENTS`, and why the store did not hand out one of
+# the others; empty if there are none.
 Hashed = tuple[pa.RecordBatch, str]
-"""Sources that were hashed or refused, with the columns `CONTENTS`, and why the store did not hand out one of
-the others; empty if there are none."""
 
 
 def hash_photos(
@@ -96,12 +72,7 @@ def hash_photos(
 ) -> Hashed:
     """Hash sources, and record in a file of `folder` those that were hashed and have a stamp.
 
-    Args:
-        read: hashes one.
-        threads: sources that are read at a time.
-        folder: of the records.
-        retry_minutes: of patience with the store of the records.
-        photos: the sources.
+    So many `threads` read; the store of the records is tried again for `retry_minutes`.
 
     Raises:
         OSError: the records cannot be written.
@@ -120,11 +91,9 @@ def hash_photos(
         if content.sha256 and photo.stamp:
             records.append((photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256)))
     if records:
-        name = hashlib.sha256(
-            "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records).encode()
-        ).hexdigest()
+        stamped = "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records)
         table = pa.Table.from_batches([_batch(records, RECORDS)])
-        file = folder / f"{name[:16]}.parquet"
+        file = folder / f"{hashlib.sha256(stamped.encode()).hexdigest()[:16]}.parquet"
         retried(lambda: _write(table, file), retry_minutes, "ingest")
     return _batch(rows, CONTENTS), cause
 
@@ -164,17 +133,17 @@ def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | Tran
 
 
 def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
-    if not is_local(root) and 0 < (photo.size or 0) <= WHOLE:
-        data = read_source(root, photo.path)
-        return _content(io.BytesIO(data), len(data))
-    with open_source(root, photo.path, max_pixels) as stream:
+    whole = not is_local(root) and 0 < (photo.size or 0) <= WHOLE
+    with (
+        io.BytesIO(read_source(root, photo.path))
+        if whole
+        else open_source(root, photo.path, max_pixels) as stream
+    ):
         size = stream.seek(0, io.SEEK_END)
-        check_bytes(size, max_pixels)
-        return _content(stream, size)
-
-
-def _content(stream: IO[bytes], size: int) -> Content:
-    if not is_image(stream):
-        return Content(None, size, NOT_AN_IMAGE if size else EMPTY)
-    stream.seek(0)
-    return Content(hashlib.file_digest(stream, "sha256").hexdigest(), size)  # type: ignore[arg-type]
+        if not whole:
+            check_bytes(size, max_pixels)
+        if not is_image(stream):
+            reason = ("not-an-image", "no image format was recognised")
+            return Content(None, size, reason if size else ("empty", "the file has no bytes"))
+        stream.seek(0)
+        return Content(hashlib.file_digest(stream, "sha256").hexdigest(), size)  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """Hash the bytes of every source, except where a record tells the hash already."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,54 +11,31 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.files import check_guard, remove_partials
+from common.files import remove, remove_partials
 from common.images import BYTES_PER_PIXEL
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff, retried
-from common.storage import Address, is_local, list_folder, read_bytes, store_errors
+from common.storage import Address, is_local, list_folder, read_bytes
 from common.tables import Database, batches, insert_batches
 from pipeline.ingest.hash_task import RECORDS, Hashed, Photo, Read, hash_photos
 from pipeline.runner.prefetch import THREADS, read_ahead
 
+# Sources of one task and its file of records, which an interrupted run loses at most of each task.
 PART: Final = 4096
-"""Sources of one task and its file of records, which an interrupted run loses at most of each task."""
-
-HERE: Final = 5 * PART
-"""Sources that are hashed in this process, in less time than a cluster takes to start."""
-
-WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"
-"""The sources that are not hashed yet."""
-
-
-RECORD_THREADS: Final = 2
-"""Files of records that are read at a time, unless they lie in a store."""
-
-Stamps = Callable[[Sequence[str]], list[str | None]]
-"""The stamps of paths as they are now."""
+HERE: Final = 5 * PART  # Sources that are hashed in this process, in less time than a cluster takes to start
+WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"  # The sources that are not hashed yet
+Stamps = Callable[[Sequence[str]], list[str | None]]  # The stamps of paths as they are now
 
 
 @dataclass(frozen=True)
 class Photos:
-    """How photos are read.
+    """How photos are read."""
 
-    Attributes:
-        stamps: what tells that a file has changed.
-        read: hashes one, perhaps in another process.
-        threads: that each process reads with.
-        cluster: whose workers hash many; None: this process does.
-    """
-
-    stamps: Stamps
-    read: Read
-    threads: int
-    cluster: Cluster | None
-
-
-def records_folder(manifests: Address, root: Address) -> Address:
-    """Where the records of files below `root` lie, beside the manifests of an output."""
-    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
-    return (manifests / "records-ingest" / name).absolute()
+    stamps: Stamps  # what tells that a file has changed
+    read: Read  # hashes one, perhaps in another process
+    threads: int  # that each process reads with
+    cluster: Cluster | None  # whose workers hash many; None: this process does
 
 
 def hash_sources(
@@ -70,18 +46,11 @@ def hash_sources(
     retry_minutes: float,
     doubted: Collection[str] = (),
 ) -> None:
-    """Make the table ``contents`` of all sources, with the columns `pipeline.ingest.hash_task.CONTENTS`.
+    """Make the table ``contents`` of all sources in ``listed``, see `pipeline.ingest.hash_task.CONTENTS`.
 
     What the store does not hand out is asked for again after all others, for `retry_minutes` without any
-    progress.
-
-    Args:
-        database: has the table ``listed``.
-        photos: how they are read.
-        folder: of the records, to which those of new hashes are added.
-        max_pixels: of an image; larger files are not looked up in the records.
-        retry_minutes: of patience with the store.
-        doubted: sources whose records are not believed.
+    progress. Files of more than `max_pixels` allow are not looked up in the records, which lie in `folder`;
+    those of `doubted` sources are not believed.
 
     Raises:
         UserError: the store still does not hand out a source, or the workers die.
@@ -140,13 +109,13 @@ def _find_unchanged(
     def read(name: str) -> bytes:
         return retried(partial(read_bytes, folder / name), retry_minutes, "ingest")
 
-    for name, content in read_ahead(read, names, RECORD_THREADS if is_local(folder) else THREADS):
+    for name, content in read_ahead(read, names, 2 if is_local(folder) else THREADS):
         try:
             part = pq.read_table(BytesIO(content.result())).select(RECORDS.names).cast(RECORDS)
         except (pa.ArrowException, KeyError):
             continue  # damaged, or of another version: what it says is hashed again
         if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
-            retried(partial(_remove, folder / name), retry_minutes, "ingest")
+            retried(partial(remove, folder / name), retry_minutes, "ingest")
         else:
             insert_batches(database, "records", part.to_batches())
     recorded = """
@@ -160,12 +129,6 @@ def _find_unchanged(
     database.execute("DROP TABLE records")
 
 
-def _remove(file: Address) -> None:
-    check_guard()
-    with store_errors(file):
-        file.unlink(missing_ok=True)
-
-
 def _count_waiting(database: Database) -> int:
     return int(database.execute(f"SELECT count(*) {WAITING}").fetchall()[0][0])
 
@@ -173,7 +136,6 @@ def _count_waiting(database: Database) -> int:
 def _hashed(
     database: Database, photos: Photos, folder: Address, count: int, retry_minutes: float
 ) -> Iterator[Hashed]:
-    """The results of all tasks, in any order."""
     waiting = f"SELECT number, source, labels IS NOT NULL {WAITING} ORDER BY number"
     task = partial(hash_photos, photos.read, photos.threads, folder, retry_minutes)
     parts = (

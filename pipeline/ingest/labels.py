@@ -5,17 +5,12 @@ from typing import Any, Final
 
 from common.errors import UserError
 
-Label = int | None
-"""1 yes, 0 no, None unknown."""
-
-
+Label = int | None  # 1 yes, 0 no, None unknown
+# A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels of
+# the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
+# Otherwise 1 is yes and 0 is no.
 RawLabel = int | None
-"""A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels
-of the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
-Otherwise 1 is yes and 0 is no."""
-
-FALSE: Final = 2
-"""The word false, which is no in both notations."""
+FALSE: Final = 2  # The word false, which is no in both notations
 
 _RAW_LABELS: Final[dict[str, RawLabel]] = {
     **dict.fromkeys(("1", "1.0", "true"), 1),
@@ -48,14 +43,11 @@ def read_identity(value: Any) -> str | None:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
 
 
+# Names of the column of splits, in lower case.
 SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
-"""Names of the column of splits, in lower case."""
-
+# Names of columns that tell whether a photo is in one split, in lower case.
 _SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
-"""Names of columns that tell whether a photo is in one split, in lower case."""
-
-PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
-"""CelebA's numbers."""
+PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}  # CelebA's numbers
 
 _SPLITS: Final = {
     "train": "train",

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.section import Section, Weight
+from common.pipeline_config import Section, Weight
 from training.models import Features
 from training.pretrain.tasks.patches import ClassSet, Crops
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from common.classes import NUM_CLASSES
-from common.section import Positive
+from common.pipeline_config import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, PReLU, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
