@@ -29,14 +29,10 @@ def cell_edges(size: int, grid: int) -> NDArray[np.int64]:
 
 
 def cell_class_counts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
-    """Pixels of each class in each cell of a grid of `grid` x `grid` cells over a square mask.
+    """Pixels of each class in each cell of a grid, of `grid` cells a side, over a square mask.
 
-    Args:
-        mask: uint8 (S, S), classes 0..18.
-        grid: cells per side, G.
-
-    Returns:
-        uint16 (G, G, 19); rows first, then columns, then classes. Sums to S * S.
+    `mask` is uint8 (S, S), classes 0..18; the counts are uint16 (G, G, 19), rows first, then columns, then
+    classes, and sum to S * S.
 
     Raises:
         ValueError: the mask is not square, holds another class, or a cell could

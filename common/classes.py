@@ -60,15 +60,10 @@ FLIP_CLASSES.setflags(write=False)
 def mask_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8] = CLASS_COLOURS
 ) -> NDArray[np.uint8]:
-    """Two parts of the image to three of the colours of its classes.
+    """Two parts of an image, uint8 RGB (H, W, 3), to three of the colours of its classes; of the same shape.
 
-    Args:
-        image: uint8 RGB (H, W, 3).
-        mask: uint8 (H, W), indices into `colours`.
-        colours: uint8 RGB (C, 3), by default of the 19 parsing classes.
-
-    Returns:
-        uint8 RGB (H, W, 3).
+    `mask` is uint8 (H, W), indices into `colours`, uint8 RGB (C, 3), by default those of the 19 parsing
+    classes.
     """
     tint = colours[mask].astype(np.uint16)
     return ((image.astype(np.uint16) * 2 + tint * 3) // 5).astype(np.uint8)

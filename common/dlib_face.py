@@ -86,11 +86,7 @@ class DlibMaps(nn.Module):
 
 
 class DlibFace(nn.Module):
-    """From normalised pixels, float32 (B, 3, 150, 150), to `DLIB_OUTPUTS`.
-
-    Args:
-        archive: the npm package.
-    """
+    """From normalised pixels, float32 (B, 3, 150, 150), to `DLIB_OUTPUTS`, by the npm package `archive`."""
 
     def __init__(self, archive: Path) -> None:
         super().__init__()

@@ -66,15 +66,11 @@ def check_bytes(size: int, max_pixels: int) -> None:
 def decode_photo(data: bytes, max_pixels: int, side: int | None = None) -> Photo:
     """Decode a photo to RGB, upright.
 
-    Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
-    scaled by the range that they use, the EXIF orientation is applied, and of an animation the first
-    frame is taken. Colours are converted to sRGB by the profile in the file, except gray ones of more than
-    8 bits. No other metadata matters: where it is damaged, it is ignored.
-
-    Args:
-        data: the file's bytes.
-        max_pixels: greatest declared width x height.
-        side: pixels of the longer side that suffice at first; None: all of them are decoded now.
+    Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are scaled
+    by the range that they use, the EXIF orientation is applied, and of an animation the first frame is taken.
+    Colours are converted to sRGB by the profile in the file, except gray ones of more than 8 bits. No other
+    metadata matters: where it is damaged, it is ignored. `max_pixels` is the greatest declared width x
+    height, and `side` the pixels of the longer side that suffice at first, by default all.
 
     Raises:
         Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.

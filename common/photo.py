@@ -39,13 +39,9 @@ class View:
 class Photo:
     """A photo, of a large JPEG decoded only as finely as it is needed.
 
-    `shape` is its height and width, upright, and `notices` are codes of what is unusual about it, such as
-    `CUT_SHORT`.
-
-    Args:
-        view: what is decoded already.
-        decode: the view at a reduction of 1, 2, 4 or 8; None: `view` is the whole photo.
-        notices: as above.
+    `shape` is its height and width, upright, `notices` are codes of what is unusual about it, such as
+    `CUT_SHORT`, `view` is what is decoded already, and `decode` gives the view at a reduction of 1, 2, 4 or
+    8; without it `view` is the whole.
     """
 
     def __init__(

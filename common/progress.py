@@ -42,12 +42,8 @@ class Progress(tqdm):  # type: ignore[type-arg]
 def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = True) -> Progress:
     """Start a progress display of an activity, such as ``parse``, on standard error.
 
-    Args:
-        title: the activity.
-        total: number of units.
-        unit: plural name of a unit, such as ``images``.
-        done: units that an earlier run finished; they do not count towards the rate.
-        enabled: False prints nothing, for all but the first of several processes.
+    `unit` is the plural name of a unit, such as ``images``, and `done` counts those that an earlier run
+    finished, not towards the rate. Of several processes only the first has it `enabled`.
     """
     plain = {
         "mininterval": 10.0,

@@ -21,9 +21,8 @@ import pypi_simple
 import requests
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import readable_or_own, replacing, user_cache
 from common.pipeline_config import Weights
-from common.user_cache import readable_or_own, user_cache
 
 RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 

@@ -13,17 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Final, Self
 
+from common import storage
 from common.images import check_bytes
 from common.photo import Refused
-from common.storage import (
-    Address,
-    TransientError,
-    is_folder,
-    is_local,
-    is_transient,
-    read_remote,
-    store_errors,
-)
+from common.storage import Address, TransientError, is_local, store_errors
 
 MEMBER: Final = "::"  # Between the name of a tar and the name of its member, as fsspec chains addresses
 _IN_TAR: Final = re.compile(rf"(.*?\.tar){MEMBER}", re.IGNORECASE | re.DOTALL)
@@ -70,18 +63,14 @@ def read_headers(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def read_source(root: Address, source: str) -> bytes:
-    """All bytes of a source below `root`.
-
-    Raises:
-        Refused, TransientError: as for `open_source`.
-    """
+    """All bytes of a source below `root`. Raises Refused, TransientError: as for `open_source`."""
     if isinstance(root, Path) or _IN_TAR.match(source):
         with open_source(root, source) as stream:
             return stream.read()
     # Opening a remote file asks for its size first, which takes as long as its bytes.
     try:
         with store_errors(root):
-            return read_remote(root.fs, f"{root.path.rstrip('/')}/{source}")
+            return storage.read_remote(root.fs, f"{root.path.rstrip('/')}/{source}")
     except OSError as error:
         raise _judged(root, source, error) from error
 
@@ -118,7 +107,7 @@ def _judged(root: Address, path: str, error: OSError) -> Refused | TransientErro
         if isinstance(error, FileNotFoundError):
             if _is_missing(root, path):
                 return Refused("unreadable", MISSING)
-        elif is_local(root) and not is_transient(error):
+        elif is_local(root) and not storage.is_transient(error):
             return Refused("unreadable", reason)
     return TransientError(f"{root}/{path}: {reason}")
 
@@ -134,7 +123,7 @@ def _is_missing(root: Address, path: str) -> bool:
         try:
             root.fs.info(f"{root.path.rstrip('/')}/{path}")
         except FileNotFoundError:
-            return is_folder(root)
+            return storage.is_folder(root)
     return False
 
 

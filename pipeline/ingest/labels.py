@@ -49,26 +49,18 @@ SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
 _SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
 PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}  # CelebA's numbers
 
-_SPLITS: Final = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-    "": None,
-    "unlabelled": None,
+_SPLITS: Final[dict[str, str | None]] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("", "unlabelled")),
 }
 
 
 def read_split(value: Any, where: str, name: str = "split") -> str | None:
     """The split that a cell of a table or a JSON value names, in capitals or not; None if it is empty.
 
-    Args:
-        value: a word; in a column named partition also one of `PARTITIONS`, see `check_partitions`.
-        where: it stands, for messages.
-        name: of the column, one of `SPLIT_COLUMNS`.
+    In a column called partition it may be one of `PARTITIONS`, see `check_partitions`.
 
     Raises:
         UserError: it names none; the message starts with `where`.

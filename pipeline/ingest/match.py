@@ -11,11 +11,8 @@ from common.input_files import FileTree, Refusal, stem
 class ImageIndex:
     """The files of an input by name.
 
-    A row names an image by its path, or by the end of its path that begins at a folder or file name.
-    An extension may be missing or another image's; Unicode forms and, if need be, case do not matter.
-
-    Args:
-        tree: the input.
+    A row names an image by its path, or by the end of its path that begins at a folder or file name. An
+    extension may be missing or another image's; Unicode forms and, if need be, case do not matter.
     """
 
     def __init__(self, tree: FileTree) -> None:

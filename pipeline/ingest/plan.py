@@ -187,11 +187,9 @@ def refuse_losses(
 ) -> None:
     """Refuse a plan without photos of which there are samples in finished shards.
 
-    Args:
-        database: has the plan, and the view ``earlier_sources`` of the earlier one.
-        finished: the names of the finished shards, and the sources that were refused when they were made.
-        folder: of the shards.
-        root, earlier_root: the folders of both plans' paths. If they differ, equal paths are other photos.
+    `finished` are the names of the finished shards in `folder`, and the sources that were refused when they
+    were made. The database has the plan, and the view ``earlier_sources`` of the earlier one; if its root is
+    another, equal paths are other photos.
 
     Raises:
         UserError: there are such photos; says how many.

@@ -15,8 +15,7 @@ from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
 from common.tables import Database, add_parquet, connect
 from pipeline.ingest.adapters import open_tree, store_sources
-from pipeline.ingest.hash_task import read_content
-from pipeline.ingest.hashing import Photos, hash_sources
+from pipeline.ingest.hashing import Photos, hash_sources, read_content
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
 from pipeline.runner.finished_shards import FinishedShard, finished_shards
@@ -30,7 +29,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
     content's SHA-256), a split and a shard; any other a reason and a detail. An earlier plan in the same
     place is added to; `prune` allows that photos of finished shards leave it. `photos` stand in for those of
     the input. What was hashed before and has not changed since is not read
-    (`pipeline.ingest.hash_task`).
+    (`pipeline.ingest.hashing`).
 
     Raises:
         UserError: no input, malformed label files, sources that the store does not hand out, or photos of

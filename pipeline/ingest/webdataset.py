@@ -228,10 +228,9 @@ def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
 
 
 def _number_classes(tree: FileTree, labels: list[_Label]) -> None:
-    numbered = [label for label in labels if label.number is not None]
-    numbers = sorted({label.number for label in numbered})
+    numbers = sorted({label.number for label in labels if label.number is not None})
     if len(numbers) > 256:
         raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than 256")
-    for label in numbered:
-        for number in numbers:
+    for label in labels:
+        for number in numbers if label.number is not None else ():
             label.labels[f"class_{number}"] = 1 if number == label.number else FALSE

@@ -95,14 +95,8 @@ def connect(
 ) -> Iterator[Client]:
     """A client of the configured cluster, whose workers have all called `load` once.
 
-    A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process,
-    however that ends.
-
-    Args:
-        config: which cluster.
-        tasks: how many there are.
-        load: loads what the tasks need, in each worker process.
-        module: that the tasks run; its code must be the same on the workers of a joined cluster.
+    A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process, however
+    that ends. `module` is what the tasks run; its code must be the same on the workers of a joined cluster.
 
     Raises:
         UserError: no scheduler answers, no worker offers the resources, one runs other code, or `load` fails

@@ -29,11 +29,9 @@ class FinishedShard:
 
 
 class FinishedShards:
-    """The finished shards of a folder: ``shards``, by the names of their tars.
+    """The finished shards of a folder by the names of their tars: ``shards``.
 
-    Args:
-        folder: of the tars.
-        index: the file of the index, which only `update` writes.
+    Only `update` writes the file of the index.
 
     Raises:
         OSError: the store does not answer.

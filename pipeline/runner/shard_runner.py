@@ -43,21 +43,12 @@ def finish_shards(
     prune: bool,
     earlier: Iterable[FinishedShard] = (),
 ) -> tuple[int, FinishedShards]:
-    """Make all shards of `tasks` that are not finished; what killed runs left in their folder is deleted.
+    """Make all shards that are not finished; gives how many were made, and all finished ones.
 
-    Args:
-        stage: what to do.
-        tasks: all shards of the plan.
-        planned: the plan.
-        root: of the folder of the data set, where the tars lie.
-        config: where the tasks run, and for how long a store is tried again.
-        layout: where the manifests lie, beside which the run of the stage is logged if it made anything.
-        any_code: accept finished shards that other code made.
-        prune: delete shards that are not planned.
-        earlier: shards of an earlier stage, whose refusals count too.
-
-    Returns:
-        How many shards were made, and all finished ones.
+    What killed runs left in their folder, that of the data set in `root`, is deleted. Finished shards that
+    other code made are kept with `any_code`, and those that are not planned are deleted with `prune`. If
+    shards were made, the run is logged beside the manifests. Refusals of `earlier` shards, of an earlier
+    stage, count too.
 
     Raises:
         UserError: there are shards that are not planned, too many sources are refused, workers die without

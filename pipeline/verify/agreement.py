@@ -35,13 +35,9 @@ class Agreement:
     def add(
         self, mask: NDArray[np.uint8], cells: NDArray[np.uint16], root: Address, other: Mapping[str, Any]
     ) -> None:
-        """Compare a sample of the first set with the same of the other.
+        """Compare a sample's class mask, (S, S), and counts, (G, G, 19), with those of the other set.
 
-        Args:
-            mask: (S, S), its class mask.
-            cells: (G, G, 19), its class counts.
-            root: the other set's folder of shards.
-            other: the sample's row in the other set.
+        `other` is the sample's row there, and `root` the folder of its shards.
 
         Raises:
             UserError: a member of the other set is damaged, or the two sets' masks or grids do not fit.

@@ -13,19 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from common import tables
+from common import members, tables
 from common.cell_counts import cell_class_counts
 from common.layout import Layout
-from common.members import (
-    FEATURE_MEMBERS,
-    MEMBERS,
-    BrokenSample,
-    decode_cell_counts,
-    decode_face,
-    decode_features,
-    decode_mask,
-    decode_metadata,
-)
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.shards import Extent, extent_of
@@ -37,11 +27,11 @@ from pipeline.verify.manifests import check_manifests, compare_manifests, join_m
 
 # The check that a member belongs to, and the function that decodes it.
 DECODERS: Final = {
-    "jpg": ("faces", decode_face),
-    "mask.png": ("masks", decode_mask),
-    "parts.npy": ("cell-counts", decode_cell_counts),
-    "json": ("metadata", decode_metadata),
-    **dict.fromkeys(FEATURE_MEMBERS, ("features", decode_features)),
+    "jpg": ("faces", members.decode_face),
+    "mask.png": ("masks", members.decode_mask),
+    "parts.npy": ("cell-counts", members.decode_cell_counts),
+    "json": ("metadata", members.decode_metadata),
+    **dict.fromkeys(members.FEATURE_MEMBERS, ("features", members.decode_features)),
 }
 
 
@@ -119,7 +109,10 @@ def verify_tar(task: VerifyTask) -> Findings:
 
 
 def _members(row: Mapping[str, Any]) -> list[str]:
-    return [*MEMBERS, *(name for name in FEATURE_MEMBERS if row.get(f"{name}.size") is not None)]
+    return [
+        *members.MEMBERS,
+        *(name for name in members.FEATURE_MEMBERS if row.get(f"{name}.size") is not None),
+    ]
 
 
 def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[str, Extent]:
@@ -157,14 +150,14 @@ def _decode(
         try:
             if extent != listed:
                 check = "extents"
-                raise BrokenSample(f"{extent}, but the manifest lists {listed}")
+                raise members.BrokenSample(f"{extent}, but the manifest lists {listed}")
             stream.seek(extent.offset)
             data = stream.read(extent.size)
             if zlib.crc32(data) != row[f"{name}.crc32"]:
                 check = "checksums"
-                raise BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
+                raise members.BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
             decoded[name] = decode(data)
-        except BrokenSample as error:
+        except members.BrokenSample as error:
             findings.add(check, f"{tar}: {member}: {error}")
     return decoded
 
@@ -191,7 +184,7 @@ def _check_sample(
         counts = None
     elif counts is not None and findings.agreement is not None and task.other is not None and row["other"]:
         findings.agreement.add(mask, counts, task.other, row["other"])
-    for name in ("jpg", *FEATURE_MEMBERS):
+    for name in ("jpg", *members.FEATURE_MEMBERS):
         if name in decoded:
             findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
     if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts))):
