@@ -69,12 +69,10 @@ def colour(number: int) -> str:
 
 
 def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = WIDE) -> Markup:
-    """What `draw` puts on a pair of axes, as SVG without a background.
+    """What `draw` puts on a pair of axes in colours of `THEME`, as SVG without a background, for a page.
 
-    Args:
-        draw: draws with colours of `THEME`.
-        label: what a screen reader says.
-        size: width and height in inches; a page scales figures to its columns.
+    `label` is what a screen reader says. `size` is width and height in inches; a page scales figures to its
+    columns.
     """
     with rc_context(STYLE):
         canvas = Figure(figsize=size, layout="constrained")
@@ -82,15 +80,9 @@ def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] =
         stream = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         canvas.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    return inline(stream.getvalue(), label)
-
-
-def inline(svg: str, label: str) -> Markup:
-    """The SVG file of a matplotlib figure as an element of a page, in the page's colours."""
-    view = re.search(r'viewBox="[\d. -]+"', svg)
-    start = re.search(r"<svg[^>]*>", svg)
-    if view is None or start is None:
-        raise ValueError("an SVG file of matplotlib was expected")
+    svg = stream.getvalue()
+    view, start = re.search(r'viewBox="[\d. -]+"', svg), re.search(r"<svg[^>]*>", svg)
+    assert view and start
     body = REDUNDANT.sub("", svg[start.end() :])
     for drawn, themed in THEME.items():
         body = body.replace(drawn, themed)

@@ -1,21 +1,9 @@
 """The interface of a parser's network: the format of its input, and our class for each of its classes.
 
-An ONNX or TorchScript file comes with a class map, a YAML or JSON file with these keys, all required::
-
-    size: 448              # side in pixels of the input; null: any, then parse.size is used
-    channels: RGB          # or BGR
-    layout: NCHW           # or NHWC, of the input and of the output
-    scale: 255.0           # pixels of 0 to 255 are divided by this,
-    mean: [0.485, 0.456, 0.406]   # then this is subtracted per channel (in the order of `channels`)
-    std: [0.229, 0.224, 0.225]    # and they are divided by this
-    output: 0              # which of the network's outputs, counted from 0
-    values: logits         # or probabilities, one per class and pixel
-    coarse: centres        # or corners: what the first and last values of a smaller output refer to
-    sides: position        # brows, eyes, ears are assigned by position; network: left as they are
-    classes: [background, skin, l_brow, ...]   # our class for each of the file's, in its order
-
-Several of the file's classes may be the same class of ours; their probabilities are added.
-An output smaller than the input is enlarged bilinearly; `coarse` is torch's ``align_corners`` of that.
+An ONNX or TorchScript file comes with a class map, a YAML or JSON file whose keys docs/parsers.md explains;
+all are required. `size: null` is any size. Several of the file's classes may be the same class of ours; their
+probabilities are added. An output smaller than the input is enlarged bilinearly; `coarse` is torch's
+``align_corners`` of that.
 """
 
 import json

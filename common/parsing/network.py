@@ -23,6 +23,8 @@ from common.errors import UserError
 from common.hardware import hardware
 from common.parsing.class_map import InputFormat
 
+_Floats = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Network:
@@ -55,12 +57,8 @@ def normalised(
 
 
 def _resized_by_opencv(
-    faces: NDArray[np.uint8],
-    order: list[int],
-    scale: NDArray[np.float32],
-    shift: NDArray[np.float32],
-    size: int,
-) -> NDArray[np.float32]:
+    faces: NDArray[np.uint8], order: list[int], scale: _Floats, shift: _Floats, size: int
+) -> _Floats:
     pixels = np.empty((len(faces), 3, size, size), np.float32)
     for face, planes in zip(faces, pixels, strict=True):
         for channel, plane in enumerate(planes):
@@ -69,9 +67,7 @@ def _resized_by_opencv(
     return pixels
 
 
-def _resized_by_pytorch(
-    faces: Tensor, order: list[int], scale: NDArray[np.float32], shift: NDArray[np.float32], size: int
-) -> Tensor:
+def _resized_by_pytorch(faces: Tensor, order: list[int], scale: _Floats, shift: _Floats, size: int) -> Tensor:
     factor, minus = (torch.from_numpy(values).to(faces.device)[:, None, None] for values in (scale, shift))
     pixels = faces.permute(0, 3, 1, 2)[:, order].float() * factor - minus
     return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)

@@ -1,23 +1,13 @@
 """Face parsers behind one signature: from faces to masks, confidences and features.
 
 What BiSeNet computes in where, and why: milliseconds of CPU per face at 448 pixels on one core, four faces at
-a time, and the mean F1 of the masks on 200 pairs of CelebAMask-HQ (``python -m benchmarks.parser_quality``).
-Plain is facexlib's loop at 512 pixels. AVX-512 is an AMD EPYC of the Zen 4 generation, with VNNI and
-bfloat16; AVX2 is another machine, without bfloat16.
+a time, on an AMD EPYC (Zen 4, VNNI, bfloat16) and on an AVX2 machine without bfloat16: in PyTorch, float32
+takes 211 and 284, bfloat16 108 and 2670; int8 in ONNX Runtime 54 and 126 (weights of 8 bits instead of 7); on
+AVX2, float32 251 in ONNX Runtime and 273 in OpenVINO. Facexlib's loop at 512 pixels takes 322 and 541. The
+mean F1 of the masks on 200 pairs of CelebAMask-HQ (``python -m benchmarks.parser_quality``) is 0.827, in int8
+0.826.
 
-==========================  =======  ====  =====
-precision, backend          AVX-512  AVX2  F1
-==========================  =======  ====  =====
-plain, float32, PyTorch         322   541
-float32, PyTorch                211   284  0.827
-float32, ONNX Runtime                 251
-float32, OpenVINO                     273
-bfloat16, PyTorch               108  2670  0.827
-int8, ONNX Runtime               54   126  0.826
-==========================  =======  ====  =====
-
-The F1 are of the AVX-512 machine, and the AVX2 figure of int8 is of a file with weights of 8 bits instead of
-7. AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
+AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -126,7 +116,6 @@ def load_network(file: ParserFile) -> Network:
 def _parse_faces(
     network: Network, embedders: Sequence[Embedder], file: ParserFile, faces: NDArray[np.uint8]
 ) -> Parsed:
-    """See `FaceParser`."""
     with torch.inference_mode():
         pixels = normalised(faces, file.class_map, file.size, network.device)
         scores, *maps = network.outputs(pixels)

@@ -89,7 +89,6 @@ def _images(tree: FileTree, folder: str | None) -> list[File]:
 
 
 def _only(tree: FileTree, names: tuple[str, ...]) -> str | None:
-    """The path of the only file with one of `names`, or None."""
     paths = tree.named(*names)
     if len(paths) > 1:
         raise UserError(f"{tree.path} has both {paths[0]} and {paths[1]}; keep the one that is meant")

@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.files import remove, remove_partials, replacing
+from common.files import remove, remove_partials
 from common.images import BYTES_PER_PIXEL, check_bytes, is_image
 from common.photo import Refused
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff, retried
 from common.storage import Address, TransientError, is_local, list_folder, read_bytes
-from common.tables import Database, batches, insert_batches
+from common.tables import Database, batches, insert_batches, write_batches
 from pipeline.runner.prefetch import THREADS, read_ahead
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
@@ -229,15 +229,10 @@ def hash_photos(
             records.append((photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256)))
     if records:
         stamped = "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records)
-        table = pa.Table.from_batches([_batch(records, RECORDS)])
         file = folder / f"{hashlib.sha256(stamped.encode()).hexdigest()[:16]}.parquet"
-        retried(lambda: _write(table, file), retry_minutes, "ingest")
+        batch = _batch(records, RECORDS)
+        retried(lambda: write_batches(file, [batch], RECORDS, {}), retry_minutes, "ingest")
     return _batch(rows, CONTENTS), cause
-
-
-def _write(table: pa.Table, file: Address) -> None:
-    with replacing(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:

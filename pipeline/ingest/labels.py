@@ -60,7 +60,7 @@ _SPLITS: Final[dict[str, str | None]] = {
 def read_split(value: Any, where: str, name: str = "split") -> str | None:
     """The split that a cell of a table or a JSON value names, in capitals or not; None if it is empty.
 
-    In a column called partition it may be one of `PARTITIONS`, see `check_partitions`.
+    In a column called partition it may be one of `PARTITIONS`.
 
     Raises:
         UserError: it names none; the message starts with `where`.
@@ -82,18 +82,6 @@ def check_no_split(name: str, where: str) -> None:
         raise UserError(
             f"{where}: {name!r} looks like splits; name it 'split', with the words train, val and test, or "
             "leave it out"
-        )
-
-
-def check_partitions(values: set[str], file: str) -> None:
-    """Check that a column of splits with 0 and 1 is CelebA's, which has 2 for test.
-
-    Raises:
-        UserError: it has no 2, so 1 may mean val or test.
-    """
-    if "1" in values and "2" not in values:
-        raise UserError(
-            f"{file}: the column partition has no 2, so 1 may mean val or test; write train, val and test"
         )
 
 

@@ -66,7 +66,6 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
 
 
 def _finished(layout: Layout, dataset: str) -> list[Mapping[str, FinishedShard]]:
-    """The finished shards of aligned faces, and those of samples, that lie in the output."""
     stages = ((layout.aligned, "align"), (layout.shards, "parse"))
     return [finished_shards(folder / dataset, layout, stage).shards for folder, stage in stages]
 

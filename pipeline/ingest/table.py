@@ -26,7 +26,6 @@ from pipeline.ingest.labels import (
     FALSE,
     SPLIT_COLUMNS,
     RawLabel,
-    check_partitions,
     read_identity,
     read_raw_label,
     read_split,
@@ -132,7 +131,11 @@ def _sources(
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
             yield Source(path, split, read_identity(row.get(IDENTITY)), labels, refused)
-    check_partitions(partitions, tables[0].file)
+    if "1" in partitions and "2" not in partitions:  # CelebA's has 2 for test
+        raise UserError(
+            f"{tables[0].file}: the column partition has no 2, so 1 may mean val or test; write train, val "
+            "and test"
+        )
     if first and not matched:
         raise unmatched(tree, tables[0].file, first)
 
@@ -207,7 +210,6 @@ def _check_alike(tree: FileTree, tables: list[_Table]) -> list[str | None]:
 
 
 def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where each row stands, its path, and its other cells by column."""
     rows = read_rows(table.address)
     _, headings = next(rows)
     for where, cells in rows:

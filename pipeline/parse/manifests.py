@@ -55,9 +55,7 @@ def update_manifests(
         OSError: a store does not answer.
         RuntimeError: as for `write_manifests`.
     """
-    shards = [
-        shard.get(tar) for task in tasks for shard, tar in ((aligned, task.aligned), (finished, task.tar))
-    ]
+    shards = [each for task in tasks for each in (aligned.get(task.aligned), finished.get(task.tar))]
     plan = hashlib.sha256(read_bytes(layout.source)).hexdigest()
     stamps = [shard and shard.stamp for shard in shards]
     records = freshness.fingerprint(plan, _recipe(planned, layout), stamps)

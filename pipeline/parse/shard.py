@@ -76,7 +76,6 @@ def _write_sample(
     features: dict[str, bytes],
     task: ParseTask,
 ) -> dict[str, Any]:
-    """Append a finished sample; returns what the manifest holds of it."""
     key, members = sample
     metadata = decode_metadata(members["json"]) | {
         "parser": task.parser.kind,

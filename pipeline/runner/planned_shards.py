@@ -88,7 +88,6 @@ def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
 
 
 def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The rows of each shard without its name."""
     name, waiting = "", list[pa.RecordBatch]()
     for batch in sorted_batches:
         runs = pc.run_end_encode(batch["shard"])

@@ -164,7 +164,6 @@ def _finish(
 
 
 def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) -> Exception:
-    """An error of a task, with the shard's name."""
     if isinstance(error, UserError):
         return UserError(f"{stage.name}, {task.tar}: {error}")
     if isinstance(error, OSError):

@@ -201,7 +201,6 @@ def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
 def _disagreements(
     metadata: Mapping[str, Any], row: Mapping[str, Any], counts: NDArray[np.uint16] | None
 ) -> Iterator[str]:
-    """The fields in which the metadata of a sample differ from the manifest or the class counts."""
     for name in ("source", "sha256"):
         if row[name] not in (None, metadata.get(name)):
             yield name
