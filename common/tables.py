@@ -92,7 +92,8 @@ def batches(
 
     The query runs while the batches are read; other queries need a `cursor()` of the database meanwhile.
     """
-    return _sized(_reader(database, query, parameters, rows), rows)
+    # Unlike that of `execute`, the result of `sql` is not in memory as a whole, and keeps its order.
+    return _sized(database.sql(query, params=parameters).to_arrow_reader(rows), rows)
 
 
 def write_parquet(
@@ -110,7 +111,7 @@ def write_parquet(
     Returns:
         The number of rows.
     """
-    reader = _reader(database, query, None, ROW_GROUP)
+    reader = database.sql(query).to_arrow_reader(ROW_GROUP)
     return write_batches(path, reader, schema or reader.schema, metadata or {})
 
 
@@ -137,11 +138,6 @@ def insert_batches(database: Database, table: str, batches: Iterable[pa.RecordBa
 def quoted(name: str) -> str:
     """A column's name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _reader(database: Database, query: str, parameters: Any, rows: int) -> pa.RecordBatchReader:
-    # Unlike that of `execute`, the result of `sql` is not in memory as a whole, and keeps its order.
-    return database.sql(query, params=parameters).to_arrow_reader(rows)
 
 
 def _sized(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

@@ -8,16 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.alignment.detector import (
-    DETECT_SIDE,
-    OVERLAP,
-    Face,
-    Picture,
-    choose_faces,
-    detect_faces,
-    overlap,
-    view_of,
-)
+from common.alignment.detector import DETECT_SIDE, Face, Picture, choose_faces, detect_faces, overlap, view_of
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp_view
 from common.photo import Refused
 from common.pipeline_config import Align
@@ -106,7 +97,7 @@ def find_faces(image: Picture, detector: "RetinaFace", config: Align) -> list[Fa
         if shrink >= 1 or (faces and not (keep_all and min(map(side, faces)) * shrink < SMALL)):
             break
         larger = detect_faces(image, detector, config, scale=scale)
-        faces = larger + [face for face in faces if all(overlap(face, other) <= OVERLAP for other in larger)]
+        faces = larger + [face for face in faces if not any(overlap(face, other) for other in larger)]
         shrink = scale * DETECT_SIDE / max(image.shape[:2])
     return faces
 

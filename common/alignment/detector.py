@@ -113,11 +113,11 @@ def _faces(rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, view
     return faces
 
 
-def overlap(first: Face, second: Face) -> float:
-    """Intersection over union of the boxes of two faces."""
+def overlap(first: Face, second: Face) -> bool:
+    """Whether the boxes of two faces have so much in common that they are of one."""
     low, high = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
     shared = _area(np.concatenate([low, high]))
-    return shared / max(_area(first.box) + _area(second.box) - shared, 1e-9)
+    return shared / max(_area(first.box) + _area(second.box) - shared, 1e-9) > OVERLAP
 
 
 def _detect_in_tiles(

@@ -58,7 +58,7 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
         "reason VARCHAR, detail VARCHAR, labels TINYINT[])"
     )
     insert_batches(database, "unsorted", _batches(listing.sources))
-    signed = database.execute("SELECT coalesce(bool_or(-1 IN labels), false) FROM unsorted").fetchall()[0][0]
+    [(signed,)] = database.execute("SELECT bool_or(-1 IN labels) FROM unsorted").fetchall()
     raw = f"""list_transform(labels, lambda label: CASE label
         WHEN 0 THEN {"NULL" if signed else 0} WHEN -1 THEN 0 WHEN {FALSE} THEN 0 ELSE label END)"""
     meaning = raw if listing.raw else "labels"

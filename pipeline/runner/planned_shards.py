@@ -63,11 +63,6 @@ class PlannedShards:
     # by their names, sorted, the rows of each in the order of ``source.parquet``
     shards: Mapping[str, ShardRows]
 
-    def refusals(self) -> Iterator[dict[str, str]]:
-        """The refused rows as dictionaries."""
-        for batch in self.refused.to_batches():
-            yield from batch.to_pylist()
-
 
 def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
     """Read ``source.parquet``: of the rows, these columns; the key is part of the SHA-256.

@@ -58,7 +58,8 @@ def finish_shards(
     start = time.monotonic()
     folder = (root / planned.metadata["dataset"]).absolute()
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
-    refusals.add(planned.refusals())
+    for batch in planned.refused.to_batches():
+        refusals.add(batch.to_pylist())
     for shard in earlier:
         refusals.add(shard.quarantined)
     retry = partial(retried, minutes=config.stream.retry_minutes, stage=stage.name)
