@@ -25,14 +25,11 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 @cache
 def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
-    """The files that running `module` depends on: its imports, their imports, and so on.
+    """The files that running `module` depends on, sorted, relative to `root`: its imports, theirs, and so on.
 
     Only files of this project count: the modules below `root`, the folder of the top-level packages, the
     packages they lie in, and the data files beside them or in a folder ``templates`` there. A package stands
     for its ``__init__.py``, not for what lies in it.
-
-    Returns:
-        Paths relative to `root`, sorted, each once.
 
     Raises:
         ModuleNotFoundError: `root` has no such module.

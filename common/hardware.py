@@ -57,12 +57,10 @@ def hardware() -> Hardware:
 
 
 def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
-    """A CPU.
+    """A CPU, by its `flags`, named as in ``torch.cpu.get_capabilities``.
 
-    Args:
-        flags: of the processor, as ``torch.cpu.get_capabilities`` names them.
-        capability: the instructions that PyTorch's own kernels use, such as ``AVX2``.
-        environment: may limit those of oneDNN; some of the values leave it its bfloat16 instructions.
+    `capability` are the instructions that PyTorch's own kernels use, such as ``AVX2``; `environment` may
+    limit those of oneDNN, some of whose values leave it its bfloat16 instructions.
     """
     x86 = flags.get("architecture") == "x86_64"
     level = environment.get("ONEDNN_MAX_CPU_ISA", "").upper() or "DEFAULT"

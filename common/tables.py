@@ -52,10 +52,9 @@ def connect() -> Iterator[Database]:
 
 
 def add_parquet(database: Database, name: str, path: Address) -> pa.Schema:
-    """Make a Parquet file a view that queries can read; one in a store is copied to this machine first.
+    """Make a Parquet file a view that queries can read, and return its schema with its metadata.
 
-    Returns:
-        The schema of the file, with its metadata.
+    A file in a store is copied to this machine first.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -103,13 +102,10 @@ def write_parquet(
     schema: pa.Schema | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the result of a query, with an ORDER BY over a key, into a file, completely or not at all.
+    """Write the result of a query, with an ORDER BY over a key, into a file; gives the number of rows.
 
-    Equal results give equal bytes. `schema` has the names and types of the columns, by default those of the
-    query, and `metadata` strings about the whole table.
-
-    Returns:
-        The number of rows.
+    Completely or not at all, and equal results give equal bytes. `schema` has the names and types of the
+    columns, by default those of the query, and `metadata` strings about the whole table.
     """
     reader = database.sql(query).to_arrow_reader(ROW_GROUP)
     return write_batches(path, reader, schema or reader.schema, metadata or {})

@@ -93,10 +93,7 @@ def cache_folder(config: Weights) -> Path:
 
 
 def find(model: str, config: Weights) -> Path:
-    """The checked weights file of `model`, a key of `KNOWN`, fetched if necessary.
-
-    Returns:
-        A path in the cache folder, with the file's name in `KNOWN`.
+    """The checked weights file of `model`, a key of `KNOWN`, in the cache folder; fetched if necessary.
 
     Raises:
         UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.

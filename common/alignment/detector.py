@@ -148,10 +148,8 @@ def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
     The anchors of an image size are computed once instead of in Python loops for each image, and only those
-    that score above the threshold are decoded.
-
-    Returns:
-        float32 (N, 15): box, score, five landmarks; best score first.
+    that score above the threshold are decoded. Gives float32 (N, 15): box, score, five landmarks; best score
+    first.
     """
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 

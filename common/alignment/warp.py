@@ -19,10 +19,8 @@ FACE_TEMPLATE: Final = np.array([*_EYES, [256.63416, 314.01935], *_MOUTH]) / 512
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
     """The similarity transform that best maps `source` points to `target` points, float (N, 2) each.
 
-    Closed-form least squares (Umeyama 1991), without reflection.
-
-    Returns:
-        float64 (2, 3): ``target ~ source @ M[:, :2].T + M[:, 2]``.
+    Closed-form least squares (Umeyama 1991), without reflection: float64 (2, 3), ``target ~ source @ M[:,
+    :2].T + M[:, 2]``.
 
     Raises:
         ValueError: the source points coincide.

@@ -33,15 +33,10 @@ Embedder = Callable[[NDArray[np.uint8], NDArray[np.uint8]], dict[str, NDArray[np
 
 
 def pooled_features(maps: list[Tensor], masks: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """The parser's features of a batch of faces, ``pooled.npy``.
+    """The parser's features of a batch of faces, ``pooled.npy``: float16 (B, D).
 
-    Args:
-        maps: the parser's feature maps, float (B, C, h, w) each; the last one is used by region.
-        masks: uint8 (B, S, S), classes 0..18.
-
-    Returns:
-        float16 (B, D): the means of all maps, then the mean of the projected last map over each of the 19
-        classes, 0 for an absent class.
+    They are the means of all `maps`, float (B, C, h, w) each, then the mean of the projected last one over
+    each of the 19 classes of `masks`, uint8 (B, S, S), 0 for an absent class.
     """
     last = maps[-1]
     classes = torch.from_numpy(masks).to(last.device)[:, None].float()

@@ -72,9 +72,8 @@ def card(counts: SimpleNamespace, samples: SimpleNamespace) -> str:
 def _presence(counts: NDArray[np.uint16]) -> dict[str, Any]:
     """In which share of the samples each class lies in each cell, and anywhere.
 
-    Returns:
-        ``maps``: of the classes that occur, title, share of the samples, and a heat map of G x G pixels whose
-        opacity is the share of a cell. ``absent``: titles of the others.
+    ``maps``: of the classes that occur, title, share of the samples, and a heat map of G x G pixels whose
+    opacity is the share of a cell. ``absent``: titles of the others.
     """
     present = counts > 0
     cells, shares = present.mean(axis=0), present.any(axis=(1, 2)).mean(axis=0)

@@ -66,7 +66,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The bytes of a source: the SHA-256 of an image and their number, or (reason, detail) why it is none."""
+    """The SHA-256 of an image and the number of its bytes, or (reason, detail) why a source is none."""
 
     sha256: str | None
     size: int
