@@ -31,9 +31,9 @@ from common import command
 from common.classes import NUM_CLASSES
 from common.config import Config
 from common.config import load as load_config
-from common.hardware import keep_freed_memory
 from common.layout import Layout
 from common.members import decode_face, decode_mask, encode_face, encode_mask
+from common.memory import keep_freed_memory
 from common.shards import read_shard
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches

@@ -23,7 +23,7 @@ from benchmarks.plain import make_plain
 from benchmarks.processes import run
 from common.config import Config, load
 from common.errors import UserError
-from common.hardware import keep_freed_memory
+from common.memory import keep_freed_memory
 from training.data.loader import Batch
 from training.engine.optim import adam
 from training.pretrain.model import Example, PretrainModel

@@ -5,7 +5,6 @@ A CPU without bfloat16 instructions emulates them in PyTorch, several times slow
 which hide instructions from PyTorch, are obeyed; set to AVX2 they rehearse an older processor.
 """
 
-import ctypes
 import os
 import sys
 from dataclasses import dataclass
@@ -79,22 +78,6 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
 def processor() -> str:
     """The processor's own name, for figures that are compared."""
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse large freed blocks instead of returning them to the kernel.
-
-    On a CPU a network's activations are large blocks; by default each is mapped anew and
-    all its pages are faulted in at every step, which takes a third of the parser's time. Without
-    glibc this does nothing.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD of malloc.h
-    mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: bytes of free memory that stay with the process
-    mallopt(-2, 64 << 20)  # M_TOP_PAD
 
 
 def load_weights_only() -> None:

@@ -10,8 +10,8 @@ from typing import Any, Final
 from common import command
 from common.config import Config
 from common.errors import UserError
-from common.hardware import keep_freed_memory
 from common.layout import Layout, mark_output
+from common.memory import keep_freed_memory
 from common.storage import address
 
 EXAMPLES = """\

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.hardware import keep_freed_memory, load_weights_only
+from common.hardware import load_weights_only
+from common.memory import keep_freed_memory
 from common.photo import Photo, Refused, View
 from common.pipeline_config import Align
 

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.hardware import Hardware, hardware, keep_freed_memory
+from common.hardware import Hardware, hardware
+from common.memory import keep_freed_memory
 from common.parsing import facexlib_networks
 from common.parsing.class_map import ClassMap
 from common.parsing.features import Embedder, EmbedderFile, joined, load_embedder, pooled_features
