@@ -58,8 +58,7 @@ def finish_shards(
     start = time.monotonic()
     folder = (root / planned.metadata["dataset"]).absolute()
     refusals = Refusals(planned.sources, config.quarantine.max_fraction)
-    for batch in planned.refused.to_batches():
-        refusals.add(batch.to_pylist())
+    refusals.add(row for batch in planned.refused.to_batches() for row in batch.to_pylist())
     for shard in earlier:
         refusals.add(shard.quarantined)
     retry = partial(retried, minutes=config.stream.retry_minutes, stage=stage.name)
@@ -211,7 +210,7 @@ def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Clust
             excluded |= {str(probed.pop())}
             continue
         unclear += 1
-        if unclear == 3:
+        if unclear == 3:  # rounds in which they died at different sources
             note.unlink(missing_ok=True)
             raise UserError(
                 f"{stage.name}, {task.tar}: the workers keep dying, but not at the same source; "
