@@ -28,8 +28,7 @@ from common.members import MEMBERS
 from pipeline.align.run import plan as align_tasks
 from pipeline.align.run import read_plan as read_align_plan
 from pipeline.align.shard import AlignTask
-from pipeline.ingest.hash_task import Content, Photo
-from pipeline.ingest.hashing import Photos
+from pipeline.ingest.hashing import Content, Photo, Photos
 from pipeline.ingest.run import ingest
 from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks

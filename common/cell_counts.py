@@ -14,8 +14,7 @@ from torch import Tensor
 
 from common.classes import NUM_CLASSES
 
-GRID: Final = 12
-"""Cells per side of the counts that are stored."""
+GRID: Final = 12  # Cells per side of the counts that are stored
 
 
 def cell_edges(size: int, grid: int) -> NDArray[np.int64]:
@@ -30,14 +29,10 @@ def cell_edges(size: int, grid: int) -> NDArray[np.int64]:
 
 
 def cell_class_counts(mask: NDArray[np.uint8], grid: int) -> NDArray[np.uint16]:
-    """Pixels of each class in each cell of a grid over a square mask.
+    """Pixels of each class in each cell of a grid, of `grid` cells a side, over a square mask.
 
-    Args:
-        mask: uint8 (S, S), classes 0..18.
-        grid: cells per side, G.
-
-    Returns:
-        uint16 (G, G, 19); rows first, then columns, then classes. Sums to S * S.
+    `mask` is uint8 (S, S), classes 0..18; the counts are uint16 (G, G, 19), rows first, then columns, then
+    classes, and sum to S * S.
 
     Raises:
         ValueError: the mask is not square, holds another class, or a cell could
@@ -78,13 +73,9 @@ def merge_cells(cells: Tensor, grid: int) -> Tensor:
 
 
 def dominant_classes(counts: Tensor, top: int) -> Tensor:
-    """Which classes are among the `top` with the most pixels, bool (..., C).
+    """Which classes are among the `top`, v in the paper, with the most pixels: bool (..., C), as the counts.
 
     Classes without a pixel never are; of equal counts the lower class number wins.
-
-    Args:
-        counts: integer (..., C), pixels per class.
-        top: v in the paper.
     """
     order = counts.argsort(dim=-1, descending=True, stable=True)
     chosen = torch.zeros_like(counts, dtype=torch.bool)

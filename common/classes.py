@@ -1,8 +1,7 @@
-"""The 19 face-parsing classes, in the one order that shards use.
+"""The 19 face-parsing classes, in the one order that shards use: the one that facexlib's BiSeNet emits.
 
-The order is the one that facexlib's BiSeNet emits. CelebAMask-HQ label maps
-are usually distributed in another order; `FROM_CELEBAMASK_HQ` translates them.
-Left and right are the subject's, so a horizontal flip swaps the pairs.
+CelebAMask-HQ label maps are usually distributed in another order, which `FROM_CELEBAMASK_HQ` translates. Left
+and right are the subject's, so a horizontal flip swaps the pairs.
 """
 
 from typing import Final
@@ -42,48 +41,29 @@ CELEBAMASK_HQ_CLASSES: Final = (
 CLASSES: Final = tuple(name for name, _, _ in _TABLE)
 NUM_CLASSES: Final = len(CLASSES)
 
-CLASS_TITLES: Final = {name: title for name, title, _ in _TABLE}
-"""What pages call the classes."""
-
-CLASS_COLOURS: Final = np.array([colour for _, _, colour in _TABLE], np.uint8)
-"""RGB per class, uint8 (19, 3)."""
-
-
-def _lookup(mapping: dict[int, int]) -> NDArray[np.uint8]:
-    table = np.arange(256, dtype=np.uint8)
-    for source, target in mapping.items():
-        table[source] = target
-    table.setflags(write=False)
-    return table
-
-
-FROM_CELEBAMASK_HQ: Final = _lookup({i: CLASSES.index(name) for i, name in enumerate(CELEBAMASK_HQ_CLASSES)})
-"""uint8 (256,) look-up table: ``FROM_CELEBAMASK_HQ[mask]`` is in shard order."""
+CLASS_TITLES: Final = {name: title for name, title, _ in _TABLE}  # What pages call the classes
+CLASS_COLOURS: Final = np.array([colour for _, _, colour in _TABLE], np.uint8)  # RGB per class, uint8 (19, 3)
+# uint8 (256,) look-up table: ``FROM_CELEBAMASK_HQ[mask]`` is in shard order.
+FROM_CELEBAMASK_HQ: Final = np.arange(256, dtype=np.uint8)
+FROM_CELEBAMASK_HQ[:NUM_CLASSES] = [CLASSES.index(name) for name in CELEBAMASK_HQ_CLASSES]
+FROM_CELEBAMASK_HQ.setflags(write=False)
 
 FLIP_PAIRS: Final = (("l_brow", "r_brow"), ("l_eye", "r_eye"), ("l_ear", "r_ear"))
-
-FLIP_CLASSES: Final = _lookup(
-    {
-        CLASSES.index(a): CLASSES.index(b)
-        for left, right in FLIP_PAIRS
-        for a, b in ((left, right), (right, left))
-    }
-)
-"""uint8 (256,) look-up table to apply to a mask after mirroring it left to right."""
+# uint8 (256,) look-up table to apply to a mask after mirroring it left to right.
+FLIP_CLASSES: Final = np.arange(256, dtype=np.uint8)
+for _pair in FLIP_PAIRS:
+    _numbers = [CLASSES.index(name) for name in _pair]
+    FLIP_CLASSES[_numbers] = _numbers[::-1]
+FLIP_CLASSES.setflags(write=False)
 
 
 def mask_overlay(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8] = CLASS_COLOURS
 ) -> NDArray[np.uint8]:
-    """Two parts of the image to three of the colours of its classes.
+    """Two parts of an image, uint8 RGB (H, W, 3), to three of the colours of its classes; of the same shape.
 
-    Args:
-        image: uint8 RGB (H, W, 3).
-        mask: uint8 (H, W), indices into `colours`.
-        colours: uint8 RGB (C, 3), by default of the 19 parsing classes.
-
-    Returns:
-        uint8 RGB (H, W, 3).
+    `mask` is uint8 (H, W), indices into `colours`, uint8 RGB (C, 3), by default those of the 19 parsing
+    classes.
     """
     tint = colours[mask].astype(np.uint16)
     return ((image.astype(np.uint16) * 2 + tint * 3) // 5).astype(np.uint8)

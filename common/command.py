@@ -45,11 +45,7 @@ def parser(description: str, examples: str, shards: str | None = None) -> argpar
 
 
 def config_from(options: argparse.Namespace, settings: list[str] | None = None) -> Config:
-    """The configuration of a command; `settings` are key=value pairs of its own flags.
-
-    Raises:
-        UserError: a key or value is not allowed.
-    """
+    """The configuration of a command, whose own flags are key=value `settings`; errors as of `load`."""
     return load(options.config, [*options.settings, *(settings or [])])
 
 

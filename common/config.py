@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from common import pipeline_config
 from common.errors import UserError
-from common.pipeline_config import Align, Cluster, Data, Ingest, Parse, Quarantine, Sample, Stream, Weights
-from common.section import Fraction, LocalPath, Positive, Precision, Section, Weight
+from common.pipeline_config import Fraction, LocalPath, Positive, Precision, Section, Weight, listed_errors
 from common.strict_yaml import parse_yaml, read_yaml
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -193,15 +193,15 @@ class Study(Section):
 class Config(Section):
     """The whole configuration, one attribute per section of ``params.yaml``."""
 
-    data: Data
-    sample: Sample
-    ingest: Ingest
-    align: Align
-    parse: Parse
-    weights: Weights
-    cluster: Cluster
-    quarantine: Quarantine
-    stream: Stream
+    data: pipeline_config.Data
+    sample: pipeline_config.Sample
+    ingest: pipeline_config.Ingest
+    align: pipeline_config.Align
+    parse: pipeline_config.Parse
+    weights: pipeline_config.Weights
+    cluster: pipeline_config.Cluster
+    quarantine: pipeline_config.Quarantine
+    stream: pipeline_config.Stream
     network: Network
     trainer: TrainerSettings
     pretrain: Pretrain
@@ -225,16 +225,11 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError("invalid configuration: " + "; ".join(lines)) from error
+        raise UserError(f"invalid configuration: {listed_errors(error)}") from error
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The sections in a YAML file.
-
-    Raises:
-        UserError: the file cannot be read, or is not a YAML mapping.
-    """
+    """The sections in a YAML file. Raises UserError: the file cannot be read, or is not a YAML mapping."""
     values = read_yaml(file, "settings")
     if not isinstance(values, dict):
         raise UserError(f"{file}: a mapping of sections was expected, as in params.yaml")

@@ -15,22 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DLIB_MEAN: Final = (122.782 / 255, 117.001 / 255, 104.298 / 255)
-"""Subtracted from pixels of 0 to 1, RGB."""
-
+DLIB_MEAN: Final = (122.782 / 255, 117.001 / 255, 104.298 / 255)  # Subtracted from pixels of 0 to 1, RGB
+# (B, 128), whose distances tell people apart; (B, 128, 8, 8); (B, 64, 17, 17).
 DLIB_OUTPUTS: Final = ("descriptor", "stride16", "stride8")
-"""(B, 128), whose distances tell people apart; (B, 128, 8, 8); (B, 64, 17, 17)."""
-
+# In the package: ``.bin`` holds the weights, ``-weights_manifest.json`` says which.
 MODEL: Final = "package/model/face_recognition_model"
-"""In the package: ``.bin`` holds the weights, ``-weights_manifest.json`` says which."""
 
+# Of the residual blocks, in their order; ``down`` halves the map.
 CHANNELS: Final = {
     **dict.fromkeys(("conv32_1", "conv32_2", "conv32_3"), 32),
     **dict.fromkeys(("conv64_down", "conv64_1", "conv64_2", "conv64_3"), 64),
     **dict.fromkeys(("conv128_down", "conv128_1", "conv128_2"), 128),
     **dict.fromkeys(("conv256_down", "conv256_1", "conv256_2", "conv256_down_out"), 256),
 }
-"""Of the residual blocks, in their order; ``down`` halves the map."""
 
 
 class DlibMaps(nn.Module):
@@ -89,11 +86,7 @@ class DlibMaps(nn.Module):
 
 
 class DlibFace(nn.Module):
-    """From normalised pixels, float32 (B, 3, 150, 150), to `DLIB_OUTPUTS`.
-
-    Args:
-        archive: the npm package.
-    """
+    """From normalised pixels, float32 (B, 3, 150, 150), to `DLIB_OUTPUTS`, by the npm package `archive`."""
 
     def __init__(self, archive: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Atomic writes: files appear complete or not at all, locally and at remote addresses."""
+"""Atomic writes: files appear complete or not at all, locally and at remote addresses; the user's cache."""
 
 import errno
 import fcntl
@@ -15,9 +15,7 @@ from upath import UPath
 from common.errors import UserError
 from common.storage import Address, store_errors
 
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a full disk and of an exhausted quota."""
-
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # Error numbers of a full disk and of an exhausted quota
 _CHECK: Final = ContextVar[Callable[[], None] | None]("check", default=None)
 
 
@@ -42,12 +40,19 @@ def check_guard() -> None:
         check()
 
 
+def remove(path: Address) -> None:
+    """Delete a file, if there is one; guarded as writes are."""
+    check_guard()
+    with store_errors(path):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Address) -> Iterator[Path]:
     """Yield a local temporary file to write to, which becomes `path` if no error is raised.
 
-    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which
-    object stores do atomically.
+    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which object stores do
+    atomically.
 
     Raises:
         UserError: the disk is full.
@@ -120,3 +125,27 @@ def write_bytes(path: Address, data: bytes | memoryview) -> None:
 def write_text(path: Address, text: str) -> None:
     """Write UTF-8 text to `path`, completely or not at all."""
     write_bytes(path, text.encode())
+
+
+def user_cache() -> Path:
+    """The folder of this project in the user's cache. Raises UserError: the user has no home."""
+    folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
+    try:
+        return (Path(folder) if folder else Path.home() / ".cache") / "sspl-faces"
+    except RuntimeError as error:
+        raise UserError(
+            "there is no folder for weights: this user has no home; name one as weights.cache in params.yaml "
+            "or set XDG_CACHE_HOME"
+        ) from error
+
+
+def readable_or_own(file: Path) -> Path:
+    """A file of a folder that other users may share, or the one in the user's own cache that takes its place.
+
+    It does where the file cannot be read, or is missing from a folder that cannot be written.
+    """
+    if os.access(file, os.R_OK, effective_ids=True):
+        return file
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    usable = not file.exists() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    return file if usable else user_cache() / file.name

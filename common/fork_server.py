@@ -11,12 +11,9 @@ from typing import Final
 
 from common.errors import UserError
 
+# How worker processes start: forked from one that has imported what they need, so that it is imported once
+# instead of by each, or anew where a fork is unsafe after such imports.
 START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
-"""How worker processes start: forked from one that has imported what they need, so that it is imported once
-instead of by each, or anew where a fork is unsafe after such imports."""
-
-LONGEST_FOLDER: Final = 75
-"""Bytes of the folder for temporary files that leave room for the name of a socket in it."""
 
 
 def start_fork_server(*modules: str) -> None:
@@ -30,10 +27,8 @@ def start_fork_server(*modules: str) -> None:
     """
     if START_METHOD != "forkserver":
         return
-    if len(os.fsencode(gettempdir())) > LONGEST_FOLDER:
-        raise UserError(
-            f"{gettempdir()}: too long for sockets; set TMPDIR to one of at most {LONGEST_FOLDER} bytes"
-        )
+    if len(os.fsencode(gettempdir())) > 75:  # with the name of a socket in it
+        raise UserError(f"{gettempdir()}: too long for sockets; set TMPDIR to one of at most 75 bytes")
     multiprocessing.get_context(START_METHOD).set_forkserver_preload(list(modules))
     if threading.current_thread() is not threading.main_thread():
         forkserver.ensure_running()

@@ -11,7 +11,6 @@ import ast
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,27 +19,17 @@ from typing import Any, Final
 from common.files import write_text
 from common.storage import Address, read_bytes
 
+# The checkout, or the folder that the packages are installed in.
 ROOT: Final = Path(__file__).resolve().parents[1]
-"""The checkout, or the folder that the packages are installed in."""
-DATA: Final = frozenset({".css", ".j2", ".json", ".svg", ".yaml"})
-"""Suffixes of the data files that belong to the modules beside them."""
-TEMPLATES: Final = "templates"
-"""Name of the folder beside modules whose data files belong to them too."""
 
 
 @cache
 def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
-    """The files that running `module` depends on: its imports, their imports, and so on.
+    """The files that running `module` depends on, sorted, relative to `root`: its imports, theirs, and so on.
 
-    Only files of this project count: the modules below `root`, the packages they lie in, and the data
-    files (`DATA`) beside them or in a folder `TEMPLATES` there.
-
-    Args:
-        module: dotted name; a package stands for its ``__init__.py``, not for what lies in it.
-        root: the folder that holds the top-level packages.
-
-    Returns:
-        Paths relative to `root`, sorted, each once.
+    Only files of this project count: the modules below `root`, the folder of the top-level packages, the
+    packages they lie in, and the data files beside them or in a folder ``templates`` there. A package stands
+    for its ``__init__.py``, not for what lies in it.
 
     Raises:
         ModuleNotFoundError: `root` has no such module.
@@ -59,8 +48,12 @@ def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
         if package:
             pending.append(package)
         pending.extend(imports(_tree(source), name if source.name == "__init__.py" else package))
-    files = {*sources.values(), *(file for source in sources.values() for file in _data_beside(source))}
-    return sorted(file.relative_to(root) for file in files)
+    folders = {
+        folder for source in sources.values() for folder in (source.parent, source.parent / "templates")
+    }
+    beside = (file for folder in folders if folder.is_dir() for file in folder.iterdir() if file.is_file())
+    data = (file for file in beside if file.suffix in (".css", ".j2", ".json", ".svg", ".yaml"))
+    return sorted(file.relative_to(root) for file in {*sources.values(), *data})
 
 
 @cache
@@ -82,12 +75,7 @@ def code_hash(module: str, root: Path = ROOT) -> str:
 
 
 def imports(tree: ast.AST, package: str) -> set[str]:
-    """Every name that may be a module in the import statements of a syntax tree.
-
-    Args:
-        tree: of a file, or of a part of one.
-        package: dotted name of the package that the file lies in, which relative imports start from.
-    """
+    """Every name that may be a module in the import statements of a syntax tree of a file in `package`."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -105,15 +93,7 @@ def _source(module: str, root: Path) -> Path | None:
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
-def _data_beside(source: Path) -> Iterator[Path]:
-    for folder in (source.parent, source.parent / TEMPLATES):
-        if folder.is_dir():
-            yield from (file for file in folder.iterdir() if file.suffix in DATA and file.is_file())
-
-
 class _WithoutDocstrings(ast.NodeTransformer):
-    """Removes every string that is a statement of its own."""
-
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         value = node.value
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node

@@ -9,27 +9,21 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import torch
 
-from common.section import Precision
+from common.pipeline_config import Precision
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-BFLOAT16_LEVELS: Final = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
-"""Parts of the values of ``ONEDNN_MAX_CPU_ISA`` that leave oneDNN its bfloat16 instructions."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What networks run on.
+    """What networks run on: the GPU if there is one, else the CPU.
 
-    Attributes:
-        device: the GPU if there is one, else the CPU.
-        name: its class, such as ``CPU, AVX-512 with bfloat16``.
-        bfloat16: whether it has instructions for bfloat16.
-        x86: whether it is an x86-64 CPU.
+    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it has instructions
+    for that.
     """
 
     device: torch.device
@@ -62,19 +56,17 @@ def hardware() -> Hardware:
 
 
 def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
-    """A CPU.
+    """A CPU, by its `flags`, named as in ``torch.cpu.get_capabilities``.
 
-    Args:
-        flags: of the processor, as ``torch.cpu.get_capabilities`` names them.
-        capability: the instructions that PyTorch's own kernels use, such as ``AVX2``.
-        environment: may limit those of oneDNN.
+    `capability` are the instructions that PyTorch's own kernels use, such as ``AVX2``; `environment` may
+    limit those of oneDNN, some of whose values leave it its bfloat16 instructions.
     """
     x86 = flags.get("architecture") == "x86_64"
     level = environment.get("ONEDNN_MAX_CPU_ISA", "").upper() or "DEFAULT"
     bfloat16 = (
         x86
         and capability not in ("DEFAULT", "AVX2")
-        and any(part in level for part in BFLOAT16_LEVELS)
+        and any(part in level for part in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL"))
         and bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
     )
     vectors = {"AVX512": "AVX-512", "AVX512_VNNI": "AVX-512"}.get(capability, capability)
@@ -86,6 +78,12 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
 def processor() -> str:
     """The processor's own name, for figures that are compared."""
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
+
+
+def load_weights_only() -> None:
+    """Let PyTorch load no pickles but those of weights, which facexlib does not ask for."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 
 def announce(stage: str, precision: str, dtype: str, workers: str, stream: TextIO | None = None) -> None:

@@ -16,28 +16,19 @@ from common.srgb import DAMAGE, scaled, to_rgb
 Image.MAX_IMAGE_PIXELS = None  # the declared size is checked here, before decoding, with our own limit
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of XMP or of a colour profile, once they are unpacked
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27
-
-ACCEPTED: Final = (*("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),)
-"""Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images."""
-
-RAW_SUFFIXES: Final = (
-    *("3fr", "arw", "cr2", "cr3", "dng", "erf", "iiq", "kdc", "mrw", "nef", "nrw", "orf", "pef", "raf"),
-    *("rw2", "srw", "x3f"),
-)
-"""Suffixes of cameras' raw files."""
-
-SUFFIXES: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"),
-        *("jp2", "avif", "heic", "heif", "jxl", *RAW_SUFFIXES),
-    )
-)
-"""Suffixes of images, in lower case, including those that are refused by name."""
-
-HEAD: Final = 32
-"""Bytes from the start of a file that tell its format."""
-
+# Formats of photos; others that Pillow knows, such as EPS, would start programs or are not images.
+ACCEPTED: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+# Suffixes of cameras' raw files.
+RAW_SUFFIXES: Final = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
+    *(".pef", ".raf", ".rw2", ".srw", ".x3f"),
+}
+# Suffixes of images, in lower case, including those that are refused by name.
+SUFFIXES: Final = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".jp2", ".avif", ".heic", ".heif", ".jxl", *RAW_SUFFIXES),
+}
+HEAD: Final = 32  # Bytes from the start of a file that tell its format
 JPEG_XL: Final = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"
@@ -46,44 +37,20 @@ _MARKS: Final = (*(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00
 _BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
 # Raw files that are no TIFF; Canon's CR2 is told by its bytes 8 and 9.
 _RAW_MARKS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
-
+# Notice of a JPEG that lacks its last bytes, but no more than 1024 pixels of the picture.
 CUT_SHORT: Final = "cut-short"
-"""Notice of a JPEG that lacks its last bytes, but no more than `SPARE_PIXELS` of the picture."""
-
-MIN_SIDE: Final = 32
-"""Pixels of the shorter side below which an image is refused."""
-
+MIN_SIDE: Final = 32  # Pixels of the shorter side below which an image is refused
+# What a file and its decoding may take for each of the pixels that are allowed: 16-bit RGBA.
 BYTES_PER_PIXEL: Final = 8
-"""What a file and its decoding may take for each of the pixels that are allowed: 16-bit RGBA."""
-
+# What decoders take that need more than `BYTES_PER_PIXEL`, measured with Pillow 13.
 DECODER_BYTES: Final = {"AVIF": 24, "JPEG2000": 24, "WEBP": 16}
-"""What decoders take that need more than `BYTES_PER_PIXEL`, measured with Pillow 13."""
-
+# Optional chunks of a PNG that are read, 1 MB at most.
 PNG_METADATA: Final = (b"tRNS", b"iCCP", b"eXIf", b"iTXt")
-"""Optional chunks of a PNG that are read, `LARGEST_METADATA` bytes at most."""
-
-LARGEST_METADATA: Final = 1 << 20
-XMP: Final = b"XML:com.adobe.xmp\0"
-
-SPARE_PIXELS: Final = 32 * 32
-
-DARKEST: Final = 16
-"""A picture of more than 8 bits whose greatest level of 255 is below this uses a range that is unknown."""
-
 RAW: Final = "a raw file, whose thumbnail is not the photo; export it as JPEG or PNG"
-
-DNG_VERSION: Final = 50706
-SUBFILE: Final = 254
-"""TIFF's NewSubfileType: bit 0 is set for a smaller copy of another picture in the file."""
-
+# By EXIF orientation: quarter turns against the clock, after mirroring left and right or not.
 UPRIGHT: Final = dict(
     enumerate([(0, False), (0, True), (2, False), (2, True), (1, True), (3, False), (3, True), (1, False)], 1)
 )
-"""By EXIF orientation: quarter turns against the clock, after mirroring left and right or not."""
-
-FROM_RIGHT: Final = (2, 3, 6, 7)
-FROM_BELOW: Final = (3, 4, 7, 8)
-"""EXIF orientations whose rows or columns are in the file in the opposite order of the upright image's."""
 
 
 def check_bytes(size: int, max_pixels: int) -> None:
@@ -99,15 +66,11 @@ def check_bytes(size: int, max_pixels: int) -> None:
 def decode_photo(data: bytes, max_pixels: int, side: int | None = None) -> Photo:
     """Decode a photo to RGB, upright.
 
-    Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are
-    scaled by the range that they use, the EXIF orientation is applied, and of an animation the first
-    frame is taken. Colours are converted to sRGB by the profile in the file, except gray ones of more than
-    8 bits. No other metadata matters: where it is damaged, it is ignored.
-
-    Args:
-        data: the file's bytes.
-        max_pixels: greatest declared width x height.
-        side: pixels of the longer side that suffice at first; None: all of them are decoded now.
+    Grayscale, CMYK and palettes are converted, transparency is laid over white, more than 8 bits are scaled
+    by the range that they use, the EXIF orientation is applied, and of an animation the first frame is taken.
+    Colours are converted to sRGB by the profile in the file, except gray ones of more than 8 bits. No other
+    metadata matters: where it is damaged, it is ignored. `max_pixels` is the greatest declared width x
+    height, and `side` the pixels of the longer side that suffice at first, by default all.
 
     Raises:
         Refused: ``empty``, ``not-an-image``, ``not-read``, ``too-large``, ``too-small`` or ``truncated``.
@@ -193,8 +156,8 @@ def _without_metadata(png: bytes) -> bytes:
     while position + 12 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, position)
         end = position + 12 + length
-        text = kind == b"iTXt" and not png.startswith(XMP, position + 8)
-        if kind[:1].islower() and (kind not in PNG_METADATA or text or length > LARGEST_METADATA):
+        text = kind == b"iTXt" and not png.startswith(b"XML:com.adobe.xmp\0", position + 8)
+        if kind[:1].islower() and (kind not in PNG_METADATA or text or length > 1 << 20):
             parts.append(view[start:position])
             start = end
         position = end
@@ -212,7 +175,8 @@ def _open(data: bytes) -> Image.Image:
         raise Refused("not-an-image", "no image format was recognised") from error
     except DAMAGE as error:
         raise Refused("truncated", f"the image header is damaged: {error}"[:200]) from error
-    if image.format == "TIFF" and (_tag(image, DNG_VERSION) or (_tag(image, SUBFILE) or 0) & 1):
+    # TIFF's NewSubfileType has bit 0 for a smaller copy of another picture in the file.
+    if image.format == "TIFF" and (_tag(image, ExifTags.Base.DNGVersion) or (_tag(image, 254) or 0) & 1):
         raise Refused("not-read", RAW)
     return image
 
@@ -233,7 +197,7 @@ def _tag(image: Image.Image, tag: int) -> int | None:
 
 
 def _decode_cut_short(data: bytes) -> View | None:
-    """A JPEG whose end is missing, or None if that is more than `SPARE_PIXELS`.
+    """A JPEG whose end is missing, or None if that is more than 1024 pixels.
 
     The decoder makes pixels of whatever follows the data. Those that differ between two continuations are
     missing. Of a progressive JPEG, the last scan must have full precision (the low half of the last byte of
@@ -247,7 +211,7 @@ def _decode_cut_short(data: bytes) -> View | None:
         first, second = (_decode(_opened(data + rest + b"\xff\xd9")) for rest in (b"", b"\x55" * 4096))
     except DAMAGE:
         return None
-    return first if (first.pixels != second.pixels).any(axis=2).sum() <= SPARE_PIXELS else None
+    return first if (first.pixels != second.pixels).any(axis=2).sum() <= 1024 else None
 
 
 def _decode(image: Image.Image, reduction: int = 1) -> View:
@@ -261,7 +225,7 @@ def _decode(image: Image.Image, reduction: int = 1) -> View:
     orientation = _tag(image, ExifTags.Base.Orientation)
     bands = scaled if image.mode in ("I", "F") or image.mode.startswith("I;16") else to_rgb
     pixels = bands(image)
-    if (deep or bands is scaled) and pixels.max(initial=0) < DARKEST:
+    if (deep or bands is scaled) and pixels.max(initial=0) < 16:
         raise Refused("not-read", f"{image.mode} values of unknown range, almost black; save it with 8 bits")
     image.close()
     if reduction == 1:
@@ -270,8 +234,9 @@ def _decode(image: Image.Image, reduction: int = 1) -> View:
     turns, mirrored = UPRIGHT.get(orientation or 1, UPRIGHT[1])
     pixels = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
     shape = (height, width) if turns % 2 == 0 else (width, height)
+    # These orientations have columns or rows in the file in the opposite order of the upright image's.
     corner = (
-        shape[1] % reduction if orientation in FROM_RIGHT else 0,
-        shape[0] % reduction if orientation in FROM_BELOW else 0,
+        shape[1] % reduction if orientation in (2, 3, 6, 7) else 0,
+        shape[0] % reduction if orientation in (3, 4, 7, 8) else 0,
     )
     return View(np.ascontiguousarray(pixels), reduction, corner, shape)

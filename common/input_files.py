@@ -22,44 +22,30 @@ from upath import UPath
 from common.errors import UserError
 from common.images import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
 from common.layout import MARKER, OWN_OUTPUT
-from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp
+from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp, printable
 
 Refusal = tuple[str, str]
 
-SIDE_SUFFIXES: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("json", "jsonl", "txt", "csv", "tsv", "parquet", "xml", "yaml", "yml", "html", "md", "xmp", "aae"),
-        *("npy", "npz", "mat", "pts", "pkl", "db", "ini", "zip", "tar", "pdf", "mp3"),
-        *("mp4", "mov", "m4v", "avi", "mkv", "webm", "mpg", "3gp"),
-    )
-)
-"""Suffixes of what lies beside photos and is no image: such files are not opened to find out."""
+# Suffixes of what lies beside photos and is no image: such files are not opened to find out.
+SIDE_SUFFIXES: Final = {
+    *(".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".html", ".md"),
+    *(".xmp", ".aae", ".npy", ".npz", ".mat", ".pts", ".pkl", ".db", ".ini", ".zip", ".tar", ".pdf"),
+    *(".mp3", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".3gp"),
+}
 
-MOST_KINDS: Final = 8
-"""Kinds of side files that are named."""
-
+MOST_KINDS: Final = 8  # Kinds of side files that are named
+# Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files.
 CACHED: Final = re.compile(r"/blobs/([0-9a-f]{40}|[0-9a-f]{64})$|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
-"""Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files."""
-
-PLAIN_FOLDERS: Final = 4096
-"""Folders of which is remembered whether a link is on the way to them."""
-
 ARCHIVES: Final = (".zip", ".7z", ".7z.001", ".rar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file below the input folder.
+    """A file below the input folder."""
 
-    Attributes:
-        path: relative to the folder, with forward slashes.
-        refused: (reason, detail) if it must not be read.
-        stamp: as `common.storage.listed_stamp` makes it, if a remote listing tells when the file changed.
-    """
-
-    path: str
-    refused: Refusal | None = None
+    path: str  # relative to the folder, with forward slashes
+    refused: Refusal | None = None  # (reason, detail) if it must not be read
+    # as `common.storage.listed_stamp` makes it, if a remote listing tells when the file changed
     stamp: str | None = None
 
 
@@ -143,7 +129,7 @@ def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
 
 def is_raw_name(path: str) -> bool:
     """Whether a file is called like a camera's raw file."""
-    return path[path.rfind(".") + 1 :].lower() in RAW_SUFFIXES
+    return path[path.rfind(".") :].lower() in RAW_SUFFIXES
 
 
 def _begins_like_image(root: Address, path: str) -> bool:
@@ -209,7 +195,7 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self._root, self._real = root, os.path.realpath(root)
-        self._is_plain = lru_cache(PLAIN_FOLDERS)(self._has_no_link)
+        self._is_plain = lru_cache(4096)(self._has_no_link)  # of so many folders
 
     def mode(self, path: str) -> int | None:
         """The type and permissions of a file, a folder or a link itself; None if there is none."""
@@ -238,10 +224,10 @@ def _local(root: Path, under: str) -> Iterator[File]:
             with os.scandir(root / folder) as scan:
                 entries = list(scan)
         except PermissionError as error:
-            yield File(_printable(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
+            yield File(printable(folder or "."), ("unreadable", f"the folder: {error.strerror}"))
             continue
         if folder != under and any(entry.name == MARKER for entry in entries):
-            yield File(_printable(folder), OWN_OUTPUT)
+            yield File(printable(folder), OWN_OUTPUT)
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
@@ -252,7 +238,7 @@ def _local(root: Path, under: str) -> Iterator[File]:
             elif entry.is_file(follow_symlinks=False) and path.isascii():
                 yield File(path)
             else:
-                yield File(_printable(path), refusal(root, path))
+                yield File(printable(path), refusal(root, path))
 
 
 def _local_stamp(path: str) -> str | None:
@@ -260,10 +246,6 @@ def _local_stamp(path: str) -> str | None:
         return local_stamp(path)
     except (OSError, ValueError):  # a name with a null byte
         return None
-
-
-def _printable(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _remote(root: UPath, under: str) -> Iterator[File]:

@@ -13,11 +13,8 @@ from common.files import write_text
 from common.storage import Address, address, is_file
 
 SPLITS: Final = ("train", "val", "test", "unlabelled")
-
+# The default output folder; its manifests lie beside it, those of any other folder inside.
 DEFAULT_SHARDS: Final = Path("shards")
-"""The default output folder; its manifests lie beside it, those of any other folder inside."""
-
-
 MARKER: Final = ".output-not-input"
 
 OWN_OUTPUT: Final = ("own-output", "a folder of this project's output, which is no input")
@@ -25,17 +22,11 @@ OWN_OUTPUT: Final = ("own-output", "a folder of this project's output, which is 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that one run of the pipeline writes and the trainer reads.
+    """The folders that one run of the pipeline writes and the trainer reads."""
 
-    Attributes:
-        shards: holds ``<dataset>/<split>-NNNNNN.tar``.
-        manifests: holds ``source.parquet``, ``shards.parquet`` and ``quarantine.parquet``.
-        aligned: holds ``<dataset>/<split>-NNNNNN.tar`` of aligned faces.
-    """
-
-    shards: Address
-    manifests: Address
-    aligned: Address
+    shards: Address  # holds ``<dataset>/<split>-NNNNNN.tar``
+    manifests: Address  # holds ``source.parquet``, ``shards.parquet`` and ``quarantine.parquet``
+    aligned: Address  # holds ``<dataset>/<split>-NNNNNN.tar`` of aligned faces
 
     @classmethod
     def at(cls, output: str | Address) -> "Layout":
@@ -65,11 +56,7 @@ class Layout:
         return self.manifests / "quarantine.parquet"
 
     def require_samples(self) -> Address:
-        """The path of ``shards.parquet``.
-
-        Raises:
-            UserError: there are no finished shards here.
-        """
+        """The path of ``shards.parquet``. Raises UserError: there are no finished shards here."""
         if not is_file(self.samples):
             raise UserError(
                 f"{self.samples} is missing: {self.shards}/ has no finished shards. "

@@ -19,41 +19,21 @@ from common.members import MEMBERS
 from common.storage import Address, TransientError, is_file, is_local, store_errors
 
 SOURCE_FIELDS: Final = pa.schema(
-    [
-        ("source", pa.string()),
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("split", pa.string()),
-        ("identity", pa.string()),
-        ("sha256", pa.string()),
-        ("bytes", pa.int64()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("notices", pa.string()),
-    ]
+    dict.fromkeys(("source", "key", "shard", "split", "identity", "sha256"), pa.string())
+    | {"bytes": pa.int64()}
+    | dict.fromkeys(("reason", "detail", "notices"), pa.string())
 )
 
+# Columns of each member of a sample, named ``<member>.<column>``.
 MEMBER_COLUMNS: Final = ("offset", "size", "crc32")
-"""Columns of each member of a sample, named ``<member>.<column>``."""
 
 SAMPLE_FIELDS: Final = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("split", pa.string()),
-        ("status", pa.string()),
-        ("notices", pa.string()),
-        ("source", pa.string()),
-        ("identity", pa.string()),
-        ("box_score", pa.float32()),
-        ("confidence", pa.float32()),
-        *((f"{name}.{what}", pa.int64()) for name in MEMBERS for what in MEMBER_COLUMNS),
-    ]
+    dict.fromkeys(("key", "shard", "split", "status", "notices", "source", "identity"), pa.string())
+    | dict.fromkeys(("box_score", "confidence"), pa.float32())
+    | {f"{name}.{what}": pa.int64() for name in MEMBERS for what in MEMBER_COLUMNS}
 )
 
-QUARANTINE_FIELDS: Final = pa.schema(
-    [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
-)
+QUARANTINE_FIELDS: Final = pa.schema(dict.fromkeys(("source", "reason", "detail"), pa.string()))
 
 
 def sample_fields(features: Iterable[str]) -> pa.Schema:
@@ -62,34 +42,26 @@ def sample_fields(features: Iterable[str]) -> pa.Schema:
     return pa.schema([*SAMPLE_FIELDS, *columns])
 
 
+# Key of the metadata of ``shards.parquet`` that lists, one a line, what the parser computed in.
 NUMERICS: Final = "numerics"
-"""Key of the metadata of ``shards.parquet`` that lists, one a line, what the parser computed in."""
 
+# Columns of predictions before the probabilities, which have the attributes' names. ``face`` counts from 1,
+# ``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo.
 PREDICTION_COLUMNS: Final = {
     "photo": pa.string(),
     "face": pa.int64(),
-    "reason": pa.string(),
-    "detail": pa.string(),
-    "left": pa.float64(),
-    "top": pa.float64(),
-    "right": pa.float64(),
-    "bottom": pa.float64(),
-    "score": pa.float64(),
-    "present": pa.list_(pa.string()),
-    "unsure": pa.list_(pa.string()),
+    **dict.fromkeys(("reason", "detail"), pa.string()),
+    **dict.fromkeys(("left", "top", "right", "bottom", "score"), pa.float64()),
+    **dict.fromkeys(("present", "unsure"), pa.list_(pa.string())),
 }
-"""Columns of predictions before the probabilities, which have the attributes' names. ``face`` counts from 1,
-``reason`` and ``detail`` say why a photo has no face, and the box is in pixels of the upright photo."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest in memory.
+    """A manifest in memory: a row per source or sample.
 
-    Attributes:
-        table: one row per source or sample.
-        attributes: names of the attribute columns, in the data set's order.
-        metadata: strings about the whole manifest, such as the data set's name.
+    Besides, the names of its attribute columns, in the order of the data set, and strings about the whole,
+    such as the data set's name.
     """
 
     table: pa.Table
@@ -107,11 +79,7 @@ def with_attributes(fields: pa.Schema, attributes: tuple[str, ...]) -> pa.Schema
 
 
 def read(path: Address, columns: list[str] | None = None) -> Manifest:
-    """Read a manifest.
-
-    Args:
-        path: the file to read.
-        columns: only these; all if None, and with an empty list only the footer is read.
+    """Read a manifest, or these columns of it; with an empty list only the footer is read.
 
     Raises:
         UserError: the file is missing or is not a manifest.

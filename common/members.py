@@ -14,20 +14,14 @@ from numpy.typing import NDArray
 
 from common.classes import NUM_CLASSES
 
+# The members of a finished sample, in the order in which a tar holds them.
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", "json")
-"""The members of a finished sample, in the order in which a tar holds them."""
-
+# Members that follow if there are features: the parser's own, and those of further networks.
 FEATURE_MEMBERS: Final = ("pooled.npy", "embedding.npy")
-"""Members that follow if there are features: the parser's own, and those of further networks."""
-
-FEATURE_CHANNELS: Final = 64
-"""Channels of the parser's features of each class, in ``pooled.npy``."""
-
+FEATURE_CHANNELS: Final = 64  # Channels of the parser's features of each class, in ``pooled.npy``
+# Ends the name of a field of ``embedding.npy`` that has features of each class, (19, K).
 OF_CLASSES: Final = ".classes"
-"""Ends the name of a field of ``embedding.npy`` that has features of each class, (19, K)."""
-
-JPEG_QUALITY: Final = 97
-"""Of stored faces, of 100."""
+JPEG_QUALITY: Final = 97  # Of stored faces, of 100
 
 
 class BrokenSample(ValueError):
@@ -40,11 +34,7 @@ def encode_face(face: NDArray[np.uint8]) -> bytes:
 
 
 def decode_face(data: bytes) -> NDArray[np.uint8]:
-    """An RGB face, uint8 (H, W, 3), from JPEG bytes.
-
-    Raises:
-        BrokenSample: the bytes are not an image.
-    """
+    """An RGB face, uint8 (H, W, 3), from JPEG bytes. Raises BrokenSample: the bytes are not an image."""
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise BrokenSample(f"{len(data)} bytes that are not a JPEG image")
@@ -147,11 +137,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 
 def decode_metadata(data: bytes) -> dict[str, Any]:
-    """The metadata of a sample, from JSON bytes.
-
-    Raises:
-        BrokenSample: the bytes are not a JSON object.
-    """
+    """The metadata of a sample, from JSON bytes. Raises BrokenSample: the bytes are not a JSON object."""
     try:
         metadata = json.loads(data)
     except (ValueError, RecursionError) as error:

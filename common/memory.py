@@ -1,16 +1,6 @@
 """Keep freed memory in the process, for programs that allocate the same large blocks over and over."""
 
 import ctypes
-import sys
-from typing import Final
-
-TRIM_THRESHOLD: Final = -1
-TOP_PAD: Final = -2
-MMAP_THRESHOLD: Final = -3
-"""Option numbers of mallopt, from malloc.h of glibc."""
-
-KEEP: Final = 1 << 30
-"""Bytes of free memory that stay with the process before any is given back."""
 
 
 def keep_freed_memory() -> None:
@@ -20,12 +10,10 @@ def keep_freed_memory() -> None:
     all its pages are faulted in at every step, which takes a third of the parser's time. Without
     glibc this does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(MMAP_THRESHOLD, KEEP)
-    mallopt(TRIM_THRESHOLD, KEEP)
-    mallopt(TOP_PAD, 64 << 20)
+    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD of malloc.h
+    mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: bytes of free memory that stay with the process
+    mallopt(-2, 64 << 20)  # M_TOP_PAD

@@ -7,11 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+# Pixels of a JPEG from which reduced decoding pays; smaller ones are always decoded in full.
 REDUCED_FROM: Final = 4_000_000
-"""Pixels of a JPEG from which reduced decoding pays; smaller ones are always decoded in full."""
-
-REDUCTIONS: Final = (8, 4, 2, 1)
-"""By which JPEG decoders shrink both sides as they go, by smaller inverse transforms of its 8 x 8 blocks."""
 
 
 class Refused(ValueError):
@@ -29,33 +26,22 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class View:
-    """A photo at a part of its size.
+    """A photo at a part of its size."""
 
-    Attributes:
-        pixels: RGB, uint8 (h, w, 3), upright.
-        reduction: the side of the square of the photo's pixels that each pixel stands for.
-        corner: x and y of the upper left corner in the photo, each less than `reduction`: rows and columns
-            that fill no such square are cut off.
-        shape: height and width of the photo.
-    """
-
-    pixels: NDArray[np.uint8]
-    reduction: int
+    pixels: NDArray[np.uint8]  # RGB, uint8 (h, w, 3), upright
+    reduction: int  # the side of the square of the photo's pixels that each pixel stands for
+    # x and y of the upper left corner in the photo, each less than `reduction`: rows and columns that fill no
+    # such square are cut off
     corner: tuple[int, int]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # height and width of the photo
 
 
 class Photo:
     """A photo, of a large JPEG decoded only as finely as it is needed.
 
-    Attributes:
-        shape: height and width, upright.
-        notices: codes of what is unusual about it, such as `CUT_SHORT`.
-
-    Args:
-        view: what is decoded already.
-        decode: the view at a reduction of `REDUCTIONS`; None: `view` is the whole photo.
-        notices: as above.
+    `shape` is its height and width, upright, `notices` are codes of what is unusual about it, such as
+    `CUT_SHORT`, `view` is what is decoded already, and `decode` gives the view at a reduction of 1, 2, 4 or
+    8; without it `view` is the whole.
     """
 
     def __init__(
@@ -78,5 +64,5 @@ class Photo:
 
 
 def factor_within(reduction: float) -> int:
-    """The largest of `REDUCTIONS` that is at most `reduction`, or 1."""
-    return next(each for each in REDUCTIONS if each <= max(reduction, 1))
+    """The largest factor that is at most `reduction`, or 1, by which JPEG decoders shrink both sides."""
+    return next(each for each in (8, 4, 2, 1) if each <= max(reduction, 1))

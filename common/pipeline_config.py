@@ -5,16 +5,36 @@ depend on the settings of the trainer.
 """
 
 import os
+from os.path import expanduser
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.section import Fraction, LocalPath, Positive, Precision, Section
-
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+LocalPath = Annotated[str, AfterValidator(expanduser)]
+"""A path; ``~`` is the user's home."""
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""``auto``: what is fast on the machine, see `common.hardware`."""
 ParserPrecision = Precision | Literal["int8"]
 InputFormat = Literal["auto", "celeba", "lfwa", "utkface", "table", "webdataset", "folder"]
+
+
+class Section(BaseModel):
+    """A section of the configuration: immutable, without conversions, and without unknown keys.
+
+    The string below a field is its description.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+def listed_errors(error: ValidationError) -> str:
+    """The keys that pydantic refuses, and why."""
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
 
 
 class Data(Section):

@@ -3,14 +3,9 @@
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from tqdm import tqdm
-
-PLAIN_INTERVAL: Final = 10.0
-"""Seconds between two plain lines, so that logs stay readable."""
-
-PLAIN_FORMAT: Final = "{desc}: {n:,} of {total:,}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
 
 
 class Progress(tqdm):  # type: ignore[type-arg]
@@ -45,16 +40,17 @@ class Progress(tqdm):  # type: ignore[type-arg]
 
 
 def progress(title: str, total: int, unit: str, done: int = 0, enabled: bool = True) -> Progress:
-    """Start a progress display on standard error.
+    """Start a progress display of an activity, such as ``parse``, on standard error.
 
-    Args:
-        title: the activity, such as ``parse``.
-        total: number of units.
-        unit: plural name of a unit, such as ``images``.
-        done: units that an earlier run finished; they do not count towards the rate.
-        enabled: False prints nothing, for all but the first of several processes.
+    `unit` is the plural name of a unit, such as ``images``, and `done` counts those that an earlier run
+    finished, not towards the rate. Of several processes only the first has it `enabled`.
     """
-    plain = {"mininterval": PLAIN_INTERVAL, "miniters": 1, "delay": 1e-9, "bar_format": PLAIN_FORMAT}
+    plain = {
+        "mininterval": 10.0,
+        "miniters": 1,
+        "delay": 1e-9,
+        "bar_format": "{desc}: {n:,} of {total:,}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}",
+    }
     style: dict[str, Any] = {"dynamic_ncols": True} if sys.stderr.isatty() else plain
     return Progress(
         total=total, desc=title, unit=f" {unit}", initial=done, disable=not enabled, file=sys.stderr, **style

@@ -9,8 +9,7 @@ from common.storage import is_transient
 
 Result = TypeVar("Result")
 
-LONGEST_PAUSE: Final = 60.0
-"""Seconds between two attempts at most."""
+LONGEST_PAUSE: Final = 60.0  # Seconds between two attempts at most
 
 
 class Backoff:
@@ -20,11 +19,7 @@ class Backoff:
         self._minutes, self._attempts, self._since = minutes, 0, 0.0
 
     def wait(self, problem: str, final: BaseException) -> None:
-        """Print a problem, and sleep until the next attempt.
-
-        Raises:
-            BaseException: `final`, if the time is over.
-        """
+        """Print a problem, and sleep until the next attempt; raises `final` if the time is over."""
         if self._attempts == 0:
             self._since = time.monotonic()
         self._attempts += 1
@@ -44,11 +39,8 @@ def retried(
 ) -> Result:
     """What `action` returns, which is tried again for so many minutes while its error is transient.
 
-    Args:
-        action: changes nothing if it fails.
-        minutes: from the first failure to the last attempt.
-        stage: named in the notices.
-        transient: whether an `OSError` of `action` may go away by itself.
+    `action` changes nothing if it fails; the notices name the `stage`; and `transient` tells whether an
+    `OSError` may go away by itself.
     """
     backoff = Backoff(minutes)
     while True:

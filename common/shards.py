@@ -23,16 +23,12 @@ from common.files import replacing
 from common.members import FEATURE_MEMBERS, MEMBERS, BrokenSample
 from common.storage import Address, store_errors
 
+# Keys have neither dots, at which WebDataset splits names, nor slashes.
 KEY_PATTERN: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
-"""Keys have neither dots, at which WebDataset splits names, nor slashes."""
 
 
 def check_key(key: str) -> str:
-    """Return `key` if the format allows it.
-
-    Raises:
-        ValueError: the key has a character other than letters, digits, ``_`` and ``-``.
-    """
+    """Return `key`; a `ValueError` if it has a character other than letters, digits, ``_`` and ``-``."""
     if not KEY_PATTERN.fullmatch(key):
         raise ValueError(f"{key!r} is not a sample key: only letters, digits, '_' and '-' are allowed")
     return key
@@ -49,14 +45,8 @@ class Extent:
 class ShardWriter:
     """Writes one shard, which appears completely or not at all.
 
-    The tar grows under a temporary name and is synced and renamed when the
-    context ends without an error; otherwise it is removed. Time stamps, owners
-    and modes are constant, so equal samples give equal bytes.
-
-    Example::
-
-        with ShardWriter(Path("train-000000.tar")) as writer:
-            extents = writer.add("k1", {"jpg": face_bytes, "json": metadata_bytes})
+    The tar grows under a temporary name and is synced and renamed when the context ends without an error;
+    otherwise it is removed. Time stamps, owners and modes are constant, so equal samples give equal bytes.
     """
 
     def __init__(self, path: Address) -> None:
@@ -132,14 +122,9 @@ def shard_path(root: Address, shard: str) -> Address:
 
 
 def read_member(root: Address, shard: str, extent: Extent) -> bytes:
-    """The bytes of one extent of a shard, by one read of exactly these bytes.
+    """The bytes of one extent of a shard, by one read of exactly these bytes; it may hold several members.
 
     An fsspec address is asked for the range alone: an opened remote file would read ahead by megabytes.
-
-    Args:
-        root: the folder of shards, local or an fsspec address.
-        shard: path of the tar below `root`.
-        extent: of a member, or of several that lie side by side.
 
     Raises:
         BrokenSample: the tar ends before the extent does.
@@ -157,9 +142,7 @@ def read_member(root: Address, shard: str, extent: Extent) -> bytes:
 def read_sample(root: Address, row: Mapping[str, Any]) -> dict[str, bytes]:
     """The members of a sample without its features, by name; one read, as they lie side by side in their tar.
 
-    Args:
-        root: the folder of shards, local or an fsspec address.
-        row: of ``shards.parquet``: ``shard``, and offset and size of each of `MEMBERS`.
+    `row` is of ``shards.parquet``: ``shard``, and offset and size of each of `MEMBERS`.
 
     Raises:
         BrokenSample: the tar ends before the sample does.

@@ -13,28 +13,15 @@ from PIL import Image, ImageCms
 
 from common.photo import Refused
 
-SAME_LEVELS: Final = 2
-"""Levels by which a colour may change for a profile to be sRGB."""
-
+# Greatest values of 8, 10, 12, 16, 24 and 32 bits.
 LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
-"""Greatest values of 8, 10, 12, 16, 24 and 32 bits."""
-
+# Pixels that are converted at a time, so that no second copy of a large picture is needed.
 BAND: Final = 1 << 18
-"""Pixels that are converted at a time, so that no second copy of a large picture is needed."""
-
+# What Pillow's decoders raise on damaged data; the exceptions have no common base class.
 DAMAGE: Final = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, RuntimeError),
+    *(struct.error, zlib.error),
 )
-"""What Pillow's decoders raise on damaged data; the exceptions have no common base class."""
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
@@ -63,7 +50,8 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _to_srgb(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """The mode that pixels must have to be converted to sRGB, and how; RGB as they are if there is no need.
 
-    There is none if the profile is damaged or is of another kind than the pixels, or if it is sRGB.
+    There is none if the profile is damaged or of another kind than the pixels, or changes no colour by more
+    than two levels.
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -73,20 +61,14 @@ def _to_srgb(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform
             "CMYK": ("CMYK", ("CMYK",)),
         }[source.profile.xcolor_space.strip()]
         intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            fitting,
-            "RGB",
-            intent,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
+        flags, target = ImageCms.Flags.BLACKPOINTCOMPENSATION, ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, target, fitting, "RGB", intent, flags)
     except (*DAMAGE, ImageCms.PyCMSError):
         return "RGB", None
     levels = (15 * np.indices((18, 18, 18)).T).astype(np.uint8)
     samples = Image.fromarray(levels.reshape(18, -1, 3)).convert(fitting)
     converted = np.asarray(ImageCms.applyTransform(samples, transform), np.int16)
-    if mode not in modes or np.abs(converted - np.asarray(samples.convert("RGB"))).max() <= SAME_LEVELS:
+    if mode not in modes or np.abs(converted - np.asarray(samples.convert("RGB"))).max() <= 2:
         return "RGB", None
     return fitting, transform
 
@@ -97,10 +79,8 @@ def scaled(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         Refused: values are negative or not finite.
     """
-    bounds = [
-        (band.min(), band.max()) for _, image_band in _bands(image) for band in [np.asarray(image_band)]
-    ]
-    low, high = (float(bound) for bound in (np.min(bounds), np.max(bounds)))
+    bounds = [each(np.asarray(band)) for _, band in _bands(image) for each in (np.min, np.max)]
+    low, high = float(np.min(bounds)), float(np.max(bounds))
     if not (low >= 0 and np.isfinite([low, high]).all()):
         raise Refused("not-read", f"values from {low:g} to {high:g}; save it with 8 bits")
     levels = (1, *LEVELS) if image.mode == "F" else LEVELS

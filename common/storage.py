@@ -37,6 +37,11 @@ def address(text: str | Address) -> Address:
     return path
 
 
+def printable(name: str) -> str:
+    """A path of a file system, with escapes for bytes that are not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def check_utf8(flag: str, text: str) -> None:
     """Check that a path can be stored in settings and manifests.
 
@@ -46,8 +51,8 @@ def check_utf8(flag: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        shown = os.fsencode(text).decode("utf-8", "backslashreplace")
-        raise UserError(f"{flag} {shown}: the name is not UTF-8; rename it, or name it by a link") from error
+        name = printable(text)
+        raise UserError(f"{flag} {name}: the name is not UTF-8; rename it, or name it by a link") from error
 
 
 def is_local(path: Address) -> bool:
@@ -55,21 +60,11 @@ def is_local(path: Address) -> bool:
     return isinstance(path, Path)
 
 
+# Errors of a local file system that are about one path or position and do not go away by themselves.
 PERMANENT: Final = {
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EINVAL,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EOVERFLOW,
-    errno.EPERM,
-    errno.EROFS,
+    *(errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.EROFS),
 }
-"""Errors of a local file system that are about one path or position and do not go away by themselves."""
 
 
 class TransientError(OSError):

@@ -69,11 +69,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(file: Path, what: str) -> Any:
-    """The value in a YAML file.
-
-    Args:
-        file: may be JSON too, which is YAML.
-        what: it should hold, such as ``a class map``, for messages.
+    """The value in a YAML or JSON file; `what` it should hold, such as ``a class map``, is for messages.
 
     Raises:
         UserError: the file cannot be read, or `parse_yaml` refuses its text.

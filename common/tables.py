@@ -19,15 +19,8 @@ from common.errors import UserError
 from common.files import replacing
 from common.storage import Address, TransientError, is_local, store_errors
 
-MEMORY: Final = "300MB"
-"""Memory of a connection; what does not fit goes to files in the folder for temporary ones (``TMPDIR``)."""
-
-THREADS: Final = 4
-"""Threads of a connection at most; each of them holds rows in memory."""
-
+# Rows of a row group of the files written here, and rows that are in memory at a time.
 ROW_GROUP: Final = 1 << 16
-"""Rows of a row group of the files written here, and rows that are in memory at a time."""
-
 Database: TypeAlias = duckdb.DuckDBPyConnection
 
 
@@ -40,8 +33,8 @@ def connect() -> Iterator[Database]:
     """
     with TemporaryDirectory(prefix="tables-", ignore_cleanup_errors=True) as folder:
         settings: dict[str, Any] = {
-            "memory_limit": MEMORY,
-            "threads": min(THREADS, len(os.sched_getaffinity(0))),
+            "memory_limit": "300MB",  # what does not fit goes to files in the folder for temporary ones
+            "threads": min(4, len(os.sched_getaffinity(0))),  # each holds rows in memory
             "temp_directory": folder,
             "preserve_insertion_order": True,
             "autoinstall_known_extensions": False,
@@ -59,15 +52,9 @@ def connect() -> Iterator[Database]:
 
 
 def add_parquet(database: Database, name: str, path: Address) -> pa.Schema:
-    """Make a Parquet file a view that queries can read; one in a store is copied to this machine first.
+    """Make a Parquet file a view that queries can read, and return its schema with its metadata.
 
-    Args:
-        database: from `connect`.
-        name: of the view.
-        path: the file.
-
-    Returns:
-        The schema of the file, with its metadata.
+    A file in a store is copied to this machine first.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,7 +91,8 @@ def batches(
 
     The query runs while the batches are read; other queries need a `cursor()` of the database meanwhile.
     """
-    return _sized(_reader(database, query, parameters, rows), rows)
+    # Unlike that of `execute`, the result of `sql` is not in memory as a whole, and keeps its order.
+    return _sized(database.sql(query, params=parameters).to_arrow_reader(rows), rows)
 
 
 def write_parquet(
@@ -114,19 +102,12 @@ def write_parquet(
     schema: pa.Schema | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the result of a query into a file, completely or not at all; equal results give equal bytes.
+    """Write the result of a query, with an ORDER BY over a key, into a file; gives the number of rows.
 
-    Args:
-        database: from `connect`.
-        path: the file to write.
-        query: with an ORDER BY over a key.
-        schema: names and types of the columns of the file; those of the query if None.
-        metadata: strings about the whole table.
-
-    Returns:
-        The number of rows.
+    Completely or not at all, and equal results give equal bytes. `schema` has the names and types of the
+    columns, by default those of the query, and `metadata` strings about the whole table.
     """
-    reader = _reader(database, query, None, ROW_GROUP)
+    reader = database.sql(query).to_arrow_reader(ROW_GROUP)
     return write_batches(path, reader, schema or reader.schema, metadata or {})
 
 
@@ -153,11 +134,6 @@ def insert_batches(database: Database, table: str, batches: Iterable[pa.RecordBa
 def quoted(name: str) -> str:
     """A column's name as an identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _reader(database: Database, query: str, parameters: Any, rows: int) -> pa.RecordBatchReader:
-    # Unlike that of `execute`, the result of `sql` is not in memory as a whole, and keeps its order.
-    return database.sql(query, params=parameters).to_arrow_reader(rows)
 
 
 def _sized(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

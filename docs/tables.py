@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origi
 
 from common.config import PARAMS, Config, read_mapping
 from common.files import write_text
-from common.section import Section
+from common.pipeline_config import Section
 from training.evaluate.metrics import METRICS, PRIMARY
 from training.pretrain.tasks import TASKS
 

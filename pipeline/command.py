@@ -10,8 +10,8 @@ from common.layout import DEFAULT_SHARDS, Layout, dataset_name
 from common.pipeline_config import InputFormat
 from common.storage import address, check_utf8
 
+# Inputs that are one file; their data set is named without the ending.
 FILES: Final = (".csv", ".parquet", ".tar")
-"""Inputs that are one file; their data set is named without the ending."""
 
 
 def arguments(description: str, module: str) -> argparse.ArgumentParser:

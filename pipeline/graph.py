@@ -6,7 +6,6 @@ It writes which networks of the user's own parsing reads, so that parsing runs a
 
 import json
 from pathlib import Path
-from typing import Final
 
 import yaml
 
@@ -19,10 +18,6 @@ from common.parsing.class_map import NAMED, SUFFIXES
 from common.storage import address, check_utf8, is_file, is_folder
 from common.weights import file_sha256
 from pipeline.command import FILES, name_of_input
-
-NETWORKS: Final = "networks.json"
-OUTPUTS: Final = ("sample", "manifests", "aligned", "shards", "runs")
-"""Folders that the DVC graph writes."""
 
 
 def networks(config: Config) -> dict[str, str | None]:
@@ -43,14 +38,15 @@ def write_networks(config: Config, layout: Layout) -> None:
     Raises:
         UserError: a folder of outputs is a link out of the checkout.
     """
-    for name in OUTPUTS:
+    for name in ("sample", "manifests", "aligned", "shards", "runs"):  # folders that the DVC graph writes
         if not (target := Path(name).resolve()).is_relative_to(Path.cwd().resolve()):
             raise UserError(
                 f"{name} is a link to {target}, and DVC accepts no output outside of this folder; delete "
                 "the link, and move the whole checkout to that disk, or mount the disk here (mount --bind)"
             )
     mark_output(layout.manifests)
-    write_text(layout.manifests / NETWORKS, json.dumps(networks(config), ensure_ascii=False, indent=1) + "\n")
+    content = json.dumps(networks(config), ensure_ascii=False, indent=1) + "\n"
+    write_text(layout.manifests / "networks.json", content)
 
 
 def set_input(text: str, params: Path = PARAMS) -> None:

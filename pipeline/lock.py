@@ -34,24 +34,15 @@ from common.storage import TransientError, read_bytes, store_errors
 
 NAME: Final = ".lock"
 RENEW_SECONDS: Final = 15.0
-EXPIRY_SECONDS: Final = 120.0
-"""Age of the last renewal at which an owner is taken for dead."""
-
-STALE_SECONDS: Final = 60.0
-"""Age of the last renewal at which the owner writes nothing until the lock is renewed."""
-
+EXPIRY_SECONDS: Final = 120.0  # Age of the last renewal at which an owner is taken for dead
+# How long to wait before looking who of several has taken over an expired lock: the last to write, where the
+# store does not compare tags.
 SETTLE_SECONDS: Final = 2.0
-"""How long to wait before looking who of several has taken over an expired lock: the last to write, where the
-store does not compare tags."""
 
 
 @contextmanager
 def locked(layout: Layout, retry_minutes: float = 0.0) -> Iterator[None]:
-    """Hold the lock of an output; it lies beside the manifests.
-
-    Args:
-        layout: of the output.
-        retry_minutes: of patience with its store.
+    """Hold the lock of an output, beside its manifests; `retry_minutes` of patience with its store.
 
     Raises:
         UserError: another run holds it; names that run.
@@ -128,42 +119,28 @@ def _renew(lock: "StoredLock", ended: threading.Event) -> None:
 class StoredLock:
     """The lock of a run at an object store.
 
-    Attributes:
-        path: of its file.
-        owner: the content of the file save for the time; its token is of this run alone.
+    `owner` is the content of its file save for the time; the token in it is of this run alone.
     """
 
     path: UPath
     owner: dict[str, Any]
 
     def acquire(self) -> None:
-        """Create the lock, or take over one that has expired.
-
-        Raises:
-            UserError: another run holds it.
-            TransientError: the store does not answer.
-        """
+        """Create the lock, or take over one that has expired; a `UserError` if another run holds it."""
         current = self._read()
         if current is None:
-            self._write(mode="create")
-            return
+            return self._write(mode="create")
         text, tag, age = current
-        if self._is_mine(text):  # an earlier attempt has written it
-            self._write(tag)
-            return
-        if age < EXPIRY_SECONDS:
+        mine = self._is_mine(text)  # an earlier attempt has written it
+        if not mine and age < EXPIRY_SECONDS:
             raise _in_use(self.path, text)
         self._write(tag)
-        time.sleep(SETTLE_SECONDS)
-        self.check()
+        if not mine:
+            time.sleep(SETTLE_SECONDS)
+            self.check()
 
     def renew(self) -> None:
-        """Write the lock with the time of now.
-
-        Raises:
-            UserError: the run has lost it.
-            TransientError: the store does not answer.
-        """
+        """Write the lock with the time of now; a `UserError` if the run has lost it."""
         self._write(self._own()[1])
 
     def check(self) -> None:
@@ -173,8 +150,8 @@ class StoredLock:
             UserError: the run has lost the lock.
             TransientError: the lock has not been renewed for long, or the store does not answer.
         """
-        _, _, age = self._own()
-        if age >= STALE_SECONDS:
+        age = self._own()[2]
+        if age >= 60:  # after which the owner writes nothing until the lock is renewed
             raise TransientError(f"{self.path}: the lock of this run was not renewed for {age:.0f} s")
 
     def release(self) -> None:

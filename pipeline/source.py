@@ -13,32 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Final, Self
 
+from common import storage
 from common.images import check_bytes
 from common.photo import Refused
-from common.storage import (
-    Address,
-    TransientError,
-    is_folder,
-    is_local,
-    is_transient,
-    read_remote,
-    store_errors,
-)
+from common.storage import Address, TransientError, is_local, store_errors
 
-MEMBER: Final = "::"
-"""Between the name of a tar and the name of its member, as fsspec chains addresses."""
-
+MEMBER: Final = "::"  # Between the name of a tar and the name of its member, as fsspec chains addresses
 _IN_TAR: Final = re.compile(rf"(.*?\.tar){MEMBER}", re.IGNORECASE | re.DOTALL)
 
 MISSING: Final = "the file does not exist"
-
-INDEXED_TARS: Final = 256
-"""Tars per process whose member offsets are remembered."""
-
-LARGEST_HEADER: Final = 1 << 20
-"""Bytes of a long name or of other extensions of a tar's header, which are read whole."""
-
-
+# Whose content, such as a long name, is read whole.
 _EXTENSIONS: Final = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE),
     tarfile.SOLARIS_XHDTYPE,
@@ -49,7 +33,7 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
-        if header.size < 0 or (header.type in _EXTENSIONS and header.size > LARGEST_HEADER):
+        if header.size < 0 or (header.type in _EXTENSIONS and header.size > 1 << 20):
             raise tarfile.ReadError(f"a header says {header.size:,} bytes")
         return header
 
@@ -79,34 +63,26 @@ def read_headers(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def read_source(root: Address, source: str) -> bytes:
-    """All bytes of a source below `root`.
-
-    Raises:
-        Refused, TransientError: as for `open_source`.
-    """
+    """All bytes of a source below `root`. Raises Refused, TransientError: as for `open_source`."""
     if isinstance(root, Path) or _IN_TAR.match(source):
         with open_source(root, source) as stream:
             return stream.read()
     # Opening a remote file asks for its size first, which takes as long as its bytes.
     try:
         with store_errors(root):
-            return read_remote(root.fs, f"{root.path.rstrip('/')}/{source}")
+            return storage.read_remote(root.fs, f"{root.path.rstrip('/')}/{source}")
     except OSError as error:
         raise _judged(root, source, error) from error
 
 
 @contextmanager
 def open_source(root: Address, source: str, max_pixels: int | None = None) -> Iterator[IO[bytes]]:
-    """A source below `root` as a readable and seekable stream.
+    """A source below `root` as a readable and seekable stream; a member of a tar is read whole.
 
     An error is a verdict on the source only if it tells something about the source itself: the store answers
     and has no such file, or a local file system says why this one path cannot be opened. Any other, such as
-    an expired token or a server that is down, would be the same for every source.
-
-    Args:
-        root: the folder that `source` is relative to.
-        source: of a file, or of a member of a tar, which is read whole.
-        max_pixels: of an image; a larger member of a tar is refused unread.
+    an expired token or a server that is down, would be the same for every source. A member of a tar that is
+    too large for an image of `max_pixels` is refused unread.
 
     Raises:
         Refused: the source is missing, may not be read, is too large, or breaks off.
@@ -131,7 +107,7 @@ def _judged(root: Address, path: str, error: OSError) -> Refused | TransientErro
         if isinstance(error, FileNotFoundError):
             if _is_missing(root, path):
                 return Refused("unreadable", MISSING)
-        elif is_local(root) and not is_transient(error):
+        elif is_local(root) and not storage.is_transient(error):
             return Refused("unreadable", reason)
     return TransientError(f"{root}/{path}: {reason}")
 
@@ -147,7 +123,7 @@ def _is_missing(root: Address, path: str) -> bool:
         try:
             root.fs.info(f"{root.path.rstrip('/')}/{path}")
         except FileNotFoundError:
-            return is_folder(root)
+            return storage.is_folder(root)
     return False
 
 
@@ -176,7 +152,7 @@ def _open_member(
         return io.BytesIO(stream.read(size))
 
 
-@lru_cache(maxsize=INDEXED_TARS)
+@lru_cache(maxsize=256)  # tars per process
 def _index(root: Address, tar: str, size: int) -> dict[str, tuple[int, int]]:
     offsets: dict[str, tuple[int, int]] = {}
     # Members before a damage can still be read.

@@ -17,8 +17,7 @@ from common.layout import Layout
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
-from pipeline.runner.cluster import shared_workers
-from pipeline.runner.event_loop import event_loop
+from pipeline.runner.cluster import event_loop, shared_workers
 from synthetic import write_dataset
 
 PORTRAITS = 24

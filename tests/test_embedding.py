@@ -33,7 +33,7 @@ from common.shards import extent_of, read_member
 from common.weights import file_sha256
 from pipeline.parse.run import make_sibling, parse
 from pipeline.verify.findings import Findings
-from pipeline.verify.run import verify
+from pipeline.verify.shard import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
 from training.embed import write_features

@@ -25,12 +25,11 @@ from safetensors.torch import save_file
 from common import manifest
 from common.config import load
 from common.errors import UserError
-from common.files import replacing, write_text
+from common.files import readable_or_own, replacing, write_text
 from common.layout import Layout
 from common.parsing.find_parser import find_embedder, find_parser
 from common.parsing.network import check_whole
 from common.shards import Extent, read_member
-from common.user_cache import readable_or_own
 from common.weights import find
 from pipeline.align.run import plan, read_plan
 from tests import manifests

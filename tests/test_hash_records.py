@@ -13,8 +13,7 @@ from common.input_files import FileTree
 from common.layout import Layout
 from common.storage import TransientError
 from pipeline.ingest import hashing
-from pipeline.ingest.hash_task import Content, Photo, read_content
-from pipeline.ingest.hashing import Photos
+from pipeline.ingest.hashing import Content, Photo, Photos, read_content
 from pipeline.ingest.run import ingest
 
 COUNT, PART = 40, 8

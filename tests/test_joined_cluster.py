@@ -21,8 +21,7 @@ from common.errors import UserError
 from common.pipeline_config import Cluster
 from pipeline.runner import cluster as runner
 from pipeline.runner import monitor
-from pipeline.runner.cluster import connect, no_model
-from pipeline.runner.event_loop import event_loop
+from pipeline.runner.cluster import connect, event_loop, no_model
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.tasks import map_bounded
 from tests.commands import ROOT, run_command

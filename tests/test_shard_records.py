@@ -134,9 +134,7 @@ def test_each_shard_has_its_rows_and_pickled_no_others(tmp_path):
     manifests.write(path, manifest.SOURCE_FIELDS, rows, ("Male",), {"dataset": "d"})
     planned = read_planned(path, ["source", "sha256", "split", "Male"])
     assert (planned.sources, planned.metadata, planned.attributes) == (PLANNED, {"dataset": "d"}, ("Male",))
-    assert [refused["source"] for refused in planned.refusals()] == [
-        row["source"] for row in rows if "reason" in row
-    ]
+    assert planned.refused["source"].to_pylist() == [row["source"] for row in rows if "reason" in row]
     shards = dict(planned.shards)
     assert list(shards) == [f"d/train-{number:06}.tar" for number in range(7)]
     for name, own in shards.items():

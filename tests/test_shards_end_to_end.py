@@ -24,7 +24,7 @@ from common.shards import read_shard
 from pipeline.parse.run import make_sibling, parse
 from pipeline.runner.shard_record import record_path
 from pipeline.verify.agreement import Agreement
-from pipeline.verify.run import verify
+from pipeline.verify.shard import verify
 from tests import manifests
 from tests.commands import run_command
 from tests.conftest import PORTRAITS, run_pipeline

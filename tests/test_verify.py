@@ -32,7 +32,7 @@ from common.members import (
 )
 from common.shards import ShardWriter, read_shard
 from pipeline.verify.findings import Findings
-from pipeline.verify.run import verify
+from pipeline.verify.shard import verify
 from tests.commands import run_command
 
 Members = dict[str, bytes]

@@ -8,16 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common.alignment.detector import (
-    DETECT_SIDE,
-    OVERLAP,
-    Face,
-    Picture,
-    choose_faces,
-    detect_faces,
-    overlap,
-    view_of,
-)
+from common.alignment.detector import DETECT_SIDE, Face, Picture, choose_faces, detect_faces, overlap, view_of
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp_view
 from common.photo import Refused
 from common.pipeline_config import Align
@@ -25,31 +16,22 @@ from common.pipeline_config import Align
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
 
+# Quality of a face below which the other orientations are tried; upright faces have 0.8 and more.
 SOUND: Final = 0.6
-"""Quality of a face below which the other orientations are tried; upright faces have 0.8 and more."""
-
+# Further sides at which a photo is searched, as multiples of `DETECT_SIDE`; the last for ``all`` only.
 SCALES: Final = (3, 6)
-"""Further sides at which a photo is searched, as multiples of `DETECT_SIDE`; the last for ``all`` only."""
-
+# Side of a face, in pixels of the detector's image, below which others may be too small to be seen.
 SMALL: Final = 40
-"""Side of a face, in pixels of the detector's image, below which others may be too small to be seen."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """An aligned face.
+    """An aligned face."""
 
-    Attributes:
-        image: uint8 RGB (S, S, 3).
-        matrix: float64 (2, 3), image to crop, pixel centres at integers.
-        face: the detected face; None where the central square was taken.
-        detected: how many faces the detector found in the image, or None.
-    """
-
-    image: NDArray[np.uint8]
-    matrix: NDArray[np.float64]
-    face: Face | None
-    detected: int | None
+    image: NDArray[np.uint8]  # uint8 RGB (S, S, 3)
+    matrix: NDArray[np.float64]  # float64 (2, 3), image to crop, pixel centres at integers
+    face: Face | None  # the detected face; None where the central square was taken
+    detected: int | None  # how many faces the detector found in the image, or None
 
 
 def aligned_crops(
@@ -115,7 +97,7 @@ def find_faces(image: Picture, detector: "RetinaFace", config: Align) -> list[Fa
         if shrink >= 1 or (faces and not (keep_all and min(map(side, faces)) * shrink < SMALL)):
             break
         larger = detect_faces(image, detector, config, scale=scale)
-        faces = larger + [face for face in faces if all(overlap(face, other) <= OVERLAP for other in larger)]
+        faces = larger + [face for face in faces if not any(overlap(face, other) for other in larger)]
         shrink = scale * DETECT_SIDE / max(image.shape[:2])
     return faces
 

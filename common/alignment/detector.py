@@ -1,6 +1,5 @@
 """The face detector: facexlib's RetinaFace, and the choice of one face."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.hardware import load_weights_only
 from common.memory import keep_freed_memory
 from common.photo import Photo, Refused, View
 from common.pipeline_config import Align
@@ -22,48 +22,28 @@ from common.pipeline_config import Align
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
 
-OVERLAP: Final = 0.4
-"""Boxes that overlap more, as intersection over union, are of one face; facexlib's value."""
-
-TILE: Final = 1280
-"""Longest side in pixels of what the network sees at a time, for which it needs 0.3 GB."""
-
+OVERLAP: Final = 0.4  # Boxes that overlap more, as intersection over union, are of one face; facexlib's value
+TILE: Final = 1280  # Longest side in pixels of what the network sees at a time, for which it needs 0.3 GB
+# Half of what neighbouring tiles share, in pixels, so that a face of that size is whole in one of them.
 MARGIN: Final = 128
-"""Half of what neighbouring tiles share, in pixels, so that a face of that size is whole in one of them."""
-
-DETECT_SIDE: Final = 640
-"""Longer side in pixels to which larger images are shrunk for the detector at first."""
-
+DETECT_SIDE: Final = 640  # Longer side in pixels to which larger images are shrunk for the detector at first
+# An RGB image, uint8 (H, W, 3), or a photo, of which as much is decoded as is looked at.
 Picture = NDArray[np.uint8] | Photo
-"""An RGB image, uint8 (H, W, 3), or a photo, of which as much is decoded as is looked at."""
-
+# Longer side that a reduced view must have to be shrunk to `DETECT_SIDE`. Then no landmark is more than 0.2
+# pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12
+# megapixels).
 FIRST_SIDE: Final = 2 * DETECT_SIDE
-"""Longer side that a reduced view must have to be shrunk to `DETECT_SIDE`. Then no landmark is more than 0.2
-pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12
-megapixels)."""
-
-MIN_VISIBLE: Final = 0.5
-"""Share of a face's box that must lie inside the image."""
-
-TINY: Final = 128
-"""Longer side in pixels of an image that is likely a face as a whole."""
+MIN_VISIBLE: Final = 0.5  # Share of a face's box that must lie inside the image
 
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face, in pixels of the image.
+    """A detected face, in pixels of the image."""
 
-    Attributes:
-        box: left, top, right, bottom.
-        score: detector's confidence, 0 to 1.
-        landmarks: float64 (5, 2), in the order of `FACE_TEMPLATE`.
-        turns: quarter turns against the clock of the image in which it was detected.
-    """
-
-    box: NDArray[np.float64]
-    score: float
-    landmarks: NDArray[np.float64]
-    turns: int = 0
+    box: NDArray[np.float64]  # left, top, right, bottom
+    score: float  # detector's confidence, 0 to 1
+    landmarks: NDArray[np.float64]  # float64 (5, 2), in the order of `FACE_TEMPLATE`
+    turns: int = 0  # quarter turns against the clock of the image in which it was detected
 
 
 @lru_cache(maxsize=1)
@@ -71,8 +51,7 @@ def load_detector(name: str, weights: Path) -> "RetinaFace":
     """The detector with checked weights, one per process, on the GPU if there is one."""
     from facexlib.detection import init_detection_model
 
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    load_weights_only()
     torch.set_num_threads(1)
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -135,11 +114,11 @@ def _faces(rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, view
     return faces
 
 
-def overlap(first: Face, second: Face) -> float:
-    """Intersection over union of the boxes of two faces."""
+def overlap(first: Face, second: Face) -> bool:
+    """Whether the boxes of two faces have so much in common that they are of one."""
     low, high = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
     shared = _area(np.concatenate([low, high]))
-    return shared / max(_area(first.box) + _area(second.box) - shared, 1e-9)
+    return shared / max(_area(first.box) + _area(second.box) - shared, 1e-9) > OVERLAP
 
 
 def _detect_in_tiles(
@@ -169,11 +148,9 @@ def _detect_in_tiles(
 def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -> NDArray[np.float32]:
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
-    The anchors of an image size are computed once instead of in Python loops for each image, and
-    only those that score above the threshold are decoded.
-
-    Returns:
-        float32 (N, 15): box, score, five landmarks; best score first.
+    The anchors of an image size are computed once instead of in Python loops for each image, and only those
+    that score above the threshold are decoded. Gives float32 (N, 15): box, score, five landmarks; best score
+    first.
     """
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 
@@ -207,15 +184,13 @@ def _anchors(backbone: str, height: int, width: int) -> torch.Tensor:
 
 
 def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]:
-    """The faces of an image to keep, by the policy ``config.faces``.
-
-    These are the largest, the most central, or with ``all`` every visible one, largest first.
+    """The faces of an image to keep, by ``config.faces``: one, or every visible one, largest first.
 
     Raises:
         Refused: ``no-face``, or ``face-outside`` when too little of a face's box lies in the image.
     """
     if not faces:
-        tiny = max(image.shape[:2]) <= TINY
+        tiny = max(image.shape[:2]) <= 128  # likely a face as a whole
         hint = "; --align none takes small pictures of faces as they are" if tiny else ""
         raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]

@@ -11,11 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.errors import UserError
 from common.pipeline_config import Align, Ingest
 
-RECIPE_FILE: Final = "recipe.json"
-"""Name of the file beside the aligned faces."""
-
-METADATA_KEY: Final = "alignment"
-"""Its key in the metadata of ``shards.parquet``."""
+RECIPE_FILE: Final = "recipe.json"  # Name of the file beside the aligned faces
+METADATA_KEY: Final = "alignment"  # Its key in the metadata of ``shards.parquet``
 
 
 class Recipe(BaseModel):

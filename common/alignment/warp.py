@@ -9,39 +9,18 @@ from numpy.typing import NDArray
 
 from common.photo import REDUCED_FROM, View
 
-FACE_TEMPLATE: Final = (
-    np.array(
-        [
-            [192.98138, 239.94708],
-            [318.90277, 240.1936],
-            [256.63416, 314.01935],
-            [201.26117, 371.41043],
-            [313.08905, 371.15118],
-        ]
-    )
-    / 512
-)
-"""The five landmarks in facexlib's crops, as shares of the side, float64 (5, 2): the eye on the
-image's left, the one on its right, nose tip, mouth corner on the left, mouth corner on the right."""
-
-BORDER: Final = (132, 133, 135)
-"""RGB gray with which facexlib fills what lies outside the image."""
-
-AROUND: Final = 4
-"""Pixels around a face that shrinking and cubic interpolation may read."""
+_EYES: Final = [[192.98138, 239.94708], [318.90277, 240.1936]]
+_MOUTH: Final = [[201.26117, 371.41043], [313.08905, 371.15118]]
+# The five landmarks in facexlib's crops, as shares of the side, float64 (5, 2): the eye on the image's left,
+# the one on its right, nose tip, mouth corner on the left, mouth corner on the right.
+FACE_TEMPLATE: Final = np.array([*_EYES, [256.63416, 314.01935], *_MOUTH]) / 512
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The similarity transform that best maps `source` points to `target` points.
+    """The similarity transform that best maps `source` points to `target` points, float (N, 2) each.
 
-    Closed-form least squares (Umeyama 1991), without reflection.
-
-    Args:
-        source: float (N, 2), x and y.
-        target: float (N, 2).
-
-    Returns:
-        float64 (2, 3): ``target ~ source @ M[:, :2].T + M[:, 2]``.
+    Closed-form least squares (Umeyama 1991), without reflection: float64 (2, 3), ``target ~ source @ M[:,
+    :2].T + M[:, 2]``.
 
     Raises:
         ValueError: the source points coincide.
@@ -55,10 +34,8 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     rotation = u @ np.diag(sign) @ vt
     scale = (singular * sign).sum() / variance
-    matrix = np.empty((2, 3))
-    matrix[:, :2] = scale * rotation
-    matrix[:, 2] = target_mean - matrix[:, :2] @ source_mean
-    return matrix
+    linear = scale * rotation
+    return np.column_stack([linear, target_mean - linear @ source_mean])
 
 
 def central_square(width: int, height: int, size: int) -> NDArray[np.float64]:
@@ -82,7 +59,8 @@ def warp_view(view: View, matrix: NDArray[np.float64], size: int) -> NDArray[np.
     linear, shift = matrix[:, :2] * view.reduction, matrix[:, 2] + matrix[:, :2] @ corner
     pixels = view.pixels
     if np.prod(view.shape) >= REDUCED_FROM:
-        ends = np.array(list(product((-AROUND, size + AROUND), repeat=2)))
+        # Shrinking and cubic interpolation may read 4 pixels around the face.
+        ends = np.array(list(product((-4, size + 4), repeat=2)))
         needed = (ends - shift) @ np.linalg.inv(linear).T
         last = np.array(pixels.shape[1::-1]) - 1
         left, top = low = np.clip(np.floor(needed.min(axis=0)), 0, last).astype(int)
@@ -92,17 +70,10 @@ def warp_view(view: View, matrix: NDArray[np.float64], size: int) -> NDArray[np.
 
 
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Warp an image by a similarity matrix to a square face.
+    """Warp an image, uint8 (H, W, 3), to a square face, uint8 (size, size, 3).
 
-    A face that becomes much smaller is first shrunk by area averaging, to avoid aliasing.
-
-    Args:
-        image: uint8 (H, W, 3).
-        matrix: float64 (2, 3), source to target pixel centres.
-        size: side of the result.
-
-    Returns:
-        uint8 (size, size, 3).
+    `matrix`, float64 (2, 3), is of a similarity from source to target pixel centres. A face that becomes much
+    smaller is first shrunk by area averaging, to avoid aliasing.
     """
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.75:
@@ -113,6 +84,7 @@ def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
         matrix = np.column_stack(
             [matrix[:, :2] * factor, matrix[:, 2] + matrix[:, :2] @ (0.5 * factor - 0.5)]
         )
+    gray = (132, 133, 135)  # with which facexlib fills what lies outside the image
     return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=BORDER
+        image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=gray
     ).astype(np.uint8, copy=False)

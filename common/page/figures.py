@@ -16,11 +16,9 @@ from matplotlib.figure import Figure
 INK: Final = "#000000"
 SOFT: Final = "#676c75"
 GRID: Final = "#e3e0d8"
+# The palette of Okabe and Ito, which colour-blind readers can tell apart.
 SERIES: Final = ("#d55e00", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#56b4e9", "#555555")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
-
-MARKERS: Final = "soD^vP*"
-"""Shapes of the points, so that colour is not all that tells lines apart."""
+MARKERS: Final = "soD^vP*"  # Shapes of the points, so that colour is not all that tells lines apart
 
 THEME: Final = {
     INK: "currentColor",
@@ -31,8 +29,8 @@ THEME: Final = {
 }
 
 SMALL: Final = (2.4, 1.45)
+# Width and height of figures, in inches: for a column of curves, and for half of the page.
 WIDE: Final = (3.8, 2.2)
-"""Width and height of figures, in inches: for a column of curves, and for half of the page."""
 
 STYLE: Final[Any] = {
     "svg.hashsalt": "page",
@@ -71,12 +69,10 @@ def colour(number: int) -> str:
 
 
 def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = WIDE) -> Markup:
-    """What `draw` puts on a pair of axes, as SVG without a background.
+    """What `draw` puts on a pair of axes in colours of `THEME`, as SVG without a background, for a page.
 
-    Args:
-        draw: draws with colours of `THEME`.
-        label: what a screen reader says.
-        size: width and height in inches; a page scales figures to its columns.
+    `label` is what a screen reader says. `size` is width and height in inches; a page scales figures to its
+    columns.
     """
     with rc_context(STYLE):
         canvas = Figure(figsize=size, layout="constrained")
@@ -84,15 +80,9 @@ def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] =
         stream = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         canvas.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    return inline(stream.getvalue(), label)
-
-
-def inline(svg: str, label: str) -> Markup:
-    """The SVG file of a matplotlib figure as an element of a page, in the page's colours."""
-    view = re.search(r'viewBox="[\d. -]+"', svg)
-    start = re.search(r"<svg[^>]*>", svg)
-    if view is None or start is None:
-        raise ValueError("an SVG file of matplotlib was expected")
+    svg = stream.getvalue()
+    view, start = re.search(r'viewBox="[\d. -]+"', svg), re.search(r"<svg[^>]*>", svg)
+    assert view and start
     body = REDUNDANT.sub("", svg[start.end() :])
     for drawn, themed in THEME.items():
         body = body.replace(drawn, themed)

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-NARROW: Final = "\u202f"
-"""Narrow no-break space, between a number and its unit."""
+NARROW: Final = "\u202f"  # Narrow no-break space, between a number and its unit
 
 
 def percent(share: float | None) -> str:

@@ -8,28 +8,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.classes import CLASS_COLOURS, CLASS_TITLES
 from common.page import formats
 
+# Holds the frame of a page, its style sheet and the macros; a page's own templates come first.
 TEMPLATES: Final = Path(__file__).parent / "templates"
-"""Holds the frame of a page, its style sheet and the macros; a page's own templates come first."""
-
-FILTERS: Final = (
-    formats.percent,
-    formats.unit,
-    formats.signed,
-    formats.number,
-    formats.count,
-    formats.words,
-    formats.capitalized,
-    formats.duration,
-)
 
 
 def render(folder: Path, template: str, **values: Any) -> str:
     """A page; equal values give equal text.
 
-    Args:
-        folder: holds the page's templates; those of `TEMPLATES` can be used by their name.
-        template: name of the page's template.
-        values: what the template shows. Text is escaped; `markupsafe.Markup`, as figures are, is not.
+    `folder` holds the page's templates; those of `TEMPLATES` can be used by their name. Text in `values` is
+    escaped; `markupsafe.Markup`, as figures are, is not.
 
     Raises:
         jinja2.UndefinedError: the template uses a value that is not there.
@@ -41,6 +28,7 @@ def render(folder: Path, template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update({each.__name__: each for each in FILTERS})
+    names = ("percent", "unit", "signed", "number", "count", "words", "capitalized", "duration")
+    environment.filters.update({name: getattr(formats, name) for name in names})
     environment.globals["classes"] = list(zip(CLASS_TITLES.values(), CLASS_COLOURS.tolist(), strict=True))
     return environment.get_template(template).render(values) + "\n"

@@ -1,21 +1,9 @@
 """The interface of a parser's network: the format of its input, and our class for each of its classes.
 
-An ONNX or TorchScript file comes with a class map, a YAML or JSON file with these keys, all required::
-
-    size: 448              # side in pixels of the input; null: any, then parse.size is used
-    channels: RGB          # or BGR
-    layout: NCHW           # or NHWC, of the input and of the output
-    scale: 255.0           # pixels of 0 to 255 are divided by this,
-    mean: [0.485, 0.456, 0.406]   # then this is subtracted per channel (in the order of `channels`)
-    std: [0.229, 0.224, 0.225]    # and they are divided by this
-    output: 0              # which of the network's outputs, counted from 0
-    values: logits         # or probabilities, one per class and pixel
-    coarse: centres        # or corners: what the first and last values of a smaller output refer to
-    sides: position        # brows, eyes, ears are assigned by position; network: left as they are
-    classes: [background, skin, l_brow, ...]   # our class for each of the file's, in its order
-
-Several of the file's classes may be the same class of ours; their probabilities are added.
-An output smaller than the input is enlarged bilinearly; `coarse` is torch's ``align_corners`` of that.
+An ONNX or TorchScript file comes with a class map, a YAML or JSON file whose keys docs/parsers.md explains;
+all are required. `size: null` is any size. Several of the file's classes may be the same class of ours; their
+probabilities are added. An output smaller than the input is enlarged bilinearly; `coarse` is torch's
+``align_corners`` of that.
 """
 
 import json
@@ -26,13 +14,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from common.classes import CLASSES
 from common.errors import UserError
+from common.pipeline_config import listed_errors
 from common.strict_yaml import read_yaml
 
+# What ``parse.features_from`` may list besides files: see `common.parsing.named_networks`.
 NAMED: Final = ("efficientnet_lite0", "dlib_face")
-"""What ``parse.features_from`` may list besides files: see `common.parsing.named_networks`."""
-
+# Of the class map that lies beside a network's file, tried in this order.
 SUFFIXES: Final = (".yaml", ".yml", ".json")
-"""Of the class map that lies beside a network's file, tried in this order."""
 
 
 def _known(name: str) -> str:
@@ -41,7 +29,6 @@ def _known(name: str) -> str:
     return name
 
 
-Channels = tuple[float, float, float]
 Deviation = Annotated[float, Field(gt=0)]
 
 
@@ -54,7 +41,7 @@ class InputFormat(BaseModel):
     channels: Literal["RGB", "BGR"]
     layout: Literal["NCHW", "NHWC"]
     scale: Annotated[float, Field(gt=0)]
-    mean: Channels
+    mean: tuple[float, float, float]
     std: tuple[Deviation, Deviation, Deviation]
     output: Annotated[int, Field(ge=0)]
 
@@ -88,15 +75,10 @@ Format = TypeVar("Format", bound=InputFormat)
 
 
 def read_format_beside(network: Path, kind: type[Format], name: str) -> Format:
-    """The description beside a network's file: the same name with `.yaml`, `.yml` or `.json`.
-
-    Args:
-        network: of the file.
-        kind: the keys that the description must have.
-        name: what it is called in messages, such as ``class map``.
+    """The description beside a network's file, called `name` in messages; it ends in one of `SUFFIXES`.
 
     Raises:
-        UserError: there is none, it cannot be read, or a key is missing, unknown or ill-typed.
+        UserError: there is none, it cannot be read, or a key of this `kind` is missing, unknown or ill-typed.
     """
     path = next(filter(Path.is_file, map(network.with_suffix, SUFFIXES)), None)
     if path is None:
@@ -107,8 +89,6 @@ def read_format_beside(network: Path, kind: type[Format], name: str) -> Format:
     values = read_yaml(path, f"a {name}")
     try:
         return kind.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise UserError(f"{path}: not a {name}: {'; '.join(lines)}") from error
-    except TypeError as error:
-        raise UserError(f"{path}: not a {name}: {error}") from error
+    except (ValidationError, TypeError) as error:
+        problem = listed_errors(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: not a {name}: {problem}") from error

@@ -4,7 +4,6 @@ BiSeNet needs 448 to 512 pixels, whatever the stored size: on 200 CelebAMask-HQ 
 448 and 0.53 at 256. Its auxiliary heads do not run. ParseNet is the parser of facexlib's face restoration.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from common.classes import CELEBAMASK_HQ_CLASSES, CLASSES
-from common.hardware import hardware
+from common.hardware import hardware, load_weights_only
 from common.parsing.class_map import ClassMap
 from common.parsing.network import Network
 
+# ImageNet's normalisation, as in training. The weights do not tell left from right: see `assign_sides`.
 BISENET: Final = ClassMap(
     size=None,
     channels="RGB",
@@ -29,30 +29,21 @@ BISENET: Final = ClassMap(
     sides="position",
     classes=CLASSES,
 )
-"""ImageNet's normalisation, as in training. The weights do not tell left from right: see `assign_sides`."""
 
+_HALF: Final = (0.5, 0.5, 0.5)
+# Class order and normalisation as in facexlib's inference/inference_parsing_parsenet.py; the face restoration
+# helper treats classes 14, 16, 17, 18 as no face, which fits that order.
 PARSENET: Final = BISENET.model_copy(
-    update={
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "coarse": "centres",
-        "classes": CELEBAMASK_HQ_CLASSES,
-    }
+    update={"mean": _HALF, "std": _HALF, "coarse": "centres", "classes": CELEBAMASK_HQ_CLASSES}
 )
-"""Class order and normalisation as in facexlib's inference/inference_parsing_parsenet.py; the
-face restoration helper treats classes 14, 16, 17, 18 as no face, which fits that order."""
-
+# Feature maps of BiSeNet: three stages of its ResNet, and what the logits are computed from.
 MAPS: Final = ("stride8", "stride16", "stride32", "fused")
-"""Feature maps of BiSeNet: three stages of its ResNet, and what the logits are computed from."""
 
 
 def load(kind: str, weights: Path, precision: str) -> Network:
-    """A parser with checked weights in PyTorch, channels-last, computing in `precision`.
+    """A parser, ``bisenet`` or ``parsenet``, with checked weights in PyTorch, channels-last.
 
-    Args:
-        kind: ``bisenet`` or ``parsenet``.
-        weights: file with facexlib's name.
-        precision: a dtype of PyTorch, such as ``bfloat16``.
+    `weights` is a file with facexlib's name, and `precision` a dtype of PyTorch, such as ``bfloat16``.
     """
     device = hardware().device
     network = bisenet(weights) if kind == "bisenet" else _facexlib("parsenet", weights)
@@ -76,8 +67,7 @@ def _facexlib(kind: str, weights: Path) -> nn.Module:
     # Imported late, as torchvision behind it takes two seconds that a worker in int8 does not need.
     from facexlib.parsing import init_parsing_model
 
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    load_weights_only()
     return init_parsing_model(kind, device="cpu", model_rootpath=str(weights.parent))
 
 
@@ -86,18 +76,12 @@ class _BiSeNet(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.context, self.fusion, self.head = (
-            model.get_submodule(name) for name in ("cp", "ffm", "conv_out")
-        )
+        self.context, self.fusion, self.head = map(model.get_submodule, ("cp", "ffm", "conv_out"))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         stages: list[Tensor] = []
-        hook = self.context.get_submodule("resnet").register_forward_hook(
-            lambda *call: stages.extend(call[2])
-        )
-        try:
+        resnet = self.context.get_submodule("resnet")
+        with resnet.register_forward_hook(lambda *call: stages.extend(call[2])):
             fine, coarse, _ = self.context(pixels)
-        finally:
-            hook.remove()
         fused = self.fusion(fine, coarse)
         return self.head(fused)[0], *stages, fused

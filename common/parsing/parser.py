@@ -1,23 +1,13 @@
 """Face parsers behind one signature: from faces to masks, confidences and features.
 
 What BiSeNet computes in where, and why: milliseconds of CPU per face at 448 pixels on one core, four faces at
-a time, and the mean F1 of the masks on 200 pairs of CelebAMask-HQ (``python -m benchmarks.parser_quality``).
-Plain is facexlib's loop at 512 pixels. AVX-512 is an AMD EPYC of the Zen 4 generation, with VNNI and
-bfloat16; AVX2 is another machine, without bfloat16.
+a time, on an AMD EPYC (Zen 4, VNNI, bfloat16) and on an AVX2 machine without bfloat16: in PyTorch, float32
+takes 211 and 284, bfloat16 108 and 2670; int8 in ONNX Runtime 54 and 126 (weights of 8 bits instead of 7); on
+AVX2, float32 251 in ONNX Runtime and 273 in OpenVINO. Facexlib's loop at 512 pixels takes 322 and 541. The
+mean F1 of the masks on 200 pairs of CelebAMask-HQ (``python -m benchmarks.parser_quality``) is 0.827, in int8
+0.826.
 
-==========================  =======  ====  =====
-precision, backend          AVX-512  AVX2  F1
-==========================  =======  ====  =====
-plain, float32, PyTorch         322   541
-float32, PyTorch                211   284  0.827
-float32, ONNX Runtime                 251
-float32, OpenVINO                     273
-bfloat16, PyTorch               108  2670  0.827
-int8, ONNX Runtime               54   126  0.826
-==========================  =======  ====  =====
-
-The F1 are of the AVX-512 machine, and the AVX2 figure of int8 is of a file with weights of 8 bits instead of
-7. AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
+AMX, ARM and GPUs were not at hand: CPUs with AMX are taken for other x86 CPUs, and all others use PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,15 +31,11 @@ from common.parsing.network import Network, load_onnx, load_torchscript, normali
 from common.parsing.quantize import int8_file
 from common.pipeline_config import ParserPrecision
 
+# 8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions.
 INT8: Final = "int8"
-"""8-bit weights and activations in ONNX Runtime; PyTorch computes in all other precisions."""
-
-CPU_BATCH: Final = 4
-"""Faces per forward pass on a CPU, which gains nothing by more."""
-
+CPU_BATCH: Final = 4  # Faces per forward pass on a CPU, which gains nothing by more
+# Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured.
 GPU_BATCH: Final = 64
-"""Faces per forward pass on a GPU; fewer where its memory does not hold them. Never measured."""
-
 Parsed = tuple[NDArray[np.uint8], NDArray[np.float32], dict[str, NDArray[Any]]]
 FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 """From faces, uint8 RGB (B, S, S, 3), to
@@ -63,25 +49,15 @@ FaceParser = Callable[[NDArray[np.uint8]], Parsed]
 
 @dataclass(frozen=True)
 class ParserFile:
-    """A parser that is ready to be loaded, on any worker that sees its file.
+    """A parser that is ready to be loaded, on any worker that sees its file."""
 
-    Attributes:
-        kind: ``parse.parser``.
-        path: of its weights or its network.
-        sha256: of that file.
-        class_map: format of its input, and its classes.
-        size: side in pixels of its input.
-        precision: of bisenet and parsenet; a file has its own.
-        embedders: the networks of ``parse.features_from``.
-    """
-
-    kind: str
-    path: Path
-    sha256: str
-    class_map: ClassMap
-    size: int
-    precision: ParserPrecision
-    embedders: tuple[EmbedderFile, ...] = ()
+    kind: str  # ``parse.parser``
+    path: Path  # of its weights or its network
+    sha256: str  # of that file
+    class_map: ClassMap  # format of its input, and its classes
+    size: int  # side in pixels of its input
+    precision: ParserPrecision  # of bisenet and parsenet; a file has its own
+    embedders: tuple[EmbedderFile, ...] = ()  # the networks of ``parse.features_from``
 
     @property
     def computes_in(self) -> str:
@@ -130,11 +106,9 @@ def load_network(file: ParserFile) -> Network:
     Raises:
         UserError: the file cannot be run.
     """
-    if file.computes_in == INT8:
-        path = int8_file(file.path, file.sha256, file.size)
+    if (int8 := file.computes_in == INT8) or file.kind == "onnx":
+        path = int8_file(file.path, file.sha256, file.size) if int8 else file.path
         return load_onnx(path, file.class_map, file.size, facexlib_networks.MAPS)
-    if file.kind == "onnx":
-        return load_onnx(file.path, file.class_map, file.size, facexlib_networks.MAPS)
     if file.kind == "torchscript":
         return load_torchscript(file.path, file.class_map)
     return facexlib_networks.load(file.kind, file.path, file.computes_in)
@@ -143,7 +117,6 @@ def load_network(file: ParserFile) -> Network:
 def _parse_faces(
     network: Network, embedders: Sequence[Embedder], file: ParserFile, faces: NDArray[np.uint8]
 ) -> Parsed:
-    """See `FaceParser`."""
     with torch.inference_mode():
         pixels = normalised(faces, file.class_map, file.size, network.device)
         scores, *maps = network.outputs(pixels)
@@ -172,11 +145,7 @@ class SplitOnMemoryError:
         self._parse, self._limit = parse, 1 << 30
 
     def __call__(self, faces: NDArray[np.uint8]) -> Parsed:
-        """As `FaceParser`.
-
-        Raises:
-            torch.OutOfMemoryError: the memory does not hold a single face.
-        """
+        """As `FaceParser`. Raises torch.OutOfMemoryError: the memory does not hold a single face."""
         parts: list[Parsed] = []
         done = 0
         while done < len(faces):

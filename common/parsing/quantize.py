@@ -20,39 +20,33 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from common.alignment.warp import central_square, warp
-from common.files import replacing
+from common.files import readable_or_own, replacing
 from common.freshness import code_hash, fingerprint
 from common.parsing.facexlib_networks import BISENET, MAPS, bisenet
 from common.parsing.network import export_onnx, normalised
-from common.user_cache import readable_or_own
 from synthetic import iterate_portraits
 
-CALIBRATION_FACES: Final = 32
-"""Faces from which the ranges of the activations are measured."""
-
-FACE_SIDE: Final = 256
-SEED: Final = 1
-BATCH: Final = 4
-PACKAGES: Final = ("torch", "onnx", "onnxruntime", "onnxscript")
-"""Packages whose versions the file's bytes depend on."""
+CALIBRATION_FACES: Final = 32  # Faces from which the ranges of the activations are measured
 
 
 def int8_file(weights: Path, sha256: str, size: int) -> Path:
     """The ONNX file of BiSeNet in int8 for faces of `size` pixels, beside its weights; made if it is missing.
 
     It lies in the user's own cache where the folder of the weights cannot be written. Its outputs are the
-    logits and the feature maps, in float32.
-
-    Args:
-        weights: checked weights.
-        sha256: of the weights; the file's name depends on it, on `size`, this code and `PACKAGES`.
-        size: side of the input.
+    logits and the feature maps, in float32. Its name depends on the checked weights, by their `sha256`, on
+    `size`, on this code and on the packages that make it.
     """
-    key = fingerprint(sha256, size, CALIBRATION_FACES, code_hash(__name__), *map(version, PACKAGES))[:12]
+    versions = map(version, ("torch", "onnx", "onnxruntime", "onnxscript"))
+    key = fingerprint(sha256, size, CALIBRATION_FACES, code_hash(__name__), *versions)[:12]
     output = readable_or_own(weights.with_name(f"{weights.stem}-int8-{size}-{key}.onnx"))
     if not output.is_file():
         print(f"parse: preparing the int8 parser, once: {output} ...", file=sys.stderr, flush=True)
-        pixels = normalised(_portraits(), BISENET, size, torch.device("cpu")).numpy()
+        # Painted faces as shards hold them, uint8 RGB (N, S, S, 3).
+        portraits = islice(iterate_portraits(CALIBRATION_FACES, 1), CALIBRATION_FACES)
+        images = [portrait.image for portrait in portraits]
+        squares = [central_square(image.shape[1], image.shape[0], 256) for image in images]
+        faces = np.stack([warp(image, square, 256) for image, square in zip(images, squares, strict=True)])
+        pixels = normalised(faces, BISENET, size, torch.device("cpu")).numpy()
         with TemporaryDirectory() as folder, replacing(output) as temporary:
             plain = Path(folder, "float32.onnx")
             export_onnx(bisenet(weights), size, plain, ["logits", *MAPS])
@@ -60,21 +54,9 @@ def int8_file(weights: Path, sha256: str, size: int) -> Path:
     return output
 
 
-def _portraits() -> NDArray[np.uint8]:
-    """Painted faces as shards hold them, uint8 RGB (N, S, S, 3)."""
-    faces = []
-    for portrait in islice(iterate_portraits(CALIBRATION_FACES, SEED), CALIBRATION_FACES):
-        image = portrait.image
-        square = central_square(image.shape[1], image.shape[0], FACE_SIDE)
-        faces.append(warp(image, square, FACE_SIDE))
-    return np.stack(faces)
-
-
 class _Calibration(quantization.CalibrationDataReader):
-    """Feeds the portraits to ONNX Runtime batch by batch."""
-
     def __init__(self, pixels: NDArray[np.float32]) -> None:
-        self._batches = iter(np.split(pixels, range(BATCH, len(pixels), BATCH)))
+        self._batches = iter(np.split(pixels, range(4, len(pixels), 4)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)

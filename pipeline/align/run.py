@@ -16,24 +16,14 @@ from common.weights import KNOWN, find
 from pipeline.align.shard import AlignTask, align_shard, probe_sources
 from pipeline.runner.cluster import no_model
 from pipeline.runner.planned_shards import PlannedShards, read_planned
-from pipeline.runner.shard_record import Refusals, ShardStage
+from pipeline.runner.shard_record import ShardStage
 from pipeline.runner.shard_runner import finish_shards
 
-FORMAT_VERSION: Final = 2
-"""Raise it when old tars must not be used any more, not even with ``--any-code``."""
-
-COLUMNS: Final = ("source", "sha256")
-"""Of ``source.parquet`` that a shard depends on."""
+FORMAT_VERSION: Final = 2  # Raise it when old tars must not be used any more, not even with ``--any-code``
 
 
 def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
-    """Align all shards of the plan that are not finished yet.
-
-    Args:
-        config: the configuration.
-        layout: where the manifests and the aligned faces lie.
-        any_code: accept finished shards that other code made.
-        prune: delete shards that are not planned.
+    """Align all shards of the plan that are not finished yet; see `finish_shards`.
 
     Raises:
         UserError: there is no plan, the detector's weights cannot be obtained, or too many
@@ -42,16 +32,13 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="align")
     planned: PlannedShards = retry(lambda: read_plan(layout))
     tasks = plan(planned, config, layout)
-    refusals = Refusals(planned.sources, config.quarantine.max_fraction)
-    refusals.add(planned.refusals())
     detector = tasks[0].detector if tasks else None
     load = partial(load_detector, config.align.detector, detector) if detector else no_model
     stage = ShardStage("align", "images", load, align_shard, probe_sources)
-    folder = (layout.aligned / planned.metadata["dataset"]).absolute()
-    made, finished = finish_shards(stage, tasks, folder, config, layout, refusals, any_code, prune)
+    made, finished = finish_shards(stage, tasks, planned, layout.aligned, config, layout, any_code, prune)
     if tasks:
         recipe = tasks[0].recipe.model_dump_json() + "\n"
-        retry(lambda: write_text(folder / RECIPE_FILE, recipe))
+        retry(lambda: write_text(tasks[0].tar.with_name(RECIPE_FILE), recipe))
     records = [finished.get(task.tar) for task in tasks]
     faces = sum(record.samples for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
@@ -65,7 +52,7 @@ def read_plan(layout: Layout) -> PlannedShards:
     Raises:
         UserError: there is no plan.
     """
-    return read_planned(layout.source, COLUMNS)
+    return read_planned(layout.source, ("source", "sha256"))
 
 
 def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTask]:
@@ -88,7 +75,7 @@ def plan(planned: PlannedShards, config: Config, layout: Layout) -> list[AlignTa
     return [
         AlignTask(
             tar=shard_path(layout.aligned, name).absolute(),
-            inputs=fingerprint(settings, [[row[name] for name in COLUMNS] for row in rows]),
+            inputs=fingerprint(settings, [[row["source"], row["sha256"]] for row in rows]),
             code=code,
             size=len(rows),
             root=root,

@@ -8,8 +8,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from zlib import crc32
+from typing import Any
 
 from common.alignment.crops import Crop, aligned_crops
 from common.alignment.detector import FIRST_SIDE, load_detector
@@ -21,28 +20,18 @@ from common.shards import ShardWriter
 from common.storage import Address, TransientError, is_local
 from pipeline.runner.planned_shards import ShardRows
 from pipeline.runner.prefetch import read_ahead
-from pipeline.runner.shard_record import CHANGED, Advance, ShardTask, worker_died, write_record
+from pipeline.runner.shard_record import CHANGED, Advance, ShardTask, crcs, worker_died, write_record
 from pipeline.source import read_source
-
-SEVERAL_FACES: Final = "several-faces"
-"""Notice of an image in which the detector found more than one face."""
 
 
 @dataclass(frozen=True)
 class AlignTask(ShardTask):
-    """Rows of ``source.parquet`` and everything that their result depends on.
+    """Rows of ``source.parquet`` and everything that their result depends on."""
 
-    Attributes:
-        root: the folder that source paths are relative to.
-        rows: in the order in which the tar holds them.
-        recipe: how photos become faces.
-        detector: path of the detector's weights; None where the central square is taken.
-    """
-
-    root: Address
-    rows: ShardRows
-    recipe: Recipe
-    detector: Path | None
+    root: Address  # the folder that source paths are relative to
+    rows: ShardRows  # in the order in which the tar holds them
+    recipe: Recipe  # how photos become faces
+    detector: Path | None  # path of the detector's weights; None where the central square is taken
 
 
 def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> None:
@@ -60,8 +49,7 @@ def align_shard(task: AlignTask, excluded: frozenset[str], advance: Advance) -> 
                 key = row["key"] if number == 1 else f"{row['key']}-{number}"
                 members = {"jpg": encode_face(crop.image), "json": encode_metadata(_metadata(crop, row))}
                 writer.add(key, members)
-                crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
-                samples.append({"key": key, "notices": notices, **crcs})
+                samples.append({"key": key, "notices": notices, **crcs(members)})
     quarantined += [worker_died(row["source"]) for row in task.rows if row["source"] in excluded]
     write_record(task, samples, quarantined)
 
@@ -78,17 +66,12 @@ def _aligned(
         except Refused as refused:
             yield row, [], refused
         else:
-            several = [SEVERAL_FACES] if (crops[0].detected or 1) > 1 else []
+            several = ["several-faces"] if (crops[0].detected or 1) > 1 else []
             yield row, [*photo.notices, *several], crops
 
 
 def _decode(row: dict[str, Any], task: AlignTask, data: bytes) -> Photo:
-    """The photo of a source.
-
-    Raises:
-        Refused: it cannot be decoded, or is, when read twice, another image than was ingested.
-        TransientError: its store answers with no image, or with other bytes each time.
-    """
+    """The photo of a source; one of other bytes than were ingested is read again before it is refused."""
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         first, data = data, read_source(task.root, row["source"])
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
@@ -108,7 +91,6 @@ def probe_sources(task: AlignTask, excluded: frozenset[str]) -> Iterator[str]:
 
 
 def _metadata(crop: Crop, row: dict[str, Any]) -> dict[str, Any]:
-    """The content of a sample's ``json`` member."""
     face = crop.face
     return {
         "source": row["source"],

@@ -1,11 +1,10 @@
 """The counts of a set, by queries over its manifests: stages, reasons, splits, checks, labels."""
 
 import json
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common import manifest, tables
 from common.layout import SPLITS, Layout
@@ -13,47 +12,19 @@ from common.tables import Database, quoted
 from pipeline.verify.manifests import IN_TWO_SPLITS, REPEATED, UNACCOUNTED
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The counts that the page shows.
+def count_all(layout: Layout) -> SimpleNamespace:
+    """The counts that the page shows, by queries over the manifests of a set.
 
-    Attributes:
-        dataset: its name.
-        sources, samples: rows of the manifests.
-        listed: refused while the input was listed, by reason, most first.
-        later: refused while it was aligned or parsed, by reason, most first.
-        notices: of samples, by code, most first.
-        splits: of each that has samples, ``name``, ``samples``, ``shards``, ``identities`` (None if nobody's
-            is known) and ``confidence``, the mean over the samples.
-        checks: (what must hold, how often it does not).
-        numerics: what the parser computed on and in; several if the set was continued on another machine.
-        stages: what the last run of each stage took, by name; see ``stages.json``.
-        attributes: the names of A attributes.
-        yes, known: float64 (A,), samples with a 1, and with a 0 or a 1.
-        phi: float64 (A, A), correlation of each two over the samples that have both; NaN where one of
-            them is constant.
-        labelled: samples with at least one known attribute.
-    """
-
-    dataset: str
-    sources: int
-    samples: int
-    listed: dict[str, int]
-    later: dict[str, int]
-    notices: dict[str, int]
-    splits: list[dict[str, Any]]
-    checks: list[tuple[str, int]]
-    numerics: list[str]
-    stages: dict[str, dict[str, float]]
-    attributes: tuple[str, ...]
-    yes: NDArray[np.float64]
-    known: NDArray[np.float64]
-    phi: NDArray[np.float64]
-    labelled: int
-
-
-def count_all(layout: Layout) -> Counts:
-    """Query the manifests of a set.
+    Returns:
+        ``dataset``, its name; ``sources`` and ``samples``, rows of the manifests; ``listed`` and ``later``,
+        what was refused while the input was listed, and while it was aligned or parsed, by reason, most
+        first; ``notices`` of samples, likewise. ``splits``: of each that has samples, ``name``, ``samples``,
+        ``shards``, ``identities`` (None if nobody's is known) and ``confidence``, the mean over the samples.
+        ``checks``: (what must hold, how often it does not). ``numerics``: what the parser computed on and in;
+        several if the set was continued on another machine. ``stages``: what is in ``stages.json``.
+        ``attributes``: the names of A attributes; ``yes`` and ``known``, float64 (A,), samples with a 1, and
+        with a 0 or a 1; ``phi``, float64 (A, A), correlation of each two over the samples that have both, NaN
+        where one of them is constant; ``labelled``, samples with at least one known attribute.
 
     Raises:
         UserError: there are no finished shards.
@@ -78,7 +49,7 @@ def count_all(layout: Layout) -> Counts:
             "nullif(count(DISTINCT identity), 0) AS identities, coalesce(favg(confidence), 0) AS confidence "
             f"FROM samples WHERE split IN {SPLITS} GROUP BY split ORDER BY list_position({[*SPLITS]}, split)"
         )
-        return Counts(
+        return SimpleNamespace(
             dataset=described.metadata["dataset"],
             sources=len(database.table("source")),
             samples=len(database.table("samples")),
@@ -104,7 +75,6 @@ def _by_value(database: Database, query: str) -> dict[str, int]:
 
 
 def _labels(database: Database, names: tuple[str, ...]) -> dict[str, Any]:
-    """The last four attributes of `Counts`."""
     both, first, pairs = (np.zeros((len(names), len(names))) for _ in range(3))
     labelled = 0
     query = f"SELECT {', '.join(f'coalesce({quoted(name)}, -1)' for name in names)} FROM samples"

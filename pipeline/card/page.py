@@ -1,6 +1,7 @@
 """The data card: what the manifests and some samples of a set say, laid out by ``templates/card.html.j2``."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -16,26 +17,12 @@ from common.page.formats import words
 from common.page.images import image_uri
 from common.page.render import render
 from common.storage import Address
-from pipeline.card.counts import Counts, count_all
-from pipeline.card.samples import SampleSummary, summarize_samples
+from pipeline.card.counts import count_all
+from pipeline.card.samples import summarize_samples
 
-TEMPLATES: Final = Path(__file__).parent / "templates"
-
-FACE_SIDE: Final = 128
-"""Of a shown face, in pixels."""
-
+# RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark.
 HEAT: Final = (0, 114, 178)
-"""RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark."""
-
-PAIRS: Final = 8
-"""Pairs of attributes that are listed at each end."""
-
-KINDS: Final = {
-    "worst": "Lowest confidence of the parser",
-    "random": "A random selection",
-    "best": "Highest confidence of the parser",
-}
-"""The kinds of shown faces, and their titles."""
+PAIRS: Final = 8  # Pairs of attributes that are listed at each end
 
 
 def write_card(layout: Layout, file: Address) -> None:
@@ -47,11 +34,11 @@ def write_card(layout: Layout, file: Address) -> None:
     write_text(file, card(count_all(layout), summarize_samples(layout)))
 
 
-def card(counts: Counts, samples: SampleSummary) -> str:
+def card(counts: SimpleNamespace, samples: SimpleNamespace) -> str:
     """The whole page."""
     values = counts.samples * len(counts.attributes)
     return render(
-        TEMPLATES,
+        Path(__file__).parent / "templates",
         "card.html.j2",
         title=f"Data card: {counts.dataset}",
         counts=counts,
@@ -59,10 +46,14 @@ def card(counts: Counts, samples: SampleSummary) -> str:
         refused=sum(counts.listed.values()) + sum(counts.later.values()),
         faces={
             title: [
-                (image_uri(image, "jpeg", FACE_SIDE), f"{key} {confidence:.3f}")
+                (image_uri(image, "jpeg", 128), f"{key} {confidence:.3f}")
                 for key, confidence, image in samples.faces[kind]
             ]
-            for kind, title in KINDS.items()
+            for kind, title in (
+                ("worst", "Lowest confidence of the parser"),
+                ("random", "A random selection"),
+                ("best", "Highest confidence of the parser"),
+            )
         },
         presence=_presence(samples.counts),
         areas=_areas(samples.counts),
@@ -81,9 +72,8 @@ def card(counts: Counts, samples: SampleSummary) -> str:
 def _presence(counts: NDArray[np.uint16]) -> dict[str, Any]:
     """In which share of the samples each class lies in each cell, and anywhere.
 
-    Returns:
-        ``maps``: of the classes that occur, title, share of the samples, and a heat map of G x G pixels whose
-        opacity is the share of a cell. ``absent``: titles of the others.
+    ``maps``: of the classes that occur, title, share of the samples, and a heat map of G x G pixels whose
+    opacity is the share of a cell. ``absent``: titles of the others.
     """
     present = counts > 0
     cells, shares = present.mean(axis=0), present.any(axis=(1, 2)).mean(axis=0)
@@ -125,7 +115,7 @@ def _areas(counts: NDArray[np.uint16]) -> Markup:
     return figure(draw, "Share of the pixels that each class covers", (4.2, 3.4))
 
 
-def _strongest_pairs(counts: Counts) -> list[tuple[str, str]]:
+def _strongest_pairs(counts: SimpleNamespace) -> list[tuple[str, str]]:
     """Pairs of attributes and their correlations: the highest positive ones, then the lowest negative."""
     names = [words(name) for name in counts.attributes]
     pairs = sorted(

@@ -1,6 +1,6 @@
 """What the samples of a set look like, from some of them, evenly spaced over the whole set."""
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -14,50 +14,26 @@ from common.members import BrokenSample, decode_cell_counts, decode_face, decode
 from common.sampling import evenly_spaced
 from common.shards import read_sample
 
-MEASURED: Final = 2000
-"""Samples whose per-cell class counts are read."""
+SHOWN: Final = 12  # Faces of each kind that are shown
 
-AVERAGED: Final = 400
-"""Samples whose faces and masks are averaged."""
-
-SHOWN: Final = 12
-"""Faces of each kind that are shown."""
-
-SEED: Final = 0
-"""Of the random selection of faces."""
-
+# Samples with their position in the tars, from 0.
 RANKED: Final = """
 CREATE TABLE ranked AS SELECT
     COLUMNS('^(key|shard|.*[.](offset|size))$'), coalesce(confidence, 0) AS confidence,
     row_number() OVER (ORDER BY shard, "mask.png.offset") - 1 AS position
 FROM samples
 """
-"""Samples with their position in the tars, from 0."""
 
 
-@dataclass(frozen=True)
-class SampleSummary:
-    """What was read.
-
-    Attributes:
-        counts: uint16 (N, G, G, 19), the per-cell class counts of the measured samples.
-        averaged: samples that the two averages are of.
-        face, mask: uint8 RGB (S, S, 3), the average face, and the average of the masks' colours.
-        faces: by kind, ``worst``, ``random`` and ``best`` by confidence: key and confidence of each face, and
-            the face beside its mask, uint8 RGB (S, 2 * S, 3).
-        parser: metadata of one sample about its parser.
-    """
-
-    counts: NDArray[np.uint16]
-    averaged: int
-    face: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    faces: dict[str, list[tuple[str, float, NDArray[np.uint8]]]]
-    parser: dict[str, Any]
-
-
-def summarize_samples(layout: Layout) -> SampleSummary:
+def summarize_samples(layout: Layout) -> SimpleNamespace:
     """Read some samples of a set, each once and by its offsets; the same set gives the same result.
+
+    Returns:
+        ``counts``: uint16 (N, G, G, 19), the per-cell class counts of some samples; ``averaged``: how many
+        the averages are of; ``face`` and ``mask``: uint8 RGB (S, S, 3), the average face, and the average of
+        the masks' colours; ``faces``: by kind, ``worst``, ``random`` and ``best`` by confidence, key and
+        confidence of each face, and the face beside its mask, uint8 RGB (S, 2 * S, 3); ``parser``: metadata
+        of one sample about its parser.
 
     Raises:
         UserError: there are no samples, or one is not what the manifest says.
@@ -69,15 +45,14 @@ def summarize_samples(layout: Layout) -> SampleSummary:
         if not total:
             raise UserError(f"{layout.samples} lists no sample, so there is nothing to show")
         worst, best = (
-            [position for (position,) in database.execute(query).fetchall()]
-            for query in (
-                f"SELECT position FROM ranked ORDER BY confidence, position LIMIT {SHOWN}",
-                f"SELECT position FROM ranked ORDER BY confidence DESC, position DESC LIMIT {SHOWN}",
-            )
+            database.execute(
+                f"SELECT position FROM ranked ORDER BY confidence {order}, position {order} LIMIT {SHOWN}"
+            ).fetchnumpy()["position"]
+            for order in ("ASC", "DESC")
         )
-        random = np.random.default_rng(SEED).choice(total, min(SHOWN, total), replace=False)
-        kinds = {"worst": worst, "random": sorted(random.tolist()), "best": best}
-        measured, averaged = (set(evenly_spaced(count, total).tolist()) for count in (MEASURED, AVERAGED))
+        random = np.random.default_rng(0).choice(total, min(SHOWN, total), replace=False)
+        kinds = {"worst": worst.tolist(), "random": sorted(random.tolist()), "best": best.tolist()}
+        measured, averaged = (set(evenly_spaced(count, total).tolist()) for count in (2000, 400))
         displayed = set().union(*kinds.values())
         query = "SELECT * FROM ranked WHERE position IN (SELECT unnest($1)) ORDER BY position"
         rows = database.sql(query, params=[sorted(measured | averaged | displayed)]).to_arrow_table()
@@ -109,7 +84,7 @@ def summarize_samples(layout: Layout) -> SampleSummary:
                 f"{layout.shards / row['shard']}: {row['key']} cannot be read ({reason}), but "
                 f"{layout.samples} lists it; run `python -m pipeline.verify`"
             ) from error
-    return SampleSummary(
+    return SimpleNamespace(
         counts=np.stack(counts),
         averaged=len(averaged),
         face=np.rint(face_sum / len(averaged)).astype(np.uint8),

@@ -35,6 +35,7 @@ class Adapter(Protocol):
         """
 
 
+# The adapters by format; for ``auto``, the first that recognises the input reads it.
 ADAPTERS: Final[dict[str, Adapter]] = {
     "celeba": celeba,
     "lfwa": lfwa,
@@ -43,15 +44,10 @@ ADAPTERS: Final[dict[str, Adapter]] = {
     "utkface": utkface,
     "folder": folder,
 }
-"""The adapters by format; for ``auto``, the first that recognises the input reads it."""
 
 
 def open_tree(path: Address) -> FileTree:
-    """The files of an input.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The files of an input. Raises UserError: there is none."""
     if not is_file(path) and not is_folder(path):
         raise UserError(f"{path} is not a folder; --input names a folder of photos")
     return FileTree(path)
@@ -62,12 +58,8 @@ def store_sources(
 ) -> Listing:
     """Make the table ``listed`` of an input that is there, and return what else its adapter tells of it.
 
-    Args:
-        database: see `pipeline.ingest.listing.store_listing`.
-        tree: the input.
-        form: a key of `ADAPTERS`, or ``auto`` for the first that recognises the input.
-        labels: a table that is joined to the sources, whose labels of the same names it replaces; it is then
-            not taken for the input itself.
+    `form` is a key of `ADAPTERS`, or ``auto``. A table of `labels` is joined to the sources, whose labels of
+    the same names it replaces; it is then not taken for the input itself.
 
     Raises:
         UserError: the input is empty or of no known kind, its label files are malformed, or the table of

@@ -7,7 +7,7 @@ are, where present, the partition (0 train, 1 val, 2 test) and the identities. A
 of its name, whatever its extension, because copies are often PNG.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from common.errors import UserError
@@ -15,20 +15,18 @@ from common.input_files import File, FileTree, is_image, list_files, stem
 from common.storage import Address
 from pipeline.ingest.labels import PARTITIONS, Label, read_identity
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.match import unmatched
+from pipeline.ingest.match import join_rows
 from pipeline.ingest.rows import numbered_lines, read_rows
 
+# Folders of images, in the order in which they are preferred, and whether their faces are aligned.
 FOLDERS: Final = {
     "img_align_celeba": True,
     "img_align_celeba_png": True,
     "img_celeba": False,
     "CelebA-HQ-img": False,
 }
-"""Folders of images, in the order in which they are preferred, and whether their faces are aligned."""
 
 ATTRIBUTES: Final = ("list_attr_celeba.txt", "list_attr_celeba.csv", "CelebAMask-HQ-attribute-anno.txt")
-PARTITION: Final = ("list_eval_partition.txt", "list_eval_partition.csv")
-IDENTITY: Final = ("identity_CelebA.txt", "identity_CelebA.csv")
 LABELS: Final[dict[str, Label]] = {"-1": 0, "1": 1, "0": None, "nan": None, "NaN": None}
 
 
@@ -57,19 +55,13 @@ def read(tree: FileTree) -> Listing:
             "put it there, or use the images without labels: --format folder --align none"
         )
     names, labels, remarks = _read_attributes(tree.root / attributes)
-    partition = _read_pairs(tree, PARTITION, PARTITIONS)
-    identity = _read_pairs(tree, IDENTITY, None)
-    files = {file.path: file.refused for file in _images(tree, folder)}
-    present = {stem(path.rpartition("/")[2]) for path in files}
-    if labels and not present & labels.keys():
-        raise unmatched(tree, attributes, f"{next(iter(labels))}.jpg")
-    missing = ("label-without-image", f"{attributes} has a row for it, but there is no such image")
-    lead = f"{folder}/" if folder else ""
-    rowless = {f"{lead}{image}.jpg": missing for image in labels.keys() - present}
+    partition = _read_pairs(tree, "list_eval_partition", PARTITIONS)
+    identity = _read_pairs(tree, "identity_CelebA", None)
+    images = {file.path: file.refused for file in _images(tree, folder)}
+    missing = f"{attributes} has a row for it, but there is no such image"
     sources = [
         Source(path, partition.get(image), read_identity(identity.get(image)), labels.get(image), refused)
-        for path, refused in sorted({**files, **rowless}.items())
-        for image in [stem(path.rpartition("/")[2])]
+        for path, image, refused in join_rows(tree, attributes, labels, images, 1, missing, folder or "")
     ]
     return Listing(sources, names, FOLDERS.get((folder or "").rpartition("/")[2], False), remarks)
 
@@ -97,7 +89,6 @@ def _images(tree: FileTree, folder: str | None) -> list[File]:
 
 
 def _only(tree: FileTree, names: tuple[str, ...]) -> str | None:
-    """The path of the only file with one of `names`, or None."""
     paths = tree.named(*names)
     if len(paths) > 1:
         raise UserError(f"{tree.path} has both {paths[0]} and {paths[1]}; keep the one that is meant")
@@ -106,10 +97,8 @@ def _only(tree: FileTree, names: tuple[str, ...]) -> str | None:
 
 def _records(file: Address) -> Iterator[tuple[str, list[str]]]:
     if file.suffix.lower() == ".csv":
-        yield from read_rows(file)
-    else:
-        for number, line in numbered_lines(file):
-            yield f"{file}, line {number}", line.split()
+        return read_rows(file)
+    return ((f"{file}, line {number}", line.split()) for number, line in numbered_lines(file))
 
 
 def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[Label, ...]], tuple[str, ...]]:
@@ -130,37 +119,37 @@ def _read_attributes(file: Address) -> tuple[tuple[str, ...], dict[str, tuple[La
         raise UserError(f"{where}: attribute names were expected, each once")
     labels: dict[str, tuple[Label, ...]] = {}
     for where, (name, *values) in records:
-        image = stem(name)
         if len(values) != len(names):
             raise UserError(f"{where}: {len(values)} labels for {len(names)} attributes; fix the row")
-        if image in labels:
-            raise UserError(f"{where}: a second row for {name}; delete one")
+        _check_new(labels, name, where)
         unknown = next((value for value in values if value not in LABELS), None)
         if unknown is not None:
             raise UserError(f"{where}: {unknown!r} is none of -1, 1, 0, NaN")
-        labels[image] = tuple(LABELS[value] for value in values)
-    remarks = []
-    if count not in (None, len(labels)):
-        remarks.append(f"{file.name} announces {count:,} rows and has {len(labels):,}; is it complete?")
-    return names, labels, tuple(remarks)
+        labels[stem(name)] = tuple(LABELS[value] for value in values)
+    if count in (None, len(labels)):
+        return names, labels, ()
+    return names, labels, (f"{file.name} announces {count:,} rows and has {len(labels):,}; is it complete?",)
 
 
-def _read_pairs(tree: FileTree, names: tuple[str, ...], allowed: dict[str, str] | None) -> dict[str, str]:
-    path = _only(tree, names)
+def _read_pairs(tree: FileTree, name: str, allowed: dict[str, str] | None) -> dict[str, str]:
+    path = _only(tree, (f"{name}.txt", f"{name}.csv"))
     if path is None:
         return {}
-    file = tree.root / path
-    records = _records(file)
-    if file.suffix.lower() == ".csv":
+    records = _records(tree.root / path)
+    if path.lower().endswith(".csv"):
         next(records, None)
     pairs: dict[str, str] = {}
     for where, fields in records:
         if len(fields) != 2:
             raise UserError(f"{where}: 'image value' was expected, not {' '.join(fields)[:60]!r}")
-        image, value = stem(fields[0]), fields[1]
-        if image in pairs:
-            raise UserError(f"{where}: a second row for {fields[0]}; delete one")
+        image, value = fields
+        _check_new(pairs, image, where)
         if allowed is not None and value not in allowed:
             raise UserError(f"{where}: {value!r} is none of {', '.join(allowed)}")
-        pairs[image] = allowed[value] if allowed else value
+        pairs[stem(image)] = allowed[value] if allowed else value
     return pairs
+
+
+def _check_new(rows: Collection[str], image: str, where: str) -> None:
+    if stem(image) in rows:
+        raise UserError(f"{where}: a second row for {image}; delete one")

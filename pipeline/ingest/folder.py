@@ -11,15 +11,10 @@ from pipeline.ingest import celeba, lfwa, webdataset
 from pipeline.ingest.listing import Listing, Source
 
 LEAVE_OUT: Final = "or leave it out with --format folder"
-
+# Suffixes of files that hold tables and are not read.
 SPREADSHEETS: Final = (".xlsx", ".xls", ".ods", ".mat", ".pkl", ".sqlite", ".db3")
-"""Suffixes of files that hold tables and are not read."""
-
+# Suffixes of text files that may list images with their labels.
 TEXTS: Final = (".txt", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".lst", ".list", ".dat", "")
-"""Suffixes of text files that may list images with their labels."""
-
-_HEAD: Final = 1 << 16
-"""Bytes of a text file that are searched for the names of images."""
 
 
 def recognised(tree: FileTree) -> bool:
@@ -92,7 +87,7 @@ def _check_above(path: Address, above: Address) -> None:
 def _mentioned(file: Address, names: set[str]) -> str | None:
     """One of two or more of the images' `names` that a text file mentions, or None."""
     with file.open("rb") as stream:
-        text = stream.read(_HEAD).decode("utf-8", "replace")
+        text = stream.read(1 << 16).decode("utf-8", "replace")
     words = re.findall(r"[^\s\"'<>,;:=\\/]+", text)
     named = dict.fromkeys(word for word in words if is_image(word) and stem(word) in names)
     return next(iter(named)) if len(named) > 1 else None

@@ -1,65 +1,92 @@
-"""Hash the bytes of every source, except where a record tells the hash already."""
+"""Hash the bytes of every source, except where a record tells the hash already.
+
+Each task, of the cluster or of this process, hashes some sources and writes one Parquet file of records, with
+the columns `RECORDS`. A record counts as long as the stamp of its file is the same, which is its size and its
+modification time or entity tag. Records only save reading: all of them may be deleted.
+"""
 
 import hashlib
+import io
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.errors import UserError
-from common.files import check_guard, remove_partials
-from common.images import BYTES_PER_PIXEL
+from common.files import remove, remove_partials
+from common.images import BYTES_PER_PIXEL, check_bytes, is_image
+from common.photo import Refused
 from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff, retried
-from common.storage import Address, is_local, list_folder, read_bytes, store_errors
-from common.tables import Database, batches, insert_batches
-from pipeline.ingest.hash_task import RECORDS, Hashed, Photo, Read, hash_photos
+from common.storage import Address, TransientError, is_local, list_folder, read_bytes
+from common.tables import Database, batches, insert_batches, write_batches
 from pipeline.runner.prefetch import THREADS, read_ahead
+from pipeline.source import MEMBER, MISSING, open_source, read_source
 
+# Sources of one task and its file of records, which an interrupted run loses at most of each task.
 PART: Final = 4096
-"""Sources of one task and its file of records, which an interrupted run loses at most of each task."""
+HERE: Final = 5 * PART  # Sources that are hashed in this process, in less time than a cluster takes to start
+WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"  # The sources that are not hashed yet
+Stamps = Callable[[Sequence[str]], list[str | None]]  # The stamps of paths as they are now
+# Sources of which a thread reads one after the other, because each hand-over to a thread takes time too.
+SOME: Final = 8
+# Bytes of a remote file that are read in one request, and held in memory by each thread.
+WHOLE: Final = 8_000_000
+RECORDS: Final = pa.schema(
+    {"source": pa.string(), "stamp": pa.string(), "bytes": pa.int64(), "sha256": pa.binary(32)}
+)
+# Columns of the table ``contents``; the hash is in hexadecimal digits.
+CONTENTS: Final = pa.schema(
+    {"number": pa.int64(), "sha256": pa.string(), "bytes": pa.int64(), "reason": pa.string()}
+    | {"detail": pa.string()}
+)
 
-HERE: Final = 5 * PART
-"""Sources that are hashed in this process, in less time than a cluster takes to start."""
 
-WAITING: Final = "FROM listed ANTI JOIN contents USING (number)"
-"""The sources that are not hashed yet."""
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A source to hash."""
+
+    number: int  # of the source in the listing
+    path: str  # as in `pipeline.ingest.listing.Source`
+    labelled: bool  # whether it has labels
+    stamp: str | None  # as `common.input_files.FileTree.stamps` tells, before the source is read
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of a file according to its stamp."""
+        return int(self.stamp.split(" ")[0]) if self.stamp and MEMBER not in self.path else None
 
 
-RECORD_THREADS: Final = 2
-"""Files of records that are read at a time, unless they lie in a store."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The SHA-256 of an image and the number of its bytes, or (reason, detail) why a source is none."""
 
-Stamps = Callable[[Sequence[str]], list[str | None]]
-"""The stamps of paths as they are now."""
+    sha256: str | None
+    size: int
+    refused: tuple[str, str] | None = None
+
+
+Read = Callable[[Photo], Content | TransientError]
+# Sources that were hashed or refused, with the columns `CONTENTS`, and why the store did not hand out one of
+# the others; empty if there are none.
+Hashed = tuple[pa.RecordBatch, str]
 
 
 @dataclass(frozen=True)
 class Photos:
-    """How photos are read.
+    """How photos are read."""
 
-    Attributes:
-        stamps: what tells that a file has changed.
-        read: hashes one, perhaps in another process.
-        threads: that each process reads with.
-        cluster: whose workers hash many; None: this process does.
-    """
-
-    stamps: Stamps
-    read: Read
-    threads: int
-    cluster: Cluster | None
-
-
-def records_folder(manifests: Address, root: Address) -> Address:
-    """Where the records of files below `root` lie, beside the manifests of an output."""
-    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
-    return (manifests / "records-ingest" / name).absolute()
+    stamps: Stamps  # what tells that a file has changed
+    read: Read  # hashes one, perhaps in another process
+    threads: int  # that each process reads with
+    cluster: Cluster | None  # whose workers hash many; None: this process does
 
 
 def hash_sources(
@@ -70,18 +97,11 @@ def hash_sources(
     retry_minutes: float,
     doubted: Collection[str] = (),
 ) -> None:
-    """Make the table ``contents`` of all sources, with the columns `pipeline.ingest.hash_task.CONTENTS`.
+    """Make the table ``contents`` of all sources in ``listed``, with the columns `CONTENTS`.
 
     What the store does not hand out is asked for again after all others, for `retry_minutes` without any
-    progress.
-
-    Args:
-        database: has the table ``listed``.
-        photos: how they are read.
-        folder: of the records, to which those of new hashes are added.
-        max_pixels: of an image; larger files are not looked up in the records.
-        retry_minutes: of patience with the store.
-        doubted: sources whose records are not believed.
+    progress. Files of more than `max_pixels` allow are not looked up in the records, which lie in `folder`;
+    those of `doubted` sources are not believed.
 
     Raises:
         UserError: the store still does not hand out a source, or the workers die.
@@ -140,13 +160,13 @@ def _find_unchanged(
     def read(name: str) -> bytes:
         return retried(partial(read_bytes, folder / name), retry_minutes, "ingest")
 
-    for name, content in read_ahead(read, names, RECORD_THREADS if is_local(folder) else THREADS):
+    for name, content in read_ahead(read, names, 2 if is_local(folder) else THREADS):
         try:
-            part = pq.read_table(BytesIO(content.result())).select(RECORDS.names).cast(RECORDS)
+            part = pq.read_table(io.BytesIO(content.result())).select(RECORDS.names).cast(RECORDS)
         except (pa.ArrowException, KeyError):
             continue  # damaged, or of another version: what it says is hashed again
         if doubted and pc.any(pc.is_in(part["source"], pa.array(doubted, pa.string()))).as_py():
-            retried(partial(_remove, folder / name), retry_minutes, "ingest")
+            retried(partial(remove, folder / name), retry_minutes, "ingest")
         else:
             insert_batches(database, "records", part.to_batches())
     recorded = """
@@ -160,12 +180,6 @@ def _find_unchanged(
     database.execute("DROP TABLE records")
 
 
-def _remove(file: Address) -> None:
-    check_guard()
-    with store_errors(file):
-        file.unlink(missing_ok=True)
-
-
 def _count_waiting(database: Database) -> int:
     return int(database.execute(f"SELECT count(*) {WAITING}").fetchall()[0][0])
 
@@ -173,7 +187,6 @@ def _count_waiting(database: Database) -> int:
 def _hashed(
     database: Database, photos: Photos, folder: Address, count: int, retry_minutes: float
 ) -> Iterator[Hashed]:
-    """The results of all tasks, in any order."""
     waiting = f"SELECT number, source, labels IS NOT NULL {WAITING} ORDER BY number"
     task = partial(hash_photos, photos.read, photos.threads, folder, retry_minutes)
     parts = (
@@ -189,3 +202,80 @@ def _hashed(
 
     for _, hashed in read_bounded(photos.cluster, task, parts, -(-count // PART)):
         yield hashed
+
+
+def hash_photos(
+    read: Read, threads: int, folder: Address, retry_minutes: float, photos: list[Photo]
+) -> Hashed:
+    """Hash sources, and record in a file of `folder` those that were hashed and have a stamp.
+
+    So many `threads` read; the store of the records is tried again for `retry_minutes`.
+
+    Raises:
+        OSError: the records cannot be written.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        some = (photos[start : start + SOME] for start in range(0, len(photos), SOME))
+        parts = pool.map(lambda each: [read(photo) for photo in each], some)
+        results = list(zip(photos, chain.from_iterable(parts), strict=True))
+    rows, records, cause = [], [], ""
+    for photo, content in results:
+        if isinstance(content, TransientError):
+            cause = cause or str(content)
+            continue
+        reason, detail = content.refused or (None, None)
+        rows.append((photo.number, content.sha256, content.size, reason, detail))
+        if content.sha256 and photo.stamp:
+            records.append((photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256)))
+    if records:
+        stamped = "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records)
+        file = folder / f"{hashlib.sha256(stamped.encode()).hexdigest()[:16]}.parquet"
+        batch = _batch(records, RECORDS)
+        retried(lambda: write_batches(file, [batch], RECORDS, {}), retry_minutes, "ingest")
+    return _batch(rows, CONTENTS), cause
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+
+
+def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | TransientError:
+    """The content of a source below `root`; an error if the store does not hand it out.
+
+    A file with more than 8 bytes for each of `max_pixels` is refused unread. A store may answer with a part
+    of a file, or with a page of a proxy: what is no image, or not as long as listed, is asked for once more,
+    and is believed if it is the same and as long as listed.
+    """
+    size = photo.size or 0
+    try:
+        check_bytes(size, max_pixels)
+        content = _read(root, max_pixels, photo)
+        if not is_local(root) and (content.refused or photo.size not in (None, content.size)):
+            again = _read(root, max_pixels, photo)
+            if photo.size not in (None, again.size) or (again.refused and again != content):
+                what = f"{again.size:,} bytes, not the photo of {size:,}"
+                return TransientError(f"{root}/{photo.path}: the store answers with {what}")
+            return again
+    except Refused as refused:
+        labelled = photo.labelled and refused.detail == MISSING
+        return Content(None, size, ("label-without-image" if labelled else refused.reason, refused.detail))
+    except TransientError as error:
+        return error
+    return content
+
+
+def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
+    whole = not is_local(root) and 0 < (photo.size or 0) <= WHOLE
+    with (
+        io.BytesIO(read_source(root, photo.path))
+        if whole
+        else open_source(root, photo.path, max_pixels) as stream
+    ):
+        size = stream.seek(0, io.SEEK_END)
+        if not whole:
+            check_bytes(size, max_pixels)
+        if not is_image(stream):
+            reason = ("not-an-image", "no image format was recognised")
+            return Content(None, size, reason if size else ("empty", "the file has no bytes"))
+        stream.seek(0)
+        return Content(hashlib.file_digest(stream, "sha256").hexdigest(), size)  # type: ignore[arg-type]

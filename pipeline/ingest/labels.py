@@ -5,17 +5,12 @@ from typing import Any, Final
 
 from common.errors import UserError
 
-Label = int | None
-"""1 yes, 0 no, None unknown."""
-
-
+Label = int | None  # 1 yes, 0 no, None unknown
+# A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels of
+# the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
+# Otherwise 1 is yes and 0 is no.
 RawLabel = int | None
-"""A label as it is written: 1, 0 or -1, `FALSE`, or None if it is empty. What 0 means depends on the labels
-of the whole data set. If -1 occurs in it, it is written in CelebA's notation: 1 yes, -1 no, 0 unknown.
-Otherwise 1 is yes and 0 is no."""
-
-FALSE: Final = 2
-"""The word false, which is no in both notations."""
+FALSE: Final = 2  # The word false, which is no in both notations
 
 _RAW_LABELS: Final[dict[str, RawLabel]] = {
     **dict.fromkeys(("1", "1.0", "true"), 1),
@@ -48,35 +43,24 @@ def read_identity(value: Any) -> str | None:
     return re.sub(r"^(-?\d+)\.0+$", r"\1", str(value))
 
 
+# Names of the column of splits, in lower case.
 SPLIT_COLUMNS: Final = ("split", "partition", "set", "subset", "fold")
-"""Names of the column of splits, in lower case."""
-
+# Names of columns that tell whether a photo is in one split, in lower case.
 _SPLIT_FLAG: Final = re.compile(r"(is_?)?(train(ing)?|val(id(ation)?)?|test(ing)?)(_?(set|split))?")
-"""Names of columns that tell whether a photo is in one split, in lower case."""
+PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}  # CelebA's numbers
 
-PARTITIONS: Final = {"0": "train", "1": "val", "2": "test"}
-"""CelebA's numbers."""
-
-_SPLITS: Final = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-    "": None,
-    "unlabelled": None,
+_SPLITS: Final[dict[str, str | None]] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("", "unlabelled")),
 }
 
 
 def read_split(value: Any, where: str, name: str = "split") -> str | None:
     """The split that a cell of a table or a JSON value names, in capitals or not; None if it is empty.
 
-    Args:
-        value: a word; in a column named partition also one of `PARTITIONS`, see `check_partitions`.
-        where: it stands, for messages.
-        name: of the column, one of `SPLIT_COLUMNS`.
+    In a column called partition it may be one of `PARTITIONS`.
 
     Raises:
         UserError: it names none; the message starts with `where`.
@@ -98,18 +82,6 @@ def check_no_split(name: str, where: str) -> None:
         raise UserError(
             f"{where}: {name!r} looks like splits; name it 'split', with the words train, val and test, or "
             "leave it out"
-        )
-
-
-def check_partitions(values: set[str], file: str) -> None:
-    """Check that a column of splits with 0 and 1 is CelebA's, which has 2 for test.
-
-    Raises:
-        UserError: it has no 2, so 1 may mean val or test.
-    """
-    if "1" in values and "2" not in values:
-        raise UserError(
-            f"{file}: the column partition has no 2, so 1 may mean val or test; write train, val and test"
         )
 
 

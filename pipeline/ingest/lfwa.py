@@ -16,7 +16,6 @@ An attribute's spaces become underscores, so that names that CelebA shares are C
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import h5py
@@ -27,23 +26,15 @@ from common.input_files import FileTree, is_image, stem
 from common.storage import Address
 from pipeline.ingest.labels import Label
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.match import unmatched
+from pipeline.ingest.match import join_rows
 from pipeline.ingest.rows import numbered_lines
 
+# Folders, and so archives, that only LFW has.
 FOLDERS: Final = ("lfw", "lfw-deepfunneled", "lfw-funneled", "lfw_funneled")
-"""Folders, and so archives, that only LFW has."""
-
 MATRICES: Final = ("lfw_att_40.mat", "lfw_att_73.mat")
-INDICES: Final = "indices_train_test.mat"
 SCORES: Final = "lfw_attributes.txt"
-
-
-@dataclass(frozen=True)
-class _Labels:
-    file: str
-    names: tuple[str, ...]
-    rows: dict[str, tuple[Label, ...]]
-    splits: dict[str, str]
+# The names of the attributes, and the labels and splits by image.
+_Labels = tuple[tuple[str, ...], dict[str, tuple[Label, ...]], dict[str, str]]
 
 
 def recognised(tree: FileTree) -> bool:
@@ -68,36 +59,22 @@ def read(tree: FileTree) -> Listing:
             f"{tree.path} looks like LFW but has none of {', '.join((*MATRICES, SCORES))}, so there would be "
             "no labels; put one there, or use the images without them: --format folder"
         )
-    labels = _read_scores(tree.root / file) if file.endswith(".txt") else _read_matrix(tree, file)
+    names, rows, splits = (_read_scores if file.endswith(".txt") else _read_matrix)(tree, file)
     files = {
         entry.path: entry.refused
         for entry in tree.files
         if entry.refused or ("/" in entry.path and is_image(entry.path))
     }
-    image_of = {path: stem("/".join(path.split("/")[-2:])) for path in files}
-    present = set(image_of.values())
-    if labels.rows and not present & labels.rows.keys():
-        raise unmatched(tree, file, f"{next(iter(labels.rows))}.jpg")
-    first = next((path for path, image in image_of.items() if image in labels.rows), "")
-    lead = "/".join(first.split("/")[:-2])
-    missing = ("label-without-image", f"{labels.file} has a row for it, but the file does not exist")
-    for image in labels.rows.keys() - present:
-        path = f"{lead}/{image}.jpg".lstrip("/")
-        files[path], image_of[path] = missing, image
+    missing = f"{file.rpartition('/')[2]} has a row for it, but the file does not exist"
     sources = [
-        Source(
-            path=path,
-            split=labels.splits.get(image_of[path]),
-            identity=image_of[path].rpartition("/")[0] or None,
-            attributes=labels.rows.get(image_of[path]),
-            refused=refused,
-        )
-        for path, refused in sorted(files.items())
+        Source(path, splits.get(image), image.rpartition("/")[0] or None, rows.get(image), refused)
+        for path, image, refused in join_rows(tree, file, rows, files, 2, missing)
     ]
-    return Listing(sources, labels.names, aligned=False)
+    return Listing(sources, names, aligned=False)
 
 
-def _read_scores(file: Address) -> _Labels:
+def _read_scores(tree: FileTree, path: str) -> _Labels:
+    file = tree.root / path
     names: tuple[str, ...] = ()
     rows: dict[str, tuple[Label, ...]] = {}
     for number, line in numbered_lines(file):
@@ -111,21 +88,17 @@ def _read_scores(file: Address) -> _Labels:
         if len(fields) != len(names) + 2:
             raise UserError(f"{file}, line {number}: {len(fields) - 2} scores for {len(names)} attributes")
         try:
-            path = _path(fields[0], int(fields[1]))
+            person = fields[0].strip().replace(" ", "_")
+            image = f"{person}/{person}_{int(fields[1]):04d}"
             scores = [float(field) for field in fields[2:]]
         except ValueError as error:
             raise UserError(f"{file}, line {number}: {error}") from error
-        if path in rows:
-            raise UserError(f"{file}, line {number}: a second row for {path}.jpg; delete one")
-        rows[path] = tuple(None if not score or math.isnan(score) else int(score > 0) for score in scores)
+        if image in rows:
+            raise UserError(f"{file}, line {number}: a second row for {image}.jpg; delete one")
+        rows[image] = tuple(None if not score or math.isnan(score) else int(score > 0) for score in scores)
     if not names:
         raise UserError(f"{file}: no line with the column names person, imagenum and attributes")
-    return _Labels(file.name, names, rows, {})
-
-
-def _path(person: str, number: int) -> str:
-    name = person.strip().replace(" ", "_")
-    return f"{name}/{name}_{number:04d}"
+    return names, rows, {}
 
 
 def _read_matrix(tree: FileTree, name: str) -> _Labels:
@@ -136,7 +109,7 @@ def _read_matrix(tree: FileTree, name: str) -> _Labels:
             paths = [stem(text.replace("\\", "/")) for text in _strings(content, "name")]
             label = np.asarray(content["label"], np.float64).T  # MATLAB stores columns first
         splits = {}
-        for indices in tree.named(INDICES)[:1]:
+        for indices in tree.named("indices_train_test.mat")[:1]:
             splits = _read_indices(tree.root / indices, paths)
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{file}: not LFWA's attribute file: {error}") from error
@@ -150,7 +123,7 @@ def _read_matrix(tree: FileTree, name: str) -> _Labels:
         path: tuple(None if value != value else int(value) for value in row)
         for path, row in zip(paths, label.tolist(), strict=True)
     }
-    return _Labels(file.name, names, rows, splits)
+    return names, rows, splits
 
 
 def _read_indices(file: Address, paths: list[str]) -> dict[str, str]:

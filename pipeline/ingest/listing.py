@@ -11,55 +11,37 @@ from common.errors import UserError
 from common.tables import Database, insert_batches
 from pipeline.ingest.labels import FALSE, Label
 
-PIECE: Final = 1 << 14
-"""Sources that are Python objects at a time."""
-
 COLUMNS: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("source", "split", "identity", "reason", "detail")),
-        ("labels", pa.list_(pa.int8())),
-    ]
+    dict.fromkeys(("source", "split", "identity", "reason", "detail"), pa.string())
+    | {"labels": pa.list_(pa.int8())}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input as its data set describes it.
+    """One input as its data set describes it."""
 
-    Attributes:
-        path: relative to the input folder, with forward slashes; ``shard.tar::member`` in a tar.
-        split: the data set's own ``train``, ``val`` or ``test``; None if it has none.
-        identity: the person in it, or None.
-        attributes: 0, 1 or None (unknown) per attribute name; None if there is no label.
-        refused: (reason, detail) if the adapter already knows that it cannot be used.
-    """
-
-    path: str
-    split: str | None = None
-    identity: str | None = None
+    path: str  # relative to the input folder, with forward slashes; ``shard.tar::member`` in a tar
+    split: str | None = None  # the data set's own ``train``, ``val`` or ``test``; None if it has none
+    identity: str | None = None  # the person in it, or None
+    # 0, 1 or None (unknown) per attribute name; None if there is no label
     attributes: tuple[Label, ...] | None = None
+    # (reason, detail) if the adapter already knows that it cannot be used
     refused: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All inputs of a data set.
+    """All inputs of a data set."""
 
-    Attributes:
-        sources: in any order; may be read once only.
-        attributes: names of the labels, in the data set's order.
-        aligned: whether the images are aligned faces already.
-        remarks: sentences about what was found and not used.
-        raw: whether the labels of the sources are raw, see `pipeline.ingest.labels`, whose meaning
-            depends on those of all sources.
-        rows: where each source stands in its file, in their order, if two may be the same.
-    """
-
-    sources: Iterable[Source]
-    attributes: tuple[str, ...]
-    aligned: bool
-    remarks: tuple[str, ...] = ()
+    sources: Iterable[Source]  # in any order; may be read once only
+    attributes: tuple[str, ...]  # names of the labels, in the data set's order
+    aligned: bool  # whether the images are aligned faces already
+    remarks: tuple[str, ...] = ()  # sentences about what was found and not used
+    # whether the labels of the sources are raw, see `pipeline.ingest.labels`, whose meaning depends on those
+    # of all sources
     raw: bool = False
+    # where each source stands in its file, in their order, if two may be the same
     rows: Callable[[], Iterator[str]] | None = None
 
 
@@ -76,7 +58,10 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
         "reason VARCHAR, detail VARCHAR, labels TINYINT[])"
     )
     insert_batches(database, "unsorted", _batches(listing.sources))
-    meaning = _meaning(database) if listing.raw else "labels"
+    [(signed,)] = database.execute("SELECT bool_or(-1 IN labels) FROM unsorted").fetchall()
+    raw = f"""list_transform(labels, lambda label: CASE label
+        WHEN 0 THEN {"NULL" if signed else 0} WHEN -1 THEN 0 WHEN {FALSE} THEN 0 ELSE label END)"""
+    meaning = raw if listing.raw else "labels"
     database.execute(f"""
         CREATE OR REPLACE TABLE {table} AS
         SELECT row_number() OVER () - 1 AS number, source, split, identity, reason, detail, row,
@@ -91,20 +76,12 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
 def join_labels(
     database: Database, attributes: Sequence[str], of_rows: Sequence[str], own: str, detail: str
 ) -> tuple[str, ...]:
-    """Join the table ``label_rows``, made like ``listed``, to ``listed`` by path.
+    """Join the table ``label_rows``, made like ``listed``, to ``listed`` by path; gives all labels' names.
 
     A row takes the place of its source's labels of the same names; a source without a row stays as it is, and
-    a row without a source is refused as ``label-without-image``.
-
-    Args:
-        database: has both tables.
-        attributes: names of the labels in ``listed``.
-        of_rows: names of those in ``label_rows``.
-        own: the path of the file with the rows, which is no photo.
-        detail: of the refusals.
-
-    Returns:
-        The names of all labels.
+    a row without a source is refused as ``label-without-image``, with this `detail`. `attributes` and
+    `of_rows` are the names of the labels in both tables, and `own` is the path of the rows' file, which is no
+    photo.
     """
     names = tuple(dict.fromkeys((*attributes, *of_rows)))
     of_photo, of_row = (
@@ -139,13 +116,6 @@ def join_labels(
     return names
 
 
-def _meaning(database: Database) -> str:
-    """What the raw labels in ``unsorted`` mean, in SQL."""
-    [(signed,)] = database.execute("SELECT coalesce(bool_or(-1 IN labels), false) FROM unsorted").fetchall()
-    return f"""list_transform(labels, lambda label: CASE label
-        WHEN 0 THEN {"NULL" if signed else 0} WHEN -1 THEN 0 WHEN {FALSE} THEN 0 ELSE label END)"""
-
-
 def _check_once(database: Database, table: str, rows: Callable[[], Iterator[str]]) -> None:
     repeated = database.execute(f"""
         SELECT source, before, row
@@ -161,12 +131,11 @@ def _check_once(database: Database, table: str, rows: Callable[[], Iterator[str]
 
 
 def _batches(sources: Iterable[Source]) -> Iterator[pa.RecordBatch]:
-    stream = iter(sources)
-    while some := list(islice(stream, PIECE)):
-        columns = zip(*map(_cells, some), strict=True)
+    cells = (
+        (each.path, each.split, each.identity, *(each.refused or (None, None)), each.attributes)
+        for each in sources
+    )
+    while some := list(islice(cells, 1 << 14)):  # sources that are Python objects at a time
+        columns = zip(*some, strict=True)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, COLUMNS, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
-
-
-def _cells(source: Source) -> tuple[object, ...]:
-    return source.path, source.split, source.identity, *(source.refused or (None, None)), source.attributes

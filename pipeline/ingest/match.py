@@ -2,19 +2,17 @@
 
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from common.errors import UserError
-from common.input_files import FileTree, stem
+from common.input_files import FileTree, Refusal, stem
 
 
 class ImageIndex:
     """The files of an input by name.
 
-    A row names an image by its path, or by the end of its path that begins at a folder or file name.
-    An extension may be missing or another image's; Unicode forms and, if need be, case do not matter.
-
-    Args:
-        tree: the input.
+    A row names an image by its path, or by the end of its path that begins at a folder or file name. An
+    extension may be missing or another image's; Unicode forms and, if need be, case do not matter.
     """
 
     def __init__(self, tree: FileTree) -> None:
@@ -50,6 +48,35 @@ def unmatched(tree: FileTree, file: str, row: str) -> UserError:
     if archives := tree.archives():
         return UserError(f"{tree.root} has no images yet; unpack {archives[0]}")
     return UserError(f"{file}: no row matches an image; a row names {row}, and {tree.root} has no images")
+
+
+def join_rows(
+    tree: FileTree,
+    file: str,
+    rows: Collection[str],
+    images: Mapping[str, Refusal | None],
+    depth: int,
+    detail: str,
+    folder: str | None = None,
+) -> list[tuple[str, str, Refusal | None]]:
+    """The images of an input, by path, and the rows of a label file without one: path, name, refusal.
+
+    `rows` are names of images without suffixes: the last `depth` parts of their paths. A row without an
+    image, with this `detail` of its refusal, is given a path in `folder`, or in that of the first image with
+    a row.
+
+    Raises:
+        UserError: no row has an image.
+    """
+    names = {path: stem("/".join(path.split("/")[-depth:])) for path in images}
+    rowless = {*rows}.difference(names.values())
+    if rows and len(rowless) == len(rows):
+        raise unmatched(tree, file, f"{next(iter(rows))}.jpg")
+    if folder is None:
+        folder = next(("/".join(path.split("/")[:-depth]) for path in names if names[path] in rows), "")
+    missing = {f"{folder}/{name}.jpg".lstrip("/"): name for name in rowless}
+    refused = {**images, **dict.fromkeys(missing, ("label-without-image", detail))}
+    return [(path, name, refused[path]) for path, name in sorted({**names, **missing}.items())]
 
 
 def _loose(path: str) -> str:

@@ -9,7 +9,6 @@ All of it is queries over tables with a row per source, which ``number`` identif
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +22,6 @@ from common.storage import Address
 from common.tables import Database, quoted, write_parquet
 from pipeline.ingest.labels import check_no_split
 
-LEAST_SHARDS: Final = 64
-"""Shards of a small set, each of which is one task, unless they had fewer samples than `LEAST_SHARD`."""
-LEAST_SHARD: Final = 16
-
 
 def plan(database: Database, attributes: tuple[str, ...], settings: Ingest, dataset: str) -> None:
     """Make the tables ``refused`` and ``planned``: what becomes of every source.
@@ -35,11 +30,7 @@ def plan(database: Database, attributes: tuple[str, ...], settings: Ingest, data
     into new shards, so that finished shards remain what they are. A shard is named after the split for which
     it was planned; when labels move a photo to another split, its row says so and its shard stays.
 
-    Args:
-        database: has the tables ``listed``, ``contents``, and ``earlier`` (key, shard) of an earlier plan.
-        attributes: names of the labels.
-        settings: the section ``ingest`` of the configuration.
-        dataset: its name.
+    The database has the tables ``listed``, ``contents``, and ``earlier`` (key, shard) of an earlier plan.
 
     Raises:
         UserError: the data set's own split has a person on two sides, a label is named like a column of the
@@ -109,9 +100,6 @@ def _draw_splits(database: Database, labels: int, settings: Ingest) -> None:
     Where the data set has splits of its own, they are used. Otherwise each labelled source is drawn, by
     person, or by content where the person is unknown, so that its split depends on no other source. All
     others are ``unlabelled``, unless their person is in a split.
-
-    Raises:
-        UserError: the data set has somebody in two splits.
     """
     [(official,)] = database.execute("SELECT count(split) > 0 FROM listed").fetchall()
     validation = settings.test_fraction + settings.val_fraction
@@ -186,8 +174,8 @@ def _plan_shards(database: Database, settings: Ingest, dataset: str) -> None:
 
 
 def shard_size(samples: int, settings: Ingest) -> int:
-    """Samples per new shard: so few that a small set has tasks for all workers."""
-    return min(settings.shard_size, max(LEAST_SHARD, -(-samples // LEAST_SHARDS)))
+    """Samples per new shard: so few that a small set has 64 shards, each a task, but not below 16 samples."""
+    return min(settings.shard_size, max(16, -(-samples // 64)))
 
 
 def refuse_losses(
@@ -199,13 +187,9 @@ def refuse_losses(
 ) -> None:
     """Refuse a plan without photos of which there are samples in finished shards.
 
-    Args:
-        database: has the plan, and the view ``earlier_sources`` of the earlier one.
-        finished: the names of the finished shards, and the sources that were refused when they were made.
-        folder: of the shards.
-        root: the folder of the new plan's paths.
-        earlier_root: that of the earlier one's. If it is another folder of the same name, its paths are
-            other photos.
+    `finished` are the names of the finished shards in `folder`, and the sources that were refused when they
+    were made. The database has the plan, and the view ``earlier_sources`` of the earlier one; if its root is
+    another, equal paths are other photos.
 
     Raises:
         UserError: there are such photos; says how many.

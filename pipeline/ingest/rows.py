@@ -20,19 +20,13 @@ from common.errors import UserError
 from common.storage import Address
 
 IMAGEFOLDER: Final = "metadata.jsonl"
-SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet", IMAGEFOLDER)
-"""Ends of the names of tables."""
-
-DELIMITERS: Final = (",", ";", "\t", "|")
-
+SUFFIXES: Final = (".csv", ".tsv", ".tab", ".parquet", IMAGEFOLDER)  # Ends of the names of tables
+# Windows-1252, a superset of Latin-1's letters: what is neither UTF-8 nor UTF-16 is read as this.
 FALLBACK: Final = "cp1252"
-"""Windows-1252, a superset of Latin-1's letters: what is neither UTF-8 nor UTF-16 is read as this."""
-
 _MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CHUNK: Final = 1 << 20
 
-Row = tuple[str, list[Any]]
-"""Where a row stands, such as ``faces.csv, line 3``, and its cells."""
+Row = tuple[str, list[Any]]  # Where a row stands, such as ``faces.csv, line 3``, and its cells
 
 
 def read_rows(table: Address) -> Iterator[Row]:
@@ -64,7 +58,7 @@ def _csv(table: Address, stream: IO[bytes], encoding: str) -> Iterator[Row]:
         delimiter, line = first[len("sep=")], 2
     else:
         text.seek(0)
-        delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+        delimiter = max(",;\t|", key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     offset = line - 1
     for cells in reader:

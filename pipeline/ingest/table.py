@@ -26,7 +26,6 @@ from pipeline.ingest.labels import (
     FALSE,
     SPLIT_COLUMNS,
     RawLabel,
-    check_partitions,
     read_identity,
     read_raw_label,
     read_split,
@@ -36,19 +35,13 @@ from pipeline.ingest.listing import Listing, Source
 from pipeline.ingest.match import ImageIndex, unmatched
 from pipeline.ingest.rows import FALLBACK, IMAGEFOLDER, SUFFIXES, encoding_of, read_rows
 
+# Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter.
 PATHS: Final = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
     *("image_id", "image_file", "img", "img_path", "img_name", "photo"),
 )
-"""Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter."""
-
 IDENTITY: Final = "identity"
 MISSING: Final = "label-without-image"
-
-_INDEX: Final = re.compile(r"|Unnamed: \d+")
-"""The heading of an index that pandas wrote."""
-
-_DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 _AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 _RACES: Final = (
@@ -57,25 +50,21 @@ _RACES: Final = (
 _VALUES: Final = {"gender": ("Female", "Male"), "age": _AGES, "race": _RACES}
 _TEST_FLAG: Final = "service_test"
 FAIRFACE_COLUMNS: Final = frozenset({*_VALUES, _TEST_FLAG})
+# FairFace's label files (Karkkainen and Joo, WACV 2021) have an age group, a gender and a race per image,
+# which become yes/no attributes as UTKFace's do; the flag tells which images it balanced for a test.
 FAIRFACE_ATTRIBUTES: Final = (
     "Male",
     *(f"Age_{age.replace('-', '_').replace('more than 70', '70_116')}" for age in _AGES),
     *(race.replace(" ", "_") for race in _RACES),
 )
-"""FairFace's label files (Karkkainen and Joo, WACV 2021) have an age group, a gender and a race per image,
-which become yes/no attributes as UTKFace's do; the flag tells which images it balanced for a test."""
 
 
 @dataclass
 class _Table:
     """A table with its headings.
 
-    Attributes:
-        file: its name in messages; below the input's root, the path there.
-        address: where it lies.
-        path: position of the column of paths.
-        columns: the other columns by position, without an index.
-        split: the one of them that holds splits, or None.
+    `file` is its name in messages, below the input's root the path there; `path` is the position of the
+    column of paths, `columns` are the others by position, without an index, and `split` is that of splits.
     """
 
     file: str
@@ -93,11 +82,7 @@ def recognised(tree: FileTree) -> bool:
 
 
 def read(tree: FileTree, labels: Address | None = None) -> Listing:
-    """List the rows of the tables.
-
-    Args:
-        tree: the input.
-        labels: a table that lies anywhere, to be read instead of the input's own.
+    """List the rows of the input's own tables, or of one named by `labels`, which lies anywhere.
 
     Raises:
         UserError: a table names no images, tables differ, no row has an image, or a row has the wrong
@@ -146,13 +131,16 @@ def _sources(
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
             yield Source(path, split, read_identity(row.get(IDENTITY)), labels, refused)
-    check_partitions(partitions, tables[0].file)
+    if "1" in partitions and "2" not in partitions:  # CelebA's has 2 for test
+        raise UserError(
+            f"{tables[0].file}: the column partition has no 2, so 1 may mean val or test; write train, val "
+            "and test"
+        )
     if first and not matched:
         raise unmatched(tree, tables[0].file, first)
 
 
 def _read_fairface(row: dict[str, Any], where: str) -> tuple[RawLabel, ...]:
-    """The labels of a row, in the order of `FAIRFACE_ATTRIBUTES`."""
     for name, values in _VALUES.items():
         if row[name] not in values:
             raise UserError(f"{where}, column {name}: {row[name]!r} is none of {', '.join(values)}")
@@ -179,7 +167,7 @@ def _open(file: str, address: Address) -> _Table:
         raise UserError(f"{where}: {listed}: not column names; add a line of them, such as path,Smiling")
     keys = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in headings]
     path = next((keys.index(name) for name in PATHS if name in keys), None)
-    index = bool(headings) and _INDEX.fullmatch(headings[0])
+    index = bool(headings) and re.fullmatch(r"|Unnamed: \d+", headings[0])  # that pandas wrote
     if path is None and index:
         path = 0
     if path is None:
@@ -222,7 +210,6 @@ def _check_alike(tree: FileTree, tables: list[_Table]) -> list[str | None]:
 
 
 def _rows(table: _Table) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Where each row stands, its path, and its other cells by column."""
     rows = read_rows(table.address)
     _, headings = next(rows)
     for where, cells in rows:
@@ -260,7 +247,7 @@ class _Paths:
             for name in texts
             for base in dict.fromkeys((folder, ""))
         ]
-        inside = [path for path in candidates if not _leaves(path)]
+        inside = [path for path in candidates if not re.match(r"/|\.\.(/|\Z)|[A-Za-z]:/", path)]
         if not inside:
             return texts[-1], ("path-outside", "a path that leaves the input folder")
         for path in inside:
@@ -270,7 +257,3 @@ class _Paths:
             if image := self._images.find(path, where):
                 return image, refusal(self._tree.root, image) if isinstance(self._tree.root, Path) else None
         return inside[-1], (MISSING, "the table has a row for it, but the file does not exist")
-
-
-def _leaves(path: str) -> bool:
-    return path.startswith(("/", "../")) or path == ".." or bool(_DRIVE.match(path))

@@ -17,9 +17,8 @@ from pipeline.ingest.listing import Listing, Source
 
 NAME: Final = re.compile(r"(\d{1,3})_([01])_([0-4])_\d{10,}\.")
 STAMP: Final = re.compile(r"_(\d{10,})\.")
+# First and last year of each group; UTKFace's ages end at 116.
 AGES: Final = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 116))
-"""First and last year of each group; UTKFace's ages end at 116."""
-
 RACES: Final = ("White", "Black", "Asian", "Indian", "Other_Race")
 ATTRIBUTES: Final = ("Male", *(f"Age_{first}_{last}" for first, last in AGES), *RACES)
 

@@ -18,15 +18,15 @@ Without a ``split`` the word train, val or test in the name of the tar or of its
 """
 
 import json
-import os
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from common.errors import UserError
 from common.input_files import MOST_KINDS, File, FileTree, Refusal
-from common.storage import is_transient
+from common.storage import is_transient, printable
 from pipeline.ingest.labels import (
     FALSE,
     RawLabel,
@@ -41,15 +41,10 @@ from pipeline.source import MEMBER, open_file, read_headers
 
 IMAGES: Final = ("jpg", "jpeg", "png", "webp")
 LABELS: Final = ("json", "cls")
-MOST_CLASSES: Final = 256
-LARGEST_LABEL: Final = 1 << 16
-"""Bytes; a larger .json or .cls is not a label."""
-MOST_LABELS: Final = 4096
-"""Different labels of a data set."""
-
+LARGEST_LABEL: Final = 1 << 16  # Bytes; a larger .json or .cls is not a label
+MOST_LABELS: Final = 4096  # Different labels of a data set
+# First bytes of compressed files.
 COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-"""First bytes of compressed files."""
-
 SUFFIXES: Final = (".tar", ".tgz", *(f".tar.{kind}" for kind in ("gz", "bz2", "xz", "zst")))
 LIKE_LABELS: Final = frozenset(("label", "labels", "class", "classes", "target", "targets", "cls"))
 
@@ -65,13 +60,8 @@ class _Label:
     refused: Refusal | None = None
 
 
-@dataclass
-class _Gathered:
-    """What all tars hold: images with their labels, and what was not read."""
-
-    images: list[tuple[str, Refusal | None, str | None, _Label]] = field(default_factory=list)
-    labels: list[_Label] = field(default_factory=list)
-    unread: Counter[str] = field(default_factory=Counter)
+_Image = tuple[str, Refusal | None, str | None, _Label]
+_Members = dict[str, tuple[Refusal | None, bytes | None]]
 
 
 def recognised(tree: FileTree) -> bool:
@@ -94,12 +84,12 @@ def read(tree: FileTree) -> Listing:
         UserError: a tar is compressed, or a label is malformed or in no place where labels are read;
             the message names tar and member.
     """
-    gathered = _Gathered()
+    images, labels, unread = list[_Image](), list[_Label](), Counter[str]()
     sources: list[Source] = []
     for tar in tars(tree):
         refused = tar.refused
         if not refused:
-            members: dict[str, tuple[Refusal | None, bytes | None]] = {}
+            members: _Members = {}
             try:
                 with open_file(tree.root, tar.path) as stream:
                     _read_tar(tar.path, stream, members)
@@ -109,28 +99,29 @@ def read(tree: FileTree) -> Listing:
                 if is_transient(error):
                     raise
                 refused = ("unreadable", error.strerror or str(error))
-            _gather(tar.path, members, gathered)
+            of_tar = dict[str, _Label]()
+            images += _gather(tar.path, members, of_tar, unread)
+            labels += of_tar.values()
         if refused:
             sources.append(Source(tar.path, refused=refused))
-    _number_classes(tree, gathered.labels)
-    names = tuple(dict.fromkeys(name for *_, label in gathered.images for name in label.labels))
+    _number_classes(tree, labels)
+    names = tuple(dict.fromkeys(name for *_, label in images for name in label.labels))
     if len(names) > MOST_LABELS:
         raise UserError(
             f"{tree.path}: {len(names):,} different labels in .json members, over {MOST_LABELS:,}"
         )
-    for path, refused, split, label in gathered.images:
+    for path, refused, split, label in images:
         raw = tuple(label.labels.get(name) for name in names) if label.labels else None
         sources.append(Source(path, label.split or split, label.identity, raw, refused or label.refused))
-    unread = ", ".join(f"{what} ({count:,})" for what, count in sorted(gathered.unread.items())[:MOST_KINDS])
-    remarks = (f"not read in the tars: {unread}",) if unread else ()
+    kinds = ", ".join(f"{what} ({count:,})" for what, count in sorted(unread.items())[:MOST_KINDS])
+    remarks = (f"not read in the tars: {kinds}",) if kinds else ()
     return Listing(sources, names, False, remarks, raw=True)
 
 
-def _read_tar(tar: str, stream: IO[bytes], members: dict[str, tuple[Refusal | None, bytes | None]]) -> None:
+def _read_tar(tar: str, stream: IO[bytes], members: _Members) -> None:
     """Add the members of a tar by name, with the bytes of labels; of a damaged one, those before that."""
     head = stream.read(6)
-    kind = next((name for mark, name in COMPRESSED.items() if head.startswith(mark)), None)
-    if kind:
+    if kind := next((name for mark, name in COMPRESSED.items() if head.startswith(mark)), None):
         raise UserError(
             f"{tar} is compressed with {kind}, and members are read by position; decompress it first"
         )
@@ -158,9 +149,8 @@ def _refused(entry: tarfile.TarInfo) -> Refusal | None:
     return None if entry.isfile() else ("not-a-file", "a link, a folder or a device in the tar")
 
 
-def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], gathered: _Gathered) -> None:
-    """Add the images of one tar to what was gathered, with the labels of their samples."""
-    labels: dict[str, _Label] = {}
+def _gather(tar: str, members: _Members, labels: dict[str, _Label], unread: Counter[str]) -> Iterator[_Image]:
+    """The images of one tar; adds to the `labels` of its samples by name, and to what is not read."""
     images: list[str] = []
     damaged: dict[str, str] = {}
     for name, (refused, content) in members.items():
@@ -169,35 +159,30 @@ def _gather(tar: str, members: dict[str, tuple[Refusal | None, bytes | None]], g
             images.append(name)
         elif kind.lower() in LABELS:
             label = labels.setdefault(stem, _Label())
-            where = _printable(f"{tar}{MEMBER}{name}")
+            where = printable(f"{tar}{MEMBER}{name}")
             if content is not None:
                 reading = _read_class if kind.lower() == "cls" else _read_metadata
-                gathered.unread.update(reading(content, where, label))
+                unread.update(reading(content, where, label))
             elif refused:
                 label.refused = (refused[0], f"{where}: {refused[1]}")
             if label.refused:
                 damaged.setdefault(stem, where)
         else:
-            gathered.unread[f"members .{kind}"] += 1
+            unread[f"members .{kind}"] += 1
     plain = {_key(name) for name in images if name.rpartition(".")[0] == _key(name)}
     split = next((split for part in reversed(tar.split("/")) if (split := split_in_name(part))), None)
     used: set[str] = set()
     for name in images:
         key, stem = _key(name), name.rpartition(".")[0]
         if stem != key and key in plain and stem not in labels:
-            gathered.unread["images beside their sample's photo"] += 1  # masks and the like
+            unread["images beside their sample's photo"] += 1  # masks and the like
             continue
         chosen = stem if stem in labels else key
         used.add(chosen)
-        path = _printable(f"{tar}{MEMBER}{name}")
-        gathered.images.append((path, members[name][0], split, labels.setdefault(chosen, _Label())))
-    gathered.images += [(damaged[stem], None, split, labels[stem]) for stem in damaged.keys() - used]
-    gathered.labels += labels.values()
-    gathered.unread.update(["labels without an image"] * len(labels.keys() - used))
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+        path = printable(f"{tar}{MEMBER}{name}")
+        yield path, members[name][0], split, labels.setdefault(chosen, _Label())
+    yield from ((damaged[stem], None, split, labels[stem]) for stem in damaged.keys() - used)
+    unread.update(["labels without an image"] * len(labels.keys() - used))
 
 
 def _key(name: str) -> str:
@@ -207,7 +192,7 @@ def _key(name: str) -> str:
 
 
 def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
-    """Read a JSON member into `label`, or why it cannot be read; the keys that are not read."""
+    """Read a JSON member into `label`, or why it cannot be read; gives the keys that are not read."""
     try:
         metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -216,7 +201,12 @@ def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
     if not isinstance(metadata, dict):
         raise UserError(f'{where}: an object was expected, such as {{"attributes": {{"Smiling": 1}}}}')
     attributes = metadata.pop("attributes", {})
-    if attributes == {} and (lost := [key for key, value in metadata.items() if _like_label(key, value)]):
+    lost = [
+        key
+        for key, value in metadata.items()
+        if key.lower() in LIKE_LABELS or (isinstance(value, int) and value in (-1, 0, 1))
+    ]
+    if attributes == {} and lost:
         raise UserError(f"{where}: {', '.join(lost)}: labels are read from an object 'attributes'; move them")
     if not isinstance(attributes or {}, dict):
         raise UserError(f"{where}: attributes must be an object of name: label")
@@ -229,10 +219,6 @@ def _read_metadata(data: bytes, where: str, label: _Label) -> list[str]:
     return [f"JSON key {key}" for key in metadata]
 
 
-def _like_label(key: str, value: Any) -> bool:
-    return key.lower() in LIKE_LABELS or (isinstance(value, bool | int) and value in (-1, 0, 1))
-
-
 def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
     text = data.decode("ascii", "replace").strip()
     if not text.isdecimal():
@@ -243,9 +229,8 @@ def _read_class(data: bytes, where: str, label: _Label) -> list[str]:
 
 def _number_classes(tree: FileTree, labels: list[_Label]) -> None:
     numbers = sorted({label.number for label in labels if label.number is not None})
-    if len(numbers) > MOST_CLASSES:
-        raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than {MOST_CLASSES}")
+    if len(numbers) > 256:
+        raise UserError(f"{tree.path}: {len(numbers)} classes in .cls members, more than 256")
     for label in labels:
-        if label.number is not None:
-            for number in numbers:
-                label.labels[f"class_{number}"] = 1 if number == label.number else FALSE
+        for number in numbers if label.number is not None else ():
+            label.labels[f"class_{number}"] = 1 if number == label.number else FALSE

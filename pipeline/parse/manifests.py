@@ -21,30 +21,20 @@ from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import KEY_DIGITS, PlannedShards, read_planned, stored
 from pipeline.runner.shard_record import ShardRecord, read_record
 
-UPDATED: Final = "records-manifests.json"
-"""Name of the file beside the manifests that says what they were written from."""
-
-
+# Columns of a sample that come from its source, besides labels.
 OF_SOURCE: Final = ("split", "notices", "identity")
-"""Columns of a sample that come from its source, besides labels."""
 
+# Columns of a sample that its record has.
 OF_RECORD: Final = tuple(
     name
     for name in manifest.sample_fields(FEATURE_MEMBERS).names
     if name not in (*OF_SOURCE, "shard", "status")
 )
-"""Columns of a sample that its record has."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the manifests hold.
-
-    Attributes:
-        samples: rows of ``shards.parquet``.
-        refused: rows of ``quarantine.parquet``.
-        summary: lines about both for people.
-    """
+    """How many rows ``shards.parquet`` and ``quarantine.parquet`` have, and lines about both for people."""
 
     samples: int
     refused: int
@@ -65,13 +55,12 @@ def update_manifests(
         OSError: a store does not answer.
         RuntimeError: as for `write_manifests`.
     """
-    shards = [
-        shard.get(tar) for task in tasks for shard, tar in ((aligned, task.aligned), (finished, task.tar))
-    ]
+    shards = [each for task in tasks for each in (aligned.get(task.aligned), finished.get(task.tar))]
     plan = hashlib.sha256(read_bytes(layout.source)).hexdigest()
     stamps = [shard and shard.stamp for shard in shards]
     records = freshness.fingerprint(plan, _recipe(planned, layout), stamps)
-    made_from, note = {"code": freshness.code_hash(__name__), "records": records}, layout.manifests / UPDATED
+    made_from = {"code": freshness.code_hash(__name__), "records": records}
+    note = layout.manifests / "records-manifests.json"
     before = freshness.read_record(note, made_from)
     if before and before["files"] == _stamps(layout):
         written = Written(**before["written"])
@@ -154,19 +143,10 @@ class _Totals:
 def _samples(
     task: ParseTask, shard: str, plan: pa.RecordBatch, schema: pa.Schema, bystanders: bool, totals: _Totals
 ) -> pa.RecordBatch:
-    """The samples of a shard in their order in the tar, with what the plan says of their sources.
+    """The samples of a shard in their order in the tar, with what `plan`, its sources, says of them.
 
-    Args:
-        task, shard: which one.
-        plan: its rows of ``source.parquet``.
-        schema: of the result.
-        bystanders: whether further faces of a photo have its labels and identity, too: a bystander is not
-            whom they describe.
-        totals: added to.
-
-    Raises:
-        UserError: a record is missing.
-        RuntimeError: the plan lacks the source of a sample; a defect here.
+    Unless `bystanders` says so, further faces of a photo have no labels and no identity: a bystander is not
+    whom they describe. `totals` is added to.
     """
     finished, aligned = _record(task.tar), _record(task.aligned)
     rows = sorted(finished.samples, key=lambda row: row["jpg.offset"])
@@ -196,17 +176,14 @@ def _samples(
     totals.features.update(name for name in FEATURE_MEMBERS if rows and f"{name}.size" in rows[0])
     totals.numerics.update({finished.numerics} - {""})
     totals.splits.update(described["split"].to_pylist())
-    totals.notices.update(
-        notice
-        for notice, _ in {(n, row["source"]) for row, each in zip(rows, notices, strict=True) for n in each}
-    )
+    of_sources = {(row["source"], name) for row, each in zip(rows, notices, strict=True) for name in each}
+    totals.notices.update(name for _, name in of_sources)
     return pa.RecordBatch.from_arrays(
         [columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema
     )
 
 
 def _summary(totals: _Totals, refused: pa.Table) -> str:
-    """What a run kept and refused, a line per split, reason and notice."""
     reasons = Counter(refused["reason"].to_pylist())
     lines = [(split, totals.splits[split]) for split in SPLITS if split in totals.splits]
     lines += [(f"quarantined: {reason}", count) for reason, count in sorted(reasons.items())]

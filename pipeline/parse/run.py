@@ -7,7 +7,7 @@ from typing import Final
 from common import manifest
 from common.config import Config
 from common.errors import UserError
-from common.files import replacing
+from common.files import write_bytes
 from common.freshness import code_hash, fingerprint
 from common.hardware import announce
 from common.layout import Layout
@@ -22,21 +22,14 @@ from pipeline.runner.cluster import no_model
 from pipeline.runner.finished_shards import FinishedShards, finished_shards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
-from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage
+from pipeline.runner.shard_record import CHANGED, ShardStage
 from pipeline.runner.shard_runner import finish_shards
 
-FORMAT_VERSION: Final = 2
-"""Raise it when old tars must not be used any more, not even with ``--any-code``."""
+FORMAT_VERSION: Final = 2  # Raise it when old tars must not be used any more, not even with ``--any-code``
 
 
 def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = False) -> None:
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
-
-    Args:
-        config: the configuration.
-        layout: where the manifests, the aligned faces and the shards lie.
-        any_code: accept finished shards that other code made.
-        prune: delete shards that are not planned.
 
     Raises:
         UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
@@ -46,17 +39,15 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     planned: PlannedShards = retry(lambda: read_planned(layout.source, []))
     aligned: FinishedShards = retry(lambda: read_aligned(planned, layout))
     tasks = plan(planned, aligned, config, layout)
-    refusals = Refusals(planned.sources, config.quarantine.max_fraction)
-    refusals.add(planned.refusals())
-    for task in tasks:
-        refusals.add(aligned.shards[task.aligned.name].quarantined)
     load = partial(load_parser, tasks[0].parser) if tasks else no_model
     stage = ShardStage("parse", "faces", load, parse_shard, probe_faces)
     if tasks and config.cluster.scheduler is None:
         parser = tasks[0].parser
         announce("parse", parser.precision, parser.computes_in, local_workers(config.cluster).line)
-    folder = (layout.shards / planned.metadata["dataset"]).absolute()
-    made, finished = finish_shards(stage, tasks, folder, config, layout, refusals, any_code, prune)
+    earlier = [aligned.shards[task.aligned.name] for task in tasks]
+    made, finished = finish_shards(
+        stage, tasks, planned, layout.shards, config, layout, any_code, prune, earlier
+    )
     written = retry(lambda: update_manifests(planned, tasks, layout, aligned, finished))
     print(
         f"parse: {written.samples:,} samples in {layout.shards}/{planned.metadata['dataset']}/, "
@@ -120,24 +111,22 @@ def plan(planned: PlannedShards, aligned: FinishedShards, config: Config, layout
 def make_sibling(origin: Layout, output: Layout) -> Layout:
     """Prepare `output` for the faces that `origin` has aligned, and return the layout to parse with.
 
-    ``source.parquet`` is copied, so that the sibling is complete by itself; the aligned
-    faces stay where they are, and no photo is opened.
+    ``source.parquet`` is copied; the aligned faces stay where they are, and no photo is opened.
 
     Raises:
         UserError: `origin` has no manifest, or `output` is the same set or holds another data set.
     """
-    source = manifest.read(origin.source)
+    dataset = manifest.read(origin.source, []).metadata.get("dataset")
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
     if is_file(output.source):
-        present = manifest.read(output.source).metadata.get("dataset")
-        if present != source.metadata.get("dataset"):
+        present = manifest.read(output.source, []).metadata.get("dataset")
+        if present != dataset:
             raise UserError(
-                f"{output.shards} holds the data set {present}, not {source.metadata.get('dataset')}; "
+                f"{output.shards} holds the data set {present}, not {dataset}; "
                 "give the new masks another --output"
             )
     content = read_bytes(origin.source)
     if not is_file(output.source) or read_bytes(output.source) != content:
-        with replacing(output.source) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(output.source, content)
     return replace(output, aligned=origin.aligned)

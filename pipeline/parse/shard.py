@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from tarfile import TarError
-from typing import Any, Final
-from zlib import crc32
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,34 +27,26 @@ from common.parsing.parser import ParserFile, faces_per_pass, load_parser
 from common.shards import ShardWriter, read_shard
 from common.storage import Address, TransientError, is_local
 from pipeline.runner.prefetch import ahead
-from pipeline.runner.shard_record import Advance, ShardTask, read_record, worker_died, write_record
+from pipeline.runner.shard_record import Advance, ShardTask, crcs, read_record, worker_died, write_record
 
-AHEAD: Final = 2
-"""Batches that a step of a worker may be ahead of the next step."""
-
+# The key of an aligned face, and its members ``jpg`` and ``json``.
 AlignedSample = tuple[str, dict[str, bytes]]
-"""The key of an aligned face, and its members ``jpg`` and ``json``."""
 
 
 @dataclass(frozen=True)
 class ParseTask(ShardTask):
-    """An aligned tar and everything that the finished one depends on; its size counts faces.
+    """An aligned tar and everything that the finished one depends on; its size counts faces."""
 
-    Attributes:
-        aligned: the aligned tar.
-        parser: which network makes the masks.
-    """
-
-    aligned: Address
-    parser: ParserFile
+    aligned: Address  # the aligned tar
+    parser: ParserFile  # which network makes the masks
 
 
 def parse_shard(task: ParseTask, excluded: frozenset[str], advance: Advance) -> None:
     """Write a finished tar and its record; the faces of `excluded` sources are left out."""
     parse_faces = load_parser(task.parser)
     samples: list[dict[str, Any]] = []
-    decoded = ahead(_decoded(task, excluded, faces_per_pass()), AHEAD)
-    parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), AHEAD)
+    decoded = ahead(_decoded(task, excluded, faces_per_pass()), 2)
+    parsed = ahead(((batch, parse_faces(faces)) for batch, faces in decoded), 2)
     with closing(decoded), closing(parsed), ShardWriter(task.tar) as writer:
         for batch, (masks, confidences, features) in parsed:
             for number, sample in enumerate(batch):
@@ -85,7 +76,6 @@ def _write_sample(
     features: dict[str, bytes],
     task: ParseTask,
 ) -> dict[str, Any]:
-    """Append a finished sample; returns what the manifest holds of it."""
     key, members = sample
     metadata = decode_metadata(members["json"]) | {
         "parser": task.parser.kind,
@@ -110,14 +100,13 @@ def _write_sample(
         "confidence": round(float(confidence[confidence > 0].mean()), 4),
         **{f"{name}.offset": extent.offset for name, extent in extents.items()},
         **{f"{name}.size": extent.size for name, extent in extents.items()},
-        **{f"{name}.crc32": crc32(data) for name, data in finished.items()},
+        **crcs(finished),
     }
 
 
 def _decoded(
     task: ParseTask, excluded: frozenset[str], size: int
 ) -> Iterator[tuple[list[AlignedSample], NDArray[np.uint8]]]:
-    """Batches of samples, and their faces, uint8 (B, S, S, 3)."""
     samples = (
         sample
         for sample in read_faces(task.aligned)
@@ -139,14 +128,12 @@ def read_faces(aligned: Address) -> Iterator[AlignedSample]:
     try:
         for key, members in read_shard(aligned):
             sample = next(expected, {})
-            crcs = {f"{name}.crc32": crc32(data) for name, data in members.items()}
-            if sample.get("key") != key or any(sample.get(name, crc) != crc for name, crc in crcs.items()):
+            sums = crcs(members)
+            if sample.get("key") != key or any(sample.get(name, crc) != crc for name, crc in sums.items()):
                 raise BrokenSample(f"{key} has other bytes")
             yield key, members
         for sample in expected:
             raise BrokenSample(f"it ends before {sample['key']}")
     except (BrokenSample, TarError) as error:
-        kind = UserError if is_local(aligned) else TransientError
-        raise kind(
-            f"{aligned}: not what align wrote ({error}); delete it to have it aligned again"
-        ) from error
+        problem = f"{aligned}: not what align wrote ({error}); delete it to have it aligned again"
+        raise (UserError if is_local(aligned) else TransientError)(problem) from error

@@ -1,5 +1,6 @@
 """Dask: a local cluster or one that is joined, whose workers have loaded the model."""
 
+import asyncio
 import logging
 import math
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -26,26 +28,16 @@ from common.errors import UserError
 from common.fork_server import START_METHOD, start_fork_server
 from common.freshness import code_hash
 from common.pipeline_config import Cluster
-from pipeline.runner.event_loop import event_loop
 from pipeline.runner.local_workers import PROCESS_BYTES, local_workers
 
-ALLOWED_FAILURES: Final = 1
-"""How many workers may die over a shard before it is suspected to be the cause."""
-
-JOIN_SECONDS: Final = 60
-"""How long a scheduler may take to answer."""
-
+JOIN_SECONDS: Final = 60  # How long a scheduler may take to answer
+# How long a joined cluster may take to have its first worker, such as one that scales from zero.
 START_MINUTES: Final = 15.0
-"""How long a joined cluster may take to have its first worker, such as one that scales from zero."""
-
-LOAD_ATTEMPTS: Final = 3
-"""How often the workers are asked to load a model, if one of them dies meanwhile."""
-
+LOAD_ATTEMPTS: Final = 3  # How often the workers are asked to load a model, if one of them dies meanwhile
+# How long a worker that died may take to come back before the others go on without it.
 RESTART_SECONDS: Final = 60.0
-"""How long a worker that died may take to come back before the others go on without it."""
-
+# Age of a worker at which its nanny, even on a busy machine, has noticed that it runs.
 SETTLE_SECONDS: Final = 2.0
-"""Age of a worker at which its nanny, even on a busy machine, has noticed that it runs."""
 
 
 class ReadyWorkers(WorkerPlugin):
@@ -56,11 +48,7 @@ class ReadyWorkers(WorkerPlugin):
     workers of a local cluster as well; they ignore it, and the driver ends them. Each of them
     sees one GPU, before anything asks CUDA. Workers of a joined cluster must run the code of this process.
 
-    Args:
-        load: loads the model.
-        config: which cluster.
-        module: that the tasks run.
-        seen: addresses of workers whose nannies are known to have seen them start.
+    `seen` are the addresses of workers whose nannies are known to have seen them start.
     """
 
     name = "sspl-faces"
@@ -73,11 +61,7 @@ class ReadyWorkers(WorkerPlugin):
         self._local = None if config.scheduler else local_workers(config)
 
     def setup(self, worker: Any) -> None:
-        """Load the model, unless this worker gets no tasks.
-
-        Raises:
-            UserError: the worker runs other code.
-        """
+        """Load the model, unless this worker gets no tasks; a `UserError` if it runs other code."""
         if self._local:
             os.environ |= self._local.environment(int(worker.name))
             if threading.current_thread() is threading.main_thread():
@@ -111,14 +95,8 @@ def connect(
 ) -> Iterator[Client]:
     """A client of the configured cluster, whose workers have all called `load` once.
 
-    A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process,
-    however that ends.
-
-    Args:
-        config: which cluster.
-        tasks: how many there are.
-        load: loads what the tasks need, in each worker process.
-        module: that the tasks run; its code must be the same on the workers of a joined cluster.
+    A local cluster has `local_workers`, never more than `tasks`. Its workers end with this process, however
+    that ends. `module` is what the tasks run; its code must be the same on the workers of a joined cluster.
 
     Raises:
         UserError: no scheduler answers, no worker offers the resources, one runs other code, or `load` fails
@@ -143,11 +121,7 @@ def connect(
 
 
 def _make_ready(client: Client, plugin: ReadyWorkers, scheduler: str | None) -> None:
-    """Run `plugin` on all workers, and again if one dies meanwhile, for whatever reason.
-
-    Raises:
-        UserError: one died each time, none came back, one runs other code, or cannot load the model.
-    """
+    """Run `plugin` on all workers, and again if one dies meanwhile, for whatever reason."""
     cluster = scheduler or "the local cluster"
     count = len(client.scheduler_info(n_workers=-1)["workers"])
     for attempt in range(LOAD_ATTEMPTS):
@@ -206,6 +180,29 @@ def shared_workers() -> Iterator[None]:
 
 
 @contextmanager
+def event_loop() -> Iterator[IOLoop]:
+    """An event loop in a thread of its own.
+
+    Dask's own way to start one raises an AssertionError where a busy machine takes more than ten seconds to
+    start the thread.
+    """
+    started, ended = Future[IOLoop](), asyncio.Event()
+
+    async def run() -> None:
+        started.set_result(IOLoop.current())
+        await ended.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=[run()], name="event loop", daemon=True)
+    thread.start()
+    loop = started.result()
+    try:
+        yield loop
+    finally:
+        loop.add_callback(ended.set)
+        thread.join(60)  # seconds that tasks which are cancelled may take to end
+
+
+@contextmanager
 def _joined(config: Cluster, loop: IOLoop) -> Iterator[Client]:
     try:
         client = Client(config.scheduler, timeout=JOIN_SECONDS, loop=loop)
@@ -240,7 +237,8 @@ def _local(config: Cluster, count: int, module: str) -> Iterator[Client]:
             "this user has no home folder, which Dask's dashboard looks for; set HOME to any folder"
         ) from error
     settings = {
-        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        # How many workers may die over a shard before it is suspected to be the cause.
+        "distributed.scheduler.allowed-failures": 1,
         # Dask abandons a nanny whose worker is gone for some seconds, as long as a restart may take.
         "distributed.deploy.lost-worker-timeout": "1 hour",
         # Processes of a busy machine may take long to greet each other.

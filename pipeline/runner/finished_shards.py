@@ -10,29 +10,17 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Final
 
 from common.errors import UserError
-from common.files import check_guard, write_text
+from common.files import remove, write_text
 from common.layout import Layout
-from common.storage import Address, TransientError, is_local, list_folder, read_bytes, store_errors
+from common.storage import Address, TransientError, is_local, list_folder, read_bytes
 from pipeline.runner.shard_record import record_path, to_record
-
-READ_THREADS: Final = 16
-
-_SHARD: Final = re.compile(r"-\d{6,}\.tar$")
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """What a run needs of the record of a shard.
-
-    Attributes:
-        stamp: of the record's file.
-        made_from: as in the record.
-        samples: how many there are.
-        quarantined: as in the record.
-    """
+    """What a run needs of the record of a shard; `stamp` is of its file, and `samples` are counted."""
 
     stamp: str
     made_from: dict[str, str]
@@ -41,14 +29,9 @@ class FinishedShard:
 
 
 class FinishedShards:
-    """The finished shards of a folder, by the names of their tars.
+    """The finished shards of a folder by the names of their tars: ``shards``.
 
-    Attributes:
-        shards: by the names of their tars.
-
-    Args:
-        folder: of the tars.
-        index: the file of the index, which only `update` writes.
+    Only `update` writes the file of the index.
 
     Raises:
         OSError: the store does not answer.
@@ -63,7 +46,8 @@ class FinishedShards:
             self._indexed = {name: FinishedShard(**shard) for name, shard in indexed.items()}
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             self._indexed = {}
-        self._read(self._tars())
+        self._tars = [name for name in self._files if name.endswith(".tar")]
+        self._read(self._tars)
 
     def get(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished."""
@@ -97,14 +81,10 @@ class FinishedShards:
 
         Those without a sample are deleted in any case.
 
-        Args:
-            planned: the names of the tars to keep.
-            prune: whether others may be deleted.
-
         Raises:
             UserError: it does not, and there are some.
         """
-        unplanned = [name for name in self._tars() if _SHARD.search(name) and name not in planned]
+        unplanned = [name for name in self._tars if re.search(r"-\d{6,}\.tar$", name) and name not in planned]
         kept = [name for name in unplanned if name not in self.shards or self.shards[name].samples]
         if kept and not prune:
             raise UserError(
@@ -112,16 +92,11 @@ class FinishedShards:
                 f"{min(kept)}; --prune deletes them, another --output keeps them"
             )
         for name in unplanned:
-            check_guard()
-            with store_errors(self._folder):
-                record_path(self._folder / name).unlink(missing_ok=True)
-                (self._folder / name).unlink(missing_ok=True)
-
-    def _tars(self) -> list[str]:
-        return [name for name in self._files if name.endswith(".tar")]
+            remove(record_path(self._folder / name))
+            remove(self._folder / name)
 
     def _read(self, names: list[str], listed: bool = True) -> None:
-        with ThreadPoolExecutor(READ_THREADS) as pool:
+        with ThreadPoolExecutor(16) as pool:
             shards = zip(names, pool.map(partial(self._finished, listed), names), strict=True)
             self.shards |= {name: shard for name, shard in shards if shard}
 

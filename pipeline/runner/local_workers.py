@@ -21,17 +21,11 @@ are its own and the rest is shared with the process that it was forked from (AMD
 
 @dataclass(frozen=True)
 class LocalWorkers:
-    """The processes of a local cluster that has tasks for all of them.
+    """The processes of a local cluster that has tasks for all of them."""
 
-    Attributes:
-        count: of processes.
-        gpus: values of ``CUDA_VISIBLE_DEVICES`` that they share evenly; empty without GPUs.
-        wanted: how many there would be with enough memory.
-    """
-
-    count: int
-    gpus: tuple[str, ...]
-    wanted: int
+    count: int  # of processes
+    gpus: tuple[str, ...]  # values of ``CUDA_VISIBLE_DEVICES`` that they share evenly; empty without GPUs
+    wanted: int  # how many there would be with enough memory
 
     @property
     def line(self) -> str:

@@ -11,14 +11,7 @@ from distributed import Client
 
 from common.progress import progress
 
-STALLED_MINUTES: Final = 30.0
-"""Without progress after which a worker that has tasks is restarted."""
-
-LOOKS: Final = 20
-"""How often workers are looked at within this time."""
-
-RESTART_SECONDS: Final = 60
-"""How long a worker may take to end."""
+STALLED_MINUTES: Final = 30.0  # Without progress after which a worker that has tasks is restarted
 
 
 class Monitor:
@@ -27,12 +20,7 @@ class Monitor:
     Progress is what tasks report under `topic`, and a change of what a worker has to do. The scheduler gives
     the tasks of a worker that is restarted to others.
 
-    Args:
-        client: of the cluster.
-        stage: named in messages.
-        unit: plural name of a row.
-        total: rows of all shards.
-        done: rows that an earlier run finished.
+    `unit` is the plural name of the rows, of which there are `total`, and `done` by an earlier run.
     """
 
     def __init__(self, client: Client, stage: str, unit: str, total: int, done: int) -> None:
@@ -66,7 +54,7 @@ class Monitor:
             self._rows[shard] = rows
 
     def _watch(self) -> None:
-        while not self._ended.wait(60 * STALLED_MINUTES / LOOKS):
+        while not self._ended.wait(60 * STALLED_MINUTES / 20):
             with suppress(OSError, ValueError):  # the scheduler has gone, which the run notices by itself
                 stalled = self._stalled()
                 if stalled and not self._ended.is_set():
@@ -90,4 +78,4 @@ class Monitor:
         )
         self._progress |= dict.fromkeys(workers, time.monotonic())
         with suppress(TimeoutError):
-            self._client.restart_workers(workers, timeout=RESTART_SECONDS)
+            self._client.restart_workers(workers, timeout=60)

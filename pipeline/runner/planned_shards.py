@@ -14,8 +14,7 @@ from common import manifest
 from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
 
-KEY_DIGITS: Final = 16
-"""Hex digits of the SHA-256 of a photo that are its key."""
+KEY_DIGITS: Final = 16  # Hex digits of the SHA-256 of a photo that are its key
 
 
 @dataclass(frozen=True)
@@ -55,34 +54,18 @@ def _unpickled(batch: pa.RecordBatch) -> ShardRows:
 
 @dataclass(frozen=True)
 class PlannedShards:
-    """What ``source.parquet`` plans.
+    """What ``source.parquet`` plans."""
 
-    Attributes:
-        sources: rows, those that are refused included.
-        refused: the refused ones, with the columns of ``quarantine.parquet``.
-        attributes: names of the attribute columns.
-        metadata: of the manifest.
-        shards: by their names, sorted, the rows of each in the order of ``source.parquet``.
-    """
-
-    sources: int
-    refused: pa.Table
-    attributes: tuple[str, ...]
-    metadata: Mapping[str, str]
+    sources: int  # rows, those that are refused included
+    refused: pa.Table  # the refused ones, with the columns of ``quarantine.parquet``
+    attributes: tuple[str, ...]  # names of the attribute columns
+    metadata: Mapping[str, str]  # of the manifest
+    # by their names, sorted, the rows of each in the order of ``source.parquet``
     shards: Mapping[str, ShardRows]
-
-    def refusals(self) -> Iterator[dict[str, str]]:
-        """The refused rows as dictionaries."""
-        for batch in self.refused.to_batches():
-            yield from batch.to_pylist()
 
 
 def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
-    """Read ``source.parquet``.
-
-    Args:
-        path: the file to read.
-        columns: those of the rows that are needed; the key is part of the SHA-256.
+    """Read ``source.parquet``: of the rows, these columns; the key is part of the SHA-256.
 
     Raises:
         UserError: the file is missing or is not a manifest.
@@ -100,7 +83,6 @@ def read_planned(path: Address, columns: Sequence[str]) -> PlannedShards:
 
 
 def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The rows of each shard without its name."""
     name, waiting = "", list[pa.RecordBatch]()
     for batch in sorted_batches:
         runs = pc.run_end_encode(batch["shard"])

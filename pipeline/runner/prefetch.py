@@ -8,25 +8,16 @@ from typing import Final, TypeVar
 
 Item = TypeVar("Item")
 
-THREADS: Final = 16
-"""Reads at a time: at 60 ms each, 266 a second."""
-
-MOST_BYTES: Final = 64_000_000
-"""Bytes that wait to be used before no more is read, save for what is being read already."""
-
+THREADS: Final = 16  # Reads at a time: at 60 ms each, 266 a second
 _END: Final = object()
 
 
 def read_ahead(
-    read: Callable[[Item], bytes], items: Iterable[Item], threads: int = THREADS, most: int = MOST_BYTES
+    read: Callable[[Item], bytes], items: Iterable[Item], threads: int = THREADS, most: int = 64_000_000
 ) -> Iterator[tuple[Item, "Future[bytes]"]]:
     """Each item with its finished read, in their order; an error of `read` is the result of its item.
 
-    Args:
-        read: called for several items at a time, each in a thread.
-        items: what to read.
-        threads: items that are read or wait at a time.
-        most: bytes that wait before no more is read.
+    So many `threads` read at a time, until `most` bytes wait to be used or as many items.
     """
     rest, waiting = iter(items), deque[tuple[Item, Future[bytes]]]()
     pool = ThreadPoolExecutor(threads)

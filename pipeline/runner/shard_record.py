@@ -9,35 +9,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
+from zlib import crc32
 
 from common import freshness
 from common.errors import UserError
 from common.storage import Address, is_file, read_bytes
 
-WORKER_DIED: Final = "worker-died"
-
+# Reason of a source with other bytes than were hashed; the next run reads it again: a store may be wrong.
 CHANGED: Final = "changed"
-"""Reason of a source with other bytes than were hashed; the next run reads it again: a store may be wrong."""
-
-Advance = Callable[[int], None]
-"""Reports from within a task that so many more of its rows are done."""
+Advance = Callable[[int], None]  # Reports from within a task that so many more of its rows are done
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to make.
+    """One shard to make."""
 
-    Attributes:
-        tar: the tar to make; its record lies beside it.
-        inputs: hash of all inputs and settings that the tar's bytes depend on.
-        code: hash of the code that they depend on.
-        size: rows, for the progress display.
-    """
-
-    tar: Address
-    inputs: str
-    code: str
-    size: int
+    tar: Address  # the tar to make; its record lies beside it
+    inputs: str  # hash of all inputs and settings that the tar's bytes depend on
+    code: str  # hash of the code that they depend on
+    size: int  # rows, for the progress display
 
 
 Task = TypeVar("Task", bound=ShardTask)
@@ -45,60 +35,39 @@ Task = TypeVar("Task", bound=ShardTask)
 
 @dataclass(frozen=True)
 class ShardStage(Generic[Task]):
-    """What a stage does to one shard; all of it is sent to the workers.
+    """What a stage does to one shard; all of it is sent to the workers."""
 
-    Attributes:
-        name: such as ``parse``.
-        unit: plural name of a row.
-        load: loads the model, called once per worker process.
-        make: writes the tar and its record; the sources in the set are excluded and quarantined.
-        probe: does to each source by itself what `make` does to it, except for those in the
-            set; yields a source's name before it opens the source.
-    """
-
-    name: str
-    unit: str
-    load: Callable[[], object]
+    name: str  # such as ``parse``
+    unit: str  # plural name of a row
+    load: Callable[[], object]  # loads the model, called once per worker process
+    # writes the tar and its record; the sources in the set are excluded and quarantined
     make: Callable[[Task, frozenset[str], Advance], None]
+    # does to each source by itself what `make` does to it, except for those in the set; yields a source's
+    # name before it opens the source
     probe: Callable[[Task, frozenset[str]], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What became of one planned shard.
+    """What became of one planned shard."""
 
-    Attributes:
-        made_from: ``inputs`` and ``code`` of its task.
-        samples: one mapping per sample in the tar, in its order.
-        quarantined: one mapping (source, reason, detail) per input that was refused.
-        numerics: the class of hardware and the precision that a network computed in; the bytes depend on
-            them, but a set may be continued on another machine. Empty if no network was used.
-    """
-
-    made_from: dict[str, str]
-    samples: list[dict[str, Any]]
-    quarantined: list[dict[str, str]]
+    made_from: dict[str, str]  # ``inputs`` and ``code`` of its task
+    samples: list[dict[str, Any]]  # one mapping per sample in the tar, in its order
+    quarantined: list[dict[str, str]]  # one mapping (source, reason, detail) per input that was refused
+    # the class of hardware and the precision that a network computed in; the bytes depend on them, but a set
+    # may be continued on another machine. Empty if no network was used
     numerics: str = ""
 
 
 class Refusals:
-    """Refused sources by reason, and the share of all sources that they may have.
-
-    Args:
-        sources: rows of ``source.parquet``.
-        max_fraction: greatest share of them that may be refused.
-    """
+    """Refused sources by reason, and the greatest share of all `sources` that they may have."""
 
     def __init__(self, sources: int, max_fraction: float) -> None:
         self._sources, self._max_fraction = sources, max_fraction
         self._reasons: Counter[str] = Counter()
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Count quarantine rows.
-
-        Raises:
-            UserError: there are more than allowed by now, and so at the end.
-        """
+        """Count quarantine rows. Raises UserError: there are more than allowed by now, and so at the end."""
         row: Mapping[str, Any] = {}
         for row in rows:
             self._reasons[row["reason"]] += 1
@@ -116,7 +85,12 @@ class Refusals:
 def worker_died(source: str) -> dict[str, str]:
     """The quarantine row of a source that ends every worker process that opens it."""
     detail = "the worker process died each time it opened this file"
-    return {"source": source, "reason": WORKER_DIED, "detail": detail}
+    return {"source": source, "reason": "worker-died", "detail": detail}
+
+
+def crcs(members: Mapping[str, bytes]) -> dict[str, int]:
+    """The checksums of a sample's members, by the names of their columns."""
+    return {f"{name}.crc32": crc32(data) for name, data in members.items()}
 
 
 def record_path(tar: Address) -> Address:

@@ -11,9 +11,9 @@ because a process that dies takes the events with it that it has not sent yet.
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from distributed import Client, KilledWorker, get_worker
 
@@ -25,45 +25,30 @@ from common.pipeline_config import Cluster
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, settle, threads
-from pipeline.runner.finished_shards import FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
 from pipeline.runner.monitor import Monitor
+from pipeline.runner.planned_shards import PlannedShards
 from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage, ShardTask, Task, read_record
 from pipeline.runner.tasks import map_bounded
-
-REPORT_SECONDS: Final = 0.5
-"""Least time between two reports of a task's progress, which cost the driver as much as a photo takes."""
-
-LOG: Final = "stages.json"
-"""Name of the log beside the manifests: of each stage, the last run that had shards to make."""
-
-UNCLEAR_ROUNDS: Final = 3
-"""How often the workers of a suspected shard may die at different sources before the run gives up."""
 
 
 def finish_shards(
     stage: ShardStage[Task],
     tasks: Sequence[Task],
-    folder: Address,
+    planned: PlannedShards,
+    root: Address,
     config: Config,
     layout: Layout,
-    refusals: Refusals,
     any_code: bool,
     prune: bool,
+    earlier: Iterable[FinishedShard] = (),
 ) -> tuple[int, FinishedShards]:
-    """Make all shards of `tasks` that are not finished.
+    """Make all shards that are not finished; gives how many were made, and all finished ones.
 
-    Returns:
-        How many those were, and all finished shards.
-
-    Args:
-        stage: what to do.
-        tasks: all shards of the plan.
-        folder: where their tars lie; what killed runs left in it is deleted.
-        config: where the tasks run, and for how long a store is tried again.
-        layout: where the manifests lie, beside which the run of the stage is logged if it made anything.
-        refusals: counts what was refused before this stage.
-        any_code: accept finished shards that other code made.
-        prune: delete shards that are not planned.
+    What killed runs left in their folder, that of the data set in `root`, is deleted. Finished shards that
+    other code made are kept with `any_code`, and those that are not planned are deleted with `prune`. If
+    shards were made, the run is logged beside the manifests. Refusals of `earlier` shards, of an earlier
+    stage, count too.
 
     Raises:
         UserError: there are shards that are not planned, too many sources are refused, workers die without
@@ -71,6 +56,11 @@ def finish_shards(
         RuntimeError: a task failed, which is a defect here; names the shard.
     """
     start = time.monotonic()
+    folder = (root / planned.metadata["dataset"]).absolute()
+    refusals = Refusals(planned.sources, config.quarantine.max_fraction)
+    refusals.add(row for batch in planned.refused.to_batches() for row in batch.to_pylist())
+    for shard in earlier:
+        refusals.add(shard.quarantined)
     retry = partial(retried, minutes=config.stream.retry_minutes, stage=stage.name)
     retry(lambda: mark_output(folder))
     remove_partials(folder)
@@ -92,14 +82,9 @@ def finish_shards(
                 record = retry(partial(read_record, task.tar))
                 refusals.add(record.quarantined if record else ())
     retry(lambda: finished.update([task.tar for task in stale]))
-    timing = {
-        "seconds": round(time.monotonic() - start, 1),
-        "workers": workers,
-        "made": len(stale),
-        "kept": len(tasks) - len(stale),
-        "images": rows,
-    }
-    retry(lambda: _log(layout.manifests / LOG, stage.name, timing))
+    timing = {"seconds": round(time.monotonic() - start, 1), "workers": workers, "made": len(stale)}
+    timing |= {"kept": len(tasks) - len(stale), "images": rows}
+    retry(lambda: _log(layout.manifests / "stages.json", stage.name, timing))
     return len(stale), finished
 
 
@@ -135,7 +120,7 @@ def stale_tasks(
 
 
 def _log(path: Address, stage: str, timing: dict[str, float]) -> None:
-    """Replace the entry of `stage` in the log, which is for people and the data card alone."""
+    """Replace what the log says of `stage`, its last run with shards to make; people and the card read it."""
     try:
         stages = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -179,7 +164,6 @@ def _finish(
 
 
 def _described(stage: ShardStage[Any], task: ShardTask, error: BaseException) -> Exception:
-    """An error of a task, with the shard's name."""
     if isinstance(error, UserError):
         return UserError(f"{stage.name}, {task.tar}: {error}")
     if isinstance(error, OSError):
@@ -199,7 +183,7 @@ def _make(stage: ShardStage[Task], topic: str, task: Task, excluded: frozenset[s
     def advance(count: int) -> None:
         nonlocal done, reported
         done += count
-        if time.monotonic() - reported >= REPORT_SECONDS:
+        if time.monotonic() - reported >= 0.5:  # a report costs the driver as much as a photo takes
             reported = time.monotonic()
             report()
 
@@ -226,7 +210,7 @@ def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Clust
             excluded |= {str(probed.pop())}
             continue
         unclear += 1
-        if unclear == UNCLEAR_ROUNDS:
+        if unclear == 3:  # rounds in which they died at different sources
             note.unlink(missing_ok=True)
             raise UserError(
                 f"{stage.name}, {task.tar}: the workers keep dying, but not at the same source; "

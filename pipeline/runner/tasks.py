@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from distributed import Client, Future, KilledWorker, as_completed
 
@@ -14,16 +14,13 @@ from pipeline.runner.cluster import connect, no_model, threads
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-IN_FLIGHT: Final = 2
-"""Tasks per thread of the workers that are submitted at a time."""
-
 
 def map_bounded(
     client: Client, function: Callable[[Task], object], tasks: Iterable[Task], config: Cluster
 ) -> Iterator[tuple[Task, Future]]:
     """Run `function` on each task; yield each with its finished future, in the order of completion.
 
-    At most `IN_FLIGHT` tasks per thread of the workers are submitted at a time, so memory does not grow
+    At most two tasks per thread of the workers are submitted at a time, so memory does not grow
     with their number; workers that join later get theirs. What guards writes here guards theirs.
 
     Raises:
@@ -34,7 +31,7 @@ def map_bounded(
     running = as_completed()
 
     def submit_more() -> None:
-        slots = max(1, IN_FLIGHT * sum(threads(client, config.resources)))
+        slots = max(1, 2 * sum(threads(client, config.resources)))
         for task in islice(waiting, max(0, slots - len(submitted))):
             future = client.submit(_run, guard(), function, task, pure=False, resources=config.resources)
             submitted[future.key] = task
@@ -57,13 +54,7 @@ def _run(check: Callable[[], None] | None, function: Callable[[Task], Result], t
 def read_bounded(
     config: Cluster, function: Callable[[Task], Result], tasks: Iterable[Task], count: int
 ) -> Iterator[tuple[Task, Result]]:
-    """Run a reading `function` on each task on the configured cluster; yield each with what it returned.
-
-    Args:
-        config: which cluster.
-        function: what the tasks do.
-        tasks: taken one by one, as workers get free.
-        count: how many there are.
+    """Run a reading `function` on each of `count` tasks on the cluster; yield each with what it returned.
 
     Raises:
         UserError: the cluster cannot be reached, or a task's workers died.

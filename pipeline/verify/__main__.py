@@ -29,7 +29,7 @@ def main() -> None:
     config = command.config_from(options, settings)
 
     from pipeline.verify.agreement import Agreement  # PyTorch, which --help need not wait for
-    from pipeline.verify.run import verify
+    from pipeline.verify.shard import verify
 
     other = Layout.at(options.other) if options.other else None
     agreement = Agreement(options.patches, options.top) if other else None

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,44 +18,34 @@ from common.members import decode_cell_counts, decode_mask
 from common.shards import extent_of, read_member
 from common.storage import Address
 
-COMPARED: Final = ("mask.png", "parts.npy")
-
 
 @dataclass
 class Agreement:
-    """Counts over the samples that both sets have.
+    """Counts over the samples that both sets have."""
 
-    Attributes:
-        patches: patches per side in which dominant classes are compared; must divide the grid.
-        top: how many classes of a patch count as dominant (v).
-        counts: ``samples``; ``only_first`` and ``only_second``, samples of one set; ``other_faces``, samples
-            whose JPEG differs, so that their masks are of different crops; ``same_top``, patches with the
-            same dominant classes; ``shared_top`` and ``either_top``, dominant classes of both, of either.
-        pixels: int64 (19, 19), pixels by class in the first and in the other set.
-    """
-
-    patches: int
-    top: int
+    patches: int  # patches per side in which dominant classes are compared; must divide the grid
+    top: int  # how many classes of a patch count as dominant (v)
+    # ``samples``; ``only_first`` and ``only_second``, samples of one set; ``other_faces``, samples whose JPEG
+    # differs, so that their masks are of different crops; ``same_top``, patches with the same dominant
+    # classes; ``shared_top`` and ``either_top``, dominant classes of both, of either
     counts: Counter[str] = field(default_factory=Counter)
+    # int64 (19, 19), pixels by class in the first and in the other set
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((NUM_CLASSES,) * 2, np.int64))
 
     def add(
         self, mask: NDArray[np.uint8], cells: NDArray[np.uint16], root: Address, other: Mapping[str, Any]
     ) -> None:
-        """Compare a sample of the first set with the same of the other.
+        """Compare a sample's class mask, (S, S), and counts, (G, G, 19), with those of the other set.
 
-        Args:
-            mask: (S, S), its class mask.
-            cells: (G, G, 19), its class counts.
-            root: the other set's folder of shards.
-            other: the sample's row in the other set.
+        `other` is the sample's row there, and `root` the folder of its shards.
 
         Raises:
             UserError: a member of the other set is damaged, or the two sets' masks or grids do not fit.
         """
         try:
-            data = [read_member(root, other["shard"], extent_of(other, name)) for name in COMPARED]
-            other_mask, other_cells = decode_mask(data[0]), decode_cell_counts(data[1])
+            read = partial(read_member, root, other["shard"])
+            other_mask = decode_mask(read(extent_of(other, "mask.png")))
+            other_cells = decode_cell_counts(read(extent_of(other, "parts.npy")))
             first, second = (
                 dominant_classes(merge_cells(torch.from_numpy(each.astype(np.int64)), self.patches), self.top)
                 for each in (cells, other_cells)
@@ -78,20 +69,21 @@ class Agreement:
 
     def figures(self) -> dict[str, Any]:
         """The figures as JSON-able values; null where there is nothing to compare."""
-        counts, classes = self.counts, {}
-        for number, name in enumerate(CLASSES):
-            first, second = int(self.pixels[number].sum()), int(self.pixels[:, number].sum())
-            both = int(self.pixels[number, number])
-            classes[name] = {
+        counts, pixels = self.counts, self.pixels
+        sums = zip(pixels.sum(axis=1).tolist(), pixels.sum(axis=0).tolist(), pixels.diagonal(), strict=True)
+        classes = {
+            name: {
                 "pixels": first,
                 "pixels_other": second,
                 "iou": _share(both, first + second - both),
                 "f1": _share(2 * both, first + second),
             }
-        f1 = [values["f1"] for values in list(classes.values())[1:] if values["f1"] is not None]
+            for name, (first, second, both) in zip(CLASSES, sums, strict=True)
+        }
+        f1 = [classes[name]["f1"] for name in CLASSES[1:] if classes[name]["f1"] is not None]
         return {
             **{name: counts[name] for name in ("samples", "only_first", "only_second", "other_faces")},
-            "pixel_agreement": _share(self.pixels.trace(), self.pixels.sum()),
+            "pixel_agreement": _share(pixels.trace(), pixels.sum()),
             "mean_f1_of_parts": _share(sum(f1), len(f1)),
             "top_parts": self.top,
             "patches": self.patches,
@@ -108,10 +100,9 @@ class Agreement:
             for name, value in figures["classes"].items()
         ]
         headers = ("class", "pixels", "other pixels", "IoU", "F1")
-        columns = ("left", "right", "right", "right", "right")
         where = f"{self.patches} x {self.patches} patches" if self.patches > 1 else "faces"
         lines = [
-            tabulate(rows, headers, floatfmt=".3f", missingval="-", colalign=columns),
+            tabulate(rows, headers, floatfmt=".3f", missingval="-", colalign=("left", *["right"] * 4)),
             "",
             f"{figures['samples']:,} samples in both sets, {figures['only_first']:,} only in the first, "
             f"{figures['only_second']:,} only in the other",

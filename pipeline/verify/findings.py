@@ -7,6 +7,7 @@ from typing import Final
 
 from pipeline.verify.agreement import Agreement
 
+# Every check in the order of the table, and what holds if it finds nothing.
 CHECKS: Final = {
     "manifests": "the manifests can be read and have their columns",
     "sources": "sources are samples or quarantined, not both",
@@ -26,31 +27,23 @@ CHECKS: Final = {
     "features": "features decode to finite numbers of one shape",
     "metadata": "metadata decode and agree with the manifest",
 }
-"""Every check in the order of the table, and what holds if it finds nothing."""
 
-EXAMPLES: Final = 3
-"""Examples that are kept of each check, so that a report of millions stays small."""
+EXAMPLES: Final = 3  # Examples that are kept of each check, so that a report of millions stays small
 
 
 @dataclass
 class Findings:
-    """Damage by check.
+    """Damage by check."""
 
-    Attributes:
-        counts: how often each check found something.
-        examples: the first locations and reasons of each check, at most `EXAMPLES`.
-        shapes: how many members have each shape, by (check, name of the member, shape).
-        first: the first sample of each of these.
-        notes: worth knowing, but no damage.
-        agreement: of the masks with those of another set, if they are compared.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # how often each check found something
+    # the first locations and reasons of each check, at most `EXAMPLES`
     examples: dict[str, list[str]] = field(default_factory=dict)
+    # how many members have each shape, by (check, name of the member, shape), and
     shapes: Counter[tuple[str, str, tuple[int, ...]]] = field(default_factory=Counter)
+    # the first sample of each of these
     first: dict[tuple[str, str, tuple[int, ...]], str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    agreement: Agreement | None = None
+    notes: list[str] = field(default_factory=list)  # worth knowing, but no damage
+    agreement: Agreement | None = None  # of the masks with those of another set, if they are compared
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -20,6 +20,7 @@ IN_TWO_SPLITS: Final = (
     "SELECT {0} FROM samples WHERE {0} IS NOT NULL GROUP BY {0} HAVING count(DISTINCT split) > 1"
 )
 
+# Check, problem, and a query for those that have it.
 QUERIES: Final = (
     ("sources", "in more than one row of source.parquet", REPEATED.format("source", "source")),
     ("sources", "neither a sample nor quarantined", UNACCOUNTED),
@@ -47,7 +48,6 @@ QUERIES: Final = (
     ("missing-tars", "no such file", "SELECT shard FROM named WHERE shard IS NOT NULL EXCEPT FROM tars"),
     ("extra-tars", "in no manifest", "FROM tars EXCEPT FROM named"),
 )
-"""Check, problem, and a query for those that have it."""
 
 JOINED: Final = """
 CREATE TABLE joined AS
@@ -58,20 +58,12 @@ FROM samples LEFT JOIN others USING (key) LEFT JOIN origins USING (source)
 ORDER BY samples.shard, samples."mask.png.offset"
 """
 
-COMPARED: Final = """
-SELECT count(*) FILTER (other IS NULL) AS only_first,
-    (SELECT count(*) FROM other_samples) - count(other) AS only_second,
-    count(*) FILTER (joined."jpg.crc32" <> other."jpg.crc32") AS other_faces
-FROM joined
-"""
-
 
 def open_manifests(database: Database, layout: Layout, findings: Findings) -> manifest.Manifest | None:
     """Make the manifests the tables ``source``, ``samples`` and ``quarantine`` of a database.
 
     Returns:
-        ``shards.parquet`` without its rows; None and a finding if a manifest is missing, unreadable or lacks
-        a column.
+        ``shards.parquet`` without its rows; None and a finding if one is missing, unreadable or too narrow.
     """
     read: dict[str, manifest.Manifest] = {}
     for name, path, fields in (
@@ -120,10 +112,8 @@ def check_manifests(
     columns = map(quoted, ("shard", "split", "identity", *samples.attributes))
     differs = " OR ".join(f"samples.{name} IS DISTINCT FROM source.{name}" for name in columns)
     differing = f"SELECT samples.key FROM samples JOIN source USING (source) WHERE {differs}"
-    for check, problem, query in (
-        *QUERIES,
-        ("source-rows", "differs from its row in source.parquet", differing),
-    ):
+    rows_differ = ("source-rows", "differs from its row in source.parquet", differing)
+    for check, problem, query in (*QUERIES, rows_differ):
         rows = database.execute(
             f"SELECT name, count(*) OVER () FROM ({query}) AS wrong(name) ORDER BY name LIMIT {EXAMPLES}"
         ).fetchall()
@@ -147,5 +137,10 @@ def join_manifests(database: Database, other: Layout | None) -> None:
 
 def compare_manifests(database: Database) -> dict[str, int]:
     """How many samples only one of two sets has, and how many have different faces, by ``joined``."""
-    row = database.sql(COMPARED)
-    return dict(zip(row.columns, row.fetchall()[0], strict=True))
+    counts = database.sql("""
+        SELECT count(*) FILTER (other IS NULL) AS only_first,
+            (SELECT count(*) FROM other_samples) - count(other) AS only_second,
+            count(*) FILTER (joined."jpg.crc32" <> other."jpg.crc32") AS other_faces
+        FROM joined
+    """)
+    return dict(counts.to_arrow_table().to_pylist()[0])

@@ -1,4 +1,7 @@
-"""One tar against its rows of the manifest: names, extents, bytes, and decoded content."""
+"""Verify a whole set: its manifests here, its tars side by side on the cluster.
+
+Of each tar, names, extents, bytes and decoded content are compared with its rows of the manifest.
+"""
 
 import tarfile
 import zlib
@@ -10,55 +13,77 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from common import members, tables
 from common.cell_counts import cell_class_counts
-from common.members import (
-    FEATURE_MEMBERS,
-    MEMBERS,
-    BrokenSample,
-    decode_cell_counts,
-    decode_face,
-    decode_features,
-    decode_mask,
-    decode_metadata,
-)
+from common.layout import Layout
+from common.pipeline_config import Cluster
+from common.progress import progress
 from common.shards import Extent, extent_of
 from common.storage import Address
+from pipeline.runner.tasks import read_bounded
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
+from pipeline.verify.manifests import check_manifests, compare_manifests, join_manifests, open_manifests
 
+# The check that a member belongs to, and the function that decodes it.
 DECODERS: Final = {
-    "jpg": ("faces", decode_face),
-    "mask.png": ("masks", decode_mask),
-    "parts.npy": ("cell-counts", decode_cell_counts),
-    "json": ("metadata", decode_metadata),
-    **dict.fromkeys(FEATURE_MEMBERS, ("features", decode_features)),
+    "jpg": ("faces", members.decode_face),
+    "mask.png": ("masks", members.decode_mask),
+    "parts.npy": ("cell-counts", members.decode_cell_counts),
+    "json": ("metadata", members.decode_metadata),
+    **dict.fromkeys(members.FEATURE_MEMBERS, ("features", members.decode_features)),
 }
-"""The check that a member belongs to, and the function that decodes it."""
-
-CONFIDENCE_TOLERANCE: Final = 2e-4
-"""Greatest difference of a stored mean confidence from that of the stored confidences, which
-have four decimals."""
-
-CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class VerifyTask:
-    """One tar to read back.
+    """One tar to read back."""
 
-    Attributes:
-        root: the folder of shards.
-        name: of the tar in the manifests.
-        rows: its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set.
-        other: folder of shards of another set to compare with.
-        agreement: of the comparison, without counts.
-    """
-
-    root: Address
-    name: str
+    root: Address  # the folder of shards
+    name: str  # of the tar in the manifests
+    # its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set
     rows: pa.Table
-    other: Address | None
-    agreement: Agreement | None
+    other: Address | None  # folder of shards of another set to compare with
+    agreement: Agreement | None  # of the comparison, without counts
+
+
+def verify(
+    cluster: Cluster, layout: Layout, other: Layout | None = None, agreement: Agreement | None = None
+) -> Findings:
+    """Everything that is wrong with a finished set.
+
+    Memory holds the rows of the shards that are being read, and per worker one sample. The masks are compared
+    with those of `other`, a set of the same faces; `agreement`, without counts, gets those of the comparison.
+
+    Raises:
+        UserError: the cluster cannot be reached, or the other set is missing, damaged or does not fit. Damage
+            of the set itself is a finding, not an error.
+    """
+    findings = Findings(agreement=agreement)
+    reports: dict[str, Findings] = {}
+    with tables.connect() as database:
+        samples = open_manifests(database, layout, findings)
+        if samples is None:
+            return findings
+        names = check_manifests(database, samples, layout, findings)
+        join_manifests(database, other)
+        root = None if other is None else other.shards
+        query = 'FROM joined WHERE shard = $1 ORDER BY "mask.png.offset"'
+        tasks = (
+            VerifyTask(layout.shards, name, rows.to_arrow_table(), root, agreement)
+            for name in names
+            for rows in [database.sql(query, params=[name])]
+        )
+        with progress("verify", len(names), "shards") as bar:
+            for task, report in read_bounded(cluster, verify_tar, tasks, len(names)):
+                reports[task.name] = report
+                bar.update()
+        if agreement is not None:
+            agreement.counts.update(compare_manifests(database))
+    for name in names:
+        findings.merge(reports[name])
+    findings.add_unusual_shapes()
+    return findings
 
 
 def verify_tar(task: VerifyTask) -> Findings:
@@ -84,8 +109,10 @@ def verify_tar(task: VerifyTask) -> Findings:
 
 
 def _members(row: Mapping[str, Any]) -> list[str]:
-    """The members that the manifest lists; features are optional."""
-    return [*MEMBERS, *(name for name in FEATURE_MEMBERS if row.get(f"{name}.size") is not None)]
+    return [
+        *members.MEMBERS,
+        *(name for name in members.FEATURE_MEMBERS if row.get(f"{name}.size") is not None),
+    ]
 
 
 def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[str, Extent]:
@@ -101,7 +128,7 @@ def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[
                 extents[entry.name] = Extent(entry.offset_data, entry.size)
             stream.seek(tar.offset)
             # A tar ends with at least two blocks of zeros, at a whole record.
-            blank = not any(any(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
+            blank = not any(any(chunk) for chunk in iter(lambda: stream.read(1 << 20), b""))
             if length < tar.offset + 2 * tarfile.BLOCKSIZE or length % tarfile.RECORDSIZE or not blank:
                 raise tarfile.ReadError(f"neither a member nor the end of a tar at byte {tar.offset:,}")
     except (tarfile.TarError, ValueError, OverflowError) as error:
@@ -123,14 +150,14 @@ def _decode(
         try:
             if extent != listed:
                 check = "extents"
-                raise BrokenSample(f"{extent}, but the manifest lists {listed}")
+                raise members.BrokenSample(f"{extent}, but the manifest lists {listed}")
             stream.seek(extent.offset)
             data = stream.read(extent.size)
             if zlib.crc32(data) != row[f"{name}.crc32"]:
                 check = "checksums"
-                raise BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
+                raise members.BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
             decoded[name] = decode(data)
-        except BrokenSample as error:
+        except members.BrokenSample as error:
             findings.add(check, f"{tar}: {member}: {error}")
     return decoded
 
@@ -157,7 +184,7 @@ def _check_sample(
         counts = None
     elif counts is not None and findings.agreement is not None and task.other is not None and row["other"]:
         findings.agreement.add(mask, counts, task.other, row["other"])
-    for name in ("jpg", *FEATURE_MEMBERS):
+    for name in ("jpg", *members.FEATURE_MEMBERS):
         if name in decoded:
             findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
     if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts))):
@@ -174,7 +201,6 @@ def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
 def _disagreements(
     metadata: Mapping[str, Any], row: Mapping[str, Any], counts: NDArray[np.uint16] | None
 ) -> Iterator[str]:
-    """The fields in which the metadata of a sample differ from the manifest or the class counts."""
     for name in ("source", "sha256"):
         if row[name] not in (None, metadata.get(name)):
             yield name
@@ -189,7 +215,7 @@ def _disagreements(
     classes = [value > 0 for value in values]
     if (
         not seen
-        or not _close(sum(seen) / len(seen), row["confidence"], CONFIDENCE_TOLERANCE)
+        or not _close(sum(seen) / len(seen), row["confidence"], 2e-4)  # they have four decimals
         or (counts is not None and classes != counts.any(axis=(0, 1)).tolist())
     ):
         yield "confidence"

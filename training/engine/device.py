@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common.hardware import announce, hardware
-from common.section import Precision
+from common.pipeline_config import Precision
 
 
 def announce_training(

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from common.config import Network
 from common.errors import UserError
-from common.pipeline_config import Stream
+from common.pipeline_config import Precision, Stream
 from common.progress import progress
-from common.section import Precision
 from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples

@@ -29,7 +29,7 @@ from common.hardware import hardware
 from common.images import check_bytes, decode_photo
 from common.members import decode_face, encode_face
 from common.photo import Photo, Refused
-from common.section import Precision
+from common.pipeline_config import Precision
 from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.evaluate.thresholds import DEFAULT, Sureness, read_thresholds

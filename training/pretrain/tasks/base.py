@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from common.section import Section, Weight
+from common.pipeline_config import Section, Weight
 from training.models import Features
 from training.pretrain.tasks.patches import ClassSet, Crops
 

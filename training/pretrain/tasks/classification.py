@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cell_counts import dominant_classes
-from common.section import Positive
+from common.pipeline_config import Positive
 from training.engine.objective import mean_average_precision
 from training.models import BRANCHES, Features
 from training.pretrain.tasks.base import (

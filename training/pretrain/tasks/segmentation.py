@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.classes import NUM_CLASSES
-from common.section import Positive
+from common.pipeline_config import Positive
 from training.models import Features
 from training.models.blocks import CrissCrossAttention, PReLU, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
