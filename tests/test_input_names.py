@@ -3,33 +3,29 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from common import manifest
 from common.config import load
 from common.errors import UserError
 from common.input_files import list_files
-from common.layout import MARKER, Layout, mark_output
+from common.layout import MARKER, mark_output
 from common.storage import address
 from pipeline.command import arguments, read_options
 from pipeline.graph import set_input
 from pipeline.ingest.listing import Listing, Source
-from pipeline.ingest.run import ingest
 from pipeline.runner.shard_record import ShardTask, write_record
-from tests.listings import plan_rows, read_listing, tar
+from tests.listings import fill, photo, plan_rows, planned, read_listing, tar
 from tests.test_label_recognition import CELEBA, images, labelled, write
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused_in_one_sentence(tmp_path):
-    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
-    folder.mkdir()
-    flags = arguments("", "pipeline.ingest").parse_args(["--input", str(folder)])
-    with pytest.raises(UserError, match=r"--input .*bad\\xff: the name is not UTF-8; rename it"):
-        read_options(flags)
-    with pytest.raises(UserError, match=r"--input .*bad\\xff: the name is not UTF-8; rename it"):
-        set_input(str(folder))
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")
+    Path(folder).mkdir()
+    flags = arguments("", "pipeline.ingest").parse_args(["--input", folder])
+    for read in (lambda: read_options(flags), lambda: set_input(folder)):
+        with pytest.raises(UserError, match=r"--input .*bad\\xff: the name is not UTF-8; rename it"):
+            read()
 
 
 @pytest.mark.parametrize(
@@ -51,21 +47,14 @@ def test_files_that_are_links_into_a_cache_are_read(tmp_path, target, reason):
     assert (listed.refused or (None,))[0] == reason
 
 
-def write_photo(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def planned(root: Path, output: Path) -> list[str]:
+def sources(root: Path, output: Path) -> list[str]:
     """The sources of a plan."""
-    ingest(load(settings=[f"data.input={root}", "data.name=photos"]), Layout.at(output))
-    return manifest.read(Layout.at(output).source).table["source"].to_pylist()
+    return [str(row["source"]) for row in planned(root, output)]
 
 
 def write_shard(output: Path) -> None:
     """What the stages leave in an output."""
-    folder = output / "photos"
+    folder = output / "d"
     mark_output(folder)
     tar = folder / "unlabelled-000000.tar"
     tar.write_bytes(bytes(1024))
@@ -75,12 +64,11 @@ def write_shard(output: Path) -> None:
 @pytest.mark.parametrize("name", ["out", ".", "deep/out"], ids=["below it", "the input itself", "deep in it"])
 @pytest.mark.parametrize("again", [True, False], ids=["the same output", "another output"])
 def test_an_output_inside_the_input_is_no_source(tmp_path, name, again, capsys):
-    root = tmp_path / "in"
-    write_photo(root / "a.png", 1)
+    root = fill(tmp_path / "in", ["a.png"])
     output = root / name
-    assert planned(root, output) == ["a.png"]
+    assert sources(root, output) == ["a.png"]
     write_shard(output)
-    assert planned(root, output if again else tmp_path / "other") == ["a.png"]
+    assert sources(root, output if again else tmp_path / "other") == ["a.png"]
     assert "2 files are no photos: this project's output (2)" in capsys.readouterr().out
 
 
@@ -93,16 +81,18 @@ def test_an_output_inside_a_remote_input_is_no_source(tmp_path):
 
 
 def test_another_input_of_the_same_name_is_refused_and_the_same_one_elsewhere_is_not(tmp_path):
-    one, two, output = tmp_path / "one" / "photos", tmp_path / "two" / "photos", tmp_path / "out"
-    write_photo(one / "1.png", 1)
-    write_photo(two / "1.png", 2)
-    planned(one, output)
+    output = tmp_path / "out"
+    one = fill(tmp_path / "one" / "photos", ["1.png"])
+    two = tmp_path / "two" / "photos"
+    two.mkdir(parents=True)
+    (two / "1.png").write_bytes(photo(1))
+    sources(one, output)
     write_shard(output)
     with pytest.raises(UserError, match=r"made from .*one/photos, are not in the input .*two/photos"):
-        planned(two, output)
+        sources(two, output)
     (tmp_path / "three").mkdir()
     one.rename(tmp_path / "three" / "photos")
-    assert planned(tmp_path / "three" / "photos", output) == ["1.png"]
+    assert sources(tmp_path / "three" / "photos", output) == ["1.png"]
 
 
 @pytest.mark.parametrize(
@@ -123,9 +113,8 @@ def test_labels_named_like_other_columns_or_like_splits_are_refused_by_name(name
 
 def test_a_label_named_number_does_not_order_the_manifest():
     sources = [Source(f"{number}.jpg", attributes=(1 - number % 2,)) for number in range(4)]
-    rows = plan_rows(
-        Listing(sources, ("number",), False), [f"{i:016x}{0:048}" for i in range(4)], load().ingest
-    )
+    hashes = [f"{number:016x}{0:048}" for number in range(4)]
+    rows = plan_rows(Listing(sources, ("number",), False), hashes, load().ingest)
     assert [row["source"] for row in rows] == [source.path for source in sources]
 
 
