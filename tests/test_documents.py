@@ -86,17 +86,6 @@ def unknown_paths(text: str) -> list[str]:
     return [path for path in paths if not exists(path)]
 
 
-def unknown_symbols(text: str) -> list[str]:
-    """Names that are said to be in a module, as `NAME` of or in `module.py`, and are not defined there."""
-    pairs = re.findall(r"`([\w.]+)`\s+(?:of|in)\s+`([\w/]+\.py)`", text)
-    return [
-        f"{path}: {name}"
-        for name, path in pairs
-        if not exists(path)
-        or not re.search(rf"^(?:def|class) {name}\b|^{name}\b.*=", (ROOT / path).read_text(), re.MULTILINE)
-    ]
-
-
 def exists(path: str) -> bool:
     """Whether a path of the project exists; ``*`` and ``<...>`` stand for anything."""
     pattern = re.sub(r"<[^>]*>", "*", path).rstrip("/")
@@ -143,7 +132,6 @@ def test_what_a_document_names_exists(document):
     text = document.read_text(encoding="utf-8")
     assert unknown_commands(text) == []
     assert unknown_paths(text) == []
-    assert unknown_symbols(text) == []
     assert unknown_settings(text) == []
     assert broken_links(text, document.parent) == []
 
@@ -160,7 +148,6 @@ torchrun --nproc-per-node 8 -m training.run --missing
     python -m pipeline.nothing
 
 `training/nothing.py`, `training/run.py`, `presets/*.yaml`, `parse.size=512`, `parse.nothing`, `pretrain.*`.
-`Config` of `common/config.py`, `nothing` in `common/config.py`
 [here](#title) [there](#nothing) [file](nothing.md) [self](README.md#title) [self](README.md#nothing)
 """
     assert unknown_commands(text) == [
@@ -172,7 +159,6 @@ torchrun --nproc-per-node 8 -m training.run --missing
         "--nothing",
     ]
     assert unknown_paths(text) == ["training/nothing.py"]
-    assert unknown_symbols(text) == ["common/config.py: nothing"]
     assert unknown_settings(text) == ["parse.nothing"]
     assert broken_links(text, ROOT) == ["#nothing", "nothing.md", "README.md#title", "README.md#nothing"]
 

@@ -197,14 +197,8 @@ REFUSED: dict[str, tuple[Files, str]] = {
         "several tables: a.csv with Male, b.csv with Age",
     ),
     "a column of words": (table("path,age\n1.jpg,old\n"), "line 2, age: 'old' is none of"),
-    "a spreadsheet": (
-        {**images(), "labels.xlsx": "PK"},
-        "labels.xlsx, which is not read; save its labels as",
-    ),
-    "a text file of labels": (
-        {**images(), "labels.txt": "1.jpg 0\n2.jpg 1\n"},
-        "labels.txt names images, such",
-    ),
+    "a spreadsheet": ({**images(), "labels.xlsx": "PK"}, "labels.xlsx, which is not read; save its labels"),
+    "a text file of labels": ({**images(), "labels.txt": "1.jpg 0\n2.jpg 1\n"}, "labels.txt names images,"),
     "a json of labels": (
         {**images("a/"), "labels.json": '{"1.jpg": {"Male": 0}, "2.jpg": {"Male": 1}}'},
         "labels.json names images, such as 1.jpg",

@@ -78,11 +78,8 @@ def test_no_threshold_is_better_than_the_best(pairs):
 
 def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels():
     scores = {"scratch-1%": 0.3, "probe-1%": 0.5, "scratch-5%": 0.6, "probe-5%": None}
-    runs = [
-        {"name": name, "title": name[:-3], "labels": name[-2:], "faces": 84 * int(name[-2])}
-        for name in scores
-    ]
-    runs = [{**run, "thresholds_from": "val"} for run in runs]
+    runs = [{"name": name, "title": name[:-3], "labels": name[-2:]} for name in scores]
+    runs = [{**run, "faces": 84 * int(run["labels"][0]), "thresholds_from": "val"} for run in runs]
     means = {name: dict.fromkeys(METRICS, value) for name, value in {"majority class": 0.2, **scores}.items()}
     intervals = {name: {metric: [0.48, 0.52] for metric in METRICS} for name in scores}
     text = summary(runs, means, intervals, Path("runs/finetune"))

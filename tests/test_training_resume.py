@@ -181,12 +181,6 @@ def test_a_run_that_is_told_never_to_resume_starts_anew(shards, whole, tmp_path,
     assert curves(tmp_path) == curves(whole)
 
 
-def test_a_file_that_is_no_exported_network_is_refused(tmp_path):
-    (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="train again"):
-        read_pretrained(tmp_path / "x.safetensors")
-
-
 def classifier() -> NetworkClassifier:
     """One with random weights, of faces that were aligned already."""
     config, names = load(settings=["network.width=8", "network.input_size=32"]), ("Male", "Smiling")
@@ -230,7 +224,9 @@ def test_an_interrupted_prediction_continues(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [[], torch.zeros(3), {"kind": []}, {"kind": "network", "state": 1}])
-def test_what_is_no_classifier_is_refused(tmp_path, content):
+def test_what_is_no_classifier_or_no_network_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "classifier.pt")
     with pytest.raises(UserError, match=r"classifier\.pt: not a c"):
         Predictor.load(tmp_path / "classifier.pt")
+    with pytest.raises(UserError, match="train again"):
+        read_pretrained(tmp_path / "classifier.pt")
