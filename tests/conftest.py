@@ -62,14 +62,8 @@ def portraits(shared_folder):
 @pytest.fixture(scope="session")
 def pipeline_config(portraits):
     """The configuration that the shared shards are made with: two worker processes, small shards."""
-    return load(
-        settings=[
-            f"data.input={portraits}",
-            "data.name=portraits",
-            "ingest.shard_size=8",
-            "cluster.workers=2",
-        ]
-    )
+    own = [f"data.input={portraits}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
+    return load(settings=own)
 
 
 def run_pipeline(config: Config, layout: Layout) -> None:
