@@ -15,6 +15,7 @@ from common.storage import TransientError
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
+from pipeline.runner.cluster import shared_workers
 from pipeline.runner.prefetch import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
@@ -25,16 +26,23 @@ FAULTS = ("503", "expired")
 INPUT = "s3://outages/photos"
 
 
-@pytest.fixture
-def store(object_store, portraits, monkeypatch):
-    """The object store with the portraits, behind a proxy for all processes; nothing is requested twice."""
+@pytest.fixture(scope="module")
+def proxy(object_store, portraits):
+    """The object store with the portraits behind a proxy, and workers that share it."""
     bucket = UPath("s3://outages")
-    if not bucket.fs.exists("outages"):
-        bucket.fs.mkdir("outages")
-        bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
-    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
-    with proxied(monkeypatch) as proxy:
+    bucket.fs.mkdir("outages")
+    bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
+    with pytest.MonkeyPatch.context() as patch, proxied(patch) as proxy, shared_workers():
         yield proxy
+
+
+@pytest.fixture
+def store(proxy, monkeypatch):
+    """The proxy, without a fault before and after the test; this process tries again soon."""
+    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
+    proxy.faults = 0
+    yield proxy
+    proxy.fault = lambda path: None
 
 
 def config(*settings: str) -> Config:
