@@ -92,6 +92,13 @@ def copy(shards, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def workers():
+    """Worker processes that all stages which a module runs share."""
+    with shared_workers():
+        yield
+
+
+@pytest.fixture(scope="module")
 def cluster_config():
     """Names a worker process that all tests of a module share."""
     with (

@@ -39,6 +39,8 @@ from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
 
+pytestmark = pytest.mark.usefixtures("workers")
+
 
 def test_pooled_features_are_means_of_the_projected_map_over_each_class():
     draws = torch.Generator().manual_seed(0)

@@ -31,6 +31,8 @@ from synthetic import iterate_portraits
 from tests.conftest import run_pipeline
 from tests.listings import encoded, picture
 
+pytestmark = pytest.mark.usefixtures("workers")
+
 
 def decode(data: bytes) -> np.ndarray:
     return decode_photo(data, max_pixels=1_000_000).image

@@ -30,6 +30,8 @@ from tests import manifests
 from tests.commands import run_command
 from tests.conftest import PORTRAITS, run_pipeline
 
+pytestmark = pytest.mark.usefixtures("workers")
+
 
 def test_every_sample_has_the_documented_format(shards, portraits):
     rows = pq.read_table(shards.samples).to_pylist()
