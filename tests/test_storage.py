@@ -48,7 +48,7 @@ def tars(folder: Address) -> dict[str, bytes]:
 
 
 def test_the_pipeline_reads_from_and_writes_to_an_object_store_and_makes_the_same_bytes(
-    bucket, portraits, shards, pipeline_config, capsys
+    bucket, portraits, shards, pipeline_config, workers, capsys
 ):
     bucket.fs.put(str(portraits), "faces/portraits", recursive=True)
     data = pipeline_config.data.model_copy(update={"input": "s3://faces/portraits"})
