@@ -33,4 +33,5 @@ def run_command(module: str, *arguments: object, cwd: Path | None = None) -> Com
 def run_python(code: str, *arguments: object, **options: Any) -> CompletedProcess[str]:
     """What a new Python in the project's folder prints for a program, and its status."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **{"cwd": ROOT, "check": False} | options)
+    standard = {"cwd": ROOT, "check": False, "text": True}
+    return subprocess.run(command, capture_output=True, **standard | options)

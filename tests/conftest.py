@@ -61,14 +61,8 @@ def portraits(shared_folder):
 @pytest.fixture(scope="session")
 def pipeline_config(portraits):
     """The configuration that the shared shards are made with: two worker processes, small shards."""
-    return load(
-        settings=[
-            f"data.input={portraits}",
-            "data.name=portraits",
-            "ingest.shard_size=8",
-            "cluster.workers=2",
-        ]
-    )
+    own = [f"data.input={portraits}", "data.name=portraits", "ingest.shard_size=8", "cluster.workers=2"]
+    return load(settings=own)
 
 
 def run_pipeline(config: Config, layout: Layout) -> None:
@@ -94,6 +88,13 @@ def copy(shards, tmp_path):
     """A copy of the finished set that a test may damage."""
     shutil.copytree(str(shards.shards), tmp_path / "copy")
     return Layout.at(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Worker processes that all stages which a module runs share."""
+    with shared_workers():
+        yield
 
 
 @pytest.fixture(scope="module")

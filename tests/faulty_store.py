@@ -13,9 +13,6 @@ import pytest
 from s3fs import S3FileSystem
 
 EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
-DROPPED = {"content-length", "connection", "transfer-encoding"}
-"""Headers that are the proxy's own."""
-
 PAGE = b"<html><body>The proxy asks you to sign in.</body></html>"
 
 SLOW = 1.0
@@ -80,35 +77,28 @@ class FaultyStore:
                 owner.requests += 1
                 kind = owner.fault(f"{self.command} {self.path}")
                 owner.faults += kind not in (None, "slow")
-                status, headers, content = 500, list[tuple[str, str]](), b""
+                time.sleep(SLOW if kind == "slow" else 0)
+                status, headers, content = 500, dict[str, str](), b""
                 if kind in (None, "slow", "lost", "short", "flipped"):
-                    time.sleep(SLOW if kind == "slow" else 0)
                     status, headers, content = self.forward(body)
-                if kind == "lost":
-                    status, headers, content = 500, [], b""
-                elif kind in ("short", "flipped"):
-                    middle = len(content) // 2
-                    rest = b"" if kind == "short" else bytes([content[middle] ^ 1]) + content[middle + 1 :]
-                    content = content[:middle] + rest
-                    headers = [item for item in headers if item[0] != "Content-Length"]
-                    headers.append(("Content-Length", str(len(content))))
-                elif kind == "page":
-                    status, content = 200, PAGE
-                elif kind == "expired":
-                    status, content = 403, EXPIRED
+                middle = len(content) // 2
+                if kind == "short":
+                    content = content[:middle]
+                elif kind == "flipped":
+                    content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
                 elif kind not in (None, "slow"):
-                    status = int(kind)
+                    answers = {"lost": (500, b""), "page": (200, PAGE), "expired": (403, EXPIRED)}
+                    status, content = answers[kind] if kind in answers else (int(kind), b"")
+                    headers = {}
                 self.send_response(status)
-                self.send_header("Connection", "close")
-                for name, value in headers:
+                if self.command != "HEAD" or not headers:
+                    headers["Content-Length"] = str(len(content))
+                for name, value in (headers | {"Connection": "close"}).items():
                     self.send_header(name, value)
-                if not headers:
-                    self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
+                self.wfile.write(b"" if self.command == "HEAD" else content)
 
-            def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
                 connection = http.client.HTTPConnection(*owner._store)
                 headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
                 if not owner.checksums:
@@ -116,24 +106,15 @@ class FaultyStore:
                     headers |= {name: without_md5(headers[name]) for name in tags}
                 connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
-                content, answered = response.read(), response.getheaders()
+                content, dropped = response.read(), ("connection", "transfer-encoding")
+                answered = {name: text for name, text in response.getheaders() if name.lower() not in dropped}
                 connection.close()
                 if not owner.checksums:
-                    answered = [
-                        (name, without_md5(value))
-                        for name, value in answered
-                        if not name.lower().startswith("x-amz-checksum")
-                    ]
+                    kept = (each for each in answered.items() if "checksum" not in each[0].lower())
+                    answered = {name: without_md5(text) for name, text in kept}
                     if content.startswith(b"<?xml"):
                         content = without_md5(content.decode()).encode()
-                kept = [item for item in answered if item[0].lower() not in DROPPED]
-                if self.command == "HEAD":
-                    return (
-                        response.status,
-                        [item for item in answered if item[0].lower() != "connection"],
-                        b"",
-                    )
-                return response.status, [*kept, ("Content-Length", str(len(content)))], content
+                return response.status, answered, content
 
             do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
 

@@ -129,7 +129,8 @@ def test_lfwa_matrices_that_make_no_sense_are_refused_by_name(tmp_path):
 def test_a_table_names_paths_splits_identities_and_labels(tmp_path):
     fill(tmp_path, ["a b.jpg", "deep/c,d.png", "e.jpg", "unnamed.jpg"])
     text = 'Male,path,split,identity,Young\n1,a b.jpg,train,x,TRUE\n0,"./deep//c,d.png",,,\n'
-    (tmp_path / "faces.csv").write_text(text + ",e.jpg,val,y,\nfalse,gone.jpg,test,z,0.0\n")
+    text += ",e.jpg,val,y,\nfalse,gone.jpg,test,z,0.0\n"
+    (tmp_path / "faces.csv").write_text(text)
     for place in (tmp_path, tmp_path / "faces.csv"):
         found = read_listing(place)
         assert found.attributes == ("Male", "Young")
@@ -142,16 +143,9 @@ def test_a_table_names_paths_splits_identities_and_labels(tmp_path):
         }
     rows = {row["source"]: row for row in planned(tmp_path / "faces.csv", tmp_path / "out")}
     assert rows["gone.jpg"]["reason"] == "label-without-image"
-    assert rows["e.jpg"]["notices"] == "no-label"
-    assert rows["deep/c,d.png"]["notices"] == "unknown-label"
-
-
-def test_zero_is_unknown_in_a_table_that_has_minus_one_and_no_in_any_other(tmp_path):
-    fill(tmp_path, ["a.jpg", "b.jpg"])
-    (tmp_path / "t.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,1,-1\n")
-    assert [s.attributes for s in read_listing(tmp_path).sources] == [(None, 1), (1, 0)]
-    (tmp_path / "t.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,1,false\n")
-    assert [s.attributes for s in read_listing(tmp_path).sources] == [(0, 1), (1, 0)]
+    assert (rows["e.jpg"]["notices"], rows["deep/c,d.png"]["notices"]) == ("no-label", "unknown-label")
+    (tmp_path / "faces.csv").write_text(text.replace("false", "-1"))  # whose 0 is unknown
+    assert {s.path: s.attributes for s in read_listing(tmp_path).sources}["deep/c,d.png"] is None
 
 
 def test_metadata_jsonl_of_an_imagefolder_has_labels_and_its_folders_are_splits(tmp_path):
@@ -255,27 +249,25 @@ def test_keys_are_names_that_cannot_leave_a_folder_whatever_the_members_are_call
 # Labels that are joined to a folder
 
 
-def test_a_table_of_labels_is_joined_to_the_photos_of_a_folder(tmp_path):
-    root = tmp_path / "photos"
-    fill(root, ["a.jpg", "deep/b.png", "c.jpg"])
-    (root / "labels.csv").write_text("path,Male,identity\ndeep/b.png,1,x\ngone.jpg,0,\n")
-    settings = (f"ingest.labels={root / 'labels.csv'}", "ingest.test_fraction=1", "ingest.val_fraction=0")
-    rows = {row["source"]: row for row in planned(root, tmp_path / "out", *settings)}
-    labels = {"a.jpg": None, "deep/b.png": 1, "c.jpg": None, "gone.jpg": 0}
-    assert {name: row["Male"] for name, row in rows.items()} == labels
-    assert (rows["deep/b.png"]["split"], rows["deep/b.png"]["identity"]) == ("test", "x")
-    assert (rows["a.jpg"]["split"], rows["a.jpg"]["notices"]) == ("unlabelled", "no-label")
-    assert rows["gone.jpg"]["reason"] == "label-without-image"
+def test_a_table_of_labels_is_joined_and_takes_the_place_of_the_data_sets_labels_of_the_same_names(tmp_path):
+    root = fill(tmp_path / "photos", ["a.jpg", "b.jpg", "deep/c.png"])
+    labels = "path,Male,Young,identity\na.jpg,0,1,x\nb.jpg,,,\ngone.jpg,0,1,\n"
+    (tmp_path / "labels.csv").write_text(labels)
 
+    def rows(place: Path, *names: str) -> dict[str, list[object]]:
+        shares = ("ingest.test_fraction=1", "ingest.val_fraction=0")
+        found = planned(place, tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}", *shares)
+        assert [row["source"] for row in found if row["reason"] == "label-without-image"] == ["gone.jpg"]
+        return {row["source"]: [row[name] for name in names] for row in found if not row["reason"]}
 
-def test_a_row_of_labels_takes_the_place_of_the_data_sets_labels_of_the_same_names(tmp_path):
-    root = tmp_path / "photos"
-    fill(root, ["a.jpg", "b.jpg", "c.jpg"])
-    (root / "t.csv").write_text("path,Hat,Male,split\na.jpg,1,1,test\nb.jpg,0,1,train\nc.jpg,1,0,val\n")
-    (tmp_path / "labels.csv").write_text("path,Male,Young\na.jpg,0,1\nb.jpg,,\n")
-    rows = planned(root / "t.csv", tmp_path / "out", f"ingest.labels={tmp_path / 'labels.csv'}")
-    assert {row["source"]: [row[name] for name in ("Hat", "Male", "Young", "split")] for row in rows} == {
+    assert rows(root, "Male", "Young", "identity", "split", "notices") == {
+        "a.jpg": [0, 1, "x", "test", None],
+        "b.jpg": [None, None, None, "unlabelled", "no-label"],
+        "deep/c.png": [None, None, None, "unlabelled", "no-label"],
+    }
+    (root / "t.csv").write_text("path,Hat,Male,split\na.jpg,1,1,test\nb.jpg,0,1,train\ndeep/c.png,1,0,val\n")
+    assert rows(root / "t.csv", "Hat", "Male", "Young", "split") == {
         "a.jpg": [1, 0, 1, "test"],
         "b.jpg": [0, None, None, "train"],
-        "c.jpg": [1, 0, None, "val"],
+        "deep/c.png": [1, 0, None, "val"],
     }

@@ -17,22 +17,19 @@ from common.errors import UserError
 from common.layout import Layout
 from common.members import (
     FEATURE_CHANNELS,
-    BrokenSample,
     decode_face,
     decode_features,
     decode_mask,
     decode_metadata,
-    encode_array,
     feature_fields,
 )
 from common.parsing import named_networks
 from common.parsing.features import load_embedder, pooled_features, projection
 from common.parsing.find_parser import find_embedder, find_parser
 from common.parsing.parser import load_parser
-from common.shards import extent_of, read_member
+from common.shards import extent_of, read_member, read_sample
 from common.weights import file_sha256
 from pipeline.parse.run import make_sibling, parse
-from pipeline.verify.findings import Findings
 from pipeline.verify.shard import verify
 from tests.commands import run_command
 from training.data.samples import read_samples
@@ -41,6 +38,8 @@ from training.export import standalone
 from training.models.classifier import load_classifier
 from training.models.stored_features import parts_of, read_features
 from training.predict import Predictor
+
+pytestmark = pytest.mark.usefixtures("workers")
 
 
 def test_pooled_features_are_means_of_the_projected_map_over_each_class():
@@ -68,22 +67,6 @@ def test_stored_features_become_a_table_with_a_row_per_face(shards, tmp_path):
         assert np.array_equal(np.float32(row["pooled"] + row["pooled.classes"]), pooled.astype(np.float32))
         assert len(row["statistics.classes"]) == 11 * NUM_CLASSES
     assert table.num_rows == len(listed)
-
-
-def test_features_of_two_lengths_in_one_set_are_found():
-    findings = Findings()
-    for length in (4, 5, 4):
-        findings.add_shape("features", "pooled.npy", (length,), "k")
-    findings.add_unusual_shapes()
-    assert dict(findings.counts) == {"features": 1}
-
-
-@pytest.mark.parametrize(
-    "features", [np.zeros((8, 8, 64), np.float16), np.zeros(4, np.float32), np.array([np.nan], np.float16)]
-)
-def test_features_of_another_shape_or_type_or_not_finite_are_refused(features):
-    with pytest.raises(BrokenSample):
-        decode_features(encode_array(features))
 
 
 def test_the_int8_file_has_the_features_of_float32(portraits):
@@ -137,15 +120,8 @@ def test_another_package_or_file_than_expected_is_refused(monkeypatch):
         named_networks.weights_file()
 
 
-DESCRIPTION: dict[str, Any] = {
-    "size": 64,
-    "channels": "BGR",
-    "layout": "NCHW",
-    "scale": 255.0,
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-    "output": 0,
-}
+DESCRIPTION: dict[str, Any] = {"size": 64, "channels": "BGR", "layout": "NCHW", "scale": 255.0, "output": 0}
+DESCRIPTION |= {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
 
 class Quadrants(nn.Module):
@@ -163,10 +139,8 @@ class Quadrants(nn.Module):
 def saved(path: Path, first: int = 1, **changes: Any) -> Path:
     example = (torch.zeros(2, 3, 64, 64),)
     if path.suffix == ".onnx":
-        batch = {"pixels": {0: "batch"}}
-        torch.onnx.export(
-            Quadrants(first), example, path, input_names=["pixels"], dynamic_axes=batch, dynamo=False
-        )
+        names = {"input_names": ["pixels"], "dynamic_axes": {"pixels": {0: "batch"}}}
+        torch.onnx.export(Quadrants(first), example, path, **names, dynamo=False)
     else:
         torch.jit.trace(Quadrants(first), example).save(str(path))
     path.with_suffix(".yaml").write_text(yaml.safe_dump(DESCRIPTION | changes))
@@ -194,22 +168,20 @@ def parsed_with(networks: list[Path], shards: Layout, config: Config, folder: Pa
 
 
 def test_networks_see_each_stored_face_and_probes_read_what_they_say(shards, pipeline_config, tmp_path):
-    networks = [saved(tmp_path / "vector.onnx"), saved(tmp_path / "map.pt", first=3)]
+    networks = [saved(tmp_path / "vector.onnx"), saved(tmp_path / "map.pt", first=3, crop=0.5)]
     layout = parsed_with(networks, shards, pipeline_config, tmp_path / "set")
     for row in manifest.read(layout.samples).rows():
-        members = {
-            name: read_member(layout.shards, row["shard"], extent_of(row, name))
-            for name in ("jpg", "mask.png", "json", "embedding.npy")
-        }
-        fields, face = feature_fields(members["embedding.npy"]), decode_face(members["jpg"])
+        members = read_sample(layout.shards, row)
+        embedding = read_member(layout.shards, row["shard"], extent_of(row, "embedding.npy"))
+        fields, face = feature_fields(embedding), decode_face(members["jpg"])
         assert np.allclose(fields["vector"], colours(face), atol=0.01)
-        assert np.allclose(fields["map"], face.mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
+        middle = face[64:192, 64:192]
+        assert np.allclose(fields["map"], middle.mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
         assert fields["map.classes"].shape == (19, 3)
         absent = np.setdiff1d(np.arange(19), decode_mask(members["mask.png"]))
         assert not fields["map.classes"][absent].any()
-        assert decode_metadata(members["json"])["embedders"] == {
-            path.stem: file_sha256(path) for path in networks
-        }
+        hashes = {path.stem: file_sha256(path) for path in networks}
+        assert decode_metadata(members["json"])["embedders"] == hashes
     assert not verify(pipeline_config.cluster, layout)
     samples, without = (read_samples(each, ("train",)) for each in (layout, shards))
     stream = pipeline_config.stream
@@ -244,19 +216,6 @@ def test_probes_read_features_of_the_network_where_shards_hold_them(
     assert len(face.probabilities) == 40
 
 
-def test_a_network_sees_the_middle_of_a_face_if_its_description_says_so(tmp_path):
-    face = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
-    network = saved(tmp_path / "map.pt", first=3, crop=0.5)
-    features = embedded(network, face)
-    assert np.allclose(features["map"], face[0, 16:48, 16:48].mean((0, 1))[::-1] / 127.5 - 1, atol=0.01)
-
-
-def test_files_of_one_name_are_refused(tmp_path):
-    networks = [str(saved(tmp_path / f"same.{suffix}")) for suffix in ("onnx", "pt")]
-    with pytest.raises(UserError, match="two networks of one name; rename a file"):
-        find_parser(load(settings=[f"parse.features_from={networks}"]).parse, load().weights)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -273,6 +232,14 @@ def test_a_network_that_cannot_be_used_is_refused_by_what_is_wrong(change, messa
         network.with_suffix(".yaml").unlink()
     with pytest.raises(UserError, match=message):
         embedded(network, np.zeros((2, 64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
+        find_embedder("nothing.onnx", load().weights)
+
+
+def test_files_of_one_name_are_refused(tmp_path):
+    networks = [str(saved(tmp_path / f"same.{suffix}")) for suffix in ("onnx", "pt")]
+    with pytest.raises(UserError, match="two networks of one name; rename a file"):
+        find_parser(load(settings=[f"parse.features_from={networks}"]).parse, load().weights)
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt"])
@@ -288,20 +255,14 @@ def test_a_broken_file_is_refused_in_one_sentence_without_advice(suffix, content
     assert len(str(refused.value)) < 300 + len(str(network))
 
 
-def test_a_file_that_is_missing_is_named_with_its_setting():
-    with pytest.raises(UserError, match=r"nothing\.onnx does not exist; parse\.features_from names it"):
-        find_embedder("nothing.onnx", load().weights)
-
-
 @pytest.mark.parametrize("first", [1, 3], ids=["numbers", "a map"])
 def test_the_script_of_an_exported_probe_computes_the_same_features(first, tmp_path):
     path = saved(tmp_path / "quadrants.onnx", first, crop=0.75)
     network = find_embedder(str(path), load().weights)
     path.with_suffix(".json").write_text(network.input_format.model_dump_json())
     draw = np.random.default_rng(0)
-    faces, masks = (
-        draw.integers(0, top, shape, np.uint8) for top, shape in ((255, (2, 64, 64, 3)), (19, (2, 64, 64)))
-    )
+    faces = draw.integers(0, 255, (2, 64, 64, 3), np.uint8)
+    masks = draw.integers(0, 19, (2, 64, 64), np.uint8)
     expected = load_embedder(network)(faces, masks)
     run, crop = standalone.network(path)
     for row, (face, mask) in enumerate(zip(faces, masks, strict=True)):

@@ -34,7 +34,7 @@ from common.weights import find
 from pipeline.align.run import plan, read_plan
 from tests import manifests
 from tests.commands import ROOT, run_python
-from tests.listings import photo
+from tests.listings import fill
 from tests.test_inputs import unprivileged
 from training.data.samples import read_index, read_samples
 from training.data.shard_cache import ShardCache
@@ -44,28 +44,18 @@ from training.models import build
 from training.models.pretrained import save_pretrained
 from training.predict.output import write_table
 
-CACHE = """if True:
-    from common.config import load; from common.weights import cache_folder
-    print(cache_folder(load().weights))"""
-NO_HOME = "import os; os.environ.pop('HOME', None); os.getuid = lambda: 987654\n"
-BOTH = (
-    "from common.alignment.detector import load_detector; from common.config import load; "
-    "from common.weights import find; name = load().align.detector; "
-    "load_detector(name, find(name, load().weights)); print('loaded')"
-)
-
 
 @pytest.mark.parametrize(
-    ("code", "environment", "expected"),
+    ("prelude", "environment", "expected"),
     [
-        (CACHE, {"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/sspl-faces"),
-        (CACHE, {"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/sspl-faces"),
-        (NO_HOME + CACHE, {}, "this user has no home"),
+        ("", {"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/sspl-faces"),  # empty counts as unset
+        ("", {"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/sspl-faces"),
+        ("os.environ.pop('HOME', None); os.getuid = lambda: 987654", {}, "this user has no home"),
     ],
-    ids=["an empty variable counts as unset", "the variable is used", "a user id without a home"],
 )
-def test_the_cache_of_weights(code, environment, expected):
-    done = run_python(code, env=environment)
+def test_the_cache_of_weights(prelude, environment, expected):
+    code = "from common.config import load; from common.weights import cache_folder"
+    done = run_python(f"import os; {prelude}\n{code}; print(cache_folder(load().weights))", env=environment)
     assert expected in (done.stdout or done.stderr)
 
 
@@ -80,9 +70,8 @@ def others_python():
     system = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/local/bin:/usr/bin")
     code = "import subprocess, sys; subprocess.check_call([sys.executable, '-c', ''])"
     for python in filter(None, (sys.executable, system)):
-        if not subprocess.run(
-            [*UNKNOWN_USER, python, "-c", code], capture_output=True, check=False
-        ).returncode:
+        command = [*UNKNOWN_USER, python, "-c", code]
+        if not subprocess.run(command, capture_output=True, check=False).returncode:
             return python
     pytest.skip("this Python lies in a folder that other users may not enter")
 
@@ -105,24 +94,14 @@ def others_folder():
         ("align", None, "error: this user has no home folder, which Dask's dashboard looks for"),
         ("align", "/", "align: 1 faces, 0 refused"),
     ],
-    ids=[
-        "ingest needs no home",
-        "workers need one, and the error is one sentence",
-        "workers need nothing in it, as in a container",
-    ],
+    ids=["ingest needs no home", "workers need one", "they need nothing in it, as in a container"],
 )
 def test_a_user_id_that_the_system_does_not_know(others_python, others_folder, stage, home, expected):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix or ""
-    flags = ["--output", others_folder / "out", "--align", "none", "--set", "cluster.workers=1"]
-    done = subprocess.run(
-        [*UNKNOWN_USER, others_python, "-m", f"pipeline.{stage}", "--input", others_folder / "in", *flags],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment | ({"HOME": home} if home else {}),
-        check=False,
-    )
+    environment |= {"PYTHONPYCACHEPREFIX": sys.pycache_prefix or ""} | ({"HOME": home} if home else {})
+    command = [*UNKNOWN_USER, others_python, "-m", f"pipeline.{stage}", "--input", others_folder / "in"]
+    command += ["--output", others_folder / "out", "--align", "none", "--set", "cluster.workers=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
@@ -136,7 +115,7 @@ def test_a_system_without_file_locks_is_named_in_one_sentence():
 @pytest.mark.parametrize(
     ("model", "named"),
     [("retinaface_mobile0.25", True), ("bisenet", False)],
-    ids=["the detector's, which aligned pictures do not need", "the parser's, which all need"],
+    ids=["that aligned pictures do not need", "that all need"],
 )
 def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, model, named):
     def offline(*_: object) -> None:
@@ -150,9 +129,16 @@ def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, model, named):
 
 
 def test_the_detector_loads_where_torch_is_told_to_load_anything(monkeypatch):
+    code = """if True:
+        from common.alignment.detector import load_detector
+        from common.config import load
+        from common.weights import find
+        load_detector(name := load().align.detector, find(name, load().weights))
+        print("loaded")
+    """
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    done = run_python(BOTH)
-    assert done.stdout.strip() == "loaded", done.stderr
+    done = run_python(code)
+    assert done.stdout == "loaded\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -181,32 +167,22 @@ def test_weights_of_another_user_are_read_or_kept_in_the_own_cache(folder, file,
             assert readable_or_own(weights) == (Path(name, "own/sspl-faces/parser.onnx") if own else weights)
 
 
-def test_caches_are_made_where_they_are_named_and_each_user_has_a_folder_in_a_shared_one(tmp_path):
-    assert readable_or_own(tmp_path / "a" / "b" / "c.pth") == tmp_path / "a" / "b" / "c.pth"
-    assert load(settings=[f"stream.cache={tmp_path}"]).stream.folder == tmp_path / f"shards-{os.getuid()}"
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
+def test_a_written_file_has_the_mode_of_the_umask(tmp_path):
+    umask = os.umask(0)
+    os.umask(umask)
+    for write in (
         lambda path: path.write_bytes(b"text"),
         lambda path: save_file({"a": torch.zeros(2)}, str(path)),
         lambda path: path.with_suffix(".new").touch(0o600) or path.with_suffix(".new").replace(path),
-    ],
-    ids=["in place", "by safetensors", "replaced"],
-)
-def test_a_written_file_has_the_mode_of_the_umask(write, tmp_path):
-    with replacing(tmp_path / "file") as temporary:
-        write(temporary)
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+    ):
+        with replacing(tmp_path / "file") as temporary:
+            write(temporary)
+        assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
 
 
 def test_names_of_photos_are_utf8_whatever_the_login(tmp_path):
     login = dict(LC_ALL="POSIX", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "müller.jpg").write_bytes(photo())
+    fill(tmp_path / "in", ["müller.jpg"])
     (tmp_path / "in" / "名前.csv").write_text("path,Male\nmüller.jpg,1\nnobody-ñ.jpg,1\n", encoding="utf-8")
     command = [sys.executable, "-m", "pipeline.ingest", "--input", tmp_path / "in", "--output", tmp_path]
     done = subprocess.run(command, env=os.environ | login, cwd=ROOT, capture_output=True)
@@ -218,49 +194,39 @@ def test_names_of_photos_are_utf8_whatever_the_login(tmp_path):
 
 @pytest.mark.parametrize("shard", ["../../etc/passwd", "/etc/passwd", "d/../../x.tar"])
 def test_shards_of_a_manifest_lie_below_its_folder(shard, tmp_path):
-    message = "names a shard outside of this folder"
-    with pytest.raises(UserError, match=message):
-        read_member(tmp_path, shard, Extent(0, 4))
-    with (
-        pytest.raises(UserError, match=message),
-        ShardCache(tmp_path, load().stream) as shards,
-        shards.open(shard),
-    ):
-        pass
-    layout = Layout.at(tmp_path)
+    layout, settings = Layout.at(tmp_path), load()
     row = {"source": "a.jpg", "shard": shard, "split": "train", "sha256": "0" * 64, "key": "0" * 16}
-    manifests.write(
-        layout.source, manifest.SOURCE_FIELDS, [row], (), {"dataset": "d", "root": "in", "aligned": "true"}
-    )
-    with pytest.raises(UserError, match=message):
-        plan(read_plan(layout), load(), layout)
+    metadata = {"dataset": "d", "root": "in", "aligned": "true"}
+    manifests.write(layout.source, manifest.SOURCE_FIELDS, [row], (), metadata)
+    with ShardCache(tmp_path, settings.stream) as shards:
+        for read in (
+            lambda: read_member(tmp_path, shard, Extent(0, 4)),
+            lambda: shards.open(shard).__enter__(),
+            lambda: plan(read_plan(layout), settings, layout),
+        ):
+            with pytest.raises(UserError, match="names a shard outside of this folder"):
+                read()
 
 
 @pytest.mark.parametrize("missing", ["jpg.crc32", "mask.png.crc32", "parts.npy.size"])
 def test_a_manifest_of_another_version_is_refused_in_one_sentence(missing, tmp_path):
-    layout = Layout.at(tmp_path)
-    manifests.write(
-        layout.samples, manifest.SAMPLE_FIELDS, [{"key": "k", "split": "train", "shard": "d/a.tar"}]
-    )
+    layout, row = Layout.at(tmp_path), {"key": "k", "split": "train", "shard": "d/a.tar"}
+    manifests.write(layout.samples, manifest.SAMPLE_FIELDS, [row])
     pq.write_table(pq.read_table(layout.samples).drop_columns([missing]), layout.samples)
-    with pytest.raises(
-        UserError, match=rf"shards\.parquet has no column {missing}; it is of another version"
-    ):
+    message = rf"shards\.parquet has no column {missing}; it is of another version"
+    with pytest.raises(UserError, match=message):
         read_index(layout, ["train"], None)
 
 
-def network(path: Path, external: bool, constant: bool = False) -> Path:
+def network(path: Path, external: bool, constant: bool) -> Path:
     """An ONNX file that adds a constant to its input, with the constant in the file or beside it."""
     value = numpy_helper.from_array(np.zeros(1024, np.float32), "w")
-    shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1024])
+    given, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1024]) for name in "xy")
     nodes = [helper.make_node("Constant", [], ["w"], value=value)] if constant else []
     nodes.append(helper.make_node("Add", ["x", "w"], ["y"]))
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1024])
-    graph = helper.make_graph(nodes, "g", [shape], [result], [] if constant else [value])
-    options = (
-        {"save_as_external_data": True, "size_threshold": 0, "convert_attribute": True} if external else {}
-    )
-    onnx.save(helper.make_model(graph), str(path), **options)
+    graph = helper.make_graph(nodes, "g", [given], [result], [] if constant else [value])
+    beside = {"save_as_external_data": True, "size_threshold": 0, "convert_attribute": True}
+    onnx.save(helper.make_model(graph), str(path), **(beside if external else {}))
     return path
 
 
@@ -269,12 +235,11 @@ def test_networks_whose_weights_lie_beside_them_are_refused(constant, tmp_path):
     check_whole(network(tmp_path / "whole.onnx", False, constant))
     split = network(tmp_path / "split.onnx", True, constant)
     config = load(settings=["parse.parser=onnx", f"weights.parser={split}"])
-    for find_network in (
-        lambda: find_parser(config.parse, config.weights),
-        lambda: find_embedder(str(split), config.weights),
-    ):
-        with pytest.raises(UserError, match=r"split\.onnx: its weights lie in another file.*onnx\.save"):
-            find_network()
+    message = r"split\.onnx: its weights lie in another file.*onnx\.save"
+    with pytest.raises(UserError, match=message):
+        find_parser(config.parse, config.weights)
+    with pytest.raises(UserError, match=message):
+        find_embedder(str(split), config.weights)
 
 
 SMALL = load(settings=["network.width=8", "network.input_size=32"])

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -47,26 +45,17 @@ def workspace(tmp_path_factory):
     entry = {"name": run.name, "title": "pre-trained", "labels": 0.05, "faces": 7, "steps": 80}
     (run.parent / "runs.json").write_text(json.dumps([entry]))
     scores = {"accuracy": 0.9123, "balanced_accuracy": 0.8123}
-    attributes = {
-        name: {"threshold": 0.25, **scores, "accuracy_interval": [0.8771, 0.9432]} for name in ATTRIBUTES
-    }
+    interval = {"threshold": 0.25, **scores, "accuracy_interval": [0.8771, 0.9432]}
     gap = {"yes": {"faces": 3, **scores}, "no": {"faces": 5, **scores}}
     gap["difference"] = {"accuracy": 0.0321, "accuracy_interval": [-0.0111, 0.0777]}
+    thresholds = {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
+    nothing: dict[str, object] = {"means": {}, "gains": {}, "gaps": {}, "reliability": []}
+    uncertain = {**nothing, "means": {"accuracy": [0.9011, 0.9233]}, "gaps": {"Male": gap}}
     evaluation = {
         "metrics.json": {"majority class": {"accuracy": 0.8012}, run.name: {"faces": 7, **scores}},
-        "attributes.json": {run.name: attributes, "majority class": {}},
-        "thresholds.json": {
-            run.name: {"classifier": classifier.identity, "thresholds": dict.fromkeys(ATTRIBUTES, 0.25)}
-        },
-        "intervals.json": {
-            run.name: {
-                "means": {"accuracy": [0.9011, 0.9233]},
-                "gains": {},
-                "gaps": {"Male": gap},
-                "reliability": [],
-            },
-            "majority class": {"means": {}, "gains": {}, "gaps": {}, "reliability": []},
-        },
+        "attributes.json": {run.name: dict.fromkeys(ATTRIBUTES, interval), "majority class": {}},
+        "thresholds.json": {run.name: thresholds},
+        "intervals.json": {run.name: uncertain, "majority class": nothing},
     }
     (folder / "runs" / "evaluate").mkdir()
     for name, content in evaluation.items():
@@ -81,14 +70,11 @@ def workspace(tmp_path_factory):
 def exported(workspace):
     """What the command makes of it, run in that folder."""
     source = ("--checkpoint", "runs/finetune/pretrained-5%/classifier.pt", "--faces", "photos")
-    done = command(*source, "--thresholds", "runs/evaluate/thresholds.json", cwd=workspace)
+    flags = (*source, "--thresholds", "runs/evaluate/thresholds.json", "--hub-folder", "exported")
+    done = run_command("training.export", *flags, cwd=workspace)
     assert done.returncode == 0, done.stderr
     assert "classifier.onnx" in done.stdout
     return workspace / "exported"
-
-
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run_command("training.export", "--hub-folder", "exported", *arguments, cwd=cwd)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
@@ -122,15 +108,12 @@ def test_the_onnx_file_alone_is_a_classifier_again(workspace, exported, tmp_path
         Predictor.load(tmp_path / "other.onnx")
 
 
-def test_the_description_has_the_thresholds_and_the_alignment(exported):
+def test_the_model_card_has_the_figures_and_the_description_the_thresholds_and_the_alignment(exported):
     labels = json.loads((exported / "config.json").read_text())
-    assert [label["name"] for label in labels["attributes"]] == list(ATTRIBUTES)
-    assert {label["threshold"] for label in labels["attributes"]} == {0.25}
+    found = [(label["name"], label["threshold"]) for label in labels["attributes"]]
+    assert found == [(name, 0.25) for name in ATTRIBUTES]
     assert labels["alignment"]["align"]["mode"] == "none"
     assert labels["input"]["shape"] == ["batch", 256, 256, 3]
-
-
-def test_the_model_card_has_the_figures(exported):
     text = (exported / "README.md").read_text()
     assert ModelCard(text).data.to_dict()["license"] == "other"
     _, front, body = text.split("---\n", 2)

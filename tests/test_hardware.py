@@ -2,21 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from common import hardware as module
 from common.config import load
 from common.hardware import Hardware, announce, cpu, hardware
 from common.parsing.parser import effective_precision
 from tests.commands import run_python
-from training.data import loader
-from training.data.sampler import sequential_batches
-from training.data.samples import read_samples
 from training.engine.trainer import Trainer
 from training.methods.runs import finetune
 from training.models.blocks import PReLU
@@ -51,18 +48,15 @@ def test_a_cpu_computes_in_bfloat16_only_if_it_has_instructions(
     assert here.lacks("bfloat16") == (numbers == "float32")
 
 
-@pytest.mark.parametrize(("bfloat16", "numbers"), [(True, "bfloat16"), (False, "float16")])
-def test_a_gpu_without_bfloat16_computes_in_float16(bfloat16, numbers):
-    here = Hardware(torch.device("cuda"), "GPU", bfloat16, x86=False)
-    assert here.dtype("auto") == numbers
-    assert effective_precision("bisenet", "auto", here) == numbers
-
-
-def test_the_parser_computes_in_int8_on_x86_cpus_and_in_pytorch_elsewhere():
-    assert effective_precision("bisenet", "auto", cpu(HASWELL, "AVX2", {})) == "int8"
+def test_a_gpu_without_bfloat16_computes_in_float16_and_the_parser_on_x86_cpus_in_int8():
+    for bfloat16, numbers in ((True, "bfloat16"), (False, "float16")):
+        here = Hardware(torch.device("cuda"), "GPU", bfloat16, x86=False)
+        assert here.dtype("auto") == effective_precision("bisenet", "auto", here) == numbers
+    haswell = cpu(HASWELL, "AVX2", {})
+    assert effective_precision("bisenet", "auto", haswell) == "int8"
     assert effective_precision("bisenet", "auto", cpu(ARM, "DEFAULT", {})) == "float32"
-    assert effective_precision("bisenet", "float32", cpu(HASWELL, "AVX2", {})) == "float32"
-    assert effective_precision("parsenet", "auto", cpu(HASWELL, "AVX2", {})) == "float32"
+    assert effective_precision("bisenet", "float32", haswell) == "float32"
+    assert effective_precision("parsenet", "auto", haswell) == "float32"
 
 
 def test_what_is_computed_on_is_one_line_and_slow_numbers_are_warned_of(monkeypatch, capsys):
@@ -82,7 +76,7 @@ def test_the_rehearsal_of_an_older_processor_hides_its_bfloat16():
     assert done.stdout == "float32 CPU, AVX2\n"
 
 
-READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
+READS = ("item", "tolist", "cpu", "numpy", "bincount", "__bool__", "__int__", "__float__", "__index__")
 
 SETTINGS = [
     *("network.width=8", "network.stem=large", "network.input_size=32", "pretrain.steps=4"),
@@ -92,68 +86,37 @@ SETTINGS = [
 ]
 
 
-class Reads:
-    """The calls that read tensors, from the start of the first step to the end of the third."""
+class Reads(TorchFunctionMode):
+    """Notes the calls of this thread that read tensors, or copy them while all wait."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.calls: list[str] = []
-        self.steps = 0
-        self._counting = False
-        for name in READS:
-            patch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
-        # The layer that is faster on a CPU reads its slope; a GPU computes this one.
-        patch.setattr(PReLU, "forward", nn.PReLU.forward)
-        patch.setattr(torch, "bincount", self._counted("bincount", torch.bincount))
-        patch.setattr(Tensor, "to", self._copied(Tensor.to))
 
-    def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*arguments: Any, **named: Any) -> Any:
-            self._counting = self.steps < 3
-            self.steps += 1
-            result = step(*arguments, **named)
-            self._counting = self.steps < 3
-            return result
-
-        return counted
-
-    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            caller = sys._getframe(1).f_code.co_name
-            # The side of the patches is drawn on the host, so reading it waits for nothing.
-            if self._counting and caller != "random_patches":
-                self.calls.append(f"{name} in {caller}")
-            return real(*arguments, **named)
-
-        return call
-
-    def _copied(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            moves = any(isinstance(argument, torch.device) for argument in arguments)
-            if self._counting and moves and not named.get("non_blocking"):
-                self.calls.append(f"a copy that waits in {sys._getframe(1).f_code.co_name}")
-            return real(*arguments, **named)
-
-        return call
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        name, caller = function.__name__, sys._getframe(1).f_code.co_name
+        copied = name == "to" and any(isinstance(argument, torch.device) for argument in arguments)
+        waits = name in READS or (copied and not (named or {}).get("non_blocking"))
+        if waits and caller != "random_patches":  # whose side is drawn on the host
+            self.calls.append(f"{name} in {caller}")
+        return function(*arguments, **(named or {}))
 
 
 def test_no_step_that_is_not_logged_reads_a_tensor(shards, tmp_path, monkeypatch):
-    config = load(settings=SETTINGS)
-    for stage in (
-        lambda: pretrain(config, shards, tmp_path),
-        lambda: finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs"),
-    ):
-        with monkeypatch.context() as patch:
-            reads = Reads(patch)
-            patch.setattr(Trainer, "step", reads.around(Trainer.step))
-            stage()
-        assert (reads.calls, reads.steps) == ([], 4)
+    config, reads, real, steps = load(settings=SETTINGS), Reads(), Trainer.step, [0]
 
+    def step(*arguments: Any) -> Any:
+        steps[0] += 1
+        if steps[0] % 4 == 1:
+            reads.__enter__()
+        values = real(*arguments)
+        if steps[0] % 4 == 3:  # the fourth one is logged
+            reads.__exit__(None, None, None)
+        return values
 
-def test_batches_for_a_gpu_are_pinned_where_they_are_read(shards, monkeypatch):
-    """With a stand-in for the GPU and for the memory that it copies from."""
-    gpu = Hardware(torch.device("cuda"), "GPU", bfloat16=True, x86=False)
-    monkeypatch.setattr(loader, "hardware", lambda: gpu)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor[:0])
-    faces = read_samples(shards, ("train",))
-    (batch,) = loader.load(faces, sequential_batches(faces, len(faces)), {"jpg"}, 1, load().stream)
-    assert [len(tensor) for tensor in vars(batch).values()] == [0] * len(vars(batch))
+    # The layer that is faster on a CPU reads its slope; a GPU computes this one.
+    monkeypatch.setattr(PReLU, "forward", nn.PReLU.forward)
+    monkeypatch.setattr(Trainer, "step", step)
+    pretrain(config, shards, tmp_path)
+    finetune(config, shards, tmp_path / "pretrained.safetensors", tmp_path / "runs")
+    assert (reads.calls, steps) == ([], [8])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -66,17 +66,13 @@ def test_a_cluster_that_scales_from_zero_starts_its_first_worker():
             assert [future.result() for _, future in map_bounded(client, abs, [-1], joined("x"))] == [1]
 
 
-def test_a_machine_that_takes_long_to_start_a_thread_ends_no_run(monkeypatch):
+def test_a_local_cluster_listens_on_the_loopback_alone_and_a_slow_start_of_a_thread_ends_no_run(monkeypatch):
     monkeypatch.setattr("distributed.utils._CollectErrorThread", None)  # Dask's, which may take ten seconds
     with (
         connect(load(settings=["cluster.workers=1"]).cluster, 1, no_model) as client,
         connect(joined(client.scheduler.address), 1, no_model) as joining,
     ):
         assert joining.submit(abs, -1).result() == 1
-
-
-def test_a_local_cluster_listens_on_the_loopback_alone():
-    with connect(load(settings=["cluster.workers=1"]).cluster, 1, no_model):
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         sockets = [each for process in processes for each in process.net_connections("tcp")]
         addresses = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
@@ -107,31 +103,25 @@ def test_a_task_without_progress_is_named_and_made_again_by_a_new_process(tmp_pa
     assert "parse: no progress for 0.1 minutes on tcp://" in capsys.readouterr().err
 
 
-Start = Callable[..., str]
-
-
 @pytest.fixture
 def start(tmp_path):
     """Starts a scheduler and workers as processes of their own, and returns the scheduler's address."""
     processes: list[subprocess.Popen[bytes]] = []
+    file, log = tmp_path / "scheduler.json", tmp_path / "log"
 
     def start(project: Path, *options: str, workers: Sequence[Sequence[str]] = ((),)) -> str:
-        file = tmp_path / "scheduler.json"
-        dask_command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-        dask_worker = [sys.executable, "-m", "distributed.cli.dask_worker"]
-        address = ("--scheduler-file", str(file), *options)
+        python = [sys.executable, "-m"]
+        shared = ("--no-dashboard", "--scheduler-file", str(file), *options)
+        scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *shared]
+        worker = [*python, "distributed.cli.dask_worker", "--nthreads", "1", *shared]
         environment = {**os.environ, "PYTHONPATH": str(project)}
-        scheduler = [*dask_command, "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *address]
-        worker = [*dask_worker, "--nthreads", "1", "--no-dashboard", *address]
-        with (tmp_path / "log").open("w") as log:
+        with log.open("w") as out:
             for command in (scheduler, *([*worker, *flags] for flags in workers)):
-                process = subprocess.Popen(
-                    command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
-                )
-                processes.append(process)
+                started = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+                processes.append(started)
         deadline = time.monotonic() + LIMIT
         while not file.is_file():
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         return str(json.loads(file.read_text())["address"])
 
@@ -155,31 +145,28 @@ def test_a_worker_with_other_code_is_refused_in_a_sentence(start, tmp_path):
         pass
 
 
-def make_certificate(folder: Path) -> tuple[str, str, str]:
-    """Files of a throw-away authority, and of a certificate that it signed with its key."""
+def make_certificate(folder: Path) -> None:
+    """Write a throw-away authority, ``ca.pem``, and ``cert.pem``, which it signed, with its ``key.pem``."""
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+    def openssl(arguments: str) -> None:
+        subprocess.run(["openssl", *arguments.split()], cwd=folder, check=True, capture_output=True)
 
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-days", "1", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl(*new, "-subj", "/CN=127.0.0.1", "-keyout", "key.pem", "-out", "request.pem")
-    signed = ("x509", "-req", "-days", "1", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial")
-    openssl(*signed, "-in", "request.pem", "-out", "cert.pem")
-    return str(folder / "ca.pem"), str(folder / "cert.pem"), str(folder / "key.pem")
+    new = "req -newkey rsa:2048 -nodes"
+    openssl(f"{new} -x509 -days 1 -subj /CN=authority -keyout ca.key -out ca.pem")
+    openssl(f"{new} -subj /CN=127.0.0.1 -keyout key.pem -out request.pem")
+    openssl("x509 -req -days 1 -CA ca.pem -CAkey ca.key -CAcreateserial -in request.pem -out cert.pem")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 def test_a_scheduler_with_tls_is_joined_by_dasks_own_settings(start, tmp_path):
-    authority, certificate, key = make_certificate(tmp_path)
-    address = start(
-        ROOT, "--protocol", "tls", "--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key
-    )
+    make_certificate(tmp_path)
+    files = {"ca-file": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+    flags = (f"--tls-{name}={tmp_path / file}" for name, file in files.items())
+    address = start(ROOT, "--protocol", "tls", *flags)
     assert address.startswith("tls://")
     config = joined(address)
-    names = ("ca-file", "client.cert", "client.key")
-    files = zip(names, (authority, certificate, key), strict=True)
-    tls = dask.config.set({f"distributed.comm.tls.{name}": file for name, file in files})
+    names = zip(("ca-file", "client.cert", "client.key"), files.values(), strict=True)
+    tls = dask.config.set({f"distributed.comm.tls.{name}": str(tmp_path / file) for name, file in names})
     with tls, connect(config, 1, no_model) as client:
         assert [future.result() for _, future in map_bounded(client, abs, [-1], config)] == [1]
     with pytest.raises(UserError, match="no Dask scheduler answers at tls://"), connect(config, 1, no_model):

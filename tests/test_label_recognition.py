@@ -30,6 +30,9 @@ def images(folder: str = "", suffix: str = ".jpg") -> Files:
     return {f"{folder}{name}{suffix}": f"photo {name}" for name in MALE}
 
 
+ROWS = "path,Male\n1.jpg,0\n2.jpg,1\n"
+
+
 def table(content: str | bytes) -> Files:
     return {**images(), "labels.csv": content}
 
@@ -57,6 +60,7 @@ def labelled_by(text: str | bytes, pictures: Files = ALIGNED) -> Files:
     return {**pictures, "list_attr_celeba.txt": text}
 
 
+MALE_0 = '{"attributes": {"Male": 0}}'
 TAR = tar([*labelled("1", 0), *labelled("2", 1)])
 KAGGLE = "img_align_celeba/img_align_celeba/"
 LFW = "lfw_attributes\n#\tperson\timagenum\tMale\nAnn Lee\t1\t-1\nAnn Lee\t2\t1\n"
@@ -85,36 +89,26 @@ READ: dict[str, Files] = {
     "a label file with a byte order mark": labelled_by(CELEBA.encode("utf-8-sig")),
     "a label file in utf-16": labelled_by(CELEBA.encode("utf-16")),
     "celeba-hq": {**images("CelebA-HQ-img/"), "CelebAMask-HQ-attribute-anno.txt": CELEBA},
-    "a csv with semicolons": table("path;Male\n1.jpg;0\n2.jpg;1\n"),
     "a csv of excel with sep": table("sep=;\npath;Male\n1.jpg;0\n2.jpg;1\n"),
-    "a csv with tabs": table("path\tMale\n1.jpg\t0\n2.jpg\t1\n"),
-    "a tsv": {**images(), "labels.tsv": "path\tMale\n1.jpg\t0\n2.jpg\t1\n"},
-    "a csv in utf-16": table("path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16")),
-    "a csv in utf-16 without a mark": table("path,Male\n1.jpg,0\n2.jpg,1\n".encode("utf-16-le")),
-    "a column called file": table("file,Male\n1.jpg,0\n2.jpg,1\n"),
-    "a column called image": table("image,Male\n1.jpg,0\n2.jpg,1\n"),
-    "a column called filename": table("filename,Male\n1.jpg,0\n2.jpg,1\n"),
+    "a tsv": {**images(), "labels.tsv": ROWS.replace(",", "\t")},
+    **{f"a csv with {mark!r}": table(ROWS.replace(",", mark)) for mark in (";", "\t", " , ")},
+    **{f"a csv in {code}": table(ROWS.encode(code)) for code in ("utf-16", "utf-16-le")},
+    **{f"paths in {name}": table(ROWS.replace("path", name)) for name in ("file", "image", "Path", "")},
     "a column called Image Path": table("Male,Image Path\n0,1.jpg\n1,2.jpg\n"),
-    "a column called Path": table("Path,Male\n1.jpg,0\n2.jpg,1\n"),
     "an index column of pandas": table(",path,Male\n0,1.jpg,0\n1,2.jpg,1\n"),
     "an index column of pandas that was read again": table("Unnamed: 0,path,Male\n0,1.jpg,0\n1,2.jpg,1\n"),
-    "paths as the index of pandas": table(",Male\n1.jpg,0\n2.jpg,1\n"),
-    "blanks around headings and values": table(" path , Male\n 1.jpg , 0\n2.jpg, 1 \n"),
-    "empty rows at the end": table("path,Male\n1.jpg,0\n2.jpg,1\n,\n,\n"),
+    "empty rows at the end": table(f"{ROWS},\n,\n"),
     "back-slashed paths": {**images("a/"), "labels.csv": "path,Male\na\\1.jpg,0\n.\\a\\2.jpg,1\n"},
     "paths without extension": {**images("a/"), "labels.csv": "path,Male\na/1,0\na/2,1\n"},
     "another extension, and capitals": {**images("", ".JPG"), "labels.csv": "path,Male\n1.jpeg,0\n2.png,1\n"},
-    "names of images that lie deeper": {
-        **images("deep/er/"),
-        "labels.csv": "path,Male\n1.jpg,0\ner/2.jpg,1\n",
-    },
+    "names of images that lie deeper": {**images("deep/er/"), "labels.csv": ROWS.replace("2", "er/2")},
     "a table in a folder beside the images": {
         **images("photos/"),
         "labels/all.csv": "path,Male\n../photos/1.jpg,0\nphotos/2.jpg,1\n",
     },
     "a table per split": {
         **images(),
-        "labels_train.csv": "path,Male\n1.jpg,0\n",
+        "labels_train.csv": ROWS.partition("2")[0],
         "labels_valid.csv": "path,Male\n2.jpg,1\n",
     },
     "maad-face": {
@@ -129,22 +123,14 @@ READ: dict[str, Files] = {
     },
     "tars in folders": {"train/0.tar": tar(labelled("1", 0)), "val/0.tar": tar(labelled("2", 1))},
     "names in capitals": {"A.TAR": TAR},
-    "members in capitals": {
-        "a.tar": tar([("1.JPG", ""), ("1.JSON", '{"attributes": {"Male": 0}}'), *labelled("2", 1)])
-    },
+    "members in capitals": {"a.tar": tar([("1.JPG", ""), ("1.JSON", MALE_0), *labelled("2", 1)])},
     "members below a dot": {"a.tar": tar([*labelled("./1", 0), *labelled("./2", 1)])},
     "apple's hidden members": {
         "a.tar": tar([("._1.jpg", "no photo"), ("__MACOSX/._1.json", "no JSON"), *labelled("1", 0)]) + b"",
         "b.tar": tar([(".cache/3.jpg", "hidden"), *labelled("2", 1)]),
     },
-    "a member that was appended again": {
-        "a.tar": tar([*labelled("1", 1), *labelled("2", 1), *labelled("1", 0)])
-    },
-    "folders of photos with labels in captions' place": {
-        **images("a/"),
-        "a/1.txt": "a photo of 1.jpg",
-        "a/labels.csv": "path,Male\n1.jpg,0\n2.jpg,1\n",
-    },
+    "a member again": {"a.tar": tar([*labelled("1", 1), *labelled("2", 1), *labelled("1", 0)])},
+    "captions beside photos": {**images("a/"), "a/1.txt": "a photo of 1.jpg", "a/labels.csv": ROWS},
 }
 
 
@@ -160,14 +146,9 @@ def test_lfw_is_read_however_it_is_nested(prefix, tmp_path):
     assert male(tmp_path) == {"Ann_Lee_0001": 0, "Ann_Lee_0002": 1}
 
 
-def test_absolute_paths_inside_the_folder_are_relative_to_it(tmp_path):
-    rows = f"path,Male\n{tmp_path}/1.jpg,0\n{tmp_path}/./2.jpg,1\n"
-    assert male(write(tmp_path, table(rows))) == MALE
-
-
-def test_names_in_composed_form_mean_files_in_decomposed_form_and_the_other_way_round(tmp_path):
+def test_names_in_composed_form_mean_files_in_decomposed_form_and_absolute_paths_are_read(tmp_path):
     composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
-    rows = f"path,Male\n{composed}1.jpg,0\n{decomposed}2.jpg,1\n"
+    rows = f"path,Male\n{composed}1.jpg,0\n{tmp_path}/./{decomposed}2.jpg,1\n"
     write(tmp_path, {f"{decomposed}1.jpg": "1", f"{composed}2.jpg": "2", "labels.csv": rows})
     assert sorted(male(tmp_path).values()) == [0, 1]
 
@@ -188,14 +169,9 @@ REFUSED: dict[str, tuple[Files, str]] = {
         {"Img/img_celeba.7z/img_celeba.7z.001": "7z", "Anno/list_attr_celeba.txt": CELEBA},
         "unpack Img/img_celeba.7z/img_celeba.7z.001",
     ),
-    "any zip in a folder without images": ({"photos.zip": "PK"}, "unpack photos.zip"),
     "celeba without labels": (images("img_align_celeba/"), "no list_attr_celeba.txt"),
     "celeba twice": (
-        {
-            **images("a/img_align_celeba/"),
-            "a/list_attr_celeba.txt": CELEBA,
-            "b/list_attr_celeba.csv": CELEBA_CSV,
-        },
+        {**ALIGNED, "a/list_attr_celeba.txt": CELEBA, "b/list_attr_celeba.csv": CELEBA_CSV},
         "has both a/list_attr_celeba.txt and b/list_attr_celeba.csv",
     ),
     "labels of other images": (
@@ -207,17 +183,10 @@ REFUSED: dict[str, tuple[Files, str]] = {
         {**images(), "people.csv": "name,price\n1,2\n"},
         "people.csv, line 1: no column of paths among name, price",
     ),
-    "a table without a header line": (
-        table("1.jpg,0\n2.jpg,1\n"),
-        "1.jpg, 0: not column names; add a line of them",
-    ),
-    "a table of other images": (
-        table("path,Male\na.jpg,0\n"),
-        "labels.csv: no row matches an image; a row names a.jpg, an image is called 1.jpg",
-    ),
+    "a table without a header line": (table("1.jpg,0\n2.jpg,1\n"), "1.jpg, 0: not column names; add a line"),
     "a table of another machine": (
         table("path,Male\nC:\\photos\\1.jpg,0\n/data/2.jpg,1\n"),
-        r"a row names C:\\photos\\1.jpg, an image is called 1.jpg",
+        r"labels.csv: no row matches an image; a row names C:\\photos\\1.jpg, an image is called 1.jpg",
     ),
     "a row that may mean two images": (
         {"a/1.jpg": "a", "b/1.jpg": "b", "labels.csv": "path,Male\n1.jpg,0\n"},
@@ -228,14 +197,8 @@ REFUSED: dict[str, tuple[Files, str]] = {
         "several tables: a.csv with Male, b.csv with Age",
     ),
     "a column of words": (table("path,age\n1.jpg,old\n"), "line 2, age: 'old' is none of"),
-    "a spreadsheet": (
-        {**images(), "labels.xlsx": "PK"},
-        "has labels.xlsx, which is not read; save its labels as",
-    ),
-    "a text file of labels": (
-        {**images(), "labels.txt": "1.jpg 0\n2.jpg 1\n"},
-        "labels.txt names images, such as",
-    ),
+    "a spreadsheet": ({**images(), "labels.xlsx": "PK"}, "labels.xlsx, which is not read; save its labels"),
+    "a text file of labels": ({**images(), "labels.txt": "1.jpg 0\n2.jpg 1\n"}, "labels.txt names images,"),
     "a json of labels": (
         {**images("a/"), "labels.json": '{"1.jpg": {"Male": 0}, "2.jpg": {"Male": 1}}'},
         "labels.json names images, such as 1.jpg",
@@ -255,34 +218,18 @@ REFUSED: dict[str, tuple[Files, str]] = {
     "tars beside photos": ({**images(), "a.tar": TAR}, "has both images and a.tar"),
     "a compressed tar": ({"a.tar.gz": b"\x1f\x8b\x08"}, "a.tar.gz is compressed with gzip"),
     "a compressed tar without the name": ({"a.tar": b"\x1f\x8b\x08"}, "a.tar is compressed with gzip"),
-    "labels in the wrong place of a tar's json": (
-        {"a.tar": tar([("1.jpg", ""), ("1.json", '{"Male": 1}')])},
-        "a.tar::1.json: Male: labels are read from an object 'attributes'",
-    ),
-    "a class in a tar's json": (
-        {"a.tar": tar([("1.jpg", ""), ("1.json", '{"label": "cat"}')])},
-        "a.tar::1.json: label: labels are read from",
-    ),
-    "a word as a label in a tar's json": (
-        {"a.tar": tar([("a.jpg", ""), ("a.json", '{"attributes": {"Male": "perhaps"}}')])},
-        "a.tar::a.json, Male: 'perhaps'",
-    ),
-    "a pickle as a class in a tar": (
-        {"a.tar": tar([("a.jpg", ""), ("a.cls", b"\x80\x04K\x01.")])},
-        "a.tar::a.cls: a class number was expected",
-    ),
-    "a bare number as a tar's json": (
-        {"a.tar": tar([("1.jpg", ""), ("1.json", "3")])},
-        "an object was expected",
-    ),
-    "splits by another name in a tar's json": (
-        {"a.tar": tar(labelled("1", 1, is_train=True))},
-        "a.tar::1.json: 'is_train' looks like splits",
-    ),
-    "an unknown split in a tar's json": (
-        {"a.tar": tar(labelled("1", 1, split="dev"))},
-        "a.tar::1.json, split: 'dev' is none of",
-    ),
+    **{
+        f"{name} {content!r}": ({"a.tar": tar([("1.jpg", ""), (name, content)])}, f"a.tar::{name}{said}")
+        for name, content, said in (
+            ("1.json", '{"Male": 1}', ": Male: labels are read from an object 'attributes'"),
+            ("1.json", '{"label": "cat"}', ": label: labels are read from"),
+            ("1.json", '{"attributes": {"Male": "perhaps"}}', ", Male: 'perhaps'"),
+            ("1.json", '{"attributes": {"Male": 1}, "is_train": true}', ": 'is_train' looks like splits"),
+            ("1.json", '{"attributes": {"Male": 1}, "split": "dev"}', ", split: 'dev' is none of"),
+            ("1.json", "3", ".*an object was expected"),
+            ("1.cls", b"\x80\x04K\x01.", ": a class number was expected"),  # a pickle
+        )
+    },
 }
 
 
@@ -300,22 +247,11 @@ def test_the_folder_of_images_alone_is_refused_if_the_labels_lie_above_it(folder
         read_listing(tmp_path / folder)
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"1.txt": "a photo of a man", "2.txt": "a woman, smiling"},
-        {"1.jpg.json": '{"title": "1.jpg"}', "2.jpg.json": '{"title": "2.jpg"}'},
-        {"README.md": "1.jpg and 2.jpg"},
-    ],
-    ids=["captions", "takeout's metadata", "a readme"],
-)
-def test_side_files_are_not_taken_for_labels(files, tmp_path):
+def test_side_files_are_not_taken_for_labels_nor_a_table_with_the_format_folder(tmp_path):
+    files = {"1.txt": "a photo of a man", "2.txt": "a woman, smiling", "README.md": "1.jpg and 2.jpg"}
+    files |= {"1.jpg.json": '{"title": "1.jpg"}', "2.jpg.json": '{"title": "2.jpg"}'}
     assert read_listing(write(tmp_path, {**images(), **files})).attributes == ()
-
-
-def test_only_the_format_folder_reads_photos_without_the_labels_beside_them(tmp_path):
-    write(tmp_path, {**images(), "people.csv": "name,price\n"})
-    assert read_listing(tmp_path, "folder").attributes == ()
+    assert read_listing(write(tmp_path, {"people.csv": "name,price\n"}), "folder").attributes == ()
 
 
 @pytest.mark.parametrize("word", ["val", "VALID", "validation"])
@@ -336,27 +272,18 @@ def test_dots_in_keys_keep_the_labels_of_each_photo_and_masks_are_no_photos(tmp_
     assert male(write(tmp_path, {"a.tar": tar(members)})) == {"IMG.1": 0, "IMG.2": 1, "a": 1}
 
 
-def test_tars_that_were_joined_are_a_row_of_their_own(tmp_path):
-    write(tmp_path, {"a.tar": tar(labelled("1", 0)) + tar(labelled("2", 1))})
-    refused = {source.path: source.refused for source in read_listing(tmp_path).sources}
-    assert refused["a.tar::1.jpg"] is None
-    assert refused["a.tar"] == (
-        "truncated",
-        "the tar is damaged: it goes on after its end, as tars do that were joined with cat",
-    )
-
-
-def test_what_a_tar_holds_and_is_not_read_is_reported(tmp_path):
+def test_what_is_not_read_or_not_complete_is_reported(tmp_path):
     members = [("1.jpg", ""), ("1.json", '{"caption": "a man"}'), ("1.txt", "a man"), ("2.cls2", "7")]
+    write(tmp_path / "tar", {"a.tar": tar(members) + tar(labelled("2", 1))})
+    listing = read_listing(tmp_path / "tar")
     remark = "not read in the tars: JSON key caption (1), members .cls2 (1), members .txt (1)"
-    assert read_listing(write(tmp_path, {"a.tar": tar(members)})).remarks == (remark,)
-
-
-def test_a_count_line_that_is_not_the_number_of_rows_is_reported(tmp_path):
-    write(tmp_path, {**ALIGNED, "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)})
-    assert read_listing(tmp_path).remarks == (
-        "list_attr_celeba.txt announces 202,599 rows and has 2; is it complete?",
-    )
+    assert listing.remarks == (remark,)
+    refused = {source.path: source.refused for source in listing.sources}
+    joined = "the tar is damaged: it goes on after its end, as tars do that were joined with cat"
+    assert refused == {"a.tar::1.jpg": None, "a.tar": ("truncated", joined)}
+    write(tmp_path / "celeba", {**ALIGNED, "list_attr_celeba.txt": CELEBA.replace("2\n", "202599\n", 1)})
+    remark = "list_attr_celeba.txt announces 202,599 rows and has 2; is it complete?"
+    assert read_listing(tmp_path / "celeba").remarks == (remark,)
 
 
 def test_the_two_photos_of_one_time_stamp_in_utkface_are_one_person(tmp_path):

@@ -36,15 +36,9 @@ def cluster(*settings: str) -> Cluster:
 
 @pytest.mark.parametrize(
     ("count", "visible", "expected"),
-    [
-        pytest.param(0, None, [], id="a machine without GPUs has none"),
-        pytest.param(2, None, ["0", "1"], id="GPUs go by their numbers"),
-        pytest.param(2, "5, GPU-ab", ["5", "GPU-ab"], id="GPUs go by their names in the environment"),
-        pytest.param(0, "-1", [], id="hidden GPUs are none"),
-        pytest.param(0, "", [], id="an empty list hides all"),
-    ],
+    [(0, None, []), (2, None, ["0", "1"]), (2, "5, GPU-ab", ["5", "GPU-ab"]), (0, "-1", []), (0, "", [])],
 )
-def test_visible_gpus(count, visible, expected):
+def test_visible_gpus_go_by_their_numbers_or_names_in_the_environment(count, visible, expected):
     assert list(visible_gpus(count, visible)) == expected
 
 
@@ -105,11 +99,6 @@ def test_a_worker_that_dies_while_it_loads_the_model_ends_in_a_sentence(
         pass
 
 
-def test_a_cluster_closes_after_a_worker_died_before_it_was_known():
-    with runner._ForgivingCluster(n_workers=0, processes=False, dashboard_address=None) as unaware:
-        unaware._update_worker_status("remove", "tcp://127.0.0.1:1")
-
-
 def die_once(marker: Path) -> None:
     """Kill this process, unless another one did so before."""
     with suppress(FileExistsError):
@@ -142,14 +131,8 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_while_it_imports_is_the_commands_alone_and_it_ends_with_the_command():
-    driver = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command, pipe = [sys.executable, "-c", PROGRAM], subprocess.PIPE
+    driver = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=pipe, stderr=pipe, text=True)
     assert driver.stdout.readline() == "started\n"
     time.sleep(1)  # until it is in the middle of its imports, on most machines
     os.killpg(driver.pid, signal.SIGINT)
@@ -164,65 +147,45 @@ def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_named(monk
         start_fork_server()
 
 
-def test_a_step_is_ahead_by_no_more_than_its_depth_and_keeps_the_order():
+def test_a_step_is_ahead_by_no_more_than_its_depth_keeps_the_order_and_errors_and_leaves_no_thread():
     made: list[int] = []
-    lead = []
-    items = ahead((made.append(number) or number for number in range(20)), 3)
-    for expected, item in enumerate(items):
-        assert item == expected
-        lead.append(len(made) - expected)
-    assert made == list(range(20))
-    assert max(lead) <= 4
+    before = threading.active_count()
 
-
-def test_an_error_of_a_step_comes_in_its_place():
     def items() -> Iterator[int]:
-        yield 0
+        for number in range(20):
+            made.append(number)
+            yield number
         raise OSError("the disk is full")
 
-    step = ahead(items(), 2)
-    assert next(step) == 0
+    step = ahead(items(), 3)
+    for expected in range(20):
+        assert next(step) == expected
+        assert len(made) - expected <= 4
     with pytest.raises(OSError, match="the disk is full"):
         next(step)
-
-
-def test_a_step_that_is_given_up_leaves_no_thread():
-    before = threading.active_count()
     step = ahead(iter(range(100)), 2)
     next(step)
     step.close()
     assert threading.active_count() == before
 
 
-class FullGpu:
-    """A stand-in for a parser on a GPU that holds three faces."""
+def test_a_batch_that_does_not_fit_is_halved_once_and_for_all_and_a_face_that_does_not_is_an_error():
+    batches: list[int] = []
 
-    def __init__(self, room: int) -> None:
-        self.room, self.batches = room, list[int]()
-
-    def __call__(self, faces: np.ndarray) -> Parsed:
-        self.batches.append(len(faces))
-        if len(faces) > self.room:
+    def gpu(faces: np.ndarray, room: int = 3) -> Parsed:
+        """A stand-in for a parser on a GPU."""
+        batches.append(len(faces))
+        if len(faces) > room:
             raise torch.OutOfMemoryError
-        return (
-            faces[..., 0],
-            faces[:, 0, 0].astype(np.float32),
-            {"pooled.npy": faces[:, 0, 0].astype(np.float16)},
-        )
+        red = faces[:, 0, 0]
+        return faces[..., 0], red.astype(np.float32), {"pooled.npy": red.astype(np.float16)}
 
-
-def test_a_batch_that_does_not_fit_is_halved_once_and_for_all():
-    gpu = FullGpu(room=3)
     parse = SplitOnMemoryError(gpu)
     faces = np.arange(10 * 4 * 4 * 3, dtype=np.uint8).reshape(10, 4, 4, 3)
     masks, confidences, features = parse(faces)
     assert np.array_equal(masks, faces[..., 0])
     assert len(confidences) == len(features["pooled.npy"]) == 10
-    assert gpu.batches == [10, 5, 2, 2, 2, 2, 2]
     parse(faces[:2])
-    assert gpu.batches[-1] == 2
-
-
-def test_a_face_that_does_not_fit_is_an_error():
+    assert batches == [10, 5, 2, 2, 2, 2, 2, 2]
     with pytest.raises(torch.OutOfMemoryError):
-        SplitOnMemoryError(FullGpu(room=0))(np.zeros((4, 4, 4, 3), np.uint8))
+        SplitOnMemoryError(partial(gpu, room=0))(faces)

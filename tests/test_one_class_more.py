@@ -169,7 +169,7 @@ def test_the_task_s_weight_counts_in_the_total(output):
     assert with_it == without  # in the first step: no draw of another task has changed
 
 
-def test_the_method_is_evaluated_studied_and_predicts(output):
+def test_the_method_is_evaluated_studied_and_predicts_and_all_three_are_on_the_page(output):
     means = json.loads((output / "evaluate" / "metrics.json").read_text())
     assert "balanced_accuracy" in means["brightness-100%"]
     for table in (output / "evaluate" / "table.txt", output / "study" / "table.md"):
@@ -177,6 +177,9 @@ def test_the_method_is_evaluated_studied_and_predicts(output):
     classifier = load_classifier(output / "finetune" / "brightness-100%" / "classifier.pt")
     assert classifier.metadata["title"] == BrightnessMethod.title
     assert set(classifier.attributes) < set(pq.read_table(output / "faces.parquet").column_names)
+    page = (output / "report.html").read_text().casefold()
+    shown = ("patch brightness", "bright patches", BrightnessMethod.title, SPECIFICITY.title)
+    assert all(words in page for words in (*shown, f"{100 * means['probe-100%']['specificity']:.1f}"))
 
 
 def test_the_metric_is_in_every_result(output, shards):
@@ -195,10 +198,3 @@ def test_the_metric_is_in_every_result(output, shards):
     table = (output / "evaluate" / "table.txt").read_text()
     assert SPECIFICITY.title in table
     assert re.search(rf"^linear probe .* {100 * mean['specificity']:.1f}$", table, re.MULTILINE)
-
-
-def test_all_three_are_on_the_page(output):
-    page = (output / "report.html").read_text().casefold()
-    mean = json.loads((output / "evaluate" / "metrics.json").read_text())["probe-100%"]["specificity"]
-    shown = ("patch brightness", "bright patches", BrightnessMethod.title, SPECIFICITY.title)
-    assert all(words in page for words in (*shown, f"{100 * mean:.1f}"))

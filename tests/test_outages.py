@@ -1,7 +1,7 @@
 """Stores that fail for a while: a real S3 server behind a proxy that answers 500, 503 or late, or is down."""
 
+import re
 import threading
-import time
 
 import pytest
 from upath import UPath
@@ -15,26 +15,34 @@ from common.storage import TransientError
 from pipeline.align.run import align, plan, read_plan
 from pipeline.align.shard import align_shard
 from pipeline.ingest.run import ingest
+from pipeline.runner.cluster import shared_workers
 from pipeline.runner.prefetch import read_ahead
 from pipeline.runner.shard_record import read_record
 from pipeline.source import read_source
 from tests.conftest import PORTRAITS
-from tests.faulty_store import FaultyStore, proxied
+from tests.faulty_store import proxied
 
 FAULTS = ("503", "expired")
 INPUT = "s3://outages/photos"
 
 
-@pytest.fixture
-def store(object_store, portraits, monkeypatch):
-    """The object store with the portraits, behind a proxy for all processes; nothing is requested twice."""
+@pytest.fixture(scope="module")
+def proxy(object_store, portraits):
+    """The object store with the portraits behind a proxy, and workers that share it."""
     bucket = UPath("s3://outages")
-    if not bucket.fs.exists("outages"):
-        bucket.fs.mkdir("outages")
-        bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
-    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
-    with proxied(monkeypatch) as proxy:
+    bucket.fs.mkdir("outages")
+    bucket.fs.put(f"{portraits}/", "outages/photos/", recursive=True)
+    with pytest.MonkeyPatch.context() as patch, proxied(patch) as proxy, shared_workers():
         yield proxy
+
+
+@pytest.fixture
+def store(proxy, monkeypatch):
+    """The proxy, without a fault before and after the test; this process tries again soon."""
+    monkeypatch.setattr("common.retry.LONGEST_PAUSE", 0.1)
+    proxy.faults = 0
+    yield proxy
+    proxy.fault = lambda path: None
 
 
 def config(*settings: str) -> Config:
@@ -44,11 +52,6 @@ def config(*settings: str) -> Config:
 
 def photo(path: str) -> bool:
     return path.endswith(".jpg")
-
-
-def fail_first(store: FaultyStore, kind: str, count: int) -> None:
-    """Let the first `count` requests for photos fail."""
-    store.fault = lambda path: kind if photo(path) and store.faults < count else None
 
 
 def rows(layout: Layout) -> list[dict[str, object]]:
@@ -73,14 +76,24 @@ def undisturbed(object_store, portraits, tmp_path_factory):
     return layout, aligned(layout)
 
 
-@pytest.mark.parametrize("kind", [*FAULTS, "slow"])
-def test_an_outage_while_photos_are_hashed_loses_none(kind, store, undisturbed, tmp_path):
-    fail_first(store, kind, 12)
-    if kind == "slow":
-        store.fault = lambda path: "slow" if path.endswith("1.jpg") else None
-    ingest(config(), Layout.at(tmp_path))
-    assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
-    assert store.faults == (0 if kind == "slow" else 12)
+@pytest.mark.parametrize("kind", [*FAULTS, "slow", "refused"])
+def test_an_outage_while_photos_are_listed_hashed_or_aligned_is_waited_for(
+    kind, store, undisturbed, tmp_path
+):
+    layout = Layout.at(tmp_path)
+    for stage in (ingest, align):
+        store.faults = 0
+        if kind == "refused":
+            store.stop()
+            threading.Timer(3, store.start).start()
+        elif kind == "slow":
+            store.fault = lambda path: "slow" if path.endswith("01.jpg") else None
+        else:
+            store.fault = lambda path: kind if photo(path) and store.faults < 4 else None
+        stage(config(), layout)
+        assert store.faults == (4 if kind in FAULTS else 0)
+    assert rows(layout) == rows(undisturbed[0])
+    assert aligned(layout) == undisturbed[1]
 
 
 def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(store, tmp_path):
@@ -94,67 +107,39 @@ def test_a_photo_is_one_request_when_it_is_hashed_and_when_it_is_aligned(store, 
     assert len(requested) == 2 * PORTRAITS
 
 
-def test_a_refused_connection_while_the_input_is_listed_is_waited_for(store, undisturbed, tmp_path):
-    store.stop()
-    threading.Timer(3, store.start).start()
-    ingest(config(), Layout.at(tmp_path))
-    assert rows(Layout.at(tmp_path)) == rows(undisturbed[0])
-
-
-def test_a_token_that_stays_expired_ends_ingest_without_a_plan(store, tmp_path):
-    store.fault = lambda path: "expired" if photo(path) and "3" in path else None
-    with pytest.raises(UserError, match=r"files cannot be read .*Forbidden.*nothing was planned"):
+@pytest.mark.parametrize(
+    ("kind", "file", "error", "message"),
+    [
+        ("expired", "3.*jpg", UserError, r"files cannot be read .*Forbidden.*nothing was planned"),
+        ("503", "list_attr", OSError, "Service Unavailable"),  # no data set without labels
+    ],
+)
+def test_an_outage_that_lasts_ends_ingest_without_a_plan(kind, file, error, message, store, tmp_path):
+    store.fault = lambda path: kind if re.search(file, path) else None
+    with pytest.raises(error, match=message):
         ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
     assert not Layout.at(tmp_path).source.exists()
 
 
-def test_an_outage_while_label_files_are_looked_for_is_not_a_data_set_without_labels(store, tmp_path):
-    store.fault = lambda path: "503" if "list_attr" in path else None
-    with pytest.raises(OSError, match="Service Unavailable"):
-        ingest(config("stream.retry_minutes=0.02"), Layout.at(tmp_path))
-    assert not Layout.at(tmp_path).source.exists()
-
-
-@pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(kind, store):
+def test_a_fault_is_no_verdict_on_a_photo_but_its_absence_is(store, tmp_path):
     root, names = UPath(INPUT), ("img_align_celeba/000001.jpg", "img_align_celeba/gone.jpg")
     assert read_source(root, names[0])
-    store.fault = lambda path: kind if photo(path) else None
-    for name in names:
-        with pytest.raises(TransientError, match=name):
-            read_source(root, name)
+    for kind in FAULTS:
+        store.fault = lambda path, kind=kind: kind if photo(path) else None
+        for name in names:
+            with pytest.raises(TransientError, match=name):
+                read_source(root, name)
     store.fault = lambda path: None
-    with pytest.raises(Refused, match="the file does not exist"):
-        read_source(root, names[1])
-
-
-def test_a_refused_connection_or_a_missing_bucket_is_no_verdict_either(store):
-    with pytest.raises(TransientError, match="1.jpg"):
-        read_source(UPath("s3://no-such-bucket/photos"), "1.jpg")
     store.stop()
-    with pytest.raises(TransientError, match="000001.jpg"):
-        read_source(UPath(INPUT), "img_align_celeba/000001.jpg")
-    store.start()
-
-
-def test_a_disk_that_is_not_mounted_is_no_verdict_on_its_photos(tmp_path):
-    with pytest.raises(TransientError):
-        read_source(tmp_path, "1.jpg")
+    for place in (root, UPath("s3://no-such-bucket/photos"), tmp_path):  # no network, bucket or mounted disk
+        with pytest.raises(TransientError):
+            read_source(place, names[0])
+        if place == root:
+            store.start()
     (tmp_path / "2.jpg").touch()
-    with pytest.raises(Refused):
-        read_source(tmp_path, "1.jpg")
-
-
-@pytest.mark.parametrize("kind", ["503", "refused"])
-def test_an_outage_of_seconds_is_waited_for_and_changes_no_byte(kind, store, undisturbed, tmp_path):
-    layout = Layout.at(tmp_path)
-    ingest(config(), layout)
-    fail_first(store, kind, 4)
-    if kind == "refused":
-        store.stop()
-        threading.Timer(15, store.start).start()
-    align(config(), layout)
-    assert aligned(layout) == undisturbed[1]
+    for place in (root, tmp_path):
+        with pytest.raises(Refused, match="the file does not exist"):
+            read_source(place, names[1])
 
 
 def test_a_token_that_expires_fails_its_shards_alone_and_the_next_run_repairs(store, undisturbed, tmp_path):
@@ -216,19 +201,3 @@ def test_what_is_read_ahead_is_bounded_in_order_and_may_fail():
     rest = list(ahead)
     assert [number for number, _ in rest] == list(range(1, 100))
     assert [number for number, future in rest if future.exception()] == [5]
-
-
-def test_no_more_is_read_while_enough_bytes_wait():
-    begun: list[int] = []
-    second = threading.Event()
-
-    def read(number: int) -> bytes:
-        begun.append(number)
-        second.set() if number == 1 else second.wait(600)
-        return bytes(10)
-
-    ahead = read_ahead(read, range(9), threads=2, most=10)
-    assert next(ahead)[0] == 0
-    time.sleep(0.1)  # the second read ends, and fills what may wait
-    assert next(ahead)[0] == 1
-    assert begun == [0, 1]

@@ -17,7 +17,7 @@ from common import images, manifest
 from common.alignment.crops import aligned_crops, find_faces
 from common.alignment.detector import FIRST_SIDE, Face, choose_faces, detect, detect_faces, load_detector
 from common.alignment.warp import FACE_TEMPLATE, central_square, similarity, warp
-from common.config import load
+from common.config import Config, load
 from common.images import decode_photo
 from common.layout import Layout
 from common.members import decode_face, decode_metadata
@@ -25,19 +25,17 @@ from common.photo import Refused
 from common.shards import extent_of, read_member
 from common.weights import find
 from pipeline.align.run import align
+from pipeline.ingest.run import ingest
 from pipeline.parse.run import parse
-from synthetic import iterate_portraits, write_dataset
+from synthetic import iterate_portraits
 from tests.conftest import run_pipeline
 from tests.listings import encoded, picture
+
+pytestmark = pytest.mark.usefixtures("workers")
 
 
 def decode(data: bytes) -> np.ndarray:
     return decode_photo(data, max_pixels=1_000_000).image
-
-
-def test_transparency_is_laid_over_white():
-    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
-    assert decode(encoded(clear, "png")).min() == 255
 
 
 def turned() -> Image.Exif:
@@ -47,15 +45,18 @@ def turned() -> Image.Exif:
 
 
 intact = [
-    encoded(picture(), "jpeg", exif=turned()),
-    encoded(picture(), "jpeg", progressive=True),
-    encoded(picture(), "png"),
+    *(encoded(picture(), "jpeg", **options) for options in ({"exif": turned()}, {"progressive": True})),
+    *(encoded(picture(), kind) for kind in ("png", "webp", "gif", "bmp")),
     encoded(picture().convert("P"), "png"),
-    encoded(picture(), "webp"),
-    encoded(picture(), "gif"),
     encoded(picture(), "tiff", compression="tiff_lzw"),
-    encoded(picture(), "bmp"),
 ]
+
+
+def test_transparency_is_laid_over_white_and_a_program_for_printers_is_not_run():
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert decode(encoded(clear, "png")).min() == 255
+    with pytest.raises(Refused, match="not-an-image"):
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
 
 
 @given(st.sampled_from(intact), st.lists(st.tuples(st.integers(0), st.binary(min_size=1, max_size=4))))
@@ -79,11 +80,7 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_a_program_for_printers_is_not_run():
-    with pytest.raises(Refused, match="not-an-image"):
-        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
-
-
+ALIGN = load(settings=["align.mode=detect"]).align
 coordinate = st.floats(-200, 200)
 
 
@@ -95,11 +92,8 @@ def test_the_transform_between_similar_points_is_recovered(scale, angle, x, y, s
     target = points @ matrix.T + (x, y)
     found = similarity(points, target)
     assert np.allclose(points @ found[:, :2].T + found[:, 2], target, atol=1e-6 * max(1, scale * 100))
-
-
-def test_landmarks_that_coincide_have_no_transform():
     with pytest.raises(ValueError, match="coincide"):
-        similarity(np.ones((5, 2)), FACE_TEMPLATE)
+        similarity(np.ones((5, 2)), points)
 
 
 def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias():
@@ -110,15 +104,6 @@ def test_the_central_square_is_cut_out_exactly_and_shrinking_does_not_alias():
     board = np.repeat(checks[:, :, None], 3, axis=2).astype(np.uint8)
     shrunk = warp(board, central_square(256, 256, 64), 64)
     assert np.abs(shrunk[4:-4, 4:-4].astype(int) - 127).max() <= 3
-
-
-def test_a_shrinking_warp_puts_points_where_the_matrix_says():
-    image = np.zeros((400, 300, 3), np.uint8)
-    image[200:208, 100:108] = 255
-    matrix = central_square(300, 400, 75)
-    rows, columns = np.nonzero(warp(image, matrix, 75)[..., 0] > 60)
-    expected = matrix[:, :2] @ (103.5, 203.5) + matrix[:, 2]
-    assert np.allclose([columns.mean(), rows.mean()], expected, atol=0.3)
 
 
 @pytest.mark.parametrize("size", [256, 64], ids=["enlarged", "shrunk"])
@@ -133,25 +118,14 @@ def face(left: float, top: float, right: float, bottom: float) -> Face:
     return Face(np.array([left, top, right, bottom]), 0.99, np.zeros((5, 2)))
 
 
-@pytest.fixture
-def config():
-    return load()
-
-
-def test_one_of_several_faces_is_chosen_by_the_policy(config):
-    image = np.zeros((100, 200, 3), np.uint8)
-    large, central = face(0, 0, 60, 60), face(90, 40, 110, 60)
-    assert choose_faces([central, large], image, config.align)[0] is large
-    centre = config.align.model_copy(update={"faces": "centre"})
-    assert choose_faces([large, central], image, centre)[0] is central
-
-
-def test_no_face_and_a_face_outside_are_refused(config):
-    image = np.zeros((100, 200, 3), np.uint8)
+def test_one_of_several_faces_is_chosen_by_the_policy_and_none_or_one_outside_is_refused():
+    image, large, central = np.zeros((100, 200, 3), np.uint8), face(0, 0, 60, 60), face(90, 40, 110, 60)
+    for policy, chosen in (("largest", large), ("centre", central)):
+        for faces in ([central, large], [large, central]):
+            assert choose_faces(faces, image, ALIGN.model_copy(update={"faces": policy}))[0] is chosen
     for faces, reason in (([], "no-face"), ([face(-90, 10, 30, 60)], "face-outside")):
-        with pytest.raises(Refused) as refused:
-            choose_faces(faces, image, config.align)
-        assert refused.value.reason == reason
+        with pytest.raises(Refused, match=reason):
+            choose_faces(faces, image, ALIGN)
 
 
 def good_variants(photo: Image.Image) -> dict[str, bytes]:
@@ -175,11 +149,14 @@ def good_variants(photo: Image.Image) -> dict[str, bytes]:
     }
 
 
-def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(tmp_path):
-    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
-    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
-    photo = Image.open(path).convert("RGB")
-    good = good_variants(photo)
+@pytest.fixture(scope="module")
+def wild():
+    """A photo in which a face lies anywhere."""
+    return Image.fromarray(next(iterate_portraits(1, seed=5, wild=True)).image)
+
+
+def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_its_reason(wild, tmp_path):
+    good = good_variants(wild)
     bad = {
         "empty": b"",
         "truncated": good["plain.png"][:3000],
@@ -193,65 +170,56 @@ def test_every_kind_of_good_file_becomes_a_sample_and_every_bad_one_a_row_with_i
     for name, data in [*good.items(), *((f"zz-{reason}.jpg", data) for reason, data in bad.items())]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1"]
-    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
-    run_pipeline(run, layout)
+    settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64"]
+    layout = Layout.at(tmp_path / "out")
+    run_pipeline(load(settings=settings), layout)
     refused = {row["source"]: row["reason"] for row in manifest.read(layout.quarantine).rows()}
     assert refused == {f"zz-{reason}.jpg": reason for reason in bad}
     samples = {row["source"]: row for row in manifest.read(layout.samples).rows()}
     assert samples.keys() == good.keys()
     assert len({row["key"] for row in samples.values()}) == len(good)
-    faces = {name: sample_face(layout, row) for name, row in samples.items()}
+    faces = {
+        name: decode_face(read_member(layout.shards, row["shard"], extent_of(row, "jpg"))).astype(int)
+        for name, row in samples.items()
+    }
     for name, face in faces.items():
         difference = np.abs(face - faces["plain.png"])
         assert np.median(difference.mean(axis=2) if name == "gray.png" else difference) < 40, name
 
 
-def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(tmp_path):
-    write_dataset(tmp_path / "wild", count=1, seed=5, wild=True, workers=1)
-    (path,) = (tmp_path / "wild" / "img_celeba").iterdir()
-    large = Image.open(path).convert("RGB")
-    small = large.copy()
-    small.thumbnail((large.width * 2 // 3, large.height * 2 // 3))
-    both = Image.new("RGB", (large.width + small.width, large.height), (120, 130, 140))
+def test_with_the_policy_all_every_face_of_a_picture_becomes_a_sample_largest_first(wild, tmp_path):
+    small = wild.resize((wild.width * 2 // 3, wild.height * 2 // 3))
+    both = Image.new("RGB", (wild.width + small.width, wild.height), (120, 130, 140))
     both.paste(small, (0, 0))
-    both.paste(large, (small.width, 0))
-    root = tmp_path / "in"
-    root.mkdir()
+    both.paste(wild, (small.width, 0))
+    (root := tmp_path / "in").mkdir()
     both.save(root / "both.png")
     (root / "labels.csv").write_text("path,identity,Male\nboth.png,Ann,1\n")
     settings = [f"data.input={root}", "data.name=d", "cluster.workers=1", "parse.size=64", "align.faces=all"]
-    run, layout = load(settings=settings), Layout.at(tmp_path / "out")
-    run_pipeline(run, layout)
-    rows = manifest.read(layout.samples).rows()
-    first = next(row["key"] for row in manifest.read(layout.source).rows())
-    assert [row["key"] for row in sorted(rows, key=lambda row: len(row["key"]))] == [first, f"{first}-2"]
-    assert {row["source"] for row in rows} == {"both.png"}
-    known = {row["key"]: (row["identity"], row["Male"]) for row in rows}
-    assert known == {first: ("Ann", 1), f"{first}-2": (None, None)}, "a bystander has no labels"
-    assert [row["notices"] for row in rows] == ["several-faces"] * 2
-    asked = load(settings=[*settings, "align.bystander_labels=true"])
-    align(asked, layout)
-    parse(asked, layout)
-    assert [(row["identity"], row["Male"]) for row in manifest.read(layout.samples).rows()] == [
-        ("Ann", 1)
-    ] * 2
+    layout = Layout.at(tmp_path / "out")
+
+    def labels(run: Config) -> dict[str, tuple[object, object]]:
+        align(run, layout)
+        parse(run, layout)
+        return {row["key"]: (row["identity"], row["Male"]) for row in manifest.read(layout.samples).rows()}
+
+    ingest(load(settings=settings), layout)
+    first = manifest.read(layout.source).rows()[0]["key"]
+    second = f"{first}-2"
+    assert labels(load(settings=settings)) == {first: ("Ann", 1), second: (None, None)}, "of a bystander"
     sides = {}
-    for row in rows:
+    for row in manifest.read(layout.samples).rows():
+        assert (row["source"], row["notices"]) == ("both.png", "several-faces")
         metadata = decode_metadata(read_member(layout.shards, row["shard"], extent_of(row, "json")))
         landmarks = np.array(metadata["landmarks"])
         sides[row["key"]] = (np.ptp(landmarks, axis=0).max(), landmarks[:, 0].mean() > small.width)
-    assert sides[first][1] and not sides[f"{first}-2"][1]
-    assert sides[first][0] > sides[f"{first}-2"][0]
+    assert (sides[first][1], sides[second][1]) == (True, False)
+    assert sides[first][0] > sides[second][0]
+    asked = load(settings=[*settings, "align.bystander_labels=true"])
+    assert labels(asked) == {first: ("Ann", 1), second: ("Ann", 1)}
 
 
-def sample_face(layout: Layout, row: dict[str, object]) -> np.ndarray:
-    data = read_member(layout.shards, str(row["shard"]), extent_of(row, "jpg"))
-    return decode_face(data).astype(int)
-
-
-def test_detection_finds_exactly_what_facexlib_finds(config):
-    detector = load_detector(config.align.detector, find(config.align.detector, config.weights))
+def test_detection_finds_exactly_what_facexlib_finds(detector):
     portraits = [portrait.image for portrait in islice(iterate_portraits(4, 2, wild=True), 4)]
     nobody = np.full((200, 240, 3), 90, np.uint8)
     pair = np.hstack([portraits[0][:300, :300], portraits[1][:300, :300]])
@@ -259,12 +227,7 @@ def test_detection_finds_exactly_what_facexlib_finds(config):
         with torch.inference_mode():
             expected = detector.detect_faces(image[..., ::-1].copy(), conf_threshold=threshold)
         found = detect(image, detector, threshold)
-        assert found.shape == expected.shape
-        assert np.allclose(found, expected, atol=1e-3)
-
-
-ALIGN = load(settings=["align.mode=detect"]).align
-ALL_FACES = ALIGN.model_copy(update={"faces": "all"})
+        assert found.shape == expected.shape and np.allclose(found, expected, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -273,18 +236,9 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def painted(tmp_path_factory):
+def painted():
     """Photos by whether their face lies anywhere and is tilted."""
-    folder = tmp_path_factory.mktemp("painted")
-    for wild in (False, True):
-        write_dataset(folder / str(wild), count=6, seed=3, wild=wild, workers=1)
-    return {
-        wild: [
-            cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-            for path in sorted((folder / str(wild)).glob("img*/*"))
-        ]
-        for wild in (False, True)
-    }
+    return {wild: [each.image for each in iterate_portraits(4, 3, wild=wild)] for wild in (False, True)}
 
 
 def rotated(image: np.ndarray, degrees: int) -> tuple[np.ndarray, np.ndarray]:
@@ -323,10 +277,11 @@ def crowd(portraits: list[np.ndarray], rows: int, columns: int) -> tuple[np.ndar
 
 
 def test_everyone_in_a_group_photo_is_found_once(painted, detector):
+    everyone = ALIGN.model_copy(update={"faces": "all"})
     photo, centres = crowd(painted[False], rows=6, columns=10)
-    assert not detect_faces(photo, detector, ALL_FACES)
-    found = np.array([face.box.reshape(2, 2).mean(axis=0) for face in find_faces(photo, detector, ALL_FACES)])
-    distances = np.linalg.norm(found[:, None] - centres[None], axis=2)
+    assert not detect_faces(photo, detector, everyone)
+    found = [face.box.reshape(2, 2).mean(axis=0) for face in find_faces(photo, detector, everyone)]
+    distances = np.linalg.norm(np.array(found)[:, None] - centres[None], axis=2)
     assert len(found) == 60
     assert (distances.min(axis=0) < 30).all()
 
@@ -360,10 +315,3 @@ def test_a_large_jpeg_gives_the_crop_of_its_full_picture_from_a_reduced_one(orie
     moved = (crop.face.landmarks - expected.face.landmarks) @ expected.matrix[:, :2].T
     assert np.abs(moved).max() < 1
     assert np.abs(crop.image.astype(int) - expected.image).mean() < 2
-
-
-def test_a_small_jpeg_is_always_decoded_in_full(painted):
-    data = cv2.imencode(".jpg", painted[True][0])[1].tobytes()
-    view = images.decode_photo(data, 10**8, side=64).view(8)
-    assert view.reduction == 1
-    assert np.array_equal(view.pixels, images.decode_photo(data, 10**8).image)

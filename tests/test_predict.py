@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from common import manifest
 from common.alignment.detector import detect_faces, load_detector, one_thread
 from common.config import load
 from common.errors import UserError
 from common.layout import Layout
 from common.members import decode_face
 from common.photo import Refused
-from common.shards import read_shard
+from common.shards import extent_of, read_member, read_shard
 from common.weights import find
 from pipeline.align.run import align
 from pipeline.ingest.run import ingest
@@ -56,19 +56,16 @@ def wild(tmp_path_factory):
     """A folder with a wild portrait, the same lying on its side by EXIF, and three faces in one photo."""
     folder = tmp_path_factory.mktemp("wild") / "phötos 1"
     folder.mkdir()
-    portraits = [paint_portrait(index, index + 1, 5, wild=True).image for index in range(3)]
-    alone = Image.fromarray(portraits[0])
-    alone.save(folder / "alone.png")
+    portraits = [Image.fromarray(paint_portrait(i, i + 1, 5, wild=True).image) for i in range(3)]
+    portraits[0].save(folder / "alone.png")
     turned = Image.Exif()
     turned[0x0112] = 6
-    alone.transpose(Image.Transpose.ROTATE_90).save(folder / "turned ü.png", exif=turned)
-    height = max(image.shape[0] for image in portraits)
-    group = np.full((height, sum(image.shape[1] for image in portraits), 3), 128, np.uint8)
-    left = 0
-    for image in portraits:
-        group[: image.shape[0], left : left + image.shape[1]] = image
-        left += image.shape[1]
-    Image.fromarray(group).save(folder / "group.png")
+    portraits[0].transpose(Image.Transpose.ROTATE_90).save(folder / "turned ü.png", exif=turned)
+    widths, grey = [image.width for image in portraits], (128, 128, 128)
+    group = Image.new("RGB", (sum(widths), max(image.height for image in portraits)), grey)
+    for number, image in enumerate(portraits):
+        group.paste(image, (sum(widths[:number]), 0))
+    group.save(folder / "group.png")
     return folder
 
 
@@ -91,10 +88,6 @@ def detected(aligned_already, wild, tmp_path_factory):
     return output / "classifier.pt", faces
 
 
-def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run_command("training.predict", *arguments, cwd=cwd)
-
-
 def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(aligned_already, shards, pipeline_config):
     metadata = checkpoint.load(aligned_already)["metadata"]
     assert metadata["dataset"] == "portraits"
@@ -103,17 +96,6 @@ def test_the_file_of_a_classifier_says_how_its_faces_were_aligned(aligned_alread
     other, samples = load(settings=["align.size=64"]), read_samples(shards, ("train",))
     # Another configuration of the training does not change how the faces were made.
     assert provenance(shards, samples, other)["alignment"] == metadata["alignment"]
-
-
-def test_a_photo_that_was_aligned_already_is_seen_as_in_the_shard(aligned_already, shards, portraits):
-    predictor = Predictor.load(aligned_already, align="none")
-    row = pq.read_table(shards.samples).to_pylist()[0]
-    with (shards.shards / row["shard"]).open("rb") as stream:
-        stream.seek(row["jpg.offset"])
-        stored = decode_face(stream.read(row["jpg.size"]))
-    (face,) = predictor(portraits / row["source"])
-    assert np.array_equal(face.image, stored)
-    assert tuple(face.probabilities) == predictor.classifier.attributes
 
 
 @pytest.mark.parametrize("align", ["auto", "detect"])
@@ -139,34 +121,39 @@ def test_a_photo_without_a_face_is_its_central_square(aligned_already, align, de
     assert face_rows(Path("x.png"), [face])[0]["detail"] == detail
 
 
-def test_a_raw_photo_is_seen_as_in_the_shard(detected, wild):
+def test_every_face_of_a_photo_is_seen_as_in_the_shard_and_has_a_box_and_a_rotated_photo_is_upright(
+    detected, wild
+):
     path, stored = detected
     predictor = Predictor.load(path)
     assert stored.keys() >= {"alone.png", "group.png"}
     for name, face in stored.items():
         assert np.array_equal(predictor(wild / name)[0].image, face), name
-    assert predictor(wild / "alone.png")[0].image.shape == (160, 160, 3)
-
-
-def test_every_face_of_a_photo_is_detected_and_a_rotated_photo_is_the_upright_one(detected, wild):
-    predictor = Predictor.load(detected[0])
-    faces = predictor(wild / "group.png")
-    width = Image.open(wild / "group.png").width
-    centres = sorted((face.box[0] + face.box[2]) / 2 / width for face in faces)
-    assert len(faces) == 3
-    assert centres[0] < 0.45 < centres[2]
+    image, faces = predictor.read(wild / "group.png").image, predictor(wild / "group.png")
+    centres = sorted((face.box[0] + face.box[2]) / 2 / image.shape[1] for face in faces)
+    assert (len(faces), centres[0] < 0.45 < centres[2]) == (3, True)
+    drawn, plain = (np.asarray(annotate(image, boxes)).astype(int) for boxes in (faces, []))
+    scale = plain.shape[0] / image.shape[0]
+    changed = np.abs(drawn[: plain.shape[0]] - plain).max(axis=2)
+    for face in faces:
+        x, y = round((face.box[0] + face.box[2]) / 2 * scale), round(face.box[3] * scale) - 1
+        assert changed[y - 4 : y + 5, x].max() > 30
+        assert changed[round(y - 0.4 * (face.box[3] - face.box[1]) * scale), x] == 0
     upright, turned = predictor(wild / "alone.png")[0], predictor(wild / "turned ü.png")[0]
-    assert np.array_equal(upright.image, turned.image)
+    assert np.array_equal(upright.image, turned.image) and upright.image.shape == (160, 160, 3)
     assert (upright.box, upright.probabilities) == (turned.box, turned.probabilities)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_probabilities_are_those_of_the_evaluation_but_for_the_rounding_of_the_resize(
+def test_an_aligned_photo_is_seen_as_in_the_shard_and_has_the_evaluation_s_probabilities_but_for_roundings(
     aligned_already, shards, portraits, mirrored
 ):
     predictor = Predictor.load(aligned_already, None, "none", "float32", mirrored)
-    row = pq.read_table(shards.samples).to_pylist()[0]
+    row = manifest.read(shards.samples).rows()[0]
     (face,) = predictor(portraits / row["source"])
+    stored = decode_face(read_member(shards.shards, row["shard"], extent_of(row, "jpg")))
+    assert np.array_equal(face.image, stored)
+    assert tuple(face.probabilities) == predictor.classifier.attributes
     network = load_classifier(aligned_already).network
     inputs = to_input(torch.from_numpy(face.image).permute(2, 0, 1)[None], 32)
     with torch.inference_mode():
@@ -199,7 +186,8 @@ def test_the_network_alone_computes_in_fewer_bits_and_the_command_says_which(
     )
     assert exact != short
     assert np.allclose(exact, short, atol=0.02)
-    done = command("--checkpoint", aligned_already, "--align", "none", photo, cwd=tmp_path)
+    flags = ("--checkpoint", aligned_already, "--align", "none")
+    done = run_command("training.predict", *flags, photo, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"predict: {numerics('auto')}, 1 x " in done.stderr
     assert "predict:" not in done.stdout
@@ -218,16 +206,11 @@ def test_bad_files_are_rows_with_reasons_and_stop_nothing(detected, wild, tmp_pa
         with (photos / name).open("wb") as stream:
             stream.truncate(40 << 30)
     flags = (photos, tmp_path / "gone.png", "--output", "faces.json", "--annotate", "seen")
-    done = command("--checkpoint", detected[0], *flags, cwd=tmp_path)
+    done = run_command("training.predict", "--checkpoint", detected[0], *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "faces.json").read_text())
-    refused = {
-        "nobody.png": "no-face",
-        "cut.png": "truncated",
-        "empty.jpg": "empty",
-        "gone.png": "unreadable",
-    }
-    refused |= {"good.png": None, long: None, "empty.jpg": "empty", "video.jpg": "too-large"}
+    refused = {"nobody.png": "no-face", "cut.png": "truncated", "empty.jpg": "empty", "good.png": None}
+    refused |= {long: None, "gone.png": "unreadable", "video.jpg": "too-large"}
     assert {Path(row["photo"]).name: row["reason"] for row in rows} == refused
     assert len(list((tmp_path / "seen").rglob("*.jpg"))) == 2
     assert "2 faces in 2 photos, 5 photos without" in done.stderr
@@ -239,17 +222,14 @@ def test_bad_files_are_rows_with_reasons_and_stop_nothing(detected, wild, tmp_pa
 def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(detected, wild, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
     predictor = Predictor.load(detected[0])
-    done = command(
-        *("--checkpoint", detected[0], wild, "broken.jpg", "--output", "a.csv", "--annotate", "seen"),
-        cwd=tmp_path,
-    )
+    flags = ("--checkpoint", detected[0], "--output", "a.csv", "--annotate", "seen")
+    done = run_command("training.predict", *flags, wild, "broken.jpg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = list(predict(predictor, photos_in([wild, Path("broken.jpg")])[0], None))
     for name in ("a.json", "a.parquet"):
         write_table(tmp_path / name, face_table(rows, predictor.classifier.attributes))
     from_json = json.loads((tmp_path / "a.json").read_text())
-    from_parquet = pq.read_table(tmp_path / "a.parquet").to_pylist()
-    assert from_json == from_parquet
+    assert from_json == pq.read_table(tmp_path / "a.parquet").to_pylist()
     table = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text(encoding="utf-8"))))
     assert [row["photo"] for row in table] == [row["photo"] for row in from_json]
     assert len(table) == 3 + 1 + 1 + 1
@@ -258,8 +238,8 @@ def test_it_works_where_there_are_no_shards_and_all_formats_say_the_same(detecte
             assert float(written["Male"]) == pytest.approx(row["Male"], abs=2e-5)
             assert written["present"].split(";") == row["present"] or not row["present"]
             assert float(written["left"]) == row["left"]
-    seen = {file.name: Image.open(file) for file in (tmp_path / "seen").rglob("*.jpg")}
-    assert seen.keys() == {"alone.png.jpg", "group.png.jpg", "turned ü.png.jpg"}
+    seen = {file.name for file in (tmp_path / "seen").rglob("*.jpg")}
+    assert seen == {"alone.png.jpg", "group.png.jpg", "turned ü.png.jpg"}
 
 
 def test_annotated_pictures_inside_the_input_are_not_predicted_again(aligned_already, wild, tmp_path):
@@ -267,27 +247,13 @@ def test_annotated_pictures_inside_the_input_are_not_predicted_again(aligned_alr
     photos.mkdir()
     (photos / "alone.png").write_bytes((wild / "alone.png").read_bytes())
     arguments = ("--checkpoint", aligned_already, "--align", "none", photos, "--annotate", photos / "seen")
-    assert "1 faces in 1 photos" in command(*arguments, cwd=tmp_path).stderr
-    done = command(*arguments, cwd=tmp_path)
+    assert "1 faces in 1 photos" in run_command("training.predict", *arguments, cwd=tmp_path).stderr
+    done = run_command("training.predict", *arguments, cwd=tmp_path)
     assert "1 faces in 1 photos" in done.stderr
     assert "1 files are no photos: this project's output (1)" in done.stderr
-    done = command(*arguments[:-1], photos, cwd=tmp_path)
+    done = run_command("training.predict", *arguments[:-1], photos, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "name a new folder with --annotate" in done.stderr
-
-
-def test_annotated_pictures_have_a_box_around_each_face(detected, wild):
-    predictor = Predictor.load(detected[0])
-    image = predictor.read(wild / "group.png").image
-    faces = predictor.predict(image)
-    drawn, plain = (np.asarray(annotate(image, boxes)).astype(int) for boxes in (faces, []))
-    scale = plain.shape[0] / image.shape[0]
-    changed = np.abs(drawn[: plain.shape[0]] - plain).max(axis=2)
-    for face in faces:
-        x = round((face.box[0] + face.box[2]) / 2 * scale)
-        y = round(face.box[3] * scale) - 1
-        assert changed[y - 4 : y + 5, x].max() > 30
-        assert changed[round(y - 0.4 * (face.box[3] - face.box[1]) * scale), x] == 0
 
 
 def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(aligned_already, tmp_path):
@@ -304,11 +270,11 @@ def test_an_attribute_is_present_at_a_half_or_more_unless_a_file_has_thresholds(
 
 
 def test_what_cannot_be_done_is_said_in_one_line(aligned_already, tmp_path):
-    done = command("--checkpoint", aligned_already, tmp_path, "--output", "faces.xls", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert ".csv, .json, .parquet" in done.stderr
-    done = command("--checkpoint", aligned_already, tmp_path, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    for flags, message in ((("--output", "faces.xls"), ".csv, .json, .parquet"), ((), "")):
+        flags = ("--checkpoint", aligned_already, *flags)
+        done = run_command("training.predict", *flags, tmp_path, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert message in done.stderr
     state = checkpoint.load(aligned_already)
     del state["metadata"]["alignment"]
     checkpoint.save(tmp_path / "old.pt", state)

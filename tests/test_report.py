@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,10 @@ def write_shards(folder: Path, attributes: tuple[str, ...], dataset: str = "toy"
             for number in range(count):
                 face = random.integers(0, 256, (48, 48, 3), dtype=np.uint8)
                 mask = random.integers(0, 18, (6, 6), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-                extents = writer.add(
-                    key := f"{split}{number:03d}",
-                    {
-                        "jpg": encode_face(face),
-                        "json": encode_metadata({"parser": "bisenet", "parser_size": 448}),
-                        "mask.png": encode_mask(mask),
-                        "parts.npy": encode_array(cell_class_counts(mask, 12)),
-                    },
-                )
+                members = {"jpg": encode_face(face), "mask.png": encode_mask(mask)}
+                members["json"] = encode_metadata({"parser": "bisenet", "parser_size": 448})
+                members["parts.npy"] = encode_array(cell_class_counts(mask, 12))
+                extents = writer.add(key := f"{split}{number:03d}", members)
                 row = {"key": key, "shard": shard, "split": split, "status": "ok", "source": f"{key}.jpg"}
                 for name, extent in extents.items():
                     row |= {f"{name}.offset": extent.offset, f"{name}.size": extent.size}
@@ -92,10 +88,7 @@ def intervals_of(value: float | None, trained: bool, good: bool) -> dict[str, An
         "means": {"average_precision": None if value is None else [value - 0.013, value + 0.017]},
         "gains": {"average_precision": {"value": 0.1, "interval": [0.02 if good else -0.02, 0.2]}},
         "gaps": {"Hat": {"yes": group, "no": group, "difference": difference}} if trained else {},
-        "reliability": [
-            {"predicted": 0.1, "observed": 0.2, "count": 9},
-            {"predicted": 0.8, "observed": 0.7, "count": 3},
-        ],
+        "reliability": [{"predicted": 0.1, "observed": 0.2, "count": 9}],
     }
 
 
@@ -103,15 +96,13 @@ def write_maps(output: Path) -> None:
     """An attribution map, and the entry of one without a picture."""
     (output / "explain").mkdir()
     cv2.imwrite(str(output / "explain" / "hat.png"), np.zeros((8, 8, 3), np.uint8))
-    maps = [
-        {"name": "Wearing_Hat", "branch": "upper", "file": "hat.png"},
-        {"name": "Gone", "branch": "upper", "file": "gone.png"},
-    ]
+    files = {"Wearing_Hat": "hat.png", "Gone": "gone.png"}
+    maps = [{"name": name, "branch": "upper", "file": file} for name, file in files.items()]
     (output / "explain" / "maps.json").write_text(json.dumps({"attributes": maps}))
 
 
 def write_runs(
-    output: Path, attributes: tuple[str, ...], precision: dict[str, float | None], good: bool = True
+    output: Path, attributes: tuple[str, ...], precision: Mapping[str, float | None], good: bool = True
 ) -> None:
     """Results by run name such as ``scratch-5%``; `good` runs predict test labels, others are noise."""
     details: dict[str, Any] = {}
@@ -140,13 +131,11 @@ def write_runs(
     (output / "finetune").mkdir(parents=True)
     (output / "evaluate").mkdir()
     (output / "finetune" / "runs.json").write_text(json.dumps(runs))
-    averages = {
-        name: {score: entry[attributes[0]][score] for score in METRICS}
-        for name, entry in details.items()
-        if runs
-    }
+    details = details if runs else {}
+    first = {name: entry[attributes[0]] for name, entry in details.items()}
+    averages = {name: {score: entry[score] for score in METRICS} for name, entry in first.items()}
     (output / "evaluate" / "metrics.json").write_text(json.dumps(averages))
-    (output / "evaluate" / "attributes.json").write_text(json.dumps(details if runs else {}))
+    (output / "evaluate" / "attributes.json").write_text(json.dumps(details))
     (output / "evaluate" / "intervals.json").write_text(json.dumps(uncertain))
     empty = pa.table({"run": pa.array([], pa.string()), "key": pa.array([], pa.string())})
     table = pa.concat_tables(predictions) if predictions else empty
@@ -164,25 +153,14 @@ def text_of(page: str) -> str:
     return " ".join(unescape(words).replace("\u202f", " ").split())
 
 
-def headline(page: str) -> str:
-    return text_of(re.findall("<h1.*?</h1>", page, re.DOTALL)[0])
-
-
-PRECISION: dict[str, float | None] = {
-    "scratch-5%": 0.314,
-    "pretrained-5%": 0.38,
-    "scratch-100%": 0.525,
-    "pretrained-100%": 0.551,
-}
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
     folder = tmp_path_factory.mktemp("full")
     names = ("Wearing_Hat", HOSTILE, "Glasses")
     layout = write_shards(folder / "shards", names, dataset="faces <b>&")
     write_pretraining(folder / "runs")
-    write_runs(folder / "runs", names, PRECISION)
+    precision = {"scratch-5%": 0.314, "pretrained-5%": 0.38, "scratch-100%": 0.525, "pretrained-100%": 0.551}
+    write_runs(folder / "runs", names, precision)
     write_maps(folder / "runs")
     stage = {"workers": 2, "made": 3, "kept": 0, "images": 75}
     stages = {"parse": {"seconds": 1800.0, **stage}, "align": {"seconds": 60.0, **stage}}
@@ -190,14 +168,13 @@ def full(tmp_path_factory):
     return layout, folder / "runs", make(layout, folder / "runs")
 
 
-def test_the_page_has_the_numbers(full):
-    layout, _, page = full
+def test_the_page_has_the_numbers_and_equal_results_give_equal_pages(full):
+    layout, output, page = full
+    assert make(layout, output) == page
     words = text_of(page)
-    assert headline(page) == (
-        "With 2 labelled faces, the best classifier is “pre-trained”: mean average precision 38.0 % "
-        "(95 % interval 36.7 % to 39.7 %)"
-    )
     for expected in (
+        "With 2 labelled faces, the best classifier is “pre-trained”: mean average precision 38.0 % "
+        "(95 % interval 36.7 % to 39.7 %)",
         "Pre-training on 40 faces without labels raises mean average precision from 31.4 % (from scratch) to "
         "38.0 % (pre-trained)",
         "2 labelled faces: pre-trained, 38.0 % (36.7\u201339.7) python -m training.predict --checkpoint",
@@ -221,19 +198,11 @@ def test_the_page_has_the_numbers(full):
         "\u22128.3 \u221212.0 to \u22125.0",
         "expected calibration error",
         manifest_hash(layout),
-        "Wearing Hat",
     ):
         assert expected in words, expected
     assert words.count("Wearing Hat") >= 2  # bars and table
-    assert (
-        page.count('<td class="best">') == 2 * 2 + 2
-    )  # average precision in both tables, and two clear gaps
+    assert page.count('<td class="best">') == 2 * 2 + 2  # precision in both tables, and two clear gaps
     assert page.count('alt="Attribution map') == 1  # the other map has no picture
-
-
-def test_equal_results_give_equal_pages(full):
-    layout, output, page = full
-    assert make(layout, output) == page
 
 
 def test_names_are_escaped_and_nothing_is_loaded(full):
@@ -263,17 +232,21 @@ def test_predictions_that_are_right_are_sure_enough(full, monkeypatch):
     assert 20 < float(share) < 80  # thresholds lie within what the other half of the people has
 
 
-def test_without_labels_no_classifier_is_claimed(tmp_path):
+def test_without_labels_no_classifier_is_claimed_and_the_stored_configuration_wins(tmp_path):
     layout = write_shards(tmp_path / "shards", ())
     write_pretraining(tmp_path / "runs")
     write_runs(tmp_path / "runs", (), {})
+    used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"])
+    save_pretrained(tmp_path / "runs" / "pretrain" / "pretrained.safetensors", nn.Linear(1, 1), used)
     page = make(layout, tmp_path / "runs")
-    assert headline(page) == (
+    assert (
         "72 faces in shards, and the network is pre-trained on 40 faces; "
         "no classifier was trained, because no face has a label"
-    )
+    ) in text_of(page)
     assert 'id="pretraining"' in page and 'id="dataset"' in page
     assert 'id="scores"' not in page and 'id="mistakes"' not in page
+    assert "Samples per second 38.4" in text_of(page)  # 50 steps of 96 in 125 seconds
+    assert "batch_size: 7" not in page  # that section has no part in pre-training
 
 
 @pytest.mark.parametrize(
@@ -291,17 +264,6 @@ def test_the_first_words_claim_no_more_than_the_results(tmp_path, precision, goo
     write_runs(tmp_path / "runs", ("Hat",), precision, good)
     text = text_of(make(layout, tmp_path / "runs"))
     assert expected in text[: text.index("What to use")]
-
-
-def test_stored_configuration_wins_over_the_current_one(tmp_path):
-    layout = write_shards(tmp_path / "shards", ())
-    write_pretraining(tmp_path / "runs")
-    write_runs(tmp_path / "runs", (), {})
-    used = load(settings=["pretrain.batch_size=96", "evaluate.batch_size=7"])
-    save_pretrained(tmp_path / "runs" / "pretrain" / "pretrained.safetensors", nn.Linear(1, 1), used)
-    words = text_of(make(layout, tmp_path / "runs"))
-    assert "Samples per second 38.4" in words  # 50 steps of 96 in 125 seconds
-    assert "batch_size: 7" not in words  # that section has no part in pre-training
 
 
 def test_missing_results_are_named(tmp_path):
@@ -322,12 +284,10 @@ def test_a_figure_follows_the_colours_of_the_page_and_leaves_nothing_behind_in_i
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path, monkeypatch):
-    assert git_commit(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit(Path(__file__).parent.parent) is None
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_renders_the_page_without_errors_and_nothing_sticks_out(full, tmp_path, width):
-    check_page(full[1] / "report.html", tmp_path, width)
+def test_a_browser_renders_the_page_without_errors_and_nothing_sticks_out(full, tmp_path):
+    check_page(full[1] / "report.html", tmp_path)

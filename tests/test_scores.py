@@ -17,22 +17,11 @@ from training.evaluate.scoring import (
     Evaluator,
     compare_subgroups,
     confidence_interval,
-    mean_over_attributes,
     reliability,
     resample_identities,
     uncertainty,
 )
-from training.evaluate.thresholds import best_threshold, best_thresholds
-
-
-def scores_of(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
-    labels, ones = labels.astype(np.int8), np.ones((1, len(labels)))
-    ((values,),) = score(labels[:, None], probabilities[:, None], [threshold], ones)
-    return dict(zip(METRICS, values.tolist(), strict=True))
-
-
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    return scores_of(labels, probabilities, 0.5)["calibration_error"]
+from training.evaluate.thresholds import best_threshold
 
 
 @given(
@@ -62,13 +51,10 @@ def test_a_resample_scores_as_scikit_learn_scores_repeated_faces(rows, threshold
         assert value == pytest.approx(wanted, abs=1e-12, nan_ok=True), name
 
 
-def test_calibration_is_the_weighted_distance_of_each_bin():
+def test_the_bins_of_the_reliability_have_means_and_unknown_labels_are_in_none():
     # Two bins are filled: ten faces at 0.1 of which 4 have the attribute, and thirty at 0.9 of which 27 do.
-    labels = np.array([1] * 4 + [0] * 6 + [1] * 27 + [0] * 3)
-    probabilities = np.array([0.1] * 10 + [0.9] * 30)
-    assert calibration_error(labels, probabilities) == pytest.approx(10 / 40 * 0.3)
-    labels = np.append(labels, -1)[None].astype(np.int8)
-    assert reliability(labels, np.append(probabilities, 0.5)[None]) == [
+    labels = np.array([[1] * 4 + [0] * 6 + [1] * 27 + [0] * 3 + [-1]], np.int8)
+    assert reliability(labels, np.array([[0.1] * 10 + [0.9] * 30 + [0.5]])) == [
         {"predicted": 0.1, "observed": 0.4, "count": 10},
         {"predicted": 0.9, "observed": 0.9, "count": 30},
     ]
@@ -90,26 +76,10 @@ def test_no_threshold_is_better_than_the_best(pairs):
         assert reached >= balanced - 1e-12
 
 
-def test_without_faces_to_tune_on_every_threshold_is_one_half():
-    assert best_thresholds(np.empty((0, 3), np.int8), None) == [0.5, 0.5, 0.5]
-
-
-def test_a_mean_leaves_out_attributes_that_a_resample_cannot_score():
-    values = np.full((3, 3, len(METRICS)), 0.5)
-    values[1, 0], values[:, 2] = np.nan, np.nan
-    assert (mean_over_attributes(values) == 0.5).all()
-    assert np.isnan(mean_over_attributes(np.full((2, 1, len(METRICS)), np.nan))).all()
-
-
 def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of_labels():
     scores = {"scratch-1%": 0.3, "probe-1%": 0.5, "scratch-5%": 0.6, "probe-5%": None}
-    runs = [
-        {
-            "name": name, "title": name.partition("-")[0], "labels": name[-2:], "faces": 84 * int(name[-2]),
-            "thresholds_from": "val",
-        }
-        for name in scores
-    ]  # fmt: skip
+    runs = [{"name": name, "title": name[:-3], "labels": name[-2:]} for name in scores]
+    runs = [{**run, "faces": 84 * int(run["labels"][0]), "thresholds_from": "val"} for run in runs]
     means = {name: dict.fromkeys(METRICS, value) for name, value in {"majority class": 0.2, **scores}.items()}
     intervals = {name: {metric: [0.48, 0.52] for metric in METRICS} for name in scores}
     text = summary(runs, means, intervals, Path("runs/finetune"))
@@ -125,7 +95,6 @@ def test_the_summary_has_a_row_per_method_and_names_the_best_with_each_amount_of
     assert second.startswith("best with 420 labels: scratch")
 
 
-ALL = np.ones(9, bool)
 SETTINGS = load(settings=["evaluate.resamples=300", "evaluate.subgroups=[Hat]"]).evaluate
 SHARE = METRICS["accuracy"].bounds
 
@@ -183,9 +152,8 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone():
     labels[::7, 0], labels[::5, 1] = -1, -1
     noise = np.where(labels[:, [0]] == 1, 0.2, 2.0)  # with the hat, faces are easy
     probabilities = 1 / (1 + np.exp(-(labels - 0.5) - noise * random.normal(size=(600, 3))))
-    result = compare_subgroups(
-        labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 600, 200, 0), ALL[:3]
-    )
+    weights = resample_identities([None] * 600, 200, 0)
+    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, weights, np.ones(3, bool))
     for name, label in (("yes", 1), ("no", 0)):
         rows = labels[:, 0] == label
         ones = np.ones((1, rows.sum()))
@@ -203,17 +171,12 @@ def test_the_difference_of_subgroups_is_that_of_the_two_scored_alone():
 def test_subgroups_are_compared_on_the_attributes_that_both_have():
     labels = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0]], np.int8)
     probabilities = np.array([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1], [0.1, 0.3, 0.1], [0.1, 0.6, 0.9]])
-    result = compare_subgroups(
-        labels, probabilities, [0.5] * 3, 0, resample_identities([None] * 4, 20, 0), ALL[:3]
-    )
+    weights = resample_identities([None] * 4, 20, 0)
+    result = compare_subgroups(labels, probabilities, [0.5] * 3, 0, weights, np.ones(3, bool))
     # Only the second attribute has both classes in both groups; the third would pull the no group to 0.75.
     assert result["yes"]["average_precision"] == 1.0
     assert result["no"]["average_precision"] == 0.5
-
-
-def test_a_subgroup_without_a_face_has_no_difference():
-    labels, weights = np.array([[1, 1], [1, 0], [1, 1]], np.int8), resample_identities([None] * 3, 20, 0)
-    result = compare_subgroups(labels, np.full((3, 2), 0.4), [0.5] * 2, 0, weights, ALL[:2])
+    result = compare_subgroups(labels[:2], probabilities[:2], [0.5] * 3, 0, weights[:, :2], np.ones(3, bool))
     assert result["no"]["faces"] == 0
     assert result["difference"]["accuracy"] is None and result["difference"]["accuracy_interval"] is None
 
@@ -228,9 +191,8 @@ def test_a_gain_is_paired_with_the_first_method_on_the_same_labels(capsys):
     guesses = {"scratch-5%": noise, "probe-5%": signal, "pretrained-5%": random.random((200, 5))}
     scored = {name: evaluator.score(predicted, [0.5] * 5) for name, predicted in guesses.items()}
     scored["probe-9%"] = scored["probe-5%"]
-    result = uncertainty(
-        scored, [{"name": name, "labels": name[-2], "faces": int(name[-2])} for name in scored]
-    )
+    runs = [{"name": name, "labels": name[-2], "faces": int(name[-2])} for name in scored]
+    result = uncertainty(scored, runs)
     low, high = result["probe-5%"]["gains"]["average_precision"]["interval"]
     assert 0.2 < low < result["probe-5%"]["gains"]["average_precision"]["value"] < high
     low, high = result["pretrained-5%"]["gains"]["average_precision"]["interval"]
@@ -246,9 +208,8 @@ def test_labels_that_no_face_in_train_has_are_named_and_count_in_no_mean(capsys)
     predicted = (labels + random.random((120, 3))) / 2
     predicted[:, 2] = 0.5
     names = ("Hat", "Smile", "Beard")
-    test, train = (
-        faces_of(each, [None] * 120, names) for each in (labels, labels * np.array([1, 1, 0], np.int8))
-    )
+    seen = labels * np.array([1, 1, 0], np.int8)
+    test, train = (faces_of(each, [None] * 120, names) for each in (labels, seen))
     scores = Evaluator(test, SETTINGS, train).score(predicted, [0.5] * 3)
     assert "no face in train has Beard, so the means are without it" in capsys.readouterr().out
     assert scores.attributes["Beard"]["roc_auc"] == 0.5

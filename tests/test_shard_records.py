@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from common import manifest
 from common.errors import UserError
 from common.freshness import imported_modules
 from common.sampling import evenly_spaced
-from common.storage import address
+from common.storage import TransientError, address
 from common.tables import ROW_GROUP, add_parquet, batches, connect, quoted, write_parquet
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import read_planned
@@ -35,13 +34,6 @@ def counted_store(object_store, monkeypatch):
         yield proxy
 
 
-def shard(folder: Path, fingerprint: str, code: str) -> Path:
-    tar = folder / "train-000000.tar"
-    tar.write_bytes(b"tar")
-    write_record(ShardTask(tar, fingerprint, code, 1), [], [])
-    return tar
-
-
 @pytest.mark.parametrize(
     ("fingerprint", "code", "any_code", "stale"),
     [
@@ -55,8 +47,13 @@ def shard(folder: Path, fingerprint: str, code: str) -> Path:
 def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
     fingerprint, code, any_code, stale, tmp_path, capsys
 ):
-    task = ShardTask(shard(tmp_path, fingerprint, code), "inputs", "code", 1)
-    finished = FinishedShards(tmp_path, tmp_path / "index.json")
+    tar = tmp_path / "train-000000.tar"
+    tar.write_bytes(b"tar")
+    for record in ('{"fingerprint": "f", "samples": [], "quarantined": []}', "[]", "no JSON"):
+        record_path(tar).write_text(record)
+        assert read_record(tar) is None  # of another format
+    write_record(ShardTask(tar, fingerprint, code, 1), [], [])
+    task, finished = ShardTask(tar, "inputs", "code", 1), FinishedShards(tmp_path, tmp_path / "index.json")
     assert stale_tasks("parse", [task], finished, Refusals(1, 1.0), any_code) == ([task] if stale else [])
     notice = capsys.readouterr().out
     if fingerprint == "inputs" and code != "code":
@@ -64,14 +61,6 @@ def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
         assert notice == f"parse: 1 shards that other code made are {verdict}\n"
     else:
         assert not notice
-
-
-def test_a_record_of_another_format_is_none(tmp_path):
-    tar = tmp_path / "train-000000.tar"
-    tar.write_bytes(b"tar")
-    for record in ('{"fingerprint": "f", "samples": [], "quarantined": []}', "[]", "no JSON"):
-        record_path(tar).write_text(record)
-        assert read_record(tar) is None
 
 
 @pytest.mark.parametrize("module", ["pipeline.align.shard", "pipeline.parse.shard"])
@@ -166,34 +155,23 @@ def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path):
     assert written.schema_arrow.metadata == {b"dataset": b"d"}
 
 
-def test_an_error_in_a_query_leaves_the_file_as_it_was(tmp_path):
-    file = tmp_path / "table.parquet"
-    with connect() as database:
-        write_parquet(database, file, "SELECT 1 AS one")
-        before = file.read_bytes()
-        with pytest.raises(Exception, match="does not add up"):
-            write_parquet(database, file, "SELECT error('does not add up') AS one FROM range(9)")
-    assert file.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
-
-
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_files_of_any_name_are_queried_at_paths_and_addresses(place, tmp_path):
+def test_files_of_any_name_are_queried_at_paths_and_addresses_and_are_whole_or_refused(place, tmp_path):
     folder = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
     file, name = folder / "a [b] *'.parquet", quoted('a.b "c"')
     with connect() as database:
         write_parquet(database, file, 'SELECT 7 AS "a.b ""c"""', metadata={"x": "y"})
+        with pytest.raises(Exception, match="does not add up"):
+            write_parquet(database, file, "SELECT error('does not add up') AS one FROM range(9)")
+        assert [each.name for each in folder.iterdir()] == [file.name]
         assert add_parquet(database, "stored", file).metadata == {b"x": b"y"}
         assert database.execute(f"SELECT {name} FROM stored").fetchall() == [(7,)]
         with pytest.raises(FileNotFoundError):
             add_parquet(database, "other", folder / "none.parquet")
-
-
-def test_a_damaged_file_is_one_sentence(tmp_path):
-    file = tmp_path / "table.parquet"
-    file.write_bytes(b"PAR1 and more")
-    with connect() as database, pytest.raises(UserError, match="no readable Parquet file"):
-        add_parquet(database, "damaged", file)
+        file.write_bytes(b"PAR1 and more")
+        error, message = (UserError, "Parquet file") if place == "local" else (TransientError, "table")
+        with pytest.raises(error, match=f"no readable {message}"):
+            add_parquet(database, "damaged", file)
 
 
 @given(st.integers(1, 300), st.integers(0, 1000))

@@ -1,5 +1,8 @@
-"""Small changes cost little: labels make no shard stale, and new photos go into new shards."""
+"""Small changes cost little: what is as it was is neither read nor made again; labels make nothing stale."""
 
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,12 @@ import pytest
 
 from common import manifest
 from common.config import Config, load
+from common.input_files import FileTree
 from common.layout import Layout
+from common.storage import TransientError
 from pipeline.align.run import plan, read_plan
+from pipeline.ingest import hashing
+from pipeline.ingest.hashing import Content, Photo, Photos, read_content
 from pipeline.ingest.plan import shard_size
 from pipeline.ingest.run import ingest
 from tests import manifests
@@ -20,20 +27,21 @@ PHOTOS, LABELLED, SHARD = 200, 100, 4
 class Input:
     """A folder of photos and a table of labels, and how often finished shards would be made again."""
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, photos: int = PHOTOS, labelled: int = LABELLED) -> None:
         self.photos, self.table = folder / "photos", folder / "labels.csv"
-        self.layout = Layout.at(folder / "out")
-        self._settings = settings
+        self.layout, self.fingerprints = Layout.at(folder / "out"), dict[str, str]()
         self.photos.mkdir()
-        for number in range(PHOTOS):
-            (self.photos / f"{number:03}.jpg").write_bytes(b"\xff\xd8\xffphoto %d" % number)
-        self.label(LABELLED, "Male")
-        self.fingerprints = self._plan()
+        for number in range(photos):
+            self.write(number, b"photo")
+        self.label(labelled, "Male")
 
-    @property
-    def config(self) -> Config:
+    def config(self, *settings: str) -> Config:
         own = [f"data.input={self.photos}", f"ingest.labels={self.table}", f"ingest.shard_size={SHARD}"]
-        return load(settings=[*own, "data.name=d", "align.mode=none", *self._settings])
+        own += ["data.name=d", "align.mode=none", "cluster.workers=2", "stream.retry_minutes=0.02"]
+        return load(settings=[*own, *settings])
+
+    def write(self, number: int, content: bytes) -> None:
+        (self.photos / f"{number:03}.jpg").write_bytes(b"\xff\xd8\xff%s %03d" % (content, number))
 
     def label(self, count: int, *names: str) -> None:
         """Write the labels of the first `count` photos."""
@@ -43,30 +51,54 @@ class Input:
 
     def stale(self) -> int:
         """Plan again, and count the shards that are new or not what they were; none vanishes."""
-        before, self.fingerprints = self.fingerprints, self._plan()
+        ingest(self.config(), self.layout)
+        tasks = plan(read_plan(self.layout), self.config(), self.layout)
+        before, self.fingerprints = self.fingerprints, {task.tar.name: task.inputs for task in tasks}
         assert before.keys() <= self.fingerprints.keys()
         return len(self.fingerprints.items() - before.items())
+
+    def read(self, *settings: str, fail: Callable[[str], None] = lambda path: None) -> list[str]:
+        """Plan again, and return the sorted paths of the photos that are read; `fail` may raise at one."""
+        config, done = self.config(*settings), list[str]()
+
+        def read(photo: Photo) -> Content | TransientError:
+            try:
+                fail(photo.path)
+            except TransientError as error:
+                return error
+            done.append(photo.path)
+            return read_content(self.photos, config.ingest.max_pixels, photo)
+
+        photos = Photos(FileTree(self.photos).stamps, read, threads=8, cluster=None)
+        ingest(config, self.layout, photos=photos)
+        return sorted(done)
 
     def rows(self) -> list[dict[str, Any]]:
         return manifest.read(self.layout.source).rows()
 
-    def _plan(self) -> dict[str, str]:
-        ingest(self.config, self.layout)
-        tasks = plan(read_plan(self.layout), self.config, self.layout)
-        return {task.tar.name: task.inputs for task in tasks}
+    @property
+    def records(self) -> list[Path]:
+        return sorted((self.layout.manifests / "records-ingest").rglob("*.parquet"))
 
 
 @pytest.fixture
 def data(tmp_path):
-    return Input(tmp_path)
+    data = Input(tmp_path)
+    data.stale()
+    return data
 
 
-def test_one_photo_more_is_one_shard(data):
-    (data.photos / "000a.jpg").write_bytes(b"\xff\xd8\xffnew")
+def test_one_photo_more_or_a_renamed_one_is_one_shard_and_another_size_of_shards_another_plan(data):
+    shards = {row["key"]: row["shard"] for row in data.rows()}
+    (data.photos / "000.jpg").rename(data.photos / "later.jpg")
     assert data.stale() == 1
-    (data.photos / "zzz.jpg").write_bytes(b"\xff\xd8\xffnewer")
-    assert data.stale() == 1
+    assert {row["key"]: row["shard"] for row in data.rows() if row["key"]} == shards
+    for name in ("000a.jpg", "zzz.jpg"):
+        (data.photos / name).write_bytes(b"\xff\xd8\xffnew" + name.encode())
+        assert data.stale() == 1
     assert sum(row["key"] is not None for row in data.rows()) == PHOTOS + 2
+    ingest(data.config("ingest.shard_size=50"), data.layout)
+    assert len({row["shard"] for row in data.rows()}) < PHOTOS // SHARD // 2
 
 
 def test_another_attribute_or_more_labels_make_no_shard_again_and_are_in_the_manifest(data):
@@ -79,33 +111,10 @@ def test_another_attribute_or_more_labels_make_no_shard_again_and_are_in_the_man
     assert {row["split"] for row in rows[150:]} == {"unlabelled"}
 
 
-def test_a_photo_that_another_precedes_or_that_is_removed_leaves_the_others_where_they_are(data):
-    shards = {row["key"]: row["shard"] for row in data.rows()}
-    (data.photos / "000.jpg").rename(data.photos / "later.jpg")
-    assert data.stale() == 1
-    assert {row["key"]: row["shard"] for row in data.rows() if row["key"]} == shards
-
-
-def test_another_size_of_shards_is_another_plan(data):
-    config = data.config
-    larger = config.model_copy(update={"ingest": config.ingest.model_copy(update={"shard_size": 50})})
-    ingest(larger, data.layout)
-    assert len({row["shard"] for row in data.rows()}) < PHOTOS // SHARD // 2
-
-
-@pytest.mark.parametrize(
-    ("photos", "expected"),
-    [
-        pytest.param(20, 16, id="a few photos share a shard"),
-        pytest.param(3200, 50, id="a small set has 64 shards for its workers"),
-        pytest.param(320_000, 1000, id="a large one has shards of the configured size"),
-    ],
-)
-def test_small_sets_have_shards_for_all_workers(photos, expected):
-    assert shard_size(photos, load(settings=["ingest.shard_size=1000"]).ingest) == expected
-
-
-Row = dict[str, Any]
+def test_small_sets_have_shards_for_all_workers():
+    settings = load(settings=["ingest.shard_size=1000"]).ingest
+    sizes = {photos: shard_size(photos, settings) for photos in (20, 3200, 320_000)}
+    assert sizes == {20: 16, 3200: 50, 320_000: 1000}  # a few share a shard; 64 for workers; as configured
 
 
 @pytest.mark.parametrize(
@@ -130,3 +139,83 @@ def test_stage_1_is_stale_if_its_faces_change_and_not_if_labels_do(change, same,
     for layout, written in zip(layouts, (rows, [row | change(row) for row in rows]), strict=True):
         manifests.write(layout.samples, manifest.SAMPLE_FIELDS, written, ("Male",), {"dataset": "d"})
     assert (pixels_hash(layouts[0]) == pixels_hash(layouts[1])) == same
+
+
+COUNT, PART = 40, 8
+
+
+@pytest.fixture
+def hashed(tmp_path, monkeypatch):
+    """An input whose hashes are recorded in files of few."""
+    monkeypatch.setattr(hashing, "PART", PART)
+    return Input(tmp_path, COUNT, COUNT)
+
+
+def test_a_second_run_reads_only_what_has_changed(hashed):
+    def check(expected: list[str]) -> None:
+        assert hashed.read("ingest.limit=1000") == expected
+        rows = hashed.rows()
+        shutil.rmtree(hashed.layout.manifests / "records-ingest")
+        hashed.read()
+        assert hashed.rows() == rows
+
+    everything = [f"{number:03}.jpg" for number in range(COUNT)]
+    assert hashed.read() == everything
+    check([])
+    hashed.write(7, b"other")
+    os.utime(hashed.photos / "009.jpg", (1, 1))
+    check(["007.jpg", "009.jpg"])
+    (hashed.photos / "000.jpg").unlink()
+    (hashed.photos / "0205.jpg").write_bytes(b"\xff\xd8\xffnew")
+    check(["0205.jpg"])
+    hashed.photos = hashed.photos.rename(hashed.photos.with_name("moved"))
+    check(sorted({*everything, "0205.jpg"} - {"000.jpg"}))
+
+
+def test_of_a_damaged_file_of_records_its_photos_alone_are_read_and_one_too_large_now_is_refused(hashed):
+    (hashed.photos / "large.jpg").write_bytes(b"\xff\xd8\xff" + bytes(900))
+    hashed.read()
+    rows = hashed.rows()
+    hashed.records[0].write_bytes(b"PAR1")
+    assert len(hashed.read()) == PART
+    assert hashed.rows() == rows
+    assert hashed.read("ingest.max_pixels=100") == ["large.jpg"]
+    assert [row["source"] for row in hashed.rows() if row["reason"] == "too-large"] == ["large.jpg"]
+
+
+def test_an_interrupted_run_continues_with_what_is_not_hashed(hashed):
+    def interrupt(path: str) -> None:
+        if path == "020.jpg":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hashed.read(fail=interrupt)
+    assert not hashed.layout.source.exists()
+    assert hashed.read() == [f"{number:03}.jpg" for number in range(2 * PART, COUNT)]
+
+
+def test_a_photo_that_the_store_did_not_hand_out_is_not_recorded_but_the_others_are(hashed):
+    absent = ["020.jpg"]
+
+    def fail(path: str) -> None:
+        if path in absent:
+            absent.remove(path)
+            raise TransientError(path)
+
+    assert len(hashed.read(fail=fail)) == COUNT
+    assert hashed.read() == []
+
+
+def test_the_workers_of_a_cluster_hash_many_photos_and_record_them(hashed, monkeypatch, capsys):
+    hashed.read()
+    expected = hashed.rows()
+    shutil.rmtree(hashed.layout.manifests / "records-ingest")
+    monkeypatch.setattr(hashing, "HERE", 0)
+    capsys.readouterr()
+    ingest(hashed.config(), hashed.layout)
+    assert "2 workers" in capsys.readouterr().out
+    assert hashed.rows() == expected
+    assert len(hashed.records) == COUNT // PART
+    ingest(hashed.config(), hashed.layout)
+    assert "workers" not in capsys.readouterr().out
+    assert hashed.read() == []

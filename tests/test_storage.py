@@ -48,7 +48,7 @@ def tars(folder: Address) -> dict[str, bytes]:
 
 
 def test_the_pipeline_reads_from_and_writes_to_an_object_store_and_makes_the_same_bytes(
-    bucket, portraits, shards, pipeline_config, capsys
+    bucket, portraits, shards, pipeline_config, workers, capsys
 ):
     bucket.fs.put(str(portraits), "faces/portraits", recursive=True)
     data = pipeline_config.data.model_copy(update={"input": "s3://faces/portraits"})
@@ -66,20 +66,16 @@ def test_the_pipeline_reads_from_and_writes_to_an_object_store_and_makes_the_sam
     assert found.metadata["root"] == "s3://faces/portraits"
 
 
-def test_training_streams_the_same_batches_from_an_object_store(remote, shards, tmp_path):
-    cached = cached_in(tmp_path)
-    batches = []
+def test_training_streams_the_same_batches_from_an_object_store_and_runs_there(remote, shards, tmp_path):
+    cached, batches = cached_in(tmp_path / "cache"), []
     for layout in (remote, shards):
         samples = read_samples(layout, ("train", "val", "test"))
         planned = BatchSampler(samples.shards, seed=1, partitions=2, batch_size=5, start=1, stop=9)
         batches.append(list(stream(samples, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
-    assert len(list(tmp_path.rglob("*.tar"))) == len({*read_samples(remote, ("train", "val", "test")).shards})
-
-
-def test_a_stage_of_training_runs_on_an_object_store(remote, tmp_path):
-    small = ["network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4"]
+    assert len(list(tmp_path.rglob("*.tar"))) == len({*samples.shards})
+    small = ("network.width=8", "network.input_size=32", "pretrain.steps=2", "pretrain.batch_size=4")
     settings = [text for setting in small for text in ("--set", setting)]
     flags = ("--stage", "pretrain", "--shards", "s3://faces/copied", "--output", tmp_path)
     assert run_command("training.run", *flags, *settings).returncode == 0
@@ -114,65 +110,46 @@ def test_four_ranks_download_each_of_eight_shards_once(caches, bucket, tmp_path)
     assert len(list(tmp_path.glob("*/*/*.tar"))) == 8  # the caches are large, so each file is one download
 
 
-def test_a_rewritten_shard_is_not_served_from_the_cache(bucket, remote, tmp_path):
+def test_a_rewritten_shard_is_not_served_from_the_cache_and_a_missing_one_is_named(bucket, tmp_path):
     shard = bucket / "rewritten" / "train-000000.tar"
     for content in (b"first", b"second"):
         shard.write_bytes(content)
-        with ShardCache(shard.parent, cached_in(tmp_path)) as cache, cache.open(shard.name) as descriptor:
-            assert os.pread(descriptor, 100, 0) == content
+        with ShardCache(shard.parent, cached_in(tmp_path)) as cache:
+            with cache.open(shard.name) as descriptor:
+                assert os.pread(descriptor, 100, 0) == content
+            message = r"s3://faces/rewritten/train-000099.tar: cannot be read"
+            with pytest.raises(UserError, match=message), cache.open("train-000099.tar"):
+                pass
 
 
-def test_shards_are_fetched_before_they_are_needed(remote, tmp_path):
-    name = sorted({*read_samples(remote, ("train", "val", "test")).shards})[0]
-    with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
-        cache.prefetch([name])
-    assert len(list(tmp_path.rglob("*.tar"))) == 1
-
-
-def test_a_missing_remote_shard_is_named(remote, tmp_path):
-    with (
-        ShardCache(remote.shards, cached_in(tmp_path)) as cache,
-        pytest.raises(UserError, match=r"s3://faces/copied/portraits/train-000099.tar: cannot be read"),
-        cache.open("portraits/train-000099.tar"),
-    ):
-        pass
-
-
-class Outage:
-    """A store that does not answer so many times."""
-
-    def __init__(self, remote: Layout, failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.failures = failures
-        real = remote.shards.fs.get_file
-
-        def get_file(source: str, target: str) -> None:
-            if self.failures:
-                self.failures -= 1
-                Path(target).write_bytes(b"half of it")
-                raise PermissionError("ExpiredToken")
-            real(source, target)
-
-        monkeypatch.setattr(remote.shards.fs, "get_file", get_file)
-        monkeypatch.setattr("common.retry.time.sleep", lambda seconds: None)
-
-
-def test_a_download_is_tried_again_until_the_store_answers(remote, tmp_path, monkeypatch, capsys):
+def test_a_download_is_tried_again_and_one_that_failed_for_good_begins_anew_when_next_needed(
+    remote, tmp_path, monkeypatch, capsys
+):
     name = read_samples(remote, ("train",)).shards[0]
-    Outage(remote, 3, monkeypatch)
-    stream = cached_in(tmp_path, retry_minutes=5)
-    with ShardCache(remote.shards, stream) as cache, cache.open(name) as descriptor:
-        assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
+    real, left = remote.shards.fs.get_file, []
+
+    def get_file(source: str, target: str) -> None:
+        if left:
+            Path(target).write_bytes(b"half of it")
+            raise left.pop()
+        real(source, target)
+
+    def read(minutes: float) -> bytes:
+        stream = cached_in(tmp_path / str(minutes), retry_minutes=minutes)
+        with ShardCache(remote.shards, stream) as cache:
+            if not minutes:
+                with pytest.raises(UserError, match="ExpiredToken"), cache.open(name):
+                    pass
+            cache.prefetch([name])
+            with cache.open(name) as descriptor:
+                return os.pread(descriptor, 10**8, 0)
+
+    monkeypatch.setattr(remote.shards.fs, "get_file", get_file)
+    monkeypatch.setattr("common.retry.time.sleep", lambda seconds: None)
+    for minutes, failures in ((5, 3), (0, 1)):
+        left += [PermissionError("ExpiredToken")] * failures
+        assert read(minutes) == (remote.shards / name).read_bytes()
     assert capsys.readouterr().err.count("ExpiredToken; trying again in") == 3
-
-
-def test_a_download_that_failed_for_good_begins_anew_when_next_needed(remote, tmp_path, monkeypatch):
-    name = read_samples(remote, ("train",)).shards[0]
-    Outage(remote, 1, monkeypatch)
-    with ShardCache(remote.shards, cached_in(tmp_path)) as cache:
-        with pytest.raises(UserError, match="ExpiredToken"), cache.open(name):
-            pass
-        with cache.open(name) as descriptor:
-            assert os.pread(descriptor, 10**8, 0) == (remote.shards / name).read_bytes()
 
 
 def test_many_local_shards_never_run_out_of_descriptors(tmp_path):

@@ -26,13 +26,7 @@ def metadata(**values: object) -> bytes:
 def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path):
     known = metadata(attributes={"Male": 1, "Young": 0}, identity=7)
     first = {"a.jpg": photo(0), "a.json": known, "a.mask.png": photo(8), "a.pkl": b"never read"}
-    second = {
-        "x/b.PNG": photo(1),
-        "x/b.cls": b"3",
-        "c.webp": photo(2),
-        "c.cls": b"0\n",
-        "d.v1.jpeg": photo(3),
-    }
+    second = {"x/b.PNG": photo(1), "x/b.cls": b"3", "c.webp": photo(2), "c.cls": b"0\n", "d.v1.jpeg": photo()}
     write_tar(tmp_path / "train-000.tar", first)
     write_tar(tmp_path / "more.tar", second)
     (tmp_path / "notes.txt").write_text("not a sample")
@@ -43,29 +37,13 @@ def test_webdataset_members_become_sources_with_their_json_and_class(tmp_path):
     assert found.keys() == {"more.tar::c.webp"}
     one = by_path(tmp_path)["train-000.tar::a.jpg"]
     assert (one.split, one.identity) == ("train", "7")
-    for name, data in (("more.tar::x/b.PNG", photo(1)), ("train-000.tar::a.jpg", photo(0))):
-        assert read_source(tmp_path, name) == data
+    assert read_source(tmp_path, "more.tar::x/b.PNG") == photo(1)
     with pytest.raises(Refused, match="has no such member"):
         read_source(tmp_path, "more.tar::zzz.jpg")
     members = {f"more.tar::{name}" for name in second if not name.endswith(".cls")}
     assert set(by_path(tmp_path / "more.tar")) == members
-
-
-def test_a_tar_that_was_replaced_is_read_anew(tmp_path):
-    tar = write_tar(tmp_path / "a.tar", {"a.jpg": photo(0)})
-    assert read_source(tmp_path, "a.tar::a.jpg") == photo(0)
-    write_tar(tar, {"first.jpg": photo(1) * 9, "a.jpg": photo(2)})
-    assert read_source(tmp_path, "a.tar::a.jpg") == photo(2)
-
-
-def test_a_damaged_tar_keeps_what_lies_before_the_damage_and_is_itself_a_row(tmp_path):
-    (tmp_path / "in").mkdir()
-    tar = write_tar(tmp_path / "in" / "a.tar", {f"{number}.png": photo(number) for number in range(3)})
-    tar.write_bytes(tar.read_bytes()[: 2 * 512 + len(photo(0)) + 700])
-    (tmp_path / "in" / "junk.tar").write_bytes(b"no tar at all" * 99)
-    rows = {row["source"]: row["reason"] for row in planned(tmp_path / "in", tmp_path / "out")}
-    assert rows["a.tar::0.png"] is None
-    assert (rows["a.tar"], rows["junk.tar"]) == ("truncated", "truncated")
+    write_tar(tmp_path / "more.tar", {"first.jpg": photo(1) * 9, "x/b.PNG": photo(2)})
+    assert read_source(tmp_path, "more.tar::x/b.PNG") == photo(2)  # of a tar that was replaced
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, pax: dict[str, str] | None = None) -> bytes:
@@ -105,7 +83,9 @@ def test_a_bad_member_of_a_tar_is_one_row_and_ends_nothing(tmp_path, entry, refu
     tar = write_tar(tmp_path / "in" / "x.tar", {"a.png": photo(1), "c.png": photo(2)})
     size = sum(512 + -(-len(photo(seed)) // 512) * 512 for seed in (1, 2))
     tar.write_bytes(tar.read_bytes()[:size] + entry + bytes(1024))
+    (tmp_path / "in" / "junk.tar").write_bytes(b"no tar at all" * 99)
     rows = {row["source"]: row["reason"] for row in planned(tmp_path / "in", tmp_path / "out")}
+    assert rows.pop("junk.tar") == "truncated"
     expected = {f"x.tar::{name}" if name else "x.tar": reason for name, reason in refused.items()}
     assert rows == {"x.tar::a.png": None, "x.tar::c.png": None, **expected}
 
@@ -171,17 +151,12 @@ def test_only_a_file_that_changes_gets_another_stamp(store, bucket, tmp_path):
     assert [new == old for new, old in zip(stamps(), before, strict=True)] == [False, True, True]
 
 
-def test_an_s3_folder_that_is_not_there_is_an_error(bucket):
+def test_an_s3_folder_that_is_not_there_or_a_server_that_does_not_answer_is_one_line(bucket, tmp_path):
     with pytest.raises(UserError, match="s3://photos/none is not a folder"):
         read_listing(address("s3://photos/none"))
-
-
-def test_a_server_that_does_not_answer_is_one_line_and_no_traceback(tmp_path):
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
-    environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     command = [sys.executable, "-m", "pipeline.ingest", "--input", "s3://photos/x", "--output", str(tmp_path)]
     command += ["--set", "stream.retry_minutes=0"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert done.stderr.startswith("error: s3://photos/x: Could not connect")
-    assert len(done.stderr.splitlines()) == 1

@@ -68,14 +68,6 @@ def test_an_interrupted_study_is_resumed_does_nothing_twice_and_has_a_table(shar
     assert (tmp_path / "plot.svg").read_text().count("labelled faces") == 2
 
 
-def test_a_draw_that_fails_is_named_after_the_others_have_run(tmp_path):
-    codes = {"draw 0": "raise SystemExit('no such luck')", "draw 1": "print('ran')"}
-    commands = {name: [sys.executable, "-c", code] for name, code in codes.items()}
-    with pytest.raises(UserError, match=r"1 of 2 failed, among them draw 0 \(no such luck\)"):
-        run_all(commands, tmp_path, 1)
-    assert (tmp_path / "draw1.log").read_text() == "ran\n"
-
-
 TITLES = {"scratch": "from scratch", "probe": "linear probe", "pretrained": "pre-trained"}
 
 
@@ -101,7 +93,7 @@ def study_of(tmp_path):
     return make
 
 
-def test_the_tables_have_means_and_gains_of_the_same_draws(study_of):
+def test_the_tables_and_the_plot_have_means_and_gains_of_the_same_draws(study_of, tmp_path):
     study = study_of({"scratch": [0.30, 0.32, 0.34], "probe": [0.41, 0.42, 0.45], "pretrained": [0.2]}, 5)
     row = next(row for row in study.summary() if (row["method"], row["faces"]) == ("probe", 80))
     assert row["scores"]["average_precision"]["mean"] == pytest.approx(1.28 / 3)
@@ -114,21 +106,21 @@ def test_the_tables_have_means_and_gains_of_the_same_draws(study_of):
     assert next(row[position] for row in cells if row[1] == "linear probe") == "42.7 ± 2.1"
     assert next(row[position] for row in cells if row[1] == "pre-trained") == "20.0"  # of a single draw
     assert ["80 (1 %)", "linear probe", MISSING, "+10.7 ± 0.3"] in cells
+    files = [tmp_path / "a.svg", tmp_path / "b.svg"]
+    for file in files:
+        plot(study, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert all(words in files[0].read_text() for words in (*TITLES.values(), "8,000", "average precision"))
 
 
-def test_a_study_without_a_draw_says_what_makes_one(tmp_path):
+def test_a_draw_that_fails_is_named_after_the_others_have_run_and_without_one_there_is_no_study(tmp_path):
+    codes = {"draw 0": "raise SystemExit('no such luck')", "draw 1": "print('ran')"}
+    commands = {name: [sys.executable, "-c", code] for name, code in codes.items()}
+    with pytest.raises(UserError, match=r"1 of 2 failed, among them draw 0 \(no such luck\)"):
+        run_all(commands, tmp_path, 1)
+    assert (tmp_path / "draw1.log").read_text() == "ran\n"
     with pytest.raises(UserError, match="no finished draw .*`python -m training.study` makes them"):
         read_results(3, tmp_path)
-
-
-def test_the_plot_is_the_same_file_for_the_same_draws(study_of, tmp_path):
-    study = study_of({"scratch": [0.3, 0.31], "pretrained": [0.4]}, 2)
-    for name in ("a.svg", "b.svg"):
-        plot(study, tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    text = (tmp_path / "a.svg").read_text()
-    assert all(words in text for words in ("from scratch", "pre-trained", "8,000", "average precision"))
-    assert "linear probe" not in text
 
 
 def test_the_papers_table_has_a_row_for_each_of_its_numbers_of_labels(shards, tmp_path, monkeypatch, capsys):

@@ -6,9 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -30,14 +29,21 @@ TINY = [
 ]
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
 FORKED = """
 import os
 import training.methods.runs, training.pretrain.train  # once for both processes
 os.environ["RANK"] = str(int(not os.fork()))
 """
 """Begins a script that becomes two processes, as `torchrun` starts them, with the imports of one."""
+
+
+def environment() -> dict[str, str]:
+    """That of two processes which meet at a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return os.environ | {"PYTHONPATH": str(ROOT)} | together
 
 
 def run_two(
@@ -47,12 +53,8 @@ def run_two(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *(() if FORKED in script.read_text() else launcher), str(script)]
     command += ["--stage", stage, "--shards", str(shards.shards), "--output", str(output)]
-    for setting in (*TINY, *settings):
-        command += ["--set", setting]
-    together = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=900, cwd=ROOT, env=together
-    )
+    command += [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT, env=environment())
 
 
 def curve(output: Path, name: str) -> list[float]:
@@ -80,62 +82,28 @@ def synchronise(ranks, model):
 Ranks.synchronise_batch_norm = synchronise
 """
 
-EQUAL_WEIGHTS = """
-import pathlib, torch
-from training.pretrain.train import PretextObjective
-from training.run import main
-
-real = PretextObjective.loss
-
-def loss(self, *arguments):
-    both = [*self.model.parameters(), *self.adversary.parameters()]
-    flat = torch.cat([parameter.detach().flatten() for parameter in both])
-    other = [torch.empty_like(flat) for _ in range(2)]
-    torch.distributed.all_gather(other, flat)
-    assert torch.equal(*other)
-    seen = pathlib.Path(__file__).with_name(f"equal-{torch.distributed.get_rank()}")
-    seen.open("a").write("x")
-    return real(self, *arguments)
-
-PretextObjective.loss = loss
-main()
-"""
 MORE = ("trainer.shuffle_shards=3", "pretrain.validate_every=2")
 
 
-@pytest.fixture(scope="module")
-def two(shards, tmp_path_factory):
-    """A run of two processes, whose batch norm waits for both and whose weights are compared after each step.
-
-    Returns its folder, and what it printed.
-    """
-    folder = tmp_path_factory.mktemp("two")
-    script = folder / "equal_weights.py"
-    script.write_text(SYNCHRONISING + EQUAL_WEIGHTS)
-    done = run_two(script, shards, folder, *MORE)
+def test_two_processes_train_as_one_that_accumulates_two_micro_batches(shards, tmp_path):
+    script = tmp_path / "synchronising.py"
+    script.write_text(SYNCHRONISING + "from training.run import main\nmain()\n")
+    done = run_two(script, shards, tmp_path, *MORE)
     assert done.returncode == 0, done.stderr
-    return folder, done.stdout, done.stderr
-
-
-def test_two_processes_train_as_one_that_accumulates_two_micro_batches(two, shards, tmp_path):
-    folder, out, err = two
-    assert out.count("2 processes do not divide trainer.shuffle_shards=3") == 1
-    pretrain(load(settings=[*TINY, *MORE, "pretrain.accumulate=2"]), shards, tmp_path)
-    weights = read_pretrained(folder / "pretrain" / "pretrained.safetensors")["network"]
-    one = read_pretrained(tmp_path / "pretrained.safetensors")["network"]
-    assert weights.keys() == one.keys()
+    assert done.stdout.count("2 processes do not divide trainer.shuffle_shards=3") == 1
+    pretrain(load(settings=[*TINY, *MORE, "pretrain.accumulate=2"]), shards, tmp_path / "one")
+    folder = tmp_path / "pretrain"
+    two = read_pretrained(folder / "pretrained.safetensors")["network"]
+    one = read_pretrained(tmp_path / "one" / "pretrained.safetensors")["network"]
+    assert two.keys() == one.keys()
     for name, value in one.items():
         # Adam moves a weight whose gradient is mere rounding by up to its learning rate, 0.001, in a step.
-        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)
     for name in ("loss", "adversarial/loss"):
-        assert curve(folder / "pretrain", name) == pytest.approx(curve(tmp_path, name), rel=1e-4)
-    metrics = json.loads((folder / "pretrain" / "metrics.json").read_text())
+        assert curve(folder, name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-4)
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["steps"] == 4 and metrics["val"]["samples"] > 0
-    assert err.count("fewer than two faces") + out.count("fewer than two faces") <= 1
-
-
-def test_all_processes_hold_the_same_weights_after_every_step(two):
-    assert [(two[0] / f"equal-{rank}").read_text() for rank in (0, 1)] == ["xxxx", "xxxx"]
+    assert (done.stderr + done.stdout).count("fewer than two faces") <= 1
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(shards, tmp_path):
@@ -155,7 +123,13 @@ sent, seen = (pathlib.Path(__file__).with_name(name) for name in ("sent", "seen"
 output = sys.argv.index("--output") + 1
 sys.argv[output] += os.environ["RANK"]  # as on two nodes, each with a disk of its own
 
+def equal(ranks, *modules):
+    weights = ranks.gathered(torch.cat([p.detach().flatten() for m in modules for p in m.parameters()]))
+    assert torch.equal(*weights)
+
 def stopping(self, *arguments, real=PretextObjective.loss):
+    with joined() as ranks:
+        equal(ranks, self.model, self.adversary)
     if os.environ["RANK"] == "1" and not sent.exists():
         sent.touch()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -163,8 +137,7 @@ def stopping(self, *arguments, real=PretextObjective.loss):
 
 def sharing(self, forward, batch, *arguments, real=AttributeObjective.loss):
     with joined() as ranks:
-        weights = ranks.gathered(torch.cat([p.detach().flatten() for p in self.model.parameters()]))
-        assert torch.equal(*weights)
+        equal(ranks, self.model)
         shares = ranks.gathered(batch.indices.tolist())
         assert [len(share) for share in shares] == [2, 2] and not set(shares[0]) & set(shares[1])
     seen.open("a").write("x")
@@ -246,35 +219,19 @@ with joined() as ranks:
 
 
 def test_the_end_of_another_process_is_said_in_a_sentence():
-    together = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
+    command, together = [sys.executable, "-c", ENDS], environment()
     other, this = (
-        subprocess.Popen(
-            [sys.executable, "-c", ENDS], env=together | {"RANK": rank}, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command, env=together | {"RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in "01"
     )
     assert "UserError: another process of this run has ended" in this.communicate(timeout=600)[1]
     assert (other.wait(), this.returncode) == (9, 1)
 
 
-def _port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 @pytest.mark.parametrize(("error", "kept"), [(RuntimeError("gloo"), 1), (UserError("another failed"), 0)])
 def test_a_process_that_outlives_the_first_keeps_a_checkpoint(tmp_path, error, kept):
-    class Run:
-        done: int | None = 3
-
-        def state(self) -> dict[str, Any]:
-            return {}
-
-        def restore(self, state: Mapping[str, Any]) -> None: ...
-
-    second = Ranks(1, 2, torch.device("cpu"))
+    second, run = Ranks(1, 2, torch.device("cpu")), Mock(done=3, state=dict)
     checkpoints = Checkpoints("a run", tmp_path, load(), {"code": ""}, second)
-    with pytest.raises(type(error)), checkpoints.saving_on_error(Run()):
+    with pytest.raises(type(error)), checkpoints.saving_on_error(run):
         raise error
     assert len(list(tmp_path.iterdir())) == kept

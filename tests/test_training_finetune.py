@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,10 +26,10 @@ from training.engine.optim import LossCheck
 from training.methods.method import Context
 from training.methods.network import initial_network
 from training.methods.pretrained import solve_heads
-from training.methods.runs import finetune, runs_for
+from training.methods.runs import finetune
 from training.models import build
-from training.models.attribute_network import AttributeNetwork, read_groups
-from training.models.classifier import Classifier, NetworkClassifier, load_classifier, sample_probabilities
+from training.models.attribute_network import read_groups
+from training.models.classifier import NetworkClassifier, load_classifier, sample_probabilities
 from training.models.pretrained import load_pretrained, save_pretrained
 
 SMALL = [
@@ -62,7 +63,7 @@ def seen(monkeypatch):
         return real(self, index)
 
     monkeypatch.setattr(stream._Reader, "_sample", sample)
-    yield keys
+    return keys
 
 
 def entries(output: Path) -> dict[str, dict[str, object]]:
@@ -71,22 +72,17 @@ def entries(output: Path) -> dict[str, dict[str, object]]:
 
 def test_no_test_face_is_read_and_no_val_face_is_trained_on(shards, pretrained, tmp_path, seen, monkeypatch):
     trained: list[str] = []
-    real = LossCheck.add
-
-    def add(losses: LossCheck, loss: Tensor, step: int, indices: Tensor) -> None:
-        trained.extend(losses.keys[index] for index in indices.tolist())
-        real(losses, loss, step, indices)
-
-    monkeypatch.setattr(LossCheck, "add", add)
+    monkeypatch.setattr(
+        LossCheck,
+        "add",
+        lambda losses, loss, step, indices: trained.extend(losses.keys[i] for i in indices.tolist()),
+    )
     finetune(configured("finetune.methods=[scratch, pretrained]"), shards, pretrained, tmp_path)
-    rows = pq.read_table(shards.samples, columns=["key", "split"]).to_pylist()
-    split = {row["key"]: row["split"] for row in rows}
+    split = {row["key"]: row["split"] for row in pq.read_table(shards.samples).to_pylist()}
     assert {split[key] for key in seen} == {"train", "val"}
     assert {split[key] for key in trained} == {"train"}
     run = entries(tmp_path)["pretrained-50%"]
-    assert len(set(trained)) == run["faces"]
-    assert run["steps"] == 4
-    assert run["chosen_step"] in (2, 4)
+    assert (len(set(trained)), run["steps"], run["chosen_step"] in (2, 4)) == (run["faces"], 4, True)
     assert run["val_average_precision"] > 0
     unlabelled = {key for key in seen if split[key] == "train"} - set(trained)
     assert unlabelled, "batch norm is measured on faces whose labels are not used, too"
@@ -161,24 +157,16 @@ def test_a_rate_of_0_freezes_a_trained_backbone(shards, pretrained, tmp_path, me
     if method == "pretrained":
         load_pretrained(before.network, config.network, pretrained)
     finetune(config, shards, pretrained, tmp_path)
-    after = network_of(load_classifier(tmp_path / f"{method}-50%" / "classifier.pt"))
+    after = load_classifier(tmp_path / f"{method}-50%" / "classifier.pt").network
     assert changed(before.state_dict(), after.state_dict()) == trained
-
-
-def network_of(classifier: Classifier) -> AttributeNetwork:
-    return classifier.network
 
 
 def test_groups_come_from_a_file_and_go_with_the_classifier(shards, pretrained, tmp_path):
     (tmp_path / "mine.yaml").write_text("upper: [Eyeglasses, Bangs]\nlower: [Smiling]\n")
     finetune(configured(f"finetune.groups={tmp_path / 'mine.yaml'}"), shards, pretrained, tmp_path)
-    model = network_of(load_classifier(tmp_path / "pretrained-50%" / "classifier.pt"))
-    assert {branch: len(head.bias) for branch, head in model.heads.items()} == {
-        "whole": 37,
-        "upper": 2,
-        "lower": 1,
-    }
-    assert model.groups["upper"] == [5, 15]
+    model = load_classifier(tmp_path / "pretrained-50%" / "classifier.pt").network
+    sizes = {branch: len(head.bias) for branch, head in model.heads.items()}
+    assert (sizes, model.groups["upper"]) == ({"whole": 37, "upper": 2, "lower": 1}, [5, 15])
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 40)
 
 
@@ -201,33 +189,28 @@ def test_a_file_of_groups_that_is_none_is_refused(tmp_path, text, message):
 def test_a_finished_run_is_trained_again_only_if_something_changed(
     shards, pretrained, tmp_path, seen, capsys, monkeypatch
 ):
-    finetune(configured(), shards, pretrained, tmp_path)
-    first, file = entries(tmp_path), tmp_path / "pretrained-50%" / "classifier.pt"
-    written = file.stat().st_mtime_ns
+    def written(*settings: str, weights: Path = pretrained) -> int:
+        finetune(configured(*settings), shards, weights, tmp_path)
+        return (tmp_path / "pretrained-50%" / "classifier.pt").stat().st_mtime_ns
+
+    first, before = written(), entries(tmp_path)
     seen.clear()
-    finetune(configured("trainer.loader_workers=1", "evaluate.batch_size=7"), shards, pretrained, tmp_path)
-    assert (entries(tmp_path), file.stat().st_mtime_ns, seen) == (first, written, [])
+    assert written("trainer.loader_workers=1", "evaluate.batch_size=7") == first
+    assert (entries(tmp_path), seen) == (before, [])
     assert "pretrained-50% is up to date" in capsys.readouterr().out
-    written = file.stat().st_mtime_ns
-    with monkeypatch.context() as patch:
-        patch.setattr("training.methods.runs.code_hash", lambda module: "other code")
-        finetune(configured(), shards, pretrained, tmp_path)
-    assert file.stat().st_mtime_ns > written
     other = tmp_path / "other.safetensors"
     torch.manual_seed(6)
     save_pretrained(other, build(configured().network), configured())
-    written = file.stat().st_mtime_ns
-    finetune(configured(), shards, other, tmp_path)
-    assert file.stat().st_mtime_ns > written
+    assert (second := written(weights=other)) > first
+    monkeypatch.setattr("training.methods.runs.code_hash", lambda module: "other code")
+    assert written(weights=other) > second
 
 
 @pytest.mark.parametrize(("step", "ending"), [(2, "an error"), (1, "SIGTERM")])
 def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
     shards, pretrained, tmp_path, monkeypatch, step, ending
 ):
-    config = configured()
-
-    real = LossCheck.add
+    config, real = configured(), LossCheck.add
 
     def interrupt(losses: LossCheck, loss: Tensor, now: int, indices: Tensor) -> None:
         real(losses, loss, now, indices)
@@ -239,38 +222,34 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights_digit_for_digit(
     with monkeypatch.context() as patch, pytest.raises((UserError, SystemExit)):
         patch.setattr(LossCheck, "add", interrupt)
         finetune(config, shards, pretrained, tmp_path / "interrupted")
-    done = step + 1 if ending == "SIGTERM" else step
-    folder = tmp_path / "interrupted" / "pretrained-50%"
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{done:09d}.pt"]
-    for output in ("interrupted", "whole"):
-        finetune(config, shards, pretrained, tmp_path / output)
-    one, other = (entries(tmp_path / name)["pretrained-50%"] for name in ("interrupted", "whole"))
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    files = [tmp_path / name / "pretrained-50%" / "classifier.pt" for name in ("interrupted", "whole")]
-    assert load_classifier(files[0]).identity == load_classifier(files[1]).identity
-    assert not (folder / "checkpoints").exists()
+    checkpoints = tmp_path / "interrupted" / "pretrained-50%" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-000000002.pt"]
+    results = []
+    for output in (tmp_path / "interrupted", tmp_path / "whole"):
+        finetune(config, shards, pretrained, output)
+        entry, file = entries(output)["pretrained-50%"], output / "pretrained-50%" / "classifier.pt"
+        results.append(({**entry, "seconds": 0}, load_classifier(file).identity))
+    assert results[0] == results[1]
+    assert not checkpoints.exists()
 
 
 def test_labels_on_the_command_line_replace_the_configured_runs(shards, pretrained, tmp_path):
     (listed,) = write_subsets(shards, [0.5], 3, tmp_path)
-    flags = ["--shards", shards.shards, "--output", tmp_path, "--labels", "25%", listed]
     (tmp_path / "pretrain").mkdir()
-    (tmp_path / "pretrain" / "pretrained.safetensors").write_bytes(pretrained.read_bytes())
+    shutil.copy(pretrained, tmp_path / "pretrain")
     settings = [word for setting in SMALL for word in ("--set", setting)]
-    assert run_command("training.run", "--stage", "finetune", *flags, *settings).returncode == 0
+    settings += ["--set", "finetune.runs=[{labels: 0.2, steps: 2}, {labels: 1.0, steps: 3}]"]
+
+    def run(*labels: object) -> str:
+        flags = ("--stage", "finetune", "--shards", shards.shards, "--output", tmp_path, "--labels")
+        return run_command("training.run", *flags, *labels, *settings).stderr
+
+    run("25%", "60%", listed)
     runs = entries(tmp_path / "finetune")
     count = len(read_samples(shards, ("train",)).labelled())
-    assert {name: run["faces"] for name, run in runs.items()} == {
-        "pretrained-25%": round(0.25 * count),
-        "pretrained-seed3-50%": round(0.5 * count),
+    assert {name: (run["faces"], run["steps"]) for name, run in runs.items()} == {
+        "pretrained-25%": (round(0.25 * count), 2),
+        "pretrained-60%": (round(0.6 * count), 3),
+        "pretrained-seed3-50%": (round(0.5 * count), 3),
     }
-    files = [tmp_path / "finetune" / name / "classifier.pt" for name in runs]
-    assert [len(load_classifier(file).attributes) for file in files] == [40, 40]
-
-
-def test_labels_take_the_steps_of_the_nearest_run(shards):
-    config = configured("finetune.runs=[{labels: 0.1, steps: 7}, {labels: 1.0, steps: 9}]")
-    runs = runs_for(["0.2", "60%"], config.finetune, shards)
-    assert [(run.labels, run.steps) for run in runs] == [(0.2, 7), (0.6, 9)]
-    with pytest.raises(UserError, match="--labels half: neither a file nor a share"):
-        runs_for(["half"], config.finetune, shards)
+    assert "--labels half: neither a file nor a share" in run("half")

@@ -1,5 +1,6 @@
 """Verify finds each kind of damage, and nothing in a whole set."""
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -31,15 +32,11 @@ from common.members import (
     encode_metadata,
 )
 from common.shards import ShardWriter, read_shard
-from pipeline.verify.findings import Findings
 from pipeline.verify.shard import verify
 from tests.commands import run_command
 
 Members = dict[str, bytes]
 MANIFESTS = ("source.parquet", "shards.parquet", "quarantine.parquet")
-
-
-Report = Callable[[], Findings]
 
 
 @pytest.fixture
@@ -94,93 +91,81 @@ def test_a_whole_set_passes_and_a_damaged_one_gets_a_table_of_places(shards, cop
     assert "Traceback" not in finished.stdout + finished.stderr
 
 
-@pytest.mark.parametrize("member", [*MEMBERS, "pooled.npy"])
-def test_one_flipped_bit_of_any_member_is_found(member, copy, report):
-    row = pq.read_table(copy.samples).to_pylist()[0]
-    flip(copy.shards / row["shard"], row[f"{member}.offset"] + row[f"{member}.size"] // 2)
-    assert report().counts == {"checksums": 1}
+def test_one_flipped_bit_of_any_member_is_found(copy, report):
+    members = [*MEMBERS, "pooled.npy"]
+    for row, member in zip(pq.read_table(copy.samples).to_pylist(), members, strict=False):
+        flip(copy.shards / row["shard"], row[f"{member}.offset"] + row[f"{member}.size"] // 2)
+    assert report().counts == {"checksums": len(members)}
 
 
-def swap_masks(one: Members, two: Members) -> None:
-    one["mask.png"], two["mask.png"] = two["mask.png"], one["mask.png"]
-
-
-def edit_counts(one: Members, two: Members) -> None:
+def recounted(one: Members) -> bytes:
     counts = decode_cell_counts(one["parts.npy"]).copy()
     counts[0, 0, 0] += 1
-    one["parts.npy"] = encode_array(counts)
+    return encode_array(counts)
 
 
-def shrink_mask(one: Members, two: Members) -> None:
-    one["mask.png"] = encode_mask(np.ascontiguousarray(decode_mask(one["mask.png"])[::2, ::2]))
-
-
-def unknown_class(one: Members, two: Members) -> None:
+def unknown_class(one: Members) -> bytes:
     mask = decode_mask(one["mask.png"]).copy()
     mask[5, 5] = 19
-    one["mask.png"] = cv2.imencode(".png", mask)[1].tobytes()
-
-
-def smaller_face_without_mask(one: Members, two: Members) -> None:
-    one["jpg"] = encode_face(np.zeros((128, 128, 3), np.uint8))
-    del one["mask.png"]
-
-
-def oblong_face(one: Members, two: Members) -> None:
-    one["jpg"] = encode_face(np.zeros((128, 256, 3), np.uint8))
+    return cv2.imencode(".png", mask)[1].tobytes()
 
 
 @pytest.mark.parametrize(
-    ("edit", "expected"),
+    ("member", "edit", "expected"),
     [
-        (swap_masks, {"cell-counts": 2}),
-        (edit_counts, {"cell-counts": 1}),
-        (shrink_mask, {"masks": 1}),
-        (unknown_class, {"masks": 1}),
-        (smaller_face_without_mask, {"faces": 1, "members": 1}),
-        (oblong_face, {"faces": 1}),
+        ("mask.png", lambda one, two: two["mask.png"], {"cell-counts": 1}),
+        ("parts.npy", lambda one, two: recounted(one), {"cell-counts": 1}),
+        ("mask.png", lambda one, two: encode_mask(np.zeros((128, 128), np.uint8)), {"masks": 1}),
+        ("mask.png", lambda one, two: unknown_class(one), {"masks": 1}),
+        ("jpg", lambda one, two: encode_face(np.zeros((128, 128, 3), np.uint8)), {"faces": 1, "members": 1}),
+        ("jpg", lambda one, two: encode_face(np.zeros((128, 256, 3), np.uint8)), {"faces": 1}),
     ],
 )
-def test_members_that_do_not_fit_each_other_are_found(edit, expected, copy, report):
-    change_samples(copy, lambda samples: edit(samples[0][1], samples[1][1]))
+def test_members_that_do_not_fit_each_other_are_found(member, edit, expected, copy, report):
+    def change(samples: list[tuple[str, Members]]) -> None:
+        samples[0][1][member] = edit(samples[0][1], samples[1][1])
+        if "members" in expected:
+            del samples[0][1]["mask.png"]
+
+    change_samples(copy, change)
     assert report().counts == expected
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("source", "another.jpg"),
-        ("sha256", "0" * 64),
-        ("confidence", [0.5] * 19),
-        ("confidence", "high"),
-        ("box_score", 0.5),
-    ],
-)
-def test_metadata_that_disagree_with_the_manifest_are_found(field, value, copy, report):
+def test_metadata_that_disagree_with_the_manifest_are_found(copy, report):
+    edits = [("source", "another.jpg"), ("sha256", "0" * 64), ("confidence", [0.5] * 19)]
+    edits += [("confidence", "high"), ("box_score", 0.5)]
+
     def edit(samples: list[tuple[str, Members]]) -> None:
-        samples[0][1]["json"] = encode_metadata(decode_metadata(samples[0][1]["json"]) | {field: value})
+        for (_, members), change in zip(samples, edits, strict=False):
+            members["json"] = encode_metadata(decode_metadata(members["json"]) | dict([change]))
 
     change_samples(copy, edit)
     findings = report()
-    assert findings.counts == {"metadata": 1}
-    assert field in findings.examples["metadata"][0]
+    assert findings.counts == {"metadata": len(edits)}
+    examples = "\n".join(findings.examples["metadata"])
+    assert all(field in examples for field, _ in edits[:3])
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000])
-def test_a_member_that_is_something_else_is_found(member, content, copy, report):
-    change_samples(copy, lambda samples: samples[0][1].update({member: content}))
-    check = {"jpg": "faces", "mask.png": "masks", "parts.npy": "cell-counts", "json": "metadata"}[member]
-    assert report().counts == {check: 1}
+@pytest.mark.parametrize(
+    ("member", "check"),
+    [("jpg", "faces"), ("mask.png", "masks"), ("parts.npy", "cell-counts"), ("json", "metadata")],
+)
+def test_a_member_that_is_something_else_is_found(member, check, copy, report):
+    contents = [b"", b"garbage", b"PK\x03\x04zip", b"[" * 100_000]
+
+    def change(samples: list[tuple[str, Members]]) -> None:
+        for (_, members), content in zip(samples, contents, strict=False):
+            members[member] = content
+
+    change_samples(copy, change)
+    assert report().counts == {check: len(contents)}
 
 
-@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01, 0.0, "between members"])
-def test_a_cut_tar_is_found(kept, copy, report):
-    tar = first_tar(copy)
-    content = tar.read_bytes()
-    length = int(len(content) * kept) if isinstance(kept, float) else header_of(tar, 5)
-    tar.write_bytes(content[:length])
-    assert report().counts == {"tars": 1}
+def append(tar: Path) -> None:
+    with tarfile.open(tar, "a") as archive:
+        entry = tarfile.TarInfo("../../etc/passwd")
+        entry.size = 4
+        archive.addfile(entry, BytesIO(b"root"))
 
 
 def header_of(tar: Path, number: int) -> int:
@@ -188,23 +173,22 @@ def header_of(tar: Path, number: int) -> int:
         return archive.getmembers()[number].offset
 
 
-def test_a_damaged_header_in_the_middle_of_a_tar_is_found(copy, report):
-    flip(first_tar(copy), header_of(first_tar(copy), 6) + 3)
-    assert report().counts == {"tars": 1}
-
-
-def test_a_missing_and_an_extra_tar_are_found(copy, report):
-    tar = first_tar(copy)
-    tar.rename(tar.with_name("train-000099.tar"))
-    assert report().counts == {"missing-tars": 1, "extra-tars": 1}
-
-
-def test_a_sample_that_no_manifest_lists_is_found(copy, report):
-    with tarfile.open(first_tar(copy), "a") as archive:
-        entry = tarfile.TarInfo("../../etc/passwd")
-        entry.size = 4
-        archive.addfile(entry, BytesIO(b"root"))
-    assert report().counts == {"members": 1}
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda tar: os.truncate(tar, int(0.999 * tar.stat().st_size)), {"tars": 1}),
+        (lambda tar: os.truncate(tar, tar.stat().st_size // 100), {"tars": 1}),
+        (lambda tar: os.truncate(tar, 0), {"tars": 1}),
+        (lambda tar: os.truncate(tar, header_of(tar, 5)), {"tars": 1}),
+        (lambda tar: flip(tar, header_of(tar, 6) + 3), {"tars": 1}),
+        (lambda tar: tar.rename(tar.with_name("train-000099.tar")), {"missing-tars": 1, "extra-tars": 1}),
+        (append, {"members": 1}),
+    ],
+    ids=["an end", "most", "all", "between members", "a header", "another name", "another member"],
+)
+def test_a_cut_changed_or_moved_tar_is_found(damage, expected, copy, report):
+    damage(first_tar(copy))
+    assert report().counts == expected
 
 
 @pytest.mark.parametrize(
@@ -245,15 +229,6 @@ def test_rows_twice_lost_and_contradicting_are_found(copy, report):
     assert report().counts == {"sources": 3}
 
 
-def test_an_identity_in_two_splits_is_found(copy, report):
-    rows = pq.read_table(copy.source).to_pylist()
-    first = next(row["source"] for row in rows if row["split"] == "train")
-    other = next(row["identity"] for row in rows if row["split"] == "test")
-    for path in (copy.source, copy.samples):
-        rewrite(path, lambda rows: [row.update(identity=other) for row in rows if row["source"] == first])
-    assert report().counts == {"identities": 1}
-
-
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(name, copy, report):
     table = pq.read_table(copy.manifests / name)
@@ -270,7 +245,7 @@ def test_a_missing_or_unreadable_manifest_or_one_without_a_column_is_a_finding(n
 
 
 @given(st.integers(0, 2**32), st.sampled_from(MANIFESTS))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_in_a_manifest_ends_in_findings_or_none(shards, copy, report, seed, name):
     shutil.copytree(shards.manifests, copy.manifests, dirs_exist_ok=True)
     random = np.random.default_rng(seed)
@@ -282,23 +257,20 @@ def test_random_garbage_in_a_manifest_ends_in_findings_or_none(shards, copy, rep
 
 
 def test_a_shard_name_that_leaves_the_folder_is_not_followed(copy, report):
-    first = pq.read_table(copy.samples)["shard"][0].as_py()
+    first, out = pq.read_table(copy.samples)["shard"][0].as_py(), "../outside.tar"
     shutil.copy(copy.shards / first, copy.shards.parent / "outside.tar")
     for path in (copy.samples, copy.source):
-        rewrite(
-            path, lambda rows: [row.update(shard="../outside.tar") for row in rows if row["shard"] == first]
-        )
+        rewrite(path, lambda rows: [row.update(shard=out) for row in rows if row["shard"] == first])
     assert set(report().counts) == {"missing-tars", "extra-tars", "splits"}
 
 
 @given(st.integers(0, 2**32), st.integers(1, 2000))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_garbage_anywhere_in_a_tar_is_found_or_harmless(shards, copy, report, seed, length):
     random = np.random.default_rng(seed)
     content = bytearray(first_tar(shards).read_bytes())
     start = int(random.integers(0, len(content)))
     content[start : start + length] = random.bytes(length)
     first_tar(copy).write_bytes(content)
-    before = {key: members for key, members in read_shard(first_tar(shards))}
     if not report().counts:
-        assert {key: members for key, members in read_shard(first_tar(copy))} == before
+        assert list(read_shard(first_tar(copy))) == list(read_shard(first_tar(shards)))
