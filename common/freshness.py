@@ -47,7 +47,7 @@ def imported_modules(module: str, root: Path = ROOT) -> list[Path]:
         package, _, _ = name.rpartition(".")
         if package:
             pending.append(package)
-        pending.extend(imports(_tree(source), name if source.name == "__init__.py" else package))
+        pending.extend(imports(_tree(source.read_bytes()), name if source.name == "__init__.py" else package))
     folders = {
         folder for source in sources.values() for folder in (source.parent, source.parent / "templates")
     }
@@ -68,7 +68,8 @@ def code_hash(module: str, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for file in imported_modules(module, root):
-        content = _code(root / file).encode() if file.suffix == ".py" else (root / file).read_bytes()
+        content = (root / file).read_bytes()
+        content = _code(content) if file.suffix == ".py" else content
         digest.update(f"{file.as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -100,14 +101,14 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 @cache
-def _tree(source: Path) -> ast.AST:
-    """The file's syntax tree without docstrings; most files belong to several modules that are hashed."""
-    return _WithoutDocstrings().visit(ast.parse(source.read_bytes()))
+def _tree(content: bytes) -> ast.AST:
+    """A file's syntax tree without docstrings; most files belong to several modules that are hashed."""
+    return _WithoutDocstrings().visit(ast.parse(content))
 
 
 @cache
-def _code(source: Path) -> str:
-    return ast.dump(_tree(source))
+def _code(content: bytes) -> bytes:
+    return ast.dump(_tree(content)).encode()
 
 
 def git_commit(root: Path = ROOT) -> str | None:
