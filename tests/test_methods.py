@@ -48,7 +48,7 @@ def test_the_fit_is_that_of_scikit_learn_on_the_known_labels():
     labels[:20, 1] = -1
     labels[:, 2] = 1
     strengths = (1e-2, 1.0)
-    fits = logistic_regressions(features, labels, strengths)
+    fits = list(logistic_regressions(features, labels, strengths))
     for strength, (weights, biases) in zip(strengths, fits, strict=True):
         for column in (0, 1):
             known = labels[:, column] >= 0

@@ -5,7 +5,7 @@ The solution lies in the span of the training features, so they are rotated into
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -66,25 +66,27 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
     values = read_features(train, blocks, stream).astype(np.float64)
     mean, scale = standardisation(values)
     standardised = (values - mean) * scale
-    basis = np.linalg.svd(standardised, full_matrices=False)[2].T
+    basis = principal_axes(standardised)
     inputs, (_, folds) = standardised @ basis, draw_folds(len(train))
-    left_out = np.zeros((len(STRENGTHS), *labels.shape))
-    for fold in folds:
-        rest = np.setdiff1d(np.arange(len(train)), fold)
-        solved = logistic_regressions(inputs[rest], labels[rest], STRENGTHS)
-        left_out[:, fold] = [inputs[fold] @ weights + biases for weights, biases in solved]
-    seen = np.concatenate(folds)
-    judged, predicted = labels[seen], left_out[:, seen]
-    scores = [mean_average_precision(judged, each) or 0.0 for each in predicted]
-    solutions = logistic_regressions(inputs, labels, STRENGTHS)
-    best, on_val = int(np.argmax(scores)), None
-    if len(val):
-        features = (read_features(val, blocks, stream) - mean) * scale @ basis
-        logits = (features @ weights + biases for weights, biases in solutions)
-        by_val = [mean_average_precision(val.attributes, each) or 0.0 for each in logits]
-        best, on_val = int(np.argmax(by_val)), round(max(by_val), 4)
-    weights, biases = solutions[best]
-    slopes, offsets, loss = calibrate(predicted[best], judged)
+    of_val = (read_features(val, blocks, stream) - mean) * scale @ basis if len(val) else None
+    rests = [np.setdiff1d(np.arange(len(train)), fold) for fold in folds]
+    paths = [logistic_regressions(inputs[rest], labels[rest], STRENGTHS) for rest in rests]
+    seen, left_out, best = np.concatenate(folds), np.zeros(labels.shape), -1.0
+    for strength, (weights, biases), *others in zip(
+        STRENGTHS, logistic_regressions(inputs, labels, STRENGTHS), *paths, strict=True
+    ):
+        for fold, (without, offsets) in zip(folds, others, strict=True):
+            left_out[fold] = inputs[fold] @ without + offsets
+        score, on_val = mean_average_precision(labels[seen], left_out[seen]) or 0.0, None
+        if of_val is not None:
+            on_val = mean_average_precision(val.attributes, of_val @ weights + biases) or 0.0
+        # Scores have one peak, and the weaker the penalty, the longer a solution takes.
+        if (score if on_val is None else on_val) <= best:
+            break
+        best = score if on_val is None else on_val
+        chosen = strength, weights, biases, left_out[seen], score, on_val
+    strength, weights, biases, predicted, score, on_val = chosen
+    slopes, offsets, loss = calibrate(predicted, labels[seen])
     probe = Probe(
         attributes=train.attribute_names,
         blocks=blocks,
@@ -98,9 +100,9 @@ def fit_probe(train: Samples, val: Samples, stream: Stream) -> tuple[Probe, dict
         "steps": 0,
         "seconds": round(time.monotonic() - started, 1),
         "loss": round(loss, 4),
-        "strength": STRENGTHS[best],
-        "left_out_average_precision": round(scores[best], 4),
-        "val_average_precision": on_val,
+        "strength": strength,
+        "left_out_average_precision": round(score, 4),
+        "val_average_precision": None if on_val is None else round(on_val, 4),
     }
 
 
@@ -110,10 +112,17 @@ def standardisation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], N
     return mean, np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0.0)
 
 
+def principal_axes(standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal axes, float64 (D, at most N), that span faces, float64 (N, D), without correlation."""
+    if len(standardised) < standardised.shape[1]:
+        return np.asarray(np.linalg.svd(standardised, full_matrices=False)[2].T)
+    return np.asarray(np.linalg.eigh(standardised.T @ standardised)[1])  # cheaper with many faces
+
+
 def logistic_regressions(
     features: NDArray[np.float64], labels: NDArray[np.int8], strengths: tuple[float, ...]
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """For each strength C the weights (D, A) and biases (A,).
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """For each strength C the weights (D, A) and biases (A,), computed when they are asked for.
 
     L-BFGS searches for weights in units of the inverse square root of the Hessian's diagonal at the prior,
     which is nearly the whole Hessian where columns are uncorrelated (Jacobi preconditioning): ten times
@@ -146,8 +155,6 @@ def logistic_regressions(
         minimise(scaled, loss, 200, 1e-8 * known.sum().item())
         return scaled[0].detach() * scale, scaled[1].detach() * bias_scale
 
-    solutions = []
     for strength in strengths:
         weights, biases = solved(strength, weights, biases)
-        solutions.append((weights.numpy(), biases.numpy()))
-    return solutions
+        yield weights.numpy(), biases.numpy()
