@@ -8,11 +8,10 @@ from typing import Any, Final
 
 from common.errors import UserError
 
+# Beside a classifier that ``training.fit`` made: its scores on labelled faces that a fit left out.
 LEFT_OUT_SCORES: Final = "scores.json"
-"""Beside a classifier that ``training.fit`` made: its scores on labelled faces that a fit left out."""
 
-Entry = Mapping[str, Any]
-"""Of ``runs.json``: a fine-tuned classifier."""
+Entry = Mapping[str, Any]  # Of ``runs.json``: a fine-tuned classifier
 
 
 def read_json(file: Path, stage: str | None = None) -> Any:

@@ -19,26 +19,20 @@ from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score
 from training.evaluate.results import Entry, by_labels
 from training.evaluate.thresholds import DEFAULT
 
+# The name of the baseline that predicts each attribute's share among the train faces for every face.
 MAJORITY: Final = "majority class"
-"""The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """The metrics of one run on the test faces.
+    """The metrics of one run on the test faces."""
 
-    Attributes:
-        means: over the attributes for which a metric is defined, float64 (1 + R, M), the estimates and the
-            same on every resample; paired between runs.
-        attributes: by attribute the ``threshold``, and for each metric its value and ``METRIC_interval``.
-        subgroups: by attribute of ``evaluate.subgroups``, see `compare_subgroups`; empty for a baseline.
-        reliability: see `reliability`.
-    """
-
+    # Over the attributes for which a metric is defined, float64 (1 + R, M), the estimates and the same on
+    # every resample; paired between runs.
     means: Floats
-    attributes: dict[str, dict[str, Any]]
-    subgroups: dict[str, Any]
-    reliability: list[dict[str, float]]
+    attributes: dict[str, dict[str, Any]]  # by attribute the ``threshold``, and what `estimates` returns
+    subgroups: dict[str, Any]  # by attribute of ``evaluate.subgroups``, see `compare_subgroups`; or empty
+    reliability: list[dict[str, float]]  # see `reliability`
 
     @property
     def mean_scores(self) -> dict[str, float | None]:

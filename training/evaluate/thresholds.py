@@ -11,11 +11,10 @@ from training.evaluate.metrics import Floats, Predictions
 from training.evaluate.results import read_json
 from training.models.classifier import Classifier
 
-DEFAULT: Final = 0.5
-"""The threshold of prediction, and of the evaluation where nothing can be tuned."""
+DEFAULT: Final = 0.5  # The threshold of prediction, and of the evaluation where nothing can be tuned
 
+# The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds.
 THRESHOLDS: Final = "thresholds.json"
-"""The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds."""
 
 
 def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:

@@ -31,8 +31,14 @@ from training.models.stored_features import require_members
 from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
 
+# RGB of attribution above and below the mean over the map.
+RAISES: Final = np.array([214, 69, 28], np.float64)
+LOWERS: Final = np.array([28, 101, 196], np.float64)
+OPACITY: Final = 0.75  # Of the strongest colour, so that the face remains visible
+COLUMNS: Final = 8  # Of ``sheet.png``
+
+# From members of samples to batches of these, and labels, (B, A), 0 or 1, -1 where unknown.
 Faces = Callable[[frozenset[str]], Iterator[tuple[Batch, NDArray[np.int8]]]]
-"""From members of samples to batches of these, and labels, (B, A), 0 or 1, -1 where unknown."""
 
 
 def faces_of_shards(
@@ -79,16 +85,6 @@ def faces_of_photos(predictor: Predictor, paths: Sequence[Path], count: int) -> 
             raise UserError(f"{', '.join(map(str, paths))}: no photo with a face to explain")
 
     return batches
-
-
-RAISES: Final = np.array([214, 69, 28], np.float64)
-LOWERS: Final = np.array([28, 101, 196], np.float64)
-"""RGB of attribution above and below the mean over the map."""
-
-OPACITY: Final = 0.75
-"""Of the strongest colour, so that the face remains visible."""
-
-COLUMNS: Final = 8
 
 
 def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path) -> None:

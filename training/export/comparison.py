@@ -20,17 +20,16 @@ from training.data.samples import read_samples
 from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
 
-FACES: Final = 64
-CALLS: Final = 7
-"""On at most so many faces the exported files are compared; timed calls, of which the median is reported."""
+FACES: Final = 64  # On at most so many faces the exported files are compared
+CALLS: Final = 7  # Timed calls, of which the median is reported
 
+# Largest difference of a probability between the classifier and an exported file. Networks differ by less
+# than 1e-4; a region probe by up to 2e-3 on faces whose labels it knows, since their distance of 0 is 1e-6 in
+# float32 and its kernel is steep there.
 TOLERANCE: Final = 3e-3
-"""Largest difference of a probability between the classifier and an exported file. Networks differ by less
-than 1e-4; a region probe by up to 2e-3 on faces whose labels it knows, since their distance of 0 is 1e-6 in
-float32 and its kernel is steep there."""
 
+# From aligned faces, uint8 (B, S, S, 3), to probabilities, (B, A).
 Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""From aligned faces, uint8 (B, S, S, 3), to probabilities, (B, A)."""
 
 
 def faces_of_shards(shards: str, config: Config) -> NDArray[np.uint8]:

@@ -20,8 +20,7 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
 PAGE: Final = "labels.html"
-SIDE: Final = 256
-"""Pixels of a face on the page."""
+SIDE: Final = 256  # Pixels of a face on the page
 
 
 def write_page(

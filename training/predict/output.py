@@ -146,10 +146,9 @@ class KeptRows:
             self._file.unlink(missing_ok=True)
 
 
+# Pixels of the shorter side below which a photo is enlarged, to be in proportion to the text beside it.
 MIN_SIDE: Final = 480
-"""Pixels of the shorter side below which a photo is enlarged, to be in proportion to the text beside it."""
-MAX_SIDE: Final = 1600
-"""Pixels of the longer side above which it is reduced."""
+MAX_SIDE: Final = 1600  # Pixels of the longer side above which it is reduced
 PANEL_WIDTH: Final = 330
 FONT_SIZE: Final = 15
 LINE_HEIGHT: Final = FONT_SIZE + 5

@@ -41,34 +41,25 @@ if TYPE_CHECKING:
 
     from common.parsing.parser import FaceParser
 
+# ``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
+# takes the central square of images that are already aligned. ``auto`` detects, but a classifier that was
+# trained on images that were already aligned predicts from the central square of a photo without a face.
 Alignment = Literal["auto", "detect", "none"]
-"""``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
-takes the central square of images that are already aligned. ``auto`` detects, but a classifier that was
-trained on images that were already aligned predicts from the central square of a photo without a face."""
 
 CENTRAL_SQUARE: Final = "no face was detected; this is the photo's central square"
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face of a photo and its predicted attributes.
+    """A face of a photo and its predicted attributes."""
 
-    Attributes:
-        box: left, top, right, bottom in pixels of the upright photo.
-        score: the detector's score, 0 to 1; None where no detector ran.
-        image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
-        probabilities: 0 to 1, by attribute.
-        present: attributes whose probability reaches their threshold, 0.5 unless a file says otherwise.
-        detail: `CENTRAL_SQUARE` where no face was detected, else None.
-        unsure: attributes that the predictor's `sureness` leaves open; they are not present.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float | None
-    image: NDArray[np.uint8]
-    probabilities: dict[str, float]
-    present: list[str]
-    detail: str | None = None
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright photo
+    score: float | None  # the detector's score, 0 to 1; None where no detector ran
+    image: NDArray[np.uint8]  # uint8 RGB (S, S, 3), the aligned face as the classifier saw it
+    probabilities: dict[str, float]  # 0 to 1, by attribute
+    present: list[str]  # attributes whose probability reaches their threshold, 0.5 by default
+    detail: str | None = None  # `CENTRAL_SQUARE` where no face was detected
+    # attributes that the predictor's `sureness` leaves open; they are not present
     unsure: list[str] = field(default_factory=list)
 
 

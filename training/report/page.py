@@ -25,11 +25,11 @@ from training.report.diagnostics import find_mistakes, read_maps, reliability_fi
 from training.report.scores import Evaluation, read_evaluation, score_values
 from training.report.training import cost_rows, read_pretraining
 
+# Packages on which the numbers may depend.
 PACKAGES: Final = (
     *("torch", "torchvision", "numpy", "opencv-python", "facexlib", "webdataset", "pyarrow", "dask"),
     *("scikit-learn", "torch-ema", "dvc", "dvclive", "pydantic"),
 )
-"""Packages on which the numbers may depend."""
 
 
 def report(config: Config, layout: Layout, output: Path, file: Path) -> None:

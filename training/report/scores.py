@@ -21,25 +21,16 @@ from training.models.classifier import FILE
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tuned classifier, or the majority class, and its metrics on the test split.
+    """One fine-tuned classifier, or the majority class, and its metrics on the test split."""
 
-    Attributes:
-        name: such as ``pretrained-5%``.
-        title: of its method.
-        colour: number of the series colour of its method.
-        entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list.
-        faces: how many labelled faces it had.
-        file: of the classifier, with which `command` predicts.
-        means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
-    """
-
-    name: str
-    title: str
-    colour: int
-    entry: Mapping[str, Any]
-    faces: int
-    file: Path
-    command: str
+    name: str  # such as ``pretrained-5%``
+    title: str  # of its method
+    colour: int  # number of the series colour of its method
+    entry: Mapping[str, Any]  # of ``runs.json``; ``labels``: a share of the labelled train faces, or a file
+    faces: int  # how many labelled faces it had
+    file: Path  # of the classifier
+    command: str  # that predicts with it
+    # The others: see `read_scores`.
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
     intervals: Mapping[str, Sequence[float] | None]
@@ -50,24 +41,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All evaluated runs.
+    """All evaluated runs."""
 
-    Attributes:
-        budgets: the runs that share their labels, fewest labels first, in the order of their methods; the
-            first one of a budget is the reference of the others.
-        runs: all of them in this order.
-        methods: the first run of each method, which has its title and colour, in the order of colours.
-        best_runs: the best run of each budget, by mean average precision.
-        majority: the majority class.
-        test_faces: test faces with a label.
-    """
-
+    # The runs that share their labels, fewest labels first, in the order of their methods; the first one of a
+    # budget is the reference of the others.
     budgets: Sequence[Sequence[Run]]
-    runs: Sequence[Run]
-    methods: Sequence[Run]
-    best_runs: Sequence[Run]
-    majority: Run
-    test_faces: int
+    runs: Sequence[Run]  # all of them in this order
+    methods: Sequence[
+        Run
+    ]  # the first of each method, which has its title and colour, in the order of colours
+    best_runs: Sequence[Run]  # the best run of each budget, by mean average precision
+    majority: Run  # the majority class
+    test_faces: int  # test faces with a label
 
 
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:

@@ -18,8 +18,7 @@ from common.page.formats import capitalized, duration, percent, unit, words
 from training.evaluate.results import read_json
 from training.report.scores import Run
 
-Curve = tuple[str, Markup, str]
-"""The title of a logged value, its figure over the steps, and its last running mean."""
+Curve = tuple[str, Markup, str]  # Title of a logged value, its figure over the steps, its last running mean
 
 
 def read_pretraining(folder: Path) -> dict[str, Any] | None:
