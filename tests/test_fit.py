@@ -24,9 +24,15 @@ from tests.commands import run_command
 from training.evaluate.thresholds import Sureness
 from training.fit.fit import fit_photos
 from training.label import page
-from training.label.audit import contradicted, disagreeing, label_quality, near_duplicates, self_confidence
-from training.label.left_out import folds_of
-from training.label.suggestions import drawn
+from training.label.audit import (
+    contradicted,
+    disagreeing,
+    folds_of,
+    label_quality,
+    near_duplicates,
+    self_confidence,
+)
+from training.label.page import drawn
 from training.methods.region_probe import StandardisedFeatures
 from training.models.classifier import load_classifier
 from training.models.probe import Probe

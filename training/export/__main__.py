@@ -38,8 +38,7 @@ def main() -> None:
     from training.export.model_card import labels_text, model_card, read_results
     from training.export.onnx import export_network, export_networks, export_probe
     from training.models.probe import Probe
-    from training.predict.parsing import find_parser_of
-    from training.predict.predictor import Predictor
+    from training.predict.predictor import Predictor, find_parser_of
 
     predictor = Predictor.load(checkpoint, options.thresholds, config=config)
     classifier, side = predictor.classifier, predictor.recipe.align.size

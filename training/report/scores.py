@@ -47,9 +47,7 @@ class Evaluation:
     # budget is the reference of the others.
     budgets: Sequence[Sequence[Run]]
     runs: Sequence[Run]  # all of them in this order
-    methods: Sequence[
-        Run
-    ]  # the first of each method, which has its title and colour, in the order of colours
+    methods: Sequence[Run]  # the first run of each method, with its title and colour, in the order of colours
     best_runs: Sequence[Run]  # the best run of each budget, by mean average precision
     majority: Run  # the majority class
     test_faces: int  # test faces with a label
