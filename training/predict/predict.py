@@ -33,7 +33,7 @@ from training.data.samples import read_samples
 from training.engine.device import announce_training
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier, sample_probabilities
-from training.predict.output import KeptRows, annotate, face_rows, path_text, refused_row, write_table
+from training.predict.output import KeptRows, annotate, face_rows, path_text, write_table
 from training.predict.predictor import Predictor
 
 LONGEST_NAME: Final = 200  # Bytes of a photo's name that the name of its annotated picture repeats
@@ -167,11 +167,8 @@ def _predict_read(
     rows: list[Rows] = []
     for photo, target, image in read:
         faces = image if isinstance(image, Refused) else next(results)
-        if isinstance(faces, Refused):
-            rows.append([refused_row(photo.file, faces)])
-            continue
         rows.append(face_rows(photo.file, faces))
-        if target and not isinstance(image, Refused):
+        if target and not isinstance(image, Refused) and not isinstance(faces, Refused):
             with replacing(target) as temporary:
                 annotate(image.image, faces).save(temporary, "JPEG", quality=92)
     return rows

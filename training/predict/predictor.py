@@ -234,11 +234,9 @@ class Predictor:
         x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
         names = self.classifier.attributes
         probabilities = dict(zip(names, values.tolist(), strict=True))
-        present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
-        unsure: list[str] = []
-        if self.sureness:
-            decided = dict(zip(names, self.sureness.decide(values).tolist(), strict=True))
-            present, unsure = ([name for name in names if decided[name] == kind] for kind in (1, -1))
+        cuts = [self.thresholds[name] for name in names]
+        decided = self.sureness.decide(values) if self.sureness else (values >= cuts).astype(np.int8)
+        present, unsure = ([names[i] for i in np.flatnonzero(decided == kind)] for kind in (1, -1))
         return Face((x0, y0, x1, y1), score, face, probabilities, present, detail, unsure)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.errors import UserError
 from common.page.figures import MARKERS, SERIES, SOFT, colour, figure
@@ -143,8 +142,7 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
     ticks = sorted({run.faces for run in evaluation.runs})
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.set_xticks(ticks, [f"{number:,}" for number in ticks])
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.margins(x=0.08, y=0.12)

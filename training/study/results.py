@@ -12,7 +12,6 @@ from typing import Any, Final
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 from tabulate import tabulate
 
 from common.errors import UserError
@@ -168,8 +167,7 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
     if (majority := results.majority.get(metric.name)) is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle=":", label=MAJORITY)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(counts))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.set_xticks(counts, [results.amount(count).replace(" (", "\n(") for count in counts])
     axes.set_xlabel("labelled faces")
     axes.set_title(f"{metric.title}, %")
