@@ -30,7 +30,6 @@ class Predictions:
         weights: float64 (R, N), how often each face counts in each of R resamples.
 
     Attributes:
-        labels, probabilities, weights: as above.
         total, positives, negatives: the weight of all, of positive and of negative labels, float64 (R,).
         true_positives, false_positives: that of those which are predicted to be positive.
     """
@@ -44,10 +43,9 @@ class Predictions:
 
     @cached_property
     def ranking(self) -> tuple[Floats, Floats]:
-        """True and false positives at each of K distinct probabilities as threshold, highest first.
+        """True and false positives, cumulative, float64 (R, K), at each of K thresholds, highest first.
 
-        Returns:
-            Two float64 (R, K), both cumulative; faces of equal probability share one threshold.
+        The thresholds are the distinct probabilities; faces of equal probability share one.
         """
         order = np.argsort(-self.probabilities, kind="stable")
         last = np.flatnonzero(np.append(np.diff(self.probabilities[order]) != 0, True))

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,10 +46,8 @@ def by_labels(runs: Sequence[Entry]) -> list[list[Entry]]:
 
     The first run of a group is the reference that the others' gains are measured against.
     """
-    groups: dict[str, list[Entry]] = {}
-    for run in sorted(runs, key=lambda run: (run["faces"], str(run["labels"]))):
-        groups.setdefault(str(run["labels"]), []).append(run)
-    return list(groups.values())
+    ascending = sorted(runs, key=lambda run: (run["faces"], str(run["labels"])))
+    return [list(group) for _, group in groupby(ascending, key=lambda run: str(run["labels"]))]
 
 
 def predict_command(classifier: Path) -> str:

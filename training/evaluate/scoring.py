@@ -190,9 +190,8 @@ def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[st
     """
     known = labels >= 0
     bins = bin_of(probabilities[known])
-    sums = [
-        np.bincount(bins, values, BINS).tolist() for values in (probabilities[known], labels[known], None)
-    ]
+    weights = (probabilities[known], labels[known], None)
+    sums = [np.bincount(bins, each, BINS).tolist() for each in weights]
     return [
         {"predicted": round(a / count, 4), "observed": round(b / count, 4), "count": int(count)}
         for a, b, count in zip(*sums, strict=True)

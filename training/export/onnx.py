@@ -200,10 +200,7 @@ def export_probe(
 
 
 def faces_of_shards(shards: str, config: Config) -> NDArray[np.uint8]:
-    """The first test faces of finished shards, or others if there are none, at most `FACES`.
-
-    Returns:
-        uint8 (N, S, S, 3).
+    """The first test faces of finished shards, or others without any, at most `FACES`: uint8 (N, S, S, 3).
 
     Raises:
         UserError: there are no shards, or they hold no samples.

@@ -116,10 +116,9 @@ class Predictor:
         Args:
             path: ``classifier.pt``, or the folder or ONNX file that ``training.export`` wrote.
             thresholds: a file with thresholds, see `read_thresholds`; None: 0.5 for all attributes.
-            align: see `Alignment`.
+            align, config: see `Predictor`.
             precision: of the network; ``auto`` is what is fast on this machine.
             mirrored: average the logits of each face and of its mirror image, if a network computes them.
-            config: see `Predictor`.
 
         Raises:
             UserError: a file is missing or does not fit.
