@@ -40,13 +40,6 @@ def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:
     return float(candidates[np.argmax(balanced[::-1])])
 
 
-def best_thresholds(labels: NDArray[np.int8], probabilities: Floats | None) -> list[float]:
-    """`best_threshold` of every attribute, of (N, A) each; `DEFAULT` if there are no faces to tune on."""
-    if probabilities is None:
-        return [DEFAULT] * labels.shape[1]
-    return [best_threshold(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
-
-
 def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:
     """The thresholds of a classifier by attribute; `DEFAULT` for those that the file does not list.
 
