@@ -14,15 +14,17 @@ from common.config import PARAMS, Config, load
 from common.files import write_text
 from common.freshness import git_commit
 from common.layout import DEFAULT_SHARDS, SPLITS, Layout
+from common.page.figures import SERIES
 from common.page.formats import NARROW, count, number, signed, unit
 from common.page.render import render
 from training.data.samples import manifest_hash, read_samples
-from training.evaluate.metrics import PRIMARY
+from training.evaluate.metrics import METRICS, PRIMARY
 from training.models.classifier import load_classifier
 from training.models.pretrained import FILE as PRETRAINED
 from training.models.pretrained import read_pretrained
+from training.report import scores
 from training.report.diagnostics import find_mistakes, read_maps, reliability_figure, sure_rows
-from training.report.scores import Evaluation, read_evaluation, score_values
+from training.report.scores import Evaluation, read_evaluation
 from training.report.training import cost_rows, read_pretraining
 
 # Packages on which the numbers may depend.
@@ -78,9 +80,19 @@ def report(config: Config, layout: Layout, output: Path, file: Path) -> None:
         "commit": git_commit(PARAMS.parent),
     }
     if evaluation is not None:
-        values |= score_values(evaluation) | {
+        bars, undefined = scores.attribute_bars(evaluation)
+        values |= {
             "headline": _headline(evaluation),
             "lede": _pretraining_gain(evaluation, pretrained_on),
+            "metrics": list(METRICS.values()),
+            "headline_metrics": [metric for metric in METRICS.values() if metric.headline],
+            "main": METRICS[PRIMARY],
+            "is_best": scores.is_best,
+            "labels_of": scores.labels_of,
+            "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
+            "label_figures": scores.label_figures(evaluation),
+            "attribute_bars": bars,
+            "undefined": undefined,
             "mistakes": find_mistakes(output, splits["test"], evaluation),
             "sure": sure_rows(output, splits["test"], evaluation),
             "maps": read_maps(output / "explain"),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from common.errors import UserError
-from common.page.figures import MARKERS, SERIES, SOFT, colour, figure
+from common.page.figures import MARKERS, SOFT, colour, figure
 from common.page.formats import NARROW, capitalized, percent, words
 from training.evaluate.metrics import METRICS, PRIMARY, Metric
 from training.evaluate.results import by_labels, predict_command, read_runs, read_scores
@@ -81,22 +81,6 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     return Evaluation(budgets, runs, [first[number] for number in sorted(first)], best, majority, test_faces)
 
 
-def score_values(evaluation: Evaluation) -> dict[str, Any]:
-    """What the templates of this section need beside the evaluation."""
-    bars, undefined = attribute_bars(evaluation)
-    return {
-        "metrics": list(METRICS.values()),
-        "headline_metrics": [metric for metric in METRICS.values() if metric.headline],
-        "main": METRICS[PRIMARY],
-        "is_best": is_best,
-        "labels_of": labels_of,
-        "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
-        "label_figures": label_figures(evaluation),
-        "attribute_bars": bars,
-        "undefined": undefined,
-    }
-
-
 def is_best(run: Run, budget: Sequence[Run], metric: Metric) -> bool:
     """Whether a run has the best mean of those with the same labels, and some are worse as they are shown."""
     known = [value for other in budget if (value := other.means.get(metric.name)) is not None]
@@ -117,12 +101,9 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
     """The headline metrics against the number of labels, by title; empty with one number of labels."""
     if len(evaluation.budgets) < 2:
         return {}
-    figures = {}
-    for metric in (each for each in METRICS.values() if each.headline):
-        draw = partial(_draw_by_labels, evaluation=evaluation, metric=metric.name)
-        title = capitalized(metric.title)
-        figures[title] = figure(draw, f"{title} by number of labelled faces")
-    return figures
+    shown = [(metric.name, capitalized(metric.title)) for metric in METRICS.values() if metric.headline]
+    draw = {title: partial(_draw_by_labels, evaluation=evaluation, metric=name) for name, title in shown}
+    return {title: figure(draw[title], f"{title} by number of labelled faces") for _, title in shown}
 
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
