@@ -56,12 +56,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of binary predictions."""
+    """One metric of binary predictions, from 0 to 1."""
 
     name: str  # its key in files
     title: str  # what tables and pages call it, in lower case
     function: Callable[[Predictions], Floats]  # predictions to the value on every resample, float64 (R,)
-    bounds: tuple[float, float] = (0.0, 1.0)  # its least and greatest possible value
     higher_is_better: bool = True
     needs_both_classes: bool = True  # whether it is undefined unless both labels occur
     headline: bool = False  # whether it appears where there is room for a few metrics only

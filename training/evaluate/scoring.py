@@ -134,10 +134,8 @@ def estimates(values: Floats, difference: bool = False) -> dict[str, Any]:
 
     The values are float64 (1 + R, M); those of a `difference` of two may be negative.
     """
-    entry: dict[str, Any] = {}
-    for column, (name, metric) in enumerate(METRICS.items()):
-        low, high = metric.bounds
-        bounds = (low - high, high - low) if difference else metric.bounds
+    entry, bounds = dict[str, Any](), (-1.0 if difference else 0.0, 1.0)
+    for column, name in enumerate(METRICS):
         entry[name] = None if np.isnan(values[0, column]) else round(float(values[0, column]), 4)
         entry[f"{name}_interval"] = confidence_interval(values[:, column], bounds)
     return entry
