@@ -21,9 +21,8 @@ from training.data.samples import Samples, read_samples
 from training.engine.objective import mean_average_precision
 from training.evaluate.metrics import METRICS, score
 from training.evaluate.thresholds import Sureness
-from training.label.audit import contradicted, label_quality, self_confidence
-from training.label.left_out import folds_of, left_out_logits
-from training.label.suggestions import MOST
+from training.label.audit import contradicted, folds_of, label_quality, left_out_logits, self_confidence
+from training.label.page import MOST
 from training.methods.block_weights import prior_weights
 from training.methods.calibration import use_label_thresholds
 from training.methods.method import regions_of

@@ -23,10 +23,7 @@ from tests.browser import chromium, needs_chromium
 from tests.commands import run_command
 from training.evaluate.thresholds import Sureness
 from training.fit.fit import fit_photos
-from training.label import page
-from training.label.audit import contradicted, disagreeing, label_quality, near_duplicates, self_confidence
-from training.label.left_out import folds_of
-from training.label.suggestions import drawn
+from training.label import audit, page
 from training.methods.region_probe import StandardisedFeatures
 from training.models.classifier import load_classifier
 from training.models.probe import Probe
@@ -243,9 +240,10 @@ def test_flipped_labels_have_the_lowest_quality_and_are_most_of_the_issues():
     def precision(scores: np.ndarray) -> float:
         return float(flipped[:, :4].ravel()[np.argsort(scores[:, :4], axis=None)[:count]].mean())
 
-    confidence = self_confidence(logits, labels)
+    confidence = audit.self_confidence(logits, labels)
     assert np.isnan(confidence[:, 5]).all()
-    quality, issues = label_quality(logits, labels, [None] * len(labels)), contradicted(confidence, labels)
+    quality = audit.label_quality(logits, labels, [None] * len(labels))
+    issues = audit.contradicted(confidence, labels)
     assert precision(quality) > precision(confidence) > 0.4
     assert flipped[issues].mean() > 0.2  # a random label is flipped with 0.05
     assert not issues[:, 4:].any() and np.isfinite(quality[:, :5]).all()
@@ -256,26 +254,26 @@ def test_photos_of_one_person_that_disagree_about_what_does_not_change_are_issue
     male = np.array([number // 4 % 2 for number in range(80)] + [0, 1], np.int8)
     smiling = np.array([number % 2 for number in range(82)], np.int8)
     male[5] = 1 - male[5]
-    issues = disagreeing(np.stack([male, smiling], axis=1), people)
+    issues = audit.disagreeing(np.stack([male, smiling], axis=1), people)
     assert np.argwhere(issues).tolist() == [[5, 0]]
 
 
 def test_no_person_is_in_two_folds_and_folds_are_alike_in_size():
     people = [str(number % 60) if number % 3 else None for number in range(300)]
-    folds = folds_of(people)
+    folds = audit.folds_of(people)
     pairs = {(name, fold) for name, fold in zip(people, folds.tolist(), strict=True) if name}
     assert len(pairs) == len({name for name, _ in pairs})
     assert np.ptp(np.bincount(folds)) < 10
-    assert folds_of(["a", "a", "b"]).max() == 1
+    assert audit.folds_of(["a", "a", "b"]).max() == 1
 
 
 @given(st.lists(st.sampled_from(["a", "b", None]), min_size=1), st.integers(0, 9), st.integers(1, 20))
 def test_suggestions_have_nobody_twice_and_end_with_the_people(people, seed, count):
-    order = drawn(people, seed, count)
+    order = page.drawn(people, seed, count)
     named = [people[face] for face in order if people[face]]
     assert len(set(order)) == len(order) and len(set(named)) == len(named)
     assert len(order) == min(count, people.count(None) + len(set(people) - {None}))
-    assert drawn(people, seed, count) == order
+    assert page.drawn(people, seed, count) == order
 
 
 def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_not():
@@ -284,7 +282,7 @@ def test_nearly_the_same_picture_in_two_splits_is_found_and_within_a_split_is_no
     parts = (("pooled", -1, 0, 40), ("pooled", 0, 40, 50))
     features = StandardisedFeatures(values, values, values.T, ("pooled",), parts, np.zeros(50), np.ones(50))
     splits = np.array(["train", "train", "train", "test", "val", "train"])
-    assert near_duplicates(features, splits) == [(0, 3)]
+    assert audit.near_duplicates(features, splits) == [(0, 3)]
 
 
 def probe_with(logits: np.ndarray, labels: np.ndarray) -> Probe:

@@ -29,8 +29,8 @@ from training.models.probe import Probe
 from training.models.stored_features import comparable_parts
 from training.predict import Predictor
 from training.predict.output import face_table
-from training.predict.parsing import find_parser_of
 from training.predict.predict import photos_in, predict, predict_stored
+from training.predict.predictor import find_parser_of
 
 METHODS = ("probe", "region_probe")
 TOLERANCE = 1e-6

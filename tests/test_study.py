@@ -18,7 +18,7 @@ from common.layout import Layout
 from tests.commands import ROOT, run_command
 from training.evaluate.metrics import METRICS
 from training.study import paper
-from training.study.draws import run_all
+from training.study.__main__ import run_all
 from training.study.results import MISSING, StudyResults, draw_folder, plot, read_results, tables
 
 TINY = [

@@ -28,7 +28,7 @@ def main() -> None:
     config, layout = command.config_from(options), Layout.at(options.shards)
     layout.require_samples()
 
-    from training.label.suggestions import write_suggestions  # PyTorch, which --help need not wait for
+    from training.label.page import write_suggestions  # PyTorch, which --help need not wait for
 
     file = options.output or Path(options.shards) / "suggestions.html"
     print("\n".join(write_suggestions(config, layout, file, options.count)))

@@ -54,7 +54,7 @@ def provenance(layout: Layout, samples: Samples, config: Config) -> dict[str, An
 
 
 def parsing(layout: Layout, config: Config) -> dict[str, Any]:
-    """The parser that made the masks and features of the shards, for `training.predict.parsing`.
+    """The parser that made the masks and features of the shards, for `find_parser_of`.
 
     ``parser``, ``size`` and ``sha256`` are its kind, the pixels of its input and the hash of its file, and
     ``networks`` are the hashes of the networks whose features are stored too, by name, as the first sample

@@ -20,8 +20,8 @@ from training.engine.device import announce_training
 from training.evaluate.metrics import METRICS, PRIMARY, Floats
 from training.evaluate.results import Entry, by_labels, predict_command, read_runs
 from training.evaluate.scoring import MAJORITY, Evaluator, RunScores, uncertainty
-from training.evaluate.thresholds import THRESHOLDS, best_thresholds
-from training.models.classifier import FILE, NONE_KNOWN, VAL, load_classifier, sample_probabilities
+from training.evaluate.thresholds import DEFAULT, THRESHOLDS, best_threshold
+from training.models.classifier import FILE, VAL, load_classifier, sample_probabilities
 
 
 def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> None:
@@ -57,9 +57,11 @@ def evaluate(config: Config, layout: Layout, finetuned: Path, output: Path) -> N
         classifier.configure(hardware().device, config.trainer.precision, config.evaluate.mirrored)
         how = (config.stream, config.evaluate.batch_size)
         if (cuts := classifier.thresholds) is None:
-            on_val = sample_probabilities(classifier, val, *how, f"val {name}") if len(val) else None
-            cuts = dict(zip(classifier.attributes, best_thresholds(val.attributes, on_val), strict=True))
-            classifier.thresholds_from = NONE_KNOWN if on_val is None else VAL
+            cuts = dict.fromkeys(classifier.attributes, DEFAULT)
+            if len(val):
+                on_val = sample_probabilities(classifier, val, *how, f"val {name}")
+                cuts = dict(zip(cuts, map(best_threshold, val.attributes.T, on_val.T), strict=True))
+                classifier.thresholds_from = VAL
         on_test = sample_probabilities(classifier, test, *how, f"test {name}")
         source = {"thresholds_from": classifier.thresholds_from}
         known[name] = {"faces": faces, **source}

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+# Number of equally wide bins of the calibration error, as in Guo et al., "On Calibration of Modern Neural
+# Networks", ICML 2017.
 BINS: Final = 15
-"""Number of equally wide bins of the calibration error, as in Guo et al., "On Calibration of Modern
-Neural Networks", ICML 2017."""
 
 
 class Predictions:
@@ -30,7 +30,6 @@ class Predictions:
         weights: float64 (R, N), how often each face counts in each of R resamples.
 
     Attributes:
-        labels, probabilities, weights: as above.
         total, positives, negatives: the weight of all, of positive and of negative labels, float64 (R,).
         true_positives, false_positives: that of those which are predicted to be positive.
     """
@@ -44,10 +43,9 @@ class Predictions:
 
     @cached_property
     def ranking(self) -> tuple[Floats, Floats]:
-        """True and false positives at each of K distinct probabilities as threshold, highest first.
+        """True and false positives, cumulative, float64 (R, K), at each of K thresholds, highest first.
 
-        Returns:
-            Two float64 (R, K), both cumulative; faces of equal probability share one threshold.
+        The thresholds are the distinct probabilities; faces of equal probability share one.
         """
         order = np.argsort(-self.probabilities, kind="stable")
         last = np.flatnonzero(np.append(np.diff(self.probabilities[order]) != 0, True))
@@ -58,25 +56,14 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of binary predictions.
+    """One metric of binary predictions, from 0 to 1."""
 
-    Attributes:
-        name: its key in files.
-        title: what tables and pages call it, in lower case.
-        function: predictions to the value on every resample, float64 (R,).
-        bounds: its least and greatest possible value.
-        higher_is_better: its direction.
-        needs_both_classes: whether it is undefined unless both labels occur.
-        headline: whether it appears where there is room for a few metrics only.
-    """
-
-    name: str
-    title: str
-    function: Callable[[Predictions], Floats]
-    bounds: tuple[float, float] = (0.0, 1.0)
+    name: str  # its key in files
+    title: str  # what tables and pages call it, in lower case
+    function: Callable[[Predictions], Floats]  # predictions to the value on every resample, float64 (R,)
     higher_is_better: bool = True
-    needs_both_classes: bool = True
-    headline: bool = False
+    needs_both_classes: bool = True  # whether it is undefined unless both labels occur
+    headline: bool = False  # whether it appears where there is room for a few metrics only
 
 
 def _accuracy(predictions: Predictions) -> Floats:
@@ -123,6 +110,7 @@ def _calibration_error(predictions: Predictions) -> Floats:
     return np.abs(predictions.weights @ distance).sum(axis=1) / predictions.total
 
 
+# All metrics by name, in the order of tables.
 METRICS: Final[dict[str, Metric]] = {
     metric.name: metric
     for metric in (
@@ -140,10 +128,8 @@ METRICS: Final[dict[str, Metric]] = {
         ),
     )
 }
-"""All metrics by name, in the order of tables."""
 
-PRIMARY: Final = "average_precision"
-"""The metric by which runs are compared where one number must decide."""
+PRIMARY: Final = "average_precision"  # The metric by which runs are compared where one number must decide
 
 
 def score(

@@ -3,16 +3,16 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from common.errors import UserError
 
+# Beside a classifier that ``training.fit`` made: its scores on labelled faces that a fit left out.
 LEFT_OUT_SCORES: Final = "scores.json"
-"""Beside a classifier that ``training.fit`` made: its scores on labelled faces that a fit left out."""
 
-Entry = Mapping[str, Any]
-"""Of ``runs.json``: a fine-tuned classifier."""
+Entry = Mapping[str, Any]  # Of ``runs.json``: a fine-tuned classifier
 
 
 def read_json(file: Path, stage: str | None = None) -> Any:
@@ -46,10 +46,8 @@ def by_labels(runs: Sequence[Entry]) -> list[list[Entry]]:
 
     The first run of a group is the reference that the others' gains are measured against.
     """
-    groups: dict[str, list[Entry]] = {}
-    for run in sorted(runs, key=lambda run: (run["faces"], str(run["labels"]))):
-        groups.setdefault(str(run["labels"]), []).append(run)
-    return list(groups.values())
+    ascending = sorted(runs, key=lambda run: (run["faces"], str(run["labels"])))
+    return [list(group) for _, group in groupby(ascending, key=lambda run: str(run["labels"]))]
 
 
 def predict_command(classifier: Path) -> str:

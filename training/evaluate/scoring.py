@@ -19,26 +19,20 @@ from training.evaluate.metrics import BINS, METRICS, Floats, bin_of, score
 from training.evaluate.results import Entry, by_labels
 from training.evaluate.thresholds import DEFAULT
 
+# The name of the baseline that predicts each attribute's share among the train faces for every face.
 MAJORITY: Final = "majority class"
-"""The name of the baseline that predicts each attribute's share among the train faces for every face."""
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """The metrics of one run on the test faces.
+    """The metrics of one run on the test faces."""
 
-    Attributes:
-        means: over the attributes for which a metric is defined, float64 (1 + R, M), the estimates and the
-            same on every resample; paired between runs.
-        attributes: by attribute the ``threshold``, and for each metric its value and ``METRIC_interval``.
-        subgroups: by attribute of ``evaluate.subgroups``, see `compare_subgroups`; empty for a baseline.
-        reliability: see `reliability`.
-    """
-
+    # Over the attributes for which a metric is defined, float64 (1 + R, M), the estimates and the same on
+    # every resample; paired between runs.
     means: Floats
-    attributes: dict[str, dict[str, Any]]
-    subgroups: dict[str, Any]
-    reliability: list[dict[str, float]]
+    attributes: dict[str, dict[str, Any]]  # by attribute the ``threshold``, and what `estimates` returns
+    subgroups: dict[str, Any]  # by attribute of ``evaluate.subgroups``, see `compare_subgroups`; or empty
+    reliability: list[dict[str, float]]  # see `reliability`
 
     @property
     def mean_scores(self) -> dict[str, float | None]:
@@ -140,10 +134,8 @@ def estimates(values: Floats, difference: bool = False) -> dict[str, Any]:
 
     The values are float64 (1 + R, M); those of a `difference` of two may be negative.
     """
-    entry: dict[str, Any] = {}
-    for column, (name, metric) in enumerate(METRICS.items()):
-        low, high = metric.bounds
-        bounds = (low - high, high - low) if difference else metric.bounds
+    entry, bounds = dict[str, Any](), (-1.0 if difference else 0.0, 1.0)
+    for column, name in enumerate(METRICS):
         entry[name] = None if np.isnan(values[0, column]) else round(float(values[0, column]), 4)
         entry[f"{name}_interval"] = confidence_interval(values[:, column], bounds)
     return entry
@@ -196,9 +188,8 @@ def reliability(labels: NDArray[np.int8], probabilities: Floats) -> list[dict[st
     """
     known = labels >= 0
     bins = bin_of(probabilities[known])
-    sums = [
-        np.bincount(bins, values, BINS).tolist() for values in (probabilities[known], labels[known], None)
-    ]
+    weights = (probabilities[known], labels[known], None)
+    sums = [np.bincount(bins, each, BINS).tolist() for each in weights]
     return [
         {"predicted": round(a / count, 4), "observed": round(b / count, 4), "count": int(count)}
         for a, b, count in zip(*sums, strict=True)

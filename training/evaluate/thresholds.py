@@ -11,11 +11,10 @@ from training.evaluate.metrics import Floats, Predictions
 from training.evaluate.results import read_json
 from training.models.classifier import Classifier
 
-DEFAULT: Final = 0.5
-"""The threshold of prediction, and of the evaluation where nothing can be tuned."""
+DEFAULT: Final = 0.5  # The threshold of prediction, and of the evaluation where nothing can be tuned
 
+# The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds.
 THRESHOLDS: Final = "thresholds.json"
-"""The file of an evaluation with, by run, the `Classifier.identity` that was judged and its thresholds."""
 
 
 def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:
@@ -39,13 +38,6 @@ def best_threshold(labels: NDArray[np.int8], probabilities: Floats) -> float:
     distinct = np.unique(probability)
     candidates = np.concatenate((distinct[:1], (distinct[1:] + distinct[:-1]) / 2, distinct[-1:] + 1e-9))
     return float(candidates[np.argmax(balanced[::-1])])
-
-
-def best_thresholds(labels: NDArray[np.int8], probabilities: Floats | None) -> list[float]:
-    """`best_threshold` of every attribute, of (N, A) each; `DEFAULT` if there are no faces to tune on."""
-    if probabilities is None:
-        return [DEFAULT] * labels.shape[1]
-    return [best_threshold(*columns) for columns in zip(labels.T, probabilities.T, strict=True)]
 
 
 def read_thresholds(file: Path, classifier: Classifier) -> dict[str, float]:

@@ -25,22 +25,18 @@ from training.models.blocks import to_input
 from training.models.probe import Probe
 from training.models.stored_features import features_of
 
+# Shifts per axis, within a cell of the features, at which each face is seen, with and without a flip.
 SHIFTS: Final = 3
-"""Shifts per axis, within a cell of the features, at which each face is seen, with and without a flip."""
+STRIDE: Final = 4  # Maps of regions have every fourth row and column of the faces
 
 
 @dataclass(frozen=True)
 class MeanMaps:
-    """Mean attribution to the logit of one attribute, float (S, S), positive where it raises the logit.
+    """Mean attribution to the logit of one attribute, float (S, S), positive where it raises the logit."""
 
-    Attributes:
-        present, absent: over the faces with and without the attribute; None if there are none.
-        counts: how many faces those are.
-    """
-
-    present: NDArray[np.float64] | None
-    absent: NDArray[np.float64] | None
-    counts: tuple[int, int]
+    present: NDArray[np.float64] | None  # over the faces with the attribute; None if there are none
+    absent: NDArray[np.float64] | None  # over those without it
+    counts: tuple[int, int]  # how many faces those are
 
     @property
     def difference(self) -> NDArray[np.float64] | None:
@@ -140,10 +136,6 @@ def _mean_of(total: NDArray[np.float64], counts: NDArray[np.int64]) -> list[Mean
         present, absent = (each / count if count else None for each, count in pairs)
         means.append(MeanMaps(present, absent, tuple(both)))
     return means
-
-
-STRIDE: Final = 4
-"""The maps have every fourth row and column of the faces."""
 
 
 def contributions(probe: Probe, batch: Batch) -> NDArray[np.float64]:

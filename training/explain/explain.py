@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -31,8 +31,19 @@ from training.models.stored_features import require_members
 from training.predict.predict import photos_in
 from training.predict.predictor import Predictor
 
-Faces = Callable[[frozenset[str]], Iterator[tuple[Batch, NDArray[np.int8]]]]
-"""From members of samples to batches of these, and labels, (B, A), 0 or 1, -1 where unknown."""
+# RGB of attribution above and below the mean over the map.
+RAISES: Final = np.array([214, 69, 28], np.float64)
+LOWERS: Final = np.array([28, 101, 196], np.float64)
+OPACITY: Final = 0.75  # Of the strongest colour, so that the face remains visible
+COLUMNS: Final = 8  # Of ``sheet.png``
+
+# Batches with the members that `members_read` names, and labels, (B, A), 0 or 1, -1 where unknown.
+Faces = Iterator[tuple[Batch, NDArray[np.int8]]]
+
+
+def members_read(classifier: Classifier) -> frozenset[str]:
+    """The members of samples that an explanation reads: of a probe, pictures and masks too."""
+    return classifier.members | ({"jpg", "mask.png"} if isinstance(classifier, Probe) else set())
 
 
 def faces_of_shards(
@@ -46,49 +57,34 @@ def faces_of_shards(
     samples = read_samples(layout, ("test",)).labelled()
     if not len(samples) or tuple(samples.attribute_names) != classifier.attributes:
         raise UserError(f"{layout.shards} has no test face with labels for the attributes of the classifier")
-    samples = samples.take(evenly_spaced(count, len(samples)))
-
-    def batches(members: frozenset[str]) -> Iterator[tuple[Batch, NDArray[np.int8]]]:
-        require_members(samples, members)
-        bar = progress("explain", len(samples), "faces")
-        for batch in load(samples, sequential_batches(samples, batch_size), members, 1, stream):
-            yield batch, samples.attributes[batch.indices.numpy()]
-            bar.update(len(batch.indices))
-        bar.close()
-
-    return batches
+    samples, members = samples.take(evenly_spaced(count, len(samples))), members_read(classifier)
+    require_members(samples, members)
+    bar = progress("explain", len(samples), "faces")
+    for batch in load(samples, sequential_batches(samples, batch_size), members, 1, stream):
+        yield batch, samples.attributes[batch.indices.numpy()]
+        bar.update(len(batch.indices))
+    bar.close()
 
 
 def faces_of_photos(predictor: Predictor, paths: Sequence[Path], count: int) -> Faces:
-    """The faces of at most `count` photos; an attribute that is predicted to be present has label 1."""
-    photos = photos_in(list(paths))[0]
-    photos = [photos[position] for position in evenly_spaced(count, len(photos))]
-    names = predictor.classifier.attributes
+    """The faces of at most `count` photos; an attribute that is predicted to be present has label 1.
 
-    def batches(members: frozenset[str]) -> Iterator[tuple[Batch, NDArray[np.int8]]]:
-        bar, seen = progress("explain", len(photos), "photos"), False
-        for photo in photos:
-            with suppress(Refused):
-                if not photo.refused and (faces := predictor(photo.file)):
-                    labels = np.array([[name in face.present for name in names] for face in faces], np.int8)
-                    yield predictor.batch(np.stack([face.image for face in faces]), members), labels
-                    seen = True
-            bar.update(1)
-        bar.close()
-        if not seen:
-            raise UserError(f"{', '.join(map(str, paths))}: no photo with a face to explain")
-
-    return batches
-
-
-RAISES: Final = np.array([214, 69, 28], np.float64)
-LOWERS: Final = np.array([28, 101, 196], np.float64)
-"""RGB of attribution above and below the mean over the map."""
-
-OPACITY: Final = 0.75
-"""Of the strongest colour, so that the face remains visible."""
-
-COLUMNS: Final = 8
+    Raises:
+        UserError: no photo has a face.
+    """
+    photos, names = photos_in(list(paths))[0], predictor.classifier.attributes
+    chosen, members = evenly_spaced(count, len(photos)), members_read(predictor.classifier)
+    bar, seen = progress("explain", len(chosen), "photos"), False
+    for photo in (photos[position] for position in chosen):
+        with suppress(Refused):
+            if not photo.refused:
+                faces, seen = predictor(photo.file), True
+                labels = np.array([[name in face.present for name in names] for face in faces], np.int8)
+                yield predictor.batch(np.stack([face.image for face in faces]), members), labels
+        bar.update(1)
+    bar.close()
+    if not seen:
+        raise UserError(f"{', '.join(map(str, paths))}: no photo with a face to explain")
 
 
 def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path) -> None:
@@ -108,14 +104,12 @@ def explain(classifier: Classifier, checkpoint: Path, faces: Faces, output: Path
     """
     details: list[dict[str, Any]]
     if isinstance(classifier, Probe):
-        read = faces(classifier.members | {"jpg", "mask.png"})
-        maps, average, shares = mean_region_maps(classifier, read)
+        maps, average, shares = mean_region_maps(classifier, faces)
         titles = [max(each, key=lambda region: each[region]) for each in shares]
         details = [{"regions": each} for each in shares]
     else:
         model = classifier.require_network(checkpoint, "explanation")
-        pictures = ((batch.images, labels) for batch, labels in faces(classifier.members))
-        maps, average = mean_maps(model, pictures)
+        maps, average = mean_maps(model, ((batch.images, labels) for batch, labels in faces))
         branch_of = {position: branch for branch, group in model.groups.items() for position in group}
         titles = [branch for _, branch in sorted(branch_of.items())]
         details = [{"branch": branch} for branch in titles]

@@ -34,17 +34,15 @@ def main() -> None:
     config, checkpoint, output = command.config_from(options), options.checkpoint, options.output
 
     # PyTorch and more, which --help need not wait for.
-    from training.export.comparison import compare, faces_of_photos, faces_of_shards
+    from training.export import onnx
     from training.export.model_card import labels_text, model_card, read_results
-    from training.export.onnx import export_network, export_networks, export_probe
     from training.models.probe import Probe
-    from training.predict.parsing import find_parser_of
-    from training.predict.predictor import Predictor
+    from training.predict.predictor import Predictor, find_parser_of
 
     predictor = Predictor.load(checkpoint, options.thresholds, config=config)
     classifier, side = predictor.classifier, predictor.recipe.align.size
     shards = options.shards
-    faces = faces_of_shards(shards, config) if shards else faces_of_photos(predictor, options.faces)
+    faces = onnx.faces_of_shards(shards, config) if shards else onnx.faces_of_photos(predictor, options.faces)
     if faces.shape[1:] != (side, side, 3):
         raise UserError(
             f"the faces are {faces.shape[1]} pixels wide, but the classifier was trained on {side} pixels; "
@@ -52,14 +50,14 @@ def main() -> None:
         )
     if isinstance(classifier, Probe):
         parser_file = find_parser_of(classifier.metadata, config)
-        labels, batches = labels_text(predictor, export_networks(parser_file, output)), [1]
-        script = export_probe(classifier, labels, parser_file, side, output)
+        labels, batches = labels_text(predictor, onnx.export_networks(parser_file, output)), [1]
+        script = onnx.export_probe(classifier, labels, parser_file, side, output)
         forms = {"classifier.pt": predictor.probabilities, **script}
     else:
         network = classifier.require_network(checkpoint, "export")
         labels, batches = labels_text(predictor, None), [1, 32]
-        forms = export_network(network, labels, faces, output)
-    rows = compare(forms, faces, batches, output)
+        forms = onnx.export_network(network, labels, faces, output)
+    rows = onnx.compare(forms, faces, batches, output)
     write_text(output / "config.json", labels)
     evaluation = options.evaluation or checkpoint.absolute().parent.parent.parent / "evaluate"
     results = read_results(evaluation, checkpoint, classifier)

@@ -25,9 +25,8 @@ from training.evaluate.metrics import METRICS
 from training.evaluate.results import LEFT_OUT_SCORES, read_runs
 from training.evaluate.scoring import Evaluator, RunScores, estimates
 from training.evaluate.thresholds import DEFAULT
-from training.label.left_out import FEWEST, left_out_logits
-from training.label.page import PAGE
-from training.label.suggestions import write_suggestions
+from training.label.audit import FEWEST, left_out_logits
+from training.label.page import PAGE, write_suggestions
 from training.methods.method import regions_of
 from training.methods.region_probe import read_standardised
 from training.methods.runs import finetune, run_name, runs_for

@@ -1,4 +1,4 @@
-"""The audit of a set's labels: its table of issues, and the page to check the most suspected labels on.
+"""Predictions of labelled faces by fits that left these out, and the audit of the labels by them.
 
 Labels are probably wrong by the terms of confident learning (Northcutt, Jiang and Chuang, "Confident
 Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021): the self-confidence of a label is the
@@ -7,6 +7,7 @@ probable as it is on average where it is the label.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,40 +23,40 @@ from common.config import Config
 from common.errors import UserError
 from common.files import replacing
 from common.layout import SPLITS, Layout
+from common.progress import progress
 from training.data.samples import read_samples
-from training.label.left_out import FEWEST, folds_of, left_out_logits
 from training.label.page import write_page
 from training.methods.method import regions_of
-from training.methods.region_probe import StandardisedFeatures, read_standardised
+from training.methods.region_probe import StandardisedFeatures, fit_on_features, read_standardised
+from training.models.probe import Regions
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int8]
-"""(N, A), 0 or 1, -1 where unknown."""
+Labels = NDArray[np.int8]  # (N, A), 0 or 1, -1 where unknown
+
+FEWEST: Final = 20  # With fewer labelled faces, predictions of them say too little
+FOLDS: Final = 10
+FEWER_FOLDS: Final = 5
+FEW: Final = 500  # Beyond so many labelled faces there are `FEWER_FOLDS`
 
 TABLE: Final = "label_issues.parquet"
 PAGE: Final = "label_issues.html"
+NEAR: Final = 0.9  # Cosine of the standardised features of two whole faces from which they count as one photo
+BATCH: Final = 1000  # Faces that are compared with all others at a time
 
-NEAR: Final = 0.9
-"""Cosine of the standardised features of two whole faces from which they count as one photo."""
-
-BATCH: Final = 1000
-
+# Of `TABLE`. ``issue`` is ``contradicted`` by predictions, ``disagreeing`` with other photos of the person,
+# or ``near_duplicate`` of the sample ``other`` in another split.
 TEXTS: Final = ("issue", "key", "source", "split", "identity", "attribute")
 NUMBERS: Final = {"label": pa.int8(), "self_confidence": pa.float64(), "label_quality": pa.float64()}
 SCHEMA: Final = pa.schema(
     [*((name, pa.string()) for name in TEXTS), *NUMBERS.items(), ("other", pa.string())]
 )
-"""Of `TABLE`. ``issue`` is ``contradicted`` by predictions, ``disagreeing`` with other photos of the person,
-or ``near_duplicate`` of the sample ``other`` in another split."""
 
+# An attribute does not change if labels of one person's photos agree so well, by Cohen's kappa.
 AGREEMENT: Final = 0.8
-"""An attribute does not change if labels of one person's photos agree so well, by Cohen's kappa."""
-
+# Of the regressions on other labels: C, the weight of the cross-entropy against half the squared norm.
 STRENGTH: Final = 0.1
-"""Of the regressions on other labels: C, the weight of the cross-entropy against half the squared norm."""
-
+# Of 0, 0.25, 0.5, 0.75 and 1 this gave given labels of 420 and of 8,396 faces the least cross-entropy.
 OTHERS: Final = 0.25
-"""Of 0, 0.25, 0.5, 0.75 and 1 this gave given labels of 420 and of 8,396 faces the least cross-entropy."""
 
 
 def audit(config: Config, layout: Layout, output: Path, count: int) -> None:
@@ -182,3 +183,54 @@ def disagreeing(labels: Labels, identities: Sequence[str | None]) -> NDArray[np.
             same = np.where(labels[:, column] == 1, positive[person], (count - positive)[person])
             issues[:, column] = known & (2 * same <= count[person])
     return issues
+
+
+def left_out_logits(
+    features: StandardisedFeatures,
+    labels: NDArray[np.int8],
+    names: tuple[str, ...],
+    identities: Sequence[str | None],
+    regions: Regions,
+    most: int | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Logits of labelled faces that a fit left out, with all photos of the same person.
+
+    Args:
+        features, labels, names, regions: see `fit_on_features`.
+        identities: of the N faces, None where unknown.
+        most: leave out only so many folds that they hold so many faces; None: all.
+
+    Returns:
+        Positions of these faces, ascending, int64 (L,), and their logits, float64 (L, A).
+    """
+    fold = folds_of(identities)
+    sizes = np.bincount(fold).cumsum()
+    used = len(sizes) if most is None else min(int((sizes < most).sum()) + 1, len(sizes))
+    logits = np.zeros(labels.shape)
+    bar = progress("left out", used, "folds")
+    for each in range(used):
+        rest, held = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
+        kept = replace(features, values=features.values[rest])
+        probe, _ = fit_on_features(kept, labels[rest], names, regions)
+        logits[held] = probe.logits_of(features.values[held].astype(np.float64))
+        bar.update(1)
+    bar.close()
+    seen = np.flatnonzero(fold < used)
+    return seen, logits[seen]
+
+
+def folds_of(identities: Sequence[str | None]) -> NDArray[np.int64]:
+    """The fold of each face, int64 (N,), 0 to the number of folds - 1: equal for all faces of a person.
+
+    Args:
+        identities: of two faces or more; a face of unknown identity is a person of its own.
+    """
+    names = [f"\0{i}" if identity is None else identity for i, identity in enumerate(identities)]
+    people, person, faces = np.unique(np.array(names, np.str_), return_inverse=True, return_counts=True)
+    count = min(FOLDS if len(names) <= FEW else FEWER_FOLDS, len(people))
+    order = np.random.default_rng(0).permutation(len(people))
+    fold_of_person, sizes = np.zeros(len(people), np.int64), np.zeros(count)
+    for each in order[np.argsort(-faces[order], kind="stable")]:  # the largest first, to the smallest fold
+        fold_of_person[each] = smallest = sizes.argmin()
+        sizes[smallest] += faces[each]
+    return fold_of_person[person]

@@ -65,12 +65,12 @@ def main() -> None:
     from common.fork_server import start_fork_server
     from training.engine.device import announce_training
     from training.evaluate.thresholds import DEFAULT, Sureness
-    from training.predict.output import KeptRows, check_format, face_table, write_table
+    from training.predict.output import FORMATS, KeptRows, face_table, write_table
     from training.predict.predict import photos_in, predict, predict_stored
     from training.predict.predictor import CENTRAL_SQUARE, Predictor
 
-    if options.output:
-        check_format(options.output)
+    if options.output and options.output.suffix.lower() not in FORMATS:
+        raise UserError(f"{options.output}: the name must end in one of {', '.join(FORMATS)}, the format")
     if options.shards:
         if not options.output:
             raise UserError("--shards needs --output FILE, a .csv, .json or .parquet")

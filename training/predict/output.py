@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from common.errors import UserError
 from common.files import disk_errors, replacing
 from common.freshness import fingerprint
 from common.manifest import PREDICTION_COLUMNS
@@ -32,32 +31,21 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def face_rows(photo: Path, faces: Sequence[Face]) -> list[dict[str, Any]]:
+def face_rows(photo: Path, faces: Sequence[Face] | Refused) -> list[dict[str, Any]]:
     """A row per face of a photo, with the columns `PREDICTION_COLUMNS` and the probability per attribute.
 
-    Probabilities have six significant digits; what is ``present`` was decided by all of them.
+    Probabilities have six significant digits; what is ``present`` was decided by all of them. In the row of a
+    photo without a face all but its path and the reason is null.
     """
-    rows = []
+    path, rows = path_text(photo), []
+    if isinstance(faces, Refused):
+        empty = dict.fromkeys(PREDICTION_COLUMNS)
+        return [{**empty, "photo": path, "reason": faces.reason, "detail": faces.detail}]
     for number, face in enumerate(faces, 1):
-        values = (
-            path_text(photo),
-            number,
-            None,
-            face.detail,
-            *face.box,
-            face.score,
-            face.present,
-            face.unsure,
-        )
+        values = (path, number, None, face.detail, *face.box, face.score, face.present, face.unsure)
         rounded = {name: float(f"{value:.6g}") for name, value in face.probabilities.items()}
         rows.append({**dict(zip(PREDICTION_COLUMNS, values, strict=True)), **rounded})
     return rows
-
-
-def refused_row(photo: Path, refused: Refused) -> dict[str, Any]:
-    """The row of a photo without a face: all but its path and the reason is null."""
-    empty = dict.fromkeys(PREDICTION_COLUMNS)
-    return {**empty, "photo": path_text(photo), "reason": refused.reason, "detail": refused.detail}
 
 
 def face_table(rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> pa.Table:
@@ -66,23 +54,8 @@ def face_table(rows: Sequence[dict[str, Any]], attributes: Sequence[str]) -> pa.
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def check_format(output: Path) -> None:
-    """Check that the file name has one of the suffixes `FORMATS`.
-
-    Raises:
-        UserError: it has not.
-    """
-    if output.suffix.lower() not in FORMATS:
-        raise UserError(f"{output}: the name must end in one of {', '.join(FORMATS)}, the format")
-
-
 def write_table(output: Path, table: pa.Table) -> None:
-    """Write CSV (lists joined with ``;``), JSON (a list of objects) or Parquet, by the suffix.
-
-    Raises:
-        UserError: the suffix is none of `FORMATS`.
-    """
-    check_format(output)
+    """Write CSV (lists joined with ``;``), JSON (a list of objects) or Parquet, by the suffix."""
     with replacing(output) as temporary:
         if output.suffix.lower() == ".parquet":
             pq.write_table(table, temporary, compression="zstd")
@@ -146,10 +119,9 @@ class KeptRows:
             self._file.unlink(missing_ok=True)
 
 
+# Pixels of the shorter side below which a photo is enlarged, to be in proportion to the text beside it.
 MIN_SIDE: Final = 480
-"""Pixels of the shorter side below which a photo is enlarged, to be in proportion to the text beside it."""
-MAX_SIDE: Final = 1600
-"""Pixels of the longer side above which it is reduced."""
+MAX_SIDE: Final = 1600  # Pixels of the longer side above which it is reduced
 PANEL_WIDTH: Final = 330
 FONT_SIZE: Final = 15
 LINE_HEIGHT: Final = FONT_SIZE + 5

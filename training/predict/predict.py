@@ -33,40 +33,28 @@ from training.data.samples import read_samples
 from training.engine.device import announce_training
 from training.evaluate.thresholds import DEFAULT, read_thresholds
 from training.models.classifier import load_classifier, sample_probabilities
-from training.predict.output import KeptRows, annotate, face_rows, path_text, refused_row, write_table
+from training.predict.output import KeptRows, annotate, face_rows, path_text, write_table
 from training.predict.predictor import Predictor
 
-LONGEST_NAME: Final = 200
-"""Bytes of a photo's name that the name of its annotated picture repeats."""
-
-GROUP: Final = 16
-MOST_PIXELS: Final = 50_000_000
-"""Photos that a process is given, and pixels of those that it has in memory, together."""
-
+LONGEST_NAME: Final = 200  # Bytes of a photo's name that the name of its annotated picture repeats
+GROUP: Final = 16  # Photos that a process is given at a time
+MOST_PIXELS: Final = 50_000_000  # Of the photos that a process has in memory, together
 TOO_LARGE: Final = Refused("too-large", "the memory did not suffice for its pixels")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to predict.
-
-    Attributes:
-        file: the photo.
-        name: its path below the folder of annotated photos.
-        refused: why it must not be read, or None.
-    """
+    """A photo to predict."""
 
     file: Path
-    name: Path
-    refused: Refused | None = None
+    name: Path  # its path below the folder of annotated photos
+    refused: Refused | None = None  # why it must not be read
 
 
-Rows = list[dict[str, Any]]
-Jobs = Sequence[tuple[Photo, Path | None]]
-"""The rows of one photo; photos, and where their annotated pictures are written, if anywhere."""
+Rows = list[dict[str, Any]]  # of one photo
+Jobs = Sequence[tuple[Photo, Path | None]]  # photos, and where an annotated picture is written, if anywhere
 
-_of_worker: list[Predictor] = []
-"""The predictor of a worker process."""
+_of_worker: list[Predictor] = []  # The predictor of a worker process
 
 
 def photos_in(paths: list[Path]) -> tuple[list[Photo], list[str]]:
@@ -179,11 +167,8 @@ def _predict_read(
     rows: list[Rows] = []
     for photo, target, image in read:
         faces = image if isinstance(image, Refused) else next(results)
-        if isinstance(faces, Refused):
-            rows.append([refused_row(photo.file, faces)])
-            continue
         rows.append(face_rows(photo.file, faces))
-        if target and not isinstance(image, Refused):
+        if target and not isinstance(image, Refused) and not isinstance(faces, Refused):
             with replacing(target) as temporary:
                 annotate(image.image, faces).save(temporary, "JPEG", quality=92)
     return rows

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from common.alignment.crops import Crop, aligned_crops, crops_of_each
 from common.alignment.detector import FIRST_SIDE, Picture, load_detector, one_thread
 from common.alignment.recipe import Recipe
 from common.alignment.warp import FACE_TEMPLATE
+from common.cell_counts import GRID, cell_class_counts
 from common.config import Config, load
 from common.errors import UserError
 from common.hardware import hardware
@@ -34,41 +35,31 @@ from common.weights import find
 from training.data.loader import Batch, batch_of
 from training.evaluate.thresholds import DEFAULT, Sureness, read_thresholds
 from training.models.classifier import Classifier, load_classifier
-from training.predict.parsing import find_parser_of, parse_faces
 
 if TYPE_CHECKING:
     from facexlib.detection.retinaface import RetinaFace
 
-    from common.parsing.parser import FaceParser
+    from common.parsing.parser import FaceParser, ParserFile
 
+# ``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
+# takes the central square of images that are already aligned. ``auto`` detects, but a classifier that was
+# trained on images that were already aligned predicts from the central square of a photo without a face.
 Alignment = Literal["auto", "detect", "none"]
-"""``detect`` warps faces to where those that the classifier was trained on have their landmarks. ``none``
-takes the central square of images that are already aligned. ``auto`` detects, but a classifier that was
-trained on images that were already aligned predicts from the central square of a photo without a face."""
 
 CENTRAL_SQUARE: Final = "no face was detected; this is the photo's central square"
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face of a photo and its predicted attributes.
+    """A face of a photo and its predicted attributes."""
 
-    Attributes:
-        box: left, top, right, bottom in pixels of the upright photo.
-        score: the detector's score, 0 to 1; None where no detector ran.
-        image: uint8 RGB (S, S, 3), the aligned face as the classifier saw it.
-        probabilities: 0 to 1, by attribute.
-        present: attributes whose probability reaches their threshold, 0.5 unless a file says otherwise.
-        detail: `CENTRAL_SQUARE` where no face was detected, else None.
-        unsure: attributes that the predictor's `sureness` leaves open; they are not present.
-    """
-
-    box: tuple[float, float, float, float]
-    score: float | None
-    image: NDArray[np.uint8]
-    probabilities: dict[str, float]
-    present: list[str]
-    detail: str | None = None
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright photo
+    score: float | None  # the detector's score, 0 to 1; None where no detector ran
+    image: NDArray[np.uint8]  # uint8 RGB (S, S, 3), the aligned face as the classifier saw it
+    probabilities: dict[str, float]  # 0 to 1, by attribute
+    present: list[str]  # attributes whose probability reaches their threshold, 0.5 by default
+    detail: str | None = None  # `CENTRAL_SQUARE` where no face was detected
+    # attributes that the predictor's `sureness` leaves open; they are not present
     unsure: list[str] = field(default_factory=list)
 
 
@@ -125,10 +116,9 @@ class Predictor:
         Args:
             path: ``classifier.pt``, or the folder or ONNX file that ``training.export`` wrote.
             thresholds: a file with thresholds, see `read_thresholds`; None: 0.5 for all attributes.
-            align: see `Alignment`.
+            align, config: see `Predictor`.
             precision: of the network; ``auto`` is what is fast on this machine.
             mirrored: average the logits of each face and of its mirror image, if a network computes them.
-            config: see `Predictor`.
 
         Raises:
             UserError: a file is missing or does not fit.
@@ -193,10 +183,18 @@ class Predictor:
 
     def batch(self, faces: NDArray[np.uint8], members: frozenset[str]) -> Batch:
         """Some members of samples of aligned faces, uint8 RGB (B, S, S, 3), which are parsed if need be."""
-        known = {"jpg": faces}
+        known: dict[str, NDArray[Any]] = {"jpg": faces}
         if members - known.keys():
+            from common.parsing.parser import faces_per_pass
+
+            cuts = range(faces_per_pass(), len(faces), faces_per_pass())
             with one_thread():
-                known = parse_faces(faces, self._parser)
+                parts = [self._parser(each) for each in np.split(faces, cuts)]
+            known["mask.png"] = np.concatenate([mask for mask, _, _ in parts])
+            known["parts.npy"] = np.stack([cell_class_counts(mask, GRID) for mask in known["mask.png"]])
+            for name in parts[0][2]:
+                stored = np.concatenate([features[name] for *_, features in parts])
+                known[name] = stored.view(np.float16).reshape(len(faces), -1)
         return batch_of({name: known[name] for name in members}, torch.arange(len(faces)))
 
     @cached_property
@@ -235,9 +233,57 @@ class Predictor:
         x0, y0, x1, y1 = (round(float(edge), 2) for edge in edges)
         names = self.classifier.attributes
         probabilities = dict(zip(names, values.tolist(), strict=True))
-        present = [name for name, value in probabilities.items() if value >= self.thresholds[name]]
-        unsure: list[str] = []
-        if self.sureness:
-            decided = dict(zip(names, self.sureness.decide(values).tolist(), strict=True))
-            present, unsure = ([name for name in names if decided[name] == kind] for kind in (1, -1))
+        cuts = [self.thresholds[name] for name in names]
+        decided = self.sureness.decide(values) if self.sureness else (values >= cuts).astype(np.int8)
+        present, unsure = ([names[i] for i in np.flatnonzero(decided == kind)] for kind in (1, -1))
         return Face((x0, y0, x1, y1), score, face, probabilities, present, detail, unsure)
+
+
+def find_parser_of(metadata: Mapping[str, Any], config: Config) -> "ParserFile":
+    """The parser that made the masks and features of the faces that a classifier was fitted on.
+
+    It computes in int8 or float32 if those did; of 16-bit formats it takes this machine's own.
+
+    Args:
+        metadata: of the classifier, whose ``parsing`` `training.data.provenance.parsing` made.
+        config: names files of one's own in ``weights.parser`` and ``parse.features_from``, where they do not
+            lie where they lay when the classifier was fitted; and the cache of weights.
+
+    Raises:
+        UserError: the classifier does not say which, or its files are missing or others.
+    """
+    from common.parsing.class_map import NAMED  # classifiers of pictures need no parser
+    from common.parsing.find_parser import find_parser
+
+    parsing = metadata.get("parsing")
+    if parsing is None:
+        raise UserError(
+            "the classifier does not say how faces were parsed; fit it again, or predict faces in shards "
+            "with --shards"
+        )
+    kind, networks = parsing["parser"], parsing["networks"]
+    files = {name: name for name in NAMED}
+    files |= {Path(file).stem: file for file in (*parsing["features_from"], *config.parse.features_from)}
+    if unknown := [name for name in networks if name not in files]:
+        raise UserError(
+            f"the classifier reads features of {', '.join(unknown)}; list files with these names, besides "
+            "their endings, in parse.features_from"
+        )
+    formats = {each.rpartition(", ")[2] for each in parsing["numerics"]}
+    file = config.weights.parser
+    if kind in ("onnx", "torchscript") and (file is None or config.parse.parser != kind):
+        file = parsing["file"]
+    precision = formats.pop() if formats in ({"int8"}, {"float32"}) else "auto"
+    update = {"parser": kind, "size": parsing["size"], "precision": precision}
+    settings = config.parse.model_copy(update={**update, "features_from": [files[name] for name in networks]})
+    found = find_parser(settings, config.weights.model_copy(update={"parser": file}))
+    wanted = [(found.path, found.sha256, parsing["sha256"], "weights.parser")]
+    for each in found.embedders:
+        wanted.append((each.path, each.sha256, networks[each.name], "parse.features_from"))
+    for path, sha256, expected, setting in wanted:
+        if sha256 != expected:
+            raise UserError(
+                f"{path}: SHA-256 is {sha256}, but the classifier reads what the file with {expected} "
+                f"computes; name that file as {setting}"
+            )
+    return found

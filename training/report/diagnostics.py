@@ -22,12 +22,9 @@ from training.evaluate.results import read_json
 from training.evaluate.thresholds import Sureness
 from training.report.scores import Evaluation, Run
 
-SHOWN: Final = 6
-PER_ATTRIBUTE: Final = 2
-"""Mistakes shown of each kind, and of one attribute at most, or a rare one would fill the page."""
-
-STATED: Final = (0.02, 0.05, 0.1)
-"""Errors for which the page says how many predictions are sure."""
+SHOWN: Final = 6  # Mistakes of each kind
+PER_ATTRIBUTE: Final = 2  # Of these, at most so many of one attribute, or a rare one would fill the page
+STATED: Final = (0.02, 0.05, 0.1)  # Errors for which the page says how many predictions are sure
 
 
 def find_mistakes(output: Path, test: Samples, evaluation: Evaluation) -> dict[str, Any] | None:

@@ -8,10 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.errors import UserError
-from common.page.figures import MARKERS, SERIES, SOFT, colour, figure
+from common.page.figures import MARKERS, SOFT, colour, figure
 from common.page.formats import NARROW, capitalized, percent, words
 from training.evaluate.metrics import METRICS, PRIMARY, Metric
 from training.evaluate.results import by_labels, predict_command, read_runs, read_scores
@@ -21,25 +20,16 @@ from training.models.classifier import FILE
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tuned classifier, or the majority class, and its metrics on the test split.
+    """One fine-tuned classifier, or the majority class, and its metrics on the test split."""
 
-    Attributes:
-        name: such as ``pretrained-5%``.
-        title: of its method.
-        colour: number of the series colour of its method.
-        entry: of ``runs.json``; ``labels`` is a share of the labelled train faces or the path of a list.
-        faces: how many labelled faces it had.
-        file: of the classifier, with which `command` predicts.
-        means, attributes, intervals, gains, subgroups, reliability: see `read_scores`.
-    """
-
-    name: str
-    title: str
-    colour: int
-    entry: Mapping[str, Any]
-    faces: int
-    file: Path
-    command: str
+    name: str  # such as ``pretrained-5%``
+    title: str  # of its method
+    colour: int  # number of the series colour of its method
+    entry: Mapping[str, Any]  # of ``runs.json``; ``labels``: a share of the labelled train faces, or a file
+    faces: int  # how many labelled faces it had
+    file: Path  # of the classifier
+    command: str  # that predicts with it
+    # The others: see `read_scores`.
     means: Mapping[str, float | None]
     attributes: Mapping[str, Mapping[str, float | None]]
     intervals: Mapping[str, Sequence[float] | None]
@@ -50,24 +40,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All evaluated runs.
+    """All evaluated runs."""
 
-    Attributes:
-        budgets: the runs that share their labels, fewest labels first, in the order of their methods; the
-            first one of a budget is the reference of the others.
-        runs: all of them in this order.
-        methods: the first run of each method, which has its title and colour, in the order of colours.
-        best_runs: the best run of each budget, by mean average precision.
-        majority: the majority class.
-        test_faces: test faces with a label.
-    """
-
+    # The runs that share their labels, fewest labels first, in the order of their methods; the first one of a
+    # budget is the reference of the others.
     budgets: Sequence[Sequence[Run]]
-    runs: Sequence[Run]
-    methods: Sequence[Run]
-    best_runs: Sequence[Run]
-    majority: Run
-    test_faces: int
+    runs: Sequence[Run]  # all of them in this order
+    methods: Sequence[Run]  # the first run of each method, with its title and colour, in the order of colours
+    best_runs: Sequence[Run]  # the best run of each budget, by mean average precision
+    majority: Run  # the majority class
+    test_faces: int  # test faces with a label
 
 
 def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
@@ -99,22 +81,6 @@ def read_evaluation(output: Path, test_faces: int) -> Evaluation | None:
     return Evaluation(budgets, runs, [first[number] for number in sorted(first)], best, majority, test_faces)
 
 
-def score_values(evaluation: Evaluation) -> dict[str, Any]:
-    """What the templates of this section need beside the evaluation."""
-    bars, undefined = attribute_bars(evaluation)
-    return {
-        "metrics": list(METRICS.values()),
-        "headline_metrics": [metric for metric in METRICS.values() if metric.headline],
-        "main": METRICS[PRIMARY],
-        "is_best": is_best,
-        "labels_of": labels_of,
-        "legend": lambda runs: [(f"series-{run.colour % len(SERIES)}", run.title) for run in runs],
-        "label_figures": label_figures(evaluation),
-        "attribute_bars": bars,
-        "undefined": undefined,
-    }
-
-
 def is_best(run: Run, budget: Sequence[Run], metric: Metric) -> bool:
     """Whether a run has the best mean of those with the same labels, and some are worse as they are shown."""
     known = [value for other in budget if (value := other.means.get(metric.name)) is not None]
@@ -135,12 +101,9 @@ def label_figures(evaluation: Evaluation) -> dict[str, Markup]:
     """The headline metrics against the number of labels, by title; empty with one number of labels."""
     if len(evaluation.budgets) < 2:
         return {}
-    figures = {}
-    for metric in (each for each in METRICS.values() if each.headline):
-        draw = partial(_draw_by_labels, evaluation=evaluation, metric=metric.name)
-        title = capitalized(metric.title)
-        figures[title] = figure(draw, f"{title} by number of labelled faces")
-    return figures
+    shown = [(metric.name, capitalized(metric.title)) for metric in METRICS.values() if metric.headline]
+    draw = {title: partial(_draw_by_labels, evaluation=evaluation, metric=name) for name, title in shown}
+    return {title: figure(draw[title], f"{title} by number of labelled faces") for _, title in shown}
 
 
 def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
@@ -160,8 +123,7 @@ def _draw_by_labels(axes: Axes, evaluation: Evaluation, metric: str) -> None:
         axes.axhline(100 * majority, color=SOFT, linestyle="--", linewidth=0.9)
     ticks = sorted({run.faces for run in evaluation.runs})
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.set_xticks(ticks, [f"{number:,}" for number in ticks])
     axes.yaxis.set_major_formatter("{x:g} %")
     axes.margins(x=0.08, y=0.12)

@@ -12,7 +12,6 @@ from typing import Any, Final
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 from tabulate import tabulate
 
 from common.errors import UserError
@@ -22,30 +21,20 @@ from training.evaluate.metrics import METRICS, Metric
 from training.evaluate.results import read_json, read_runs
 from training.evaluate.scoring import MAJORITY
 
-MISSING: Final = "\u2013"
-"""Stands for a metric that is not defined."""
-
-SPREAD: Final = 0.012
-"""Share of the axis by which neighbouring lines are shifted, so that no error bar hides another."""
+MISSING: Final = "\u2013"  # Stands for a metric that is not defined
+SPREAD: Final = 0.012  # Share of the axis by which neighbouring lines are shifted: no error bar hides another
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """The draws that are done.
+    """The draws that are done."""
 
-    Attributes:
-        runs: entries of ``runs.json`` of all draws, with ``draw`` and ``scores``, the means by metric.
-        faces: numbers of labelled faces, ascending.
-        titles: of the methods, by name, in their order.
-        majority: means of the majority class by metric.
-        missing: number of draws that are not done.
-    """
-
+    # entries of ``runs.json`` of all draws, with ``draw`` and ``scores``, the means by metric
     runs: Sequence[Mapping[str, Any]]
-    faces: Sequence[int]
-    titles: Mapping[str, str]
-    majority: Mapping[str, float | None]
-    missing: int
+    faces: Sequence[int]  # numbers of labelled faces, ascending
+    titles: Mapping[str, str]  # of the methods, by name, in their order
+    majority: Mapping[str, float | None]  # means of the majority class by metric
+    missing: int  # number of draws that are not done
 
     def scores(self, method: str, faces: int, metric: str) -> dict[int, float]:
         """A metric of one method with so many labelled faces, by draw."""
@@ -178,8 +167,7 @@ def _panel(axes: Axes, results: StudyResults, metric: Metric) -> None:
     if (majority := results.majority.get(metric.name)) is not None:
         axes.axhline(100 * majority, color=SOFT, linestyle=":", label=MAJORITY)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(counts))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.set_xticks(counts, [results.amount(count).replace(" (", "\n(") for count in counts])
     axes.set_xlabel("labelled faces")
     axes.set_title(f"{metric.title}, %")
