@@ -27,8 +27,7 @@ from common.retry import retried
 from common.shards import shard_path
 from common.storage import Address, TransientError, is_local, store_errors
 
-OPEN_AT_MOST: Final = 256
-"""Limit of shards that are open at a time; a process may usually open 1,024 files."""
+OPEN_AT_MOST: Final = 256  # Limit of shards that are open at a time; a process may usually open 1,024 files
 
 
 class _Shard:

@@ -24,8 +24,7 @@ from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
 
-KEEP: Final = 2
-"""How many of a run's latest checkpoints stay, so that a truncated one is no loss."""
+KEEP: Final = 2  # How many of a run's latest checkpoints stay, so that a truncated one is no loss
 
 
 def save(path: Address, state: dict[str, Any]) -> None:
@@ -104,17 +103,12 @@ class Checkpoints:
 
     A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
     whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
-
-    Attributes:
-        title: of the run, for messages.
-        config: says how many minutes lie between two of them; stored beside the weights.
-        made_from: what the weights depend on, of which ``code`` is the hash of the code, see
-            `common.freshness.code_hash`.
     """
 
-    title: str
+    title: str  # of the run, for messages
     folder: Path
-    config: Config
+    config: Config  # says how many minutes lie between two of them; stored beside the weights
+    # What the weights depend on, of which ``code`` is the hash of the code, see `common.freshness.code_hash`.
     made_from: Mapping[str, Any]
     ranks: Ranks
     _written: float = field(default_factory=time.monotonic)

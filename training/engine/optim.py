@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from common.config import Schedule
 from common.errors import UserError
 
+# Groups of parameters, each with its learning rate before the schedule.
 ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
-"""Groups of parameters, each with its learning rate before the schedule."""
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -72,14 +72,10 @@ def minimise(
 
 
 class LossCheck:
-    """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
-
-    Attributes:
-        last: the latest loss that was read; NaN before the first.
-    """
+    """Losses of steps, left on their device until `check` reads them, so that no step waits for its value."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self.keys, self.last = keys, math.nan
+        self.keys, self.last = keys, math.nan  # the latest loss that was read
         self._unread: list[tuple[Tensor, int, Tensor]] = []
 
     def __str__(self) -> str:

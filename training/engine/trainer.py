@@ -112,11 +112,6 @@ class Trainer:
 
     Of the plan it reads what any loop needs, such as the steps and the schedule; without a folder there is no
     log.
-
-    Attributes:
-        average: moving average of the model's parameters.
-        recent: the last five logged values by name.
-        done: how many steps are done; None while the weights change, and if a loss is not finite.
     """
 
     def __init__(
@@ -141,7 +136,8 @@ class Trainer:
         float16 = hardware().dtype(settings.precision) == "float16"
         self._scaler = torch.amp.GradScaler(device.type, enabled=float16)
         self.clock, self.losses, self.kept = Clock(), LossCheck(objective.data.samples.keys), Kept()
-        self.recent: dict[str, list[float]] = {}
+        self.recent: dict[str, list[float]] = {}  # the last five logged values by name
+        # How many steps are done; None while the weights change, and if a loss is not finite.
         self.done: int | None = 0
         self._validated = 0
 

@@ -23,18 +23,14 @@ from training.methods.kernel_regression import BIAS, FIRST_PENALTY
 from training.models.probe import kernel_of, squared_distances
 from training.models.stored_features import Part
 
+# Shares in the squared distance before labels say more: of the whole face's features, of those of the
+# attribute's regions, and of their statistics; all networks have the same part of the first two.
 WHOLE, OF_CLASSES, STATISTICS = 0.3, 0.35, 0.35
-"""Shares in the squared distance before labels say more: of the whole face's features, of those of the
-attribute's regions, and of their statistics; all networks have the same part of the first two."""
-
+# At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these.
 LEARNT_ON: Final = 256
-"""At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these."""
-
-MIN_ERROR: Final = 1e-6
-"""Keeps logarithms and quotients finite."""
-
+MIN_ERROR: Final = 1e-6  # Keeps logarithms and quotients finite
+# Penalties of the squared logarithms of factors, against the summed log-likelihoods of faces left out.
 OF_KINDS, OF_REGIONS = 2.0, 1.0
-"""Penalties of the squared logarithms of factors, against the summed log-likelihoods of faces left out."""
 
 
 def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | None]) -> NDArray[np.float64]:

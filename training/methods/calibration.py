@@ -11,14 +11,9 @@ from torch import Tensor
 from training.engine.optim import minimise
 from training.models.classifier import Classifier
 
-EVERY_FOLD: Final = 2000
-"""Up to so many labelled faces every fold is left out in turn, beyond only the first."""
-
-MIN_SLOPE: Final = 0.1
-"""Keeps the order of faces where predictions of those left out say nothing."""
-
-FROM_LABELS: Final = "labelled faces"
-"""`Classifier.thresholds_from` of thresholds that need no other labels."""
+EVERY_FOLD: Final = 2000  # Up to so many labelled faces every fold is left out in turn, beyond only the first
+MIN_SLOPE: Final = 0.1  # Keeps the order of faces where predictions of those left out say nothing
+FROM_LABELS: Final = "labelled faces"  # `Classifier.thresholds_from` of thresholds that need no other labels
 
 
 def draw_folds(count: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:

@@ -23,14 +23,12 @@ from training.models.attribute_network import AttributeNetwork, attribute_loss
 from training.models.blocks import resize_images, to_input
 from training.models.classifier import Classifier, NetworkClassifier
 
+# Settings of ``finetune`` that all these methods read.
 NETWORK_SETTINGS: Final = (
     *("batch_size", "learning_rate", "schedule", "average_decay"),
     *("select", "validate_every", "groups"),
 )
-"""Settings of ``finetune`` that all these methods read."""
-
-WEIGHT_DECAY: Final = 0.00005
-"""As published."""
+WEIGHT_DECAY: Final = 0.00005  # As published
 
 
 def initial_network(context: Context) -> AttributeNetwork:

@@ -31,8 +31,7 @@ from training.methods.student import Student
 from training.models.classifier import FILE, save_classifier
 from training.models.stored_features import require_members
 
-RECORD: Final = "run.json"
-"""Name of the record of a finished run, beside its classifier."""
+RECORD: Final = "run.json"  # Name of the record of a finished run, beside its classifier
 
 
 def run_name(method: str, labels: float | str) -> str:
@@ -178,10 +177,10 @@ def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[
     return [run_for(text) for text in labels]
 
 
+# By name, in the order of tables and plots.
 METHODS: Final[dict[str, Method]] = {
     method.name: method for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student())
 }
-"""By name, in the order of tables and plots."""
 
 
 def find_method(name: str) -> Method:

@@ -30,12 +30,8 @@ from training.models.blocks import to_input
 from training.models.classifier import Classifier, NetworkClassifier, sample_probabilities
 
 BATCH_SIZE: Final = 256
-
-CONSTANT: Final = 1e-8
-"""Features of a smaller variance are left out."""
-
-PENALTY: Final = 1.0
-"""Of the squared weights of standardised features, as a multiple of their number."""
+CONSTANT: Final = 1e-8  # Features of a smaller variance are left out
+PENALTY: Final = 1.0  # Of the squared weights of standardised features, as a multiple of their number
 
 
 class Student(RegionProbeMethod):

@@ -16,13 +16,10 @@ from training.models import BRANCHES, build
 class AttributeNetwork(nn.Module):
     """Attribute logits of face images.
 
-    Attributes:
+    Args:
         config: the network's settings.
         attributes: names, in the order of the logits.
-        listed: attribute names by branch; CelebA's by default.
-        network: images to features.
-        groups: positions of the attributes that each branch predicts.
-        heads: a linear layer for each of these branches.
+        groups: attribute names by branch; CelebA's by default.
     """
 
     def __init__(
@@ -32,7 +29,7 @@ class AttributeNetwork(nn.Module):
         self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
         self.listed = read_groups() if groups is None else groups
-        self.groups = branch_groups(attributes, self.listed)
+        self.groups = branch_groups(attributes, self.listed)  # positions that each branch predicts
         self.heads = nn.ModuleDict(
             {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
         )

@@ -31,15 +31,10 @@ from training.models.blocks import to_input
 from training.models.stored_features import require_members
 
 FILE: Final = "classifier.pt"
-
-VAL: Final = "val"
-"""`Classifier.thresholds_from` of thresholds that the evaluation chose on the val split."""
-
-NONE_KNOWN: Final = "none known"
-"""`Classifier.thresholds_from` while there are no thresholds."""
-
+VAL: Final = "val"  # `Classifier.thresholds_from` of thresholds that the evaluation chose on the val split
+NONE_KNOWN: Final = "none known"  # `Classifier.thresholds_from` while there are no thresholds
+# The classes of classifiers by the kind that their files name.
 KINDS: Final[dict[str, type["Classifier"]]] = {}
-"""The classes of classifiers by the kind that their files name."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,24 +44,21 @@ class Classifier(ABC):
     A subclass is a dataclass that declares its kind, ``class Mine(Classifier, kind="mine")``. Its fields are
     the state in the file; if they are more than arrays, numbers, strings and tuples of these, it overrides
     `state` and `from_state`.
-
-    Attributes:
-        attributes: names, in the order of the logits.
-        metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
-            ``config``, and which data it was trained on.
-        thresholds: probabilities by attribute that give the best balanced accuracy, for the evaluation;
-            None if it has to choose them.
-        thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
-        left_out: what tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0
-            or 1, -1 where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     """
 
     kind: ClassVar[str]
 
-    attributes: tuple[str, ...]
+    attributes: tuple[str, ...]  # names, in the order of the logits
+    # How it was made: what `training.methods.method.Method` says of itself, ``labels``, ``config``, and which
+    # data it was trained on.
     metadata: dict[str, Any] = field(default_factory=dict)
+    # Probabilities by attribute that give the best balanced accuracy, for the evaluation; None if it has to
+    # choose them.
     thresholds: dict[str, float] | None = None
+    # Where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
     thresholds_from: str = NONE_KNOWN
+    # What tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0 or 1, -1
+    # where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     left_out: dict[str, Tensor] | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
@@ -132,13 +124,9 @@ class Classifier(ABC):
 
 @dataclass(kw_only=True, eq=False)
 class NetworkClassifier(Classifier, kind="network"):
-    """A network that reads pictures.
+    """A network that reads pictures."""
 
-    Attributes:
-        model: the network; in evaluation mode.
-    """
-
-    model: AttributeNetwork
+    model: AttributeNetwork  # the network; in evaluation mode
 
     def __post_init__(self) -> None:
         self.model.eval()

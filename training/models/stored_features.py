@@ -17,23 +17,16 @@ from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
-Blocks = tuple[str, ...]
-"""Names of blocks of `BLOCKS`, in the order of the columns."""
-
+Blocks = tuple[str, ...]  # Names of blocks of `BLOCKS`, in the order of the columns
+# Features that are compared together: the name of their block, the class that they describe, -1 for the whole
+# face, and their first and last + 1 column.
 Part = tuple[str, int, int, int]
-"""Features that are compared together: the name of their block, the class that they describe, -1 for the
-whole face, and their first and last + 1 column."""
-
 BATCH_SIZE: Final = 256
-
+# Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations of
+# these five, and the square root of the area.
 STATISTICS: Final = 11
-"""Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations
-of these five, and the square root of the area."""
-
 AGAIN: Final = "parse the faces again by `python -m pipeline.parse --from OUT --output NEW`"
-
-STRIDE: Final = 2
-"""The statistics read every second row and column."""
+STRIDE: Final = 2  # The statistics read every second row and column
 
 
 def whole_face_blocks(stored: Collection[str]) -> Blocks:
@@ -183,13 +176,13 @@ def _areas(batch: Batch) -> NDArray[np.float64]:
     return shares.flatten(1).numpy()
 
 
+# By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
+# networks that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class
+# in each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
+# `region_statistics`.
 BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float64]]]]] = {
     "embedding": (frozenset({"embedding.npy"}), lambda batch: batch.embedding.double().numpy()),
     "pooled": (frozenset({"pooled.npy"}), lambda batch: batch.pooled.double().numpy()),
     "areas": (frozenset({"parts.npy"}), _areas),
     "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
 }
-"""By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
-networks that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class in
-each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
-`region_statistics`."""

@@ -26,8 +26,7 @@ from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import PretrainModel, read_validation_samples, validate
 from training.pretrain.tasks import read_settings
 
-RECORD: Final = "run.json"
-"""Name of the record of a finished run, beside its results."""
+RECORD: Final = "run.json"  # Name of the record of a finished run, beside its results
 
 
 class PretextObjective(Objective):

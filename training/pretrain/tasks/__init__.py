@@ -13,11 +13,10 @@ from training.pretrain.tasks.rotation import RotationTask
 from training.pretrain.tasks.segmentation import SegmentationTask
 
 __all__ = ["TASKS", "PretextTask", "read_settings"]
-
+# In the order of losses and tables.
 TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
     task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
 }
-"""In the order of losses and tables."""
 
 
 def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:

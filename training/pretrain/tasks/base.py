@@ -16,8 +16,8 @@ from common.pipeline_config import Section, Weight
 from training.models import Features
 from training.pretrain.tasks.patches import ClassSet, Crops
 
+# Targets or outputs of one task, by names that the task chooses; the first dimension is the batch.
 Tensors = Mapping[str, Tensor]
-"""Targets or outputs of one task, by names that the task chooses; the first dimension is the batch."""
 
 
 class TaskConfig(Section):
@@ -41,23 +41,17 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class TaskMetric:
-    """A score of one task.
+    """A score of one task."""
 
-    Attributes:
-        name, title: the key in files, and the words on a page.
-        function: the observations of one or more batches (see `PretextTask.observe`) to the score;
-            None if these batches do not determine it.
-        chance: the expected score of guessing; None if it depends on the data.
-        higher_is_better: its direction.
-        in_training: also measured on single batches while the network trains, not only on the val split.
-            Such a function never gives None.
-    """
-
-    name: str
-    title: str
+    name: str  # the key in files
+    title: str  # the words on a page
+    # The observations of one or more batches (see `PretextTask.observe`) to the score; None if these batches
+    # do not determine it.
     function: Callable[[Tensors], float | None]
-    chance: float | None = None
-    higher_is_better: bool = True
+    chance: float | None = None  # the expected score of guessing; None if it depends on the data
+    higher_is_better: bool = True  # its direction
+    # Also measured on single batches while the network trains, not only on the val split. Such a function
+    # never gives None.
     in_training: bool = True
 
 
@@ -67,26 +61,20 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     """One task of stage 1: its targets, head, losses and metrics.
 
-    Its parameters are trained with the network's. Class attributes of a subclass:
-
-    Attributes:
-        name: key below ``pretrain.tasks``, and prefix of its losses and metrics.
-        abbreviation, title: for tables and pages.
-        config_class: the type of its settings.
-        features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
-        members: members of a sample that the targets need beside the image, such as ``mask.png``.
-        reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
-        adversary_interval: its adversary, if it has one, is trained in every so many-th step.
+    Its parameters are trained with the network's. A subclass sets the class attributes.
     """
 
-    name: ClassVar[str]
-    abbreviation: ClassVar[str]
-    title: ClassVar[str]
-    config_class: ClassVar[type[TaskConfig]]
+    name: ClassVar[str]  # key below ``pretrain.tasks``, and prefix of its losses and metrics
+    abbreviation: ClassVar[str]  # for tables and pages
+    title: ClassVar[str]  # for tables and pages
+    config_class: ClassVar[type[TaskConfig]]  # the type of its settings
+    # The features that its loss sends a gradient to: ``backbone`` and names of branches.
     features: ClassVar[frozenset[str]]
+    # Members of a sample that the targets need beside the image, such as ``mask.png``.
     members: ClassVar[frozenset[str]] = frozenset()
+    # Whether it looks at the patch that tasks share; otherwise `images` is its input.
     reads_patch: ClassVar[bool] = True
-    adversary_interval: ClassVar[int] = 1
+    adversary_interval: ClassVar[int] = 1  # its adversary, if it has one, is trained in every so many-th step
 
     def __init__(self, config: ConfigT, context: TaskContext) -> None:
         super().__init__()

@@ -26,17 +26,12 @@ from training.pretrain.tasks.base import (
 )
 from training.pretrain.tasks.patches import Crops, crop
 
+# Patches per side of the face, m; ``sspl`` feeds a row of them to each of its local branches.
 GRID: Final = len(LOCAL_BRANCHES)
-"""Patches per side of the face, m; ``sspl`` feeds a row of them to each of its local branches."""
-
-CROP_FRACTION: Final = 0.88
-"""Side of the crop within a patch: 150 of about 171 pixels."""
-
-JITTER: Final = 2
-"""Greatest shift of a colour channel, in 1/255."""
-
+CROP_FRACTION: Final = 0.88  # Side of the crop within a patch: 150 of about 171 pixels
+JITTER: Final = 2  # Greatest shift of a colour channel, in 1/255
+# A patch may be rotated if the sum of its mask's class numbers is at least this share of its pixel count.
 MIN_FOREGROUND: Final = 0.25
-"""A patch may be rotated if the sum of its mask's class numbers is at least this share of its pixel count."""
 
 
 class RotationConfig(TaskConfig):

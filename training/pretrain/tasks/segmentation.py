@@ -17,11 +17,8 @@ from training.models.blocks import CrissCrossAttention, PReLU, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
 from training.pretrain.tasks.patches import Crops
 
-LABEL_SMOOTHING: Final = 0.1
-"""Share of the target that is spread over all classes."""
-
-RECURRENCES, DROPOUT = 2, 0.1
-"""Of the head, as published."""
+LABEL_SMOOTHING: Final = 0.1  # Share of the target that is spread over all classes
+RECURRENCES, DROPOUT = 2, 0.1  # Of the head, as published
 
 
 class SegmentationConfig(TaskConfig):
