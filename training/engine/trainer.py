@@ -71,8 +71,7 @@ class Log:
     """The log of one run, as a context: curves in ``dvclive/plots/metrics`` of `output`; None: nothing is
     written.
 
-    Points after `step`, which an earlier process did, are dropped, since the run is about to do them
-    again.
+    Points after `step`, which an earlier process did, are dropped, since the run is about to do them again.
     """
 
     def __init__(self, output: Path | None, step: int) -> None:

@@ -1,9 +1,8 @@
 """PRT, the patch rotation task: which patch of the face was rotated, and by what angle.
 
-Spatial self-supervision. The face is divided into m x m patches, m = 3; from each a random
-crop is taken, so that borders give nothing away; every crop is normalised on its
-own, and one that is not mostly background is rotated by a multiple of 90 degrees.
-The crops are stacked on the channel axis.
+Spatial self-supervision. The face is divided into m x m patches, m = 3; from each a random crop is taken, so
+that borders give nothing away; every crop is normalised on its own, and one that is not mostly background is
+rotated by a multiple of 90 degrees. The crops are stacked on the channel axis.
 """
 
 from collections.abc import Sequence
