@@ -20,7 +20,7 @@ from common.hardware import hardware
 from common.members import BrokenSample, decode_cell_counts, decode_face, decode_features, decode_mask
 from common.pipeline_config import Stream
 from common.shards import read_extent
-from training.data.sampler import BatchSampler
+from training.data.sampler import planned_batches
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
 
@@ -200,12 +200,10 @@ class TrainingData:
     broken: BrokenSamples  # see `load`
 
     def batches(self, size: int, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches `start` to `stop` of consecutive epochs, see `BatchSampler`; of several ranks, each
-        reads its share of every batch.
-        """
+        """Batches `start` to `stop` of consecutive epochs, of each the part of `rank`: `planned_batches`."""
         trainer, stream = self.config.trainer, self.config.stream
         mixed, workers = trainer.shuffle_shards, trainer.loader_workers
-        planned = BatchSampler(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
+        planned = planned_batches(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
         return load(self.samples, planned, self.members, workers, stream, self.broken)
 
 

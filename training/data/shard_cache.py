@@ -31,9 +31,7 @@ OPEN_AT_MOST: Final = 256  # Limit of shards that are open at a time; a process 
 
 
 class _Shard:
-    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if it has
-    one.
-    """
+    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if any."""
 
     def __init__(self, path: Path, copied: bool) -> None:
         self.descriptor, self.copy = os.open(path, os.O_RDONLY), path if copied else None
@@ -96,21 +94,16 @@ class ShardCache:
         with self._lock:
             future = self._shards.get(name)
             if future is None or (future.done() and future.exception() is not None):
-                future, address = Future[_Shard](), shard_path(self._root, name)
-                if isinstance(address, Path):
-                    try:
-                        future.set_result(_Shard(address, copied=False))
-                    except OSError as error:
-                        future.set_exception(error)
-                else:
-                    future = self._pool.submit(self._remote, address)
-                self._shards[name] = future
+                address = shard_path(self._root, name)
+                future = self._shards[name] = self._pool.submit(self._opened, address)
             self._shards.move_to_end(name)
             if len(self._shards) > OPEN_AT_MOST:
                 del self._shards[next(key for key, each in self._shards.items() if each.done())]
         return future
 
-    def _remote(self, address: UPath) -> _Shard:
+    def _opened(self, address: Address) -> _Shard:
+        if isinstance(address, Path):
+            return _Shard(address, copied=False)
         shard = retried(
             lambda: self._downloaded(address),
             self._stream.retry_minutes,

@@ -68,11 +68,6 @@ def fault(path: Address) -> str:
     return "it is truncated or of another format" if head else "it is empty"
 
 
-def step_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies; names sort like steps."""
-    return folder / f"step-{step:09d}.pt"
-
-
 def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
     """The latest checkpoint of a run that can be read, or None; a line that begins with `title`, the run's,
     names those that cannot, such as one that a full disk truncated.
@@ -206,7 +201,7 @@ class Checkpoints:
             "hardware": hardware().name,
             "state": run.state(),
         }
-        save(step_path(self.folder, run.done), stored)
+        save(self.folder / f"step-{run.done:09d}.pt", stored)  # names sort like steps
         for path in _paths(self.folder)[KEEP:]:
             path.unlink(missing_ok=True)
         self._written = time.monotonic()

@@ -36,9 +36,7 @@ from training.engine.optim import LossCheck, adam, rate_factor
 
 @dataclass
 class Kept:
-    """The averaged weights that are kept, a copy: those of the step with the best score on val so far, which
-    has other scores too, or of the last step, if nothing chose.
-    """
+    """A copy of the averaged weights with the best score on val so far; of the last step if nothing chose."""
 
     step: int = 0
     score: float | None = None
@@ -239,9 +237,7 @@ class Trainer:
         self.clock.restart()
 
     def _check_losses(self) -> None:
-        """Read the losses of the steps since the last check; weights that follow from one that is not finite
-        are not saved.
-        """
+        """Read the losses since the last check; weights after one that is not finite are not saved."""
         done, self.done = self.done, None
         self.losses.check()
         self.done = done

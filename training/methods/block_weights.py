@@ -20,7 +20,7 @@ from common.sampling import evenly_spaced
 from training.engine.optim import minimise
 from training.methods.calibration import draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY
-from training.models.probe import kernel_of, squared_distances
+from training.models.probe import equal_rows, kernel_of, squared_distances
 from training.models.stored_features import Part
 
 # Shares in the squared distance before labels say more: of the whole face's features, of those of the
@@ -108,13 +108,12 @@ def _learn(
     regions = torch.tensor([region for _, region, _, _ in parts])
     targets, known = _targets(labels)
     # Attributes with equal weights share a kernel; a one-valued attribute says nothing about any.
-    groups: dict[bytes, list[int]] = {}
-    for attribute in np.flatnonzero(targets.square().sum(0).numpy() > 0):
-        own = str(attribute).encode() if unlisted[attribute] else b""
-        groups.setdefault(prior[attribute].tobytes() + own, []).append(int(attribute))
+    varied = np.flatnonzero(targets.square().sum(0).numpy() > 0)
+    own = np.where(unlisted, np.arange(len(prior)), -1.0)
+    groups = [varied[same].tolist() for same in equal_rows(np.column_stack([prior, own])[varied])]
     if not groups:
         return prior.copy()
-    first = [group[0] for group in groups.values()]
+    first = [group[0] for group in groups]
     base, free = torch.from_numpy(prior[first]), torch.from_numpy(unlisted[first])
     of_kinds = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
     of_regions = torch.zeros(len(first), NUM_CLASSES, dtype=torch.double, requires_grad=True)
@@ -127,7 +126,7 @@ def _learn(
     def loss() -> Tensor:
         total = (OF_KINDS * of_kinds.square().sum() + OF_REGIONS * of_regions.square().sum()) / 2
         kernels = _kernels(distances, weights(base, of_regions * free[:, None]))
-        for kernel, group in zip(kernels, groups.values(), strict=True):
+        for kernel, group in zip(kernels, groups, strict=True):
             system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
             residuals = inverse @ targets[:, group] / inverse.diagonal()[:, None]  # each without its face
@@ -139,7 +138,7 @@ def _learn(
     minimise([of_kinds, of_regions], loss, iterations=15)
     with torch.no_grad():
         own_of = torch.zeros(len(prior), NUM_CLASSES, dtype=torch.double)
-        for group, row in zip(groups.values(), of_regions * free[:, None], strict=True):
+        for group, row in zip(groups, of_regions * free[:, None], strict=True):
             own_of[group] = row
         return weights(torch.from_numpy(prior), own_of).numpy()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.sampling import evenly_spaced
 from training.methods.calibration import draw_folds
-from training.models.probe import Kernels
+from training.models.probe import Kernels, equal_rows
 
 FIRST_PENALTY: Final = 0.1  # Of the squared weights of the first level; the kernel of a face with itself is 1
 PENALTIES: Final = (0.3, 1.0, 3.0)  # Candidates of the second level
@@ -74,10 +74,8 @@ def fit_regressions(
 
     first = _FirstLevel(kernels, references, folds, len(tried), targets)
     for group, attributes in enumerate(kernels.groups):
-        patterns: dict[bytes, list[int]] = {}  # attributes whose labels are known of the same faces
-        for column in attributes:
-            patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
-        for same in patterns.values():
+        for positions in equal_rows(known[:, attributes].T.numpy()):  # labels are known of the same faces
+            same = [attributes[position] for position in positions]
             rows = known[:, same[0]].nonzero()[:, 0]
             if len(rows):
                 (first.fit if count <= REFERENCES else first.approximate)(group, rows, same)

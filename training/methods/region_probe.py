@@ -94,9 +94,7 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
 
 
 def ridge_of(pool: NDArray[np.float32], parts: Sequence[Part]) -> NDArray[np.float32]:
-    """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression on the features
-    (P, D) that describe the whole face.
-    """
+    """Float32 (D, P): times centred targets (P, A), weights of a ridge regression on the whole face."""
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
     features = torch.from_numpy(pool[:, whole])
     features -= features.mean(0)

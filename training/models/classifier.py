@@ -87,9 +87,7 @@ class Classifier(ABC):
         """
 
     def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
-        """The network of a classifier that reads the picture alone; else a UserError names its `path`, and
-        what needs a network (`purpose`).
-        """
+        """The `network`; without one, a UserError names the file and the `purpose` that needs it."""
         if self.network is None:
             raise UserError(
                 f"{path}: {purpose} needs a network or a probe; name the classifier.pt that fine-tuning wrote"

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -126,10 +126,7 @@ class Kernels:
     ) -> None:
         self._features, self._references, self._columns = features, references.float(), columns
         self._predictions, self._of_references = features[:, :0], references[:, :0]
-        groups: dict[bytes, list[int]] = {}
-        for attribute, row in enumerate(weights):
-            groups.setdefault(row.tobytes(), []).append(attribute)
-        self.groups = list(groups.values())  # the attributes that share a kernel
+        self.groups = equal_rows(weights)  # the attributes that share a kernel
         self._weights = weights[[group[0] for group in self.groups]]
         self._common = (self._weights > 0).all(axis=0)
         self._cache: tuple[NDArray[np.float64], Tensor] | None = None
@@ -179,6 +176,14 @@ class Kernels:
             squared = squared_distances(features[:, columns], self._references[:, columns])
             total.add_(squared, alpha=float(weights[block]))
         return total
+
+
+def equal_rows(rows: NDArray[Any]) -> list[list[int]]:
+    """The positions of rows that are equal, in the order of the first of each kind."""
+    groups: dict[bytes, list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault(row.tobytes(), []).append(position)
+    return list(groups.values())
 
 
 def kernel_of(squared: Tensor) -> Tensor:

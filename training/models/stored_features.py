@@ -43,9 +43,7 @@ def region_blocks(stored: Collection[str]) -> Blocks:
 
 
 def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
-    """The parts of the features of some samples: of ``embedding`` those of each network, under its name. For
-    errors see `require_members`.
-    """
+    """Parts of the features, of ``embedding`` under each network's name; for errors see `require_members`."""
     widths = list[tuple[str, int, int]]()
     for block in blocks:
         if block == "embedding":
@@ -109,9 +107,7 @@ def read_features(
     scale: NDArray[np.float64] | float = 1.0,
     dtype: type[np.floating] = np.float32,
 ) -> NDArray[np.floating]:
-    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale; for errors see
-    `require_members`.
-    """
+    """Features of all samples, (N, D) of `dtype`, as (x - mean) * scale; errors: see `require_members`."""
     rows, read = np.empty((0, 0), dtype), 0
     for features in feature_batches(samples, blocks, stream):
         if not read:  # one array for all, since joining batches would need it twice
@@ -122,9 +118,7 @@ def read_features(
 
 
 def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterator[NDArray[np.float64]]:
-    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`; for
-    errors see `require_members`.
-    """
+    """Features of all samples in order, float64 (B, D) at a time; for errors see `require_members`."""
     require_members(samples, members_of(blocks))
     batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
     return (features_of(batch, blocks) for batch in batches)

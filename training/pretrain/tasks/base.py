@@ -29,14 +29,12 @@ class TaskConfig(Section):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task must know of the rest: C of the features, the side S of the network's input in pixels,
-    whether each local branch has an input of its own (``sspl``), and the classes of the targets.
-    """
+    """What a task must know of the rest."""
 
-    channels: int
-    input_size: int
-    takes_rows: bool
-    classes: ClassSet
+    channels: int  # C of the features
+    input_size: int  # the side S of the network's input in pixels
+    takes_rows: bool  # whether each local branch has an input of its own (``sspl``)
+    classes: ClassSet  # of the targets
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
 
     @abstractmethod
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make a batch's targets on its device; the CPU generator is of this task alone, so that its draws
-        depend on no other task.
-        """
+        """Make a batch's targets on its device; no other task draws from the CPU generator."""
 
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Tensor]:
@@ -132,21 +128,10 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
 
     def description(self) -> dict[str, Any]:
         """What ``metrics.json`` says of the task, so that readers need no list of tasks."""
-        return {
-            "name": self.name,
-            "abbreviation": self.abbreviation,
-            "title": self.title,
-            "weight": self.config.weight,
-            "metrics": [
-                {
-                    "name": metric.name,
-                    "title": metric.title,
-                    "chance": None if metric.chance is None else round(metric.chance, 4),
-                    "higher_is_better": metric.higher_is_better,
-                }
-                for metric in self.metrics()
-            ],
-        }
+        names = ("name", "title", "chance", "higher_is_better")
+        metrics = [{name: getattr(metric, name) for name in names} for metric in self.metrics()]
+        described = {name: getattr(self, name) for name in ("name", "abbreviation", "title")}
+        return {**described, "weight": self.config.weight, "metrics": metrics}
 
 
 def share_correct(key: str) -> Callable[[Tensors], float]:

@@ -46,16 +46,22 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
 
     def __init__(self, config: ClassificationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
-        self.head = ClassificationHead(context.channels, context.classes.branches)
+        channels, groups = context.channels, context.classes.branches
+        heads = nn.ModuleDict({name: nn.Linear(channels, len(groups[name])) for name in BRANCHES})
+        self.head = nn.ModuleDict({"heads": heads})  # the names in checkpoints
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The dominant classes of the patches; nothing is drawn."""
-        counts = count_classes(crops.patch_masks, len(self.context.classes.names))
+        pixels = crops.patch_masks.flatten(1).long()
+        # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.
+        counts = pixels.new_zeros(len(pixels), len(self.context.classes.names))
+        counts.scatter_add_(1, pixels, torch.ones_like(pixels))
         return {"classes": dominant_classes(counts, self.config.top_classes).float()}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits by branch."""
-        return self.head(features.branches)
+        pooled = {name: features.branches[name].mean(dim=(2, 3)) for name in BRANCHES}
+        return {name: self.head.get_submodule(f"heads.{name}")(vectors) for name, vectors in pooled.items()}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """The branches' binary cross-entropies, summed."""
@@ -76,26 +82,6 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         scores = joined[:, order.argsort().to(joined.device)].cpu()
         classes = targets["classes"].cpu()
         return {"targets": classes, "scores": scores, "correct": (scores > 0) == classes.bool()}
-
-
-def count_classes(masks: Tensor, classes: int) -> Tensor:
-    """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
-    pixels = masks.flatten(1).long()
-    # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.
-    counts = torch.zeros(len(masks), classes, dtype=torch.int64, device=masks.device)
-    return counts.scatter_add_(1, pixels, torch.ones_like(pixels))
-
-
-class ClassificationHead(nn.Module):
-    """One linear layer per branch on its pooled features: by branch, (B, C, h, w) to logits (B, classes)."""
-
-    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(channels, len(classes[name])) for name in BRANCHES})
-
-    def forward(self, branches: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return logits by branch."""
-        return {name: head(branches[name].mean(dim=(2, 3))) for name, head in self.heads.items()}
 
 
 def classification_loss(logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]]) -> Tensor:

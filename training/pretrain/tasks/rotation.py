@@ -92,9 +92,9 @@ class RotationTask(PretextTask[RotationConfig]):
     def metrics(self) -> tuple[TaskMetric, ...]:
         """The accuracies of both outputs."""
         position = share_correct("position")
-        metrics = [TaskMetric("position_accuracy", "rotated patch", position, chance=1 / GRID**2)]
+        metrics = [TaskMetric("position_accuracy", "rotated patch", position, chance=round(1 / GRID**2, 4))]
         if self.angles > 1:
-            angle, chance = share_correct("angle"), 1 / self.angles
+            angle, chance = share_correct("angle"), round(1 / self.angles, 4)
             metrics.append(TaskMetric("angle_accuracy", "rotation angle", angle, chance=chance))
         return tuple(metrics)
 
@@ -155,9 +155,7 @@ def foreground(masks: Tensor) -> Tensor:
 
 
 def choose_position(eligible: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a patch per sample, int64 (B,): the first eligible, bool (B, m*m), of m*m draws, else the last
-    draw.
-    """
+    """Draw a patch per sample, int64 (B,): of m*m draws the first eligible, bool (B, m*m), or the last."""
     batch, count = eligible.shape
     candidates = torch.randint(0, count, (batch, count), generator=generator)
     candidates = candidates.to(eligible.device, non_blocking=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.classes import NUM_CLASSES
 from common.pipeline_config import Positive
 from training.models import Features
-from training.models.blocks import CrissCrossAttention, PReLU, convolution
+from training.models.blocks import CrissCrossAttention, activation, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
 from training.pretrain.tasks.patches import Crops
 
@@ -86,13 +86,12 @@ class SegmentationHead(nn.Module):
     def __init__(self, channels: int, classes: int = NUM_CLASSES, upscale: int = 1) -> None:
         super().__init__()
         inner, outer = channels // 4, channels // 2
-        self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), PReLU())
+        self.reduce = nn.Sequential(convolution(channels, inner), *activation(inner))
         self.attend = CrissCrossAttention(inner)
-        self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), PReLU())
+        self.refine = nn.Sequential(convolution(inner, inner), *activation(inner))
         self.classify = nn.Sequential(
             convolution(channels + inner, outer),
-            nn.BatchNorm2d(outer),
-            PReLU(),
+            *activation(outer),
             nn.Dropout2d(DROPOUT),
             nn.Conv2d(outer, classes * upscale**2, 1),
             nn.PixelShuffle(upscale),
@@ -107,9 +106,7 @@ class SegmentationHead(nn.Module):
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy, mean over pixels, of logits, float (B, K, h, w), upsampled bilinearly to the masks,
-    int64 (B, S, S) below K, with labels smoothed by `LABEL_SMOOTHING`.
-    """
+    """Smoothed cross-entropy, mean over pixels, of logits, see `upsample`, and masks, int64 (B, S, S)."""
     by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=LABEL_SMOOTHING)
 
