@@ -153,9 +153,8 @@ def load(
     """Read planned batches, positions in `samples`, in their order whatever the number of workers.
 
     Workers are threads that read one batch each, up to two batches ahead per thread: reading and decoding
-    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when it is
-    requested. Remote shards are downloaded further ahead. `members`, of `DECODERS`, says which members of
-    a sample to read.
+    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when requested.
+    Remote shards are downloaded further ahead. `members`, of `DECODERS`, are what is read of a sample.
 
     `broken` collects samples whose bytes are not those that the manifest describes; in a batch, the next
     sample of the manifest takes the place of each. None: they are errors.

@@ -33,8 +33,7 @@ def planned_batches(
 ) -> Iterator[list[int]]:
     """The batches of a run: consecutive epochs, cut into batches of equal size.
 
-    A batch may hold the end of one epoch and the start of the next, so no sample is dropped or repeated
-    whatever the batch size.
+    A batch may hold the end of one epoch and the start of the next, so no sample is dropped or repeated.
 
     Args:
         shards: shard of each sample.

@@ -2,8 +2,7 @@
 
 They are read from an index, an Arrow file that all processes of a machine map into their memory. It has a row
 per sample, in the order of the manifest: key, shard (a number of 1 to 4 bytes), identity, three numbers of 4
-bytes for each of the members that training reads, and a byte for each label. Strings are decoded when they
-are read.
+bytes for each of the members that training reads, and a byte for each label. Strings are decoded last.
 """
 
 import fcntl
@@ -61,8 +60,7 @@ def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
     """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
-    The file is kept in `folder`, which is made if it is missing; None: in memory only. For errors see
-    `read_samples`.
+    The file is kept in `folder`, made if missing; None: in memory only. For errors see `read_samples`.
     """
     if folder is None:
         return _query(layout, splits)

@@ -2,8 +2,7 @@
 
 A remote shard is downloaded whole, ahead of its use, and once for all threads and processes of a machine.
 A process that downloads a shard locks it, so that the others wait for it, and one that has it open keeps it
-from being deleted. When the folder is full, the least recently used shards are deleted, whoever downloaded
-them.
+from being deleted. When the folder is full, the least recently used shards, of any process, are deleted.
 """
 
 import fcntl
@@ -13,10 +12,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Final, Self
+from typing import Final
 
 from upath import UPath
 
@@ -41,7 +40,7 @@ class _Shard:
             os.close(self.descriptor)
 
 
-class ShardCache:
+class ShardCache(AbstractContextManager["ShardCache"]):
     """File descriptors of the shards below `root`, folder or fsspec address, for `os.pread` from any thread.
 
     The stream says which folder remote shards fill and how much of it, and how long a download is tried
@@ -56,9 +55,6 @@ class ShardCache:
         if not is_local(root):
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_partials(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -69,9 +69,7 @@ def fault(path: Address) -> str:
 
 
 def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
-    """The latest checkpoint of a run that can be read, or None; a line that begins with `title`, the run's,
-    names those that cannot, such as one that a full disk truncated.
-    """
+    """The latest checkpoint that can be read, or None; lines with the `title` name those that cannot."""
     for path in _paths(folder):
         try:
             return path, load(path)
@@ -161,9 +159,7 @@ class Checkpoints:
         return self._step
 
     def save_due(self, run: Resumable, number: int) -> None:
-        """Write a checkpoint if the last one is old, or if a signal requested that the run stop: `number`,
-        its largest in any process, is not 0, and the run ends by SystemExit.
-        """
+        """Write a checkpoint if the last one is old, or before SystemExit, if the signal `number` is not 0."""
         if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
         if number and self.ranks.first:
@@ -185,8 +181,7 @@ class Checkpoints:
             raise
 
     def save(self, run: Resumable, survivor: bool = False) -> None:
-        """Write the checkpoint of the steps that are done, unless it has been written, and keep the latest
-        `KEEP`.
+        """Write the checkpoint of the steps that are done, unless it is written, and keep the latest `KEEP`.
 
         The first process does it, or a `survivor` of an error that may have ended the first one.
         """

@@ -70,8 +70,7 @@ class Objective(ABC):
 
 
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
-    """The mean of the average precisions, 0 to 1, of all columns in which both classes occur; None if there
-    is none.
+    """The mean average precision, 0 to 1, of the columns in which both classes occur; None without any.
 
     Args:
         labels: int8 (N, A), 0 or 1, -1 where unknown.

@@ -17,8 +17,7 @@ ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
 def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
-    The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
-    Of the others, a tenth is warm-up.
+    Published schedules, by epoch (80 in stage 1, 70 in stage 2), are stretched. Others: a tenth is warm-up.
     """
     if schedule == "pretrain_paper":
         epoch = 80 * step // steps

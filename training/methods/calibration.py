@@ -49,8 +49,7 @@ def calibrate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
 
-    Platt's scaling (1999) of each attribute, whose slope is drawn towards one that all attributes share,
-    since a rare attribute has few positives.
+    Platt's scaling (1999), with slopes drawn towards a shared one, since rare attributes have few positives.
 
     Args:
         predictions: float64 (N, A), of faces that were left out.

@@ -53,8 +53,7 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
 
     Random heads send random gradients into trained branches until they are learnt (linear probing before
     fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its
-    pooled features instead, with batch-norm statistics of all train faces. The model moves to the run's
-    device.
+    pooled features instead, with batch-norm statistics of all train faces. The model moves to the device.
 
     Raises:
         UserError: more samples are broken than ``stream.max_broken``; others take the place of these.

@@ -153,8 +153,7 @@ def _finish(
 def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[FinetuneRun]:
     """A run for each of `labels`, shares such as ``5%`` or paths of lists of keys of the shards.
 
-    Each has as many steps as that configured run whose number of labels is nearest by ratio. Without a
-    labelled sample, the configured runs.
+    Each has the steps of the configured run whose labels are nearest in number; without any, these runs.
 
     Raises:
         UserError: an entry is neither a share nor a file, or a list does not fit the shards.

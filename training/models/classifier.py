@@ -1,7 +1,6 @@
 """What every way of training gives, a classifier, and its file ``classifier.pt``, which describes itself.
 
-A subclass registers its ``kind``, which the file names, so that whoever reads a file needs to know neither
-the kind nor the method that made it.
+A subclass registers its ``kind``, which the file names, so that no reader must know it or the method.
 """
 
 import hashlib
@@ -224,8 +223,7 @@ def _update(digest: Any, value: Any) -> None:
 def sample_probabilities(
     classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
 ) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, A), of all samples, one or more, in their order; `title` is the progress
-    bar's.
+    """Probabilities, float64 (N, A), of one or more samples in their order; the progress bar has a `title`.
 
     Raises:
         UserError: the shards do not hold what the classifier reads.

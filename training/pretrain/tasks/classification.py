@@ -1,7 +1,6 @@
 """PCT, the patch classification task: which classes dominate a patch.
 
-Image-level semantics. The target marks the classes with the most pixels in the patch's mask; each branch
-predicts its own group of classes.
+The target marks the classes with the most pixels in the patch's mask; each branch predicts its own group.
 """
 
 import numpy as np

@@ -99,11 +99,9 @@ def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 def random_patches(
     count: int, size: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Upper left corners, int64 (count, 2), of squares of one random side, uniform over all positions, and
-    the side.
+    """Upper left corners, int64 (count, 2), of squares of one random side at any position, and the side.
 
-    All are in pixels, but `fraction`, the least and greatest side as shares of `size`; the generator is
-    the CPU's.
+    All are in pixels, but `fraction`, the least and greatest side as shares of `size`; CPU generator.
     """
     least, greatest = fraction
     share = least + (greatest - least) * torch.rand((), generator=generator).item()

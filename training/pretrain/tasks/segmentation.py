@@ -77,10 +77,9 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
 class SegmentationHead(nn.Module):
     """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, r*h, r*w).
 
-    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are joined with the
-    input to C/2. The published head has an `upscale`, r, of 1. A larger one gives r x r logits per cell
-    by sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small input's last
-    stage cannot draw a face.
+    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are joined with the input
+    to C/2. The published head has an `upscale`, r, of 1. A larger one gives r x r logits per cell by
+    sub-pixel convolution (Shi et al. 2016), without which the last 2 to 6 cells cannot draw a face.
     """
 
     def __init__(self, channels: int, classes: int = NUM_CLASSES, upscale: int = 1) -> None:
