@@ -160,8 +160,7 @@ def load(
     sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a sample is broken, or more than may be replaced; a shard cannot be read; or the samples
-            have no such member.
+        UserError: samples are broken, or more than may be; a shard cannot be read; there is no such member.
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(

@@ -159,7 +159,7 @@ class Checkpoints:
         return self._step
 
     def save_due(self, run: Resumable, number: int) -> None:
-        """Write a checkpoint if the last one is old, or before SystemExit, if the signal `number` is not 0."""
+        """Write a checkpoint if the last is old, or before a signal, `number` if any, exits by SystemExit."""
         if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
         if number and self.ranks.first:

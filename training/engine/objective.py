@@ -18,8 +18,7 @@ class StepLoss:
     """The loss of one micro-batch."""
 
     total: Tensor  # what the model minimises, a scalar
-    # Gives what is logged, by name. It is called in steps that are logged alone, because the host waits for
-    # the device there.
+    # Gives what is logged, by name. Called in logged steps alone, as the host waits for the device there.
     values: Callable[[], dict[str, float]] = dict
     # Gives what the adversary minimises, a scalar; None in steps in which it is not trained. It is called
     # after the model's backward pass and may send no gradient into the model.
@@ -34,8 +33,7 @@ class Objective(ABC):
     # Networks that are trained against the model by an optimiser of their own, at the highest of the model's
     # rates; frozen except while their own loss is computed. None: there are none.
     adversary: nn.ModuleDict | None = None
-    # The score of `validate` by which the step is chosen whose averaged weights are kept; None, or without
-    # such a score: the last step.
+    # The score of `validate` by which the step is chosen whose weights are kept; without it, the last step.
     select: str | None = None
 
     @abstractmethod

@@ -45,8 +45,7 @@ class Context:
     layout: Layout
     ranks: Ranks
     resume: str  # what to do about a checkpoint, see `Checkpoints.resume`
-    # By method the keys of the faces whose labels were used last and the classifier, for methods that learn
-    # from another's.
+    # By method the keys of the faces of its last run and the classifier, which others may learn from.
     latest: dict[str, tuple[tuple[str, ...], Classifier]] = field(default_factory=dict)
 
     @property
@@ -111,8 +110,7 @@ class Method(ABC):
     name: ClassVar[str]  # in ``finetune.methods``, and in the names of runs
     title: ClassVar[str]  # in tables and plots
     sentence: ClassVar[str]  # what it does
-    # Those of ``finetune`` that change its classifiers, besides ``seed`` and ``runs``. Of ``groups`` and
-    # ``regions`` the content of the file counts.
+    # Those of ``finetune`` that change its classifiers, but ``seed`` and ``runs``; files count by content.
     settings: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[bool] = False  # whether it starts from the weights of stage 1
     unlabelled: ClassVar[bool] = False  # whether it learns from faces without labels, too

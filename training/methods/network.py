@@ -49,8 +49,7 @@ def train_network(
         step, ``chosen_step`` and its ``val_average_precision``, None if val chose nothing.
 
     Raises:
-        UserError: the processes cannot share a batch evenly, a loss is not finite, or a checkpoint does not
-            fit.
+        UserError: processes cannot share a batch evenly, a loss is not finite, or a checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     settings, world, size = context.settings, context.ranks.world, context.settings.batch_size

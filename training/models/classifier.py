@@ -48,11 +48,9 @@ class Classifier(ABC):
     kind: ClassVar[str]
 
     attributes: tuple[str, ...]  # names, in the order of the logits
-    # How it was made: what `training.methods.method.Method` says of itself, ``labels``, ``config``, and which
-    # data it was trained on.
+    # How it was made: what the `Method` says of itself, ``labels``, ``config``, and its data (`provenance`).
     metadata: dict[str, Any] = field(default_factory=dict)
-    # Probabilities by attribute that give the best balanced accuracy, for the evaluation; None if it has to
-    # choose them.
+    # Probabilities by attribute that give the best balanced accuracy; None if the evaluation chooses them.
     thresholds: dict[str, float] | None = None
     # Where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
     thresholds_from: str = NONE_KNOWN

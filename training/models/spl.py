@@ -37,7 +37,7 @@ class SplNetwork(nn.Module):
         self.channels, self.branch_stage = widths[-1], branch_stage
         self.stem = image_stem(width, stem, activation(width))
         self.stages, self.branches = nn.ModuleList(), nn.ModuleDict()
-        for before, channels in zip([width, *widths], widths, strict=False):
+        for before, channels in pairwise([width, *widths]):
             block = PreActivationBlock(before, channels, stride=2 if len(self.stages) else 1)
             self.stages.append(nn.Sequential(block, PreActivationBlock(channels, channels, stride=1)))
         for name in BRANCHES:

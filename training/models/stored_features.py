@@ -18,8 +18,7 @@ from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
 Blocks = tuple[str, ...]  # Names of blocks of `BLOCKS`, in the order of the columns
-# Features that are compared together: the name of their block, the class that they describe, -1 for the whole
-# face, and their first and last + 1 column.
+# Features that are compared together: name of their block, class (-1: whole face), first and last + 1 column.
 Part = tuple[str, int, int, int]
 BATCH_SIZE: Final = 256
 # Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations of
@@ -76,8 +75,7 @@ def comparable_parts(widths: Iterable[tuple[str, int, int]]) -> tuple[Part, ...]
     """The parts of features that lie side by side.
 
     Args:
-        widths: of each block or network its name, the columns that describe the whole face, and behind them
-            those that describe each class.
+        widths: of each block or network its name, and its columns of the whole face and then of each class.
     """
     parts, start = list[Part](), 0
     for name, of_whole, of_class in widths:

@@ -23,8 +23,7 @@ def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConf
     """The validated settings in ``pretrain.tasks`` of the tasks that have a weight, in the order of `TASKS`.
 
     Raises:
-        UserError: names a task that does not exist or a setting that is missing, unknown or wrong,
-            or no task has a weight.
+        UserError: names an unknown task, or a missing, unknown or wrong setting; or no task has a weight.
     """
     unknown = [name for name in blocks if name not in TASKS]
     if unknown:

@@ -43,13 +43,11 @@ class TaskMetric:
 
     name: str  # the key in files
     title: str  # the words on a page
-    # The observations of one or more batches (see `PretextTask.observe`) to the score; None if these batches
-    # do not determine it.
+    # Batches' observations (see `PretextTask.observe`) to the score; None if these do not determine it.
     function: Callable[[Tensors], float | None]
     chance: float | None = None  # the expected score of guessing; None if it depends on the data
     higher_is_better: bool = True  # its direction
-    # Also measured on single batches while the network trains, not only on the val split. Such a function
-    # never gives None.
+    # Also measured on single batches of training, not only on the val split; then never None.
     in_training: bool = True
 
 
