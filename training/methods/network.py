@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from training.data.loader import Batch, BrokenSamples, TrainingData
+from training.data.loader import Batch, BrokenSamples, TrainingData, load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
 from training.engine.device import autocast, keyed_generator, numerics, set_seed
 from training.engine.objective import Objective, StepLoss, mean_average_precision
 from training.engine.optim import ParameterGroups
@@ -79,6 +81,15 @@ def train_network(
         "chosen_step": trainer.kept.step,
         "val_average_precision": None if score is None else round(score, 4),
     }
+
+
+def network_inputs(
+    context: Context, model: AttributeNetwork, samples: Samples, batch_size: int, broken: BrokenSamples
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images at the network's size, and indices in `samples`, since others replace those in `broken`."""
+    config, batches = context.config, sequential_batches(samples, batch_size)
+    for batch in load(samples, batches, {"jpg"}, config.trainer.loader_workers, config.stream, broken):
+        yield to_input(batch.images.to(context.ranks.device), model.config.input_size), batch.indices
 
 
 class AttributeObjective(Objective):

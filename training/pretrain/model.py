@@ -160,8 +160,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     The inputs of different tasks share the backbone but differ in their statistics; the running ones
     mix them and fit neither. They are not changed here.
     """
-    modes = {module: module.training for module in model.modules()}
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    training = model.training
     model.eval()
     for layer in layers:
         layer.training, layer.track_running_stats = True, False
@@ -171,5 +171,4 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
-        for module, mode in modes.items():
-            module.training = mode
+        model.train(training)

@@ -26,7 +26,6 @@ class AdversarialTask(PretextTask[TaskConfig]):
     name = "adversarial"
     abbreviation = "adversarial"
     title = "Adversarial alignment"
-    config_class = TaskConfig
     features = frozenset(LOCAL_BRANCHES)
     adversary_interval = 3  # as published
 

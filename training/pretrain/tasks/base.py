@@ -63,7 +63,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     name: ClassVar[str]  # key below ``pretrain.tasks``, and prefix of its losses and metrics
     abbreviation: ClassVar[str]  # for tables and pages
     title: ClassVar[str]  # for tables and pages
-    config_class: ClassVar[type[TaskConfig]]  # the type of its settings
+    config_class: ClassVar[type[TaskConfig]] = TaskConfig  # the type of its settings
     # The features that its loss sends a gradient to: ``backbone`` and names of branches.
     features: ClassVar[frozenset[str]]
     # Members of a sample that the targets need beside the image, such as ``mask.png``.
@@ -132,10 +132,6 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
         return {**described, "weight": self.config.weight, "metrics": metrics}
 
 
-def share_correct(key: str) -> Callable[[Tensors], float]:
+def mean_of(key: str) -> Callable[[Tensors], float]:
     """A metric's function: the mean of the booleans or numbers observed as `key`."""
-
-    def function(observed: Tensors) -> float:
-        return observed[key].float().mean().item()
-
-    return function
+    return lambda observed: observed[key].float().mean().item()

@@ -12,14 +12,7 @@ from common.cell_counts import dominant_classes
 from common.pipeline_config import Positive
 from training.engine.objective import mean_average_precision
 from training.models import BRANCHES, Features
-from training.pretrain.tasks.base import (
-    PretextTask,
-    TaskConfig,
-    TaskContext,
-    TaskMetric,
-    Tensors,
-    share_correct,
-)
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors, mean_of
 from training.pretrain.tasks.patches import Crops
 
 
@@ -70,7 +63,7 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         """Mean average precision, and the share of correct decisions at probability 0.5."""
         return (
             TaskMetric("average_precision", "mean average precision", average_precision, in_training=False),
-            TaskMetric("accuracy", "accuracy", share_correct("correct")),
+            TaskMetric("accuracy", "accuracy", mean_of("correct")),
         )
 
     def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:

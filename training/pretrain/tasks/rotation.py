@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from training.models import LOCAL_BRANCHES, Features
 from training.models.blocks import activation, convolution, resize_images
-from training.pretrain.tasks.base import (
-    PretextTask,
-    TaskConfig,
-    TaskContext,
-    TaskMetric,
-    Tensors,
-    share_correct,
-)
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors, mean_of
 from training.pretrain.tasks.patches import Crops, crop
 
 # Patches per side of the face, m; ``sspl`` feeds a row of them to each of its local branches.
@@ -91,10 +84,10 @@ class RotationTask(PretextTask[RotationConfig]):
 
     def metrics(self) -> tuple[TaskMetric, ...]:
         """The accuracies of both outputs."""
-        position = share_correct("position")
+        position = mean_of("position")
         metrics = [TaskMetric("position_accuracy", "rotated patch", position, chance=round(1 / GRID**2, 4))]
         if self.angles > 1:
-            angle, chance = share_correct("angle"), round(1 / self.angles, 4)
+            angle, chance = mean_of("angle"), round(1 / self.angles, 4)
             metrics.append(TaskMetric("angle_accuracy", "rotation angle", angle, chance=chance))
         return tuple(metrics)
 
