@@ -70,9 +70,7 @@ class Objective(ABC):
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
     """The mean average precision, 0 to 1, of the columns in which both classes occur; None without any.
 
-    Args:
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        scores: float (N, A), logits or probabilities.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown; scores are float (N, A), logits or probabilities.
     """
     from sklearn.metrics import average_precision_score  # takes a second that pre-training need not wait for
 

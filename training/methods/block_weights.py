@@ -36,9 +36,7 @@ OF_KINDS, OF_REGIONS = 2.0, 1.0
 def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | None]) -> NDArray[np.float64]:
     """Weights of the parts in the squared distance, float64 (A, B), before labels say more; rows sum to 1.
 
-    Args:
-        parts: of the features.
-        classes: of each attribute's regions, which share the regions' weight; None: all of them.
+    The classes are those of each attribute's regions, which share the regions' weight; None: all of them.
     """
     kinds = {part[0] for part in parts if part[1] >= 0} - {"statistics"}
     whole = sum(region < 0 for _, region, _, _ in parts)
@@ -63,13 +61,8 @@ def learn_weights(
     """The weights of the parts, float64 (A, B).
 
     For attributes without a list of regions, cross-validation among the labelled faces chooses between learnt
-    regions, all regions alike, and the whole face alone.
-
-    Args:
-        features: (N, D), standardised.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        parts: of the features.
-        classes: see `prior_weights`.
+    regions, all regions alike, and the whole face alone. Features are standardised, (N, D), labels int8
+    (N, A), 0 or 1, -1 where unknown; for parts and classes see `prior_weights`.
     """
     rows = evenly_spaced(LEARNT_ON, len(features))
     values, labels = torch.from_numpy(features[rows]).float(), labels[rows]

@@ -31,11 +31,8 @@ def use_label_thresholds(classifier: Classifier, labels: NDArray[np.int8]) -> No
     """Call an attribute present where it is likelier than among the labelled faces.
 
     With calibrated probabilities this threshold has the best balanced accuracy. Where all labels are alike,
-    nothing is known of what is likelier, and the threshold is one half.
-
-    Args:
-        classifier: with calibrated probabilities.
-        labels: int8 (N, A), 0 or 1, -1 where unknown; the share of positives is shrunken to one half.
+    nothing is known of what is likelier, and the threshold is one half, to which all shares are shrunken.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown.
     """
     positives, count = (labels == 1).sum(0), (labels >= 0).sum(0)
     mixed = (positives > 0) & (positives < count)
@@ -50,10 +47,7 @@ def calibrate(
     """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
 
     Platt's scaling (1999), with slopes drawn towards a shared one, since rare attributes have few positives.
-
-    Args:
-        predictions: float64 (N, A), of faces that were left out.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
+    Predictions, float64 (N, A), are of faces left out, labels int8 (N, A), 0 or 1, -1 where unknown.
     """
     known, targets = torch.from_numpy(labels >= 0), torch.from_numpy(labels == 1).double()
     share = (targets.sum(0) + 0.5) / (known.sum(0) + 1)

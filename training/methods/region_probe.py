@@ -120,10 +120,7 @@ def fit_on_features(
 ) -> tuple[RegionProbe, dict[str, Any]]:
     """Fit one regression per attribute on features of the whole face and of its regions.
 
-    Args:
-        features: of N labelled faces.
-        labels: int8 (N, A), 0 or 1, -1 where unknown, of the attributes with these `names`.
-        regions: names of regions by attribute.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown, of the attributes with these `names`.
 
     Returns:
         The probe, whose probabilities are calibrated, and how the fit went: ``strength``, the penalty,

@@ -14,13 +14,7 @@ from training.models import BRANCHES, build
 
 
 class AttributeNetwork(nn.Module):
-    """Attribute logits of face images.
-
-    Args:
-        config: the network's settings.
-        attributes: names, in the order of the logits.
-        groups: attribute names by branch; CelebA's by default.
-    """
+    """Logits of `attributes`, in this order; `groups` are attribute names by branch, CelebA's by default."""
 
     def __init__(
         self, config: Network, attributes: Sequence[str], groups: dict[str, list[str]] | None = None
@@ -56,10 +50,8 @@ class AttributeNetwork(nn.Module):
 def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
     """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
 
-    Args:
-        logits: float (B, A).
-        targets: (B, A), 0, 1 or a probability; -1 where unknown, which contributes nothing.
-        groups: positions of the attributes by branch.
+    Logits are float (B, A), targets (B, A), 0, 1 or a probability, -1 where unknown, which contributes
+    nothing; `groups` are positions of the attributes by branch.
     """
     known = (targets >= 0).float()
     each = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0).float(), reduction="none")

@@ -90,12 +90,9 @@ class SsplNetwork(nn.Module):
             {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
         )
         self.aggregates = nn.ModuleList(convolution(3 * channels, channels, kernel=1) for channels in widths)
-        self.units = nn.ModuleDict(
-            {
-                name: nn.ModuleList(CrossAttentionUnit(channels, channels) for channels in widths)
-                for name in BRANCHES
-            }
-        )
+        self.units = nn.ModuleDict()
+        for name in BRANCHES:
+            self.units[name] = nn.ModuleList(CrossAttentionUnit(channels, channels) for channels in widths)
         initialise(self)
 
     def forward(self, images: Tensor | dict[str, Tensor], branches: bool = True) -> Features:

@@ -99,14 +99,10 @@ class RotationTask(PretextTask[RotationConfig]):
 def rotate_patches(
     images: Tensor, masks: Tensor, angles: Sequence[int], size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Make the targets of a batch; see `RotationTask`.
+    """Make the targets of a batch, see `RotationTask`, of uint8 images (B, 3, H, H).
 
-    Args:
-        images: uint8 (B, 3, H, H).
-        masks: uint8 (B, H, H), classes 0..18.
-        angles: degrees that are drawn from, multiples of 90.
-        size: side of the resized patches in pixels, S.
-        generator: of the CPU.
+    Masks are uint8 (B, H, H), classes 0..18, `angles` the multiples of 90 degrees that are drawn from, by the
+    CPU generator, and `size` is S, the side of the resized patches in pixels.
     """
     batch, device = len(images), images.device
     count, side = GRID * GRID, images.shape[-1] // GRID
