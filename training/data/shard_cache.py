@@ -90,8 +90,8 @@ class ShardCache(AbstractContextManager["ShardCache"]):
         with self._lock:
             future = self._shards.get(name)
             if future is None or (future.done() and future.exception() is not None):
-                address = shard_path(self._root, name)
-                future = self._shards[name] = self._pool.submit(self._opened, address)
+                future = self._pool.submit(self._opened, shard_path(self._root, name))
+                self._shards[name] = future
             self._shards.move_to_end(name)
             if len(self._shards) > OPEN_AT_MOST:
                 del self._shards[next(key for key, each in self._shards.items() if each.done())]

@@ -85,7 +85,7 @@ def made_from(
     """Everything that the classifier of a run depends on; `pretrained` is the result of stage 1."""
     settings = context.settings.model_dump(mode="json", include=set(method.settings))
     files = {name: getattr(context, name) for name in ("groups", "regions") if name in settings}
-    weights = pretrained if method.pretrained else None
+    weights = pretrained if method.pretrained and pretrained.is_file() else None
     keys = "\n".join(sorted(labelled.keys))
     return {
         "code": code_hash(type(method).__module__),
@@ -95,9 +95,7 @@ def made_from(
         "labelled": hashlib.sha256(keys.encode()).hexdigest(),
         "steps": run.steps,
         "seed": context.settings.seed,
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest()
-        if weights and weights.is_file()
-        else None,
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
         "network": method.configured(context.config).network.model_dump(mode="json"),
         "trainer": context.config.trainer.model_dump(include={"precision", "shuffle_shards"}),
         "finetune": {**settings, **files},
@@ -138,8 +136,8 @@ def _finish(
         use_label_thresholds(classifier, labelled.attributes)
     context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
-    described = {"method": method.name, **{field: getattr(method, field) for field in fields}}
-    described["labels"] = run.labels
+    described = {field: getattr(method, field) for field in fields}
+    described = {"method": method.name, **described, "labels": run.labels}
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
         config = method.configured(context.config).model_dump(mode="json")

@@ -63,11 +63,9 @@ def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]
 
 
 def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
-    """Attribute names by branch.
+    """Attribute names by branch, by the YAML file `named`; None: CelebA's, as published with SSPL.
 
-    Args:
-        named: a YAML file, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``;
-            None: CelebA's, as published with SSPL.
+    The file has a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an attribute twice.

@@ -112,9 +112,7 @@ class RegionProbe(Probe, kind="region_probe"):
 class Kernels:
     """Similarities of N faces to R reference faces, 0 to 1: a kernel for each distinct row of weights.
 
-    Args:
-        features: float32 or float16 (N, D), standardised. references: the same (R, D).
-        columns, weights: see `RegionProbe`.
+    Features are standardised, float32 or float16 (N, D), references alike (R, D); see also `RegionProbe`.
     """
 
     def __init__(
@@ -198,11 +196,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def read_regions(named: str | Path | None = None) -> dict[str, list[str]]:
-    """Names of regions by attribute.
+    """Names of regions by attribute, by the YAML file `named`; None: CelebA's.
 
-    Args:
-        named: a YAML file, a list of classes of the masks or of names in `PAIRS` under each attribute; None:
-            CelebA's.
+    The file has a list of classes of the masks or of names in `PAIRS` under each attribute.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an unknown region.

@@ -74,8 +74,7 @@ def _network_widths(samples: Samples) -> list[tuple[str, int, int]]:
 def comparable_parts(widths: Iterable[tuple[str, int, int]]) -> tuple[Part, ...]:
     """The parts of features that lie side by side.
 
-    Args:
-        widths: of each block or network its name, and its columns of the whole face and then of each class.
+    The widths are each block's or network's name, and its columns of the whole face and then of each class.
     """
     parts, start = list[Part](), 0
     for name, of_whole, of_class in widths:
