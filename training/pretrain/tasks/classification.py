@@ -52,8 +52,8 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits by branch."""
-        pooled = {name: features.branches[name].mean(dim=(2, 3)) for name in BRANCHES}
-        return {name: self.head.get_submodule(f"heads.{name}")(vectors) for name, vectors in pooled.items()}
+        heads = self.head["heads"].named_children()
+        return {name: head(features.branches[name].mean(dim=(2, 3))) for name, head in heads}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """The branches' binary cross-entropies, summed."""

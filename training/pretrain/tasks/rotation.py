@@ -55,11 +55,19 @@ class RotationTask(PretextTask[RotationConfig]):
     def __init__(self, config: RotationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.angles = len(set(config.angles))
-        self.head = RotationHead(context.channels, angle=self.angles > 1, rows=context.takes_rows)
+        rows = LOCAL_BRANCHES if context.takes_rows else ()  # which have an entrance each (2021)
+        outputs = {"position": GRID * GRID} | ({"angle": 4} if self.angles > 1 else {})
+        self.head = nn.ModuleDict({"entrance": _entrance(GRID * GRID)})  # the names in checkpoints
+        self.head["rows"] = nn.ModuleDict({name: _entrance(GRID) for name in rows})
+        layers = {name: nn.Linear(context.channels, count) for name, count in outputs.items()}
+        self.head["outputs"] = nn.ModuleDict(layers)
 
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
-        """The stacked patches, brought to three channels."""
-        return self.head.enter(targets["patches"])
+        """The stacked patches, brought to three channels; for networks that take rows, by branch."""
+        patches, entrances = targets["patches"], self.head["rows"].named_children()
+        whole, rows = self.head["entrance"](patches), patches.chunk(len(LOCAL_BRANCHES), dim=1)
+        local = {name: entrance(row) for (name, entrance), row in zip(entrances, rows, strict=False)}
+        return {"whole": whole, **local} if local else whole
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """Cut, rotate and normalise the patches."""
@@ -68,7 +76,8 @@ class RotationTask(PretextTask[RotationConfig]):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits of the position, and of the angle if it is predicted."""
-        return self.head(features.backbone)
+        pooled = features.backbone.mean(dim=(2, 3))
+        return {name: layer(pooled) for name, layer in self.head["outputs"].named_children()}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """A cross-entropy for each output."""
@@ -160,32 +169,6 @@ def normalise(patches: Tensor) -> Tensor:
     return F.group_norm(channels, num_groups=channels.shape[1], eps=1e-6).view(patches.shape)
 
 
-class RotationHead(nn.Module):
-    """The layers around the network: stacked patches to three channels, backbone features to logits.
-
-    With `rows` each local branch has its own entrance for a row of patches (2021).
-    """
-
-    def __init__(self, channels: int, angle: bool = True, rows: bool = False) -> None:
-        super().__init__()
-        self.entrance = self._entrance(GRID * GRID)
-        self.rows = nn.ModuleDict({name: self._entrance(GRID) for name in LOCAL_BRANCHES} if rows else {})
-        self.outputs = nn.ModuleDict({"position": nn.Linear(channels, GRID * GRID)})
-        if angle:
-            self.outputs["angle"] = nn.Linear(channels, 4)
-
-    def enter(self, patches: Tensor) -> Tensor | dict[str, Tensor]:
-        """The network's input, (B, 3, S, S), of patches (B, 3*m*m, S, S); by branch if it takes rows."""
-        if not self.rows:
-            return self.entrance(patches)
-        rows = patches.chunk(len(LOCAL_BRANCHES), dim=1)
-        local = {name: self.rows[name](row) for name, row in zip(LOCAL_BRANCHES, rows, strict=True)}
-        return {"whole": self.entrance(patches), **local}
-
-    def forward(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Logits of the position (B, m*m) and of the angle (B, 4), of features (B, C, h, w)."""
-        pooled = backbone.mean(dim=(2, 3))
-        return {name: layer(pooled) for name, layer in self.outputs.items()}
-
-    def _entrance(self, patches: int) -> nn.Sequential:
-        return nn.Sequential(convolution(3 * patches, 3, kernel=1), activation(3))
+def _entrance(patches: int) -> nn.Sequential:
+    """The layers that bring stacked patches to three channels."""
+    return nn.Sequential(convolution(3 * patches, 3, kernel=1), activation(3))
