@@ -81,7 +81,7 @@ class BrokenSamples:
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, Lock()
-        self.keys: set[str] = set()  # theirs
+        self.keys: set[str] = set()  # of these samples
 
     def add(self, key: str, message: str) -> None:
         """Print the message about a broken sample, once.

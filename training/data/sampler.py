@@ -57,12 +57,12 @@ def planned_batches(
     by_shard = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes[sizes > 0])[:-1])
 
     @lru_cache(maxsize=1)
-    def epoch(number: int) -> list[int]:
-        return _epoch(by_shard, count, seed, partitions, number).tolist()
+    def epoch(number: int) -> NDArray[np.int64]:
+        return _epoch(by_shard, count, seed, partitions, number)
 
     def batch(step: int) -> list[int]:
         positions = range(step * batch_size + rank, (step + 1) * batch_size, world)
-        return [epoch(position // count)[position % count] for position in positions]
+        return [int(epoch(position // count)[position % count]) for position in positions]
 
     return map(batch, range(start, stop))
 

@@ -25,8 +25,7 @@ def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConf
     Raises:
         UserError: names an unknown task, or a missing, unknown or wrong setting; or no task has a weight.
     """
-    unknown = [name for name in blocks if name not in TASKS]
-    if unknown:
+    if unknown := [name for name in blocks if name not in TASKS]:
         raise UserError(f"pretrain.tasks.{unknown[0]}: there is no such task; known are {', '.join(TASKS)}")
     settings = {}
     for name in (name for name in TASKS if name in blocks):
