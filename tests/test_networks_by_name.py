@@ -74,11 +74,11 @@ def test_the_network_of_2021_has_the_parameters_that_its_description_implies():
 
 
 def test_in_2021_a_row_of_patches_reaches_its_local_branch_first():
-    head = build_model(small("sspl")).tasks["rotation"].head.eval()
+    task = build_model(small("sspl")).tasks["rotation"].eval()
     patches = torch.randn(2, 27, 32, 32)
-    before = head.enter(patches)
+    before = task.images({"patches": patches})
     patches[:, 9:18] += 1
-    after = head.enter(patches)
+    after = task.images({"patches": patches})
     changed = [name for name in BRANCHES if not torch.equal(before[name], after[name])]
     assert changed == ["whole", "middle"]
 

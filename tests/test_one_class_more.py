@@ -28,7 +28,7 @@ from training.models.classifier import Classifier, load_classifier
 from training.predict.predict import predict_stored
 from training.pretrain import train
 from training.pretrain.tasks import TASKS
-from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, share_correct
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, mean_of
 from training.pretrain.tasks.patches import Crops
 from training.report.page import report
 from training.study.results import draw_folder, write_results
@@ -71,7 +71,7 @@ class BrightnessTask(PretextTask[BrightnessConfig]):
         return {"loss": F.binary_cross_entropy_with_logits(outputs["logits"].float(), targets["bright"])}
 
     def metrics(self) -> tuple[TaskMetric, ...]:
-        return (TaskMetric("bright_accuracy", "bright patches", share_correct("correct"), chance=0.5),)
+        return (TaskMetric("bright_accuracy", "bright patches", mean_of("correct"), chance=0.5),)
 
     def observe(self, outputs: Any, targets: Any) -> dict[str, Tensor]:
         return {"correct": (outputs["logits"] > 0) == targets["bright"].bool()}

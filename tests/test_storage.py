@@ -16,7 +16,7 @@ from common.storage import Address, address
 from tests.commands import run_command
 from tests.conftest import run_pipeline
 from training.data.loader import load as stream
-from training.data.sampler import BatchSampler
+from training.data.sampler import planned_batches
 from training.data.samples import read_samples
 from training.data.shard_cache import OPEN_AT_MOST, ShardCache
 
@@ -70,7 +70,7 @@ def test_training_streams_the_same_batches_from_an_object_store_and_runs_there(r
     cached, batches = cached_in(tmp_path / "cache"), []
     for layout in (remote, shards):
         samples = read_samples(layout, ("train", "val", "test"))
-        planned = BatchSampler(samples.shards, seed=1, partitions=2, batch_size=5, start=1, stop=9)
+        planned = planned_batches(samples.shards, seed=1, partitions=2, batch_size=5, start=1, stop=9)
         batches.append(list(stream(samples, planned, {"jpg", "mask.png"}, 2, cached)))
     for mine, other in zip(*batches, strict=True):
         assert np.array_equal(mine.images, other.images) and np.array_equal(mine.masks, other.masks)
@@ -100,7 +100,7 @@ def test_four_ranks_download_each_of_eight_shards_once(caches, bucket, tmp_path)
 
     def read(rank: int) -> None:
         with ShardCache(bucket / "eight", cached_in(tmp_path / caches[rank])) as cache:
-            for batch in BatchSampler(shards, 0, 8, 8, 0, 30, rank, 4):
+            for batch in planned_batches(shards, 0, 8, 8, 0, 30, rank, 4):
                 for sample in batch:
                     with cache.open(shards[sample]) as descriptor:
                         assert os.pread(descriptor, 100, 0) == shards[sample].encode()

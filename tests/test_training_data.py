@@ -18,7 +18,7 @@ from common.members import decode_mask
 from tests.commands import run_command
 from training.data.label_subsets import labelled_subset, read_subset, write_subsets
 from training.data.loader import BrokenSamples, load
-from training.data.sampler import BatchSampler, sequential_batches
+from training.data.sampler import planned_batches, sequential_batches
 from training.data.samples import Samples, read_samples
 
 STREAM = config.load().stream
@@ -33,7 +33,7 @@ def shard_of_each(sizes: list[int]) -> list[str]:
 def epoch_order(shards: list[str], seed: int, epoch: int, partitions: int) -> list[int]:
     """The samples of one epoch, in their order."""
     count = len(shards)
-    batches = BatchSampler(shards, seed, partitions, 1, epoch * count, (epoch + 1) * count)
+    batches = planned_batches(shards, seed, partitions, 1, epoch * count, (epoch + 1) * count)
     return list(chain.from_iterable(batches))
 
 
@@ -61,10 +61,10 @@ def test_any_number_of_ranks_shares_the_same_batches_and_exact_epochs(
     shards = shard_of_each(sizes)
     random.shuffle(shards)  # the manifest need not list them shard by shard
     batch_size, steps = share * world, len(shards)  # so many batches are batch_size whole epochs
-    alone = list(BatchSampler(shards, 0, partitions, batch_size, 0, steps))
+    alone = list(planned_batches(shards, 0, partitions, batch_size, 0, steps))
     assert set(Counter(chain.from_iterable(alone)).values()) == {batch_size}
     for rank in range(world):
-        mine = list(BatchSampler(shards, 0, partitions, batch_size, min(stop, steps), steps, rank, world))
+        mine = list(planned_batches(shards, 0, partitions, batch_size, min(stop, steps), steps, rank, world))
         assert mine == [batch[rank::world] for batch in alone[stop:]]
 
 
@@ -75,7 +75,9 @@ def test_each_shard_is_read_by_one_rank_in_all_epochs(size, times, seed):
     shards = shard_of_each([size] * partitions * times)
     epochs, reads = 3, Counter[str]()
     for rank in range(world):
-        sampler = BatchSampler(shards, seed, partitions, world, 0, epochs * len(shards) // world, rank, world)
+        sampler = planned_batches(
+            shards, seed, partitions, world, 0, epochs * len(shards) // world, rank, world
+        )
         reads.update({shards[sample] for batch in sampler for sample in batch})
     assert reads == Counter(set(shards))
 
@@ -87,14 +89,14 @@ def test_uneven_shards_are_shared_by_ranks_only_where_partitions_are_cut(sizes, 
     reads = 0
     for rank in range(world):
         steps = -(-len(shards) // world)
-        batches = list(BatchSampler(shards, seed, partitions, world, 0, steps, rank, world))
+        batches = list(planned_batches(shards, seed, partitions, world, 0, steps, rank, world))
         reads += len({shards[sample] for batch in batches[:-1] for sample in batch})
     assert reads <= len(sizes) + partitions - 1
 
 
 def test_the_loader_gives_what_the_shards_hold_for_any_number_of_workers(shards):
     samples = read_samples(shards, ("train", "val", "test", "unlabelled"))
-    planned = BatchSampler(samples.shards, 1, 2, 5, 0, 6)
+    planned = list(planned_batches(samples.shards, 1, 2, 5, 0, 6))
     serial, threaded = (list(load(samples, planned, {"jpg", "mask.png"}, n, STREAM)) for n in (0, 2))
     for one, other in zip(serial, threaded, strict=True):
         assert one.indices.tolist() == other.indices.tolist()

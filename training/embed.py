@@ -16,9 +16,7 @@ from common.progress import progress
 
 EXAMPLES = """\
   python -m training.embed --shards OUT --output features.parquet"""
-
-ABOUT = ("key", "source", "identity", "split")
-"""Columns of ``shards.parquet`` that come before the features."""
+ABOUT = ("key", "source", "identity", "split")  # Columns of ``shards.parquet`` that come before the features
 
 
 def main() -> None:

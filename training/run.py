@@ -54,13 +54,13 @@ def report_stage(config: Config, layout: Layout, output: Path, resume: str) -> N
     report(config, layout, output, output / "report.html")
 
 
+# By name, in their order. Each imports its own code, so DVC need not run it after edits of another's.
 STAGES: Final = {
     "pretrain": pretrain_stage,
     "finetune": finetune_stage,
     "evaluate": evaluate_stage,
     "report": report_stage,
 }
-"""By name, in their order. Each imports its own code, so DVC need not run it after edits of another's."""
 
 
 def main() -> None:

@@ -85,9 +85,7 @@ def read_subset(file: Address, samples: Samples) -> NDArray[np.int64]:
 
 
 def share(text: str) -> float:
-    """The share of the labelled faces, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives, or
-    a UserError.
-    """
+    """The share, above 0 and up to 1, that a text such as ``5%`` or ``0.05`` gives, or a UserError."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

@@ -20,15 +20,13 @@ from common.hardware import hardware
 from common.members import BrokenSample, decode_cell_counts, decode_face, decode_features, decode_mask
 from common.pipeline_config import Stream
 from common.shards import read_extent
-from training.data.sampler import BatchSampler
+from training.data.sampler import planned_batches
 from training.data.samples import Samples
 from training.data.shard_cache import ShardCache
 
 T = TypeVar("T")
-
-PREFETCH_BATCHES: Final = 64
-"""How many batches before its first use a remote shard is requested."""
-
+PREFETCH_BATCHES: Final = 64  # How many batches before its first use a remote shard is requested
+# The members of a sample that the loader can read.
 DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "jpg": decode_face,
     "mask.png": decode_mask,
@@ -36,27 +34,20 @@ DECODERS: Final[dict[str, Callable[[bytes], NDArray[Any]]]] = {
     "pooled.npy": decode_features,
     "embedding.npy": decode_features,
 }
-"""The members of a sample that the loader can read."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch as the loader returns it; the tensor of a member that was not read is empty, (0,).
+    """One batch as the loader returns it; the tensor of a member that was not read is empty, (0,)."""
 
-    Attributes:
-        images: uint8 (B, 3, S, S), RGB, channels-last in memory as it was decoded.
-        masks: uint8 (B, S, S), classes 0..18.
-        indices: int64 (B,), positions in `Samples`.
-        cell_counts: int32 (B, G, G, 19), pixels per class and grid cell.
-        pooled: float16 (B, D), the parser's features of whole faces.
-        embedding: float16 (B, D), the features of further networks, one field after the other.
-    """
-
-    images: Tensor
-    masks: Tensor
-    indices: Tensor
+    images: Tensor  # uint8 (B, 3, S, S), RGB, channels-last in memory as it was decoded
+    masks: Tensor  # uint8 (B, S, S), classes 0..18
+    indices: Tensor  # int64 (B,), positions in `Samples`
+    # int32 (B, G, G, 19), pixels per class and grid cell.
     cell_counts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    # float16 (B, D), the parser's features of whole faces.
     pooled: Tensor = field(default_factory=lambda: torch.empty(0))
+    # float16 (B, D), the features of further networks, one field after the other.
     embedding: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def to(self, device: torch.device) -> "Batch":
@@ -86,15 +77,11 @@ def batch_of(members: Mapping[str, NDArray[Any]], indices: Tensor) -> Batch:
 
 
 class BrokenSamples:
-    """The broken samples that one process of a run has come across, at most as many as are replaced.
-
-    Attributes:
-        keys: their keys.
-    """
+    """The broken samples that one process of a run has come across, at most as many as are replaced."""
 
     def __init__(self, most: int) -> None:
         self._most, self._lock = most, Lock()
-        self.keys: set[str] = set()
+        self.keys: set[str] = set()  # of these samples
 
     def add(self, key: str, message: str) -> None:
         """Print the message about a broken sample, once.
@@ -166,16 +153,14 @@ def load(
     """Read planned batches, positions in `samples`, in their order whatever the number of workers.
 
     Workers are threads that read one batch each, up to two batches ahead per thread: reading and decoding
-    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when it is
-    requested. Remote shards are downloaded further ahead. `members`, of `DECODERS`, says which members of
-    a sample to read.
+    release Python's lock, so no process has to be forked or fed; with 0 each batch is read when requested.
+    Remote shards are downloaded further ahead. `members`, of `DECODERS`, are what is read of a sample.
 
     `broken` collects samples whose bytes are not those that the manifest describes; in a batch, the next
     sample of the manifest takes the place of each. None: they are errors.
 
     Raises:
-        UserError: a sample is broken, or more than may be replaced; a shard cannot be read; or the samples
-            have no such member.
+        UserError: samples are broken, or more than may be; a shard cannot be read; there is no such member.
     """
     if missing := sorted(set(members) - samples.extents.keys()):
         raise UserError(
@@ -204,27 +189,19 @@ def load(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on, read in planned batches.
-
-    Attributes:
-        samples, members, broken: see `load`.
-        seed: of the order of the samples.
-        config: loader workers, how many shards are mixed, and the cache of remote ones.
-    """
+    """What a run trains on, read in planned batches."""
 
     samples: Samples
-    members: Collection[str]
-    seed: int
-    config: Config
-    broken: BrokenSamples
+    members: Collection[str]  # see `load`
+    seed: int  # of the order of the samples
+    config: Config  # loader workers, how many shards are mixed, and the cache of remote ones
+    broken: BrokenSamples  # see `load`
 
     def batches(self, size: int, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches `start` to `stop` of consecutive epochs, see `BatchSampler`; of several ranks, each
-        reads its share of every batch.
-        """
+        """Batches `start` to `stop` of consecutive epochs, of each the part of `rank`: `planned_batches`."""
         trainer, stream = self.config.trainer, self.config.stream
         mixed, workers = trainer.shuffle_shards, trainer.loader_workers
-        planned = BatchSampler(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
+        planned = planned_batches(self.samples.shards, self.seed, mixed, size, start, stop, rank, world)
         return load(self.samples, planned, self.members, workers, stream, self.broken)
 
 

@@ -24,8 +24,7 @@ from training.data.loader import load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
-FACES: Final = 64
-"""How many faces are looked at, at most."""
+FACES: Final = 64  # How many faces are looked at, at most
 
 
 def provenance(layout: Layout, samples: Samples, config: Config) -> dict[str, Any]:

@@ -12,6 +12,7 @@ MosaicML Streaming (https://docs.mosaicml.com/projects/streaming/en/stable/), by
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,19 @@ from common.errors import UserError
 from training.data.samples import Column, Samples
 
 
-class BatchSampler:
+def planned_batches(
+    shards: Sequence[str],
+    seed: int,
+    partitions: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[list[int]]:
     """The batches of a run: consecutive epochs, cut into batches of equal size.
 
-    A batch may hold the end of one epoch and the start of the next, so no sample is dropped or
-    repeated whatever the batch size. Of several ranks, each takes its own stride of every batch.
+    A batch may hold the end of one epoch and the start of the next, so no sample is dropped or repeated.
 
     Args:
         shards: shard of each sample.
@@ -38,64 +47,45 @@ class BatchSampler:
     Raises:
         UserError: there are no samples.
     """
+    if not (count := len(shards)):
+        raise UserError("there are no samples to train on; look at the splits in shards.parquet")
+    if isinstance(shards, Column):
+        codes = shards.values.indices.to_numpy()  # of the dictionary
+    else:
+        codes = np.unique(shards, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    by_shard = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes[sizes > 0])[:-1])
 
-    def __init__(
-        self,
-        shards: Sequence[str],
-        seed: int,
-        partitions: int,
-        batch_size: int,
-        start: int,
-        stop: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        if not len(shards):
-            raise UserError("there are no samples to train on; look at the splits in shards.parquet")
-        if isinstance(shards, Column):
-            codes = shards.values.indices.to_numpy()  # of the dictionary
-        else:
-            codes = np.unique(shards, return_inverse=True)[1]
-        sizes = np.bincount(codes)
-        self._samples = np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes[sizes > 0])[:-1])
-        self._count, self._seed, self._partitions = len(shards), seed, partitions
-        self._batch_size, self._start, self._stop = batch_size, start, stop
-        self._rank, self._world = rank, world
+    @lru_cache(maxsize=1)
+    def epoch(number: int) -> NDArray[np.int64]:
+        return _epoch(by_shard, count, seed, partitions, number)
 
-    def __len__(self) -> int:
-        return self._stop - self._start
+    def batch(step: int) -> list[int]:
+        positions = range(step * batch_size + rank, (step + 1) * batch_size, world)
+        return [int(epoch(position // count)[position % count]) for position in positions]
 
-    def __iter__(self) -> Iterator[list[int]]:
-        number, order = -1, np.empty(0, np.int64)
-        for step in range(self._start, self._stop):
-            batch = []
-            first = step * self._batch_size
-            for position in range(first + self._rank, first + self._batch_size, self._world):
-                if position // self._count != number:
-                    number = position // self._count
-                    order = self._epoch(number)
-                batch.append(int(order[position % self._count]))
-            yield batch
+    return map(batch, range(start, stop))
 
-    def _epoch(self, number: int) -> NDArray[np.int64]:
-        """The samples of one epoch in their order, int64 (N,)."""
-        line = np.random.default_rng(self._seed).permutation(len(self._samples))
-        shuffled = [
-            np.random.default_rng([self._seed, number, 1, shard]).permutation(self._samples[shard])
-            for shard in line
-        ]
-        samples, shards = np.concatenate(shuffled), np.repeat(line, [len(each) for each in shuffled])
-        order, cut = np.empty(self._count, np.int64), 0
-        for partition in range(self._partitions):
-            # A partition is as long as there are positions of its own in this epoch.
-            first = (partition - number * self._count) % self._partitions
-            positions = np.arange(first, self._count, self._partitions)
-            mine = slice(cut, cut + len(positions))
-            pieces = np.split(samples[mine], np.flatnonzero(np.diff(shards[mine])) + 1)
-            places = np.random.default_rng([self._seed, number, 0, partition]).permutation(len(pieces))
-            order[positions] = np.concatenate([pieces[place] for place in places])
-            cut += len(positions)
-        return order
+
+def _epoch(
+    by_shard: list[NDArray[np.int64]], count: int, seed: int, partitions: int, number: int
+) -> NDArray[np.int64]:
+    """The samples of one epoch in their order, int64 (`count`,)."""
+    line = np.random.default_rng(seed).permutation(len(by_shard))
+    shuffled = [
+        np.random.default_rng([seed, number, 1, shard]).permutation(by_shard[shard]) for shard in line
+    ]
+    samples, shards = np.concatenate(shuffled), np.repeat(line, [len(each) for each in shuffled])
+    order, cut = np.empty(count, np.int64), 0
+    for partition in range(partitions):
+        # A partition is as long as there are positions of its own in this epoch.
+        positions = np.arange((partition - number * count) % partitions, count, partitions)
+        mine = slice(cut, cut + len(positions))
+        pieces = np.split(samples[mine], np.flatnonzero(np.diff(shards[mine])) + 1)
+        places = np.random.default_rng([seed, number, 0, partition]).permutation(len(pieces))
+        order[positions] = np.concatenate([pieces[place] for place in places])
+        cut += len(positions)
+    return order
 
 
 def sequential_batches(samples: Samples, batch_size: int) -> list[list[int]]:

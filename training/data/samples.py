@@ -2,8 +2,7 @@
 
 They are read from an index, an Arrow file that all processes of a machine map into their memory. It has a row
 per sample, in the order of the manifest: key, shard (a number of 1 to 4 bytes), identity, three numbers of 4
-bytes for each of the members that training reads, and a byte for each label. Strings are decoded when they
-are read.
+bytes for each of the members that training reads, and a byte for each label. Strings are decoded last.
 """
 
 import fcntl
@@ -31,9 +30,7 @@ from common.storage import Address
 from common.tables import add_parquet, batches, connect, quoted
 
 Text = TypeVar("Text", bound=str | None)
-
-BLOCK: Final = 512
-"""Bytes of a tar's block; members begin at a multiple of it."""
+BLOCK: Final = 512  # Bytes of a tar's block; members begin at a multiple of it
 MEMBERS: Final = ("jpg", "mask.png", "parts.npy", *FEATURE_MEMBERS)
 
 
@@ -63,8 +60,7 @@ def taken(strings: Sequence[Text], indices: NDArray[np.int64]) -> Sequence[Text]
 def read_index(layout: Layout, splits: Sequence[str], folder: Path | None) -> pa.Table:
     """The rows of some splits, in the manifest's order, with the names of the labels as ``attributes``.
 
-    The file is kept in `folder`, which is made if it is missing; None: in memory only. For errors see
-    `read_samples`.
+    The file is kept in `folder`, made if missing; None: in memory only. For errors see `read_samples`.
     """
     if folder is None:
         return _query(layout, splits)
@@ -128,26 +124,17 @@ def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of some splits, as the manifest lists them.
+    """The samples of some splits, as the manifest lists them."""
 
-    Attributes:
-        root: folder or fsspec address of the shards.
-        keys: sample keys.
-        shards: shard path of each sample, below `root`.
-        extents: by member name, without ``json``, and with features only where they are stored, uint32 (N, 3)
-            of offset in blocks of 512 bytes, size in bytes, and CRC-32, which is 0 where it is not known.
-        attribute_names: names of the label columns.
-        attributes: int8 (N, A), 0 or 1, -1 where unknown.
-        identities: identity of each sample, or None where it is unknown.
-    """
-
-    root: Address
-    keys: Sequence[str]
-    shards: Sequence[str]
+    root: Address  # folder or fsspec address of the shards
+    keys: Sequence[str]  # sample keys
+    shards: Sequence[str]  # shard path of each sample, below `root`
+    # By member name, without ``json``, and with features only where they are stored, uint32 (N, 3) of offset
+    # in blocks of 512 bytes, size in bytes, and CRC-32, which is 0 where it is not known.
     extents: dict[str, NDArray[np.uint32]]
-    attribute_names: tuple[str, ...]
-    attributes: NDArray[np.int8]
-    identities: Sequence[str | None]
+    attribute_names: tuple[str, ...]  # names of the label columns
+    attributes: NDArray[np.int8]  # int8 (N, A), 0 or 1, -1 where unknown
+    identities: Sequence[str | None]  # identity of each sample, or None where it is unknown
 
     def __len__(self) -> int:
         return len(self.keys)

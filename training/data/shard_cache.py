@@ -2,8 +2,7 @@
 
 A remote shard is downloaded whole, ahead of its use, and once for all threads and processes of a machine.
 A process that downloads a shard locks it, so that the others wait for it, and one that has it open keeps it
-from being deleted. When the folder is full, the least recently used shards are deleted, whoever downloaded
-them.
+from being deleted. When the folder is full, the least recently used shards, of any process, are deleted.
 """
 
 import fcntl
@@ -13,10 +12,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import Final, Self
+from typing import Final
 
 from upath import UPath
 
@@ -27,14 +26,11 @@ from common.retry import retried
 from common.shards import shard_path
 from common.storage import Address, TransientError, is_local, store_errors
 
-OPEN_AT_MOST: Final = 256
-"""Limit of shards that are open at a time; a process may usually open 1,024 files."""
+OPEN_AT_MOST: Final = 256  # Limit of shards that are open at a time; a process may usually open 1,024 files
 
 
 class _Shard:
-    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if it has
-    one.
-    """
+    """An open shard, closed when nobody refers to it any more; `copy` is its file in the cache, if any."""
 
     def __init__(self, path: Path, copied: bool) -> None:
         self.descriptor, self.copy = os.open(path, os.O_RDONLY), path if copied else None
@@ -44,7 +40,7 @@ class _Shard:
             os.close(self.descriptor)
 
 
-class ShardCache:
+class ShardCache(AbstractContextManager["ShardCache"]):
     """File descriptors of the shards below `root`, folder or fsspec address, for `os.pread` from any thread.
 
     The stream says which folder remote shards fill and how much of it, and how long a download is tried
@@ -59,9 +55,6 @@ class ShardCache:
         if not is_local(root):
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_partials(self._folder)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -97,21 +90,16 @@ class ShardCache:
         with self._lock:
             future = self._shards.get(name)
             if future is None or (future.done() and future.exception() is not None):
-                future, address = Future[_Shard](), shard_path(self._root, name)
-                if isinstance(address, Path):
-                    try:
-                        future.set_result(_Shard(address, copied=False))
-                    except OSError as error:
-                        future.set_exception(error)
-                else:
-                    future = self._pool.submit(self._remote, address)
+                future = self._pool.submit(self._opened, shard_path(self._root, name))
                 self._shards[name] = future
             self._shards.move_to_end(name)
             if len(self._shards) > OPEN_AT_MOST:
                 del self._shards[next(key for key, each in self._shards.items() if each.done())]
         return future
 
-    def _remote(self, address: UPath) -> _Shard:
+    def _opened(self, address: Address) -> _Shard:
+        if isinstance(address, Path):
+            return _Shard(address, copied=False)
         shard = retried(
             lambda: self._downloaded(address),
             self._stream.retry_minutes,

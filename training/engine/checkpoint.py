@@ -24,8 +24,7 @@ from common.hardware import hardware
 from common.storage import Address
 from training.engine.distributed import Ranks
 
-KEEP: Final = 2
-"""How many of a run's latest checkpoints stay, so that a truncated one is no loss."""
+KEEP: Final = 2  # How many of a run's latest checkpoints stay, so that a truncated one is no loss
 
 
 def save(path: Address, state: dict[str, Any]) -> None:
@@ -69,15 +68,8 @@ def fault(path: Address) -> str:
     return "it is truncated or of another format" if head else "it is empty"
 
 
-def step_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies; names sort like steps."""
-    return folder / f"step-{step:09d}.pt"
-
-
 def latest(folder: Path, title: str) -> tuple[Path, dict[str, Any]] | None:
-    """The latest checkpoint of a run that can be read, or None; a line that begins with `title`, the run's,
-    names those that cannot, such as one that a full disk truncated.
-    """
+    """The latest checkpoint that can be read, or None; lines with the `title` name those that cannot."""
     for path in _paths(folder):
         try:
             return path, load(path)
@@ -104,17 +96,12 @@ class Checkpoints:
 
     A checkpoint is resumed across edits of the code, with a notice: the settings and the shards decide
     whether it is of the same run. Whoever needs results of one code alone adds ``--resume never``.
-
-    Attributes:
-        title: of the run, for messages.
-        config: says how many minutes lie between two of them; stored beside the weights.
-        made_from: what the weights depend on, of which ``code`` is the hash of the code, see
-            `common.freshness.code_hash`.
     """
 
-    title: str
+    title: str  # of the run, for messages
     folder: Path
-    config: Config
+    config: Config  # says how many minutes lie between two of them; stored beside the weights
+    # What the weights depend on, of which ``code`` is the hash of the code, see `common.freshness.code_hash`.
     made_from: Mapping[str, Any]
     ranks: Ranks
     _written: float = field(default_factory=time.monotonic)
@@ -172,9 +159,7 @@ class Checkpoints:
         return self._step
 
     def save_due(self, run: Resumable, number: int) -> None:
-        """Write a checkpoint if the last one is old, or if a signal requested that the run stop: `number`,
-        its largest in any process, is not 0, and the run ends by SystemExit.
-        """
+        """Write a checkpoint if the last is old, or before a signal, `number` if any, exits by SystemExit."""
         if number or time.monotonic() - self._written > 60 * self.config.trainer.checkpoint_minutes:
             self.save(run)
         if number and self.ranks.first:
@@ -196,8 +181,7 @@ class Checkpoints:
             raise
 
     def save(self, run: Resumable, survivor: bool = False) -> None:
-        """Write the checkpoint of the steps that are done, unless it has been written, and keep the latest
-        `KEEP`.
+        """Write the checkpoint of the steps that are done, unless it is written, and keep the latest `KEEP`.
 
         The first process does it, or a `survivor` of an error that may have ended the first one.
         """
@@ -212,7 +196,7 @@ class Checkpoints:
             "hardware": hardware().name,
             "state": run.state(),
         }
-        save(step_path(self.folder, run.done), stored)
+        save(self.folder / f"step-{run.done:09d}.pt", stored)  # names sort like steps
         for path in _paths(self.folder)[KEEP:]:
             path.unlink(missing_ok=True)
         self._written = time.monotonic()

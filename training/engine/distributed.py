@@ -34,8 +34,7 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with its gradients averaged over the processes in every backward pass; for one, `model`
-        itself.
+        """`model` with its gradients averaged over the processes, if several, in every backward pass.
 
         Running batch-norm statistics are those of rank 0; training does not read them.
         """

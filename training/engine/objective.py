@@ -15,36 +15,25 @@ from training.engine.optim import ParameterGroups
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of one micro-batch.
+    """The loss of one micro-batch."""
 
-    Attributes:
-        total: what the model minimises, a scalar.
-        values: gives what is logged, by name. It is called in steps that are logged alone, because the host
-            waits for the device there.
-        adversary: gives what the adversary minimises, a scalar; None in steps in which it is not trained. It
-            is called after the model's backward pass and may send no gradient into the model.
-    """
-
-    total: Tensor
+    total: Tensor  # what the model minimises, a scalar
+    # Gives what is logged, by name. Called in logged steps alone, as the host waits for the device there.
     values: Callable[[], dict[str, float]] = dict
+    # Gives what the adversary minimises, a scalar; None in steps in which it is not trained. It is called
+    # after the model's backward pass and may send no gradient into the model.
     adversary: Callable[[], Tensor] | None = None
 
 
 class Objective(ABC):
-    """What a stage trains.
+    """What a stage trains."""
 
-    Attributes:
-        data: the samples that are trained on, and the settings of the loop.
-        model: whose parameters are trained and averaged.
-        adversary: networks that are trained against the model by an optimiser of their own, at the highest of
-            the model's rates; frozen except while their own loss is computed. None: there are none.
-        select: the score of `validate` by which the step is chosen whose averaged weights are kept; None, or
-            without such a score: the last step.
-    """
-
-    data: TrainingData
-    model: nn.Module
+    data: TrainingData  # the samples that are trained on, and the settings of the loop
+    model: nn.Module  # whose parameters are trained and averaged
+    # Networks that are trained against the model by an optimiser of their own, at the highest of the model's
+    # rates; frozen except while their own loss is computed. None: there are none.
     adversary: nn.ModuleDict | None = None
+    # The score of `validate` by which the step is chosen whose weights are kept; without it, the last step.
     select: str | None = None
 
     @abstractmethod
@@ -79,12 +68,9 @@ class Objective(ABC):
 
 
 def mean_average_precision(labels: NDArray[np.int8], scores: NDArray[np.floating]) -> float | None:
-    """The mean of the average precisions, 0 to 1, of all columns in which both classes occur; None if there
-    is none.
+    """The mean average precision, 0 to 1, of the columns in which both classes occur; None without any.
 
-    Args:
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        scores: float (N, A), logits or probabilities.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown; scores are float (N, A), logits or probabilities.
     """
     from sklearn.metrics import average_precision_score  # takes a second that pre-training need not wait for
 

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from common.config import Schedule
 from common.errors import UserError
 
+# Groups of parameters, each with its learning rate before the schedule.
 ParameterGroups = Sequence[tuple[list[nn.Parameter], float]]
-"""Groups of parameters, each with its learning rate before the schedule."""
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
     """The factor on the learning rate at `step` of `steps`.
 
-    The published schedules are given by epoch (80 in stage 1, 70 in stage 2) and are stretched over the run.
-    Of the others, a tenth is warm-up.
+    Published schedules, by epoch (80 in stage 1, 70 in stage 2), are stretched. Others: a tenth is warm-up.
     """
     if schedule == "pretrain_paper":
         epoch = 80 * step // steps
@@ -72,14 +71,10 @@ def minimise(
 
 
 class LossCheck:
-    """Losses of steps, left on their device until `check` reads them, so that no step waits for its value.
-
-    Attributes:
-        last: the latest loss that was read; NaN before the first.
-    """
+    """Losses of steps, left on their device until `check` reads them, so that no step waits for its value."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self.keys, self.last = keys, math.nan
+        self.keys, self.last = keys, math.nan  # the latest loss that was read
         self._unread: list[tuple[Tensor, int, Tensor]] = []
 
     def __str__(self) -> str:

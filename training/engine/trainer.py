@@ -10,10 +10,10 @@ to the same weights, and N processes compute what one process does with N times 
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +36,7 @@ from training.engine.optim import LossCheck, adam, rate_factor
 
 @dataclass
 class Kept:
-    """The averaged weights that are kept, a copy: those of the step with the best score on val so far, which
-    has other scores too, or of the last step, if nothing chose.
-    """
+    """A copy of the averaged weights with the best score on val so far; of the last step if nothing chose."""
 
     step: int = 0
     score: float | None = None
@@ -52,27 +50,20 @@ class Clock:
     def __init__(self) -> None:
         self.seconds, self.waited, self._last = 0.0, 0.0, time.monotonic()
 
-    def restart(self) -> None:
-        """Count from now; the time since the last tick is left out."""
-        self._last = time.monotonic()
-
-    def tick(self) -> None:
-        """Add the time since the last tick or restart."""
-        now = time.monotonic()
-        self.seconds += now - self._last
-        self._last = now
+    def tick(self, counts: bool = True) -> None:
+        """Add the time since the last tick, if it `counts`."""
+        before, self._last = self._last, time.monotonic()
+        self.seconds += self._last - before if counts else 0.0
 
     def waiting(self) -> float:
         """The share of the time that passed in waiting for data."""
         return self.waited / self.seconds if self.seconds else 0.0
 
 
-class Log:
-    """The log of one run, as a context: curves in ``dvclive/plots/metrics`` of `output`; None: nothing is
-    written.
+class Log(AbstractContextManager["Log"]):
+    """The log of one run: curves in ``dvclive/plots/metrics`` of `output`; None: nothing is written.
 
-    Points after `step`, which an earlier process did, are dropped, since the run is about to do them
-    again.
+    Points after `step`, which an earlier process did, are dropped, since the run is about to do them again.
     """
 
     def __init__(self, output: Path | None, step: int) -> None:
@@ -81,9 +72,6 @@ class Log:
             folder = output / "dvclive"
             _drop_after(folder, step)
             self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, resume=step > 0)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *error: object) -> None:
         if self._live:
@@ -110,13 +98,7 @@ def _drop_after(folder: Path, step: int) -> None:
 class Trainer:
     """Trains the model of an `Objective`, and leaves it with the averaged weights that are `kept`.
 
-    Of the plan it reads what any loop needs, such as the steps and the schedule; without a folder there is no
-    log.
-
-    Attributes:
-        average: moving average of the model's parameters.
-        recent: the last five logged values by name.
-        done: how many steps are done; None while the weights change, and if a loss is not finite.
+    Of the plan it reads what any loop needs, such as the steps; without a folder there is no log.
     """
 
     def __init__(
@@ -141,7 +123,8 @@ class Trainer:
         float16 = hardware().dtype(settings.precision) == "float16"
         self._scaler = torch.amp.GradScaler(device.type, enabled=float16)
         self.clock, self.losses, self.kept = Clock(), LossCheck(objective.data.samples.keys), Kept()
-        self.recent: dict[str, list[float]] = {}
+        self.recent: dict[str, list[float]] = {}  # the last five logged values by name
+        # How many steps are done; None while the weights change, and if a loss is not finite.
         self.done: int | None = 0
         self._validated = 0
 
@@ -163,7 +146,7 @@ class Trainer:
             checkpoints.saving_on_error(self),
         ):
             self._validate_due(log)  # an error may have ended the run in this validation
-            self.clock.restart()
+            self.clock.tick(counts=False)
             for step in range(start, plan.steps):
                 began, done = time.monotonic(), step + 1
                 with ranks.failing_together():
@@ -219,8 +202,7 @@ class Trainer:
     def _validate_due(self, log: Log) -> None:
         """Validate the averaged weights if that is due after the steps that are done, and has not been done.
 
-        Their batch-norm statistics are measured first if the weights may be kept, since the moving average is
-        of parameters alone.
+        Weights that may be kept need batch-norm statistics first: the moving average is of parameters alone.
         """
         plan, done = self.plan, self.done or 0
         last = done == plan.steps
@@ -241,12 +223,10 @@ class Trainer:
         self.average.collected_params = None  # or checkpoints would hold this copy too
         log.values(done, "val", scores)
         self._validated = done
-        self.clock.restart()
+        self.clock.tick(counts=False)
 
     def _check_losses(self) -> None:
-        """Read the losses of the steps since the last check; weights that follow from one that is not finite
-        are not saved.
-        """
+        """Read the losses since the last check; weights after one that is not finite are not saved."""
         done, self.done = self.done, None
         self.losses.check()
         self.done = done
@@ -269,8 +249,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, besides its number, and what has been measured.
 
-        Schedules, the position in the data and every random state follow from the number of the step and
-        the seed.
+        Schedules, the position in the data and random states follow from the step's number and the seed.
         """
         self._check_losses()
         return {

@@ -33,12 +33,9 @@ from training.methods.runs import finetune, run_name, runs_for
 from training.models.classifier import FILE, Classifier, load_classifier, save_classifier
 
 METHOD: Final = "region_probe"
-
-COUNT: Final = 60
-"""Faces on the labelling page."""
-
+COUNT: Final = 60  # Faces on the labelling page
+# All labels are learnt from, unless finished shards have splits; the scores are of faces left out.
 NO_SPLITS: Final[tuple[str, ...]] = ("ingest.val_fraction=0.0", "ingest.test_fraction=0.0")
-"""All labels are learnt from, unless finished shards have splits; the scores are of faces left out."""
 
 
 def fit_photos(

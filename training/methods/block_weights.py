@@ -20,29 +20,23 @@ from common.sampling import evenly_spaced
 from training.engine.optim import minimise
 from training.methods.calibration import draw_folds
 from training.methods.kernel_regression import BIAS, FIRST_PENALTY
-from training.models.probe import kernel_of, squared_distances
+from training.models.probe import equal_rows, kernel_of, squared_distances
 from training.models.stored_features import Part
 
+# Shares in the squared distance before labels say more: of the whole face's features, of those of the
+# attribute's regions, and of their statistics; all networks have the same part of the first two.
 WHOLE, OF_CLASSES, STATISTICS = 0.3, 0.35, 0.35
-"""Shares in the squared distance before labels say more: of the whole face's features, of those of the
-attribute's regions, and of their statistics; all networks have the same part of the first two."""
-
+# At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these.
 LEARNT_ON: Final = 256
-"""At most so many labelled faces choose the weights: few numbers, whose cost grows with the cube of these."""
-
-MIN_ERROR: Final = 1e-6
-"""Keeps logarithms and quotients finite."""
-
+MIN_ERROR: Final = 1e-6  # Keeps logarithms and quotients finite
+# Penalties of the squared logarithms of factors, against the summed log-likelihoods of faces left out.
 OF_KINDS, OF_REGIONS = 2.0, 1.0
-"""Penalties of the squared logarithms of factors, against the summed log-likelihoods of faces left out."""
 
 
 def prior_weights(parts: Sequence[Part], classes: Sequence[tuple[int, ...] | None]) -> NDArray[np.float64]:
     """Weights of the parts in the squared distance, float64 (A, B), before labels say more; rows sum to 1.
 
-    Args:
-        parts: of the features.
-        classes: of each attribute's regions, which share the regions' weight; None: all of them.
+    The classes are those of each attribute's regions, which share the regions' weight; None: all of them.
     """
     kinds = {part[0] for part in parts if part[1] >= 0} - {"statistics"}
     whole = sum(region < 0 for _, region, _, _ in parts)
@@ -67,13 +61,8 @@ def learn_weights(
     """The weights of the parts, float64 (A, B).
 
     For attributes without a list of regions, cross-validation among the labelled faces chooses between learnt
-    regions, all regions alike, and the whole face alone.
-
-    Args:
-        features: (N, D), standardised.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
-        parts: of the features.
-        classes: see `prior_weights`.
+    regions, all regions alike, and the whole face alone. Features are standardised, (N, D), labels int8
+    (N, A), 0 or 1, -1 where unknown; for parts and classes see `prior_weights`.
     """
     rows = evenly_spaced(LEARNT_ON, len(features))
     values, labels = torch.from_numpy(features[rows]).float(), labels[rows]
@@ -112,13 +101,12 @@ def _learn(
     regions = torch.tensor([region for _, region, _, _ in parts])
     targets, known = _targets(labels)
     # Attributes with equal weights share a kernel; a one-valued attribute says nothing about any.
-    groups: dict[bytes, list[int]] = {}
-    for attribute in np.flatnonzero(targets.square().sum(0).numpy() > 0):
-        own = str(attribute).encode() if unlisted[attribute] else b""
-        groups.setdefault(prior[attribute].tobytes() + own, []).append(int(attribute))
+    varied = np.flatnonzero(targets.square().sum(0).numpy() > 0)
+    own = np.where(unlisted, np.arange(len(prior)), -1.0)
+    groups = [varied[same].tolist() for same in equal_rows(np.column_stack([prior, own])[varied])]
     if not groups:
         return prior.copy()
-    first = [group[0] for group in groups.values()]
+    first = [group[0] for group in groups]
     base, free = torch.from_numpy(prior[first]), torch.from_numpy(unlisted[first])
     of_kinds = torch.zeros(len(names), dtype=torch.double, requires_grad=True)
     of_regions = torch.zeros(len(first), NUM_CLASSES, dtype=torch.double, requires_grad=True)
@@ -131,7 +119,7 @@ def _learn(
     def loss() -> Tensor:
         total = (OF_KINDS * of_kinds.square().sum() + OF_REGIONS * of_regions.square().sum()) / 2
         kernels = _kernels(distances, weights(base, of_regions * free[:, None]))
-        for kernel, group in zip(kernels, groups.values(), strict=True):
+        for kernel, group in zip(kernels, groups, strict=True):
             system = kernel + FIRST_PENALTY * torch.eye(len(kernel), dtype=torch.double)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
             residuals = inverse @ targets[:, group] / inverse.diagonal()[:, None]  # each without its face
@@ -143,7 +131,7 @@ def _learn(
     minimise([of_kinds, of_regions], loss, iterations=15)
     with torch.no_grad():
         own_of = torch.zeros(len(prior), NUM_CLASSES, dtype=torch.double)
-        for group, row in zip(groups.values(), of_regions * free[:, None], strict=True):
+        for group, row in zip(groups, of_regions * free[:, None], strict=True):
             own_of[group] = row
         return weights(torch.from_numpy(prior), own_of).numpy()
 

@@ -11,14 +11,9 @@ from torch import Tensor
 from training.engine.optim import minimise
 from training.models.classifier import Classifier
 
-EVERY_FOLD: Final = 2000
-"""Up to so many labelled faces every fold is left out in turn, beyond only the first."""
-
-MIN_SLOPE: Final = 0.1
-"""Keeps the order of faces where predictions of those left out say nothing."""
-
-FROM_LABELS: Final = "labelled faces"
-"""`Classifier.thresholds_from` of thresholds that need no other labels."""
+EVERY_FOLD: Final = 2000  # Up to so many labelled faces every fold is left out in turn, beyond only the first
+MIN_SLOPE: Final = 0.1  # Keeps the order of faces where predictions of those left out say nothing
+FROM_LABELS: Final = "labelled faces"  # `Classifier.thresholds_from` of thresholds that need no other labels
 
 
 def draw_folds(count: int) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
@@ -36,11 +31,8 @@ def use_label_thresholds(classifier: Classifier, labels: NDArray[np.int8]) -> No
     """Call an attribute present where it is likelier than among the labelled faces.
 
     With calibrated probabilities this threshold has the best balanced accuracy. Where all labels are alike,
-    nothing is known of what is likelier, and the threshold is one half.
-
-    Args:
-        classifier: with calibrated probabilities.
-        labels: int8 (N, A), 0 or 1, -1 where unknown; the share of positives is shrunken to one half.
+    nothing is known of what is likelier, and the threshold is one half, to which all shares are shrunken.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown.
     """
     positives, count = (labels == 1).sum(0), (labels >= 0).sum(0)
     mixed = (positives > 0) & (positives < count)
@@ -54,12 +46,8 @@ def calibrate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Slopes (A,) and offsets (A,) that turn predictions of 0 and 1 into logits, and the mean cross-entropy.
 
-    Platt's scaling (1999) of each attribute, whose slope is drawn towards one that all attributes share,
-    since a rare attribute has few positives.
-
-    Args:
-        predictions: float64 (N, A), of faces that were left out.
-        labels: int8 (N, A), 0 or 1, -1 where unknown.
+    Platt's scaling (1999), with slopes drawn towards a shared one, since rare attributes have few positives.
+    Predictions, float64 (N, A), are of faces left out, labels int8 (N, A), 0 or 1, -1 where unknown.
     """
     known, targets = torch.from_numpy(labels >= 0), torch.from_numpy(labels == 1).double()
     share = (targets.sum(0) + 0.5) / (known.sum(0) + 1)

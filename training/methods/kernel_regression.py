@@ -16,53 +16,36 @@ from torch import Tensor
 
 from common.sampling import evenly_spaced
 from training.methods.calibration import draw_folds
-from training.models.probe import Kernels
+from training.models.probe import Kernels, equal_rows
 
-FIRST_PENALTY: Final = 0.1
-"""Of the squared weights of the first level; the kernel of a face with itself is 1."""
-
-PENALTIES: Final = (0.3, 1.0, 3.0)
-"""Candidates of the second level."""
-
+FIRST_PENALTY: Final = 0.1  # Of the squared weights of the first level; the kernel of a face with itself is 1
+PENALTIES: Final = (0.3, 1.0, 3.0)  # Candidates of the second level
+# With so many labelled faces the first level's predictions have half of the squared distance; with n,
+# n / (n + 1500). See docs/method.md.
 FACES_OF_HALF: Final = 1500
-"""With so many labelled faces the first level's predictions have half of the squared distance; with n,
-n / (n + 1500). See docs/method.md."""
-
+# At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
+# Williams and Seeger 2001); with fewer labels the regression is exact.
 REFERENCES: Final = 2000
-"""At most so many of the labelled faces are what all others are compared with (Nyström's approximation,
-Williams and Seeger 2001); with fewer labels the regression is exact."""
-
-BIAS: Final = 10.0
-"""Added to the kernel of exact regressions: an intercept that is hardly penalised."""
-
+BIAS: Final = 10.0  # Added to the kernel of exact regressions: an intercept that is hardly penalised
+# Faces whose kernels with the references are in memory at once, beyond `REFERENCES` labelled faces.
 BATCH: Final = 1024
-"""Faces whose kernels with the references are in memory at once, beyond `REFERENCES` labelled faces."""
-
+# Of the mean diagonal of the squared kernel, added to it: equal references make it singular, and rounding in
+# float32 moves its eigenvalues by up to 1e-6 of this mean for thousands of faces.
 JITTER: Final = 1e-5
-"""Of the mean diagonal of the squared kernel, added to it: equal references make it singular, and rounding in
-float32 moves its eigenvalues by up to 1e-6 of this mean for thousands of faces."""
-
-Solution = tuple[Tensor, Tensor]
-"""Weights (R, A) of the references and biases (A,), float64."""
+Solution = tuple[Tensor, Tensor]  # Weights (R, A) of the references and biases (A,), float64
 
 
 @dataclass(frozen=True)
 class Regressions:
-    """Both levels for A attributes, and what they say of faces that they left out, as labels 0 and 1.
+    """Both levels for A attributes, and what they say of faces that they left out, as labels 0 and 1."""
 
-    Attributes:
-        levels: the fields of `training.models.probe.RegionProbe` that the two make, by name.
-        left_out: float64 (L, A), predictions of the labelled faces in `seen` by both levels without their
-            fold.
-        seen: int64 (L,); all labelled faces if they are at most `REFERENCES`, else those of one fold.
-        penalty: of the second level.
-        error: squared error of the faces left out over that of the shares of positives, mean over attributes.
-    """
-
-    levels: dict[str, Any]
+    levels: dict[str, Any]  # the fields of `training.models.probe.RegionProbe` that the two make, by name
+    # float64 (L, A), predictions of the labelled faces in `seen` by both levels without their fold.
     left_out: NDArray[np.float64]
+    # int64 (L,); all labelled faces if they are at most `REFERENCES`, else those of one fold.
     seen: NDArray[np.int64]
-    penalty: float
+    penalty: float  # of the second level
+    # Squared error of the faces left out over that of the shares of positives, mean over attributes.
     error: float
 
 
@@ -91,10 +74,8 @@ def fit_regressions(
 
     first = _FirstLevel(kernels, references, folds, len(tried), targets)
     for group, attributes in enumerate(kernels.groups):
-        patterns: dict[bytes, list[int]] = {}  # attributes whose labels are known of the same faces
-        for column in attributes:
-            patterns.setdefault(known[:, column].numpy().tobytes(), []).append(column)
-        for same in patterns.values():
+        for positions in equal_rows(known[:, attributes].T.numpy()):  # labels are known of the same faces
+            same = [attributes[position] for position in positions]
             rows = known[:, same[0]].nonzero()[:, 0]
             if len(rows):
                 (first.fit if count <= REFERENCES else first.approximate)(group, rows, same)

@@ -23,42 +23,29 @@ from training.models.blocks import resize_images
 from training.models.classifier import Classifier
 from training.models.probe import read_regions
 
-BATCH_SIZE: Final = 64
-"""Of networks that are not trained."""
+BATCH_SIZE: Final = 64  # Of networks that are not trained
 
 
 @dataclass(frozen=True)
 class Run:
-    """A method with an amount of labels, such as ``probe-5%``.
-
-    Attributes:
-        labelled: the faces whose labels are used.
-        steps: optimisation steps of methods that train a network.
-        weights: the file of stage 1; None if the method does not start from it.
-        checkpoints: of this run; its processes share each batch.
-    """
+    """A method with an amount of labels, such as ``probe-5%``."""
 
     name: str
-    labelled: Samples
-    steps: int
-    weights: Path | None
-    checkpoints: Checkpoints
+    labelled: Samples  # the faces whose labels are used
+    steps: int  # optimisation steps of methods that train a network
+    weights: Path | None  # the file of stage 1; None if the method does not start from it
+    checkpoints: Checkpoints  # of this run; its processes share each batch
 
 
 @dataclass(frozen=True)
 class Context:
-    """What all runs share.
-
-    Attributes:
-        resume: what to do about a checkpoint, see `Checkpoints.resume`.
-        latest: by method the keys of the faces whose labels were used last and the classifier, for methods
-            that learn from another's.
-    """
+    """What all runs share."""
 
     config: Config
     layout: Layout
     ranks: Ranks
-    resume: str
+    resume: str  # what to do about a checkpoint, see `Checkpoints.resume`
+    # By method the keys of the faces of its last run and the classifier, which others may learn from.
     latest: dict[str, tuple[tuple[str, ...], Classifier]] = field(default_factory=dict)
 
     @property
@@ -118,25 +105,16 @@ def regions_of(settings: Finetune) -> dict[str, list[str]]:
 
 
 class Method(ABC):
-    """A way to get a classifier.
+    """A way to get a classifier."""
 
-    Attributes:
-        name: in ``finetune.methods``, and in the names of runs.
-        title: in tables and plots.
-        sentence: what it does.
-        settings: those of ``finetune`` that change its classifiers, besides ``seed`` and ``runs``. Of
-            ``groups`` and ``regions`` the content of the file counts.
-        pretrained: whether it starts from the weights of stage 1.
-        unlabelled: whether it learns from faces without labels, too.
-        label_thresholds: whether ``select: labels`` gives thresholds; else the evaluation does.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    sentence: ClassVar[str]
+    name: ClassVar[str]  # in ``finetune.methods``, and in the names of runs
+    title: ClassVar[str]  # in tables and plots
+    sentence: ClassVar[str]  # what it does
+    # Those of ``finetune`` that change its classifiers, but ``seed`` and ``runs``; files count by content.
     settings: ClassVar[tuple[str, ...]] = ()
-    pretrained: ClassVar[bool] = False
-    unlabelled: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False  # whether it starts from the weights of stage 1
+    unlabelled: ClassVar[bool] = False  # whether it learns from faces without labels, too
+    # Whether ``select: labels`` gives thresholds; else the evaluation does.
     label_thresholds: ClassVar[bool] = False
 
     def members(self, stored: Collection[str]) -> frozenset[str]:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from training.data.loader import Batch, BrokenSamples, TrainingData
+from training.data.loader import Batch, BrokenSamples, TrainingData, load
+from training.data.sampler import sequential_batches
+from training.data.samples import Samples
 from training.engine.device import autocast, keyed_generator, numerics, set_seed
 from training.engine.objective import Objective, StepLoss, mean_average_precision
 from training.engine.optim import ParameterGroups
@@ -23,14 +25,12 @@ from training.models.attribute_network import AttributeNetwork, attribute_loss
 from training.models.blocks import resize_images, to_input
 from training.models.classifier import Classifier, NetworkClassifier
 
+# Settings of ``finetune`` that all these methods read.
 NETWORK_SETTINGS: Final = (
     *("batch_size", "learning_rate", "schedule", "average_decay"),
     *("select", "validate_every", "groups"),
 )
-"""Settings of ``finetune`` that all these methods read."""
-
-WEIGHT_DECAY: Final = 0.00005
-"""As published."""
+WEIGHT_DECAY: Final = 0.00005  # As published
 
 
 def initial_network(context: Context) -> AttributeNetwork:
@@ -51,8 +51,7 @@ def train_network(
         step, ``chosen_step`` and its ``val_average_precision``, None if val chose nothing.
 
     Raises:
-        UserError: the processes cannot share a batch evenly, a loss is not finite, or a checkpoint does not
-            fit.
+        UserError: processes cannot share a batch evenly, a loss is not finite, or a checkpoint does not fit.
         SystemExit: a signal stopped the run; its state is saved.
     """
     settings, world, size = context.settings, context.ranks.world, context.settings.batch_size
@@ -82,6 +81,15 @@ def train_network(
         "chosen_step": trainer.kept.step,
         "val_average_precision": None if score is None else round(score, 4),
     }
+
+
+def network_inputs(
+    context: Context, model: AttributeNetwork, samples: Samples, batch_size: int, broken: BrokenSamples
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images at the network's size, and indices in `samples`, since others replace those in `broken`."""
+    config, batches = context.config, sequential_batches(samples, batch_size)
+    for batch in load(samples, batches, {"jpg"}, config.trainer.loader_workers, config.stream, broken):
+        yield to_input(batch.images.to(context.ranks.device), model.config.input_size), batch.indices
 
 
 class AttributeObjective(Objective):

@@ -1,24 +1,20 @@
 """``pretrained``: a network that starts from the weights of stage 1, with heads that are solved."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from common.sampling import evenly_spaced
-from training.data.loader import BrokenSamples, load
-from training.data.sampler import sequential_batches
+from training.data.loader import BrokenSamples
 from training.data.samples import Samples
 from training.engine.device import autocast
 from training.methods.method import BATCH_SIZE, Context, Method, Run
-from training.methods.network import NETWORK_SETTINGS, initial_network, train_network
+from training.methods.network import NETWORK_SETTINGS, initial_network, network_inputs, train_network
 from training.methods.probe import logistic_regressions, standardisation
 from training.models.attribute_network import AttributeNetwork
-from training.models.blocks import to_input
 from training.models.classifier import Classifier
 from training.models.pretrained import load_pretrained
 
@@ -53,8 +49,7 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
 
     Random heads send random gradients into trained branches until they are learnt (linear probing before
     fine-tuning, Kumar et al. 2022). Each branch's head is the L2-regularised logistic regression on its
-    pooled features instead, with batch-norm statistics of all train faces. The model moves to the run's
-    device.
+    pooled features instead, with batch-norm statistics of all train faces. The model moves to the device.
 
     Raises:
         UserError: more samples are broken than ``stream.max_broken``; others take the place of these.
@@ -63,17 +58,11 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
     model.to(device).to(memory_format=torch.channels_last)
     broken = BrokenSamples(config.stream.max_broken)
 
-    def inputs_of(samples: Samples) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images at the network's size, and indices in `samples`, since others replace broken ones."""
-        batches, workers = sequential_batches(samples, BATCH_SIZE), config.trainer.loader_workers
-        for batch in load(samples, batches, {"jpg"}, workers, config.stream, broken):
-            yield to_input(batch.images.to(device), model.config.input_size), batch.indices
-
     @torch.no_grad()
     def pooled(samples: Samples) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
         """What each head reads of all samples, (N, C), by branch, and their indices, (N,)."""
         features, indices = [], []
-        for inputs, read in inputs_of(samples):
+        for inputs, read in network_inputs(context, model, samples, BATCH_SIZE, broken):
             with autocast(device, config.trainer.precision):
                 features.append(model.pooled(inputs))
             indices.append(read)
@@ -83,7 +72,8 @@ def solve_heads(context: Context, model: AttributeNetwork, labelled: Samples) ->
 
     reference = context.all_faces.take(evenly_spaced(640, len(context.all_faces)))
     with autocast(device, config.trainer.precision):
-        update_bn((inputs for inputs, _ in inputs_of(reference)), model)
+        inputs = network_inputs(context, model, reference, BATCH_SIZE, broken)
+        update_bn((images for images, _ in inputs), model)
     model.eval()
     of_reference, _ = pooled(reference)
     # The training that follows sees all labelled faces.

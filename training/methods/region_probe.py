@@ -29,15 +29,13 @@ from training.models.classifier import Classifier
 from training.models.probe import RegionProbe, Regions, region_classes
 from training.models.stored_features import Blocks, Part, members_of, parts_of, read_features, region_blocks
 
+# At most so many faces, with labels or without, give the mean and deviation of the features, and learn the
+# linear function. With four times as many it gains no more; with 150, a third as much.
 POOL: Final = 2000
-"""At most so many faces, with labels or without, give the mean and deviation of the features, and learn the
-linear function. With four times as many it gains no more; with 150, a third as much."""
-
+# Penalty of the linear function, where a face's mean squared feature of the whole face is 1.
 RIDGE: Final = 1.0
-"""Penalty of the linear function, where a face's mean squared feature of the whole face is 1."""
-
+# Probabilities that are learnt are at least so far from 0 and 1, or logits would know no bounds.
 LEAST: Final = 0.01
-"""Probabilities that are learnt are at least so far from 0 and 1, or logits would know no bounds."""
 
 
 class RegionProbeMethod(Method):
@@ -63,18 +61,14 @@ class RegionProbeMethod(Method):
 
 @dataclass(frozen=True)
 class StandardisedFeatures:
-    """What the regression reads of N labelled faces.
+    """What the regression reads of N labelled faces."""
 
-    Attributes:
-        values: (N, D), float32, of more than `REFERENCES` faces float16, as the shards store them.
-        pool: float32 (P, D), of faces whose labels are not used; the labelled ones may be among them.
-        ridge: float32 (D, P), of the pool, see `ridge_of`.
-        blocks, parts, mean, scale: see `training.models.probe.Probe`.
-    """
-
+    # (N, D), float32, of more than `REFERENCES` faces float16, as the shards store them.
     values: NDArray[np.floating]
+    # float32 (P, D), of faces whose labels are not used; the labelled ones may be among them.
     pool: NDArray[np.float32]
-    ridge: NDArray[np.float32]
+    ridge: NDArray[np.float32]  # float32 (D, P), of the pool, see `ridge_of`
+    # As in `training.models.probe.Probe`.
     blocks: Blocks
     parts: tuple[Part, ...]
     mean: NDArray[np.float64]
@@ -100,9 +94,7 @@ def read_standardised(train: Samples, unlabelled: Samples, stream: Stream) -> St
 
 
 def ridge_of(pool: NDArray[np.float32], parts: Sequence[Part]) -> NDArray[np.float32]:
-    """Float32 (D, P): times centred targets (P, A), the weights of their ridge regression on the features
-    (P, D) that describe the whole face.
-    """
+    """Float32 (D, P): times centred targets (P, A), weights of a ridge regression on the whole face."""
     whole = np.repeat([part[1] < 0 for part in parts], [end - start for *_, start, end in parts])
     features = torch.from_numpy(pool[:, whole])
     features -= features.mean(0)
@@ -128,10 +120,7 @@ def fit_on_features(
 ) -> tuple[RegionProbe, dict[str, Any]]:
     """Fit one regression per attribute on features of the whole face and of its regions.
 
-    Args:
-        features: of N labelled faces.
-        labels: int8 (N, A), 0 or 1, -1 where unknown, of the attributes with these `names`.
-        regions: names of regions by attribute.
+    Labels are int8 (N, A), 0 or 1, -1 where unknown, of the attributes with these `names`.
 
     Returns:
         The probe, whose probabilities are calibrated, and how the fit went: ``strength``, the penalty,

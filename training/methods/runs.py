@@ -31,8 +31,7 @@ from training.methods.student import Student
 from training.models.classifier import FILE, save_classifier
 from training.models.stored_features import require_members
 
-RECORD: Final = "run.json"
-"""Name of the record of a finished run, beside its classifier."""
+RECORD: Final = "run.json"  # Name of the record of a finished run, beside its classifier
 
 
 def run_name(method: str, labels: float | str) -> str:
@@ -86,7 +85,7 @@ def made_from(
     """Everything that the classifier of a run depends on; `pretrained` is the result of stage 1."""
     settings = context.settings.model_dump(mode="json", include=set(method.settings))
     files = {name: getattr(context, name) for name in ("groups", "regions") if name in settings}
-    weights = pretrained if method.pretrained else None
+    weights = pretrained if method.pretrained and pretrained.is_file() else None
     keys = "\n".join(sorted(labelled.keys))
     return {
         "code": code_hash(type(method).__module__),
@@ -96,9 +95,7 @@ def made_from(
         "labelled": hashlib.sha256(keys.encode()).hexdigest(),
         "steps": run.steps,
         "seed": context.settings.seed,
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest()
-        if weights and weights.is_file()
-        else None,
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
         "network": method.configured(context.config).network.model_dump(mode="json"),
         "trainer": context.config.trainer.model_dump(include={"precision", "shuffle_shards"}),
         "finetune": {**settings, **files},
@@ -139,8 +136,8 @@ def _finish(
         use_label_thresholds(classifier, labelled.attributes)
     context.latest[method.name] = tuple(labelled.keys), classifier
     fields = ("title", "sentence", "pretrained", "unlabelled")
-    described = {"method": method.name, **{field: getattr(method, field) for field in fields}}
-    described["labels"] = run.labels
+    described = {field: getattr(method, field) for field in fields}
+    described = {"method": method.name, **described, "labels": run.labels}
     entry = {"name": name, **described, "faces": len(labelled), "seed": context.settings.seed, **result}
     if first:
         config = method.configured(context.config).model_dump(mode="json")
@@ -154,8 +151,7 @@ def _finish(
 def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[FinetuneRun]:
     """A run for each of `labels`, shares such as ``5%`` or paths of lists of keys of the shards.
 
-    Each has as many steps as that configured run whose number of labels is nearest by ratio. Without a
-    labelled sample, the configured runs.
+    Each has the steps of the configured run whose labels are nearest in number; without any, these runs.
 
     Raises:
         UserError: an entry is neither a share nor a file, or a list does not fit the shards.
@@ -178,10 +174,10 @@ def runs_for(labels: Sequence[str], settings: Finetune, layout: Layout) -> list[
     return [run_for(text) for text in labels]
 
 
+# By name, in the order of tables and plots.
 METHODS: Final[dict[str, Method]] = {
     method.name: method for method in (Scratch(), LinearProbe(), RegionProbeMethod(), Pretrained(), Student())
 }
-"""By name, in the order of tables and plots."""
 
 
 def find_method(name: str) -> Method:

@@ -17,25 +17,19 @@ from numpy.typing import NDArray
 from common.config import Config, Network
 from common.progress import progress
 from common.weights import find
-from training.data.loader import BrokenSamples, load
-from training.data.sampler import sequential_batches
+from training.data.loader import BrokenSamples
 from training.data.samples import Samples
 from training.engine.device import autocast, numerics
 from training.methods.method import Context, Run
-from training.methods.network import initial_network
+from training.methods.network import initial_network, network_inputs
 from training.methods.region_probe import LEAST, RegionProbeMethod, fit_region_probe
 from training.models.attribute_network import AttributeNetwork
 from training.models.backbone import DlibBackbone
-from training.models.blocks import to_input
 from training.models.classifier import Classifier, NetworkClassifier, sample_probabilities
 
 BATCH_SIZE: Final = 256
-
-CONSTANT: Final = 1e-8
-"""Features of a smaller variance are left out."""
-
-PENALTY: Final = 1.0
-"""Of the squared weights of standardised features, as a multiple of their number."""
+CONSTANT: Final = 1e-8  # Features of a smaller variance are left out
+PENALTY: Final = 1.0  # Of the squared weights of standardised features, as a multiple of their number
 
 
 class Student(RegionProbeMethod):
@@ -80,7 +74,6 @@ def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.f
     The targets, float32 (N, A), are probabilities of all train faces. The model moves to the run's device.
     """
     device, config, faces = context.ranks.device, context.config, context.all_faces
-    stream = config.stream
     model.to(device).to(memory_format=torch.channels_last).eval()
     width, (count, attributes) = model.network.channels, targets.shape
     sums = torch.zeros(width, dtype=torch.float64, device=device)
@@ -89,15 +82,13 @@ def solve_heads(context: Context, model: AttributeNetwork, targets: NDArray[np.f
     logits = torch.from_numpy(targets).to(device).clamp(LEAST, 1 - LEAST).logit()
     centre = logits.mean(0)
     logits -= centre
-    planned, broken = sequential_batches(faces, BATCH_SIZE), BrokenSamples(stream.max_broken)
-    bar = progress("heads", count, "faces")
-    for batch in load(faces, planned, {"jpg"}, config.trainer.loader_workers, stream, broken):
-        inputs = to_input(batch.images.to(device), model.config.input_size)
+    bar, broken = progress("heads", count, "faces"), BrokenSamples(config.stream.max_broken)
+    for inputs, indices in network_inputs(context, model, faces, BATCH_SIZE, broken):
         with autocast(device, config.trainer.precision):
             pooled = model.network(inputs).backbone.float().mean(dim=(2, 3))
         sums += pooled.sum(0)
         products += pooled.T @ pooled
-        moments += pooled.T @ logits[batch.indices]
+        moments += pooled.T @ logits[indices]
         bar.update(len(inputs))
     bar.close()
     mean = sums / count

@@ -15,7 +15,6 @@ from training.models.blocks import BRANCHES, LOCAL_BRANCHES, Features, initialis
 from training.models.spl import SplNetwork, SsplNetwork
 
 __all__ = ["BRANCHES", "LOCAL_BRANCHES", "FaceNetwork", "Features", "SplNetwork", "build"]
-
 FaceNetwork = SplNetwork | SsplNetwork | BackboneNetwork
 
 

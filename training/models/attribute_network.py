@@ -14,16 +14,7 @@ from training.models import BRANCHES, build
 
 
 class AttributeNetwork(nn.Module):
-    """Attribute logits of face images.
-
-    Attributes:
-        config: the network's settings.
-        attributes: names, in the order of the logits.
-        listed: attribute names by branch; CelebA's by default.
-        network: images to features.
-        groups: positions of the attributes that each branch predicts.
-        heads: a linear layer for each of these branches.
-    """
+    """Logits of `attributes`, in this order; `groups` are attribute names by branch, CelebA's by default."""
 
     def __init__(
         self, config: Network, attributes: Sequence[str], groups: dict[str, list[str]] | None = None
@@ -32,7 +23,7 @@ class AttributeNetwork(nn.Module):
         self.config, self.attributes = config, tuple(attributes)
         self.network = build(config)
         self.listed = read_groups() if groups is None else groups
-        self.groups = branch_groups(attributes, self.listed)
+        self.groups = branch_groups(attributes, self.listed)  # positions that each branch predicts
         self.heads = nn.ModuleDict(
             {branch: nn.Linear(self.network.channels, len(group)) for branch, group in self.groups.items()}
         )
@@ -59,10 +50,8 @@ class AttributeNetwork(nn.Module):
 def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]) -> Tensor:
     """Binary cross-entropy: the mean over the known targets of each branch, summed over branches.
 
-    Args:
-        logits: float (B, A).
-        targets: (B, A), 0, 1 or a probability; -1 where unknown, which contributes nothing.
-        groups: positions of the attributes by branch.
+    Logits are float (B, A), targets (B, A), 0, 1 or a probability, -1 where unknown, which contributes
+    nothing; `groups` are positions of the attributes by branch.
     """
     known = (targets >= 0).float()
     each = F.binary_cross_entropy_with_logits(logits.float(), targets.clamp(min=0).float(), reduction="none")
@@ -74,11 +63,9 @@ def attribute_loss(logits: Tensor, targets: Tensor, groups: dict[str, list[int]]
 
 
 def read_groups(named: str | Path | None = None) -> dict[str, list[str]]:
-    """Attribute names by branch.
+    """Attribute names by branch, by the YAML file `named`; None: CelebA's, as published with SSPL.
 
-    Args:
-        named: a YAML file, a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``;
-            None: CelebA's, as published with SSPL.
+    The file has a list of names under any of ``whole``, ``upper``, ``middle`` and ``lower``.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an attribute twice.

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MEAN: Final = (0.485, 0.456, 0.406)
-"""ImageNet channel means, for values 0 to 1."""
-STD: Final = (0.229, 0.224, 0.225)
-"""ImageNet channel standard deviations, for values 0 to 1."""
+MEAN: Final = (0.485, 0.456, 0.406)  # ImageNet channel means, for values 0 to 1
+STD: Final = (0.229, 0.224, 0.225)  # ImageNet channel standard deviations, for values 0 to 1
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
@@ -102,15 +100,10 @@ LOCAL_BRANCHES: Final = BRANCHES[1:]
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a batch of images.
+    """The features of a batch of images."""
 
-    Attributes:
-        backbone: last stage, float (B, C, h, w).
-        branches: by name, float (B, C, h, w); empty if they were not requested.
-    """
-
-    backbone: Tensor
-    branches: dict[str, Tensor]
+    backbone: Tensor  # last stage, float (B, C, h, w)
+    branches: dict[str, Tensor]  # by name, float (B, C, h, w); empty if they were not requested
 
 
 def initialise(network: nn.Module) -> None:

@@ -1,7 +1,6 @@
 """What every way of training gives, a classifier, and its file ``classifier.pt``, which describes itself.
 
-A subclass registers its ``kind``, which the file names, so that whoever reads a file needs to know neither
-the kind nor the method that made it.
+A subclass registers its ``kind``, which the file names, so that no reader must know it or the method.
 """
 
 import hashlib
@@ -31,15 +30,10 @@ from training.models.blocks import to_input
 from training.models.stored_features import require_members
 
 FILE: Final = "classifier.pt"
-
-VAL: Final = "val"
-"""`Classifier.thresholds_from` of thresholds that the evaluation chose on the val split."""
-
-NONE_KNOWN: Final = "none known"
-"""`Classifier.thresholds_from` while there are no thresholds."""
-
+VAL: Final = "val"  # `Classifier.thresholds_from` of thresholds that the evaluation chose on the val split
+NONE_KNOWN: Final = "none known"  # `Classifier.thresholds_from` while there are no thresholds
+# The classes of classifiers by the kind that their files name.
 KINDS: Final[dict[str, type["Classifier"]]] = {}
-"""The classes of classifiers by the kind that their files name."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,24 +43,19 @@ class Classifier(ABC):
     A subclass is a dataclass that declares its kind, ``class Mine(Classifier, kind="mine")``. Its fields are
     the state in the file; if they are more than arrays, numbers, strings and tuples of these, it overrides
     `state` and `from_state`.
-
-    Attributes:
-        attributes: names, in the order of the logits.
-        metadata: how it was made: what `training.methods.method.Method` says of itself, ``labels``,
-            ``config``, and which data it was trained on.
-        thresholds: probabilities by attribute that give the best balanced accuracy, for the evaluation;
-            None if it has to choose them.
-        thresholds_from: where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
-        left_out: what tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0
-            or 1, -1 where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     """
 
     kind: ClassVar[str]
 
-    attributes: tuple[str, ...]
+    attributes: tuple[str, ...]  # names, in the order of the logits
+    # How it was made: what the `Method` says of itself, ``labels``, ``config``, and its data (`provenance`).
     metadata: dict[str, Any] = field(default_factory=dict)
+    # Probabilities by attribute that give the best balanced accuracy; None if the evaluation chooses them.
     thresholds: dict[str, float] | None = None
+    # Where the thresholds come from: `VAL`, ``labelled faces``, or `NONE_KNOWN`.
     thresholds_from: str = NONE_KNOWN
+    # What tells how often it is wrong: ``logits``, float32 (L, A), and ``labels``, int8 (L, A), 0 or 1, -1
+    # where unknown, of labelled faces that a fit of the same kind left out; None if unknown.
     left_out: dict[str, Tensor] | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
@@ -95,9 +84,7 @@ class Classifier(ABC):
         """
 
     def require_network(self, path: Path, purpose: str) -> AttributeNetwork:
-        """The network of a classifier that reads the picture alone; else a UserError names its `path`, and
-        what needs a network (`purpose`).
-        """
+        """The `network`; without one, a UserError names the file and the `purpose` that needs it."""
         if self.network is None:
             raise UserError(
                 f"{path}: {purpose} needs a network or a probe; name the classifier.pt that fine-tuning wrote"
@@ -132,13 +119,9 @@ class Classifier(ABC):
 
 @dataclass(kw_only=True, eq=False)
 class NetworkClassifier(Classifier, kind="network"):
-    """A network that reads pictures.
+    """A network that reads pictures."""
 
-    Attributes:
-        model: the network; in evaluation mode.
-    """
-
-    model: AttributeNetwork
+    model: AttributeNetwork  # the network; in evaluation mode
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -238,8 +221,7 @@ def _update(digest: Any, value: Any) -> None:
 def sample_probabilities(
     classifier: Classifier, samples: Samples, stream: Stream, batch_size: int, title: str
 ) -> NDArray[np.float64]:
-    """Probabilities, float64 (N, A), of all samples, one or more, in their order; `title` is the progress
-    bar's.
+    """Probabilities, float64 (N, A), of one or more samples in their order; the progress bar has a `title`.
 
     Raises:
         UserError: the shards do not hold what the classifier reads.

@@ -18,24 +18,18 @@ from common.errors import UserError
 from training.data.loader import Batch
 from training.models.classifier import KINDS, Classifier, own_fields
 
+# A network from aligned faces, uint8 (B, S, S, 3), to probabilities; the text is its metadata ``labels``.
 GRAPH: Final = "classifier.onnx"
-"""A network from aligned faces, uint8 (B, S, S, 3), to probabilities; the text is its metadata ``labels``."""
-
+# The arrays of a probe, the rest of its state as a JSON text, ``labels``, and what the script needs.
 ARRAYS: Final = "classifier.npz"
-"""The arrays of a probe, the rest of its state as a JSON text, ``labels``, and what the script needs."""
 
 
 @dataclass(kw_only=True, eq=False)
 class ExportedNetwork(Classifier, kind="onnx"):
-    """An exported network, run by ONNX Runtime.
+    """An exported network, run by ONNX Runtime."""
 
-    Attributes:
-        file: `GRAPH`.
-        exported_from: `Classifier.identity` of the network.
-    """
-
-    file: Path
-    exported_from: str
+    file: Path  # `GRAPH`
+    exported_from: str  # `Classifier.identity` of the network
 
     @property
     def identity(self) -> str:

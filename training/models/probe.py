@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,21 +21,15 @@ from training.models.stored_features import Blocks, Part, features_of, members_o
 
 @dataclass(kw_only=True, eq=False)
 class Probe(Classifier, kind="probe"):
-    """Linear logits of standardised features.
+    """Linear logits of standardised features."""
 
-    Attributes:
-        blocks: what it reads, see `training.models.stored_features`.
-        parts: of its features, see `training.models.stored_features.Part`.
-        mean, scale: float64 (D,); features are standardised to (x - mean) * scale.
-        weights: float64 (D, A). biases: float64 (A,).
-    """
-
-    blocks: Blocks
-    parts: tuple[Part, ...]
+    blocks: Blocks  # what it reads, see `training.models.stored_features`
+    parts: tuple[Part, ...]  # of its features, see `training.models.stored_features.Part`
+    # Both float64 (D,); features are standardised to (x - mean) * scale.
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    biases: NDArray[np.float64]
+    weights: NDArray[np.float64]  # float64 (D, A)
+    biases: NDArray[np.float64]  # float64 (A,)
 
     @property
     def members(self) -> frozenset[str]:
@@ -61,22 +55,17 @@ class Probe(Classifier, kind="probe"):
         return standardised @ self.weights + self.biases
 
 
+# Of the kernel, where the mean squared norm of a face's features is 1, so that faces lie 1.4 apart.
 WIDTH: Final = 2.4
-"""Of the kernel, where the mean squared norm of a face's features is 1, so that faces lie 1.4 apart."""
-
-POWER: Final = 1.4
-"""Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md."""
-
+POWER: Final = 1.4  # Of the distance; 1 is the Laplacian kernel and 2 the Gaussian, see docs/method.md
+# Names that stand for two classes.
 PAIRS: Final = {
     "brow": ("l_brow", "r_brow"),
     "eye": ("l_eye", "r_eye"),
     "ear": ("l_ear", "r_ear"),
     "lip": ("u_lip", "l_lip"),
 }
-"""Names that stand for two classes."""
-
-Regions = Mapping[str, Sequence[str]]
-"""Names of regions by attribute."""
+Regions = Mapping[str, Sequence[str]]  # Names of regions by attribute
 
 
 @dataclass(kw_only=True, eq=False)
@@ -87,29 +76,21 @@ class RegionProbe(Probe, kind="region_probe"):
     weighted sum of the parts' mean squared differences, with weights of each attribute, and of the
     differences of a first such regression's predictions of all attributes, since attributes go together; see
     docs/method.md. Its kernel is exp(-(distance / width) ** power). Logits are weighted sums of a face's
-    similarities to R reference faces, and of its D features.
-
-    Attributes:
-        weights: float64 (R, A), of the similarities.
-        references: float32 (R, D), standardised features of the faces that others are compared with.
-        block_weights: float64 (A, B), of the parts in an attribute's squared distance.
-        first_weights, first_biases: float64 (R, A) and (A,), of the first regression.
-        prediction_mean, prediction_scale: float64 (A,), standardise its predictions to (x - mean) * scale.
-        reference_predictions: float32 (R, A), its standardised predictions of the references, each by the
-            regression without that face.
-        prediction_share: of these predictions in the squared distance, 0 to 1.
-        linear_weights: float32 (D, A), of the standardised features.
+    similarities to R reference faces, with `weights`, float64 (R, A), and of its D features.
     """
 
+    # float32 (R, D), standardised features of the faces that others are compared with.
     references: NDArray[np.float32]
-    block_weights: NDArray[np.float64]
-    first_weights: NDArray[np.float64]
-    first_biases: NDArray[np.float64]
+    block_weights: NDArray[np.float64]  # float64 (A, B), of the parts in an attribute's squared distance
+    first_weights: NDArray[np.float64]  # float64 (R, A), of the first regression
+    first_biases: NDArray[np.float64]  # float64 (A,), of the first regression
+    # Both float64 (A,), standardise its predictions to (x - mean) * scale.
     prediction_mean: NDArray[np.float64]
     prediction_scale: NDArray[np.float64]
+    # float32 (R, A), its standardised predictions of the references, each by a regression without it.
     reference_predictions: NDArray[np.float32]
-    prediction_share: float
-    linear_weights: NDArray[np.float32]
+    prediction_share: float  # of these predictions in the squared distance, 0 to 1
+    linear_weights: NDArray[np.float32]  # float32 (D, A), of the standardised features
 
     @property
     def columns(self) -> tuple[tuple[int, int], ...]:
@@ -131,12 +112,7 @@ class RegionProbe(Probe, kind="region_probe"):
 class Kernels:
     """Similarities of N faces to R reference faces, 0 to 1: a kernel for each distinct row of weights.
 
-    Attributes:
-        groups: the attributes that share a kernel.
-
-    Args:
-        features: float32 or float16 (N, D), standardised. references: the same (R, D).
-        columns, weights: see `RegionProbe`.
+    Features are standardised, float32 or float16 (N, D), references alike (R, D); see also `RegionProbe`.
     """
 
     def __init__(
@@ -148,10 +124,7 @@ class Kernels:
     ) -> None:
         self._features, self._references, self._columns = features, references.float(), columns
         self._predictions, self._of_references = features[:, :0], references[:, :0]
-        groups: dict[bytes, list[int]] = {}
-        for attribute, row in enumerate(weights):
-            groups.setdefault(row.tobytes(), []).append(attribute)
-        self.groups = list(groups.values())
+        self.groups = equal_rows(weights)  # the attributes that share a kernel
         self._weights = weights[[group[0] for group in self.groups]]
         self._common = (self._weights > 0).all(axis=0)
         self._cache: tuple[NDArray[np.float64], Tensor] | None = None
@@ -203,6 +176,14 @@ class Kernels:
         return total
 
 
+def equal_rows(rows: NDArray[Any]) -> list[list[int]]:
+    """The positions of rows that are equal, in the order of the first of each kind."""
+    groups: dict[bytes, list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault(row.tobytes(), []).append(position)
+    return list(groups.values())
+
+
 def kernel_of(squared: Tensor) -> Tensor:
     """Similarities, float64, of squared distances of the same shape."""
     return (squared / WIDTH**2).pow(POWER / 2).neg().exp().double()
@@ -215,11 +196,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def read_regions(named: str | Path | None = None) -> dict[str, list[str]]:
-    """Names of regions by attribute.
+    """Names of regions by attribute, by the YAML file `named`; None: CelebA's.
 
-    Args:
-        named: a YAML file, a list of classes of the masks or of names in `PAIRS` under each attribute; None:
-            CelebA's.
+    The file has a list of classes of the masks or of names in `PAIRS` under each attribute.
 
     Raises:
         UserError: the file cannot be read, is not such a mapping, or names an unknown region.

@@ -1,6 +1,7 @@
 """The networks of SSPL: ``spl`` of the journal extension (SPL-Net), and ``sspl`` of the CVPR 2021 paper."""
 
 from collections.abc import Collection
+from itertools import pairwise, starmap
 from typing import Final
 
 import torch
@@ -35,22 +36,13 @@ class SplNetwork(nn.Module):
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.channels, self.branch_stage = widths[-1], branch_stage
         self.stem = image_stem(width, stem, activation(width))
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                PreActivationBlock(widths[max(0, i - 1)], widths[i], stride=1 if i == 0 else 2),
-                PreActivationBlock(widths[i], widths[i], stride=1),
-            )
-            for i in range(4)
-        )
-        self.branches = nn.ModuleDict(
-            {
-                name: nn.ModuleList(
-                    CrossAttentionUnit(widths[max(branch_stage, i - 1)], widths[i])
-                    for i in range(branch_stage, 4)
-                )
-                for name in BRANCHES
-            }
-        )
+        self.stages, self.branches = nn.ModuleList(), nn.ModuleDict()
+        for before, channels in pairwise([width, *widths]):
+            block = PreActivationBlock(before, channels, stride=2 if len(self.stages) else 1)
+            self.stages.append(nn.Sequential(block, PreActivationBlock(channels, channels, stride=1)))
+        for name in BRANCHES:
+            attended = [widths[branch_stage], *widths[branch_stage:]]
+            self.branches[name] = nn.ModuleList(starmap(CrossAttentionUnit, pairwise(attended)))
         initialise(self)
 
     def forward(self, images: Tensor, branches: bool = True) -> Features:
@@ -83,9 +75,8 @@ class SsplNetwork(nn.Module):
     """Four ResNet-18 branches that attend to each other; the last features of ``whole`` are the backbone's.
 
     After every stage the whole branch attends to the aggregate (1x1 convolution) of the three local ones,
-    and each local branch attends to the whole one. The inner structure of the attention of 2021 was not
-    at hand; the journal's unit is used, without the step that changes the width. For `width` and `stem`
-    see `SplNetwork`.
+    and each local branch attends to the whole one. The inner structure of the attention of 2021 was not at
+    hand; the journal's unit is used, without the step that changes the width. See also `SplNetwork`.
     """
 
     takes_rows: Final = True
@@ -99,12 +90,9 @@ class SsplNetwork(nn.Module):
             {name: nn.ModuleList(residual_stages("resnet18", width)) for name in BRANCHES}
         )
         self.aggregates = nn.ModuleList(convolution(3 * channels, channels, kernel=1) for channels in widths)
-        self.units = nn.ModuleDict(
-            {
-                name: nn.ModuleList(CrossAttentionUnit(channels, channels) for channels in widths)
-                for name in BRANCHES
-            }
-        )
+        self.units = nn.ModuleDict()
+        for name in BRANCHES:
+            self.units[name] = nn.ModuleList(CrossAttentionUnit(channels, channels) for channels in widths)
         initialise(self)
 
     def forward(self, images: Tensor | dict[str, Tensor], branches: bool = True) -> Features:

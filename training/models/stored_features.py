@@ -17,23 +17,15 @@ from training.data.loader import Batch, load
 from training.data.sampler import sequential_batches
 from training.data.samples import Samples
 
-Blocks = tuple[str, ...]
-"""Names of blocks of `BLOCKS`, in the order of the columns."""
-
+Blocks = tuple[str, ...]  # Names of blocks of `BLOCKS`, in the order of the columns
+# Features that are compared together: name of their block, class (-1: whole face), first and last + 1 column.
 Part = tuple[str, int, int, int]
-"""Features that are compared together: the name of their block, the class that they describe, -1 for the
-whole face, and their first and last + 1 column."""
-
 BATCH_SIZE: Final = 256
-
+# Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations of
+# these five, and the square root of the area.
 STATISTICS: Final = 11
-"""Per region: mean of the three channels of CIELAB, of the row and of the column, the standard deviations
-of these five, and the square root of the area."""
-
 AGAIN: Final = "parse the faces again by `python -m pipeline.parse --from OUT --output NEW`"
-
-STRIDE: Final = 2
-"""The statistics read every second row and column."""
+STRIDE: Final = 2  # The statistics read every second row and column
 
 
 def whole_face_blocks(stored: Collection[str]) -> Blocks:
@@ -50,9 +42,7 @@ def region_blocks(stored: Collection[str]) -> Blocks:
 
 
 def parts_of(samples: Samples, blocks: Blocks, stream: Stream) -> tuple[Part, ...]:
-    """The parts of the features of some samples: of ``embedding`` those of each network, under its name. For
-    errors see `require_members`.
-    """
+    """Parts of the features, of ``embedding`` under each network's name; for errors see `require_members`."""
     widths = list[tuple[str, int, int]]()
     for block in blocks:
         if block == "embedding":
@@ -84,9 +74,7 @@ def _network_widths(samples: Samples) -> list[tuple[str, int, int]]:
 def comparable_parts(widths: Iterable[tuple[str, int, int]]) -> tuple[Part, ...]:
     """The parts of features that lie side by side.
 
-    Args:
-        widths: of each block or network its name, the columns that describe the whole face, and behind them
-            those that describe each class.
+    The widths are each block's or network's name, and its columns of the whole face and then of each class.
     """
     parts, start = list[Part](), 0
     for name, of_whole, of_class in widths:
@@ -116,9 +104,7 @@ def read_features(
     scale: NDArray[np.float64] | float = 1.0,
     dtype: type[np.floating] = np.float32,
 ) -> NDArray[np.floating]:
-    """The features of all samples, (N, D) of `dtype`, in their order, as (x - mean) * scale; for errors see
-    `require_members`.
-    """
+    """Features of all samples, (N, D) of `dtype`, as (x - mean) * scale; errors: see `require_members`."""
     rows, read = np.empty((0, 0), dtype), 0
     for features in feature_batches(samples, blocks, stream):
         if not read:  # one array for all, since joining batches would need it twice
@@ -129,9 +115,7 @@ def read_features(
 
 
 def feature_batches(samples: Samples, blocks: Blocks, stream: Stream) -> Iterator[NDArray[np.float64]]:
-    """The features of all samples in their order, float64 (B, D) at a time, B at most `BATCH_SIZE`; for
-    errors see `require_members`.
-    """
+    """Features of all samples in order, float64 (B, D) at a time; for errors see `require_members`."""
     require_members(samples, members_of(blocks))
     batches = load(samples, sequential_batches(samples, BATCH_SIZE), members_of(blocks), 1, stream)
     return (features_of(batch, blocks) for batch in batches)
@@ -183,13 +167,13 @@ def _areas(batch: Batch) -> NDArray[np.float64]:
     return shares.flatten(1).numpy()
 
 
+# By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
+# networks that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class
+# in each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
+# `region_statistics`.
 BLOCKS: Final[dict[str, tuple[frozenset[str], Callable[[Batch], NDArray[np.float64]]]]] = {
     "embedding": (frozenset({"embedding.npy"}), lambda batch: batch.embedding.double().numpy()),
     "pooled": (frozenset({"pooled.npy"}), lambda batch: batch.pooled.double().numpy()),
     "areas": (frozenset({"parts.npy"}), _areas),
     "statistics": (frozenset({"jpg", "mask.png"}), region_statistics),
 }
-"""By name, the members that a block is made from, and its features, float64 (N, D). ``embedding``: of the
-networks that ``parse.features_from`` names. ``pooled``: of the parser. ``areas``: the share of each class in
-each cell of a 6 x 6 grid, or in each stored cell if 6 does not divide them. ``statistics``: see
-`region_statistics`."""

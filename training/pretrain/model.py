@@ -78,9 +78,8 @@ class PretrainModel(nn.Module):
     def prepare(self, batch: Batch, step: int, micro_batch: int) -> Example:
         """Cut patches and make every task's targets, on the device that the batch lies on.
 
-        Each task draws from a generator of its own, keyed by (seed, step, micro-batch, task), and so do the
-        patches. They are made whatever the tasks, since the averaged network's batch-norm statistics are
-        measured on them.
+        Each task, and the patches, draw from generators keyed by (seed, step, micro-batch, name). Patches are
+        made whatever the tasks: the averaged network's batch-norm statistics are measured on them.
         """
         key = (self.settings.seed, step, micro_batch)
         crops = make_crops(batch, self.settings, self.input_size, keyed_generator(*key, "crops"))
@@ -161,8 +160,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     The inputs of different tasks share the backbone but differ in their statistics; the running ones
     mix them and fit neither. They are not changed here.
     """
-    modes = {module: module.training for module in model.modules()}
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    training = model.training
     model.eval()
     for layer in layers:
         layer.training, layer.track_running_stats = True, False
@@ -172,5 +171,4 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
-        for module, mode in modes.items():
-            module.training = mode
+        model.train(training)

@@ -26,8 +26,7 @@ from training.models.pretrained import FILE, save_pretrained
 from training.pretrain.model import PretrainModel, read_validation_samples, validate
 from training.pretrain.tasks import read_settings
 
-RECORD: Final = "run.json"
-"""Name of the record of a finished run, beside its results."""
+RECORD: Final = "run.json"  # Name of the record of a finished run, beside its results
 
 
 class PretextObjective(Objective):
@@ -91,9 +90,8 @@ def pretrain(config: Config, layout: Layout, output: Path, resume: str = "auto")
 
     Continues from the latest checkpoint of the same run, in the middle of an epoch if need be, and
     saves one when SIGTERM or Ctrl-C stops it. Under ``torchrun`` all processes share each batch.
-    Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json``, the log, and a record of what
-    they were made from; as long as that is up to date, nothing is trained again, unless `resume`, see
-    `Checkpoints.resume`, is never.
+    Writes ``pretrained.safetensors`` (averaged weights), ``metrics.json``, the log, and a record of what they
+    were made from: while it is up to date, only `resume`, see `Checkpoints.resume`, as never trains again.
 
     Raises:
         UserError: a setting of a task is wrong, there are no samples, the loss is not finite, the batch

@@ -13,22 +13,19 @@ from training.pretrain.tasks.rotation import RotationTask
 from training.pretrain.tasks.segmentation import SegmentationTask
 
 __all__ = ["TASKS", "PretextTask", "read_settings"]
-
+# In the order of losses and tables.
 TASKS: Final[dict[str, type[PretextTask[Any]]]] = {
     task.name: task for task in (SegmentationTask, ClassificationTask, RotationTask, AdversarialTask)
 }
-"""In the order of losses and tables."""
 
 
 def read_settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, TaskConfig]:
     """The validated settings in ``pretrain.tasks`` of the tasks that have a weight, in the order of `TASKS`.
 
     Raises:
-        UserError: names a task that does not exist or a setting that is missing, unknown or wrong,
-            or no task has a weight.
+        UserError: names an unknown task, or a missing, unknown or wrong setting; or no task has a weight.
     """
-    unknown = [name for name in blocks if name not in TASKS]
-    if unknown:
+    if unknown := [name for name in blocks if name not in TASKS]:
         raise UserError(f"pretrain.tasks.{unknown[0]}: there is no such task; known are {', '.join(TASKS)}")
     settings = {}
     for name in (name for name in TASKS if name in blocks):

@@ -4,6 +4,7 @@ The three local branches' features are fused and pooled; a small discriminator
 tells that vector ("fake") from the whole branch's pooled vector ("real").
 """
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import torch
@@ -25,13 +26,14 @@ class AdversarialTask(PretextTask[TaskConfig]):
     name = "adversarial"
     abbreviation = "adversarial"
     title = "Adversarial alignment"
-    config_class = TaskConfig
     features = frozenset(LOCAL_BRANCHES)
     adversary_interval = 3  # as published
 
     def __init__(self, config: TaskConfig, context: TaskContext) -> None:
         super().__init__(config, context)
-        self.fusion = Fusion(context.channels)
+        inputs, channels = len(LOCAL_BRANCHES) * context.channels, context.channels
+        fuse = nn.Sequential(convolution(inputs, channels, kernel=1), activation(channels))
+        self.fusion = nn.Sequential(OrderedDict(fuse=fuse))  # the name in checkpoints
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """None: both sides are features."""
@@ -39,16 +41,21 @@ class AdversarialTask(PretextTask[TaskConfig]):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """The fused and the whole branch's pooled vectors."""
-        whole = features.branches["whole"].mean(dim=(2, 3))
-        return {"local": self.fusion(features.branches), "whole": whole}
+        local = self.fusion(torch.cat([features.branches[name] for name in LOCAL_BRANCHES], dim=1))
+        both = {"local": local, "whole": features.branches["whole"]}
+        return {name: maps.mean(dim=(2, 3)) for name, maps in both.items()}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """None without the discriminator; see `fooling_losses`."""
         return {}
 
     def adversary(self) -> nn.Module:
-        """The discriminator."""
-        return Discriminator(self.context.channels)
+        """Fully connected C -> C/8 -> C/4 -> C/2 -> 1, leaky ReLU, no biases: a logit of realness (B, 1)."""
+        channels, layers = self.context.channels, nn.Sequential()
+        for inputs, outputs in pairwise((channels, channels // 8, channels // 4, channels // 2)):
+            layers.extend([nn.Linear(inputs, outputs, bias=False), nn.LeakyReLU(0.05)])
+        layers.append(nn.Linear(channels // 2, 1, bias=False))
+        return nn.Sequential(OrderedDict(layers=layers))  # likewise
 
     def fooling_losses(self, adversary: nn.Module, outputs: Tensors) -> dict[str, Tensor]:
         """The network's term: the fused vector should pass for real."""
@@ -61,34 +68,3 @@ class AdversarialTask(PretextTask[TaskConfig]):
         fake = adversary(outputs["local"].detach().float())
         labels = torch.cat((torch.ones_like(real), torch.zeros_like(fake)))
         return F.binary_cross_entropy_with_logits(torch.cat((real, fake)), labels)
-
-
-class Fusion(nn.Module):
-    """Local features by branch, (B, C, h, w) each, to one pooled vector, (B, C)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fuse = nn.Sequential(
-            convolution(len(LOCAL_BRANCHES) * channels, channels, kernel=1), activation(channels)
-        )
-
-    def forward(self, branches: dict[str, Tensor]) -> Tensor:
-        """Return the fused vector."""
-        joined = torch.cat([branches[name] for name in LOCAL_BRANCHES], dim=1)
-        return self.fuse(joined).mean(dim=(2, 3))
-
-
-class Discriminator(nn.Module):
-    """Fully connected C -> C/8 -> C/4 -> C/2 -> 1 (512 -> 64 -> 128 -> 256 -> 1), leaky ReLU, no biases."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        widths = [channels, channels // 8, channels // 4, channels // 2]
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs, bias=False), nn.LeakyReLU(0.05)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1, bias=False))
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Logits (B, 1) that vectors (B, C) come from the whole branch."""
-        return self.layers(vectors)

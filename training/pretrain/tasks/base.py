@@ -16,8 +16,8 @@ from common.pipeline_config import Section, Weight
 from training.models import Features
 from training.pretrain.tasks.patches import ClassSet, Crops
 
+# Targets or outputs of one task, by names that the task chooses; the first dimension is the batch.
 Tensors = Mapping[str, Tensor]
-"""Targets or outputs of one task, by names that the task chooses; the first dimension is the batch."""
 
 
 class TaskConfig(Section):
@@ -29,35 +29,25 @@ class TaskConfig(Section):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task must know of the rest: C of the features, the side S of the network's input in pixels,
-    whether each local branch has an input of its own (``sspl``), and the classes of the targets.
-    """
+    """What a task must know of the rest."""
 
-    channels: int
-    input_size: int
-    takes_rows: bool
-    classes: ClassSet
+    channels: int  # C of the features
+    input_size: int  # the side S of the network's input in pixels
+    takes_rows: bool  # whether each local branch has an input of its own (``sspl``)
+    classes: ClassSet  # of the targets
 
 
 @dataclass(frozen=True)
 class TaskMetric:
-    """A score of one task.
+    """A score of one task."""
 
-    Attributes:
-        name, title: the key in files, and the words on a page.
-        function: the observations of one or more batches (see `PretextTask.observe`) to the score;
-            None if these batches do not determine it.
-        chance: the expected score of guessing; None if it depends on the data.
-        higher_is_better: its direction.
-        in_training: also measured on single batches while the network trains, not only on the val split.
-            Such a function never gives None.
-    """
-
-    name: str
-    title: str
+    name: str  # the key in files
+    title: str  # the words on a page
+    # Batches' observations (see `PretextTask.observe`) to the score; None if these do not determine it.
     function: Callable[[Tensors], float | None]
-    chance: float | None = None
-    higher_is_better: bool = True
+    chance: float | None = None  # the expected score of guessing; None if it depends on the data
+    higher_is_better: bool = True  # its direction
+    # Also measured on single batches of training, not only on the val split; then never None.
     in_training: bool = True
 
 
@@ -67,26 +57,20 @@ ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 class PretextTask(nn.Module, ABC, Generic[ConfigT]):
     """One task of stage 1: its targets, head, losses and metrics.
 
-    Its parameters are trained with the network's. Class attributes of a subclass:
-
-    Attributes:
-        name: key below ``pretrain.tasks``, and prefix of its losses and metrics.
-        abbreviation, title: for tables and pages.
-        config_class: the type of its settings.
-        features: the features that its loss sends a gradient to: ``backbone`` and names of branches.
-        members: members of a sample that the targets need beside the image, such as ``mask.png``.
-        reads_patch: whether it looks at the patch that tasks share; otherwise `images` is its input.
-        adversary_interval: its adversary, if it has one, is trained in every so many-th step.
+    Its parameters are trained with the network's. A subclass sets the class attributes.
     """
 
-    name: ClassVar[str]
-    abbreviation: ClassVar[str]
-    title: ClassVar[str]
-    config_class: ClassVar[type[TaskConfig]]
+    name: ClassVar[str]  # key below ``pretrain.tasks``, and prefix of its losses and metrics
+    abbreviation: ClassVar[str]  # for tables and pages
+    title: ClassVar[str]  # for tables and pages
+    config_class: ClassVar[type[TaskConfig]] = TaskConfig  # the type of its settings
+    # The features that its loss sends a gradient to: ``backbone`` and names of branches.
     features: ClassVar[frozenset[str]]
+    # Members of a sample that the targets need beside the image, such as ``mask.png``.
     members: ClassVar[frozenset[str]] = frozenset()
+    # Whether it looks at the patch that tasks share; otherwise `images` is its input.
     reads_patch: ClassVar[bool] = True
-    adversary_interval: ClassVar[int] = 1
+    adversary_interval: ClassVar[int] = 1  # its adversary, if it has one, is trained in every so many-th step
 
     def __init__(self, config: ConfigT, context: TaskContext) -> None:
         super().__init__()
@@ -98,9 +82,7 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
 
     @abstractmethod
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make a batch's targets on its device; the CPU generator is of this task alone, so that its draws
-        depend on no other task.
-        """
+        """Make a batch's targets on its device; no other task draws from the CPU generator."""
 
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Tensor]:
@@ -144,27 +126,12 @@ class PretextTask(nn.Module, ABC, Generic[ConfigT]):
 
     def description(self) -> dict[str, Any]:
         """What ``metrics.json`` says of the task, so that readers need no list of tasks."""
-        return {
-            "name": self.name,
-            "abbreviation": self.abbreviation,
-            "title": self.title,
-            "weight": self.config.weight,
-            "metrics": [
-                {
-                    "name": metric.name,
-                    "title": metric.title,
-                    "chance": None if metric.chance is None else round(metric.chance, 4),
-                    "higher_is_better": metric.higher_is_better,
-                }
-                for metric in self.metrics()
-            ],
-        }
+        names = ("name", "title", "chance", "higher_is_better")
+        metrics = [{name: getattr(metric, name) for name in names} for metric in self.metrics()]
+        described = {name: getattr(self, name) for name in ("name", "abbreviation", "title")}
+        return {**described, "weight": self.config.weight, "metrics": metrics}
 
 
-def share_correct(key: str) -> Callable[[Tensors], float]:
+def mean_of(key: str) -> Callable[[Tensors], float]:
     """A metric's function: the mean of the booleans or numbers observed as `key`."""
-
-    def function(observed: Tensors) -> float:
-        return observed[key].float().mean().item()
-
-    return function
+    return lambda observed: observed[key].float().mean().item()

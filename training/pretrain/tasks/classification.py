@@ -1,7 +1,6 @@
 """PCT, the patch classification task: which classes dominate a patch.
 
-Image-level semantics. The target marks the classes with the most pixels in the patch's mask; each branch
-predicts its own group of classes.
+The target marks the classes with the most pixels in the patch's mask; each branch predicts its own group.
 """
 
 import numpy as np
@@ -13,14 +12,7 @@ from common.cell_counts import dominant_classes
 from common.pipeline_config import Positive
 from training.engine.objective import mean_average_precision
 from training.models import BRANCHES, Features
-from training.pretrain.tasks.base import (
-    PretextTask,
-    TaskConfig,
-    TaskContext,
-    TaskMetric,
-    Tensors,
-    share_correct,
-)
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors, mean_of
 from training.pretrain.tasks.patches import Crops
 
 
@@ -46,16 +38,22 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
 
     def __init__(self, config: ClassificationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
-        self.head = ClassificationHead(context.channels, context.classes.branches)
+        channels, groups = context.channels, context.classes.branches
+        heads = nn.ModuleDict({name: nn.Linear(channels, len(groups[name])) for name in BRANCHES})
+        self.head = nn.ModuleDict({"heads": heads})  # the names in checkpoints
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """The dominant classes of the patches; nothing is drawn."""
-        counts = count_classes(crops.patch_masks, len(self.context.classes.names))
+        pixels = crops.patch_masks.flatten(1).long()
+        # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.
+        counts = pixels.new_zeros(len(pixels), len(self.context.classes.names))
+        counts.scatter_add_(1, pixels, torch.ones_like(pixels))
         return {"classes": dominant_classes(counts, self.config.top_classes).float()}
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits by branch."""
-        return self.head(features.branches)
+        heads = self.head["heads"].named_children()
+        return {name: head(features.branches[name].mean(dim=(2, 3))) for name, head in heads}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """The branches' binary cross-entropies, summed."""
@@ -65,7 +63,7 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         """Mean average precision, and the share of correct decisions at probability 0.5."""
         return (
             TaskMetric("average_precision", "mean average precision", average_precision, in_training=False),
-            TaskMetric("accuracy", "accuracy", share_correct("correct")),
+            TaskMetric("accuracy", "accuracy", mean_of("correct")),
         )
 
     def observe(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
@@ -76,26 +74,6 @@ class ClassificationTask(PretextTask[ClassificationConfig]):
         scores = joined[:, order.argsort().to(joined.device)].cpu()
         classes = targets["classes"].cpu()
         return {"targets": classes, "scores": scores, "correct": (scores > 0) == classes.bool()}
-
-
-def count_classes(masks: Tensor, classes: int) -> Tensor:
-    """Pixels per class, int64 (B, K), of integer masks (B, H, W) with values below K, `classes`."""
-    pixels = masks.flatten(1).long()
-    # A GPU waits for the host in `bincount`, whose result has a length that depends on the values.
-    counts = torch.zeros(len(masks), classes, dtype=torch.int64, device=masks.device)
-    return counts.scatter_add_(1, pixels, torch.ones_like(pixels))
-
-
-class ClassificationHead(nn.Module):
-    """One linear layer per branch on its pooled features: by branch, (B, C, h, w) to logits (B, classes)."""
-
-    def __init__(self, channels: int, classes: dict[str, tuple[int, ...]]) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(channels, len(classes[name])) for name in BRANCHES})
-
-    def forward(self, branches: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return logits by branch."""
-        return {name: head(branches[name].mean(dim=(2, 3))) for name, head in self.heads.items()}
 
 
 def classification_loss(logits: Tensors, targets: Tensor, classes: dict[str, tuple[int, ...]]) -> Tensor:

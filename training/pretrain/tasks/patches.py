@@ -16,16 +16,11 @@ from training.models.blocks import to_input
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Classes to predict, by name.
-
-    Attributes:
-        members: class numbers of the shards that each class is made of.
-        branches: class numbers (of this set) that each branch predicts.
-    """
+    """Classes to predict, by name."""
 
     names: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]
-    branches: dict[str, tuple[int, ...]]
+    members: tuple[tuple[int, ...], ...]  # class numbers of the shards that each class is made of
+    branches: dict[str, tuple[int, ...]]  # class numbers (of this set) that each branch predicts
 
     def merge(self, masks: Tensor) -> Tensor:
         """Masks of this set's classes, uint8 like the masks of shard classes, integer (...)."""
@@ -35,6 +30,7 @@ class ClassSet:
         return table.to(masks.device, non_blocking=True)[masks.int()]
 
 
+# The journal's setting.
 ALL: Final = ClassSet(
     names=CLASSES,
     members=tuple((number,) for number in range(len(CLASSES))),
@@ -45,39 +41,26 @@ ALL: Final = ClassSet(
         "lower": (11, 12, 13, 14, 15, 16),
     },
 )
-"""The journal's setting."""
-
+# The setting of 2021.
 MERGED: Final = ClassSet(
     names=("background", "skin", "eye", "ear", "nose", "mouth", "neck", "hair"),
     members=((0,), (1,), (2, 3, 4, 5, 6), (7, 8, 9), (10,), (11, 12, 13), (14, 15, 16), (17, 18)),
     branches={"whole": (0, 1), "upper": (2, 7), "middle": (3, 4), "lower": (5, 6)},
 )
-"""The setting of 2021."""
-
-CLASS_SETS: Final = {"all": ALL, "merged": MERGED}
-"""By the value of ``pretrain.classes``."""
+CLASS_SETS: Final = {"all": ALL, "merged": MERGED}  # By the value of ``pretrain.classes``
 
 
 @dataclass(frozen=True)
 class Crops:
-    """The samples of a batch, some of them mirrored, with a random patch of each.
+    """The samples of a batch, some of them mirrored, with a random patch of each."""
 
-    Attributes:
-        images: uint8 (B, 3, H, H), whole faces.
-        masks: uint8 (B, H, H), classes 0..18; empty (0,) if no task reads them.
-        patches: float32 (B, 3, S, S), the patches as normalised network input.
-        top, left: int64 (B,), the patches' upper left corners in pixels.
-        side: of the patches, in pixels.
-        classes: the classes of targets.
-    """
-
-    images: Tensor
-    masks: Tensor
-    patches: Tensor
-    top: Tensor
-    left: Tensor
-    side: int
-    classes: ClassSet
+    images: Tensor  # uint8 (B, 3, H, H), whole faces
+    masks: Tensor  # uint8 (B, H, H), classes 0..18; empty (0,) if no task reads them
+    patches: Tensor  # float32 (B, 3, S, S), the patches as normalised network input
+    top: Tensor  # int64 (B,), of the patches' upper left corners in pixels
+    left: Tensor  # likewise
+    side: int  # of the patches, in pixels
+    classes: ClassSet  # the classes of targets
 
     @cached_property
     def patch_masks(self) -> Tensor:
@@ -116,11 +99,9 @@ def crop(images: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
 def random_patches(
     count: int, size: int, fraction: Sequence[float], generator: torch.Generator
 ) -> tuple[Tensor, int]:
-    """Upper left corners, int64 (count, 2), of squares of one random side, uniform over all positions, and
-    the side.
+    """Upper left corners, int64 (count, 2), of squares of one random side at any position, and the side.
 
-    All are in pixels, but `fraction`, the least and greatest side as shares of `size`; the generator is
-    the CPU's.
+    All are in pixels, but `fraction`, the least and greatest side as shares of `size`; CPU generator.
     """
     least, greatest = fraction
     share = least + (greatest - least) * torch.rand((), generator=generator).item()

@@ -1,9 +1,8 @@
 """PRT, the patch rotation task: which patch of the face was rotated, and by what angle.
 
-Spatial self-supervision. The face is divided into m x m patches, m = 3; from each a random
-crop is taken, so that borders give nothing away; every crop is normalised on its
-own, and one that is not mostly background is rotated by a multiple of 90 degrees.
-The crops are stacked on the channel axis.
+Spatial self-supervision. The face is divided into m x m patches, m = 3; from each a random crop is taken, so
+that borders give nothing away; every crop is normalised on its own, and one that is not mostly background is
+rotated by a multiple of 90 degrees. The crops are stacked on the channel axis.
 """
 
 from collections.abc import Sequence
@@ -16,27 +15,15 @@ from torch import Tensor, nn
 
 from training.models import LOCAL_BRANCHES, Features
 from training.models.blocks import activation, convolution, resize_images
-from training.pretrain.tasks.base import (
-    PretextTask,
-    TaskConfig,
-    TaskContext,
-    TaskMetric,
-    Tensors,
-    share_correct,
-)
+from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors, mean_of
 from training.pretrain.tasks.patches import Crops, crop
 
+# Patches per side of the face, m; ``sspl`` feeds a row of them to each of its local branches.
 GRID: Final = len(LOCAL_BRANCHES)
-"""Patches per side of the face, m; ``sspl`` feeds a row of them to each of its local branches."""
-
-CROP_FRACTION: Final = 0.88
-"""Side of the crop within a patch: 150 of about 171 pixels."""
-
-JITTER: Final = 2
-"""Greatest shift of a colour channel, in 1/255."""
-
+CROP_FRACTION: Final = 0.88  # Side of the crop within a patch: 150 of about 171 pixels
+JITTER: Final = 2  # Greatest shift of a colour channel, in 1/255
+# A patch may be rotated if the sum of its mask's class numbers is at least this share of its pixel count.
 MIN_FOREGROUND: Final = 0.25
-"""A patch may be rotated if the sum of its mask's class numbers is at least this share of its pixel count."""
 
 
 class RotationConfig(TaskConfig):
@@ -68,11 +55,19 @@ class RotationTask(PretextTask[RotationConfig]):
     def __init__(self, config: RotationConfig, context: TaskContext) -> None:
         super().__init__(config, context)
         self.angles = len(set(config.angles))
-        self.head = RotationHead(context.channels, angle=self.angles > 1, rows=context.takes_rows)
+        rows = LOCAL_BRANCHES if context.takes_rows else ()  # which have an entrance each (2021)
+        outputs = {"position": GRID * GRID} | ({"angle": 4} if self.angles > 1 else {})
+        self.head = nn.ModuleDict({"entrance": _entrance(GRID * GRID)})  # the names in checkpoints
+        self.head["rows"] = nn.ModuleDict({name: _entrance(GRID) for name in rows})
+        layers = {name: nn.Linear(context.channels, count) for name, count in outputs.items()}
+        self.head["outputs"] = nn.ModuleDict(layers)
 
     def images(self, targets: Tensors) -> Tensor | dict[str, Tensor]:
-        """The stacked patches, brought to three channels."""
-        return self.head.enter(targets["patches"])
+        """The stacked patches, brought to three channels; for networks that take rows, by branch."""
+        patches, entrances = targets["patches"], self.head["rows"].named_children()
+        whole, rows = self.head["entrance"](patches), patches.chunk(len(LOCAL_BRANCHES), dim=1)
+        local = {name: entrance(row) for (name, entrance), row in zip(entrances, rows, strict=False)}
+        return {"whole": whole, **local} if local else whole
 
     def targets(self, crops: Crops, generator: torch.Generator) -> dict[str, Tensor]:
         """Cut, rotate and normalise the patches."""
@@ -81,7 +76,8 @@ class RotationTask(PretextTask[RotationConfig]):
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Logits of the position, and of the angle if it is predicted."""
-        return self.head(features.backbone)
+        pooled = features.backbone.mean(dim=(2, 3))
+        return {name: layer(pooled) for name, layer in self.head["outputs"].named_children()}
 
     def losses(self, outputs: Tensors, targets: Tensors) -> dict[str, Tensor]:
         """A cross-entropy for each output."""
@@ -97,10 +93,10 @@ class RotationTask(PretextTask[RotationConfig]):
 
     def metrics(self) -> tuple[TaskMetric, ...]:
         """The accuracies of both outputs."""
-        position = share_correct("position")
-        metrics = [TaskMetric("position_accuracy", "rotated patch", position, chance=1 / GRID**2)]
+        position = mean_of("position")
+        metrics = [TaskMetric("position_accuracy", "rotated patch", position, chance=round(1 / GRID**2, 4))]
         if self.angles > 1:
-            angle, chance = share_correct("angle"), 1 / self.angles
+            angle, chance = mean_of("angle"), round(1 / self.angles, 4)
             metrics.append(TaskMetric("angle_accuracy", "rotation angle", angle, chance=chance))
         return tuple(metrics)
 
@@ -112,14 +108,10 @@ class RotationTask(PretextTask[RotationConfig]):
 def rotate_patches(
     images: Tensor, masks: Tensor, angles: Sequence[int], size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Make the targets of a batch; see `RotationTask`.
+    """Make the targets of a batch, see `RotationTask`, of uint8 images (B, 3, H, H).
 
-    Args:
-        images: uint8 (B, 3, H, H).
-        masks: uint8 (B, H, H), classes 0..18.
-        angles: degrees that are drawn from, multiples of 90.
-        size: side of the resized patches in pixels, S.
-        generator: of the CPU.
+    Masks are uint8 (B, H, H), classes 0..18, `angles` the multiples of 90 degrees that are drawn from, by the
+    CPU generator, and `size` is S, the side of the resized patches in pixels.
     """
     batch, device = len(images), images.device
     count, side = GRID * GRID, images.shape[-1] // GRID
@@ -161,9 +153,7 @@ def foreground(masks: Tensor) -> Tensor:
 
 
 def choose_position(eligible: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a patch per sample, int64 (B,): the first eligible, bool (B, m*m), of m*m draws, else the last
-    draw.
-    """
+    """Draw a patch per sample, int64 (B,): of m*m draws the first eligible, bool (B, m*m), or the last."""
     batch, count = eligible.shape
     candidates = torch.randint(0, count, (batch, count), generator=generator)
     candidates = candidates.to(eligible.device, non_blocking=True)
@@ -179,32 +169,6 @@ def normalise(patches: Tensor) -> Tensor:
     return F.group_norm(channels, num_groups=channels.shape[1], eps=1e-6).view(patches.shape)
 
 
-class RotationHead(nn.Module):
-    """The layers around the network: stacked patches to three channels, backbone features to logits.
-
-    With `rows` each local branch has its own entrance for a row of patches (2021).
-    """
-
-    def __init__(self, channels: int, angle: bool = True, rows: bool = False) -> None:
-        super().__init__()
-        self.entrance = self._entrance(GRID * GRID)
-        self.rows = nn.ModuleDict({name: self._entrance(GRID) for name in LOCAL_BRANCHES} if rows else {})
-        self.outputs = nn.ModuleDict({"position": nn.Linear(channels, GRID * GRID)})
-        if angle:
-            self.outputs["angle"] = nn.Linear(channels, 4)
-
-    def enter(self, patches: Tensor) -> Tensor | dict[str, Tensor]:
-        """The network's input, (B, 3, S, S), of patches (B, 3*m*m, S, S); by branch if it takes rows."""
-        if not self.rows:
-            return self.entrance(patches)
-        rows = patches.chunk(len(LOCAL_BRANCHES), dim=1)
-        local = {name: self.rows[name](row) for name, row in zip(LOCAL_BRANCHES, rows, strict=True)}
-        return {"whole": self.entrance(patches), **local}
-
-    def forward(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Logits of the position (B, m*m) and of the angle (B, 4), of features (B, C, h, w)."""
-        pooled = backbone.mean(dim=(2, 3))
-        return {name: layer(pooled) for name, layer in self.outputs.items()}
-
-    def _entrance(self, patches: int) -> nn.Sequential:
-        return nn.Sequential(convolution(3 * patches, 3, kernel=1), activation(3))
+def _entrance(patches: int) -> nn.Sequential:
+    """The layers that bring stacked patches to three channels."""
+    return nn.Sequential(convolution(3 * patches, 3, kernel=1), activation(3))

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from common.classes import NUM_CLASSES
 from common.pipeline_config import Positive
 from training.models import Features
-from training.models.blocks import CrissCrossAttention, PReLU, convolution
+from training.models.blocks import CrissCrossAttention, activation, convolution
 from training.pretrain.tasks.base import PretextTask, TaskConfig, TaskContext, TaskMetric, Tensors
 from training.pretrain.tasks.patches import Crops
 
-LABEL_SMOOTHING: Final = 0.1
-"""Share of the target that is spread over all classes."""
-
-RECURRENCES, DROPOUT = 2, 0.1
-"""Of the head, as published."""
+LABEL_SMOOTHING: Final = 0.1  # Share of the target that is spread over all classes
+RECURRENCES, DROPOUT = 2, 0.1  # Of the head, as published
 
 
 class SegmentationConfig(TaskConfig):
@@ -80,22 +77,20 @@ class SegmentationTask(PretextTask[SegmentationConfig]):
 class SegmentationHead(nn.Module):
     """Recurrent criss-cross attention (Huang et al. 2019): float (B, C, h, w) to logits (B, K, r*h, r*w).
 
-    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are joined with the
-    input to C/2. The published head has an `upscale`, r, of 1. A larger one gives r x r logits per cell
-    by sub-pixel convolution (Shi et al. 2016), without which the 2 to 6 cells of a small input's last
-    stage cannot draw a face.
+    C channels are reduced to C/4, pass the same attention `RECURRENCES` times, and are joined with the input
+    to C/2. The published head has an `upscale`, r, of 1. A larger one gives r x r logits per cell by
+    sub-pixel convolution (Shi et al. 2016), without which the last 2 to 6 cells cannot draw a face.
     """
 
     def __init__(self, channels: int, classes: int = NUM_CLASSES, upscale: int = 1) -> None:
         super().__init__()
         inner, outer = channels // 4, channels // 2
-        self.reduce = nn.Sequential(convolution(channels, inner), nn.BatchNorm2d(inner), PReLU())
+        self.reduce = nn.Sequential(convolution(channels, inner), *activation(inner))
         self.attend = CrissCrossAttention(inner)
-        self.refine = nn.Sequential(convolution(inner, inner), nn.BatchNorm2d(inner), PReLU())
+        self.refine = nn.Sequential(convolution(inner, inner), *activation(inner))
         self.classify = nn.Sequential(
             convolution(channels + inner, outer),
-            nn.BatchNorm2d(outer),
-            PReLU(),
+            *activation(outer),
             nn.Dropout2d(DROPOUT),
             nn.Conv2d(outer, classes * upscale**2, 1),
             nn.PixelShuffle(upscale),
@@ -110,9 +105,7 @@ class SegmentationHead(nn.Module):
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy, mean over pixels, of logits, float (B, K, h, w), upsampled bilinearly to the masks,
-    int64 (B, S, S) below K, with labels smoothed by `LABEL_SMOOTHING`.
-    """
+    """Smoothed cross-entropy, mean over pixels, of logits, see `upsample`, and masks, int64 (B, S, S)."""
     by_pixel = upsample(logits, masks.shape[-1]).permute(0, 2, 3, 1).flatten(0, 2)
     return F.cross_entropy(by_pixel, masks.flatten(), label_smoothing=LABEL_SMOOTHING)
 
