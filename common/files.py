@@ -128,7 +128,7 @@ def write_text(path: Address, text: str) -> None:
 
 
 def user_cache() -> Path:
-    """The folder of this project in the user's cache. Raises UserError: the user has no home."""
+    """The folder of this project in the user's cache; a `UserError` if the user has no home."""
     folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
     try:
         return (Path(folder) if folder else Path.home() / ".cache") / "sspl-faces"

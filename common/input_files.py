@@ -22,7 +22,7 @@ from upath import UPath
 from common.errors import UserError
 from common.images import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
 from common.layout import MARKER, OWN_OUTPUT
-from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp, printable
+from common.storage import Address, is_file, is_transient, listed_stamp, printable, stat_stamp
 
 Refusal = tuple[str, str]
 
@@ -94,9 +94,13 @@ class FileTree:
         return [file.path for file in self.files if file.path.lower().endswith(ARCHIVES)]
 
 
+def _suffix(path: str) -> str:
+    return path[path.rfind(".") :].lower()
+
+
 def is_image(path: str) -> bool:
     """Whether a file is called like an image."""
-    return path[path.rfind(".") :].lower() in SUFFIXES
+    return _suffix(path) in SUFFIXES
 
 
 def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
@@ -109,12 +113,12 @@ def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
         UserError: there is no image.
     """
     images, others = list[File](), Counter[str]()
-    developed = {stem(path) for path in tree.images if not is_raw_name(path)}
+    developed = {stem(path) for path in tree.images if _suffix(path) not in RAW_SUFFIXES}
     for file in tree.files:
         if file.refused == OWN_OUTPUT:
             others["this project's output"] += 1
-        elif is_raw_name(file.path) and stem(file.path) in developed:
-            others[Path(file.path).suffix.lower()] += 1
+        elif _suffix(file.path) in RAW_SUFFIXES and stem(file.path) in developed:
+            others[_suffix(file.path)] += 1
         elif file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
             images.append(file)
         else:
@@ -127,13 +131,8 @@ def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     return images, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
 
 
-def is_raw_name(path: str) -> bool:
-    """Whether a file is called like a camera's raw file."""
-    return path[path.rfind(".") :].lower() in RAW_SUFFIXES
-
-
 def _begins_like_image(root: Address, path: str) -> bool:
-    if path[path.rfind(".") :].lower() in SIDE_SUFFIXES:
+    if _suffix(path) in SIDE_SUFFIXES:
         return False
     try:
         with (root / path).open("rb") as stream:
@@ -243,7 +242,7 @@ def _local(root: Path, under: str) -> Iterator[File]:
 
 def _local_stamp(path: str) -> str | None:
     try:
-        return local_stamp(path)
+        return stat_stamp(os.stat(path))  # noqa: PTH116 - a Path of each of millions takes longer than this
     except (OSError, ValueError):  # a name with a null byte
         return None
 

@@ -56,7 +56,7 @@ class Layout:
         return self.manifests / "quarantine.parquet"
 
     def require_samples(self) -> Address:
-        """The path of ``shards.parquet``. Raises UserError: there are no finished shards here."""
+        """The path of ``shards.parquet``; a `UserError` if there are no finished shards here."""
         if not is_file(self.samples):
             raise UserError(
                 f"{self.samples} is missing: {self.shards}/ has no finished shards. "

@@ -123,6 +123,13 @@ def write_batches(
     return rows
 
 
+def create_table(database: Database, name: str, schema: pa.Schema) -> None:
+    """Make a table without rows, with the columns of `schema`, in the place of one of this name."""
+    database.register("empty", schema.empty_table())
+    database.execute(f"CREATE OR REPLACE TABLE {name} AS FROM empty")
+    database.unregister("empty")
+
+
 def insert_batches(database: Database, table: str, batches: Iterable[pa.RecordBatch]) -> None:
     """Append rows to a table of the database, which has the columns of the batches by name."""
     for batch in batches:

@@ -93,7 +93,18 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
     lock = StoredLock(path, {**_owner(), "token": uuid.uuid4().hex})
     retried(lock.acquire, retry_minutes, "lock")
     ended = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(lock, ended), daemon=True)
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            try:
+                lock.renew()
+            except UserError as lost:
+                print(lost, file=sys.stderr)
+                return
+            except Exception:  # the next renewal may reach the store; until then `check` refuses writes
+                continue
+
+    renewer = threading.Thread(target=renew, daemon=True)
     renewer.start()
     try:
         with guarded(lock.check):
@@ -102,17 +113,6 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
         ended.set()
         renewer.join()
         lock.release()
-
-
-def _renew(lock: "StoredLock", ended: threading.Event) -> None:
-    while not ended.wait(RENEW_SECONDS):
-        try:
-            lock.renew()
-        except UserError as lost:
-            print(lost, file=sys.stderr)
-            return
-        except Exception:  # the next renewal may reach the store; until then `check` refuses writes
-            continue
 
 
 @dataclass(frozen=True)

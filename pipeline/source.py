@@ -63,7 +63,7 @@ def read_headers(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def read_source(root: Address, source: str) -> bytes:
-    """All bytes of a source below `root`. Raises Refused, TransientError: as for `open_source`."""
+    """All bytes of a source below `root`; errors are those of `open_source`."""
     if isinstance(root, Path) or _IN_TAR.match(source):
         with open_source(root, source) as stream:
             return stream.read()

@@ -14,6 +14,7 @@ from upath import UPath
 from common import manifest
 from common.errors import UserError
 from common.freshness import imported_modules
+from common.layout import Layout
 from common.sampling import evenly_spaced
 from common.storage import TransientError, address
 from common.tables import ROW_GROUP, add_parquet, batches, connect, quoted, write_parquet
@@ -53,7 +54,10 @@ def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
         record_path(tar).write_text(record)
         assert read_record(tar) is None  # of another format
     write_record(ShardTask(tar, fingerprint, code, 1), [], [])
-    task, finished = ShardTask(tar, "inputs", "code", 1), FinishedShards(tmp_path, tmp_path / "index.json")
+    task, finished = (
+        ShardTask(tar, "inputs", "code", 1),
+        FinishedShards(tmp_path, Layout.at(tmp_path), "parse"),
+    )
     assert stale_tasks("parse", [task], finished, Refusals(1, 1.0), any_code) == ([task] if stale else [])
     notice = capsys.readouterr().out
     if fingerprint == "inputs" and code != "code":
@@ -76,7 +80,7 @@ def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the
 def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_of_shards(counted_store):
     root = UPath("s3://records")
     root.fs.mkdir("records")
-    folder, index = root / "aligned/d", root / "manifests/records.json"
+    folder, layout = root / "aligned/d", Layout.at(root)
     tars = [folder / f"train-{number:06}.tar" for number in range(SHARDS)]
     for number, tar in enumerate(tars):
         tar.write_bytes(b"tar")
@@ -88,16 +92,16 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
         return counted_store.requests - before
 
     assert requests(lambda: [read_record(tar) for tar in tars]) >= 2 * SHARDS
-    assert requests(lambda: FinishedShards(folder, index).update([])) >= SHARDS
-    assert requests(lambda: FinishedShards(folder, index).update([])) <= 5
+    assert requests(lambda: FinishedShards(folder, layout, "align").update([])) >= SHARDS
+    assert requests(lambda: FinishedShards(folder, layout, "align").update([])) <= 5
     write_record(ShardTask(tars[7], "other", "code", 1), [], [])
-    assert requests(lambda: FinishedShards(folder, index)) <= 5
-    finished = FinishedShards(folder, index)
+    assert requests(lambda: FinishedShards(folder, layout, "align")) <= 5
+    finished = FinishedShards(folder, layout, "align")
     assert [shard and (shard.made_from["inputs"], shard.samples) for shard in map(finished.get, tars)] == [
         ("other", 0) if number == 7 else (f"f{number}", number) for number in range(SHARDS)
     ]
     tars[9].unlink()
-    assert FinishedShards(folder, index).get(tars[9]) is None
+    assert FinishedShards(folder, layout, "align").get(tars[9]) is None
 
 
 PLANNED = 1000

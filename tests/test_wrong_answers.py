@@ -212,7 +212,7 @@ def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(store, m
     with pytest.raises(UserError, match="run `python -m pipeline.align` first"):
         read_aligned(planned, layout)
     tars = [layout.aligned / name for name in planned.shards]
-    listed = FinishedShards(layout.aligned / "d", layout.manifests / "index")
+    listed = FinishedShards(layout.aligned / "d", layout, "late")
     with pytest.raises(TransientError, match="is written, but not there yet"):
         listed.update(tars[:1])
     for tar in tars:

@@ -79,7 +79,7 @@ class EmbedderFile:
 
 
 def load_embedder(file: EmbedderFile) -> Embedder:
-    """The network, on one thread or on the GPU. Raises UserError: the file cannot be run."""
+    """The network, on one thread or on the GPU; a `UserError` if the file cannot be run."""
     described = file.input_format
     if file.path.suffix == ".onnx":
         network = load_onnx(file.path, described, described.size)

@@ -14,11 +14,11 @@ from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
 from common.tables import Database, add_parquet, connect
-from pipeline.ingest.adapters import open_tree, store_sources
+from pipeline.ingest.adapters import store_sources
 from pipeline.ingest.hashing import Photos, hash_sources, read_content
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
-from pipeline.runner.finished_shards import FinishedShard, finished_shards
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards
 from pipeline.runner.shard_record import CHANGED
 
 
@@ -67,7 +67,7 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
 
 def _finished(layout: Layout, dataset: str) -> list[Mapping[str, FinishedShard]]:
     stages = ((layout.aligned, "align"), (layout.shards, "parse"))
-    return [finished_shards(folder / dataset, layout, stage).shards for folder, stage in stages]
+    return [FinishedShards(folder / dataset, layout, stage).shards for folder, stage in stages]
 
 
 def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> Mapping[str, str]:
@@ -97,8 +97,7 @@ def _photos(tree: FileTree, config: Config) -> Photos:
 def _list(database: Database, path: Address, settings: Ingest) -> tuple[FileTree, Listing]:
     labels = None if settings.labels is None else address(settings.labels)
     with store_errors(path):
-        tree = open_tree(path)
-        listing = store_sources(database, tree, settings.format, labels)
+        listed = store_sources(database, path, settings.format, labels)
     if settings.limit is not None:
         database.execute("DELETE FROM listed WHERE number >= ?", [settings.limit])
-    return tree, listing
+    return listed

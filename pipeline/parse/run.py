@@ -19,7 +19,7 @@ from common.storage import is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import no_model
-from pipeline.runner.finished_shards import FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.shard_record import CHANGED, ShardStage
@@ -63,7 +63,7 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
         UserError: one is missing.
         OSError: the store does not answer.
     """
-    aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout, "align")
+    aligned = FinishedShards(layout.aligned / planned.metadata["dataset"], layout, "align")
     for name in planned.shards:
         if aligned.find(tar := layout.aligned / name) is None:
             raise UserError(

@@ -52,5 +52,5 @@ def local_workers(config: Cluster) -> LocalWorkers:
 
 def visible_gpus(count: int, visible: str | None) -> Sequence[str]:
     """A name for each of `count` GPUs: its entry in ``CUDA_VISIBLE_DEVICES``, or its number."""
-    named = [name.strip() for name in visible.split(",")] if visible else []
-    return named[:count] if named else [str(number) for number in range(count)]
+    named = [name.strip() for name in visible.split(",")] if visible else list(map(str, range(count)))
+    return named[:count]

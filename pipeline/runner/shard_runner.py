@@ -25,7 +25,7 @@ from common.pipeline_config import Cluster
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, settle, threads
-from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.planned_shards import PlannedShards
 from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage, ShardTask, Task, read_record
@@ -65,7 +65,7 @@ def finish_shards(
     retry(lambda: mark_output(folder))
     remove_partials(folder)
     remove_partials(layout.manifests)
-    finished: FinishedShards = retry(lambda: finished_shards(folder, layout, stage.name))
+    finished: FinishedShards = retry(lambda: FinishedShards(folder, layout, stage.name))
     retry(lambda: finished.remove_unplanned({task.tar.name for task in tasks}, prune))
     stale = stale_tasks(stage.name, tasks, finished, refusals, any_code)
     if not stale:

@@ -78,10 +78,9 @@ def open_manifests(database: Database, layout: Layout, findings: Findings) -> ma
                 fields = manifest.sample_fields(
                     each for each in FEATURE_MEMBERS if f"{each}.size" in schema.names
                 )
-            empty = manifest.with_attributes(fields, read[name].attributes).empty_table()
-            columns = ", ".join(map(quoted, empty.column_names))
-            database.register("empty", empty)
-            database.execute(f"CREATE TABLE {name} AS FROM empty")
+            expected = manifest.with_attributes(fields, read[name].attributes)
+            tables.create_table(database, name, expected)
+            columns = ", ".join(map(quoted, expected.names))
             database.execute(f"INSERT INTO {name} SELECT {columns} FROM {name}_file")
         except (UserError, duckdb.Error, pa.ArrowException, ValueError) as error:
             findings.add("manifests", f"{path.name}: {str(error).splitlines()[0]}")
