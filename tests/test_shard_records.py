@@ -16,8 +16,8 @@ from common.errors import UserError
 from common.freshness import imported_modules
 from common.layout import Layout
 from common.sampling import evenly_spaced
-from common.storage import TransientError, address
-from common.tables import ROW_GROUP, add_parquet, batches, connect, quoted, write_parquet
+from common.storage import Address, TransientError, address
+from common.tables import ROW_GROUP, Database, add_parquet, batches, connect, quoted, write_batches
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import read_planned
 from pipeline.runner.shard_record import Refusals, ShardTask, read_record, record_path, write_record
@@ -96,12 +96,12 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
     assert requests(lambda: FinishedShards(folder, layout, "align").update([])) <= 5
     write_record(ShardTask(tars[7], "other", "code", 1), [], [])
     assert requests(lambda: FinishedShards(folder, layout, "align")) <= 5
-    finished = FinishedShards(folder, layout, "align")
-    assert [shard and (shard.made_from["inputs"], shard.samples) for shard in map(finished.get, tars)] == [
+    finished = [shard for _, shard in sorted(FinishedShards(folder, layout, "align").shards.items())]
+    assert [(shard.made_from["inputs"], shard.samples) for shard in finished] == [
         ("other", 0) if number == 7 else (f"f{number}", number) for number in range(SHARDS)
     ]
     tars[9].unlink()
-    assert FinishedShards(folder, layout, "align").get(tars[9]) is None
+    assert tars[9].name not in FinishedShards(folder, layout, "align").shards
 
 
 PLANNED = 1000
@@ -143,12 +143,17 @@ ROWS = 3 * ROW_GROUP // 2
 QUERY = f"SELECT i, sha256(i::VARCHAR) AS key FROM range({ROWS}) AS numbers(i) ORDER BY key"
 
 
+def write(database: Database, file: Address, query: str, metadata: dict[str, str]) -> int:
+    rows = database.sql(query).to_arrow_reader(1000)
+    return write_batches(file, rows, rows.schema, metadata)
+
+
 def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path):
     for threads in (1, 4):
         with connect() as database:
             database.execute(f"SET threads = {threads}")
             file = tmp_path / f"{threads}.parquet"
-            assert write_parquet(database, file, QUERY, metadata={"dataset": "d"}) == ROWS
+            assert write(database, file, QUERY, {"dataset": "d"}) == ROWS
             assert [batch.num_rows for batch in batches(database, QUERY)] == [ROW_GROUP, ROW_GROUP // 2]
     first, second = sorted(tmp_path.iterdir())
     assert first.read_bytes() == second.read_bytes()
@@ -164,9 +169,9 @@ def test_files_of_any_name_are_queried_at_paths_and_addresses_and_are_whole_or_r
     folder = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
     file, name = folder / "a [b] *'.parquet", quoted('a.b "c"')
     with connect() as database:
-        write_parquet(database, file, 'SELECT 7 AS "a.b ""c"""', metadata={"x": "y"})
+        write(database, file, 'SELECT 7 AS "a.b ""c"""', {"x": "y"})
         with pytest.raises(Exception, match="does not add up"):
-            write_parquet(database, file, "SELECT error('does not add up') AS one FROM range(9)")
+            write(database, file, "SELECT error('does not add up') AS one FROM range(9)", {})
         assert [each.name for each in folder.iterdir()] == [file.name]
         assert add_parquet(database, "stored", file).metadata == {b"x": b"y"}
         assert database.execute(f"SELECT {name} FROM stored").fetchall() == [(7,)]

@@ -47,9 +47,12 @@ def most_probable(scores: Tensor, class_map: ClassMap, input_size: int, stored: 
 def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
     """Class and probability, float (B, R, S) each, from scores (B, R, C, S), which are overwritten."""
     softmax_later = class_map.values == "logits" and class_map.classes == CLASSES
-    if not softmax_later:
-        scores = scores.softmax(dim=2) if class_map.values == "logits" else scores
-        scores = _in_our_order(scores, class_map)
+    if class_map.values == "logits" and not softmax_later:
+        scores = scores.softmax(dim=2)
+    if class_map.classes != CLASSES:
+        ours = torch.tensor([CLASSES.index(name) for name in class_map.classes], device=scores.device)
+        merged = scores.new_zeros((*scores.shape[:2], NUM_CLASSES, scores.shape[3]))
+        scores = merged.index_add_(2, ours, scores)
     highest = scores.amax(dim=2, keepdim=True)
     # Softmax at its maximum, without the softmax.
     probability = _exp(scores - highest).sum(dim=2).reciprocal_() if softmax_later else highest[:, :, 0]
@@ -94,16 +97,6 @@ def resampling(side: int, input_size: int, stored: int, corner_aligned: bool) ->
     if input_size != stored:
         steps = F.interpolate(steps, stored, mode="linear", align_corners=False)
     return steps[0]
-
-
-def _in_our_order(probabilities: Tensor, class_map: ClassMap) -> Tensor:
-    """Probabilities of the 19 classes (B, R, 19, S) from those of the file's classes (B, R, C, S)."""
-    if class_map.classes == CLASSES:
-        return probabilities
-    ours = torch.tensor([CLASSES.index(name) for name in class_map.classes], device=probabilities.device)
-    batch, height, _, width = probabilities.shape
-    merged = probabilities.new_zeros((batch, height, NUM_CLASSES, width))
-    return merged.index_add_(2, ours, probabilities)
 
 
 def assign_sides(masks: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -39,7 +39,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     if tasks:
         recipe = tasks[0].recipe.model_dump_json() + "\n"
         retry(lambda: write_text(tasks[0].tar.with_name(RECIPE_FILE), recipe))
-    records = [finished.get(task.tar) for task in tasks]
+    records = [finished.shards.get(task.tar.name) for task in tasks]
     faces = sum(record.samples for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
     current = f"{len(tasks) - made} of {len(tasks)} shards were up to date"

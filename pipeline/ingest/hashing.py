@@ -263,11 +263,8 @@ def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | Tran
 
 def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
     whole = not is_local(root) and 0 < (photo.size or 0) <= WHOLE
-    with (
-        io.BytesIO(read_source(root, photo.path))
-        if whole
-        else open_source(root, photo.path, max_pixels) as stream
-    ):
+    path = photo.path
+    with io.BytesIO(read_source(root, path)) if whole else open_source(root, path, max_pixels) as stream:
         size = stream.seek(0, io.SEEK_END)
         if not whole:
             check_bytes(size, max_pixels)

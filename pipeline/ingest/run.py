@@ -18,7 +18,7 @@ from pipeline.ingest.adapters import store_sources
 from pipeline.ingest.hashing import Photos, hash_sources, read_content
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
-from pipeline.runner.finished_shards import FinishedShard, FinishedShards
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.shard_record import CHANGED
 
 
@@ -44,7 +44,8 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         root = str(tree.root)
         retry(lambda: mark_output(layout.manifests))
         photos = photos or _photos(tree, config)
-        finished = retry(lambda: _finished(layout, dataset))
+        folders = ((layout.aligned / dataset, "align"), (layout.shards / dataset, "parse"))
+        finished = retry(lambda: [FinishedShards(each, layout, stage).shards for each, stage in folders])
         rows = [row for shards in finished for shard in shards.values() for row in shard.quarantined]
         doubted = [row["source"] for row in rows if row["reason"] == CHANGED]
         # The records of files below a root lie beside the manifests of the output.
@@ -63,11 +64,6 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         sources = retry(lambda: write_plan(database, layout.source, listing.attributes, metadata))
         print("\n".join([*summary(database, sources), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source
-
-
-def _finished(layout: Layout, dataset: str) -> list[Mapping[str, FinishedShard]]:
-    stages = ((layout.aligned, "align"), (layout.shards, "parse"))
-    return [FinishedShards(folder / dataset, layout, stage).shards for folder, stage in stages]
 
 
 def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> Mapping[str, str]:

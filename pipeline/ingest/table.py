@@ -1,14 +1,9 @@
-"""Adapter for CSV and Parquet files of paths with label columns.
+"""Adapter for CSV and Parquet files of paths with label columns; docs/inputs.md says what they may hold.
 
-The input is such a file, or a folder that has some, directly or one folder deeper. One column holds
-the paths; it has one of the names `PATHS`, or, as pandas writes an index, none and is the first.
-Optional are one of `SPLIT_COLUMNS` and ``identity``; every other column is a label. Several tables are one if
-their headings are the same, and their names then give the split, as in ``train.csv`` and ``val.csv``.
-A path is relative to the table's folder or to the input, or names an image as `ImageIndex` finds it.
-
-Labels are 1 or true (yes), 0 or false (no), empty or NaN (unknown); if -1 occurs in any label, it is
-CelebA's and MAAD-Face's notation instead: 1 yes, -1 no, 0 unknown. FairFace's columns are known.
-Only the images that the table names are read.
+The input is such a file, or a folder that has some, directly or one folder deeper. The column of paths has
+one of the names `PATHS`, or, as pandas writes an index, none and is the first. A path is relative to the
+table's folder or to the input, or names an image as `ImageIndex` finds it. FairFace's columns are known. Only
+the images that the table names are read.
 """
 
 import posixpath
@@ -89,10 +84,8 @@ def read(tree: FileTree, labels: Address | None = None) -> Listing:
             width, a bad label or split, no path, or the path of an earlier row; the message names
             file, line and column.
     """
-    if labels:
-        tables = [_open(labels.name, labels)]
-    else:
-        tables = [_open(file, tree.root / file) for file in files(tree)]
+    named = [(labels.name, labels)] if labels else [(file, tree.root / file) for file in files(tree)]
+    tables = [_open(*each) for each in named]
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     splits = _check_alike(tree, tables)
@@ -166,10 +159,8 @@ def _open(file: str, address: Address) -> _Table:
     if any(is_image(name) for name in headings):
         raise UserError(f"{where}: {listed}: not column names; add a line of them, such as path,Smiling")
     keys = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in headings]
-    path = next((keys.index(name) for name in PATHS if name in keys), None)
     index = bool(headings) and re.fullmatch(r"|Unnamed: \d+", headings[0])  # that pandas wrote
-    if path is None and index:
-        path = 0
+    path = next((keys.index(name) for name in PATHS if name in keys), 0 if index else None)
     if path is None:
         raise UserError(
             f"{where}: no column of paths among {listed or 'its columns'}; call it 'path', or leave the "
@@ -226,7 +217,7 @@ class _Paths:
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
-        self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
+        self._root = f"{tree.root.absolute().as_posix()}/" if isinstance(tree.root, Path) else ""
         self._local = LocalFiles(tree.root) if isinstance(tree.root, Path) else None
 
     @cached_property
@@ -239,14 +230,9 @@ class _Paths:
         Raises:
             UserError: the cell may mean several files.
         """
-        folder = posixpath.dirname(table)
-        texts = [text.removeprefix(f"{self._root}/") if self._root else text]
-        texts += [texts[0].replace("\\", "/").removeprefix(f"{self._root}/")] if "\\" in texts[0] else []
-        candidates = [
-            posixpath.normpath(posixpath.join(base, name))
-            for name in texts
-            for base in dict.fromkeys((folder, ""))
-        ]
+        texts = [each.removeprefix(self._root) for each in dict.fromkeys((text, text.replace("\\", "/")))]
+        bases = dict.fromkeys((posixpath.dirname(table), ""))
+        candidates = [posixpath.normpath(posixpath.join(base, name)) for name in texts for base in bases]
         inside = [path for path in candidates if not re.match(r"/|\.\.(/|\Z)|[A-Za-z]:/", path)]
         if not inside:
             return texts[-1], ("path-outside", "a path that leaves the input folder")

@@ -119,14 +119,12 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
     dataset = manifest.read(origin.source, []).metadata.get("dataset")
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
-    if is_file(output.source):
-        present = manifest.read(output.source, []).metadata.get("dataset")
-        if present != dataset:
-            raise UserError(
-                f"{output.shards} holds the data set {present}, not {dataset}; "
-                "give the new masks another --output"
-            )
-    content = read_bytes(origin.source)
-    if not is_file(output.source) or read_bytes(output.source) != content:
+    exists, content = is_file(output.source), read_bytes(origin.source)
+    if exists and (present := manifest.read(output.source, []).metadata.get("dataset")) != dataset:
+        raise UserError(
+            f"{output.shards} holds the data set {present}, not {dataset}; "
+            "give the new masks another --output"
+        )
+    if not exists or read_bytes(output.source) != content:
         write_bytes(output.source, content)
     return replace(output, aligned=origin.aligned)

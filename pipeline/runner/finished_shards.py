@@ -50,15 +50,11 @@ class FinishedShards:
         self._tars = [name for name in self._files if name.endswith(".tar")]
         self._read(self._tars)
 
-    def get(self, tar: Address) -> FinishedShard | None:
-        """The shard if it is finished."""
-        return self.shards.get(tar.name)
-
     def find(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished, even if the listing of its store lags behind and lacks it."""
         if tar.name not in self.shards and not is_local(tar):
             self._read([tar.name], listed=False)
-        return self.get(tar)
+        return self.shards.get(tar.name)
 
     def update(self, tars: Iterable[Address]) -> None:
         """Read the records of these shards, made after the folder was listed, and write the index.

@@ -102,7 +102,7 @@ def stale_tasks(
     stale = []
     other_code = 0
     for task in tasks:
-        shard = finished.get(task.tar)
+        shard = finished.shards.get(task.tar.name)
         changed = shard is not None and any(row["reason"] == CHANGED for row in shard.quarantined)
         if shard is None or changed or shard.made_from.get("inputs") != task.inputs:
             stale.append(task)

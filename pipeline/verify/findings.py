@@ -55,11 +55,6 @@ class Findings:
             listed.extend([examples] if isinstance(examples, str) else examples)
             del listed[EXAMPLES:]
 
-    def add_shape(self, check: str, name: str, shape: tuple[int, ...], where: str) -> None:
-        """Count a member, for `add_unusual_shapes` with its check, the member's name, and the sample."""
-        self.shapes[check, name, shape] += 1
-        self.first.setdefault((check, name, shape), where)
-
     def merge(self, other: "Findings") -> None:
         """Add the findings of another part of the set."""
         for check, count in other.counts.items():

@@ -129,23 +129,23 @@ def _decode(
     """The members of a sample by name, without those that lie, read or decode otherwise than they should."""
     decoded = {}
     for name in _members(row):
-        member = f"{row['key']}.{name}"
-        extent, listed = extents.get(member), extent_of(row, name)
+        where = f"{tar}: {row['key']}.{name}"
+        extent, listed = extents.get(f"{row['key']}.{name}"), extent_of(row, name)
         if extent is None:
             continue  # reported already, as a missing member or a truncated tar
+        if extent != listed:
+            findings.add("extents", f"{where}: {extent}, but the manifest lists {listed}")
+            continue
+        stream.seek(extent.offset)
+        data = stream.read(extent.size)
+        if (crc := zlib.crc32(data)) != (written := row[f"{name}.crc32"]):
+            findings.add("checksums", f"{where}: CRC-32 {crc}, written with {written}")
+            continue
         check, decode = DECODERS[name]
         try:
-            if extent != listed:
-                check = "extents"
-                raise members.BrokenSample(f"{extent}, but the manifest lists {listed}")
-            stream.seek(extent.offset)
-            data = stream.read(extent.size)
-            if zlib.crc32(data) != row[f"{name}.crc32"]:
-                check = "checksums"
-                raise members.BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
             decoded[name] = decode(data)
         except members.BrokenSample as error:
-            findings.add(check, f"{tar}: {member}: {error}")
+            findings.add(check, f"{where}: {error}")
     return decoded
 
 
@@ -171,7 +171,9 @@ def _check_sample(
         findings.agreement.add(mask, counts, other, row["other"])
     for name in ("jpg", *members.FEATURE_MEMBERS):
         if name in decoded:
-            findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
+            shape = (DECODERS[name][0], name, decoded[name].shape)
+            findings.shapes[shape] += 1
+            findings.first.setdefault(shape, where)
     if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts))):
         findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
 
