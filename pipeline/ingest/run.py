@@ -25,11 +25,10 @@ from pipeline.runner.shard_record import CHANGED
 def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos | None = None) -> Address:
     """List, hash and plan; write ``source.parquet`` and return its path.
 
-    Every source gets a row. A usable one gets a key (the first 16 hex digits of its
-    content's SHA-256), a split and a shard; any other a reason and a detail. An earlier plan in the same
-    place is added to; `prune` allows that photos of finished shards leave it. `photos` stand in for those of
-    the input. What was hashed before and has not changed since is not read
-    (`pipeline.ingest.hashing`).
+    Every source gets a row. A usable one gets a key (the first 16 hex digits of its content's SHA-256), a
+    split and a shard; any other a reason and a detail. An earlier plan in the same place is added to; `prune`
+    allows that photos of finished shards leave it. `photos` stand in for those of the input. What was hashed
+    before and has not changed since is not read (`pipeline.ingest.hashing`).
 
     Raises:
         UserError: no input, malformed label files, sources that the store does not hand out, or photos of

@@ -35,7 +35,6 @@ PATHS: Final = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
     *("image_id", "image_file", "img", "img_path", "img_name", "photo"),
 )
-IDENTITY: Final = "identity"
 MISSING: Final = "label-without-image"
 
 _AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
@@ -71,9 +70,7 @@ class _Table:
 
 def recognised(tree: FileTree) -> bool:
     """Whether an input is a table, or a folder that has one, whatever its columns."""
-    if tree.is_file:
-        return tree.path.suffix.lower() in SUFFIXES
-    return bool(files(tree))
+    return tree.path.suffix.lower() in SUFFIXES if tree.is_file else bool(files(tree))
 
 
 def read(tree: FileTree, labels: Address | None = None) -> Listing:
@@ -89,7 +86,7 @@ def read(tree: FileTree, labels: Address | None = None) -> Listing:
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     splits = _check_alike(tree, tables)
-    names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, IDENTITY))
+    names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, "identity"))
     of_fairface = FAIRFACE_COLUMNS >= set(names) >= FAIRFACE_COLUMNS - {_TEST_FLAG}
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
@@ -123,7 +120,7 @@ def _sources(
             if table.split:
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
-            yield Source(path, split, read_identity(row.get(IDENTITY)), labels, refused)
+            yield Source(path, split, read_identity(row.get("identity")), labels, refused)
     if "1" in partitions and "2" not in partitions:  # CelebA's has 2 for test
         raise UserError(
             f"{tables[0].file}: the column partition has no 2, so 1 may mean val or test; write train, val "
@@ -167,7 +164,7 @@ def _open(file: str, address: Address) -> _Table:
             "table out with --format folder"
         )
     columns = {
-        position: key if key in (*SPLIT_COLUMNS, IDENTITY) else name.strip()
+        position: key if key in (*SPLIT_COLUMNS, "identity") else name.strip()
         for position, (name, key) in enumerate(zip(headings, keys, strict=True))
         if position != path and not (position == 0 and index)
     }

@@ -66,9 +66,7 @@ _Members = dict[str, tuple[Refusal | None, bytes | None]]
 
 def recognised(tree: FileTree) -> bool:
     """Whether an input is a tar, or a folder with tars and no image."""
-    if tree.is_file:
-        return tree.path.name.lower().endswith(SUFFIXES)
-    return bool(tars(tree)) and not tree.images
+    return bool(tars(tree)) and (tree.is_file or not tree.images)
 
 
 def tars(tree: FileTree) -> list[File]:

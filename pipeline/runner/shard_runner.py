@@ -1,17 +1,17 @@
 """The work of a stage: which shards are stale, who makes them, and what happens when a worker dies.
 
-One shard is one Dask task; no task knows of another. An exception in a task ends the run, save for
-those of a store that does not answer: its shard is tried again after all others. A
-shard whose workers keep dying is made again by itself, after all others: each of its sources
-is probed alone, and its name written down first. When the workers die at the same source each
-time, that source is excluded and quarantined as ``worker-died``. The names go through a file
-because a process that dies takes the events with it that it has not sent yet.
+One shard is one Dask task; no task knows of another. An exception in a task ends the run, save for those of a
+store that does not answer: its shard is tried again after all others. A shard whose workers keep dying is
+made again by itself, after all others: each of its sources is probed alone, and its name written down first.
+When the workers die at the same source each time, that source is excluded and quarantined as ``worker-died``.
+The names go through a file because a process that dies takes the events with it that it has not sent yet.
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -121,10 +121,9 @@ def stale_tasks(
 
 def _log(path: Address, stage: str, timing: dict[str, float]) -> None:
     """Replace what the log says of `stage`, its last run with shards to make; people and the card read it."""
-    try:
+    stages: dict[str, Any] = {}
+    with suppress(OSError, ValueError, TypeError):
         stages = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        stages = {}
     write_text(path, json.dumps(stages | {stage: timing}, indent=2, sort_keys=True) + "\n")
 
 

@@ -114,8 +114,11 @@ def check_manifests(
     return [name for (name,) in present.fetchall()]
 
 
-def join_manifests(database: Database, other: Layout | None) -> None:
+def join_manifests(database: Database, other: Layout | None) -> dict[str, int]:
     """Make the table ``joined``: samples by shard, with ``sha256`` of the source and the row in ``other``.
+
+    Returns:
+        How many samples only one of the two sets has, and how many have different faces.
 
     Raises:
         UserError: the other set has no finished shards.
@@ -125,10 +128,6 @@ def join_manifests(database: Database, other: Layout | None) -> None:
     else:
         tables.add_parquet(database, "other_samples", other.require_samples())
     database.execute(JOINED)
-
-
-def compare_manifests(database: Database) -> dict[str, int]:
-    """How many samples only one of two sets has, and how many have different faces, by ``joined``."""
     counts = database.sql("""
         SELECT count(*) FILTER (other IS NULL) AS only_first,
             (SELECT count(*) FROM other_samples) - count(other) AS only_second,

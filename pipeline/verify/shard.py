@@ -6,6 +6,7 @@ Of each tar, names, extents, bytes and decoded content are compared with its row
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, Final
 
@@ -23,7 +24,7 @@ from common.storage import Address
 from pipeline.runner.tasks import read_bounded
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
-from pipeline.verify.manifests import check_manifests, compare_manifests, join_manifests, open_manifests
+from pipeline.verify.manifests import check_manifests, join_manifests, open_manifests
 
 # The check that a member belongs to, and the function that decodes it.
 DECODERS: Final = {
@@ -53,7 +54,7 @@ def verify(
         if samples is None:
             return findings
         names = check_manifests(database, samples, layout, findings)
-        join_manifests(database, other)
+        compared = join_manifests(database, other)
         query = 'FROM joined WHERE shard = $1 ORDER BY "mask.png.offset"'
         tars = ((name, database.sql(query, params=[name]).to_arrow_table()) for name in names)
         check = partial(verify_tar, layout.shards, other.shards if other else None, agreement)
@@ -62,8 +63,8 @@ def verify(
             for (name, _), report in read_bounded(cluster, check, tars, len(names)):
                 reports[name] = report
                 bar.update()
-        if agreement is not None:
-            agreement.counts.update(compare_manifests(database))
+    if agreement is not None:
+        agreement.counts.update(compared)
     for name in names:
         findings.merge(reports[name])
     findings.add_unusual_shapes()
@@ -179,10 +180,9 @@ def _check_sample(
 
 
 def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
-    try:
+    with suppress(ValueError):  # a grid of more cells than pixels
         return np.array_equal(counts, cell_class_counts(mask, len(counts)))
-    except ValueError:  # a grid of more cells than pixels
-        return False
+    return False
 
 
 def _disagreements(
