@@ -51,8 +51,7 @@ def remove(path: Address) -> None:
 def replacing(path: Address) -> Iterator[Path]:
     """Yield a local temporary file to write to, which becomes `path` if no error is raised.
 
-    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which object stores do
-    atomically.
+    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, atomically.
 
     Raises:
         UserError: the disk is full.

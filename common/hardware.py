@@ -22,8 +22,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class Hardware:
     """What networks run on: the GPU if there is one, else the CPU.
 
-    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it has instructions
-    for that.
+    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it computes in that.
     """
 
     device: torch.device

@@ -106,8 +106,7 @@ def is_image(path: str) -> bool:
 def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     """The files of a tree that are images by name or by first bytes, and a remark about the others.
 
-    What must not be read may be an image, and is among them. A raw file beside the same image in another
-    format is not.
+    What must not be read is among them; a raw file beside its image in another format is not.
 
     Raises:
         UserError: there is no image.

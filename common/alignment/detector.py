@@ -30,8 +30,7 @@ DETECT_SIDE: Final = 640  # Longer side in pixels to which larger images are shr
 # An RGB image, uint8 (H, W, 3), or a photo, of which as much is decoded as is looked at.
 Picture = NDArray[np.uint8] | Photo
 # Longer side that a reduced view must have to be shrunk to `DETECT_SIDE`. Then no landmark is more than 0.2
-# pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12
-# megapixels).
+# pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12 MP).
 FIRST_SIDE: Final = 2 * DETECT_SIDE
 MIN_VISIBLE: Final = 0.5  # Share of a face's box that must lie inside the image
 
@@ -134,8 +133,7 @@ def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
     The anchors of an image size are computed once instead of in Python loops for each image, and only those
-    that score above the threshold are decoded. Gives float32 (N, 15): box, score, five landmarks; best score
-    first.
+    that score above the threshold are decoded. Gives float32 (N, 15), best first: box, score, five landmarks.
     """
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 

@@ -26,8 +26,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     """Align all shards of the plan that are not finished yet; see `finish_shards`.
 
     Raises:
-        UserError: there is no plan, the detector's weights cannot be obtained, or too many
-            sources are refused.
+        UserError: there is no plan, the weights cannot be obtained, or too many sources are refused.
     """
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="align")
     planned: PlannedShards = retry(lambda: read_plan(layout))

@@ -28,8 +28,7 @@ class Adapter(Protocol):
         """List all sources of an input.
 
         Raises:
-            UserError: a label file is malformed; the message names file and line. Iterating the sources
-                may raise it too.
+            UserError: a label file is malformed; names file and line. Iterating sources may raise it too.
         """
 
 

@@ -50,8 +50,7 @@ def read(tree: FileTree) -> Listing:
     """List the images and every label row without an image.
 
     Raises:
-        UserError: there is no attribute file, it is malformed, or none of its rows has an image; the
-            message names file and line.
+        UserError: there is no attribute file, it is malformed (names the line), or no row has an image.
     """
     file = next(iter([*tree.named(*MATRICES), *tree.named(SCORES)]), None)
     if file is None:

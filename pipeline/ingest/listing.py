@@ -79,8 +79,7 @@ def join_labels(
 
     A row takes the place of its source's labels of the same names; a source without a row stays as it is, and
     a row without a source is refused as ``label-without-image``, with this `detail`. `attributes` and
-    `of_rows` are the names of the labels in both tables, and `own` is the path of the rows' file, which is no
-    photo.
+    `of_rows` are the names of the labels in both tables, and `own` is the path of the rows' file.
     """
     names = tuple(dict.fromkeys((*attributes, *of_rows)))
     of_photo, of_row = (

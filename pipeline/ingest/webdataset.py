@@ -79,8 +79,7 @@ def read(tree: FileTree) -> Listing:
     """List the images in all tars.
 
     Raises:
-        UserError: a tar is compressed, or a label is malformed or in no place where labels are read;
-            the message names tar and member.
+        UserError: a tar is compressed, or a label is malformed or in no place where it is read.
     """
     images, labels, unread = list[_Image](), list[_Label](), Counter[str]()
     sources: list[Source] = []

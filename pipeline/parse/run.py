@@ -32,8 +32,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
 
     Raises:
-        UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
-            many sources are refused.
+        UserError: there are no aligned shards, no weights of the parser, or too many refused sources.
     """
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="parse")
     planned: PlannedShards = retry(lambda: read_planned(layout.source, []))

@@ -47,8 +47,7 @@ def finish_shards(
 
     What killed runs left in their folder, that of the data set in `root`, is deleted. Finished shards that
     other code made are kept with `any_code`, and those that are not planned are deleted with `prune`. If
-    shards were made, the run is logged beside the manifests. Refusals of `earlier` shards, of an earlier
-    stage, count too.
+    shards were made, the run is logged beside the manifests. Refusals of `earlier` stages' shards count.
 
     Raises:
         UserError: there are shards that are not planned, too many sources are refused, workers die without
