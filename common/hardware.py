@@ -20,14 +20,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What networks run on: the GPU if there is one, else the CPU.
-
-    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it computes in that.
-    """
+    """What networks run on: the GPU if there is one, else the CPU."""
 
     device: torch.device
-    name: str
-    bfloat16: bool
+    name: str  # of its class, such as ``CPU, AVX-512 with bfloat16``
+    bfloat16: bool  # whether it has instructions for that
     x86: bool
 
     def dtype(self, precision: Precision) -> Dtype:

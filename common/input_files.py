@@ -50,12 +50,7 @@ class File:
 
 
 class FileTree:
-    """An input: a folder and all files below it, or one file.
-
-    Attributes:
-        path: the input.
-        root: the folder that source paths are relative to.
-    """
+    """An input at `path`, a folder or a file, and all files below `root`, to which paths are relative."""
 
     def __init__(self, path: Address) -> None:
         self.path, self.is_file = path, is_file(path)

@@ -117,13 +117,10 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class StoredLock:
-    """The lock of a run at an object store.
-
-    `owner` is the content of its file save for the time; the token in it is of this run alone.
-    """
+    """The lock of a run at an object store."""
 
     path: UPath
-    owner: dict[str, Any]
+    owner: dict[str, Any]  # the content of its file save for the time; its token is of this run alone
 
     def acquire(self) -> None:
         """Create the lock, or take over one that has expired; a `UserError` if another run holds it."""

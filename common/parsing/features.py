@@ -67,14 +67,11 @@ def projection(channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class EmbedderFile:
-    """A network of features that is ready to be loaded, on any worker that sees its file.
+    """A network of features that is ready to be loaded, on any worker that sees its file."""
 
-    `name` is that of its features, and `sha256` that of the file.
-    """
-
-    name: str
+    name: str  # of its features
     path: Path
-    sha256: str
+    sha256: str  # of the file
     input_format: FeatureFormat
 
 

@@ -111,7 +111,7 @@ def hash_sources(
     """
     _find_unchanged(database, folder, photos.stamps, doubted, retry_minutes)
     create_table(database, "contents", CONTENTS)
-    # What the adapter refuses is not read.
+    # What the adapter refuses is not read; a file may have several records.
     database.execute(
         """
         INSERT INTO contents BY NAME
@@ -147,10 +147,7 @@ def hash_sources(
 def _find_unchanged(
     database: Database, folder: Address, stamps: Stamps, doubted: Collection[str], retry_minutes: float
 ) -> None:
-    """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
-
-    A number may come several times. Files of records in which a source is `doubted` are deleted.
-    """
+    """Make the table ``unchanged`` of sources whose files have not; deletes records of `doubted` ones."""
     create_table(database, "records", RECORDS)
     create_table(database, "unchanged", CONTENTS)
     remove_partials(folder)

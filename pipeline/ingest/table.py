@@ -55,17 +55,13 @@ FAIRFACE_ATTRIBUTES: Final = (
 
 @dataclass
 class _Table:
-    """A table with its headings.
+    """A table with its headings."""
 
-    `file` is its name in messages, below the input's root the path there; `path` is the position of the
-    column of paths, `columns` are the others by position, without an index, and `split` is that of splits.
-    """
-
-    file: str
+    file: str  # its name in messages, below the input's root the path there
     address: Address
-    path: int
-    columns: dict[int, str]
-    split: str | None
+    path: int  # position of the column of paths
+    columns: dict[int, str]  # the others by position, without an index
+    split: str | None  # name of that of splits
 
 
 def recognised(tree: FileTree) -> bool:

@@ -63,7 +63,8 @@ class ReadyWorkers(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Load the model, unless this worker gets no tasks; a `UserError` if it runs other code."""
         if self._local:
-            os.environ |= self._local.environment(int(worker.name))
+            if gpus := self._local.gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):

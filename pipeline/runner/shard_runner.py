@@ -219,10 +219,7 @@ def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Clust
 def _probe_and_make(
     stage: ShardStage[Task], topic: str, note: Address, excluded: frozenset[str], task: Task
 ) -> None:
-    """The Dask task of a suspected shard.
-
-    `note` is a JSON list of the source that each attempt opened last, or null if it had opened all.
-    """
+    """The Dask task of a suspected shard; `note` lists what each attempt opened last, null if it was all."""
     settle()
     earlier = _read_note(note)
     for source in stage.probe(task, excluded):
