@@ -65,9 +65,7 @@ class FeatureFormat(InputFormat):
 
     size: Annotated[int, Field(ge=16)]
     output: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...]  # type: ignore[assignment]
-    crop: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # share of the face's side, in its middle, that is seen
-    )
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the face's side, in its middle, that is seen
 
 
 Format = TypeVar("Format", bound=InputFormat)

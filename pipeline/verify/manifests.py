@@ -124,7 +124,7 @@ def join_manifests(database: Database, other: Layout | None) -> dict[str, int]:
         UserError: the other set has no finished shards.
     """
     if other is None:
-        database.execute("CREATE TABLE other_samples AS SELECT NULL AS key LIMIT 0")
+        database.execute("CREATE VIEW other_samples AS FROM samples LIMIT 0")
     else:
         tables.add_parquet(database, "other_samples", other.require_samples())
     database.execute(JOINED)
