@@ -28,10 +28,10 @@ Refusal = tuple[str, str]
 
 # Suffixes of what lies beside photos and is no image: such files are not opened to find out.
 SIDE_SUFFIXES: Final = {
-    *(".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".html", ".md"),
-    *(".xmp", ".aae", ".npy", ".npz", ".mat", ".pts", ".pkl", ".db", ".ini", ".zip", ".tar", ".pdf"),
-    *(".mp3", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".3gp"),
-}
+    ".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".html", ".md",
+    ".xmp", ".aae", ".npy", ".npz", ".mat", ".pts", ".pkl", ".db", ".ini", ".zip", ".tar", ".pdf",
+    ".mp3", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".3gp",
+}  # fmt: skip
 
 MOST_KINDS: Final = 8  # Kinds of side files that are named
 # Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files.

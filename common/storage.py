@@ -62,9 +62,9 @@ def is_local(path: Address) -> bool:
 
 # Errors of a local file system that are about one path or position and do not go away by themselves.
 PERMANENT: Final = {
-    *(errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.EROFS),
-}
+    errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 class TransientError(OSError):

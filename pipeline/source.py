@@ -24,9 +24,9 @@ _IN_TAR: Final = re.compile(rf"(.*?\.tar){MEMBER}", re.IGNORECASE | re.DOTALL)
 MISSING: Final = "the file does not exist"
 # Whose content, such as a long name, is read whole.
 _EXTENSIONS: Final = (
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE),
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
-)
+)  # fmt: skip
 
 
 class _Header(tarfile.TarInfo):

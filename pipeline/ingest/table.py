@@ -32,15 +32,15 @@ from pipeline.ingest.rows import FALLBACK, IMAGEFOLDER, SUFFIXES, encoding_of, r
 
 # Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter.
 PATHS: Final = (
-    *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
-    *("image_id", "image_file", "img", "img_path", "img_name", "photo"),
-)
+    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name",
+    "image_id", "image_file", "img", "img_path", "img_name", "photo",
+)  # fmt: skip
 MISSING: Final = "label-without-image"
 
 _AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 _RACES: Final = (
-    *("White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic"),
-)
+    "White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic",
+)  # fmt: skip
 _VALUES: Final = {"gender": ("Female", "Male"), "age": _AGES, "race": _RACES}
 _TEST_FLAG: Final = "service_test"
 FAIRFACE_COLUMNS: Final = frozenset({*_VALUES, _TEST_FLAG})
