@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.parser_quality import confusion_matrix, f1_scores, image_files, read_pair
-from benchmarks.processes import parallel_rate, run
+from benchmarks.processes import parallel_rate, processor, run
 from common import command
 from common.classes import NUM_CLASSES
 from common.config import Config
 from common.files import write_text
-from common.hardware import hardware, processor
+from common.hardware import hardware
 from common.layout import Layout
 from common.members import decode_face
 from common.parsing.facexlib_networks import BISENET

@@ -33,9 +33,10 @@ from pipeline.ingest.run import ingest
 from pipeline.parse.manifests import write_manifests
 from pipeline.parse.run import plan as parse_tasks
 from pipeline.parse.run import read_aligned
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import read_planned
 from pipeline.runner.shard_record import Refusals, ShardTask, write_record
-from pipeline.runner.shard_runner import finished_shards, stale_tasks
+from pipeline.runner.shard_runner import stale_tasks
 
 FEW: Final = 1000
 """Rows of the run that imports everything before anything is measured."""
@@ -97,7 +98,7 @@ def _run(config: Config, rows: int, folder: Path, silent: bool = False) -> Figur
         tasks = align_tasks(read_align_plan(layout), run, layout)
     _write_records(tasks, layout)
     with step("align: compare"):
-        finished = finished_shards(tasks[0].tar.parent, layout, "align")
+        finished = FinishedShards(tasks[0].tar.parent, layout, "align")
         finished.update([])
         stale = stale_tasks("align", tasks, finished, Refusals(rows, 0), any_code=False)
     assert not stale

@@ -7,11 +7,18 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+import torch
+
 from common import command
-from common.hardware import hardware, processor
+from common.hardware import hardware
 
 Prepare = Callable[..., Callable[[], None]]
 """Loads what the work needs, warms up, and returns the work. Importable by name, since processes spawn."""
+
+
+def processor() -> str:
+    """The processor's own name, for figures that are compared."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
 
 
 def run(main: Callable[[], None]) -> None:

@@ -57,13 +57,10 @@ for _pair in FLIP_PAIRS:
 FLIP_CLASSES.setflags(write=False)
 
 
-def mask_overlay(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], colours: NDArray[np.uint8] = CLASS_COLOURS
-) -> NDArray[np.uint8]:
+def mask_overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Two parts of an image, uint8 RGB (H, W, 3), to three of the colours of its classes; of the same shape.
 
-    `mask` is uint8 (H, W), indices into `colours`, uint8 RGB (C, 3), by default those of the 19 parsing
-    classes.
+    `mask` is uint8 (H, W), numbers of classes.
     """
-    tint = colours[mask].astype(np.uint16)
+    tint = CLASS_COLOURS[mask].astype(np.uint16)
     return ((image.astype(np.uint16) * 2 + tint * 3) // 5).astype(np.uint8)

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -22,25 +23,14 @@ def parser(description: str, examples: str, shards: str | None = None) -> argpar
         epilog="examples:\n" + examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    arguments.add_argument(
-        "--config",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="YAML file whose values replace those of params.yaml (repeatable)",
-    )
-    arguments.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="settings",
-        help="one value, such as parse.size=512 (repeatable, wins over files)",
-    )
+    add = partial(arguments.add_argument, action="append", default=[])
+    text = "YAML file whose values replace those of params.yaml (repeatable)"
+    add("--config", type=Path, metavar="FILE", help=text)
+    text = "one value, such as parse.size=512 (repeatable, wins over files)"
+    add("--set", metavar="KEY=VALUE", dest="settings", help=text)
     if shards is not None:
-        help_text = f"{shards} (default: {DEFAULT_SHARDS}/)"
-        arguments.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help=help_text)
+        text = f"{shards} (default: {DEFAULT_SHARDS}/)"
+        arguments.add_argument("--shards", default=str(DEFAULT_SHARDS), metavar="DIR", help=text)
     return arguments
 
 

@@ -229,7 +229,7 @@ def load(files: Iterable[Path] = (), settings: Iterable[str] = ()) -> Config:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """The sections in a YAML file. Raises UserError: the file cannot be read, or is not a YAML mapping."""
+    """The sections in a YAML file; a `UserError` if it cannot be read, or is not a YAML mapping."""
     values = read_yaml(file, "settings")
     if not isinstance(values, dict):
         raise UserError(f"{file}: a mapping of sections was expected, as in params.yaml")

@@ -31,10 +31,7 @@ CHANNELS: Final = {
 
 
 class DlibMaps(nn.Module):
-    """From pixels of 0 to 1 less `DLIB_MEAN`, float32 (B, 3, S, S), to the maps of all blocks by name.
-
-    The layers that scale and shift channels are folded into the convolutions before them.
-    """
+    """From pixels of 0 to 1 less `DLIB_MEAN`, float32 (B, 3, S, S), to the maps of all blocks by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +76,7 @@ class DlibMaps(nn.Module):
                 convolutions[f"{name}/conv{number}"] = convolution
         for name, convolution in convolutions.items():
             filters, bias = (weights[f"{name}/conv/{each}"] for each in ("filters", "bias"))
+            # The layer that scales and shifts channels is folded into the convolution before it.
             scale, shift = (weights[f"{name}/scale/{each}"] for each in ("weights", "biases"))
             convolution.weight.copy_(filters.permute(3, 2, 0, 1) * scale[:, None, None, None])
             convolution.bias = nn.Parameter(bias * scale + shift)

@@ -2,7 +2,4 @@
 
 
 class UserError(Exception):
-    """Something that the user can fix: the message says what is wrong, where, and what to do.
-
-    Commands print the message as one line and exit with status 1; no traceback.
-    """
+    """What the user can fix: the message says what is wrong, where, and what to do; commands exit with 1."""

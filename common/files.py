@@ -51,8 +51,7 @@ def remove(path: Address) -> None:
 def replacing(path: Address) -> Iterator[Path]:
     """Yield a local temporary file to write to, which becomes `path` if no error is raised.
 
-    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, which object stores do
-    atomically.
+    On a local disk it is synced and renamed; elsewhere it is uploaded at the end, atomically.
 
     Raises:
         UserError: the disk is full.
@@ -127,8 +126,10 @@ def write_text(path: Address, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def user_cache() -> Path:
-    """The folder of this project in the user's cache. Raises UserError: the user has no home."""
+def user_cache(configured: str | None = None) -> Path:
+    """The configured folder, or this project's in the user's cache; a `UserError` if the user has no home."""
+    if configured:
+        return Path(configured)
     folder = os.environ.get("XDG_CACHE_HOME")  # empty counts as unset, as the XDG specification says
     try:
         return (Path(folder) if folder else Path.home() / ".cache") / "sspl-faces"

@@ -19,8 +19,7 @@ START_METHOD: Final = "forkserver" if sys.platform == "linux" else "spawn"
 def start_fork_server(*modules: str) -> None:
     """Start the process, if it does not run yet, and let it import these modules while this one goes on.
 
-    The first call decides about the modules. Ctrl-C, which a terminal sends to all processes, does not end
-    it; it ends with this process.
+    The first call decides about the modules. The process ends with this one, and not by Ctrl-C.
 
     Raises:
         UserError: the path of the folder for temporary files is too long for a socket in it.

@@ -20,15 +20,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What networks run on: the GPU if there is one, else the CPU.
-
-    `name` is its class, such as ``CPU, AVX-512 with bfloat16``, and `bfloat16` whether it has instructions
-    for that.
-    """
+    """What networks run on: the GPU if there is one, else the CPU."""
 
     device: torch.device
-    name: str
-    bfloat16: bool
+    name: str  # of its class, such as ``CPU, AVX-512 with bfloat16``
+    bfloat16: bool  # whether it has instructions for that
     x86: bool
 
     def dtype(self, precision: Precision) -> Dtype:
@@ -73,11 +69,6 @@ def cpu(flags: Any, capability: str, environment: Any) -> Hardware:
     kind = "AMX" if bfloat16 and flags.get("amx_bf16") else vectors
     name = f"CPU, {kind}" if x86 else f"CPU, {flags.get('architecture', 'unknown')}"
     return Hardware(torch.device("cpu"), name + (" with bfloat16" if bfloat16 else ""), bfloat16, x86)
-
-
-def processor() -> str:
-    """The processor's own name, for figures that are compared."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown processor"))
 
 
 def load_weights_only() -> None:

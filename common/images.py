@@ -20,20 +20,20 @@ PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27
 ACCEPTED: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 # Suffixes of cameras' raw files.
 RAW_SUFFIXES: Final = {
-    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf"),
-    *(".pef", ".raf", ".rw2", ".srw", ".x3f"),
-}
+    ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef", ".nrw", ".orf",
+    ".pef", ".raf", ".rw2", ".srw", ".x3f",
+}  # fmt: skip
 # Suffixes of images, in lower case, including those that are refused by name.
 SUFFIXES: Final = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".jp2", ".avif", ".heic", ".heif", ".jxl", *RAW_SUFFIXES),
-}
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm",
+    ".jp2", ".avif", ".heic", ".heif", ".jxl", *RAW_SUFFIXES,
+}  # fmt: skip
 HEAD: Final = 32  # Bytes from the start of a file that tell its format
 JPEG_XL: Final = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"
 
-_MARKS: Final = (*(b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  "), *JPEG_XL)
+_MARKS: Final = (b"\xff\xd8\xff", PNG, b"GIF8", b"II*\0", b"MM\0*", b"\x00\x00\x00\x0cjP  ", *JPEG_XL)
 _BRANDS: Final = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"crx ")
 # Raw files that are no TIFF; Canon's CR2 is told by its bytes 8 and 9.
 _RAW_MARKS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")

@@ -22,16 +22,16 @@ from upath import UPath
 from common.errors import UserError
 from common.images import HEAD, RAW_SUFFIXES, SUFFIXES, looks_like_image
 from common.layout import MARKER, OWN_OUTPUT
-from common.storage import Address, is_file, is_transient, listed_stamp, local_stamp, printable
+from common.storage import Address, is_file, is_transient, listed_stamp, printable, stat_stamp
 
 Refusal = tuple[str, str]
 
 # Suffixes of what lies beside photos and is no image: such files are not opened to find out.
 SIDE_SUFFIXES: Final = {
-    *(".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".html", ".md"),
-    *(".xmp", ".aae", ".npy", ".npz", ".mat", ".pts", ".pkl", ".db", ".ini", ".zip", ".tar", ".pdf"),
-    *(".mp3", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".3gp"),
-}
+    ".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet", ".xml", ".yaml", ".yml", ".html", ".md",
+    ".xmp", ".aae", ".npy", ".npz", ".mat", ".pts", ".pkl", ".db", ".ini", ".zip", ".tar", ".pdf",
+    ".mp3", ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".3gp",
+}  # fmt: skip
 
 MOST_KINDS: Final = 8  # Kinds of side files that are named
 # Paths in Hugging Face's and DVC's caches, whose snapshots and working copies are links to such files.
@@ -50,12 +50,7 @@ class File:
 
 
 class FileTree:
-    """An input: a folder and all files below it, or one file.
-
-    Attributes:
-        path: the input.
-        root: the folder that source paths are relative to.
-    """
+    """An input at `path`, a folder or a file, and all files below `root`, to which paths are relative."""
 
     def __init__(self, path: Address) -> None:
         self.path, self.is_file = path, is_file(path)
@@ -94,27 +89,30 @@ class FileTree:
         return [file.path for file in self.files if file.path.lower().endswith(ARCHIVES)]
 
 
+def _suffix(path: str) -> str:
+    return path[path.rfind(".") :].lower()
+
+
 def is_image(path: str) -> bool:
     """Whether a file is called like an image."""
-    return path[path.rfind(".") :].lower() in SUFFIXES
+    return _suffix(path) in SUFFIXES
 
 
 def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     """The files of a tree that are images by name or by first bytes, and a remark about the others.
 
-    What must not be read may be an image, and is among them. A raw file beside the same image in another
-    format is not.
+    What must not be read is among them; a raw file beside its image in another format is not.
 
     Raises:
         UserError: there is no image.
     """
     images, others = list[File](), Counter[str]()
-    developed = {stem(path) for path in tree.images if not is_raw_name(path)}
+    developed = {stem(path) for path in tree.images if _suffix(path) not in RAW_SUFFIXES}
     for file in tree.files:
         if file.refused == OWN_OUTPUT:
             others["this project's output"] += 1
-        elif is_raw_name(file.path) and stem(file.path) in developed:
-            others[Path(file.path).suffix.lower()] += 1
+        elif _suffix(file.path) in RAW_SUFFIXES and stem(file.path) in developed:
+            others[_suffix(file.path)] += 1
         elif file.refused or is_image(file.path) or _begins_like_image(tree.root, file.path):
             images.append(file)
         else:
@@ -127,13 +125,8 @@ def photos(tree: FileTree) -> tuple[list[File], tuple[str, ...]]:
     return images, (f"{others.total():,} files are no photos: {kinds}",) if others else ()
 
 
-def is_raw_name(path: str) -> bool:
-    """Whether a file is called like a camera's raw file."""
-    return path[path.rfind(".") :].lower() in RAW_SUFFIXES
-
-
 def _begins_like_image(root: Address, path: str) -> bool:
-    if path[path.rfind(".") :].lower() in SIDE_SUFFIXES:
+    if _suffix(path) in SIDE_SUFFIXES:
         return False
     try:
         with (root / path).open("rb") as stream:
@@ -243,7 +236,7 @@ def _local(root: Path, under: str) -> Iterator[File]:
 
 def _local_stamp(path: str) -> str | None:
     try:
-        return local_stamp(path)
+        return stat_stamp(os.stat(path))  # noqa: PTH116 - a Path of each of millions takes longer than this
     except (OSError, ValueError):  # a name with a null byte
         return None
 

@@ -3,7 +3,6 @@
 Shards, manifests and aligned faces may be local folders or fsspec addresses.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,18 +55,13 @@ class Layout:
         return self.manifests / "quarantine.parquet"
 
     def require_samples(self) -> Address:
-        """The path of ``shards.parquet``. Raises UserError: there are no finished shards here."""
+        """The path of ``shards.parquet``; a `UserError` if there are no finished shards here."""
         if not is_file(self.samples):
             raise UserError(
                 f"{self.samples} is missing: {self.shards}/ has no finished shards. "
                 "Make them with `python -m pipeline.parse --input FOLDER`, or name them with --shards."
             )
         return self.samples
-
-
-def dataset_name(folder: Address) -> str:
-    """The name of the data set in `folder`: the folder's, with ``_`` for disallowed characters."""
-    return re.sub(r"[^\w.-]", "_", folder.resolve().name).lstrip(".") or "photos"
 
 
 def mark_new(folder: Path, flag: str) -> None:

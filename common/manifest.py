@@ -1,10 +1,9 @@
 """The three manifests: every input, every sample, and everything that was refused.
 
-``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and
-``quarantine.parquet`` a row (source, reason, detail) per input that did not
-become one; sources = sources with a sample + quarantined. ``notices`` are codes of what
-is worth knowing about an input that was kept, sorted and separated by spaces, or null.
-Attributes are nullable int8 columns (0, 1, null) named as in the data set.
+``source.parquet`` has a row per input, ``shards.parquet`` a row per sample and ``quarantine.parquet`` a row
+(source, reason, detail) per input that did not become one; sources = sources with a sample + quarantined.
+``notices`` are codes of what is worth knowing about an input that was kept, sorted and separated by spaces,
+or null. Attributes are nullable int8 columns (0, 1, null) named as in the data set.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,18 +18,22 @@ from common.members import MEMBERS
 from common.storage import Address, TransientError, is_file, is_local, store_errors
 
 SOURCE_FIELDS: Final = pa.schema(
-    dict.fromkeys(("source", "key", "shard", "split", "identity", "sha256"), pa.string())
-    | {"bytes": pa.int64()}
-    | dict.fromkeys(("reason", "detail", "notices"), pa.string())
+    {
+        **dict.fromkeys(("source", "key", "shard", "split", "identity", "sha256"), pa.string()),
+        "bytes": pa.int64(),
+        **dict.fromkeys(("reason", "detail", "notices"), pa.string()),
+    }
 )
 
 # Columns of each member of a sample, named ``<member>.<column>``.
 MEMBER_COLUMNS: Final = ("offset", "size", "crc32")
 
 SAMPLE_FIELDS: Final = pa.schema(
-    dict.fromkeys(("key", "shard", "split", "status", "notices", "source", "identity"), pa.string())
-    | dict.fromkeys(("box_score", "confidence"), pa.float32())
-    | {f"{name}.{what}": pa.int64() for name in MEMBERS for what in MEMBER_COLUMNS}
+    {
+        **dict.fromkeys(("key", "shard", "split", "status", "notices", "source", "identity"), pa.string()),
+        **dict.fromkeys(("box_score", "confidence"), pa.float32()),
+        **{f"{name}.{what}": pa.int64() for name in MEMBERS for what in MEMBER_COLUMNS},
+    }
 )
 
 QUARANTINE_FIELDS: Final = pa.schema(dict.fromkeys(("source", "reason", "detail"), pa.string()))
@@ -58,15 +61,12 @@ PREDICTION_COLUMNS: Final = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest in memory: a row per source or sample.
-
-    Besides, the names of its attribute columns, in the order of the data set, and strings about the whole,
-    such as the data set's name.
-    """
+    """A manifest in memory: a row per source or sample."""
 
     table: pa.Table
-    attributes: tuple[str, ...]
-    metadata: Mapping[str, str]
+    columns: tuple[str, ...]  # the names of all columns of its file, whichever were read
+    attributes: tuple[str, ...]  # and of those that are attributes, in the order of the data set
+    metadata: Mapping[str, str]  # strings about the whole, such as the data set's name
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows as dictionaries."""
@@ -101,12 +101,5 @@ def read(path: Address, columns: list[str] | None = None) -> Manifest:
         key.decode(): value.decode() for key, value in stored.items() if not key.startswith(b"ARROW:")
     }
     names = metadata.pop("attributes", "")
-    return Manifest(table, tuple(names.split("\n")) if names else (), metadata)
-
-
-def column_names(path: Address) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of all columns of a manifest, and of those that are attributes; reads its footer alone."""
-    with path.open("rb") as stream:
-        schema = pq.read_schema(stream)
-    attributes = (schema.metadata or {}).get(b"attributes", b"").decode()
-    return tuple(schema.names), tuple(attributes.split("\n")) if attributes else ()
+    attributes = tuple(names.split("\n")) if names else ()
+    return Manifest(table, tuple(parquet.schema_arrow.names), attributes, metadata)

@@ -34,7 +34,7 @@ def encode_face(face: NDArray[np.uint8]) -> bytes:
 
 
 def decode_face(data: bytes) -> NDArray[np.uint8]:
-    """An RGB face, uint8 (H, W, 3), from JPEG bytes. Raises BrokenSample: the bytes are not an image."""
+    """An RGB face, uint8 (H, W, 3), from JPEG bytes; a `BrokenSample` if they are not an image."""
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
         raise BrokenSample(f"{len(data)} bytes that are not a JPEG image")
@@ -137,7 +137,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 
 def decode_metadata(data: bytes) -> dict[str, Any]:
-    """The metadata of a sample, from JSON bytes. Raises BrokenSample: the bytes are not a JSON object."""
+    """The metadata of a sample, from JSON bytes; a `BrokenSample` if they are not a JSON object."""
     try:
         metadata = json.loads(data)
     except (ValueError, RecursionError) as error:

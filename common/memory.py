@@ -6,9 +6,8 @@ import ctypes
 def keep_freed_memory() -> None:
     """Tell glibc to reuse large freed blocks instead of returning them to the kernel.
 
-    On a CPU a network's activations are large blocks; by default each is mapped anew and
-    all its pages are faulted in at every step, which takes a third of the parser's time. Without
-    glibc this does nothing.
+    On a CPU a network's activations are large blocks; by default each is mapped anew and all its pages are
+    faulted in at every step, which takes a third of the parser's time. Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -12,12 +12,7 @@ REDUCED_FROM: Final = 4_000_000
 
 
 class Refused(ValueError):
-    """An image that cannot become a sample.
-
-    Attributes:
-        reason: short code, such as ``truncated``.
-        detail: one sentence for the quarantine.
-    """
+    """An image that cannot become a sample: a code, such as ``truncated``, and one sentence about it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

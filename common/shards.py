@@ -42,7 +42,7 @@ class Extent:
     size: int
 
 
-class ShardWriter:
+class ShardWriter(ExitStack):
     """Writes one shard, which appears completely or not at all.
 
     The tar grows under a temporary name and is synced and renamed when the context ends without an error;
@@ -50,17 +50,15 @@ class ShardWriter:
     """
 
     def __init__(self, path: Address) -> None:
+        super().__init__()
         self._path = path
-        self._context = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as context:
-            stream = context.enter_context(context.enter_context(replacing(self._path)).open("wb"))
-            self._tar = webdataset.TarWriter(
-                stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
-            )
-            context.callback(self._tar.close)
-            self._context = context.pop_all()
+        stream = self.enter_context(self.enter_context(replacing(self._path)).open("wb"))
+        self._tar = webdataset.TarWriter(
+            stream, encoder=False, mtime=0, user="root", group="root", mode=0o644, compress=False
+        )
+        self.callback(self._tar.close)
         return self
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Extent]:
@@ -73,9 +71,6 @@ class ShardWriter:
             blocks = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             extents[name] = Extent(offset=self._tar.tarstream.offset - blocks, size=size)
         return extents
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
 
 
 def read_shard(path: Address) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -19,9 +19,9 @@ LEVELS: Final = (255, 1023, 4095, 65535, (1 << 24) - 1, (1 << 32) - 1)
 BAND: Final = 1 << 18
 # What Pillow's decoders raise on damaged data; the exceptions have no common base class.
 DAMAGE: Final = (
-    *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, RuntimeError),
-    *(struct.error, zlib.error),
-)
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, RuntimeError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

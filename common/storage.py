@@ -62,9 +62,9 @@ def is_local(path: Address) -> bool:
 
 # Errors of a local file system that are about one path or position and do not go away by themselves.
 PERMANENT: Final = {
-    *(errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.EROFS),
-}
+    errno.EACCES, errno.EEXIST, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EOVERFLOW, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 
 
 class TransientError(OSError):
@@ -147,7 +147,7 @@ def list_folder(folder: Address) -> dict[str, str]:
         if isinstance(folder, Path):
             with os.scandir(folder) as entries:
                 stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
-            return {name: _stat_stamp(stat) for name, stat in stats.items()}
+            return {name: stat_stamp(stat) for name, stat in stats.items()}
         with store_errors(folder):
             files = folder.fs.ls(folder.path, detail=True)
     except FileNotFoundError:
@@ -164,16 +164,8 @@ def listed_stamp(file: Mapping[str, Any]) -> str:
     return f"{file['size']} {changed}"
 
 
-def local_stamp(path: str | Path) -> str:
-    """The stamp, as in `list_folder`, of a local file or of the one that it links to.
-
-    Raises:
-        OSError: there is none, or it may not be looked at.
-    """
-    return _stat_stamp(os.stat(path))  # noqa: PTH116 - a Path for each of millions takes longer than the call
-
-
-def _stat_stamp(stat: os.stat_result) -> str:
+def stat_stamp(stat: os.stat_result) -> str:
+    """The stamp, as in `list_folder`, of a local file."""
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 

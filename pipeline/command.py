@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import re
 from typing import Final, get_args
 
 from common import command
 from common.config import Config
-from common.layout import DEFAULT_SHARDS, Layout, dataset_name
+from common.layout import DEFAULT_SHARDS, Layout
 from common.pipeline_config import InputFormat
 from common.storage import address, check_utf8
 
@@ -22,49 +23,34 @@ def arguments(description: str, module: str) -> argparse.ArgumentParser:
         f"  python -m {module} --input celeba/ --set parse.size=512 --scheduler tcp://10.0.0.1:8786"
     )
     parser = command.parser(description, examples)
-    parser.add_argument(
-        "--input",
-        metavar="DIR",
-        help="start from this folder of images, table of paths (.csv, .parquet), tar, or fsspec address "
-        "(s3://bucket/celeba) of one; without it, from the manifest",
+    add = parser.add_argument
+    text = (
+        "start from this folder of images, table of paths (.csv, .parquet), tar, or fsspec address "
+        "(s3://bucket/celeba) of one; without it, from the manifest"
     )
-    parser.add_argument(
-        "--format", choices=get_args(InputFormat), help="the input's layout (default: recognise it)"
+    add("--input", metavar="DIR", help=text)
+    add("--format", choices=get_args(InputFormat), help="the input's layout (default: recognise it)")
+    text = (
+        "table (.csv, .parquet) with a column path, relative to the input, whose other columns become "
+        "labels of these photos"
     )
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="table (.csv, .parquet) with a column path, relative to the input, whose other columns become "
-        "labels of these photos",
+    add("--labels", metavar="FILE", help=text)
+    text = (
+        "folder or address (s3://bucket/celeba) for shards, with their manifests in its manifests/ "
+        "(default: shards/ and manifests/)"
     )
-    parser.add_argument(
-        "--output",
-        type=str,
-        default=str(DEFAULT_SHARDS),
-        metavar="DIR",
-        help="folder or address (s3://bucket/celeba) for shards, with their manifests in its manifests/ "
-        "(default: shards/ and manifests/)",
+    add("--output", default=str(DEFAULT_SHARDS), metavar="DIR", help=text)
+    add("--limit", type=int, metavar="N", help="use the first N inputs only")
+    text = "find and warp the face, or take the image's central square as it is"
+    add("--align", choices=("detect", "none"), help=text)
+    add("--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one")
+    text = (
+        "keep finished shards that other code made, such as an earlier version, instead of making "
+        "them again; shards of other inputs or settings are always made again"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="use the first N inputs only")
-    parser.add_argument(
-        "--align",
-        choices=("detect", "none"),
-        help="find and warp the face, or take the image's central square as it is",
-    )
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="join this Dask cluster instead of a local one"
-    )
-    parser.add_argument(
-        "--any-code",
-        action="store_true",
-        help="keep finished shards that other code made, such as an earlier version, instead of making "
-        "them again; shards of other inputs or settings are always made again",
-    )
-    parser.add_argument(
-        "--prune",
-        action="store_true",
-        help="delete finished shards, and faces in them, that the input or --limit leaves out now",
-    )
+    add("--any-code", action="store_true", help=text)
+    text = "delete finished shards, and faces in them, that the input or --limit leaves out now"
+    add("--prune", action="store_true", help=text)
     return parser
 
 
@@ -93,6 +79,7 @@ def read_options(flags: argparse.Namespace) -> tuple[Config, Layout]:
 
 
 def name_of_input(text: str) -> str:
-    """The name of the data set in an input."""
+    """The name of the data set in an input: that of the folder, with ``_`` for disallowed characters."""
     path = address(text)
-    return dataset_name(path.with_suffix("") if path.suffix.lower() in FILES else path)
+    path = path.with_suffix("") if path.suffix.lower() in FILES else path
+    return re.sub(r"[^\w.-]", "_", path.resolve().name).lstrip(".") or "photos"

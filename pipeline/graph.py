@@ -77,12 +77,8 @@ def main() -> None:
         "Write down which networks of your own parsing reads, for the DVC graph.",
         "  python -m pipeline.graph\n  python -m pipeline.graph --input photos/",
     )
-    parser.add_argument(
-        "--input",
-        metavar="INPUT",
-        help="instead write this folder of photos, data set, table of paths, tar, or the address of one "
-        "(s3://...) into params.yaml",
-    )
+    text = "instead write this folder of photos, data set, table of paths, tar, or the address of one "
+    parser.add_argument("--input", metavar="INPUT", help=f"{text}(s3://...) into params.yaml")
     flags = parser.parse_args()
     if flags.input is not None:
         set_input(flags.input)

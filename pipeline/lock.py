@@ -93,7 +93,18 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
     lock = StoredLock(path, {**_owner(), "token": uuid.uuid4().hex})
     retried(lock.acquire, retry_minutes, "lock")
     ended = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(lock, ended), daemon=True)
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            try:
+                lock.renew()
+            except UserError as lost:
+                print(lost, file=sys.stderr)
+                return
+            except Exception:  # the next renewal may reach the store; until then `check` refuses writes
+                continue
+
+    renewer = threading.Thread(target=renew, daemon=True)
     renewer.start()
     try:
         with guarded(lock.check):
@@ -104,26 +115,12 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
         lock.release()
 
 
-def _renew(lock: "StoredLock", ended: threading.Event) -> None:
-    while not ended.wait(RENEW_SECONDS):
-        try:
-            lock.renew()
-        except UserError as lost:
-            print(lost, file=sys.stderr)
-            return
-        except Exception:  # the next renewal may reach the store; until then `check` refuses writes
-            continue
-
-
 @dataclass(frozen=True)
 class StoredLock:
-    """The lock of a run at an object store.
-
-    `owner` is the content of its file save for the time; the token in it is of this run alone.
-    """
+    """The lock of a run at an object store."""
 
     path: UPath
-    owner: dict[str, Any]
+    owner: dict[str, Any]  # the content of its file save for the time; its token is of this run alone
 
     def acquire(self) -> None:
         """Create the lock, or take over one that has expired; a `UserError` if another run holds it."""

@@ -24,9 +24,9 @@ _IN_TAR: Final = re.compile(rf"(.*?\.tar){MEMBER}", re.IGNORECASE | re.DOTALL)
 MISSING: Final = "the file does not exist"
 # Whose content, such as a long name, is read whole.
 _EXTENSIONS: Final = (
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE),
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
-)
+)  # fmt: skip
 
 
 class _Header(tarfile.TarInfo):
@@ -63,7 +63,7 @@ def read_headers(stream: IO[bytes]) -> Iterator[tarfile.TarInfo]:
 
 
 def read_source(root: Address, source: str) -> bytes:
-    """All bytes of a source below `root`. Raises Refused, TransientError: as for `open_source`."""
+    """All bytes of a source below `root`; errors are those of `open_source`."""
     if isinstance(root, Path) or _IN_TAR.match(source):
         with open_source(root, source) as stream:
             return stream.read()

@@ -14,12 +14,11 @@ from PIL import Image
 
 from common import manifest
 from common.config import load
-from common.input_files import FileTree
 from common.layout import Layout
 from common.pipeline_config import Ingest
 from common.storage import Address
 from common.tables import connect, insert_batches
-from pipeline.ingest.adapters import open_tree, store_sources
+from pipeline.ingest.adapters import store_sources
 from pipeline.ingest.listing import Listing, Source, store_listing
 from pipeline.ingest.plan import plan, write_plan
 from pipeline.ingest.run import ingest
@@ -28,8 +27,7 @@ from pipeline.ingest.run import ingest
 def read_listing(path: Address, form: str = "auto", labels: Address | None = None) -> Listing:
     """The sources of an input in their order, and what else is known of it."""
     with connect() as database:
-        tree: FileTree = open_tree(path)
-        listing = store_sources(database, tree, form, labels)
+        _, listing = store_sources(database, path, form, labels)
         columns = "source, split, identity, labels, reason, detail"
         rows = database.execute(f"SELECT {columns} FROM listed ORDER BY number").fetchall()
     sources = [

@@ -54,8 +54,8 @@ from training.predict.output import write_table
     ],
 )
 def test_the_cache_of_weights(prelude, environment, expected):
-    code = "from common.config import load; from common.weights import cache_folder"
-    done = run_python(f"import os; {prelude}\n{code}; print(cache_folder(load().weights))", env=environment)
+    code = f"import os; {prelude}\nfrom common.files import user_cache; print(user_cache())"
+    done = run_python(code, env=environment)
     assert expected in (done.stdout or done.stderr)
 
 

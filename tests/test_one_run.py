@@ -84,7 +84,7 @@ def test_unplanned_shards_are_deleted_on_request_alone(tmp_path):
         record_path(tar).touch()
 
     def remove(prune: bool) -> None:
-        FinishedShards(tmp_path, tmp_path / "index").remove_unplanned({tars[0].name}, prune=prune)
+        FinishedShards(tmp_path, Layout.at(tmp_path), "parse").remove_unplanned({tars[0].name}, prune=prune)
 
     with pytest.raises(UserError, match=r"2 shards that are not in the plan, such as train-000001\.tar"):
         remove(prune=False)

@@ -14,9 +14,10 @@ from upath import UPath
 from common import manifest
 from common.errors import UserError
 from common.freshness import imported_modules
+from common.layout import Layout
 from common.sampling import evenly_spaced
-from common.storage import TransientError, address
-from common.tables import ROW_GROUP, add_parquet, batches, connect, quoted, write_parquet
+from common.storage import Address, TransientError, address
+from common.tables import ROW_GROUP, Database, add_parquet, batches, connect, quoted, write_batches
 from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.planned_shards import read_planned
 from pipeline.runner.shard_record import Refusals, ShardTask, read_record, record_path, write_record
@@ -53,7 +54,10 @@ def test_other_inputs_are_always_stale_and_other_code_unless_it_is_accepted(
         record_path(tar).write_text(record)
         assert read_record(tar) is None  # of another format
     write_record(ShardTask(tar, fingerprint, code, 1), [], [])
-    task, finished = ShardTask(tar, "inputs", "code", 1), FinishedShards(tmp_path, tmp_path / "index.json")
+    task, finished = (
+        ShardTask(tar, "inputs", "code", 1),
+        FinishedShards(tmp_path, Layout.at(tmp_path), "parse"),
+    )
     assert stale_tasks("parse", [task], finished, Refusals(1, 1.0), any_code) == ([task] if stale else [])
     notice = capsys.readouterr().out
     if fingerprint == "inputs" and code != "code":
@@ -76,7 +80,7 @@ def test_the_bytes_of_a_shard_depend_on_no_setting_of_the_trainer_and_not_on_the
 def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_of_shards(counted_store):
     root = UPath("s3://records")
     root.fs.mkdir("records")
-    folder, index = root / "aligned/d", root / "manifests/records.json"
+    folder, layout = root / "aligned/d", Layout.at(root)
     tars = [folder / f"train-{number:06}.tar" for number in range(SHARDS)]
     for number, tar in enumerate(tars):
         tar.write_bytes(b"tar")
@@ -88,16 +92,16 @@ def test_a_run_with_nothing_to_do_asks_a_store_a_few_times_whatever_the_number_o
         return counted_store.requests - before
 
     assert requests(lambda: [read_record(tar) for tar in tars]) >= 2 * SHARDS
-    assert requests(lambda: FinishedShards(folder, index).update([])) >= SHARDS
-    assert requests(lambda: FinishedShards(folder, index).update([])) <= 5
+    assert requests(lambda: FinishedShards(folder, layout, "align").update([])) >= SHARDS
+    assert requests(lambda: FinishedShards(folder, layout, "align").update([])) <= 5
     write_record(ShardTask(tars[7], "other", "code", 1), [], [])
-    assert requests(lambda: FinishedShards(folder, index)) <= 5
-    finished = FinishedShards(folder, index)
-    assert [shard and (shard.made_from["inputs"], shard.samples) for shard in map(finished.get, tars)] == [
+    assert requests(lambda: FinishedShards(folder, layout, "align")) <= 5
+    finished = [shard for _, shard in sorted(FinishedShards(folder, layout, "align").shards.items())]
+    assert [(shard.made_from["inputs"], shard.samples) for shard in finished] == [
         ("other", 0) if number == 7 else (f"f{number}", number) for number in range(SHARDS)
     ]
     tars[9].unlink()
-    assert FinishedShards(folder, index).get(tars[9]) is None
+    assert tars[9].name not in FinishedShards(folder, layout, "align").shards
 
 
 PLANNED = 1000
@@ -139,12 +143,17 @@ ROWS = 3 * ROW_GROUP // 2
 QUERY = f"SELECT i, sha256(i::VARCHAR) AS key FROM range({ROWS}) AS numbers(i) ORDER BY key"
 
 
+def write(database: Database, file: Address, query: str, metadata: dict[str, str]) -> int:
+    rows = database.sql(query).to_arrow_reader(1000)
+    return write_batches(file, rows, rows.schema, metadata)
+
+
 def test_equal_rows_are_equal_bytes_for_any_number_of_threads(tmp_path):
     for threads in (1, 4):
         with connect() as database:
             database.execute(f"SET threads = {threads}")
             file = tmp_path / f"{threads}.parquet"
-            assert write_parquet(database, file, QUERY, metadata={"dataset": "d"}) == ROWS
+            assert write(database, file, QUERY, {"dataset": "d"}) == ROWS
             assert [batch.num_rows for batch in batches(database, QUERY)] == [ROW_GROUP, ROW_GROUP // 2]
     first, second = sorted(tmp_path.iterdir())
     assert first.read_bytes() == second.read_bytes()
@@ -160,9 +169,9 @@ def test_files_of_any_name_are_queried_at_paths_and_addresses_and_are_whole_or_r
     folder = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
     file, name = folder / "a [b] *'.parquet", quoted('a.b "c"')
     with connect() as database:
-        write_parquet(database, file, 'SELECT 7 AS "a.b ""c"""', metadata={"x": "y"})
+        write(database, file, 'SELECT 7 AS "a.b ""c"""', {"x": "y"})
         with pytest.raises(Exception, match="does not add up"):
-            write_parquet(database, file, "SELECT error('does not add up') AS one FROM range(9)")
+            write(database, file, "SELECT error('does not add up') AS one FROM range(9)", {})
         assert [each.name for each in folder.iterdir()] == [file.name]
         assert add_parquet(database, "stored", file).metadata == {b"x": b"y"}
         assert database.execute(f"SELECT {name} FROM stored").fetchall() == [(7,)]

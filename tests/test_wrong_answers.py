@@ -212,14 +212,14 @@ def test_a_run_finds_what_it_wrote_itself_in_a_store_that_lists_it_late(store, m
     with pytest.raises(UserError, match="run `python -m pipeline.align` first"):
         read_aligned(planned, layout)
     tars = [layout.aligned / name for name in planned.shards]
-    listed = FinishedShards(layout.aligned / "d", layout.manifests / "index")
+    listed = FinishedShards(layout.aligned / "d", layout, "late")
     with pytest.raises(TransientError, match="is written, but not there yet"):
         listed.update(tars[:1])
     for tar in tars:
         tar.write_bytes(b"tar")
         write_record(ShardTask(tar, "inputs", "code", 1), [{"key": "k"}], [])
     listed.update(tars[:1])
-    assert listed.get(tars[0]) == read_aligned(planned, layout).get(tars[0])
+    assert listed.shards[tars[0].name] == read_aligned(planned, layout).shards[tars[0].name]
 
 
 def test_a_page_instead_of_a_record_is_no_missing_shard(store, aligned):

@@ -30,8 +30,7 @@ DETECT_SIDE: Final = 640  # Longer side in pixels to which larger images are shr
 # An RGB image, uint8 (H, W, 3), or a photo, of which as much is decoded as is looked at.
 Picture = NDArray[np.uint8] | Photo
 # Longer side that a reduced view must have to be shrunk to `DETECT_SIDE`. Then no landmark is more than 0.2
-# pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12
-# megapixels).
+# pixels of a crop of 256 from where the full picture has it; without the factor, 1.5 (24 photos of 12 MP).
 FIRST_SIDE: Final = 2 * DETECT_SIDE
 MIN_VISIBLE: Final = 0.5  # Share of a face's box that must lie inside the image
 
@@ -77,33 +76,15 @@ def detect_faces(
     For the detector only, an image whose longer side exceeds `scale` times `DETECT_SIDE` is shrunk, and the
     image is turned by `turns` quarter turns against the clock.
     """
-    view, small = _shrunk(image, scale * DETECT_SIDE)
-    rows = _detect_in_tiles(np.rot90(small, turns), detector, config.threshold, max(TILE, DETECT_SIDE))
-    return _faces(rows, small, turns, view)
-
-
-def view_of(image: Picture, reduction: float) -> View:
-    """A picture reduced by at most `reduction`, if it is a large JPEG."""
-    return image.view(reduction) if isinstance(image, Photo) else View(image, 1, (0, 0), image.shape[:2])
-
-
-def _shrunk(image: Picture, side: int) -> tuple[View, NDArray[np.uint8]]:
-    """A view of the picture, and its pixels or fewer so that the longer side is at most `side`."""
-    view = view_of(image, max(image.shape[:2]) / (FIRST_SIDE / DETECT_SIDE * side))
+    view = view_of(image, max(image.shape[:2]) / (scale * FIRST_SIDE))
     height, width = view.pixels.shape[:2]
-    shrink = side / max(height, width)
-    if shrink >= 1:
-        return view, view.pixels
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    return view, cv2.resize(view.pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def _faces(rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, view: View) -> list[Face]:
-    """The faces of the rows of `detect` on `small` after `turns`, in pixels of the picture of `view`."""
-    height, width = view.pixels.shape[:2]
+    small, shrink = view.pixels, scale * DETECT_SIDE / max(height, width)
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     factor = view.reduction * np.array([width / small.shape[1], height / small.shape[0]])
     faces = []
-    for row in rows:
+    for row in _detect_in_tiles(np.rot90(small, turns), detector, config.threshold):
         points = np.concatenate([row[:4], row[5:15]]).astype(np.float64).reshape(7, 2)
         for turn in range(turns, 0, -1):
             last = small.shape[1 if turn % 2 else 0] - 1  # of the sides before this turn, the horizontal one
@@ -114,6 +95,11 @@ def _faces(rows: NDArray[np.float32], small: NDArray[np.uint8], turns: int, view
     return faces
 
 
+def view_of(image: Picture, reduction: float) -> View:
+    """A picture reduced by at most `reduction`, if it is a large JPEG."""
+    return image.view(reduction) if isinstance(image, Photo) else View(image, 1, (0, 0), image.shape[:2])
+
+
 def overlap(first: Face, second: Face) -> bool:
     """Whether the boxes of two faces have so much in common that they are of one."""
     low, high = np.maximum(first.box[:2], second.box[:2]), np.minimum(first.box[2:], second.box[2:])
@@ -122,13 +108,13 @@ def overlap(first: Face, second: Face) -> bool:
 
 
 def _detect_in_tiles(
-    image: NDArray[np.uint8], detector: "RetinaFace", threshold: float, side: int
+    image: NDArray[np.uint8], detector: "RetinaFace", threshold: float
 ) -> NDArray[np.float32]:
-    """`detect` on overlapping tiles of at most `side` pixels; each tile has the faces in its middle."""
+    """`detect` on overlapping tiles of at most `TILE` pixels; each tile has the faces in its middle."""
     by_tile = [np.empty((0, 15), np.float32)]
-    cores = [[*range(0, max(1, length - 2 * MARGIN), side - 2 * MARGIN)] for length in image.shape[:2]]
+    cores = [[*range(0, max(1, length - 2 * MARGIN), TILE - 2 * MARGIN)] for length in image.shape[:2]]
     for top, left in product(*cores):
-        tile = image[top : top + side, left : left + side]
+        tile = image[top : top + TILE, left : left + TILE]
         rows = detect(tile, detector, threshold)
         offset = np.array([left, top], np.float32)
         rows[:, :4] += np.tile(offset, 2)
@@ -136,10 +122,8 @@ def _detect_in_tiles(
         centres = (rows[:, :2] + rows[:, 2:4]) / 2 - offset
         ends = np.array([tile.shape[1], tile.shape[0]])
         last = offset + ends >= [image.shape[1], image.shape[0]]
-        inside = (centres >= np.where(offset > 0, MARGIN, -np.inf)) & (
-            centres < np.where(last, np.inf, ends - MARGIN)
-        )
-        by_tile.append(rows[inside.all(axis=1)])
+        first, end = np.where(offset > 0, MARGIN, -np.inf), np.where(last, np.inf, ends - MARGIN)
+        by_tile.append(rows[((centres >= first) & (centres < end)).all(axis=1)])
     rows = np.concatenate(by_tile)
     return rows[np.argsort(-rows[:, 4], kind="stable")]
 
@@ -149,8 +133,7 @@ def detect(image: NDArray[np.uint8], detector: "RetinaFace", threshold: float) -
     """The same result as facexlib's ``detector.detect_faces`` on an RGB image, faster.
 
     The anchors of an image size are computed once instead of in Python loops for each image, and only those
-    that score above the threshold are decoded. Gives float32 (N, 15): box, score, five landmarks; best score
-    first.
+    that score above the threshold are decoded. Gives float32 (N, 15), best first: box, score, five landmarks.
     """
     from facexlib.detection.retinaface_utils import decode, decode_landm, py_cpu_nms
 
@@ -195,13 +178,16 @@ def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]
         raise Refused("no-face", f"no face scored {config.threshold} or more{hint}")
     height, width = image.shape[:2]
 
+    def inside(face: Face) -> float:
+        return _area(np.clip(face.box, 0, [width, height, width, height]))
+
     def rank(face: Face) -> float:
         if config.faces == "centre":
             return float(np.hypot(*(face.box[:2] + face.box[2:] - [width, height])))
-        return -_area(_inside(face, image))
+        return -inside(face)
 
     faces = sorted(faces, key=rank)
-    shares = [_area(_inside(face, image)) / max(_area(face.box), 1e-9) for face in faces]
+    shares = [inside(face) / max(_area(face.box), 1e-9) for face in faces]
     visible = [face for face, share in zip(faces, shares, strict=True) if share >= MIN_VISIBLE]
     if visible and config.faces == "all":
         return visible
@@ -212,8 +198,3 @@ def choose_faces(faces: list[Face], image: Picture, config: Align) -> list[Face]
 
 def _area(box: NDArray[np.float64]) -> float:
     return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
-
-
-def _inside(face: Face, image: Picture) -> NDArray[np.float64]:
-    height, width = image.shape[:2]
-    return np.clip(face.box, 0, [width, height, width, height])

@@ -16,24 +16,18 @@ METADATA_KEY: Final = "alignment"  # Its key in the metadata of ``shards.parquet
 
 
 class Recipe(BaseModel):
-    """How photos became faces.
-
-    align: as in the configuration, but its mode is ``detect`` or ``none``, what ``auto`` came to.
-    max_pixels: larger images were refused.
-    """
+    """How photos became faces."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    align: Align
-    max_pixels: int
+    align: Align  # as in the configuration, but its mode is ``detect`` or ``none``, what ``auto`` came to
+    max_pixels: int  # larger images were refused
 
     @classmethod
     def of(cls, align: Align, ingest: Ingest, detects: bool) -> Self:
         """The recipe of a data set whose faces have to be detected, or are aligned already."""
-        return cls(
-            align=align.model_copy(update={"mode": "detect" if detects else "none"}),
-            max_pixels=ingest.max_pixels,
-        )
+        mode = "detect" if detects else "none"
+        return cls(align=align.model_copy(update={"mode": mode}), max_pixels=ingest.max_pixels)
 
     @classmethod
     def read(cls, text: str, where: str) -> Self:

@@ -71,8 +71,7 @@ def colour(number: int) -> str:
 def figure(draw: Callable[[Axes], None], label: str, size: tuple[float, float] = WIDE) -> Markup:
     """What `draw` puts on a pair of axes in colours of `THEME`, as SVG without a background, for a page.
 
-    `label` is what a screen reader says. `size` is width and height in inches; a page scales figures to its
-    columns.
+    `label` is what a screen reader says. `size` is width and height in inches; a page scales figures.
     """
     with rc_context(STYLE):
         canvas = Figure(figsize=size, layout="constrained")

@@ -24,8 +24,7 @@ class Font:
 
 def font_for(texts: Iterable[str]) -> Font:
     """The font that has most characters of `texts`: DejaVu Sans if it has all, else perhaps the system's."""
-    wanted = frozenset(map(ord, "".join(texts))) - {ord("\n")}
-    return _font_with(wanted)
+    return _font_with(frozenset(map(ord, "".join(texts))) - {ord("\n")})
 
 
 @cache

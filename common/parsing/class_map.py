@@ -61,14 +61,11 @@ class ClassMap(InputFormat):
 
 
 class FeatureFormat(InputFormat):
-    """The keys that describe a network of features.
-
-    ``crop`` is the share of the face's side around its centre that the network sees, 1 by default.
-    """
+    """The keys that describe a network of features."""
 
     size: Annotated[int, Field(ge=16)]
     output: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...]  # type: ignore[assignment]
-    crop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    crop: Annotated[float, Field(gt=0, le=1)] = 1.0  # share of the face's side, in its middle, that is seen
 
 
 Format = TypeVar("Format", bound=InputFormat)

@@ -67,19 +67,16 @@ def projection(channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class EmbedderFile:
-    """A network of features that is ready to be loaded, on any worker that sees its file.
+    """A network of features that is ready to be loaded, on any worker that sees its file."""
 
-    `name` is that of its features, and `sha256` that of the file.
-    """
-
-    name: str
+    name: str  # of its features
     path: Path
-    sha256: str
+    sha256: str  # of the file
     input_format: FeatureFormat
 
 
 def load_embedder(file: EmbedderFile) -> Embedder:
-    """The network, on one thread or on the GPU. Raises UserError: the file cannot be run."""
+    """The network, on one thread or on the GPU; a `UserError` if the file cannot be run."""
     described = file.input_format
     if file.path.suffix == ".onnx":
         network = load_onnx(file.path, described, described.size)

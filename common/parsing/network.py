@@ -96,8 +96,7 @@ def check_whole(path: Path) -> None:
 def load_onnx(path: Path, input_format: InputFormat, size: int, maps: Sequence[str] = ()) -> Network:
     """A session on one thread; a file whose batch size is fixed gets its batches one by one.
 
-    `size` is the side of its input in pixels; outputs that are called `maps` follow as feature maps, if it
-    has them all.
+    `size` is the side of its input in pixels; outputs called `maps` follow, if it has them all.
 
     Raises:
         UserError: the file is not a network with one input of

@@ -145,7 +145,7 @@ class SplitOnMemoryError:
         self._parse, self._limit = parse, 1 << 30
 
     def __call__(self, faces: NDArray[np.uint8]) -> Parsed:
-        """As `FaceParser`. Raises torch.OutOfMemoryError: the memory does not hold a single face."""
+        """As `FaceParser`; a `torch.OutOfMemoryError` if the memory does not hold a single face."""
         parts: list[Parsed] = []
         done = 0
         while done < len(faces):

@@ -26,8 +26,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     """Align all shards of the plan that are not finished yet; see `finish_shards`.
 
     Raises:
-        UserError: there is no plan, the detector's weights cannot be obtained, or too many
-            sources are refused.
+        UserError: there is no plan, the weights cannot be obtained, or too many sources are refused.
     """
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="align")
     planned: PlannedShards = retry(lambda: read_plan(layout))
@@ -39,7 +38,7 @@ def align(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     if tasks:
         recipe = tasks[0].recipe.model_dump_json() + "\n"
         retry(lambda: write_text(tasks[0].tar.with_name(RECIPE_FILE), recipe))
-    records = [finished.get(task.tar) for task in tasks]
+    records = [finished.shards.get(task.tar.name) for task in tasks]
     faces = sum(record.samples for record in records if record)
     refused = sum(len(record.quarantined) for record in records if record)
     current = f"{len(tasks) - made} of {len(tasks)} shards were up to date"

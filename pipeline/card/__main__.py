@@ -13,9 +13,8 @@ def main() -> None:
         "  python -m pipeline.card --shards OUT\n  python -m pipeline.card --output runs/data.html",
         "the set",
     )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the page (default: data.html beside the manifests)"
-    )
+    text = "the page (default: data.html beside the manifests)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
     options = parser.parse_args()
     command.config_from(options)
 

@@ -1,6 +1,7 @@
 """The counts of a set, by queries over its manifests: stages, reasons, splits, checks, labels."""
 
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,10 +31,9 @@ def count_all(layout: Layout) -> SimpleNamespace:
         UserError: there are no finished shards.
     """
     described = manifest.read(layout.require_samples(), [])
-    try:
+    stages = {}
+    with suppress(OSError, ValueError):
         stages = json.loads((layout.manifests / "stages.json").read_bytes())
-    except (OSError, ValueError):
-        stages = {}
     with tables.connect() as database:
         for name in ("source", "samples", "quarantine"):
             tables.add_parquet(database, name, getattr(layout, name))

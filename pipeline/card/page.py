@@ -20,8 +20,6 @@ from common.storage import Address
 from pipeline.card.counts import count_all
 from pipeline.card.samples import summarize_samples
 
-# RGB of a heat map's full cell; empty cells are transparent, so it works on light and dark.
-HEAT: Final = (0, 114, 178)
 PAIRS: Final = 8  # Pairs of attributes that are listed at each end
 
 
@@ -80,7 +78,8 @@ def _presence(counts: NDArray[np.uint16]) -> dict[str, Any]:
     maps, absent = [], []
     for number, title in enumerate(CLASS_TITLES.values()):
         if shares[number]:
-            heat = np.full((*cells.shape[:2], 4), (*HEAT, 0), np.uint8)
+            # RGB of a full cell; empty ones are transparent, so it works on light and dark.
+            heat = np.full((*cells.shape[:2], 4), (0, 114, 178, 0), np.uint8)
             heat[..., 3] = np.rint(255 * cells[..., number])
             maps.append((title, float(shares[number]), image_uri(heat, "png")))
         else:

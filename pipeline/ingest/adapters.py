@@ -1,8 +1,6 @@
-"""The adapters of all input layouts.
+"""The adapters of all input layouts: small modules with the functions of `Adapter`.
 
-An adapter is a small module with two functions: ``recognised(tree)`` tells whether the input has
-its layout, ``read(tree)`` lists the sources. To add one, name it in `ADAPTERS` and in
-``ingest.format`` of the configuration.
+To add one, name it in `ADAPTERS` and in ``ingest.format`` of the configuration.
 
 Recognition fails closed: an input that may hold labels which no adapter understands is an error, and
 only ``ingest.format=folder`` reads it as photos without labels.
@@ -30,8 +28,7 @@ class Adapter(Protocol):
         """List all sources of an input.
 
         Raises:
-            UserError: a label file is malformed; the message names file and line. Iterating the sources
-                may raise it too.
+            UserError: a label file is malformed; names file and line. Iterating sources may raise it too.
         """
 
 
@@ -46,37 +43,33 @@ ADAPTERS: Final[dict[str, Adapter]] = {
 }
 
 
-def open_tree(path: Address) -> FileTree:
-    """The files of an input. Raises UserError: there is none."""
-    if not is_file(path) and not is_folder(path):
-        raise UserError(f"{path} is not a folder; --input names a folder of photos")
-    return FileTree(path)
-
-
 def store_sources(
-    database: Database, tree: FileTree, form: str = "auto", labels: Address | None = None
-) -> Listing:
-    """Make the table ``listed`` of an input that is there, and return what else its adapter tells of it.
+    database: Database, path: Address, form: str = "auto", labels: Address | None = None
+) -> tuple[FileTree, Listing]:
+    """Make the table ``listed`` of an input; gives its files, and what else its adapter tells of it.
 
     `form` is a key of `ADAPTERS`, or ``auto``. A table of `labels` is joined to the sources, whose labels of
     the same names it replaces; it is then not taken for the input itself.
 
     Raises:
-        UserError: the input is empty or of no known kind, its label files are malformed, or the table of
-            labels names no source.
+        UserError: the input is missing, empty or of no known kind, its label files are malformed, or the
+            table of labels names no source.
     """
+    if not is_file(path) and not is_folder(path):
+        raise UserError(f"{path} is not a folder; --input names a folder of photos")
+    tree = FileTree(path)
     listing = _adapter(tree, form, labels is not None).read(tree)
     store_listing(database, "listed", listing)
     if database.execute("SELECT count(*) FROM listed").fetchall() == [(0,)]:
         raise UserError(f"{tree.path} holds no files; --input names a folder of photos")
     if labels is None:
-        return listing
+        return tree, listing
     rows = table.read(tree, labels)
     store_listing(database, "label_rows", rows)
     own = str(labels).removeprefix(f"{tree.root}/")
     missing = f"{labels.name} has a row for it, but {tree.root} has no such file"
     attributes = join_labels(database, listing.attributes, rows.attributes, own, missing)
-    return replace(listing, attributes=attributes, remarks=(*listing.remarks, *rows.remarks))
+    return tree, replace(listing, attributes=attributes, remarks=(*listing.remarks, *rows.remarks))
 
 
 def _adapter(tree: FileTree, form: str, has_labels: bool) -> Adapter:
@@ -85,8 +78,9 @@ def _adapter(tree: FileTree, form: str, has_labels: bool) -> Adapter:
             raise UserError(f"{tree.path} is not a folder; the format {form} is a folder")
         return ADAPTERS[form]
     own = table if has_labels and not tree.is_file else None  # which may be the labels
-    adapters = [adapter for adapter in ADAPTERS.values() if adapter is not own]
-    recognising = next((adapter for adapter in adapters if adapter.recognised(tree)), None)
+    recognising = next(
+        (each for each in ADAPTERS.values() if each is not own and each.recognised(tree)), None
+    )
     if recognising is None:
         raise UserError(f"{tree.path} is neither a folder nor a {', '.join(SUFFIXES)} or .tar file")
     if recognising is folder and not has_labels:

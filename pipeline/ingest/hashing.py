@@ -26,7 +26,7 @@ from common.pipeline_config import Cluster
 from common.progress import progress
 from common.retry import Backoff, retried
 from common.storage import Address, TransientError, is_local, list_folder, read_bytes
-from common.tables import Database, batches, insert_batches, write_batches
+from common.tables import Database, batches, create_table, insert_batches, write_batches
 from pipeline.runner.prefetch import THREADS, read_ahead
 from pipeline.source import MEMBER, MISSING, open_source, read_source
 
@@ -44,8 +44,10 @@ RECORDS: Final = pa.schema(
 )
 # Columns of the table ``contents``; the hash is in hexadecimal digits.
 CONTENTS: Final = pa.schema(
-    {"number": pa.int64(), "sha256": pa.string(), "bytes": pa.int64(), "reason": pa.string()}
-    | {"detail": pa.string()}
+    {
+        **dict.fromkeys(("number", "bytes"), pa.int64()),
+        **dict.fromkeys(("sha256", "reason", "detail"), pa.string()),
+    }
 )
 
 
@@ -108,16 +110,15 @@ def hash_sources(
         OSError: the store of the records does not answer.
     """
     _find_unchanged(database, folder, photos.stamps, doubted, retry_minutes)
-    # What the adapter refuses is not read.
+    create_table(database, "contents", CONTENTS)
+    # What the adapter refuses is not read; a file may have several records.
     database.execute(
         """
-        CREATE OR REPLACE TABLE contents AS
-        SELECT number, CAST(NULL AS VARCHAR) AS sha256, CAST(0 AS BIGINT) AS bytes, reason, detail
-        FROM listed WHERE reason IS NOT NULL
-        UNION ALL
-        SELECT number, any_value(sha256), any_value(bytes), NULL, NULL
-        FROM listed JOIN unchanged USING (number)
-        WHERE reason IS NULL AND bytes <= $most GROUP BY number
+        INSERT INTO contents BY NAME
+        SELECT number, 0 AS bytes, reason, detail FROM listed WHERE reason IS NOT NULL
+        UNION ALL BY NAME
+        SELECT number, any_value(sha256) AS sha256, any_value(bytes) AS bytes
+        FROM unchanged WHERE bytes <= $most GROUP BY number
         """,
         {"most": BYTES_PER_PIXEL * max_pixels},
     )
@@ -146,14 +147,9 @@ def hash_sources(
 def _find_unchanged(
     database: Database, folder: Address, stamps: Stamps, doubted: Collection[str], retry_minutes: float
 ) -> None:
-    """Make the table ``unchanged``: number, SHA-256 and bytes of sources whose files have not changed.
-
-    A number may come several times. Files of records in which a source is `doubted` are deleted.
-    """
-    database.execute(
-        "CREATE OR REPLACE TABLE records (source VARCHAR, stamp VARCHAR, bytes BIGINT, sha256 BLOB);"
-        "CREATE OR REPLACE TABLE unchanged (number BIGINT, sha256 VARCHAR, bytes BIGINT)"
-    )
+    """Make the table ``unchanged`` of sources whose files have not; deletes records of `doubted` ones."""
+    create_table(database, "records", RECORDS)
+    create_table(database, "unchanged", CONTENTS)
     remove_partials(folder)
     names = sorted(retried(lambda: list_folder(folder), retry_minutes, "ingest"))
 
@@ -218,25 +214,23 @@ def hash_photos(
         some = (photos[start : start + SOME] for start in range(0, len(photos), SOME))
         parts = pool.map(lambda each: [read(photo) for photo in each], some)
         results = list(zip(photos, chain.from_iterable(parts), strict=True))
-    rows, records, cause = [], [], ""
+    rows, records, cause = list[dict[str, Any]](), list[dict[str, Any]](), ""
     for photo, content in results:
         if isinstance(content, TransientError):
             cause = cause or str(content)
             continue
         reason, detail = content.refused or (None, None)
-        rows.append((photo.number, content.sha256, content.size, reason, detail))
+        of_both = {"bytes": content.size, "sha256": content.sha256}
+        rows.append({"number": photo.number, **of_both, "reason": reason, "detail": detail})
         if content.sha256 and photo.stamp:
-            records.append((photo.path, photo.stamp, content.size, bytes.fromhex(content.sha256)))
+            digest = bytes.fromhex(content.sha256)
+            records.append({"source": photo.path, "stamp": photo.stamp, **of_both, "sha256": digest})
     if records:
-        stamped = "\n".join(f"{path}\n{stamp}" for path, stamp, *_ in records)
+        stamped = "\n".join(f"{record['source']}\n{record['stamp']}" for record in records)
         file = folder / f"{hashlib.sha256(stamped.encode()).hexdigest()[:16]}.parquet"
-        batch = _batch(records, RECORDS)
+        batch = pa.RecordBatch.from_pylist(records, RECORDS)
         retried(lambda: write_batches(file, [batch], RECORDS, {}), retry_minutes, "ingest")
-    return _batch(rows, CONTENTS), cause
-
-
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+    return pa.RecordBatch.from_pylist(rows, CONTENTS), cause
 
 
 def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | TransientError:
@@ -266,11 +260,8 @@ def read_content(root: Address, max_pixels: int, photo: Photo) -> Content | Tran
 
 def _read(root: Address, max_pixels: int, photo: Photo) -> Content:
     whole = not is_local(root) and 0 < (photo.size or 0) <= WHOLE
-    with (
-        io.BytesIO(read_source(root, photo.path))
-        if whole
-        else open_source(root, photo.path, max_pixels) as stream
-    ):
+    path = photo.path
+    with io.BytesIO(read_source(root, path)) if whole else open_source(root, path, max_pixels) as stream:
         size = stream.seek(0, io.SEEK_END)
         if not whole:
             check_bytes(size, max_pixels)

@@ -50,8 +50,7 @@ def read(tree: FileTree) -> Listing:
     """List the images and every label row without an image.
 
     Raises:
-        UserError: there is no attribute file, it is malformed, or none of its rows has an image; the
-            message names file and line.
+        UserError: there is no attribute file, it is malformed (names the line), or no row has an image.
     """
     file = next(iter([*tree.named(*MATRICES), *tree.named(SCORES)]), None)
     if file is None:
@@ -108,9 +107,8 @@ def _read_matrix(tree: FileTree, name: str) -> _Labels:
             names = tuple(text.strip().replace(" ", "_") for text in _strings(content, "AttrName"))
             paths = [stem(text.replace("\\", "/")) for text in _strings(content, "name")]
             label = np.asarray(content["label"], np.float64).T  # MATLAB stores columns first
-        splits = {}
-        for indices in tree.named("indices_train_test.mat")[:1]:
-            splits = _read_indices(tree.root / indices, paths)
+        indices = tree.named("indices_train_test.mat")
+        splits = _read_indices(tree.root / indices[0], paths) if indices else {}
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise UserError(f"{file}: not LFWA's attribute file: {error}") from error
     if label.shape != (len(paths), len(names)):

@@ -8,12 +8,14 @@ from typing import Final
 import pyarrow as pa
 
 from common.errors import UserError
-from common.tables import Database, insert_batches
+from common.tables import Database, create_table, insert_batches
 from pipeline.ingest.labels import FALSE, Label
 
 COLUMNS: Final = pa.schema(
-    dict.fromkeys(("source", "split", "identity", "reason", "detail"), pa.string())
-    | {"labels": pa.list_(pa.int8())}
+    {
+        **dict.fromkeys(("source", "split", "identity", "reason", "detail"), pa.string()),
+        "labels": pa.list_(pa.int8()),
+    }
 )
 
 
@@ -53,10 +55,7 @@ def store_listing(database: Database, table: str, listing: Listing) -> None:
     Raises:
         UserError: as the adapter raises it, or two rows of a label file mean one source.
     """
-    database.execute(
-        "CREATE OR REPLACE TABLE unsorted (source VARCHAR, split VARCHAR, identity VARCHAR, "
-        "reason VARCHAR, detail VARCHAR, labels TINYINT[])"
-    )
+    create_table(database, "unsorted", COLUMNS)
     insert_batches(database, "unsorted", _batches(listing.sources))
     [(signed,)] = database.execute("SELECT bool_or(-1 IN labels) FROM unsorted").fetchall()
     raw = f"""list_transform(labels, lambda label: CASE label
@@ -80,8 +79,7 @@ def join_labels(
 
     A row takes the place of its source's labels of the same names; a source without a row stays as it is, and
     a row without a source is refused as ``label-without-image``, with this `detail`. `attributes` and
-    `of_rows` are the names of the labels in both tables, and `own` is the path of the rows' file, which is no
-    photo.
+    `of_rows` are the names of the labels in both tables, and `own` is the path of the rows' file.
     """
     names = tuple(dict.fromkeys((*attributes, *of_rows)))
     of_photo, of_row = (

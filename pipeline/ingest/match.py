@@ -3,6 +3,7 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from math import inf
 
 from common.errors import UserError
 from common.input_files import FileTree, Refusal, stem
@@ -26,16 +27,15 @@ class ImageIndex:
         Raises:
             UserError: several images fit equally well; the message starts with `where`.
         """
-        fitting: dict[int, list[str]] = defaultdict(list)
-        for path in self._files.get(_loose(name).rpartition("/")[2], ()):
-            if (rank := _rank(path, name)) is not None:
-                fitting[rank].append(path)
-        if not fitting:
-            return None
-        best = fitting[min(fitting)]
-        if len(best) > 1:
-            raise UserError(f"{where}: {name} may mean {best[0]} or {best[1]}; name the folder in the path")
-        return best[0]
+        paths = self._files.get(_loose(name).rpartition("/")[2], ())
+        ranked = [(_rank(path, name), path) for path in paths]
+        best = min((rank for rank, _ in ranked), default=inf)
+        fitting = [path for rank, path in ranked if rank == best < inf]
+        if len(fitting) > 1:
+            raise UserError(
+                f"{where}: {name} may mean {fitting[0]} or {fitting[1]}; name the folder in the path"
+            )
+        return fitting[0] if fitting else None
 
 
 def unmatched(tree: FileTree, file: str, row: str) -> UserError:
@@ -83,14 +83,9 @@ def _loose(path: str) -> str:
     return stem(unicodedata.normalize("NFC", path)).casefold()
 
 
-def _rank(path: str, name: str) -> int | None:
-    """How well an image's path fits a row's name: 0 is best, None not at all."""
+def _rank(path: str, name: str) -> float:
+    """How well an image's path fits a row's name: 0 is best, infinity not at all."""
     path, name = (unicodedata.normalize("NFC", text) for text in (path, name))
-    for rank, (whole, end) in enumerate(
-        ((path, name), (stem(path), stem(name)), (_loose(path), _loose(name)))
-    ):
-        if whole == end:
-            return 2 * rank
-        if whole.endswith(f"/{end}"):
-            return 2 * rank + 1
-    return None
+    pairs = ((path, name), (stem(path), stem(name)), (_loose(path), _loose(name)))
+    fits = [fit for whole, end in pairs for fit in (whole == end, whole.endswith(f"/{end}"))]
+    return fits.index(True) if any(fits) else inf

@@ -19,7 +19,7 @@ from common.layout import SPLITS
 from common.members import FEATURE_MEMBERS
 from common.pipeline_config import Ingest
 from common.storage import Address
-from common.tables import Database, quoted, write_parquet
+from common.tables import Database, batches, quoted, write_batches
 from pipeline.ingest.labels import check_no_split
 
 
@@ -219,19 +219,16 @@ def write_plan(
 ) -> int:
     """Write ``source.parquet``, and return the number of sources."""
     labels = "".join(f", labels[{number}] AS {quoted(name)}" for number, name in enumerate(attributes, 1))
-    return write_parquet(
-        database,
-        path,
-        f"""
+    query = f"""
         SELECT source, key, coalesce(planned.shard, placed.shard) AS shard, planned.split, identity, sha256,
             bytes, refused.reason, refused.detail, notices {labels}
         FROM listed JOIN contents USING (number)
         LEFT JOIN refused USING (number) LEFT JOIN planned USING (number) LEFT JOIN placed USING (number)
         ORDER BY listed.number
-        """,
-        schema=manifest.with_attributes(manifest.SOURCE_FIELDS, attributes),
-        metadata={**metadata, "attributes": "\n".join(attributes)},
-    )
+    """
+    schema = manifest.with_attributes(manifest.SOURCE_FIELDS, attributes)
+    metadata = {**metadata, "attributes": "\n".join(attributes)}
+    return write_batches(path, batches(database, query), schema, metadata)
 
 
 def summary(database: Database, sources: int) -> list[str]:

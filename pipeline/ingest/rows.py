@@ -11,6 +11,7 @@ import io
 import json
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any, Final
 
 import pyarrow as pa
@@ -99,10 +100,7 @@ def _parquet(table: Address, stream: IO[bytes]) -> Iterator[Row]:
     yield f"{table}, column names", file.schema_arrow.names
     number = 0
     for batch in file.iter_batches():
-        columns = [
-            _decoded(table, name, column)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        ]
+        columns = [_decoded(table, name, batch[name]) for name in batch.schema.names]
         for cells in zip(*(column.to_pylist() for column in columns), strict=True):
             number += 1
             yield f"{table}, row {number}", list(cells)
@@ -129,25 +127,19 @@ def encoding_of(file: Address) -> str:
     """
     with file.open("rb") as stream:
         head = stream.read(_CHUNK)
-        for mark, name in _MARKS.items():
-            if head.startswith(mark):
-                return name
-        nulls = head.count(b"\0")
-        if nulls > len(head) // 4:  # ASCII in UTF-16: every other byte is zero
-            return "utf-16-be" if head[0::2].count(b"\0") > nulls // 2 else "utf-16-le"
-        fitting = {name: codecs.lookup(name).incrementaldecoder() for name in ("utf-8", FALLBACK)}
-        while head or fitting:
-            for name in list(fitting):
-                try:
-                    fitting[name].decode(head, final=not head)
-                except UnicodeDecodeError:
-                    del fitting[name]
-            if not head:
-                break
-            head = stream.read(_CHUNK)
-    if not fitting:
-        raise UserError(f"{file}: not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
-    return next(iter(fitting))
+    for mark, name in _MARKS.items():
+        if head.startswith(mark):
+            return name
+    nulls = head.count(b"\0")
+    if nulls > len(head) // 4:  # ASCII in UTF-16: every other byte is zero
+        return "utf-16-be" if head[0::2].count(b"\0") > nulls // 2 else "utf-16-le"
+    for name in ("utf-8", FALLBACK):
+        with suppress(UnicodeDecodeError), file.open("rb") as stream:
+            text = io.TextIOWrapper(stream, encoding=name)
+            while text.read(_CHUNK):
+                pass
+            return name
+    raise UserError(f"{file}: not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
 
 def numbered_lines(file: Address) -> Iterator[tuple[int, str]]:

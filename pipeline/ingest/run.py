@@ -14,22 +14,21 @@ from common.pipeline_config import Ingest
 from common.retry import retried
 from common.storage import Address, address, is_file, is_local, store_errors
 from common.tables import Database, add_parquet, connect
-from pipeline.ingest.adapters import open_tree, store_sources
+from pipeline.ingest.adapters import store_sources
 from pipeline.ingest.hashing import Photos, hash_sources, read_content
 from pipeline.ingest.listing import Listing
 from pipeline.ingest.plan import plan, refuse_losses, summary, write_plan
-from pipeline.runner.finished_shards import FinishedShard, finished_shards
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.shard_record import CHANGED
 
 
 def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos | None = None) -> Address:
     """List, hash and plan; write ``source.parquet`` and return its path.
 
-    Every source gets a row. A usable one gets a key (the first 16 hex digits of its
-    content's SHA-256), a split and a shard; any other a reason and a detail. An earlier plan in the same
-    place is added to; `prune` allows that photos of finished shards leave it. `photos` stand in for those of
-    the input. What was hashed before and has not changed since is not read
-    (`pipeline.ingest.hashing`).
+    Every source gets a row. A usable one gets a key (the first 16 hex digits of its content's SHA-256), a
+    split and a shard; any other a reason and a detail. An earlier plan in the same place is added to; `prune`
+    allows that photos of finished shards leave it. `photos` stand in for those of the input. What was hashed
+    before and has not changed since is not read (`pipeline.ingest.hashing`).
 
     Raises:
         UserError: no input, malformed label files, sources that the store does not hand out, or photos of
@@ -44,7 +43,8 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         root = str(tree.root)
         retry(lambda: mark_output(layout.manifests))
         photos = photos or _photos(tree, config)
-        finished = retry(lambda: _finished(layout, dataset))
+        folders = ((layout.aligned / dataset, "align"), (layout.shards / dataset, "parse"))
+        finished = retry(lambda: [FinishedShards(each, layout, stage).shards for each, stage in folders])
         rows = [row for shards in finished for shard in shards.values() for row in shard.quarantined]
         doubted = [row["source"] for row in rows if row["reason"] == CHANGED]
         # The records of files below a root lie beside the manifests of the output.
@@ -63,11 +63,6 @@ def ingest(config: Config, layout: Layout, prune: bool = False, photos: Photos |
         sources = retry(lambda: write_plan(database, layout.source, listing.attributes, metadata))
         print("\n".join([*summary(database, sources), *(f"  {remark}" for remark in listing.remarks)]))
     return layout.source
-
-
-def _finished(layout: Layout, dataset: str) -> list[Mapping[str, FinishedShard]]:
-    stages = ((layout.aligned, "align"), (layout.shards, "parse"))
-    return [finished_shards(folder / dataset, layout, stage).shards for folder, stage in stages]
 
 
 def _earlier_plan(database: Database, layout: Layout, dataset: str, version: str) -> Mapping[str, str]:
@@ -97,8 +92,7 @@ def _photos(tree: FileTree, config: Config) -> Photos:
 def _list(database: Database, path: Address, settings: Ingest) -> tuple[FileTree, Listing]:
     labels = None if settings.labels is None else address(settings.labels)
     with store_errors(path):
-        tree = open_tree(path)
-        listing = store_sources(database, tree, settings.format, labels)
+        listed = store_sources(database, path, settings.format, labels)
     if settings.limit is not None:
         database.execute("DELETE FROM listed WHERE number >= ?", [settings.limit])
-    return tree, listing
+    return listed

@@ -1,14 +1,9 @@
-"""Adapter for CSV and Parquet files of paths with label columns.
+"""Adapter for CSV and Parquet files of paths with label columns; docs/inputs.md says what they may hold.
 
-The input is such a file, or a folder that has some, directly or one folder deeper. One column holds
-the paths; it has one of the names `PATHS`, or, as pandas writes an index, none and is the first.
-Optional are one of `SPLIT_COLUMNS` and ``identity``; every other column is a label. Several tables are one if
-their headings are the same, and their names then give the split, as in ``train.csv`` and ``val.csv``.
-A path is relative to the table's folder or to the input, or names an image as `ImageIndex` finds it.
-
-Labels are 1 or true (yes), 0 or false (no), empty or NaN (unknown); if -1 occurs in any label, it is
-CelebA's and MAAD-Face's notation instead: 1 yes, -1 no, 0 unknown. FairFace's columns are known.
-Only the images that the table names are read.
+The input is such a file, or a folder that has some, directly or one folder deeper. The column of paths has
+one of the names `PATHS`, or, as pandas writes an index, none and is the first. A path is relative to the
+table's folder or to the input, or names an image as `ImageIndex` finds it. FairFace's columns are known. Only
+the images that the table names are read.
 """
 
 import posixpath
@@ -37,16 +32,15 @@ from pipeline.ingest.rows import FALLBACK, IMAGEFOLDER, SUFFIXES, encoding_of, r
 
 # Names of the column of paths, the first that occurs; capitals, blanks and hyphens do not matter.
 PATHS: Final = (
-    *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name"),
-    *("image_id", "image_file", "img", "img_path", "img_name", "photo"),
-)
-IDENTITY: Final = "identity"
+    "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_name",
+    "image_id", "image_file", "img", "img_path", "img_name", "photo",
+)  # fmt: skip
 MISSING: Final = "label-without-image"
 
 _AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 _RACES: Final = (
-    *("White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic"),
-)
+    "White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic",
+)  # fmt: skip
 _VALUES: Final = {"gender": ("Female", "Male"), "age": _AGES, "race": _RACES}
 _TEST_FLAG: Final = "service_test"
 FAIRFACE_COLUMNS: Final = frozenset({*_VALUES, _TEST_FLAG})
@@ -61,24 +55,18 @@ FAIRFACE_ATTRIBUTES: Final = (
 
 @dataclass
 class _Table:
-    """A table with its headings.
+    """A table with its headings."""
 
-    `file` is its name in messages, below the input's root the path there; `path` is the position of the
-    column of paths, `columns` are the others by position, without an index, and `split` is that of splits.
-    """
-
-    file: str
+    file: str  # its name in messages, below the input's root the path there
     address: Address
-    path: int
-    columns: dict[int, str]
-    split: str | None
+    path: int  # position of the column of paths
+    columns: dict[int, str]  # the others by position, without an index
+    split: str | None  # name of that of splits
 
 
 def recognised(tree: FileTree) -> bool:
     """Whether an input is a table, or a folder that has one, whatever its columns."""
-    if tree.is_file:
-        return tree.path.suffix.lower() in SUFFIXES
-    return bool(files(tree))
+    return tree.path.suffix.lower() in SUFFIXES if tree.is_file else bool(files(tree))
 
 
 def read(tree: FileTree, labels: Address | None = None) -> Listing:
@@ -89,14 +77,12 @@ def read(tree: FileTree, labels: Address | None = None) -> Listing:
             width, a bad label or split, no path, or the path of an earlier row; the message names
             file, line and column.
     """
-    if labels:
-        tables = [_open(labels.name, labels)]
-    else:
-        tables = [_open(file, tree.root / file) for file in files(tree)]
+    named = [(labels.name, labels)] if labels else [(file, tree.root / file) for file in files(tree)]
+    tables = [_open(*each) for each in named]
     if not tables:
         raise UserError(f"{tree.path} has no table; its name ends in one of {', '.join(SUFFIXES)}")
     splits = _check_alike(tree, tables)
-    names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, IDENTITY))
+    names = tuple(name for name in tables[0].columns.values() if name not in (tables[0].split, "identity"))
     of_fairface = FAIRFACE_COLUMNS >= set(names) >= FAIRFACE_COLUMNS - {_TEST_FLAG}
     remarks = tuple(
         f"{table.file} is not UTF-8 and was read as Windows-1252"
@@ -130,7 +116,7 @@ def _sources(
             if table.split:
                 partitions.add(str(row[table.split]))
                 split = read_split(row[table.split], where, table.split)
-            yield Source(path, split, read_identity(row.get(IDENTITY)), labels, refused)
+            yield Source(path, split, read_identity(row.get("identity")), labels, refused)
     if "1" in partitions and "2" not in partitions:  # CelebA's has 2 for test
         raise UserError(
             f"{tables[0].file}: the column partition has no 2, so 1 may mean val or test; write train, val "
@@ -166,17 +152,15 @@ def _open(file: str, address: Address) -> _Table:
     if any(is_image(name) for name in headings):
         raise UserError(f"{where}: {listed}: not column names; add a line of them, such as path,Smiling")
     keys = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in headings]
-    path = next((keys.index(name) for name in PATHS if name in keys), None)
     index = bool(headings) and re.fullmatch(r"|Unnamed: \d+", headings[0])  # that pandas wrote
-    if path is None and index:
-        path = 0
+    path = next((keys.index(name) for name in PATHS if name in keys), 0 if index else None)
     if path is None:
         raise UserError(
             f"{where}: no column of paths among {listed or 'its columns'}; call it 'path', or leave the "
             "table out with --format folder"
         )
     columns = {
-        position: key if key in (*SPLIT_COLUMNS, IDENTITY) else name.strip()
+        position: key if key in (*SPLIT_COLUMNS, "identity") else name.strip()
         for position, (name, key) in enumerate(zip(headings, keys, strict=True))
         if position != path and not (position == 0 and index)
     }
@@ -226,7 +210,7 @@ class _Paths:
 
     def __init__(self, tree: FileTree) -> None:
         self._tree = tree
-        self._root = tree.root.absolute().as_posix() if isinstance(tree.root, Path) else ""
+        self._root = f"{tree.root.absolute().as_posix()}/" if isinstance(tree.root, Path) else ""
         self._local = LocalFiles(tree.root) if isinstance(tree.root, Path) else None
 
     @cached_property
@@ -239,14 +223,9 @@ class _Paths:
         Raises:
             UserError: the cell may mean several files.
         """
-        folder = posixpath.dirname(table)
-        texts = [text.removeprefix(f"{self._root}/") if self._root else text]
-        texts += [texts[0].replace("\\", "/").removeprefix(f"{self._root}/")] if "\\" in texts[0] else []
-        candidates = [
-            posixpath.normpath(posixpath.join(base, name))
-            for name in texts
-            for base in dict.fromkeys((folder, ""))
-        ]
+        texts = [each.removeprefix(self._root) for each in dict.fromkeys((text, text.replace("\\", "/")))]
+        bases = dict.fromkeys((posixpath.dirname(table), ""))
+        candidates = [posixpath.normpath(posixpath.join(base, name)) for name in texts for base in bases]
         inside = [path for path in candidates if not re.match(r"/|\.\.(/|\Z)|[A-Za-z]:/", path)]
         if not inside:
             return texts[-1], ("path-outside", "a path that leaves the input folder")

@@ -1,11 +1,10 @@
 """Adapter for UTKFace: the labels are in the file names, ``age_gender_race_date.jpg``.
 
-``25_0_2_20170116174525125.jpg`` is 25 years old, gender 0 (male; 1 is female), race 2; UTKFace's
-numbers (https://susanqq.github.io/UTKFace/). Folders may be nested as in its archives (``part1/``).
-The photos of one time stamp are one person, because a face is in the archive of cropped faces and
-in that of whole photos under the same stamp. An age becomes one of nine yes/no attributes, in the
-groups of FairFace (Karkkainen and Joo, 2021); a race one of five. Sources with other names, of which
-UTKFace has a few, are kept without a label.
+``25_0_2_20170116174525125.jpg`` is 25 years old, gender 0 (male; 1 is female), race 2; UTKFace's numbers
+(https://susanqq.github.io/UTKFace/). Folders may be nested as in its archives (``part1/``). The photos of one
+time stamp are one person, because a face is in the archive of cropped faces and in that of whole photos under
+the same stamp. An age becomes one of nine yes/no attributes, in the groups of FairFace (Karkkainen and Joo,
+2021); a race one of five. Sources with other names, of which UTKFace has a few, are kept without a label.
 """
 
 import re

@@ -66,9 +66,7 @@ _Members = dict[str, tuple[Refusal | None, bytes | None]]
 
 def recognised(tree: FileTree) -> bool:
     """Whether an input is a tar, or a folder with tars and no image."""
-    if tree.is_file:
-        return tree.path.name.lower().endswith(SUFFIXES)
-    return bool(tars(tree)) and not tree.images
+    return bool(tars(tree)) and (tree.is_file or not tree.images)
 
 
 def tars(tree: FileTree) -> list[File]:
@@ -81,8 +79,7 @@ def read(tree: FileTree) -> Listing:
     """List the images in all tars.
 
     Raises:
-        UserError: a tar is compressed, or a label is malformed or in no place where labels are read;
-            the message names tar and member.
+        UserError: a tar is compressed, or a label is malformed or in no place where it is read.
     """
     images, labels, unread = list[_Image](), list[_Label](), Counter[str]()
     sources: list[Source] = []

@@ -16,16 +16,10 @@ def main() -> None:
         "with --from, parse the faces of another set again.",
         "pipeline.parse",
     )
-    parser.epilog = (
-        f"{parser.epilog}\n"
-        "  python -m pipeline.parse --from OUT --output OUT-parsenet --set parse.parser=parsenet"
-    )
-    parser.add_argument(
-        "--from",
-        dest="origin",
-        metavar="DIR",
-        help="the --output of an earlier run: its aligned faces are parsed again, into --output",
-    )
+    example = "  python -m pipeline.parse --from OUT --output OUT-parsenet --set parse.parser=parsenet"
+    parser.epilog = f"{parser.epilog}\n{example}"
+    text = "the --output of an earlier run: its aligned faces are parsed again, into --output"
+    parser.add_argument("--from", dest="origin", metavar="DIR", help=text)
     flags = parser.parse_args()
     config, layout = read_options(flags)
     if flags.origin is not None and flags.input is not None:

@@ -55,7 +55,8 @@ def update_manifests(
         OSError: a store does not answer.
         RuntimeError: as for `write_manifests`.
     """
-    shards = [each for task in tasks for each in (aligned.get(task.aligned), finished.get(task.tar))]
+    tars = [pair for task in tasks for pair in ((aligned, task.aligned), (finished, task.tar))]
+    shards = [stage.shards.get(tar.name) for stage, tar in tars]
     plan = hashlib.sha256(read_bytes(layout.source)).hexdigest()
     stamps = [shard and shard.stamp for shard in shards]
     records = freshness.fingerprint(plan, _recipe(planned, layout), stamps)

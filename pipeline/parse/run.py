@@ -19,7 +19,7 @@ from common.storage import is_file, read_bytes
 from pipeline.parse.manifests import update_manifests
 from pipeline.parse.shard import ParseTask, parse_shard, probe_faces
 from pipeline.runner.cluster import no_model
-from pipeline.runner.finished_shards import FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShards
 from pipeline.runner.local_workers import local_workers
 from pipeline.runner.planned_shards import PlannedShards, read_planned
 from pipeline.runner.shard_record import CHANGED, ShardStage
@@ -32,8 +32,7 @@ def parse(config: Config, layout: Layout, any_code: bool = False, prune: bool = 
     """Finish all shards that are not finished yet, write the manifests, and check that no source is lost.
 
     Raises:
-        UserError: there are no aligned shards, the parser's weights cannot be obtained, or too
-            many sources are refused.
+        UserError: there are no aligned shards, no weights of the parser, or too many refused sources.
     """
     retry = partial(retried, minutes=config.stream.retry_minutes, stage="parse")
     planned: PlannedShards = retry(lambda: read_planned(layout.source, []))
@@ -63,7 +62,7 @@ def read_aligned(planned: PlannedShards, layout: Layout) -> FinishedShards:
         UserError: one is missing.
         OSError: the store does not answer.
     """
-    aligned = finished_shards(layout.aligned / planned.metadata["dataset"], layout, "align")
+    aligned = FinishedShards(layout.aligned / planned.metadata["dataset"], layout, "align")
     for name in planned.shards:
         if aligned.find(tar := layout.aligned / name) is None:
             raise UserError(
@@ -119,14 +118,12 @@ def make_sibling(origin: Layout, output: Layout) -> Layout:
     dataset = manifest.read(origin.source, []).metadata.get("dataset")
     if output.shards.resolve() == origin.shards.resolve():
         raise UserError(f"{output.shards} is the set that --from names; give the new masks another --output")
-    if is_file(output.source):
-        present = manifest.read(output.source, []).metadata.get("dataset")
-        if present != dataset:
-            raise UserError(
-                f"{output.shards} holds the data set {present}, not {dataset}; "
-                "give the new masks another --output"
-            )
-    content = read_bytes(origin.source)
-    if not is_file(output.source) or read_bytes(output.source) != content:
+    exists, content = is_file(output.source), read_bytes(origin.source)
+    if exists and (present := manifest.read(output.source, []).metadata.get("dataset")) != dataset:
+        raise UserError(
+            f"{output.shards} holds the data set {present}, not {dataset}; "
+            "give the new masks another --output"
+        )
+    if not exists or read_bytes(output.source) != content:
         write_bytes(output.source, content)
     return replace(output, aligned=origin.aligned)

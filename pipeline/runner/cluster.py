@@ -63,7 +63,8 @@ class ReadyWorkers(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Load the model, unless this worker gets no tasks; a `UserError` if it runs other code."""
         if self._local:
-            os.environ |= self._local.environment(int(worker.name))
+            if gpus := self._local.gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(worker.name) % len(gpus)]
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
         if _offers(worker.state.total_resources, self._resources):
@@ -99,8 +100,7 @@ def connect(
     that ends. `module` is what the tasks run; its code must be the same on the workers of a joined cluster.
 
     Raises:
-        UserError: no scheduler answers, no worker offers the resources, one runs other code, or `load` fails
-            on one.
+        UserError: no scheduler answers, no worker offers the resources, one runs other code or fails.
     """
     with ExitStack() as context:
         if config.scheduler:
@@ -183,8 +183,7 @@ def shared_workers() -> Iterator[None]:
 def event_loop() -> Iterator[IOLoop]:
     """An event loop in a thread of its own.
 
-    Dask's own way to start one raises an AssertionError where a busy machine takes more than ten seconds to
-    start the thread.
+    Dask's own raises an AssertionError where a busy machine takes over ten seconds to start the thread.
     """
     started, ended = Future[IOLoop](), asyncio.Event()
 

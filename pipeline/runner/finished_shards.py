@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -29,35 +30,31 @@ class FinishedShard:
 
 
 class FinishedShards:
-    """The finished shards of a folder by the names of their tars: ``shards``.
+    """The finished shards of a stage in a folder, by the names of their tars: ``shards``.
 
-    Only `update` writes the file of the index.
+    Only `update` writes the file of the index, which lies beside the manifests.
 
     Raises:
         OSError: the store does not answer.
     """
 
-    def __init__(self, folder: Address, index: Address) -> None:
-        self._folder, self._index = folder, index
+    def __init__(self, folder: Address, layout: Layout, stage: str) -> None:
+        self._folder, self._index = folder, layout.manifests / f"records-{stage}.json"
         self._files = list_folder(folder)
         self.shards: dict[str, FinishedShard] = {}
         try:
-            indexed = json.loads(read_bytes(index))
+            indexed = json.loads(read_bytes(self._index))
             self._indexed = {name: FinishedShard(**shard) for name, shard in indexed.items()}
         except (FileNotFoundError, ValueError, TypeError, AttributeError):
             self._indexed = {}
         self._tars = [name for name in self._files if name.endswith(".tar")]
         self._read(self._tars)
 
-    def get(self, tar: Address) -> FinishedShard | None:
-        """The shard if it is finished."""
-        return self.shards.get(tar.name)
-
     def find(self, tar: Address) -> FinishedShard | None:
         """The shard if it is finished, even if the listing of its store lags behind and lacks it."""
         if tar.name not in self.shards and not is_local(tar):
             self._read([tar.name], listed=False)
-        return self.get(tar)
+        return self.shards.get(tar.name)
 
     def update(self, tars: Iterable[Address]) -> None:
         """Read the records of these shards, made after the folder was listed, and write the index.
@@ -106,19 +103,7 @@ class FinishedShards:
         stamp, indexed = self._files.get(path.name, ""), self._indexed.get(name)
         if listed and (not stamp or (indexed and indexed.stamp == stamp)):
             return indexed if stamp else None
-        try:
-            record = to_record(read_bytes(path))
-        except FileNotFoundError:
-            return None
-        if record is None:
-            return None
-        return FinishedShard(stamp, record.made_from, len(record.samples), record.quarantined)
-
-
-def finished_shards(folder: Address, layout: Layout, stage: str) -> FinishedShards:
-    """The finished shards of a stage, with its index beside the manifests.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    return FinishedShards(folder, layout.manifests / f"records-{stage}.json")
+        with suppress(FileNotFoundError):
+            if record := to_record(read_bytes(path)):
+                return FinishedShard(stamp, record.made_from, len(record.samples), record.quarantined)
+        return None

@@ -34,10 +34,6 @@ class LocalWorkers:
         limit = f"; {MEMORY_LIMIT / 1e9:.1f} GB of memory do not allow {self.wanted}"
         return f"{self.count} workers{gpus} x 1 thread{limit if self.count < self.wanted else ''}"
 
-    def environment(self, worker: int) -> dict[str, str]:
-        """Variables of the process with this number, from 0."""
-        return {"CUDA_VISIBLE_DEVICES": self.gpus[worker % len(self.gpus)]} if self.gpus else {}
-
 
 def local_workers(config: Cluster) -> LocalWorkers:
     """One process per core, or ``processes_per_gpu`` on each GPU, as far as the memory allows.
@@ -52,5 +48,5 @@ def local_workers(config: Cluster) -> LocalWorkers:
 
 def visible_gpus(count: int, visible: str | None) -> Sequence[str]:
     """A name for each of `count` GPUs: its entry in ``CUDA_VISIBLE_DEVICES``, or its number."""
-    named = [name.strip() for name in visible.split(",")] if visible else []
-    return named[:count] if named else [str(number) for number in range(count)]
+    named = [name.strip() for name in visible.split(",")] if visible else list(map(str, range(count)))
+    return named[:count]

@@ -55,27 +55,21 @@ class Monitor:
 
     def _watch(self) -> None:
         while not self._ended.wait(60 * STALLED_MINUTES / 20):
-            with suppress(OSError, ValueError):  # the scheduler has gone, which the run notices by itself
-                stalled = self._stalled()
-                if stalled and not self._ended.is_set():
-                    self._restart(stalled)
+            # The scheduler may have gone, which the run notices by itself.
+            with suppress(OSError, ValueError):
+                self._restart_stalled()
 
-    def _stalled(self) -> list[str]:
+    def _restart_stalled(self) -> None:
         present = {worker: frozenset(map(str, keys)) for worker, keys in self._client.processing().items()}
         now = time.monotonic()
         changed = (worker for worker, tasks in present.items() if tasks != self._tasks.get(worker))
         self._progress |= dict.fromkeys(changed, now)
         self._tasks = present
         limit = now - 60 * STALLED_MINUTES
-        return [worker for worker, tasks in present.items() if tasks and self._progress[worker] < limit]
-
-    def _restart(self, workers: list[str]) -> None:
-        print(
-            f"{self._stage}: no progress for {STALLED_MINUTES:g} minutes on {', '.join(workers)}; "
-            "restarting, and making their shards again",
-            file=sys.stderr,
-            flush=True,
-        )
-        self._progress |= dict.fromkeys(workers, time.monotonic())
-        with suppress(TimeoutError):
-            self._client.restart_workers(workers, timeout=60)
+        stalled = [worker for worker, tasks in present.items() if tasks and self._progress[worker] < limit]
+        if stalled and not self._ended.is_set():
+            problem = f"{self._stage}: no progress for {STALLED_MINUTES:g} minutes on {', '.join(stalled)}"
+            print(f"{problem}; restarting, and making their shards again", file=sys.stderr, flush=True)
+            self._progress |= dict.fromkeys(stalled, time.monotonic())
+            with suppress(TimeoutError):
+                self._client.restart_workers(stalled, timeout=60)

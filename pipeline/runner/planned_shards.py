@@ -1,8 +1,9 @@
 """The usable rows of ``source.parquet`` by shard, in a temporary file until a shard is needed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
@@ -23,29 +24,27 @@ class ShardRows:
 
     read: Callable[[], pa.RecordBatch]
     count: int
-    seed: int | None = None
 
     def __len__(self) -> int:
         return self.count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._ordered(),)
+        return _unpickled, (self.read(),)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows as dictionaries; ``key`` is among them where ``sha256`` is."""
-        for row in self._ordered().to_pylist():
+        for row in self.read().to_pylist():
             if "sha256" in row:
                 row["key"] = row["sha256"][:KEY_DIGITS]
             yield row
 
     def shuffled(self, seed: int) -> "ShardRows":
         """The rows in a random order that depends on the seed and their number alone."""
-        return replace(self, seed=seed)
 
-    def _ordered(self) -> pa.RecordBatch:
-        if self.seed is None:
-            return self.read()
-        return self.read().take(pa.array(np.random.default_rng(self.seed).permutation(self.count)))
+        def read() -> pa.RecordBatch:
+            return self.read().take(pa.array(np.random.default_rng(seed).permutation(self.count)))
+
+        return ShardRows(read, self.count)
 
 
 def _unpickled(batch: pa.RecordBatch) -> ShardRows:
@@ -86,14 +85,13 @@ def _by_shard(sorted_batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, p
     name, waiting = "", list[pa.RecordBatch]()
     for batch in sorted_batches:
         runs = pc.run_end_encode(batch["shard"])
-        start = 0
-        for shard, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        ends = [0, *runs.run_ends.to_pylist()]
+        for shard, (start, end) in zip(runs.values.to_pylist(), pairwise(ends), strict=True):
             if shard != name and waiting:
                 yield name, pa.concat_batches(waiting)
                 waiting = []
             name = shard
             waiting.append(batch.slice(start, end - start).drop_columns(["shard"]))
-            start = end
     if waiting:
         yield name, pa.concat_batches(waiting)
 

@@ -67,7 +67,7 @@ class Refusals:
         self._reasons: Counter[str] = Counter()
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Count quarantine rows. Raises UserError: there are more than allowed by now, and so at the end."""
+        """Count quarantine rows; a `UserError` if there are more than allowed by now, and so at the end."""
         row: Mapping[str, Any] = {}
         for row in rows:
             self._reasons[row["reason"]] += 1

@@ -1,17 +1,17 @@
 """The work of a stage: which shards are stale, who makes them, and what happens when a worker dies.
 
-One shard is one Dask task; no task knows of another. An exception in a task ends the run, save for
-those of a store that does not answer: its shard is tried again after all others. A
-shard whose workers keep dying is made again by itself, after all others: each of its sources
-is probed alone, and its name written down first. When the workers die at the same source each
-time, that source is excluded and quarantined as ``worker-died``. The names go through a file
-because a process that dies takes the events with it that it has not sent yet.
+One shard is one Dask task; no task knows of another. An exception in a task ends the run, save for those of a
+store that does not answer: its shard is tried again after all others. A shard whose workers keep dying is
+made again by itself, after all others: each of its sources is probed alone, and its name written down first.
+When the workers die at the same source each time, that source is excluded and quarantined as ``worker-died``.
+The names go through a file because a process that dies takes the events with it that it has not sent yet.
 """
 
 import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from common.pipeline_config import Cluster
 from common.retry import Backoff, retried
 from common.storage import Address, is_transient
 from pipeline.runner.cluster import connect, settle, threads
-from pipeline.runner.finished_shards import FinishedShard, FinishedShards, finished_shards
+from pipeline.runner.finished_shards import FinishedShard, FinishedShards
 from pipeline.runner.monitor import Monitor
 from pipeline.runner.planned_shards import PlannedShards
 from pipeline.runner.shard_record import CHANGED, Refusals, ShardStage, ShardTask, Task, read_record
@@ -47,8 +47,7 @@ def finish_shards(
 
     What killed runs left in their folder, that of the data set in `root`, is deleted. Finished shards that
     other code made are kept with `any_code`, and those that are not planned are deleted with `prune`. If
-    shards were made, the run is logged beside the manifests. Refusals of `earlier` shards, of an earlier
-    stage, count too.
+    shards were made, the run is logged beside the manifests. Refusals of `earlier` stages' shards count.
 
     Raises:
         UserError: there are shards that are not planned, too many sources are refused, workers die without
@@ -65,7 +64,7 @@ def finish_shards(
     retry(lambda: mark_output(folder))
     remove_partials(folder)
     remove_partials(layout.manifests)
-    finished: FinishedShards = retry(lambda: finished_shards(folder, layout, stage.name))
+    finished: FinishedShards = retry(lambda: FinishedShards(folder, layout, stage.name))
     retry(lambda: finished.remove_unplanned({task.tar.name for task in tasks}, prune))
     stale = stale_tasks(stage.name, tasks, finished, refusals, any_code)
     if not stale:
@@ -102,7 +101,7 @@ def stale_tasks(
     stale = []
     other_code = 0
     for task in tasks:
-        shard = finished.get(task.tar)
+        shard = finished.shards.get(task.tar.name)
         changed = shard is not None and any(row["reason"] == CHANGED for row in shard.quarantined)
         if shard is None or changed or shard.made_from.get("inputs") != task.inputs:
             stale.append(task)
@@ -121,10 +120,9 @@ def stale_tasks(
 
 def _log(path: Address, stage: str, timing: dict[str, float]) -> None:
     """Replace what the log says of `stage`, its last run with shards to make; people and the card read it."""
-    try:
+    stages: dict[str, Any] = {}
+    with suppress(OSError, ValueError, TypeError):
         stages = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        stages = {}
     write_text(path, json.dumps(stages | {stage: timing}, indent=2, sort_keys=True) + "\n")
 
 
@@ -221,10 +219,7 @@ def _isolate(client: Client, stage: ShardStage[Task], task: Task, cluster: Clust
 def _probe_and_make(
     stage: ShardStage[Task], topic: str, note: Address, excluded: frozenset[str], task: Task
 ) -> None:
-    """The Dask task of a suspected shard.
-
-    `note` is a JSON list of the source that each attempt opened last, or null if it had opened all.
-    """
+    """The Dask task of a suspected shard; `note` lists what each attempt opened last, null if it was all."""
     settle()
     earlier = _read_note(note)
     for source in stage.probe(task, excluded):

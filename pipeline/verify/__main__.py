@@ -17,13 +17,12 @@ def main() -> None:
         "  python -m pipeline.verify --shards OUT --other OUT-256 --patches 3 --output agreement.json",
         "the set to check",
     )
-    parser.add_argument("--other", metavar="DIR", help="compare the masks with this set's of the same faces")
-    parser.add_argument("--patches", type=int, default=1, metavar="G", help="do so in G x G patches (1)")
-    parser.add_argument(
-        "--top", type=int, default=9, metavar="V", help="by the V dominant classes of each (9)"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the comparison as JSON")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
+    add = parser.add_argument
+    add("--other", metavar="DIR", help="compare the masks with this set's of the same faces")
+    add("--patches", type=int, default=1, metavar="G", help="do so in G x G patches (1)")
+    add("--top", type=int, default=9, metavar="V", help="by the V dominant classes of each (9)")
+    add("--output", type=Path, metavar="FILE", help="also write the comparison as JSON")
+    add("--scheduler", metavar="ADDRESS", help="join this Dask cluster, not a local one")
     options = parser.parse_args()
     settings = [f"cluster.scheduler={options.scheduler}"] if options.scheduler else []
     config = command.config_from(options, settings)

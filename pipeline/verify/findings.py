@@ -29,6 +29,7 @@ CHECKS: Final = {
 }
 
 EXAMPLES: Final = 3  # Examples that are kept of each check, so that a report of millions stays small
+Shape = tuple[str, str, tuple[int, ...]]
 
 
 @dataclass
@@ -36,12 +37,10 @@ class Findings:
     """Damage by check."""
 
     counts: Counter[str] = field(default_factory=Counter)  # how often each check found something
-    # the first locations and reasons of each check, at most `EXAMPLES`
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    # how many members have each shape, by (check, name of the member, shape), and
-    shapes: Counter[tuple[str, str, tuple[int, ...]]] = field(default_factory=Counter)
-    # the first sample of each of these
-    first: dict[tuple[str, str, tuple[int, ...]], str] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)  # the first locations and reasons of each
+    # by (check, name of the member, shape), how many members have the shape, and the first sample of them
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    first: dict[Shape, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # worth knowing, but no damage
     agreement: Agreement | None = None  # of the masks with those of another set, if they are compared
 
@@ -55,11 +54,6 @@ class Findings:
             listed = self.examples.setdefault(check, [])
             listed.extend([examples] if isinstance(examples, str) else examples)
             del listed[EXAMPLES:]
-
-    def add_shape(self, check: str, name: str, shape: tuple[int, ...], where: str) -> None:
-        """Count a member, for `add_unusual_shapes` with its check, the member's name, and the sample."""
-        self.shapes[check, name, shape] += 1
-        self.first.setdefault((check, name, shape), where)
 
     def merge(self, other: "Findings") -> None:
         """Add the findings of another part of the set."""

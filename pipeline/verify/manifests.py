@@ -12,6 +12,8 @@ from common.members import FEATURE_MEMBERS
 from common.tables import Database, quoted
 from pipeline.verify.findings import EXAMPLES, Findings
 
+SAMPLED: Final = "SELECT source FROM samples"
+REFUSED: Final = "SELECT source FROM quarantine"
 UNACCOUNTED: Final = (
     "SELECT source FROM source ANTI JOIN samples USING (source) ANTI JOIN quarantine USING (source)"
 )
@@ -24,17 +26,9 @@ IN_TWO_SPLITS: Final = (
 QUERIES: Final = (
     ("sources", "in more than one row of source.parquet", REPEATED.format("source", "source")),
     ("sources", "neither a sample nor quarantined", UNACCOUNTED),
-    (
-        "sources",
-        "not in source.parquet",
-        "(SELECT source FROM samples UNION SELECT source FROM quarantine) EXCEPT SELECT source FROM source",
-    ),
-    (
-        "sources",
-        "both a sample and quarantined",
-        "SELECT source FROM samples INTERSECT SELECT source FROM quarantine",
-    ),
-    ("sources", "quarantined without a reason", "SELECT source FROM quarantine WHERE reason IS NULL"),
+    ("sources", "not in source.parquet", f"({SAMPLED} UNION {REFUSED}) EXCEPT SELECT source FROM source"),
+    ("sources", "both a sample and quarantined", f"{SAMPLED} INTERSECT {REFUSED}"),
+    ("sources", "quarantined without a reason", f"{REFUSED} WHERE reason IS NULL"),
     ("keys", "in more than one row", REPEATED.format("key", "samples")),
     ("splits", "in more than one split", IN_TWO_SPLITS.format("key")),
     ("splits", "in more than one split", IN_TWO_SPLITS.format("source")),
@@ -73,16 +67,14 @@ def open_manifests(database: Database, layout: Layout, findings: Findings) -> ma
     ):
         try:
             read[name] = manifest.read(path, [])
-            schema = tables.add_parquet(database, f"{name}_file", path)
+            tables.add_parquet(database, f"{name}_file", path)
             if name == "samples":
-                fields = manifest.sample_fields(
-                    each for each in FEATURE_MEMBERS if f"{each}.size" in schema.names
-                )
-            empty = manifest.with_attributes(fields, read[name].attributes).empty_table()
-            columns = ", ".join(map(quoted, empty.column_names))
-            database.register("empty", empty)
-            database.execute(f"CREATE TABLE {name} AS FROM empty")
-            database.execute(f"INSERT INTO {name} SELECT {columns} FROM {name}_file")
+                columns = read[name].columns
+                fields = manifest.sample_fields(each for each in FEATURE_MEMBERS if f"{each}.size" in columns)
+            expected = manifest.with_attributes(fields, read[name].attributes)
+            tables.create_table(database, name, expected)
+            selected = ", ".join(map(quoted, expected.names))
+            database.execute(f"INSERT INTO {name} SELECT {selected} FROM {name}_file")
         except (UserError, duckdb.Error, pa.ArrowException, ValueError) as error:
             findings.add("manifests", f"{path.name}: {str(error).splitlines()[0]}")
     if findings:
@@ -122,21 +114,20 @@ def check_manifests(
     return [name for (name,) in present.fetchall()]
 
 
-def join_manifests(database: Database, other: Layout | None) -> None:
+def join_manifests(database: Database, other: Layout | None) -> dict[str, int]:
     """Make the table ``joined``: samples by shard, with ``sha256`` of the source and the row in ``other``.
+
+    Returns:
+        How many samples only one of the two sets has, and how many have different faces.
 
     Raises:
         UserError: the other set has no finished shards.
     """
     if other is None:
-        database.execute("CREATE TABLE other_samples AS SELECT NULL AS key LIMIT 0")
+        database.execute("CREATE VIEW other_samples AS FROM samples LIMIT 0")
     else:
         tables.add_parquet(database, "other_samples", other.require_samples())
     database.execute(JOINED)
-
-
-def compare_manifests(database: Database) -> dict[str, int]:
-    """How many samples only one of two sets has, and how many have different faces, by ``joined``."""
     counts = database.sql("""
         SELECT count(*) FILTER (other IS NULL) AS only_first,
             (SELECT count(*) FROM other_samples) - count(other) AS only_second,

@@ -6,7 +6,8 @@ Of each tar, names, extents, bytes and decoded content are compared with its row
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from common.storage import Address
 from pipeline.runner.tasks import read_bounded
 from pipeline.verify.agreement import Agreement
 from pipeline.verify.findings import Findings
-from pipeline.verify.manifests import check_manifests, compare_manifests, join_manifests, open_manifests
+from pipeline.verify.manifests import check_manifests, join_manifests, open_manifests
 
 # The check that a member belongs to, and the function that decodes it.
 DECODERS: Final = {
@@ -33,18 +34,6 @@ DECODERS: Final = {
     "json": ("metadata", members.decode_metadata),
     **dict.fromkeys(members.FEATURE_MEMBERS, ("features", members.decode_features)),
 }
-
-
-@dataclass(frozen=True)
-class VerifyTask:
-    """One tar to read back."""
-
-    root: Address  # the folder of shards
-    name: str  # of the tar in the manifests
-    # its rows of ``shards.parquet``, ``sha256`` of each row's source, and its row in the other set
-    rows: pa.Table
-    other: Address | None  # folder of shards of another set to compare with
-    agreement: Agreement | None  # of the comparison, without counts
 
 
 def verify(
@@ -60,59 +49,58 @@ def verify(
             of the set itself is a finding, not an error.
     """
     findings = Findings(agreement=agreement)
-    reports: dict[str, Findings] = {}
     with tables.connect() as database:
         samples = open_manifests(database, layout, findings)
         if samples is None:
             return findings
         names = check_manifests(database, samples, layout, findings)
-        join_manifests(database, other)
-        root = None if other is None else other.shards
+        compared = join_manifests(database, other)
         query = 'FROM joined WHERE shard = $1 ORDER BY "mask.png.offset"'
-        tasks = (
-            VerifyTask(layout.shards, name, rows.to_arrow_table(), root, agreement)
-            for name in names
-            for rows in [database.sql(query, params=[name])]
-        )
+        tars = ((name, database.sql(query, params=[name]).to_arrow_table()) for name in names)
+        check = partial(verify_tar, layout.shards, other.shards if other else None, agreement)
+        reports: dict[str, Findings] = {}
         with progress("verify", len(names), "shards") as bar:
-            for task, report in read_bounded(cluster, verify_tar, tasks, len(names)):
-                reports[task.name] = report
+            for (name, _), report in read_bounded(cluster, check, tars, len(names)):
+                reports[name] = report
                 bar.update()
-        if agreement is not None:
-            agreement.counts.update(compare_manifests(database))
+    if agreement is not None:
+        agreement.counts.update(compared)
     for name in names:
         findings.merge(reports[name])
     findings.add_unusual_shapes()
     return findings
 
 
-def verify_tar(task: VerifyTask) -> Findings:
-    """Read a whole tar, one sample in memory at a time, and report all that is wrong with it."""
-    findings = Findings(agreement=task.agreement)
-    rows = task.rows.to_pylist()
+def verify_tar(
+    root: Address, other: Address | None, agreement: Agreement | None, tar: tuple[str, pa.Table]
+) -> Findings:
+    """Read a whole tar of `root`, one sample in memory at a time, and report all that is wrong with it.
+
+    `tar` is its name in the manifests and its rows of the table ``joined``. `agreement`, without counts, is
+    of the comparison with the set whose shards lie in `other`.
+    """
+    findings = Findings(agreement=agreement)
+    shard, rows = tar[0], tar[1].to_pylist()
     listed = {f"{row['key']}.{name}" for row in rows for name in _members(row)}
     try:
-        with (task.root / task.name).open("rb") as stream:
+        with (root / shard).open("rb") as stream:
             length = stream.seek(0, 2)
-            extents = _walk(stream, length, task.name, findings)
+            extents = _walk(stream, length, shard, findings)
             if not findings.counts["tars"]:  # from which missing members follow
                 for name in sorted(listed - extents.keys()):
-                    findings.add("members", f"{task.name}: {name} is not in the tar")
+                    findings.add("members", f"{shard}: {name} is not in the tar")
                 for name in sorted(extents.keys() - listed):
-                    findings.add("members", f"{task.name}: {name!r} is not in the manifest")
+                    findings.add("members", f"{shard}: {name!r} is not in the manifest")
             whole = {name: each for name, each in extents.items() if each.offset + each.size <= length}
             for row in rows:
-                _check_sample(row, _decode(row, whole, stream, task.name, findings), task, findings)
+                _check_sample(row, _decode(row, whole, stream, shard, findings), other, findings)
     except OSError as error:
-        findings.add("tars", f"{task.name}: {error.strerror or error}")
+        findings.add("tars", f"{shard}: {error.strerror or error}")
     return findings
 
 
 def _members(row: Mapping[str, Any]) -> list[str]:
-    return [
-        *members.MEMBERS,
-        *(name for name in members.FEATURE_MEMBERS if row.get(f"{name}.size") is not None),
-    ]
+    return [name for name in DECODERS if name in members.MEMBERS or row.get(f"{name}.size") is not None]
 
 
 def _walk(stream: BinaryIO, length: int, name: str, findings: Findings) -> dict[str, Extent]:
@@ -142,60 +130,59 @@ def _decode(
     """The members of a sample by name, without those that lie, read or decode otherwise than they should."""
     decoded = {}
     for name in _members(row):
-        member = f"{row['key']}.{name}"
-        extent, listed = extents.get(member), extent_of(row, name)
+        where = f"{tar}: {row['key']}.{name}"
+        extent, listed = extents.get(f"{row['key']}.{name}"), extent_of(row, name)
         if extent is None:
             continue  # reported already, as a missing member or a truncated tar
+        if extent != listed:
+            findings.add("extents", f"{where}: {extent}, but the manifest lists {listed}")
+            continue
+        stream.seek(extent.offset)
+        data = stream.read(extent.size)
+        if (crc := zlib.crc32(data)) != (written := row[f"{name}.crc32"]):
+            findings.add("checksums", f"{where}: CRC-32 {crc}, written with {written}")
+            continue
         check, decode = DECODERS[name]
         try:
-            if extent != listed:
-                check = "extents"
-                raise members.BrokenSample(f"{extent}, but the manifest lists {listed}")
-            stream.seek(extent.offset)
-            data = stream.read(extent.size)
-            if zlib.crc32(data) != row[f"{name}.crc32"]:
-                check = "checksums"
-                raise members.BrokenSample(f"CRC-32 {zlib.crc32(data)}, written with {row[f'{name}.crc32']}")
             decoded[name] = decode(data)
         except members.BrokenSample as error:
-            findings.add(check, f"{tar}: {member}: {error}")
+            findings.add(check, f"{where}: {error}")
     return decoded
 
 
 def _check_sample(
-    row: Mapping[str, Any], decoded: dict[str, Any], task: VerifyTask, findings: Findings
+    row: Mapping[str, Any], decoded: dict[str, Any], other: Address | None, findings: Findings
 ) -> None:
     """Check what a sample's members say of each other; one that fails is left out of all later checks."""
-    where = f"{task.name}: {row['key']}"
+    where = f"{row['shard']}: {row['key']}"
     face, mask, counts = (decoded.get(name) for name in ("jpg", "mask.png", "parts.npy"))
     if face is not None and face.shape[0] != face.shape[1]:
         findings.add("faces", f"{where}.jpg: {face.shape[1]} x {face.shape[0]} pixels are not square")
-        del decoded["jpg"]
         face = None
-    if mask is not None:
-        side = len(mask if face is None else face)
-        if mask.shape != (side, side):
-            findings.add("masks", f"{where}.mask.png: shape {mask.shape}, not that of a face, {(side, side)}")
-            mask = None
+        del decoded["jpg"]
+    if mask is not None and mask.shape != (square := (len(mask if face is None else face),) * 2):
+        findings.add("masks", f"{where}.mask.png: shape {mask.shape}, not that of a face, {square}")
+        mask = None
     if mask is None:
         counts = None
     elif counts is not None and not _are_counts(counts, mask):
         findings.add("cell-counts", f"{where}.parts.npy: not the class counts of the mask")
         counts = None
-    elif counts is not None and findings.agreement is not None and task.other is not None and row["other"]:
-        findings.agreement.add(mask, counts, task.other, row["other"])
+    elif counts is not None and findings.agreement is not None and other is not None and row["other"]:
+        findings.agreement.add(mask, counts, other, row["other"])
     for name in ("jpg", *members.FEATURE_MEMBERS):
         if name in decoded:
-            findings.add_shape(DECODERS[name][0], name, decoded[name].shape, where)
+            shape = (DECODERS[name][0], name, decoded[name].shape)
+            findings.shapes[shape] += 1
+            findings.first.setdefault(shape, where)
     if "json" in decoded and (wrong := list(_disagreements(decoded["json"], row, counts))):
         findings.add("metadata", f"{where}.json: disagrees on {', '.join(wrong)}")
 
 
 def _are_counts(counts: NDArray[np.uint16], mask: NDArray[np.uint8]) -> bool:
-    try:
+    with suppress(ValueError):  # a grid of more cells than pixels
         return np.array_equal(counts, cell_class_counts(mask, len(counts)))
-    except ValueError:  # a grid of more cells than pixels
-        return False
+    return False
 
 
 def _disagreements(

@@ -91,7 +91,8 @@ def manifest_hash(layout: Layout) -> str:
 def _query(layout: Layout, splits: Sequence[str]) -> pa.Table:
     """The rows of the manifest that belong to some splits, in one chunk, in the manifest's order."""
     path = layout.require_samples()
-    listed, attributes = manifest.column_names(path)
+    described = manifest.read(path, [])
+    listed, attributes = described.columns, described.attributes
     stored = [name for name in MEMBERS if f"{name}.offset" in listed or name not in FEATURE_MEMBERS]
     needed = [f"{name}.{what}" for name in stored for what in manifest.MEMBER_COLUMNS]
     if missing := [name for name in ("key", "shard", "split", "identity", *needed) if name not in listed]:
@@ -190,9 +191,10 @@ def pixels_hash(layout: Layout) -> str:
     Labels do not count, and so not the difference between ``train`` and ``unlabelled``.
     """
     path, digest = layout.require_samples(), hashlib.sha256()
-    names, attributes = manifest.column_names(path)
+    described = manifest.read(path, [])
+    names = [name for name in described.columns if name not in described.attributes]
     members = [name for name in names if name.endswith((".size", ".crc32")) and not name.startswith("json.")]
-    columns = ["key", "shard", *(name for name in members if name not in attributes)]
+    columns = ["key", "shard", *members]
     fields = ", ".join(f"coalesce({quoted(name)}::VARCHAR, '')" for name in columns)
     lines = f"""
         SELECT concat_ws(' ', {fields}, split = 'val') AS line
