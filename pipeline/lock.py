@@ -93,18 +93,7 @@ def _stored(path: UPath, retry_minutes: float) -> Iterator[None]:
     lock = StoredLock(path, {**_owner(), "token": uuid.uuid4().hex})
     retried(lock.acquire, retry_minutes, "lock")
     ended = threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(RENEW_SECONDS):
-            try:
-                lock.renew()
-            except UserError as lost:
-                print(lost, file=sys.stderr)
-                return
-            except Exception:  # the next renewal may reach the store; until then `check` refuses writes
-                continue
-
-    renewer = threading.Thread(target=renew, daemon=True)
+    renewer = threading.Thread(target=lock.renew_until, args=[ended], daemon=True)
     renewer.start()
     try:
         with guarded(lock.check):
@@ -139,6 +128,17 @@ class StoredLock:
     def renew(self) -> None:
         """Write the lock with the time of now; a `UserError` if the run has lost it."""
         self._write(self._own()[1])
+
+    def renew_until(self, ended: threading.Event) -> None:
+        """Renew the lock again and again; ends, too, when the run has lost it, and prints so."""
+        while not ended.wait(RENEW_SECONDS):
+            try:
+                self.renew()
+            except UserError as lost:
+                print(lost, file=sys.stderr)
+                return
+            except Exception:  # the next renewal may reach the store; until then `check` refuses writes
+                continue
 
     def check(self) -> None:
         """Check that the run may write into the output now.

@@ -211,8 +211,10 @@ class Simulation:
     def start(self, action: Callable[[], None]) -> None:
         def run() -> None:
             self.sleep(0.0, first=True)
-            action()
-            self._turn.release()
+            try:
+                action()
+            finally:
+                self._turn.release()
 
         thread = threading.Thread(target=run, daemon=True)
         thread.skew = self.random.uniform(0, 20)
@@ -285,7 +287,7 @@ def run_with_lock(simulation: Simulation, name: str) -> None:
         simulation.events.append(("holds", held.owner["token"]))
         ended = threading.Event()  # whose waiting takes simulated time
         ended.wait = lambda seconds, ended=ended: simulation.sleep(seconds) or ended.is_set()
-        simulation.start(partial(lock._renew, held, ended))
+        simulation.start(partial(held.renew_until, ended))
         for _ in range(5):
             simulation.sleep(40 * simulation.random.random())
             try:
