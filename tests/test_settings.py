@@ -18,7 +18,8 @@ from tests.test_documents import DOCUMENTS
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMMANDS = sorted(
     {file.parent.relative_to(ROOT).as_posix().replace("/", ".") for file in ROOT.glob("*/*/__main__.py")}
-    | {"pipeline.graph", "training.run", "synthetic"}
+    | {f"training.{name}" for name in ("run", "audit", "suggest", "embed")}
+    | {"pipeline.graph", "synthetic"}
 )
 HEAVY = {"torch", "dask", "distributed", "pyarrow", "duckdb", "matplotlib", "sklearn", "onnxruntime"}
 

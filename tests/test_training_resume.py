@@ -123,6 +123,12 @@ def test_every_face_is_learnt_from_once_per_epoch_whatever_kills_the_run(shards,
     assert set(learnt.values()) == {4}  # so many epochs are `count` batches of four
 
 
+def test_clipping_bounds_the_step_and_null_leaves_it_alone(shards, whole, tmp_path):
+    for norm, same in (("1.0e+9", True), ("1.0e-9", False)):
+        pretrain(load(settings=[*TINY, f"pretrain.clip_norm={norm}"]), shards, tmp_path / norm)
+        assert (curves(tmp_path / norm) == curves(whole)) == same
+
+
 def test_of_the_latest_checkpoints_a_cut_one_is_passed_over_for_the_one_before(
     shards, whole, tmp_path, monkeypatch, capsys
 ):

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from common import command, manifest
+from common import command
 from common.errors import UserError
 from common.files import replacing
 from common.layout import SPLITS, Layout
@@ -47,7 +43,12 @@ def write_features(layout: Layout, stream: Stream, output: Path) -> tuple[int, l
     Raises:
         UserError: the shards have no faces, or do not hold the features.
     """
-    # PyTorch, which --help need not wait for.
+    # Arrow and PyTorch, which --help need not wait for.
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from common import manifest
     from training.data.samples import read_samples
     from training.models.stored_features import feature_batches, parts_of, region_blocks
 

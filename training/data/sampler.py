@@ -82,8 +82,8 @@ def _epoch(
         positions = np.arange((partition - number * count) % partitions, count, partitions)
         mine = slice(cut, cut + len(positions))
         pieces = np.split(samples[mine], np.flatnonzero(np.diff(shards[mine])) + 1)
-        places = np.random.default_rng([seed, number, 0, partition]).permutation(len(pieces))
-        order[positions] = np.concatenate([pieces[place] for place in places])
+        drawn = np.random.default_rng([seed, number, 0, partition]).permutation(len(pieces))
+        order[positions] = np.concatenate([pieces[each] for each in drawn])
         cut += len(positions)
     return order
 

@@ -181,8 +181,8 @@ class _FirstLevel:
             ]
             weights, biases = zip(*solutions, strict=True)
             predicted = _predict(kernels, group, fold, (torch.cat(weights, 1), torch.cat(biases)))
-            place = fold[:, None], columns
-            self.left_out[place], self.without[0][place] = predicted.chunk(2, dim=1)
+            cells = fold[:, None], columns
+            self.left_out[cells], self.without[0][cells] = predicted.chunk(2, dim=1)
         self.weights[:, columns], self.biases[columns] = _solve(sums, among, FIRST_PENALTY)
 
 

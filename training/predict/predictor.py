@@ -276,9 +276,9 @@ def find_parser_of(metadata: Mapping[str, Any], config: Config) -> "ParserFile":
     precision = formats.pop() if formats in ({"int8"}, {"float32"}) else "auto"
     update = {"parser": kind, "size": parsing["size"], "precision": precision}
     settings = config.parse.model_copy(update={**update, "features_from": [files[name] for name in networks]})
-    found = find_parser(settings, config.weights.model_copy(update={"parser": file}))
-    wanted = [(found.path, found.sha256, parsing["sha256"], "weights.parser")]
-    for each in found.embedders:
+    here = find_parser(settings, config.weights.model_copy(update={"parser": file}))
+    wanted = [(here.path, here.sha256, parsing["sha256"], "weights.parser")]
+    for each in here.embedders:
         wanted.append((each.path, each.sha256, networks[each.name], "parse.features_from"))
     for path, sha256, expected, setting in wanted:
         if sha256 != expected:
@@ -286,4 +286,4 @@ def find_parser_of(metadata: Mapping[str, Any], config: Config) -> "ParserFile":
                 f"{path}: SHA-256 is {sha256}, but the classifier reads what the file with {expected} "
                 f"computes; name that file as {setting}"
             )
-    return found
+    return here
